@@ -1,0 +1,31 @@
+/* ctx_internal.h — the fields of a context, for ir/ctx.c and ir/expr.c alone. */
+#ifndef IR_CTX_INTERNAL_H
+#define IR_CTX_INTERNAL_H
+#include "ir/ctx.h"
+
+typedef struct ir_block ir_block;
+typedef struct ir_frame ir_frame;
+typedef struct ir_deferred {
+  void (*fn)(void *arg);
+  void *arg;
+} ir_deferred;
+
+struct tn_ctx {
+  tn_config config;
+  tn_ctx *parent;
+  ir_block *blocks;
+  size_t next_block, arena_bytes;
+  long fail_after;
+  const char **strings; /* interned: open addressing, cap a power of two */
+  size_t strings_n, strings_cap;
+  const struct tn_expr **exprs; /* hash-consed expressions, likewise */
+  size_t exprs_n, exprs_cap;
+  uint32_t next_id; /* of expressions, variables and buffers: gives a stable order */
+  ir_frame *frame;
+  ir_deferred *deferred;
+  size_t deferred_n;
+  const char *where;
+  tn_status status;
+  char message[2048];
+};
+#endif
