@@ -2,14 +2,6 @@
 #include "lower/build.h"
 #include <string.h>
 
-/* Weak: a table whose file is not linked (a slimmer build) is simply absent. */
-#define TABLE(name) extern const ir_op name[] __attribute__((weak))
-TABLE(lw_ops_elementwise); TABLE(lw_ops_reduce); TABLE(lw_ops_softmax); TABLE(lw_ops_norm);
-TABLE(lw_ops_movement); TABLE(lw_ops_index); TABLE(lw_ops_sort); TABLE(lw_ops_image);
-TABLE(lw_ops_generate); TABLE(lw_ops_signal); TABLE(lw_ops_matmul); TABLE(lw_ops_conv);
-TABLE(lw_ops_pool); TABLE(lw_ops_recurrent); TABLE(lw_ops_quant); TABLE(lw_ops_attention);
-TABLE(lw_ops_loss); TABLE(lw_ops_contrib);
-
 const ir_op *ir_op_find(const char *domain, const char *name) {
   const ir_op *const tables[] = {
       lw_ops_elementwise, lw_ops_reduce, lw_ops_softmax, lw_ops_norm, lw_ops_movement, lw_ops_index,

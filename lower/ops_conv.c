@@ -1,0 +1,4 @@
+/* ops_conv.c */
+#include "lower/build.h"
+
+const ir_op lw_ops_conv[] = {{0}};

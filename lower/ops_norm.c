@@ -1,0 +1,4 @@
+/* ops_norm.c */
+#include "lower/build.h"
+
+const ir_op lw_ops_norm[] = {{0}};

@@ -1,0 +1,4 @@
+/* ops_recurrent.c */
+#include "lower/build.h"
+
+const ir_op lw_ops_recurrent[] = {{0}};
