@@ -11,7 +11,7 @@ xml=$(cd "$build" && pwd)/check.xml
 rm -f "$xml"
 ctest --test-dir "$build" -j "${JOBS:-$(nproc)}" --no-tests=error --output-on-failure \
   --test-output-size-passed 65536 --test-output-size-failed 262144 \
-  --output-junit "$xml" "$@" </dev/null
+  --output-junit "$xml" "$@" </dev/null 2>&1
 rc=$?
 
 # Without a report nothing ran: that is one failure.
