@@ -21,6 +21,19 @@
  *   f16 and bf16 arithmetic is done in f32 and rounded after each operation.
  *   round is to nearest even. fma rounds once; nothing else ever contracts.
  *   and/or/xor/not are bitwise on integers and logical on bool.
+ * In detail (ir/eval.c is the definition):
+ *   bool has no arithmetic: only not, and, or, xor, min, max, comparisons, select, cast.
+ *   A shift count is read as unsigned: a negative one is >= the width.
+ *   Index arithmetic wraps at 64 bits where ranges do not exclude it; floor div and rem
+ *   also for a negative divisor; x div 0 = 0, x rem 0 = x.
+ *   abs(MIN) = MIN; neg of an unsigned wraps.
+ *   Float rem is C's fmod: exact, sign of the dividend, NaN for x rem 0.
+ *   cast f64 -> f16, bf16 rounds once (not by way of f32); cast int -> f16, bf16 rounds
+ *   to f32 first. cast float -> index saturates as i64; u64 <-> i64, index keep the bits.
+ *   f16, bf16 fma: in f32 with one rounding, then rounded. An op with trait E on f16,
+ *   bf16 is its f32 expansion, rounded.
+ *   bitcast: same width, not bool. The sign and payload of a NaN are never defined.
+ *   Denormals are kept everywhere, inputs and results.
  */
 ROW(CONST, "const", 0, X, "-")
 ROW(VAR, "var", 0, X, "-")
