@@ -191,15 +191,18 @@ struct ir_frame {
 };
 
 void ir_defer(tn_ctx *ctx, void (*fn)(void *arg), void *arg) {
-  IR_PUSH(ctx, ctx->deferred, ctx->deferred_n, (ir_deferred){fn, arg});
+  if (ctx->deferred_n == ctx->deferred_cap) {
+    size_t cap = ctx->deferred_cap ? ctx->deferred_cap * 2 : 16;
+    ctx->deferred = ir_grow(ctx, ctx->deferred, ctx->deferred_n, cap, sizeof *ctx->deferred);
+    ctx->deferred_cap = cap;
+  }
+  ctx->deferred[ctx->deferred_n++] = (ir_deferred){fn, arg};
 }
 
 void ir_undefer(tn_ctx *ctx, void (*fn)(void *arg), void *arg) {
   for (size_t i = ctx->deferred_n; i-- > 0;)
     if (ctx->deferred[i].fn == fn && ctx->deferred[i].arg == arg) {
-      /* Emptied in place: IR_PUSH derives the capacity from the count, so the
-       * count may only fall at the end. */
-      ctx->deferred[i].fn = NULL;
+      ctx->deferred[i].fn = NULL; /* emptied in place: frames remember positions */
       while (ctx->deferred_n && !ctx->deferred[ctx->deferred_n - 1].fn) ctx->deferred_n--;
       return;
     }
@@ -226,6 +229,7 @@ tn_status ir_protect(tn_ctx *ctx, void (*fn)(tn_ctx *ctx, void *arg), void *arg)
   }
   ctx->frame = frame.outer;
   ctx->where = where;
+  ctx->memo.busy = false;
   release_down_to(ctx, frame.deferred);
   return ctx->status;
 }

@@ -21,9 +21,17 @@ struct tn_ctx {
   const struct tn_expr **exprs; /* hash-consed expressions, likewise */
   size_t exprs_n, exprs_cap;
   uint32_t next_id; /* of expressions, variables and buffers: gives a stable order */
+  /* Memo of a walk over expressions, indexed by id; a stamp says whether an entry counts. */
+  struct {
+    uint32_t *stamp;
+    const void **value;
+    size_t cap;
+    uint32_t now;
+    bool busy; /* a walk inside a walk gets a memo of its own */
+  } memo;
   ir_frame *frame;
   ir_deferred *deferred;
-  size_t deferred_n;
+  size_t deferred_n, deferred_cap;
   const char *where;
   tn_status status;
   char message[2048];

@@ -65,6 +65,7 @@ struct tn_expr {
   uint16_t nargs;
   uint32_t id;     /* creation order: a total order that is stable within a run */
   uint64_t hash;
+  uint64_t vars;   /* bit id mod 64 of each variable inside: a quick "not in here" */
   int64_t lo, hi;  /* dtype index: proven inclusive bounds, else INT64_MIN / INT64_MAX */
   union {
     int64_t i;     /* CONST of integer, bool, index (sign- or zero-extended to 64 bits) */
