@@ -27,17 +27,15 @@ done
 
 others() {
   cat <<'END'
-Tenon's setup script knows Debian 12 (and its relatives with the same packages).
-On other systems install by hand, then set TENON_SETUP=off:
-  a C17 and a C++ compiler (gcc 12 or clang 14, or newer), CMake 3.25, Ninja, pkg-config
-  LLVM 19, 20, 21 or 22: the C headers (llvm-c/) and the shared libLLVM
-  SQLite 3 with headers
-  for the tests: Criterion 2.4, Python 3 with venv, qemu-user and a gcc for aarch64
-    Fedora:   gcc gcc-c++ cmake ninja-build llvm-devel sqlite-devel libcriterion-devel
-              qemu-user gcc-aarch64-linux-gnu
-    Arch:     base-devel cmake ninja llvm sqlite criterion qemu-user aarch64-linux-gnu-gcc
-    Homebrew: cmake ninja pkg-config llvm sqlite criterion
-  LLVM elsewhere: cmake -DTENON_LLVM_CONFIG=/path/to/llvm-config
+This script installs packages on Debian 12 and systems with the same package names.
+Elsewhere install these by hand, then set TENON_SETUP=off:
+  to build   a C17 compiler (gcc 12, clang 14 or newer), CMake 3.25, Ninja, pkg-config,
+             LLVM 19 to 22 with its C headers (llvm-c/) and the shared libLLVM,
+             SQLite 3 with its header
+  to test    Criterion 2.4, a C++ compiler, Python 3 with venv, qemu-user (qemu-aarch64),
+             a gcc and C library for aarch64-linux-gnu
+  to fuzz    clang with libFuzzer
+An LLVM in an unusual place: make CMAKE_ARGS=-DTENON_LLVM_CONFIG=/path/to/llvm-config
 END
 }
 
