@@ -1,0 +1,66 @@
+/* codegen.h — kernels to object bytes, through LLVM.
+ *
+ *   kernel ── prepare (unroll, vector loops, registers) ── emit LLVM IR ── object bytes
+ *
+ * One path: the bytes are linked into the process (jit.h), merged into an object
+ * file or kept in a store. No LLVM IR pass runs: the emitter hoists, unrolls and
+ * makes SSA form itself. Every call has an LLVM context of its own, so calls on
+ * different tn_ctx may run at the same time.
+ *
+ * ABI of a kernel:
+ *
+ *   void SYMBOL(void *const *args, int32_t task, int32_t worker);
+ *
+ *   args[0 .. nbufs)        memory of the parameters, 64-byte aligned, never overlapping
+ *   args[nbufs]             scratch of all workers, 64-byte aligned; worker w uses
+ *                           [w * scratch_bytes, (w+1) * scratch_bytes); may be null
+ *                           when scratch_bytes is 0
+ *   args[nbufs+1 .. +ndims) pointers to int64_t: the values of the dims
+ *
+ * task is in [0, ntasks). A kernel whose body is one `parallel` loop (inside lets and
+ * allocs only) runs the iteration lo + task; any other kernel has one task.
+ * Tasks are independent. The code calls nothing but memcpy, memset, memmove and libm,
+ * has no writable data and needs no relocation at load time beyond its own sections.
+ */
+#ifndef CG_CODEGEN_H
+#define CG_CODEGEN_H
+#include "codegen/target.h"
+#include "ir/ir.h"
+
+typedef struct cg_kernel_info {
+  const char *symbol;
+  ix ntasks;             /* index expression of the kernel's dims; mostly constant */
+  int64_t scratch_bytes; /* of one worker, a multiple of 64 */
+} cg_kernel_info;
+
+typedef struct cg_object {
+  const void *bytes;     /* relocatable object (ELF64 on Linux), in the context's arena */
+  size_t size;
+  size_t code_bytes;     /* machine code alone; 0 when the format is not ELF64 */
+  double seconds;        /* wall time of the compilation */
+  int nkernels;
+  const cg_kernel_info *kernels; /* in the order given */
+} cg_object;
+
+/* Bump when emitted code may change: part of the keys of stores. */
+#define CG_VERSION 1
+
+/* One kernel, or n kernels as one module: symbols[i] is the (global, hidden) symbol of
+ * kernels[i]. The kernels must pass ir_kernel_verify. Throws TN_EUNSUPPORTED for what
+ * the target cannot do, TN_EINTERNAL when LLVM refuses the module. */
+const cg_object *cg_compile_kernel(tn_ctx *ctx, const cg_target *t, const ir_kernel *k, const char *symbol);
+const cg_object *cg_compile_kernels(tn_ctx *ctx, const cg_target *t, int n, const ir_kernel *const *kernels,
+                                    const char *const *symbols);
+/* What a kernel's code will ask for, without compiling it. */
+cg_kernel_info cg_kernel_abi(tn_ctx *ctx, const ir_kernel *k);
+
+/* An object that defines `int32_t SYMBOL(void)`: 0 if this CPU has all that the target
+ * needs, else 1 + the index of the first of t->isa that is missing. */
+const cg_object *cg_compile_isa_check(tn_ctx *ctx, const cg_target *t, const char *symbol);
+
+/* LLVM IR and assembly as text, for dumps. */
+const char *cg_kernel_ir(tn_ctx *ctx, const cg_target *t, const ir_kernel *k, const char *symbol);
+const char *cg_kernel_asm(tn_ctx *ctx, const cg_target *t, const ir_kernel *k, const char *symbol);
+/* Reloads from and spills to the stack of vector registers in a text of cg_kernel_asm. */
+int cg_count_spills(const char *assembly);
+#endif
