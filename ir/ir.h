@@ -432,7 +432,7 @@ struct ir_node {
   ir_value **out;         /* null: an omitted optional output */
   int nattrs;
   ir_attr *attrs;
-  ir_graph *graph;
+  ir_graph *graph;        /* that it belongs to */
   uint32_t id;
   int group;              /* kernel group given by fusion, else -1 */
   bool dead;
