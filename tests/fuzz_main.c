@@ -20,7 +20,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv) __attribute__((weak));
-/* Present under AddressSanitizer: it reports first, then calls back. */
+/* Present under the sanitizers: they report first, then call back. */
 void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
 
 typedef struct input {
@@ -258,13 +258,11 @@ int main(int argc, char **argv) {
   for (int i = first; i < argc; i++) read_path(argv[i], 0);
   snprintf(save_path, sizeof save_path, "%s/crash-%ld", save, (long)getpid());
 
-  if (__sanitizer_set_death_callback) {
-    __sanitizer_set_death_callback(save_input);
-    signal(SIGALRM, on_signal);
-  } else {
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM};
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) signal(signals[i], on_signal);
-  }
+  /* A sanitizer keeps the faults to itself; abort() and the alarm are always ours. */
+  static const int signals[] = {SIGALRM, SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+  int count = __sanitizer_set_death_callback ? 2 : (int)(sizeof signals / sizeof *signals);
+  if (__sanitizer_set_death_callback) __sanitizer_set_death_callback(save_input);
+  for (int i = 0; i < count; i++) signal(signals[i], on_signal);
 
   for (size_t i = 0; i < corpus_count; i++) run_one(corpus[i].data, corpus[i].size);
   size_t replayed = corpus_count;
