@@ -269,6 +269,8 @@ typedef struct ir_rewriter {
 const ir_stmt *ir_rewrite(ir_rewriter *r, const ir_stmt *s);
 /* Replaces a variable in a statement; loops and lets inside keep their own variables. */
 const ir_stmt *ir_subst_var(tn_ctx *ctx, const ir_stmt *s, ir_var *v, ix by);
+/* Replaces a buffer of the same rank and dtype in loads and stores (not in its alloc). */
+const ir_stmt *ir_subst_buf(tn_ctx *ctx, const ir_stmt *s, const ir_buf *old, ir_buf *by);
 /* A copy in which every loop variable, let and local buffer is fresh, `suffix` appended to names. */
 const ir_stmt *ir_stmt_fresh(tn_ctx *ctx, const ir_stmt *s, const char *suffix);
 const ir_stmt *ir_find_loop(const ir_stmt *s, const char *name); /* null if there is none */
