@@ -35,7 +35,7 @@ typedef struct out_section {
   uint64_t flags, align, entsize, size, file_at;
   int npieces;
   piece *pieces;
-  uint64_t nrela, rela_at;
+  uint64_t nrela, rela_cap, rela_at;
   Elf64_Rela *rela;
   int rela_header; /* index of its relocation section, 0: none */
 } out_section;
@@ -182,10 +182,6 @@ static void place(merge *m, int index) {
     uint64_t flags = s->sh_flags & ~(uint64_t)(SHF_MERGE | SHF_STRINGS);
     if (flags & (SHF_LINK_ORDER | SHF_GROUP | SHF_COMPRESSED | SHF_TLS))
       damaged(m, in, ir_format(m->ctx, "section '%s' has flags (0x%llx) that are not merged", name, (unsigned long long)flags));
-    if ((flags & SHF_ALLOC) && s->sh_size == 0) {
-      /* An empty .text of a module without code: kept only if a symbol or relocation could name it,
-       * which costs nothing, since it joins the others. */
-    }
     int o = 0;
     while (o < m->nsections && !(m->sections[o].type == s->sh_type && m->sections[o].flags == flags &&
                                  strcmp(m->sections[o].name, name) == 0))
@@ -362,7 +358,10 @@ static void relocate(merge *m, int index) {
     if (r->sh_link != in->symtab) damaged(m, in, "relocations of another symbol table");
     out_section *out = &m->sections[in->out[target]];
     uint64_t n = r->sh_size / sizeof(Elf64_Rela), had = out->nrela;
-    out->rela = ir_grow(m->ctx, out->rela, had, had + n, sizeof(Elf64_Rela));
+    if (had + n > out->rela_cap) {
+      out->rela_cap = 2 * (had + n);
+      out->rela = ir_grow(m->ctx, out->rela, had, out->rela_cap, sizeof(Elf64_Rela));
+    }
     out->nrela += n;
     if (n) memcpy(out->rela + had, in->bytes + r->sh_offset, n * sizeof(Elf64_Rela));
     for (Elf64_Rela *e = out->rela + had; e < out->rela + out->nrela; e++) {
