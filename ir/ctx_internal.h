@@ -20,6 +20,8 @@ struct tn_ctx {
   size_t strings_n, strings_cap;
   const struct tn_expr **exprs; /* hash-consed expressions, likewise */
   size_t exprs_n, exprs_cap;
+  const struct ir_layout **layouts; /* interned by text; few */
+  size_t layouts_n;
   uint32_t next_id; /* of expressions, variables and buffers: gives a stable order */
   /* Memo of a walk over expressions, indexed by id; a stamp says whether an entry counts. */
   struct {

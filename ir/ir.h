@@ -160,7 +160,7 @@ ix ix_expand(tn_ctx *ctx, ix e);     /* the whole expression, all E ops inside *
 typedef enum ir_layout_kind { IR_LAYOUT_SPLIT, IR_LAYOUT_PERM, IR_LAYOUT_PAD, IR_LAYOUT_XOR } ir_layout_kind;
 typedef struct ir_layout_step {
   ir_layout_kind kind;
-  int axis, axis2;      /* split, pad: axis; xor: index[axis] ^= index[axis2] % mod */
+  int axis, axis2;      /* split, pad: axis; perm: number of axes; xor: index[axis] ^= index[axis2] % mod */
   int64_t factor;       /* split: inner extent; xor: mod, a power of two */
   int64_t before, after; /* pad */
   int8_t perm[IR_MAX_RANK]; /* perm: new axis i is old axis perm[i] */
@@ -181,6 +181,8 @@ const ir_layout *ir_layout_parse(tn_ctx *ctx, const char *text); /* throws; "" g
 int ir_layout_shape(tn_ctx *ctx, const ir_layout *l, int rank, const ix *shape, ix *out);
 /* Physical indices of a logical index. Returns the physical rank. */
 int ir_layout_index(tn_ctx *ctx, const ir_layout *l, int rank, const ix *index, ix *out);
+/* Physical rank of a logical rank; -1 when the layout does not fit it. */
+int ir_layout_rank(const ir_layout *l, int rank);
 /* "NCHW16c"-like layout of a rank-4 (or rank-3, rank-5) activation: axis 1 split by `block`, inner last. */
 const ir_layout *ir_layout_blocked(tn_ctx *ctx, int rank, int axis, int64_t block);
 
