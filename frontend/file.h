@@ -25,8 +25,9 @@ typedef struct fe_map {
 const fe_map *fe_map_file(tn_ctx *ctx, const char *path);
 /* Maps `location`, a path relative to `folder` ("" is the current folder), after checking
  * that it stays inside: not absolute, no "..", and the real path (symbolic links followed)
- * lies under the real path of the folder. Throws TN_EINPUT when it escapes. */
-const fe_map *fe_map_inside(tn_ctx *ctx, const char *folder, const char *location);
+ * lies under the real path of the folder. `where` begins the messages ("model.onnx: tensor 'w'").
+ * Throws TN_EINPUT when it escapes, else as fe_map_file. */
+const fe_map *fe_map_inside(tn_ctx *ctx, const char *folder, const char *location, const char *where);
 /* Tells the system that the pages wholly inside [p, p + n) of a map are not needed for now:
  * they leave the resident set and are read again if touched. */
 void fe_map_drop(const fe_map *m, const void *p, size_t n);

@@ -20,6 +20,7 @@ enum { FE_WIRE_DEPTH = 100 }; /* messages (and groups) inside one another */
 typedef struct fe_wire {
   tn_ctx *ctx;
   const char *file;
+  void *user; /* the caller's; submessages inherit it */
   const uint8_t *base; /* first byte of the file, for offsets */
   const uint8_t *begin, *p, *end;
   const struct fe_wire *outer;
@@ -46,19 +47,21 @@ bool fe_wire_next(fe_wire *w, fe_field *f);
 void fe_wire_rewind(fe_wire *w);
 
 /* The value of a field of known type; throws when the wire type does not fit. */
-int64_t fe_wire_int64(fe_wire *w, const fe_field *f);
-int32_t fe_wire_int32(fe_wire *w, const fe_field *f); /* truncates, as the format says */
-float fe_wire_float(fe_wire *w, const fe_field *f);
+int64_t fe_wire_int64(const fe_wire *w, const fe_field *f);
+int32_t fe_wire_int32(const fe_wire *w, const fe_field *f); /* truncates, as the format says */
+float fe_wire_float(const fe_wire *w, const fe_field *f);
 /* A string: interned, zero-terminated. Throws on an embedded zero. */
-const char *fe_wire_string(fe_wire *w, const fe_field *f);
-void fe_wire_bytes(fe_wire *w, const fe_field *f, const uint8_t **data, size_t *n);
+const char *fe_wire_string(const fe_wire *w, const fe_field *f);
+void fe_wire_bytes(const fe_wire *w, const fe_field *f, const uint8_t **data, size_t *n);
 
 /* Repeated scalars, packed or not. `elem` is the wire type of one element. count: how many
- * elements the field holds; get: stores them at `out` (8 bytes each for varints, 4 or 8 for
- * fixed ones) and returns how many. */
-size_t fe_wire_count(fe_wire *w, const fe_field *f, int elem);
-size_t fe_wire_get(fe_wire *w, const fe_field *f, int elem, void *out);
+ * elements the field holds; get: stores them at `out`, `width` bytes each, and returns how
+ * many. A fixed field needs its own width (4 or 8); a varint is truncated to 1, 2, 4 or 8. */
+size_t fe_wire_count(const fe_wire *w, const fe_field *f, int elem);
+size_t fe_wire_get(const fe_wire *w, const fe_field *f, int elem, size_t width, void *out);
 
+/* Where the reader is, in the arena: "model.onnx: node 'conv1' (Conv): attribute 'value'". */
+const char *fe_wire_place(const fe_wire *w);
 /* Throws with file, place and the offset of `at` (null: of the reader's position). */
 void fe_wire_fail(const fe_wire *w, const uint8_t *at, tn_status status, const char *fmt, ...)
     IR_PRINTF(4, 5) IR_NORETURN;
