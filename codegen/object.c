@@ -1,0 +1,78 @@
+/* object.c — writes model.o and its company. See object.h. */
+#include "codegen/object.h"
+#include "codegen/elf.h"
+#include "frontend/file.h"
+#include <ctype.h>
+#include <string.h>
+
+void cg_check_prefix(tn_ctx *ctx, const char *prefix) {
+  size_t n = prefix ? strlen(prefix) : 0;
+  bool ok = n > 0 && n <= 64 && (isalpha((unsigned char)prefix[0]) || prefix[0] == '_');
+  for (size_t i = 0; ok && i < n; i++) ok = isalnum((unsigned char)prefix[i]) || prefix[i] == '_';
+  if (!ok)
+    ir_fail(ctx, TN_EUSAGE, "prefix '%s' is not a C identifier of at most 64 characters", prefix ? fe_show(ctx, prefix, n) : "");
+}
+
+cg_weights_mode cg_weights_mode_parse(tn_ctx *ctx, const char *word) {
+  if (strcmp(word, "embed") == 0) return CG_WEIGHTS_EMBED;
+  if (strcmp(word, "file") == 0) return CG_WEIGHTS_FILE;
+  if (strcmp(word, "pointer") == 0) return CG_WEIGHTS_POINTER;
+  ir_fail(ctx, TN_EUSAGE, "weights are 'embed', 'file' or 'pointer', not '%s'", fe_show(ctx, word, strlen(word)));
+}
+
+static void to_writer(void *user, const void *data, size_t n) { fe_write(user, data, n); }
+
+/* "dir/model.o" gives "dir/model.weights". */
+static const char *weights_path_of(tn_ctx *ctx, const char *path) {
+  size_t n = strlen(path);
+  if (n > 2 && strcmp(path + n - 2, ".o") == 0) n -= 2;
+  return ir_format(ctx, "%.*s.weights", (int)n, path);
+}
+
+/* A local symbol that a profiler shows: prefix and kernel name, with what C would not take as '_'. */
+static const char *shown_name(tn_ctx *ctx, const char *prefix, int i, const char *name) {
+  char *s = ir_format(ctx, "%s_k%d_%.80s", prefix, i, name ? name : "");
+  for (char *c = s; *c; c++)
+    if (!isalnum((unsigned char)*c)) *c = '_';
+  return s;
+}
+
+void cg_object_write(tn_ctx *ctx, const ir_program *p, const cg_build *build, const void *blob, const cg_object_options *given) {
+  cg_object_options o = *given;
+  cg_check_prefix(ctx, o.prefix);
+  if (o.weights == CG_WEIGHTS_FILE && !o.weights_path) o.weights_path = weights_path_of(ctx, o.path);
+  int64_t blob_bytes = cg_blob_bytes(p);
+  bool pack = o.weights == CG_WEIGHTS_POINTER;
+  bool embed = o.weights == CG_WEIGHTS_EMBED && blob_bytes > 0;
+  if (!pack && blob_bytes > 0 && !blob) ir_bug(ctx, "no packed weights to write");
+
+  const char *run = ir_format(ctx, "%s_run", o.prefix), *packer = ir_format(ctx, "%s_pack", o.prefix);
+  cg_entry_options eo = {.run = run, .pack = pack ? packer : NULL};
+  if (build->target->nisa > 0) eo.isa = ir_format(ctx, "%s_missing_isa", o.prefix);
+  if (embed) eo.weights = ir_format(ctx, "%s_weights", o.prefix);
+  const cg_object *entry = cg_compile_entry(ctx, build->target, p, build->infos, &eo);
+
+  cg_elf_input *in = IR_NEW_ARRAY(ctx, cg_elf_input, build->nparts + 2);
+  int n = 0;
+  in[n++] = (cg_elf_input){.bytes = entry->bytes, .size = entry->size, .what = "the entry"};
+  if (eo.isa) {
+    const cg_object *isa = cg_compile_isa_check(ctx, build->target, eo.isa);
+    in[n++] = (cg_elf_input){.bytes = isa->bytes, .size = isa->size, .what = "the ISA check"};
+  }
+  for (int i = 0; i < build->nparts; i++) {
+    const cg_part *k = &build->parts[i];
+    in[n++] = (cg_elf_input){.bytes = k->bytes, .size = k->size, .what = ir_format(ctx, "kernel '%s'", k->name),
+                             .symbol = k->symbol, .show = shown_name(ctx, o.prefix, i, k->name)};
+  }
+  const char *publics[2] = {run, packer};
+  cg_elf_job job = {.ninputs = n, .inputs = in, .npublic = pack ? 2 : 1, .publics = publics,
+                    .blob_symbol = eo.weights, .blob = blob, .blob_bytes = (uint64_t)blob_bytes};
+  fe_writer *w = fe_write_begin(ctx, o.path);
+  cg_elf_write(ctx, &job, to_writer, w);
+  fe_write_end(w);
+  if (o.weights == CG_WEIGHTS_FILE && blob_bytes > 0) fe_write_file(ctx, o.weights_path, blob, (size_t)blob_bytes);
+  if (o.header) {
+    const char *text = cg_header_text(ctx, p, build, &o);
+    fe_write_file(ctx, o.header, text, strlen(text));
+  }
+}
