@@ -1,0 +1,102 @@
+/* exec.c — a program, instruction by instruction. See exec.h. */
+#include "runtime/exec.h"
+#include <string.h>
+
+typedef struct binding {
+  const ir_var *var;
+  int64_t value;
+} binding;
+
+typedef struct exec {
+  tn_ctx *ctx;
+  const ir_program *p;
+  const rt_memory *m;
+  rt_call call;
+  void *user;
+  int nlets;
+  binding *lets; /* in scope, innermost last */
+} exec;
+
+void *rt_slot_address(tn_ctx *ctx, const ir_slot *s, const rt_memory *m) {
+  switch (s->kind) {
+  case IR_SLOT_INPUT: return (void *)m->in[s->index];
+  case IR_SLOT_OUTPUT: return m->out[s->index];
+  case IR_SLOT_RAW: return (void *)m->raw[s->index];
+  case IR_SLOT_WEIGHTS: return m->weights + s->offset;
+  case IR_SLOT_STATE: return m->state + s->offset;
+  case IR_SLOT_ARENA: return m->arena + s->offset;
+  }
+  ir_bug(ctx, "slot '%s' has no kind", s->name);
+}
+
+static int64_t value_of(exec *x, ix e) {
+  if (e->op == IX_CONST) return e->u.i;
+  if (e->op == IX_VAR) {
+    for (int i = x->nlets - 1; i >= 0; i--)
+      if (x->lets[i].var == e->u.var) return x->lets[i].value;
+    ir_bug(x->ctx, "'%s' is not in scope", e->u.var->name);
+  }
+  if (e->op == IX_LOAD) ir_fail(x->ctx, TN_EUNSUPPORTED, "a program value that depends on data");
+  tn_dtype types[3];
+  ir_scalar args[3];
+  ir_assert(x->ctx, e->nargs <= 3);
+  for (int i = 0; i < e->nargs; i++) {
+    if (ir_is_float((tn_dtype)e->args[i]->dtype)) ir_fail(x->ctx, TN_EUNSUPPORTED, "a program value of floats");
+    types[i] = (tn_dtype)e->args[i]->dtype, args[i].i = value_of(x, e->args[i]);
+  }
+  return ir_eval_op(x->ctx, (ir_opcode)e->op, (tn_dtype)e->dtype, e->nargs, types, args).i;
+}
+
+static int64_t dim_value(exec *x, const ir_kernel *k, int d) {
+  for (int i = x->nlets - 1; i >= 0; i--)
+    if (strcmp(x->lets[i].var->name, k->dims[d]->name) == 0) return x->lets[i].value;
+  ir_fail(x->ctx, TN_EUNSUPPORTED, "dimension '%s' of kernel '%s' has no value in the program", k->dims[d]->name, k->name);
+}
+
+static void one_call(exec *x, const ir_inst *c) {
+  if (c->device) ir_fail(x->ctx, TN_EUNSUPPORTED, "a call on device '%s'", c->device);
+  const ir_program_kernel *pk = &x->p->kernels[c->kernel];
+  const ir_kernel *k = pk->lowered ? pk->lowered : pk->kernel;
+  ir_assert(x->ctx, c->nargs == k->nbufs);
+  void *args[64];
+  int64_t dims[64];
+  void **a = c->nargs <= 64 ? args : IR_NEW_ARRAY(x->ctx, void *, c->nargs);
+  int64_t *d = k->ndims <= 64 ? dims : IR_NEW_ARRAY(x->ctx, int64_t, k->ndims);
+  for (int i = 0; i < c->nargs; i++) a[i] = rt_slot_address(x->ctx, &x->p->slots[c->args[i]], x->m);
+  for (int i = 0; i < k->ndims; i++) d[i] = dim_value(x, k, i);
+  x->call(x->user, c, a, d);
+}
+
+static void run_all(exec *x, int n, const ir_inst *insts) {
+  int scope = x->nlets;
+  for (int i = 0; i < n; i++) {
+    const ir_inst *c = &insts[i];
+    switch (c->kind) {
+    case IR_CALL: one_call(x, c); break;
+    case IR_COPY_SLOT: {
+      const ir_slot *dst = &x->p->slots[c->args[0]], *src = &x->p->slots[c->args[1]];
+      ir_assert(x->ctx, dst->bytes == src->bytes);
+      if (dst->bytes) memmove(rt_slot_address(x->ctx, dst, x->m), rt_slot_address(x->ctx, src, x->m), (size_t)dst->bytes);
+      break;
+    }
+    case IR_INST_LET: {
+      binding b = {c->var, value_of(x, c->value)};
+      IR_PUSH(x->ctx, x->lets, x->nlets, b);
+      break;
+    }
+    case IR_INST_IF:
+      if (value_of(x, c->value)) run_all(x, c->nbody, c->body);
+      else run_all(x, c->nother, c->other);
+      break;
+    case IR_INST_WHILE:
+      while (value_of(x, c->value)) run_all(x, c->nbody, c->body);
+      break;
+    }
+  }
+  x->nlets = scope;
+}
+
+void rt_exec(tn_ctx *ctx, const ir_program *p, int n, const ir_inst *insts, const rt_memory *m, rt_call call, void *user) {
+  exec x = {.ctx = ctx, .p = p, .m = m, .call = call, .user = user};
+  run_all(&x, n, insts);
+}

@@ -1,0 +1,23 @@
+/* exec.h — walks the instructions of a program; who calls kernels, and how, is a function.
+ * The reference execution and the profiled run share it. Generated code (codegen/entry.c) does the same
+ * in machine code. */
+#ifndef RT_EXEC_H
+#define RT_EXEC_H
+#include "ir/ir.h"
+
+typedef struct rt_memory { /* where the slots are */
+  const void *const *in;
+  void *const *out;
+  const void *const *raw;
+  uint8_t *weights;      /* first byte after the blob's header: slot offset 0 */
+  uint8_t *state, *arena;
+} rt_memory;
+
+/* One kernel call: args[i] is the memory of parameter i, dims[j] the value of dimension j. */
+typedef void (*rt_call)(void *user, const ir_inst *call, void *const *args, const int64_t *dims);
+
+/* Runs the instructions in order. Dimensions of a kernel are the lets in scope of the same
+ * name. Throws TN_EUNSUPPORTED for values that load from slots. */
+void rt_exec(tn_ctx *ctx, const ir_program *p, int n, const ir_inst *insts, const rt_memory *m, rt_call call, void *user);
+void *rt_slot_address(tn_ctx *ctx, const ir_slot *s, const rt_memory *m);
+#endif
