@@ -1,0 +1,215 @@
+/* fuse.c — which nodes become one kernel.
+ *
+ * A group has at most one root, a node with `build` (a reduction, contraction, window
+ * or kernel op); every other node of it is a `value` op:
+ *   epilogue   elementwise nodes over the root's outputs, applied where the root stores;
+ *   prologue   nodes inlined into where an operand is read.
+ * A group without a root is a nest of value ops. A node that only renames memory (a
+ * reshape, a split along the outermost axis) is an alias and belongs to no group.
+ *
+ * A group runs as one step, so no group may need, through others, its own result:
+ * before a node joins, the groups between are searched (reaches). */
+#include "lower/lower.h"
+#include "lower/build_internal.h"
+
+typedef struct fuse {
+  tn_ctx *ctx;
+  ir_graph *g;
+  int *pos;          /* topological position by node id */
+  bool *packed;      /* by node id: computed from constants alone */
+  int ngroups;
+  ir_node **root;    /* by group; null for value groups */
+  ir_node ***members;
+  int *nmembers;
+  uint32_t *visited; /* by node id: search stamp */
+  uint32_t stamp;
+} fuse;
+
+/* ---- aliases ---- */
+
+static bool store_all(void *user, const ir_value *v) { return (void)user, (void)v, true; }
+
+/* Builds the node's own nest and compares where it loads with where it stores: when the
+ * two element offsets differ by a constant, the node moves nothing. */
+bool lw_is_alias(tn_ctx *ctx, ir_node *n, int64_t *element_offset) {
+  if (n->op->kind != IR_OP_MOVEMENT || !n->op->value || n->nout < 1 || !n->in || n->nin < 1 || !n->in[0]) return false;
+  int wanted = 0;
+  for (int k = 0; k < n->nout; k++) wanted += n->out[k] && n->out[k]->nuses > 0;
+  if (wanted != 1) return false; /* several outputs are several aliases: split them first */
+  ir_value *in = n->in[0], *out = NULL;
+  int which = 0;
+  for (int k = 0; k < n->nout; k++)
+    if (n->out[k] && n->out[k]->nuses > 0) out = n->out[k], which = k;
+  if (in->dtype != out->dtype || (in->data && in->kind != IR_VALUE_CONST)) return false;
+  if (!ir_static(in) || !ir_static(out) || ir_value_elements(ctx, out) == 0) return false;
+  int group = n->group;
+  n->group = -1;
+  lw_build b = {.ctx = ctx, .ib = ir_builder_new(ctx), .group = -1, .stored = store_all};
+  ix idx[IR_MAX_RANK];
+  for (int i = 0; i < out->rank; i++) {
+    int64_t d = ir_dim(ctx, out, i);
+    idx[i] = d == 1 ? ix_index(ctx, 0) : ir_var_new(ctx, "a", TN_INDEX, 0, d - 1)->expr;
+  }
+  ix e = n->op->value(&b, n, which, idx);
+  n->group = group;
+  if (e->op != IX_LOAD || b.nparams != 1 || b.params[0].value != in) return false;
+  ir_buf *to = ir_buf_new(ctx, "to", out->dtype, out->rank, out->dims, out->layout, IR_GLOBAL);
+  ix d = ix_sub(ctx, ir_buf_offset(ctx, e->u.buf, e->args), ir_buf_offset(ctx, to, idx));
+  return ix_const_value(d, element_offset);
+}
+
+/* ---- groups ---- */
+
+static int group_new(fuse *f, ir_node *root) {
+  int id = f->ngroups;
+  f->root[id] = root;
+  f->ngroups++;
+  return id;
+}
+
+static void join(fuse *f, ir_node *n, int group) {
+  n->group = group;
+  IR_PUSH(f->ctx, f->members[group], f->nmembers[group], n);
+}
+
+/* Whether computing v needs group `target`, looking through groups and aliases. */
+static bool reaches(fuse *f, const ir_value *v, int target, int first_pos) {
+  ir_node *d = v ? v->def : NULL;
+  if (!d || v->data) return false;
+  if (d->group == target) return true;
+  if (f->visited[d->id] == f->stamp) return false;
+  f->visited[d->id] = f->stamp;
+  if (d->group >= 0) { /* the whole group runs at once: all its operands count */
+    for (int i = 0; i < f->nmembers[d->group]; i++) {
+      ir_node *m = f->members[d->group][i];
+      f->visited[m->id] = f->stamp;
+      for (int k = 0; k < m->nin; k++)
+        if (m->in[k] && (!m->in[k]->def || m->in[k]->def->group != d->group) && reaches(f, m->in[k], target, first_pos)) return true;
+    }
+    return false;
+  }
+  if (f->pos[d->id] < first_pos) return false; /* not yet in a group and earlier than the target */
+  for (int k = 0; k < d->nin; k++)
+    if (reaches(f, d->in[k], target, first_pos)) return true;
+  return false;
+}
+
+static bool same_shape(const ir_value *a, const ir_value *b) {
+  if (a->rank != b->rank || a->layout != b->layout) return false;
+  for (int i = 0; i < a->rank; i++)
+    if (a->dims[i] != b->dims[i]) return false;
+  return true;
+}
+
+static bool takes_epilogue(const ir_node *n) {
+  return n->op->kind == IR_OP_REDUCTION || n->op->kind == IR_OP_CONTRACTION || n->op->kind == IR_OP_WINDOW;
+}
+
+enum { MAX_GROUP = 48 };
+
+/* Consumers that are elementwise over a value of the group at the same index. */
+static void grow_epilogue(fuse *f, int group) {
+  ir_node *root = f->root[group];
+  int first_pos = f->pos[root->id];
+  for (int i = 0; i < f->nmembers[group] && f->nmembers[group] < MAX_GROUP; i++) {
+    ir_node *m = f->members[group][i];
+    if (m == root && root->nout > 1) { /* several outputs: only when one is wanted */
+      int wanted = 0;
+      for (int k = 0; k < root->nout; k++) wanted += root->out[k] && root->out[k]->nuses > 0;
+      if (wanted > 1) return;
+    }
+    for (int o = 0; o < m->nout; o++) {
+      ir_value *v = m->out[o];
+      if (!v) continue;
+      for (int u = 0; u < v->nuses; u++) {
+        ir_node *c = v->uses[u];
+        if (!c || c->group != -1 || c->op->kind != IR_OP_ELEMENTWISE || !c->op->value || c->nout < 1) continue;
+        bool fits = true;
+        for (int k = 0; k < c->nout; k++) fits &= !c->out[k] || same_shape(c->out[k], v);
+        /* every operand from the group must be read at this very index */
+        for (int k = 0; k < c->nin && fits; k++) {
+          ir_value *w = c->in[k];
+          if (!w) continue;
+          if (w->def && w->def->group == group) fits = same_shape(w, v);
+          else {
+            f->stamp++;
+            fits = !reaches(f, w, group, first_pos);
+          }
+        }
+        if (fits) join(f, c, group);
+      }
+    }
+  }
+}
+
+/* Whether group `to` may inline producer p (all of whose uses are in it). */
+static bool may_inline(const fuse *f, const ir_node *p, int to) {
+  if (!p->op->value || p->nout != 1) return false;
+  const ir_node *root = f->root[to];
+  for (int u = 0; u < p->out[0]->nuses; u++) { /* a value op that reads an element several times */
+    ir_op_kind kind = p->out[0]->uses[u]->op->kind;
+    if (p->out[0]->uses[u] != root && kind != IR_OP_ELEMENTWISE && kind != IR_OP_MOVEMENT) return false;
+  }
+  if (!root) return true;
+  bool in_epilogue = true; /* used by value ops of the group alone */
+  for (int u = 0; u < p->out[0]->nuses; u++) in_epilogue &= p->out[0]->uses[u] != root;
+  if (in_epilogue) return true;
+  switch (root->op->kind) {
+  case IR_OP_REDUCTION: return true;
+  default: return false; /* each element is read many times: compute it once */
+  }
+}
+
+static void absorb_producers(fuse *f) {
+  for (int i = f->g->nnodes; i-- > 0;) {
+    ir_node *n = f->g->nodes[i];
+    if (n->group != -1 || !n->op->value) continue;
+    int to = -1;
+    bool one = n->nout == 1 && n->out[0] && n->out[0]->nuses > 0;
+    for (int u = 0; one && u < n->out[0]->nuses; u++) {
+      ir_node *c = n->out[0]->uses[u];
+      if (!c || c->group < 0 || (to >= 0 && c->group != to) || f->packed[c->id] != f->packed[n->id]) one = false;
+      else to = c->group;
+    }
+    if (one && f->nmembers[to] < MAX_GROUP && may_inline(f, n, to)) {
+      join(f, n, to);
+      continue;
+    }
+    join(f, n, group_new(f, NULL));
+  }
+}
+
+void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
+  (void)options;
+  fuse f = {.ctx = ctx, .g = g};
+  uint32_t ids = 0;
+  for (int i = 0; i < g->nnodes; i++)
+    if (g->nodes[i]->id >= ids) ids = g->nodes[i]->id + 1;
+  f.pos = IR_NEW_ARRAY(ctx, int, ids);
+  f.packed = IR_NEW_ARRAY(ctx, bool, ids);
+  f.visited = IR_NEW_ARRAY(ctx, uint32_t, ids);
+  f.root = IR_NEW_ARRAY(ctx, ir_node *, g->nnodes + 1);
+  f.members = IR_NEW_ARRAY(ctx, ir_node **, g->nnodes + 1);
+  f.nmembers = IR_NEW_ARRAY(ctx, int, g->nnodes + 1);
+  ir_graph_analyse(g);
+  for (int i = 0; i < g->nnodes; i++) {
+    ir_node *n = g->nodes[i];
+    int64_t offset;
+    f.pos[n->id] = i;
+    f.packed[n->id] = true;
+    for (int k = 0; k < n->nin; k++) {
+      ir_value *v = n->in[k];
+      if (v && !v->data && !(v->def && f.packed[v->def->id])) f.packed[n->id] = false;
+    }
+    if (!n->nin) f.packed[n->id] = false; /* a generator runs each time */
+    n->group = lw_is_alias(ctx, n, &offset) ? LW_GROUP_ALIAS : -1;
+  }
+  for (int i = 0; i < g->nnodes; i++) {
+    ir_node *n = g->nodes[i];
+    if (n->group != -1 || !n->op->build) continue;
+    int group = group_new(&f, n);
+    join(&f, n, group);
+    if (takes_epilogue(n) && !f.packed[n->id]) grow_epilogue(&f, group);
+  }
+  absorb_producers(&f);
+}

@@ -1,0 +1,65 @@
+/* lower.h — graph to program.
+ *
+ *   graph ── passes (infer, expand, canon, layout, ...) ── fuse ── kernels ── schedule ── program
+ */
+#ifndef LW_LOWER_H
+#define LW_LOWER_H
+#include "codegen/target.h"
+#include "ir/ir.h"
+
+typedef enum lw_layout_choice { LW_LAYOUT_AUTO, LW_LAYOUT_NCHW, LW_LAYOUT_NHWC, LW_LAYOUT_NCHWC } lw_layout_choice;
+
+typedef struct lw_options {
+  const cg_target *target;    /* null: schedules and layouts for no machine in particular: none */
+  bool unscheduled;           /* every kernel as its op wrote it */
+  lw_layout_choice layout;
+  /* The schedule of a kernel: text of steps; null or returning null: the default one. */
+  const char *(*schedule)(void *user, tn_ctx *ctx, const ir_kernel *k);
+  void *user;
+  /* Called after each pass with its name, for dumps and timing; may be null. */
+  void (*after_pass)(void *user, tn_ctx *ctx, const char *pass, const ir_graph *g, double seconds);
+  void *after_user;
+} lw_options;
+
+/* Runs the passes on g (in place) and lowers it. Every dimension must be a number
+ * (lw_bind_dims first). Throws with file, node and reason. */
+ir_program *lw_compile(tn_ctx *ctx, ir_graph *g, const lw_options *options);
+
+/* Gives symbolic dimensions of the inputs their sizes. `names[i]` becomes sizes[i];
+ * throws TN_EUSAGE naming every dimension that is left without a size. */
+void lw_bind_dims(tn_ctx *ctx, ir_graph *g, int n, const char *const *names, const int64_t *sizes);
+
+/* One pass: rewrites the graph in place. */
+typedef struct lw_pass {
+  const char *name;
+  void (*run)(tn_ctx *ctx, ir_graph *g, const lw_options *options);
+  bool inference_only; /* must not run on a graph that will be differentiated */
+  const char *about;
+} lw_pass;
+extern const lw_pass lw_passes[]; /* ended by a null name */
+void lw_pass_infer(tn_ctx *ctx, ir_graph *g, const lw_options *options);  /* types, shapes, small constants, composites */
+void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options);  /* BatchNorm into convolution, ... */
+void lw_pass_dce(tn_ctx *ctx, ir_graph *g, const lw_options *options);
+void lw_pass_cse(tn_ctx *ctx, ir_graph *g, const lw_options *options);
+void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options);
+void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options);   /* gives every node its group */
+
+/* node->group of a node whose output is the memory of its input, seen differently. */
+enum { LW_GROUP_ALIAS = -2 };
+/* Whether n only renames memory: output offset = input offset + constant. */
+bool lw_is_alias(tn_ctx *ctx, ir_node *n, int64_t *element_offset);
+/* Offsets for buffers alive in [first, last] (instruction numbers, both included), bytes
+ * multiples of 64, such that those alive together do not overlap; returns the total.
+ * Greedy by size; `*peak` is the lower bound (most bytes alive at once). lower/plan.c */
+typedef struct lw_lifetime {
+  int first, last;
+  int64_t bytes;
+  int64_t offset; /* result */
+} lw_lifetime;
+int64_t lw_plan_memory(tn_ctx *ctx, int n, lw_lifetime *buffers, int64_t *peak);
+
+ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options);
+
+/* Text of the default schedule of a kernel on a target; "" when there is nothing to gain. */
+const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target *t);
+#endif

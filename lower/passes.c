@@ -1,0 +1,161 @@
+/* passes.c — the pass table, and the small passes: inference with folding, dead code,
+ * common sub-expressions. */
+#include "lower/lower.h"
+#include "lower/build.h"
+#include "lower/fold.h"
+#include <string.h>
+#include <time.h>
+
+const lw_pass lw_passes[] = {
+    {"infer", lw_pass_infer, false, "types, shapes, small constants; composites become their parts"},
+    {"dce", lw_pass_dce, false, "drops what no output needs"},
+    {"cse", lw_pass_cse, false, "equal nodes become one"},
+    {"canon", lw_pass_canon, true, "BatchNorm into convolution and other canonical forms"},
+    {"layout", lw_pass_layout, true, "a layout for every edge"},
+    {"clean", lw_pass_dce, false, "drops what no output needs"},
+    {"fuse", lw_pass_fuse, false, "gives every node its kernel"},
+    {NULL, NULL, false, NULL},
+};
+
+/* Shape arithmetic works on vectors of a few elements; anything of real size is left to
+ * compiled kernels in the pack section. */
+enum { FOLD_LIMIT = 2048 };
+
+static void make_const(ir_graph *g, ir_value *v) {
+  v->kind = IR_VALUE_CONST;
+  v->def = NULL;
+  IR_PUSH(g->ctx, g->params, g->nparams, v);
+}
+
+void lw_pass_infer(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
+  (void)options;
+  for (int round = 0;; round++) {
+    bool again = false;
+    ir_graph_sort(g);
+    int count = g->nnodes; /* expand() appends: those are seen in the next round */
+    for (int i = 0; i < count; i++) {
+      ir_node *n = g->nodes[i];
+      if (n->dead) continue;
+      ir_infer(ctx, n);
+      if (n->op->expand && !n->op->value && !n->op->build) {
+        if (round == 64) ir_bug(ctx, "%s: %s expands without end", n->where, n->op->name);
+        n->op->expand(g, n);
+        if (!n->dead) ir_bug(ctx, "%s: %s was not expanded", n->where, n->op->name);
+        again = true;
+        continue;
+      }
+      bool known = true;
+      for (int k = 0; k < n->nout; k++) known &= !n->out[k] || n->out[k]->data;
+      if (known || lw_fold_node(ctx, n, FOLD_LIMIT)) {
+        for (int k = 0; k < n->nout; k++)
+          if (n->out[k]) make_const(g, n->out[k]);
+        n->dead = true;
+      }
+    }
+    if (!again) break;
+  }
+  ir_graph_sort(g);
+}
+
+void lw_pass_dce(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
+  (void)options;
+  (void)ctx;
+  for (int i = 0; i < g->nnodes; i++) g->nodes[i]->dead = true;
+  /* nodes are in topological order: mark from the outputs back */
+  for (int i = 0; i < g->noutputs; i++)
+    if (g->outputs[i]->def) g->outputs[i]->def->dead = false;
+  for (int i = g->nnodes; i-- > 0;) {
+    ir_node *n = g->nodes[i];
+    if (n->dead) continue;
+    for (int k = 0; k < n->nin; k++)
+      if (n->in[k] && n->in[k]->def) n->in[k]->def->dead = false;
+  }
+  ir_graph_sort(g);
+  ir_graph_analyse(g);
+}
+
+static bool same_attr(const ir_attr *a, const ir_attr *b) {
+  if (strcmp(a->name, b->name) || a->kind != b->kind || a->n != b->n) return false;
+  switch (a->kind) {
+  case IR_ATTR_INT: return a->i == b->i;
+  case IR_ATTR_FLOAT: return a->f == b->f;
+  case IR_ATTR_STRING: return strcmp(a->s, b->s) == 0;
+  case IR_ATTR_INTS: return memcmp(a->ints, b->ints, (size_t)a->n * sizeof *a->ints) == 0;
+  case IR_ATTR_FLOATS: return memcmp(a->floats, b->floats, (size_t)a->n * sizeof *a->floats) == 0;
+  default: return false; /* tensors and graphs: not compared */
+  }
+}
+
+static bool same_node(const ir_node *a, const ir_node *b) {
+  if (a->op != b->op || a->nin != b->nin || a->nout != b->nout || a->nattrs != b->nattrs || a->opset != b->opset) return false;
+  if (strncmp(a->op->name, "Random", 6) == 0 || strcmp(a->op->name, "Bernoulli") == 0 || strcmp(a->op->name, "Multinomial") == 0) return false;
+  for (int i = 0; i < a->nin; i++)
+    if (a->in[i] != b->in[i]) return false;
+  for (int i = 0; i < a->nattrs; i++)
+    if (!same_attr(&a->attrs[i], &b->attrs[i])) return false;
+  for (int i = 0; i < a->nout; i++)
+    if (!a->out[i] != !b->out[i]) return false;
+  return true;
+}
+
+void lw_pass_cse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
+  (void)options;
+  size_t cap = 64;
+  while (cap < (size_t)g->nnodes * 2) cap *= 2;
+  ir_node **table = IR_NEW_ARRAY(ctx, ir_node *, cap);
+  for (int i = 0; i < g->nnodes; i++) {
+    ir_node *n = g->nodes[i];
+    uint64_t h = (uintptr_t)n->op >> 4;
+    for (int k = 0; k < n->nin; k++) h = h * 0x100000001b3u ^ (n->in[k] ? n->in[k]->id : 0);
+    size_t at = h & (cap - 1);
+    for (; table[at] && !same_node(table[at], n); at = (at + 1) & (cap - 1)) continue;
+    if (!table[at]) {
+      table[at] = n;
+      continue;
+    }
+    bool output = false; /* two outputs of the graph stay two values */
+    for (int k = 0; k < n->nout; k++)
+      for (int o = 0; o < g->noutputs; o++) output |= n->out[k] && g->outputs[o] == n->out[k];
+    if (output) continue;
+    for (int k = 0; k < n->nout; k++)
+      if (n->out[k]) ir_graph_replace(g, n->out[k], table[at]->out[k]);
+    n->dead = true;
+  }
+  ir_graph_sort(g);
+  ir_graph_analyse(g);
+}
+
+void lw_bind_dims(tn_ctx *ctx, ir_graph *g, int n, const char *const *names, const int64_t *sizes) {
+  ir_text missing = {.ctx = ctx};
+  for (int i = 0; i < g->ninputs; i++) {
+    ir_value *v = g->inputs[i];
+    for (int a = 0; a < v->rank; a++) {
+      ix d = v->dims[a];
+      if (d->op == IX_CONST) continue;
+      for (int k = 0; k < n && d->op == IX_VAR; k++)
+        if (strcmp(d->u.var->name, names[k]) == 0) v->dims[a] = ix_index(ctx, sizes[k]);
+      if (v->dims[a]->op != IX_CONST && !(missing.s && strstr(missing.s, ix_print(ctx, d))))
+        ir_put(&missing, "%s%s", missing.n ? ", " : "", ix_print(ctx, d));
+    }
+  }
+  if (missing.n) ir_fail(ctx, TN_EUSAGE, "dimensions without a size: %s (give --dim NAME=N)", missing.s);
+}
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+ir_program *lw_compile(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
+  for (const lw_pass *p = lw_passes; p->name; p++) {
+    double start = now();
+    p->run(ctx, g, options);
+#ifndef NDEBUG
+    const char *wrong = ir_graph_verify(ctx, g);
+    if (wrong) ir_bug(ctx, "after pass %s: %s", p->name, wrong);
+#endif
+    if (options->after_pass) options->after_pass(options->after_user, ctx, p->name, g, now() - start);
+  }
+  return lw_make_program(ctx, g, options);
+}

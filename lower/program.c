@@ -1,0 +1,364 @@
+/* program.c — groups become kernel calls on slots; memory is planned.
+ *
+ * Storage: values that are aliases of each other share one storage (union-find with an
+ * element offset). A storage is an input, an output, a range of the packed weights, or
+ * a range of the arena. Groups whose operands are all constants run in the pack section
+ * and leave their results in the weights. */
+#include "lower/lower.h"
+#include "lower/build_internal.h"
+#include <string.h>
+
+typedef struct store { /* of one value, by value id */
+  ir_value *value;
+  struct store *base;   /* alias: of this storage */
+  int64_t offset;       /* bytes into base */
+  bool packed;          /* computed in the pack section (or a constant) */
+  bool needed;          /* somebody's operand or a graph output, and not inlined */
+  bool run_use;         /* read by the run section */
+  int slot;             /* -1: none yet */
+  int kind;             /* ir_slot_kind, or -1 */
+  int index;
+  int64_t bytes;
+  int first, last;      /* life in its section, instruction numbers; -1 none */
+  int life;             /* index into the lifetimes */
+} store;
+
+typedef struct maker {
+  tn_ctx *ctx;
+  ir_graph *g;
+  const lw_options *options;
+  ir_program *p;
+  store **of;           /* by value id */
+  uint32_t nids;
+  int ngroups;
+  ir_node **root;
+  ir_node ***members;
+  int *nmembers;
+  bool *group_packed;
+  uint8_t *state;       /* by group */
+  int *order;
+  int norder;
+  const char **canon;   /* by kernel: canonical text of the unscheduled kernel */
+} maker;
+
+static store *store_of(maker *m, ir_value *v) {
+  store *s = m->of[v->id];
+  if (!s) {
+    s = m->of[v->id] = IR_NEW(m->ctx, store);
+    s->value = v;
+    s->slot = s->kind = -1;
+    s->first = s->last = -1;
+  }
+  return s;
+}
+
+/* The storage that holds v, and the byte offset of v inside it. */
+static store *base_of(maker *m, ir_value *v, int64_t *offset) {
+  store *s = store_of(m, v);
+  int64_t at = 0;
+  while (s->base) {
+    at += s->offset;
+    s = s->base;
+  }
+  *offset = at;
+  return s;
+}
+
+/* ---- groups in order ---- */
+
+static void collect_groups(maker *m) {
+  ir_graph *g = m->g;
+  for (int i = 0; i < g->nnodes; i++)
+    if (g->nodes[i]->group >= m->ngroups) m->ngroups = g->nodes[i]->group + 1;
+  m->root = IR_NEW_ARRAY(m->ctx, ir_node *, m->ngroups + 1);
+  m->members = IR_NEW_ARRAY(m->ctx, ir_node **, m->ngroups + 1);
+  m->nmembers = IR_NEW_ARRAY(m->ctx, int, m->ngroups + 1);
+  m->group_packed = IR_NEW_ARRAY(m->ctx, bool, m->ngroups + 1);
+  m->state = IR_NEW_ARRAY(m->ctx, uint8_t, m->ngroups + 1);
+  m->order = IR_NEW_ARRAY(m->ctx, int, m->ngroups + 1);
+  for (int i = 0; i < m->ngroups; i++) m->group_packed[i] = true;
+  for (int i = 0; i < g->nnodes; i++) {
+    ir_node *n = g->nodes[i];
+    bool packed = n->nin > 0;
+    for (int k = 0; k < n->nin; k++)
+      if (n->in[k] && !n->in[k]->data && !store_of(m, n->in[k])->packed) packed = false;
+    for (int k = 0; k < n->nout; k++)
+      if (n->out[k]) store_of(m, n->out[k])->packed = packed;
+    if (n->group < 0) continue;
+    IR_PUSH(m->ctx, m->members[n->group], m->nmembers[n->group], n);
+    if (n->op->build) m->root[n->group] = n;
+    if (!packed) m->group_packed[n->group] = false;
+  }
+}
+
+static void visit_group(maker *m, int group);
+static void visit_value(maker *m, ir_value *v) {
+  while (v && v->def && v->def->group == LW_GROUP_ALIAS) v = v->def->in[0];
+  if (v && !v->data && v->def && v->def->group >= 0) visit_group(m, v->def->group);
+}
+static void visit_group(maker *m, int group) {
+  if (m->state[group] == 2) return;
+  if (m->state[group] == 1) ir_bug(m->ctx, "groups need each other: %s", m->members[group][0]->where);
+  m->state[group] = 1;
+  for (int i = 0; i < m->nmembers[group]; i++) {
+    ir_node *n = m->members[group][i];
+    for (int k = 0; k < n->nin; k++)
+      if (n->in[k] && !(n->in[k]->def && n->in[k]->def->group == group)) visit_value(m, n->in[k]);
+  }
+  m->state[group] = 2;
+  m->order[m->norder++] = group;
+}
+
+/* A value leaves its group when a node of another group (or the caller) uses it. */
+static bool leaves_group(void *user, const ir_value *v) {
+  (void)user;
+  for (int i = 0; i < v->nuses; i++)
+    if (!v->uses[i] || v->uses[i]->group != v->def->group) return true;
+  return false;
+}
+
+/* ---- slots ---- */
+
+static int slot_add(maker *m, const char *name, int kind, int index, int64_t offset, const ir_value *v, int64_t bytes) {
+  ir_slot s = {.name = ir_intern(m->ctx, name), .kind = (ir_slot_kind)kind, .index = index, .offset = offset};
+  s.dtype = v->dtype;
+  s.rank = v->rank;
+  s.layout = v->layout;
+  s.bytes = bytes;
+  for (int i = 0; i < v->rank; i++) s.dims[i] = ir_dim(m->ctx, v, i);
+  IR_PUSH(m->ctx, m->p->slots, m->p->nslots, s);
+  return m->p->nslots - 1;
+}
+
+/* Slot of a raw constant, for the pack section. */
+static int raw_slot(maker *m, ir_value *v) {
+  for (int i = 0; i < m->p->nslots; i++)
+    if (m->p->slots[i].kind == IR_SLOT_RAW && m->p->slots[i].data == v->data && m->p->slots[i].name == v->name) return i;
+  int s = slot_add(m, v->name, IR_SLOT_RAW, m->p->nraw++, 0, v, ir_value_bytes(m->ctx, v));
+  m->p->slots[s].data = v->data;
+  return s;
+}
+
+typedef struct call { /* a kernel call before slots have addresses */
+  int kernel;
+  const char *name;
+  int nvalues;
+  ir_value **values;
+  const ir_kernel *k;
+} call;
+
+static int kernel_index(maker *m, ir_kernel *k) {
+  const char *canon = ir_kernel_canonical(m->ctx, k);
+  for (int i = 0; i < m->p->nkernels; i++)
+    if (strcmp(m->canon[i], canon) == 0) return i;
+  ir_program_kernel pk = {.kernel = k, .schedule = "", .lowered = k};
+  int n = m->p->nkernels;
+  IR_PUSH(m->ctx, m->canon, n, canon);
+  IR_PUSH(m->ctx, m->p->kernels, m->p->nkernels, pk);
+  return m->p->nkernels - 1;
+}
+
+static const char *kernel_name(maker *m, const ir_node *n, const ir_node *root) {
+  char name[64];
+  size_t k = 0;
+  const char *s = root ? root->op->name : n->op->name;
+  for (; *s && k < 40; s++) name[k++] = (char)((*s >= 'A' && *s <= 'Z') ? *s + 32 : *s);
+  name[k] = 0;
+  return ir_intern(m->ctx, ir_format(m->ctx, "%s_%d", name, m->p->nkernels));
+}
+
+static const char *call_name(maker *m, int group) {
+  ir_text t = {.ctx = m->ctx};
+  const ir_node *head = m->root[group] ? m->root[group] : m->members[group][0];
+  ir_put(&t, "%s", head->name);
+  int others = 0;
+  for (int i = 0; i < m->nmembers[group]; i++)
+    if (m->members[group][i] != head && others++ < 6) ir_put(&t, "+%s", m->members[group][i]->op->name);
+  if (others > 6) ir_put(&t, "+%d more", others - 6);
+  return t.s;
+}
+
+static call make_call(maker *m, int group) {
+  ir_node *root = m->root[group];
+  ir_where(m->ctx, NULL);
+  lw_kernel lk = lw_build_group(m->ctx, kernel_name(m, m->members[group][0], root), root, group, m->nmembers[group],
+                                m->members[group], leaves_group, m);
+  call c = {.name = call_name(m, group), .nvalues = lk.nvalues, .values = lk.values, .k = lk.kernel};
+  c.kernel = kernel_index(m, lk.kernel);
+  return c;
+}
+
+/* ---- storages ---- */
+
+static void use(maker *m, ir_value *v, int at, bool run) {
+  int64_t offset;
+  store *s = base_of(m, v, &offset);
+  s->needed = true;
+  if (run) s->run_use = true;
+  if (run != !s->packed) return; /* constants read by run live for ever */
+  if (s->first < 0) s->first = at;
+  s->last = at;
+}
+
+static void join_aliases(maker *m) {
+  for (int i = 0; i < m->g->nnodes; i++) {
+    ir_node *n = m->g->nodes[i];
+    if (n->group != LW_GROUP_ALIAS) continue;
+    for (int k = 0; k < n->nout; k++) {
+      if (!n->out[k] || !n->out[k]->nuses) continue;
+      int64_t elements;
+      if (!lw_is_alias(m->ctx, n, &elements)) ir_bug(m->ctx, "%s is no alias any more", n->where);
+      store *s = store_of(m, n->out[k]);
+      s->base = store_of(m, n->in[0]);
+      s->offset = elements * (int64_t)ir_dtype_bytes(n->out[k]->dtype);
+    }
+  }
+}
+
+static int slot_of(maker *m, ir_value *v, bool run) {
+  store *s = store_of(m, v);
+  int64_t offset;
+  store *base = base_of(m, v, &offset);
+  if (!run && base->value->data) { /* pack reads the original */
+    if (s == base) return raw_slot(m, v);
+    ir_value view = *v;
+    view.data = (const char *)base->value->data + offset;
+    return raw_slot(m, &view);
+  }
+  if (s->slot >= 0 && (run || m->p->slots[s->slot].kind != IR_SLOT_RAW)) return s->slot;
+  if (base->kind < 0) ir_bug(m->ctx, "'%s' has no storage", v->name);
+  s->slot = slot_add(m, v->name, base->kind, base->index, base->bytes /* holds the offset by now */ + offset, v, ir_value_bytes(m->ctx, v));
+  return s->slot;
+}
+
+static ir_inst copy_inst(tn_ctx *ctx, int dst, int src, const char *name) {
+  ir_inst i = {.kind = IR_COPY_SLOT, .nargs = 2, .name = name};
+  i.args = IR_NEW_ARRAY(ctx, int, 2);
+  i.args[0] = dst;
+  i.args[1] = src;
+  return i;
+}
+
+static void schedule_kernels(maker *m);
+
+ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
+  maker mk = {.ctx = ctx, .g = g, .options = options}, *m = &mk;
+  ir_program *p = m->p = IR_NEW(ctx, ir_program);
+  p->name = g->name;
+  ir_graph_analyse(g);
+  for (int i = 0; i < g->nvalues; i++)
+    if (g->values[i]->id >= m->nids) m->nids = g->values[i]->id + 1;
+  m->of = IR_NEW_ARRAY(ctx, store *, m->nids + 1);
+  for (int i = 0; i < g->nvalues; i++)
+    if (g->values[i]->data) store_of(m, g->values[i])->packed = true;
+  collect_groups(m);
+  join_aliases(m);
+
+  /* order: what the outputs need */
+  for (int i = 0; i < g->noutputs; i++) visit_value(m, g->outputs[i]);
+
+  /* kernels */
+  call *calls = IR_NEW_ARRAY(ctx, call, m->norder + 1);
+  for (int i = 0; i < m->norder; i++) calls[i] = make_call(m, m->order[i]);
+
+  /* storages: inputs and outputs first */
+  p->ninputs = g->ninputs;
+  p->noutputs = g->noutputs;
+  for (int i = 0; i < g->ninputs; i++) {
+    store *s = store_of(m, g->inputs[i]);
+    s->kind = IR_SLOT_INPUT;
+    s->index = i;
+    s->bytes = 0;
+    s->slot = slot_add(m, g->inputs[i]->name, IR_SLOT_INPUT, i, 0, g->inputs[i], ir_value_bytes(ctx, g->inputs[i]));
+  }
+  bool *by_copy = IR_NEW_ARRAY(ctx, bool, g->noutputs + 1);
+  int *out_slot = IR_NEW_ARRAY(ctx, int, g->noutputs + 1);
+  for (int i = 0; i < g->noutputs; i++) {
+    ir_value *v = g->outputs[i];
+    int64_t offset;
+    store *s = base_of(m, v, &offset);
+    out_slot[i] = slot_add(m, v->name, IR_SLOT_OUTPUT, i, 0, v, ir_value_bytes(ctx, v));
+    /* the producer writes straight into the caller's memory when it can */
+    bool direct = s->kind < 0 && !s->packed && s->value->kind == IR_VALUE_NODE && offset == 0 &&
+                  ir_value_bytes(ctx, s->value) == ir_value_bytes(ctx, v) && !v->layout;
+    by_copy[i] = !direct;
+    if (!direct) continue;
+    s->kind = IR_SLOT_OUTPUT;
+    s->index = i;
+    s->bytes = 0;
+  }
+
+  /* lives: numbers within the two sections */
+  int npack = 0, nrun = 0;
+  for (int i = 0; i < m->norder; i++) {
+    bool packed = m->group_packed[m->order[i]];
+    int at = packed ? npack++ : nrun++;
+    for (int k = 0; k < calls[i].nvalues; k++) use(m, calls[i].values[k], at, !packed);
+  }
+  for (int i = 0; i < g->noutputs; i++)
+    if (by_copy[i]) use(m, g->outputs[i], nrun++, true);
+
+  /* weights, pack arena, arena */
+  lw_lifetime *run_life = IR_NEW_ARRAY(ctx, lw_lifetime, g->nvalues + 1), *pack_life = IR_NEW_ARRAY(ctx, lw_lifetime, g->nvalues + 1);
+  store **run_store = IR_NEW_ARRAY(ctx, store *, g->nvalues + 1), **pack_store = IR_NEW_ARRAY(ctx, store *, g->nvalues + 1);
+  int nrun_life = 0, npack_life = 0, ncopies = 0;
+  store **copies = IR_NEW_ARRAY(ctx, store *, g->nvalues + 1); /* constants that run reads as they are */
+  for (int i = 0; i < g->nvalues; i++) {
+    store *s = m->of[g->values[i]->id];
+    if (!s || s->base || !s->needed || s->kind >= 0) continue;
+    int64_t bytes = ir_value_bytes(ctx, s->value);
+    if (s->packed) {
+      if (s->run_use) {
+        s->kind = IR_SLOT_WEIGHTS;
+        s->bytes = p->weights_bytes;
+        if (!ir_add_size(p->weights_bytes, (bytes + 63) & ~(int64_t)63, &p->weights_bytes)) ir_fail(ctx, TN_EINPUT, "the weights' size overflows");
+        if (s->value->data) copies[ncopies++] = s;
+      } else if (!s->value->data) {
+        s->kind = IR_SLOT_ARENA;
+        pack_life[npack_life] = (lw_lifetime){s->first, s->last, bytes, 0};
+        pack_store[npack_life++] = s;
+      }
+    } else {
+      s->kind = IR_SLOT_ARENA;
+      run_life[nrun_life] = (lw_lifetime){s->first, s->last, bytes, 0};
+      run_store[nrun_life++] = s;
+    }
+  }
+  p->arena_bytes = lw_plan_memory(ctx, nrun_life, run_life, &p->live_peak_bytes);
+  p->pack_arena_bytes = lw_plan_memory(ctx, npack_life, pack_life, NULL);
+  for (int i = 0; i < nrun_life; i++) run_store[i]->bytes = run_life[i].offset;
+  for (int i = 0; i < npack_life; i++) pack_store[i]->bytes = pack_life[i].offset;
+
+  /* instructions */
+  for (int i = 0; i < ncopies; i++) {
+    int dst = slot_of(m, copies[i]->value, true), src = raw_slot(m, copies[i]->value);
+    ir_inst c = copy_inst(ctx, dst, src, copies[i]->value->name);
+    IR_PUSH(ctx, p->pack, p->npack, c);
+  }
+  for (int i = 0; i < m->norder; i++) {
+    bool run = !m->group_packed[m->order[i]];
+    ir_inst c = {.kind = IR_CALL, .kernel = calls[i].kernel, .nargs = calls[i].nvalues, .name = calls[i].name};
+    c.args = IR_NEW_ARRAY(ctx, int, c.nargs);
+    for (int k = 0; k < c.nargs; k++) c.args[k] = slot_of(m, calls[i].values[k], run);
+    if (run) IR_PUSH(ctx, p->run, p->nrun, c);
+    else IR_PUSH(ctx, p->pack, p->npack, c);
+  }
+  for (int i = 0; i < g->noutputs; i++)
+    if (by_copy[i]) {
+      ir_inst c = copy_inst(ctx, out_slot[i], slot_of(m, g->outputs[i], true), g->outputs[i]->name);
+      IR_PUSH(ctx, p->run, p->nrun, c);
+    }
+  schedule_kernels(m);
+  return p;
+}
+
+static void schedule_kernels(maker *m) {
+  if (m->options->unscheduled || !m->options->target) return;
+  for (int i = 0; i < m->p->nkernels; i++) {
+    ir_program_kernel *k = &m->p->kernels[i];
+    const char *text = m->options->schedule ? m->options->schedule(m->options->user, m->ctx, k->kernel) : NULL;
+    if (!text) text = lw_default_schedule(m->ctx, k->kernel, m->options->target);
+    k->schedule = text;
+    (void)text;
+  }
+}
