@@ -1,0 +1,27 @@
+/* import.h — ONNX models become graphs. */
+#ifndef FE_IMPORT_H
+#define FE_IMPORT_H
+#include "frontend/onnx_model.h"
+#include "ir/ir.h"
+
+/* One thing that stands in the way of a model, as `tenon check` lists them. */
+typedef struct fe_problem {
+  const char *where; /* "file: node 'name' (Op)" */
+  const char *op;    /* "" when it is not about a node */
+  int opset;
+  tn_status status;  /* TN_EUNSUPPORTED or TN_EINPUT */
+  const char *reason;
+} fe_problem;
+
+typedef struct fe_problems {
+  int n;
+  fe_problem *items;
+} fe_problems;
+
+/* The graph of a model, not yet inferred; symbolic dimensions stay symbolic. Constant
+ * data is mapped, not copied, where it is aligned to its element size. With `problems`,
+ * nodes that cannot be imported are noted there and skipped (their outputs have no type),
+ * and the graph serves only to look further; without, the first one throws. */
+ir_graph *fe_import(tn_ctx *ctx, const char *path, fe_problems *problems);
+ir_graph *fe_import_model(tn_ctx *ctx, const fe_onnx *model, fe_problems *problems);
+#endif
