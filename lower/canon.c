@@ -1,0 +1,68 @@
+/* canon.c — canonical forms, for inference.
+ *
+ * BatchNormalization with constant parameters is y = x*s + t, s = scale / sqrt(var + eps),
+ * t = bias - mean*s per channel. After a convolution whose result goes nowhere else it
+ * moves into the weights (W*s, b*s + t); elsewhere it becomes a Mul and an Add. The new
+ * constants are ordinary nodes over constants: the pack section computes them. */
+#include "lower/lower.h"
+#include "lower/build.h"
+#include <string.h>
+
+static bool constant(const ir_value *v) { return v && (v->data || v->kind == IR_VALUE_CONST); }
+
+static ir_value *op1(ir_graph *g, ir_node *n, const char *op, ir_value *a) { return lw_node(g, n, op, 1, &a); }
+static ir_value *op2(ir_graph *g, ir_node *n, const char *op, ir_value *a, ir_value *b) {
+  return lw_node(g, n, op, 2, (ir_value *[]){a, b});
+}
+/* A vector over channels seen with `after` axes of extent 1 behind it. */
+static ir_value *channels(ir_graph *g, ir_node *n, ir_value *v, int before, int after) {
+  int64_t shape[IR_MAX_RANK];
+  int rank = 0;
+  for (int i = 0; i < before; i++) shape[rank++] = 1;
+  shape[rank++] = ir_dim(g->ctx, v, 0);
+  for (int i = 0; i < after; i++) shape[rank++] = 1;
+  return op2(g, n, "Reshape", v, ir_graph_ints(g, NULL, rank, shape));
+}
+
+static void batch_norm(tn_ctx *ctx, ir_graph *g, ir_node *n) {
+  if (n->nin != 5 || ir_attr_get_int(n, "training_mode", 0)) return;
+  for (int i = 1; i < 5; i++)
+    if (!constant(n->in[i])) return;
+  ir_value *x = n->in[0], *scale = n->in[1], *bias = n->in[2], *mean = n->in[3], *var = n->in[4];
+  if (x->rank < 2 || !n->out[0] || scale->dtype != x->dtype || mean->dtype != x->dtype || var->dtype != x->dtype || lw_compute_type(x->dtype) != x->dtype) return;
+  for (int i = 1; i < n->nout; i++)
+    if (n->out[i] && n->out[i]->nuses) return;
+  double eps = ir_attr_get_float(n, "epsilon", 1e-5);
+  ir_value *eps_value = ir_graph_scalar(g, NULL, x->dtype, eps);
+  ir_value *s = op2(g, n, "Div", scale, op1(g, n, "Sqrt", op2(g, n, "Add", var, eps_value)));
+  ir_value *t = op2(g, n, "Sub", bias, op2(g, n, "Mul", mean, s));
+  ir_node *conv = x->def;
+  bool fold = conv && !conv->dead && x->nuses == 1 && strcmp(conv->op->name, "Conv") == 0 && !*conv->op->domain &&
+              constant(conv->in[1]) && (!lw_has(conv, 2) || constant(conv->in[2]));
+  ir_value *result;
+  if (fold) {
+    ir_value *w = op2(g, n, "Mul", conv->in[1], channels(g, n, s, 0, conv->in[1]->rank - 1));
+    ir_value *b = lw_has(conv, 2) ? op2(g, n, "Add", op2(g, n, "Mul", conv->in[2], s), t) : t;
+    ir_node *folded = lw_node_n(g, conv, "Conv", 3, (ir_value *[]){x->def->in[0], w, b}, 1);
+    folded->opset = conv->opset;
+    folded->nattrs = conv->nattrs;
+    folded->attrs = conv->attrs;
+    folded->name = conv->name;
+    ir_infer(ctx, folded);
+    result = folded->out[0];
+  } else
+    result = op2(g, n, "Add", op2(g, n, "Mul", x, channels(g, n, s, 0, x->rank - 2)), channels(g, n, t, 0, x->rank - 2));
+  for (int i = 1; i < n->nout; i++) n->out[i] = NULL;
+  lw_replace(g, n, 0, result);
+  if (fold) conv->dead = true;
+}
+
+void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
+  (void)options;
+  ir_graph_analyse(g);
+  int count = g->nnodes; /* appended nodes are canonical already */
+  for (int i = 0; i < count; i++)
+    if (!g->nodes[i]->dead && strcmp(g->nodes[i]->op->name, "BatchNormalization") == 0) batch_norm(ctx, g, g->nodes[i]);
+  ir_graph_sort(g);
+  ir_graph_analyse(g);
+}
