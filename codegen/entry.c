@@ -1,0 +1,452 @@
+/* entry.c — P_run and P_pack as an LLVM module. See entry.h.
+ *
+ * The module is compiled for the baseline of the architecture, whatever the kernels need: it runs
+ * before (and does) the check that the CPU can run them.
+ */
+#include "codegen/entry.h"
+#include "codegen/llvm.h"
+#include <llvm-c/Core.h>
+#include <string.h>
+
+typedef struct binding { /* a let in scope */
+  const ir_var *var;
+  LLVMValueRef value, cell; /* the i64, and memory that holds it, for kernels */
+} binding;
+
+typedef struct gen {
+  tn_ctx *ctx;
+  const ir_program *p;
+  const cg_kernel_info *infos;
+  const cg_entry_options *o;
+  LLVMContextRef lc;
+  LLVMModuleRef module;
+  LLVMBuilderRef b;
+  LLVMTypeRef ptr, i1, i8, i32, i64, kernel_type;
+  LLVMValueRef dispatch;  /* shared by both functions; made when first needed */
+  /* The function under construction. */
+  LLVMValueRef fn;
+  LLVMBasicBlockRef top;  /* allocas go here */
+  LLVMValueRef in, out, raw, weights, state, arena, scratch, threads, args;
+  int nlets;
+  binding *lets;
+} gen;
+
+static LLVMValueRef i64_const(gen *g, int64_t v) { return LLVMConstInt(g->i64, (unsigned long long)v, 1); }
+static LLVMValueRef i32_const(gen *g, int32_t v) { return LLVMConstInt(g->i32, (unsigned long long)(long long)v, 1); }
+static LLVMValueRef null_ptr(gen *g) { return LLVMConstPointerNull(g->ptr); }
+
+static LLVMBasicBlockRef block(gen *g, const char *name) { return LLVMAppendBasicBlockInContext(g->lc, g->fn, name); }
+static void at(gen *g, LLVMBasicBlockRef b) { LLVMPositionBuilderAtEnd(g->b, b); }
+
+static LLVMValueRef offset(gen *g, LLVMValueRef base, int64_t bytes) {
+  if (bytes == 0) return base;
+  LLVMValueRef i = i64_const(g, bytes);
+  return LLVMBuildGEP2(g->b, g->i8, base, &i, 1, "");
+}
+
+static LLVMValueRef load(gen *g, LLVMTypeRef t, LLVMValueRef base, int64_t bytes, unsigned align) {
+  LLVMValueRef v = LLVMBuildLoad2(g->b, t, offset(g, base, bytes), "");
+  LLVMSetAlignment(v, align);
+  return v;
+}
+
+static void store(gen *g, LLVMValueRef v, LLVMValueRef base, int64_t bytes, unsigned align) {
+  LLVMSetAlignment(LLVMBuildStore(g->b, v, offset(g, base, bytes)), align);
+}
+
+static void attribute(gen *g, LLVMValueRef fn, const char *name) {
+  unsigned kind = LLVMGetEnumAttributeKindForName(name, strlen(name));
+  LLVMAddAttributeAtIndex(fn, (LLVMAttributeIndex)LLVMAttributeFunctionIndex, LLVMCreateEnumAttribute(g->lc, kind, 0));
+}
+
+/* A function of another input of the merger, or the existing declaration. */
+static LLVMValueRef declared(gen *g, const char *name, LLVMTypeRef type) {
+  LLVMValueRef f = LLVMGetNamedFunction(g->module, name);
+  if (f) return f;
+  f = LLVMAddFunction(g->module, name, type);
+  LLVMSetVisibility(f, LLVMHiddenVisibility);
+  attribute(g, f, "nounwind");
+  return f;
+}
+
+/* Ends the block: returns `code` if cond, else goes on in a new one. */
+static void fail_if(gen *g, LLVMValueRef cond, int code) {
+  LLVMBasicBlockRef bad = block(g, "fail"), good = block(g, "");
+  LLVMBuildCondBr(g->b, cond, bad, good);
+  at(g, bad);
+  LLVMBuildRet(g->b, i32_const(g, code));
+  at(g, good);
+}
+
+static LLVMValueRef is_null(gen *g, LLVMValueRef p) { return LLVMBuildICmp(g->b, LLVMIntEQ, p, null_ptr(g), ""); }
+static LLVMValueRef either(gen *g, LLVMValueRef a, LLVMValueRef b) { return a ? LLVMBuildOr(g->b, a, b, "") : b; }
+static void fail_if_any(gen *g, LLVMValueRef cond, int code) {
+  if (cond) fail_if(g, cond, code);
+}
+/* Bits of p that an alignment to `bytes` forbids, as i64. */
+static LLVMValueRef misaligned(gen *g, LLVMValueRef p, int64_t bytes) {
+  return LLVMBuildAnd(g->b, LLVMBuildPtrToInt(g->b, p, g->i64, ""), i64_const(g, bytes - 1), "");
+}
+
+/* ------------------------------------------------------- program values ---- */
+
+static const binding *find_let(gen *g, const ir_var *var, const char *name) {
+  for (int i = g->nlets - 1; i >= 0; i--)
+    if (var ? g->lets[i].var == var : strcmp(g->lets[i].var->name, name) == 0) return &g->lets[i];
+  return NULL;
+}
+
+static LLVMValueRef value_of(gen *g, ix e);
+
+static LLVMValueRef choose(gen *g, LLVMIntPredicate p, LLVMValueRef a, LLVMValueRef b) {
+  return LLVMBuildSelect(g->b, LLVMBuildICmp(g->b, p, a, b, ""), a, b, "");
+}
+
+/* Floor division or modulo of index values by a positive divisor. */
+static LLVMValueRef floor_div(gen *g, LLVMValueRef a, LLVMValueRef b, bool rem) {
+  LLVMValueRef q = LLVMBuildSDiv(g->b, a, b, ""), r = LLVMBuildSRem(g->b, a, b, "");
+  LLVMValueRef below = LLVMBuildICmp(g->b, LLVMIntSLT, r, i64_const(g, 0), "");
+  if (rem) return LLVMBuildSelect(g->b, below, LLVMBuildAdd(g->b, r, b, ""), r, "");
+  return LLVMBuildSelect(g->b, below, LLVMBuildSub(g->b, q, i64_const(g, 1), ""), q, "");
+}
+
+/* An index (i64) or bool (i1) expression over lets. */
+static LLVMValueRef value_of(gen *g, ix e) {
+  tn_dtype t = (tn_dtype)e->dtype;
+  if (t != TN_INDEX && t != TN_BOOL) ir_fail(g->ctx, TN_EUNSUPPORTED, "a program value of type %s", ir_dtype_name(t));
+  if (e->op == IX_CONST) return t == TN_BOOL ? LLVMConstInt(g->i1, e->u.i != 0, 0) : i64_const(g, e->u.i);
+  if (e->op == IX_LOAD) ir_fail(g->ctx, TN_EUNSUPPORTED, "a program value that depends on data");
+  if (e->op == IX_VAR) { /* a let, or a kernel's dimension, known by the name of a let */
+    const binding *l = find_let(g, e->u.var, NULL);
+    if (!l) l = find_let(g, NULL, e->u.var->name);
+    if (!l) ir_fail(g->ctx, TN_EUNSUPPORTED, "dimension '%s' has no value in the program", e->u.var->name);
+    return t == TN_BOOL ? LLVMBuildICmp(g->b, LLVMIntNE, l->value, i64_const(g, 0), "") : l->value;
+  }
+  ir_assert(g->ctx, e->nargs >= 1 && e->nargs <= 3);
+  LLVMValueRef v[3];
+  for (int i = 0; i < e->nargs; i++) v[i] = value_of(g, e->args[i]);
+  switch (e->op) {
+  case IX_ADD: return LLVMBuildAdd(g->b, v[0], v[1], "");
+  case IX_SUB: return LLVMBuildSub(g->b, v[0], v[1], "");
+  case IX_MUL: return LLVMBuildMul(g->b, v[0], v[1], "");
+  case IX_NEG: return LLVMBuildNeg(g->b, v[0], "");
+  case IX_DIV: return floor_div(g, v[0], v[1], false);
+  case IX_REM: return floor_div(g, v[0], v[1], true);
+  case IX_MIN: return choose(g, LLVMIntSLT, v[0], v[1]);
+  case IX_MAX: return choose(g, LLVMIntSGT, v[0], v[1]);
+  case IX_LT: return LLVMBuildICmp(g->b, LLVMIntSLT, v[0], v[1], "");
+  case IX_LE: return LLVMBuildICmp(g->b, LLVMIntSLE, v[0], v[1], "");
+  case IX_EQ: return LLVMBuildICmp(g->b, LLVMIntEQ, v[0], v[1], "");
+  case IX_NE: return LLVMBuildICmp(g->b, LLVMIntNE, v[0], v[1], "");
+  case IX_AND: return LLVMBuildAnd(g->b, v[0], v[1], "");
+  case IX_OR: return LLVMBuildOr(g->b, v[0], v[1], "");
+  case IX_XOR: return LLVMBuildXor(g->b, v[0], v[1], "");
+  case IX_NOT: return LLVMBuildNot(g->b, v[0], "");
+  case IX_SELECT: return LLVMBuildSelect(g->b, v[0], v[1], v[2], "");
+  default: ir_fail(g->ctx, TN_EUNSUPPORTED, "'%s' in a program value", ix_info[e->op].name);
+  }
+}
+
+/* --------------------------------------------------------------- calls ---- */
+
+/* dispatch(kernel, ntasks, args, threads): one after the other, or through parallel_for. */
+static LLVMValueRef make_dispatch(gen *g) {
+  if (g->dispatch) return g->dispatch;
+  LLVMBasicBlockRef back = LLVMGetInsertBlock(g->b);
+  LLVMValueRef outer = g->fn;
+  LLVMTypeRef params[] = {g->ptr, g->i32, g->ptr, g->ptr};
+  g->fn = g->dispatch = LLVMAddFunction(g->module, "dispatch", LLVMFunctionType(LLVMVoidTypeInContext(g->lc), params, 4, 0));
+  LLVMSetLinkage(g->fn, LLVMInternalLinkage);
+  attribute(g, g->fn, "nounwind");
+  attribute(g, g->fn, "noinline");
+  LLVMValueRef kernel = LLVMGetParam(g->fn, 0), n = LLVMGetParam(g->fn, 1), args = LLVMGetParam(g->fn, 2), threads = LLVMGetParam(g->fn, 3);
+  LLVMBasicBlockRef start = block(g, "start"), serial = block(g, "serial"), loop = block(g, "loop"), share = block(g, "share"), end = block(g, "end");
+  at(g, start);
+  LLVMValueRef alone = LLVMBuildOr(g->b, is_null(g, threads), LLVMBuildICmp(g->b, LLVMIntSLE, n, i32_const(g, 1), ""), "");
+  LLVMBuildCondBr(g->b, alone, serial, share);
+  at(g, serial);
+  LLVMBuildCondBr(g->b, LLVMBuildICmp(g->b, LLVMIntSGT, n, i32_const(g, 0), ""), loop, end);
+  at(g, loop);
+  LLVMValueRef i = LLVMBuildPhi(g->b, g->i32, "");
+  LLVMValueRef call_args[] = {args, i, i32_const(g, 0)};
+  LLVMBuildCall2(g->b, g->kernel_type, kernel, call_args, 3, "");
+  LLVMValueRef next = LLVMBuildAdd(g->b, i, i32_const(g, 1), "");
+  LLVMValueRef values[] = {i32_const(g, 0), next};
+  LLVMBasicBlockRef from[] = {serial, loop};
+  LLVMAddIncoming(i, values, from, 2);
+  LLVMBuildCondBr(g->b, LLVMBuildICmp(g->b, LLVMIntSLT, next, n, ""), loop, end);
+  at(g, share);
+  LLVMTypeRef pf_params[] = {g->ptr, g->i32, g->ptr, g->ptr};
+  LLVMTypeRef pf_type = LLVMFunctionType(LLVMVoidTypeInContext(g->lc), pf_params, 4, 0);
+  LLVMValueRef pf_args[] = {load(g, g->ptr, threads, 0, 8), n, kernel, args};
+  LLVMBuildCall2(g->b, pf_type, load(g, g->ptr, threads, 16, 8), pf_args, 4, "");
+  LLVMBuildBr(g->b, end);
+  at(g, end);
+  LLVMBuildRetVoid(g->b);
+  g->fn = outer;
+  at(g, back);
+  return g->dispatch;
+}
+
+static LLVMValueRef slot_address(gen *g, const ir_slot *s) {
+  LLVMValueRef table = NULL;
+  switch (s->kind) {
+  case IR_SLOT_INPUT: table = g->in; break;
+  case IR_SLOT_OUTPUT: table = g->out; break;
+  case IR_SLOT_RAW: table = g->raw; break;
+  case IR_SLOT_WEIGHTS: return offset(g, g->weights, CG_BLOB_HEADER + s->offset);
+  case IR_SLOT_STATE: return offset(g, g->state, s->offset);
+  case IR_SLOT_ARENA: return offset(g, g->arena, s->offset);
+  }
+  if (!table) ir_bug(g->ctx, "slot '%s' is not of this section", s->name);
+  return load(g, g->ptr, table, 8 * (int64_t)s->index, 8);
+}
+
+static void emit_call(gen *g, const ir_inst *c) {
+  if (c->device) ir_fail(g->ctx, TN_EUNSUPPORTED, "a call on device '%s'", c->device);
+  const ir_program_kernel *pk = &g->p->kernels[c->kernel];
+  const ir_kernel *k = pk->lowered ? pk->lowered : pk->kernel;
+  const cg_kernel_info *info = &g->infos[c->kernel];
+  ir_assert(g->ctx, c->nargs == k->nbufs && info->symbol);
+  for (int i = 0; i < c->nargs; i++) store(g, slot_address(g, &g->p->slots[c->args[i]]), g->args, 8 * (int64_t)i, 8);
+  store(g, info->scratch_bytes ? g->scratch : null_ptr(g), g->args, 8 * (int64_t)c->nargs, 8);
+  for (int d = 0; d < k->ndims; d++) {
+    const binding *l = find_let(g, NULL, k->dims[d]->name);
+    if (!l) ir_fail(g->ctx, TN_EUNSUPPORTED, "dimension '%s' of kernel '%s' has no value in the program", k->dims[d]->name, k->name);
+    store(g, l->cell, g->args, 8 * (int64_t)(c->nargs + 1 + d), 8);
+  }
+  LLVMValueRef kernel = declared(g, info->symbol, g->kernel_type);
+  if (ix_is_int(info->ntasks, 1)) {
+    LLVMValueRef one[] = {g->args, i32_const(g, 0), i32_const(g, 0)};
+    LLVMBuildCall2(g->b, g->kernel_type, kernel, one, 3, "");
+    return;
+  }
+  LLVMValueRef n = LLVMBuildTrunc(g->b, value_of(g, info->ntasks), g->i32, "");
+  LLVMValueRef d = make_dispatch(g);
+  LLVMValueRef args[] = {kernel, n, g->args, g->threads};
+  LLVMBuildCall2(g->b, LLVMGlobalGetValueType(d), d, args, 4, "");
+}
+
+static void emit_all(gen *g, int n, const ir_inst *insts);
+
+static void emit_if(gen *g, const ir_inst *c) {
+  LLVMBasicBlockRef then = block(g, "then"), other = block(g, "else"), end = block(g, "endif");
+  LLVMBuildCondBr(g->b, value_of(g, c->value), then, other);
+  at(g, then);
+  emit_all(g, c->nbody, c->body);
+  LLVMBuildBr(g->b, end);
+  at(g, other);
+  emit_all(g, c->nother, c->other);
+  LLVMBuildBr(g->b, end);
+  at(g, end);
+}
+
+static void emit_while(gen *g, const ir_inst *c) {
+  LLVMBasicBlockRef head = block(g, "while"), body = block(g, "body"), end = block(g, "endwhile");
+  LLVMBuildBr(g->b, head);
+  at(g, head);
+  LLVMBuildCondBr(g->b, value_of(g, c->value), body, end);
+  at(g, body);
+  emit_all(g, c->nbody, c->body);
+  LLVMBuildBr(g->b, head);
+  at(g, end);
+}
+
+/* An alloca in the function's first block, wherever we are. */
+static LLVMValueRef cell(gen *g, LLVMTypeRef t) {
+  LLVMBasicBlockRef back = LLVMGetInsertBlock(g->b);
+  LLVMValueRef last = LLVMGetBasicBlockTerminator(g->top);
+  if (last) LLVMPositionBuilderBefore(g->b, last);
+  else at(g, g->top);
+  LLVMValueRef a = LLVMBuildAlloca(g->b, t, "");
+  at(g, back);
+  return a;
+}
+
+static void emit_let(gen *g, const ir_inst *c) {
+  binding l = {.var = c->var, .value = value_of(g, c->value)};
+  if (c->value->dtype == TN_BOOL) l.value = LLVMBuildZExt(g->b, l.value, g->i64, "");
+  l.cell = cell(g, g->i64);
+  store(g, l.value, l.cell, 0, 8);
+  IR_PUSH(g->ctx, g->lets, g->nlets, l);
+}
+
+static void emit_all(gen *g, int n, const ir_inst *insts) {
+  int scope = g->nlets;
+  for (int i = 0; i < n; i++) {
+    const ir_inst *c = &insts[i];
+    switch (c->kind) {
+    case IR_CALL: emit_call(g, c); break;
+    case IR_COPY_SLOT: {
+      const ir_slot *dst = &g->p->slots[c->args[0]], *src = &g->p->slots[c->args[1]];
+      ir_assert(g->ctx, dst->bytes == src->bytes);
+      if (dst->bytes) LLVMBuildMemMove(g->b, slot_address(g, dst), 1, slot_address(g, src), 1, i64_const(g, dst->bytes));
+      break;
+    }
+    case IR_INST_LET: emit_let(g, c); break;
+    case IR_INST_IF: emit_if(g, c); break;
+    case IR_INST_WHILE: emit_while(g, c); break;
+    }
+  }
+  g->nlets = scope;
+}
+
+static int most_args(gen *g, int n, const ir_inst *insts) {
+  int most = 1;
+  for (int i = 0; i < n; i++) {
+    int a = 0;
+    if (insts[i].kind == IR_CALL) {
+      const ir_program_kernel *pk = &g->p->kernels[insts[i].kernel];
+      a = insts[i].nargs + 1 + (pk->lowered ? pk->lowered : pk->kernel)->ndims;
+    }
+    int x = most_args(g, insts[i].nbody, insts[i].body), y = most_args(g, insts[i].nother, insts[i].other);
+    if (x > a) a = x;
+    if (y > a) a = y;
+    if (a > most) most = a;
+  }
+  return most;
+}
+
+/* ----------------------------------------------------------- functions ---- */
+
+static void begin(gen *g, const char *name, int nparams, LLVMTypeRef *params, int n, const ir_inst *insts) {
+  g->fn = LLVMAddFunction(g->module, name, LLVMFunctionType(g->i32, params, (unsigned)nparams, 0));
+  attribute(g, g->fn, "nounwind");
+  g->in = g->out = g->raw = g->weights = g->state = g->arena = g->scratch = g->threads = NULL;
+  g->nlets = 0;
+  g->top = block(g, "entry");
+  at(g, g->top);
+  g->args = LLVMBuildAlloca(g->b, LLVMArrayType2(g->ptr, (uint64_t)most_args(g, n, insts)), "args");
+  if (!g->o->isa) return;
+  LLVMTypeRef type = LLVMFunctionType(g->i32, NULL, 0, 0);
+  LLVMValueRef missing = LLVMBuildCall2(g->b, type, declared(g, g->o->isa, type), NULL, 0, "");
+  fail_if(g, LLVMBuildICmp(g->b, LLVMIntNE, missing, i32_const(g, 0), ""), CG_RUN_ISA);
+}
+
+/* Each entry of a table of pointers: not null, aligned to its element. Empty tensors may be null. */
+static void check_table(gen *g, ir_slot_kind kind, LLVMValueRef table) {
+  LLVMValueRef null = NULL, bits = NULL;
+  for (int i = 0; i < g->p->nslots; i++) {
+    const ir_slot *s = &g->p->slots[i];
+    if (s->kind != kind || s->bytes == 0) continue;
+    LLVMValueRef p = load(g, g->ptr, table, 8 * (int64_t)s->index, 8);
+    int64_t align = (int64_t)ir_dtype_bytes(s->dtype);
+    null = either(g, null, is_null(g, p));
+    if (align > 1) bits = either(g, bits, misaligned(g, p, align));
+  }
+  fail_if_any(g, null, CG_RUN_ARG);
+  if (bits) fail_if(g, LLVMBuildICmp(g->b, LLVMIntNE, bits, i64_const(g, 0), ""), CG_RUN_ALIGN);
+}
+
+/* The embedded blob's address: a 64-bit distance in read-only data, so that it may lie farther
+ * than 2 GiB away and needs no relocation when loaded. */
+static LLVMValueRef embedded(gen *g) {
+  LLVMTypeRef none = LLVMArrayType2(g->i8, 0);
+  LLVMValueRef blob = LLVMAddGlobal(g->module, none, g->o->weights);
+  LLVMSetVisibility(blob, LLVMHiddenVisibility);
+  LLVMValueRef far = LLVMAddGlobal(g->module, g->i64, "weights_distance");
+  LLVMSetLinkage(far, LLVMPrivateLinkage);
+  LLVMSetGlobalConstant(far, 1);
+  LLVMSetInitializer(far, LLVMConstSub(LLVMConstPtrToInt(blob, g->i64), LLVMConstPtrToInt(far, g->i64)));
+  LLVMValueRef d = load(g, g->i64, far, 0, 8);
+  return LLVMBuildGEP2(g->b, g->i8, far, &d, 1, "");
+}
+
+/* Fields of the blob's header that differ from the program's. */
+static void check_header(gen *g) {
+  cg_blob_header h = cg_blob_header_of(g->ctx, g->p);
+  uint64_t words[4];
+  memcpy(words, &h, sizeof words);
+  LLVMValueRef differ = NULL;
+  for (int i = 0; i < 4; i++)
+    differ = either(g, differ, LLVMBuildXor(g->b, load(g, g->i64, g->weights, 8 * i, 8), i64_const(g, (int64_t)words[i]), ""));
+  fail_if(g, LLVMBuildICmp(g->b, LLVMIntNE, differ, i64_const(g, 0), ""), CG_RUN_WEIGHTS);
+}
+
+static void fill_out_dims(gen *g, LLVMValueRef out_dims) {
+  LLVMBasicBlockRef fill = block(g, "dims"), go = block(g, "go");
+  LLVMBuildCondBr(g->b, is_null(g, out_dims), go, fill);
+  at(g, fill);
+  int64_t n = 0;
+  for (int o = 0; o < g->p->noutputs; o++)
+    for (int i = 0; i < g->p->nslots; i++) {
+      const ir_slot *s = &g->p->slots[i];
+      if (s->kind != IR_SLOT_OUTPUT || s->index != o) continue;
+      for (int d = 0; d < s->rank; d++) store(g, i64_const(g, s->dims[d]), out_dims, 8 * n++, 8);
+      break;
+    }
+  LLVMBuildBr(g->b, go);
+  at(g, go);
+}
+
+static void emit_run(gen *g) {
+  const ir_program *p = g->p;
+  LLVMTypeRef params[] = {g->ptr, g->ptr, g->ptr, g->ptr, g->ptr, g->ptr, g->ptr, g->ptr};
+  begin(g, g->o->run, 8, params, p->nrun, p->run);
+  g->in = LLVMGetParam(g->fn, 0), g->out = LLVMGetParam(g->fn, 1);
+  LLVMValueRef out_dims = LLVMGetParam(g->fn, 3);
+  g->weights = LLVMGetParam(g->fn, 4), g->state = LLVMGetParam(g->fn, 5), g->arena = LLVMGetParam(g->fn, 6), g->threads = LLVMGetParam(g->fn, 7);
+  bool has_weights = p->weights_bytes > 0, has_state = p->state_bytes > 0, has_arena = cg_arena_bytes(p, g->infos, 1) > 0;
+  if (has_weights && g->o->weights)
+    g->weights = LLVMBuildSelect(g->b, is_null(g, g->weights), embedded(g), g->weights, "");
+  LLVMValueRef null = NULL, bits = NULL;
+  if (p->ninputs) null = either(g, null, is_null(g, g->in));
+  if (p->noutputs) null = either(g, null, is_null(g, g->out));
+  struct { bool used; LLVMValueRef p; } memory[] = {{has_weights, g->weights}, {has_state, g->state}, {has_arena, g->arena}};
+  for (int i = 0; i < IR_COUNT(memory); i++) {
+    if (!memory[i].used) continue;
+    null = either(g, null, is_null(g, memory[i].p));
+    bits = either(g, bits, misaligned(g, memory[i].p, CG_ALIGN));
+  }
+  fail_if_any(g, null, CG_RUN_ARG);
+  if (bits) fail_if(g, LLVMBuildICmp(g->b, LLVMIntNE, bits, i64_const(g, 0), ""), CG_RUN_ALIGN);
+  if (p->ninputs) check_table(g, IR_SLOT_INPUT, g->in);
+  if (p->noutputs) check_table(g, IR_SLOT_OUTPUT, g->out);
+  LLVMBasicBlockRef given = block(g, "threads"), go = block(g, "");
+  LLVMBuildCondBr(g->b, is_null(g, g->threads), go, given);
+  at(g, given);
+  LLVMValueRef few = LLVMBuildICmp(g->b, LLVMIntSLT, load(g, g->i32, g->threads, 8, 4), i32_const(g, 1), "");
+  fail_if(g, LLVMBuildOr(g->b, few, is_null(g, load(g, g->ptr, g->threads, 16, 8)), ""), CG_RUN_ARG);
+  LLVMBuildBr(g->b, go);
+  at(g, go);
+  if (has_weights) check_header(g);
+  fill_out_dims(g, out_dims);
+  if (has_arena) g->scratch = offset(g, g->arena, cg_arena_bytes(p, g->infos, 0));
+  emit_all(g, p->nrun, p->run);
+  LLVMBuildRet(g->b, i32_const(g, CG_RUN_OK));
+}
+
+static void emit_pack(gen *g) {
+  const ir_program *p = g->p;
+  LLVMTypeRef params[] = {g->ptr, g->ptr};
+  begin(g, g->o->pack, 2, params, p->npack, p->pack);
+  g->raw = LLVMGetParam(g->fn, 0), g->weights = LLVMGetParam(g->fn, 1), g->threads = null_ptr(g);
+  LLVMValueRef null = NULL;
+  if (p->nraw) null = either(g, null, is_null(g, g->raw));
+  if (cg_pack_bytes(p, g->infos)) null = either(g, null, is_null(g, g->weights));
+  fail_if_any(g, null, CG_RUN_ARG);
+  if (null) fail_if(g, LLVMBuildICmp(g->b, LLVMIntNE, misaligned(g, g->weights, CG_ALIGN), i64_const(g, 0), ""), CG_RUN_ALIGN);
+  if (p->nraw) check_table(g, IR_SLOT_RAW, g->raw);
+  if (p->weights_bytes > 0) {
+    cg_blob_header h = cg_blob_header_of(g->ctx, p);
+    uint64_t words[CG_BLOB_HEADER / 8];
+    memcpy(words, &h, sizeof words);
+    for (int i = 0; i < IR_COUNT(words); i++) store(g, i64_const(g, (int64_t)words[i]), g->weights, 8 * i, 8);
+  }
+  g->arena = offset(g, g->weights, cg_blob_bytes(p));
+  g->scratch = offset(g, g->weights, cg_pack_bytes(p, g->infos) - cg_scratch_bytes(p, true, g->infos));
+  emit_all(g, p->npack, p->pack);
+  LLVMBuildRet(g->b, i32_const(g, CG_RUN_OK));
+}
+
+static void build_module(tn_ctx *ctx, LLVMContextRef lc, LLVMModuleRef module, const ir_program *p, const cg_kernel_info *infos,
+                         const cg_entry_options *o, LLVMBuilderRef b) {
+  gen g = {.ctx = ctx, .p = p, .infos = infos, .o = o, .lc = lc, .module = module, .b = b};
+  g.ptr = LLVMPointerTypeInContext(lc, 0);
+  g.i1 = LLVMInt1TypeInContext(lc), g.i8 = LLVMInt8TypeInContext(lc);
+  g.i32 = LLVMInt32TypeInContext(lc), g.i64 = LLVMInt64TypeInContext(lc);
+  LLVMTypeRef params[] = {g.ptr, g.i32, g.i32};
+  g.kernel_type = LLVMFunctionType(LLVMVoidTypeInContext(lc), params, 3, 0);
+  if (o->run) emit_run(&g);
+  if (o->pack) emit_pack(&g);
+}
