@@ -1,0 +1,325 @@
+/* module.c — see module.h. */
+#include "runtime/module.h"
+#include "codegen/jit.h"
+#include "runtime/exec.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Memory of the system, zero and page-aligned, for blobs and arenas: big, and given back whole. */
+typedef struct region {
+  void *p;
+  size_t bytes;
+} region;
+
+static void region_free(void *arg) {
+  region *r = arg;
+  if (r->p) munmap(r->p, r->bytes);
+  r->p = NULL;
+}
+
+static bool region_get(region *r, int64_t bytes) {
+  if (bytes <= 0) bytes = 1;
+  r->p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (r->p == MAP_FAILED) r->p = NULL;
+  r->bytes = (size_t)bytes;
+#ifdef MADV_HUGEPAGE
+  if (r->p && bytes >= 4 << 20) madvise(r->p, (size_t)bytes, MADV_HUGEPAGE);
+#endif
+  return r->p != NULL;
+}
+
+/* ------------------------------------------------------ packed weights ---- */
+
+typedef int (*run_fn)(const void *const *in, void *const *out, const int64_t *dims, int64_t *out_dims, const void *weights,
+                      void *state, void *arena, const rt_threads *threads);
+typedef int (*pack_fn)(const void *const *raw, void *blob);
+typedef void (*kernel_fn)(void *const *args, int32_t task, int32_t worker);
+
+/* The program's raw tensors, replaced where `raw` has one. */
+static const void **raw_table(tn_ctx *ctx, const ir_program *p, const void *const raw[]) {
+  const void **t = IR_NEW_ARRAY(ctx, const void *, p->nraw + 1);
+  for (int i = 0; i < p->nslots; i++) {
+    const ir_slot *s = &p->slots[i];
+    if (s->kind != IR_SLOT_RAW) continue;
+    t[s->index] = raw && raw[s->index] ? raw[s->index] : s->data;
+    int64_t align = (int64_t)ir_dtype_bytes(s->dtype);
+    if (s->bytes == 0 || ((uintptr_t)t[s->index] & (uintptr_t)(align - 1)) == 0) continue;
+    void *copy = ir_alloc(ctx, (size_t)s->bytes); /* a file may hold it at any address */
+    t[s->index] = memcpy(copy, t[s->index], (size_t)s->bytes);
+  }
+  return t;
+}
+
+static void pack_into(tn_ctx *ctx, const ir_program *p, pack_fn pack, const void *const raw[], region *blob) {
+  int code = pack(raw_table(ctx, p, raw), blob->p);
+  if (code != CG_RUN_OK) ir_fail(ctx, TN_EUSAGE, "packing the weights: %s", cg_run_error(code));
+}
+
+/* A page-aligned blob of the temporaries' size as well; those pages are given back after packing. */
+static void pack_new(tn_ctx *ctx, const ir_program *p, const cg_kernel_info *infos, pack_fn pack, region *blob) {
+  if (!region_get(blob, cg_pack_bytes(p, infos))) ir_fail(ctx, TN_ERESOURCE, "no memory for %lld bytes of weights", (long long)cg_pack_bytes(p, infos));
+  ir_defer(ctx, region_free, blob);
+  pack_into(ctx, p, pack, NULL, blob);
+  size_t keep = ((size_t)cg_blob_bytes(p) + 4095) & ~(size_t)4095;
+  if (keep < blob->bytes) madvise((char *)blob->p + keep, blob->bytes - keep, MADV_DONTNEED);
+}
+
+static void link_parts(tn_ctx *ctx, cg_jit *jit, const ir_program *p, const cg_build *b, const cg_entry_options *o) {
+  for (int i = 0; i < b->nparts; i++) cg_jit_add(ctx, jit, b->parts[i].bytes, b->parts[i].size);
+  const cg_object *entry = cg_compile_entry(ctx, b->target, p, b->infos, o);
+  cg_jit_add(ctx, jit, entry->bytes, entry->size);
+}
+
+static const cg_target *target_here(tn_ctx *ctx, const cg_target *t) {
+  if (!t) return cg_target_find(ctx, NULL, NULL);
+  const char *missing = NULL;
+  if (!cg_target_runs_here(ctx, t, &missing)) ir_fail(ctx, TN_EUSAGE, "code for '%s' does not run here: no %s", t->name, missing);
+  return t;
+}
+
+/* ------------------------------------------------------------- modules ---- */
+
+typedef struct arena { /* memory of one run, in the module's pool while idle */
+  struct arena *next;
+  region memory;
+} arena;
+
+struct rt_module {
+  const ir_program *p;
+  const cg_build *build;
+  cg_jit *jit;
+  run_fn run;
+  pack_fn pack;
+  kernel_fn *kernels;    /* per program kernel, for profiles */
+  region blob;           /* weights, with room for packing again */
+  pthread_mutex_t lock;  /* of the pool */
+  arena *idle;
+};
+
+static void free_arenas(void *arg) {
+  rt_module *m = arg;
+  for (arena *a = m->idle; a;) {
+    arena *next = a->next;
+    region_free(&a->memory);
+    free(a);
+    a = next;
+  }
+  m->idle = NULL;
+}
+
+rt_module *rt_module_build(tn_ctx *ctx, const ir_program *p, const rt_options *options) {
+  rt_options o = options ? *options : (rt_options){0};
+  rt_module *m = IR_NEW(ctx, rt_module);
+  bool weights = p->weights_bytes > 0;
+  m->p = p;
+  cg_build_options bo = {.target = target_here(ctx, o.target), .run = true, .pack = weights, .jobs = o.jobs, .cache = o.cache};
+  m->build = cg_build_kernels(ctx, p, &bo);
+  m->jit = cg_jit_new(ctx);
+  cg_entry_options eo = {.run = "tn_program_run", .pack = weights ? "tn_program_pack" : NULL};
+  link_parts(ctx, m->jit, p, m->build, &eo);
+  m->run = (run_fn)cg_jit_symbol(ctx, m->jit, eo.run);
+  m->kernels = IR_NEW_ARRAY(ctx, kernel_fn, p->nkernels + 1);
+  for (int i = 0; i < p->nkernels; i++)
+    if (m->build->infos[i].symbol) m->kernels[i] = (kernel_fn)cg_jit_symbol(ctx, m->jit, m->build->infos[i].symbol);
+  if (weights) {
+    m->pack = (pack_fn)cg_jit_symbol(ctx, m->jit, eo.pack);
+    pack_new(ctx, p, m->build->infos, m->pack, &m->blob);
+  }
+  pthread_mutex_init(&m->lock, NULL);
+  ir_defer(ctx, free_arenas, m);
+  return m;
+}
+
+void rt_module_free(tn_ctx *ctx, rt_module *m) {
+  if (!m) return;
+  ir_undefer(ctx, free_arenas, m);
+  free_arenas(m);
+  if (m->blob.p) {
+    ir_undefer(ctx, region_free, &m->blob);
+    region_free(&m->blob);
+  }
+  cg_jit_free(ctx, m->jit);
+  m->jit = NULL;
+}
+
+void rt_module_repack(tn_ctx *ctx, rt_module *m, const void *const raw[]) {
+  if (m->pack) pack_into(ctx, m->p, m->pack, raw, &m->blob);
+}
+
+/* An arena of at least `bytes`: an idle one, or a new one. Null when memory is out. */
+static arena *take_arena(rt_module *m, int64_t bytes) {
+  arena *found = NULL;
+  pthread_mutex_lock(&m->lock);
+  for (arena **a = &m->idle; *a; a = &(*a)->next)
+    if ((*a)->memory.bytes >= (size_t)bytes) {
+      found = *a, *a = found->next;
+      break;
+    }
+  if (!found && m->idle) { /* all too small: the first one gives way */
+    arena *small = m->idle;
+    m->idle = small->next;
+    region_free(&small->memory);
+    free(small);
+  }
+  pthread_mutex_unlock(&m->lock);
+  if (found) return found;
+  found = calloc(1, sizeof *found);
+  if (found && region_get(&found->memory, bytes)) return found;
+  free(found);
+  return NULL;
+}
+
+static void give_arena(rt_module *m, arena *a) {
+  pthread_mutex_lock(&m->lock);
+  a->next = m->idle;
+  m->idle = a;
+  pthread_mutex_unlock(&m->lock);
+}
+
+int rt_run(const rt_module *cm, const void *const in[], void *const out[], void *state, const rt_threads *threads) {
+  rt_module *m = (rt_module *)cm; /* the pool of arenas is behind a lock */
+  int workers = threads ? threads->workers : 1;
+  if (workers < 1) return CG_RUN_ARG;
+  arena *a = take_arena(m, rt_module_arena_bytes(m, workers));
+  if (!a) return RT_NO_MEMORY;
+  int code = m->run(in, out, NULL, NULL, m->blob.p, state, a->memory.p, threads);
+  give_arena(m, a);
+  return code;
+}
+
+/* ------------------------------------------------------------ profiles ---- */
+
+typedef struct share { /* what one worker did of one call; a cache line each */
+  _Alignas(64) double start, end;
+  int tasks;
+} share;
+
+typedef struct timed {
+  const rt_module *m;
+  const rt_threads *threads;
+  rt_profile *profile;
+  uint8_t *scratch;
+  share *shares; /* per worker */
+  int nshares, calls;
+  kernel_fn kernel; /* of the call that runs */
+  void *const *args;
+} timed;
+
+static void timed_task(void *arg, int task, int worker) {
+  timed *t = arg;
+  share *s = &t->shares[worker];
+  double before = rt_now();
+  if (s->tasks++ == 0) s->start = before;
+  t->kernel(t->args, task, worker);
+  s->end = rt_now();
+}
+
+static void timed_call(void *user, const ir_inst *c, void *const *args, const int64_t *dims) {
+  timed *t = user;
+  const ir_program_kernel *pk = &t->m->p->kernels[c->kernel];
+  const ir_kernel *k = pk->lowered ? pk->lowered : pk->kernel;
+  const cg_kernel_info *info = &t->m->build->infos[c->kernel];
+  tn_ctx *ctx = t->profile->ctx;
+  void **all = malloc(sizeof *all * (size_t)(c->nargs + 1 + k->ndims));
+  if (!all) ir_fail(ctx, TN_ERESOURCE, "out of memory");
+  memcpy(all, args, sizeof *all * (size_t)c->nargs);
+  all[c->nargs] = t->scratch;
+  for (int d = 0; d < k->ndims; d++) all[c->nargs + 1 + d] = (void *)&dims[d];
+  int64_t ntasks = 1;
+  if (!ix_const_value(info->ntasks, &ntasks)) {
+    free(all);
+    ir_fail(ctx, TN_EUNSUPPORTED, "the number of tasks of kernel '%s' depends on a dimension", k->name);
+  }
+  t->kernel = t->m->kernels[c->kernel], t->args = all;
+  memset(t->shares, 0, sizeof *t->shares * (size_t)t->nshares);
+  rt_span span = {.name = c->name, .kernel = k->name, .run = t->profile->runs, .call = t->calls++, .worker = -1, .tasks = (int)ntasks};
+  span.start = rt_now();
+  if (t->threads && ntasks > 1) t->threads->parallel_for(t->threads->ctx, (int)ntasks, timed_task, t);
+  else
+    for (int i = 0; i < ntasks; i++) timed_task(t, i, 0);
+  span.end = rt_now();
+  free(all);
+  rt_profile_add(t->profile, span);
+  for (int w = 0; w < t->nshares; w++) {
+    if (t->shares[w].tasks == 0) continue;
+    span.worker = w, span.tasks = t->shares[w].tasks, span.start = t->shares[w].start, span.end = t->shares[w].end;
+    rt_profile_add(t->profile, span);
+  }
+}
+
+typedef struct profiled {
+  rt_module *m;
+  rt_memory memory;
+  timed t;
+} profiled;
+
+static void run_timed(tn_ctx *ctx, void *arg) {
+  profiled *x = arg;
+  rt_exec(ctx, x->m->p, x->m->p->nrun, x->m->p->run, &x->memory, timed_call, &x->t);
+}
+
+int rt_run_profiled(tn_ctx *ctx, const rt_module *cm, const void *const in[], void *const out[], void *state,
+                    const rt_threads *threads, rt_profile *profile) {
+  rt_module *m = (rt_module *)cm;
+  int workers = threads ? threads->workers : 1;
+  if (workers < 1 || (m->p->ninputs && !in) || (m->p->noutputs && !out) || (m->p->state_bytes && !state)) return CG_RUN_ARG;
+  for (int i = 0; i < m->p->nslots; i++) {
+    const ir_slot *s = &m->p->slots[i];
+    if (s->bytes && s->kind == IR_SLOT_INPUT && !in[s->index]) return CG_RUN_ARG;
+    if (s->bytes && s->kind == IR_SLOT_OUTPUT && !out[s->index]) return CG_RUN_ARG;
+  }
+  arena *a = take_arena(m, rt_module_arena_bytes(m, workers));
+  share *shares = aligned_alloc(64, sizeof *shares * (size_t)workers);
+  if (!a || !shares) {
+    if (a) give_arena(m, a);
+    free(shares);
+    return RT_NO_MEMORY;
+  }
+  profiled x = {.m = m};
+  x.memory = (rt_memory){.in = in, .out = out, .state = state, .arena = a->memory.p,
+                         .weights = m->blob.p ? (uint8_t *)m->blob.p + CG_BLOB_HEADER : NULL};
+  x.t = (timed){.m = m, .threads = threads, .profile = profile, .shares = shares, .nshares = workers,
+                .scratch = (uint8_t *)a->memory.p + cg_arena_bytes(m->p, m->build->infos, 0)};
+  tn_status status = ir_protect(ctx, run_timed, &x);
+  profile->runs++;
+  give_arena(m, a);
+  free(shares);
+  if (status != TN_OK) ir_fail(ctx, status, "%s", ir_strdup(ctx, ir_error(ctx)));
+  return CG_RUN_OK;
+}
+
+const ir_program *rt_module_program(const rt_module *m) { return m->p; }
+const cg_build *rt_module_kernels(const rt_module *m) { return m->build; }
+const cg_target *rt_module_target(const rt_module *m) { return m->build->target; }
+int64_t rt_module_arena_bytes(const rt_module *m, int workers) { return cg_arena_bytes(m->p, m->build->infos, workers); }
+const void *rt_module_weights(const rt_module *m) { return m->blob.p; }
+
+/* -------------------------------------------------------------- objects ---- */
+
+/* Packs the weights with code for this machine; the code is gone afterwards. */
+static void pack_here(tn_ctx *ctx, const ir_program *p, const rt_object_options *o, region *blob) {
+  cg_build_options bo = {.target = cg_target_find(ctx, NULL, NULL), .pack = true, .jobs = o->jobs, .cache = o->cache};
+  const cg_build *b = cg_build_kernels(ctx, p, &bo);
+  cg_jit *jit = cg_jit_new(ctx);
+  cg_entry_options eo = {.pack = "tn_program_pack"};
+  link_parts(ctx, jit, p, b, &eo);
+  pack_new(ctx, p, b->infos, (pack_fn)cg_jit_symbol(ctx, jit, eo.pack), blob);
+  cg_jit_free(ctx, jit);
+}
+
+void rt_write_object(tn_ctx *ctx, const ir_program *p, const rt_object_options *o) {
+  cg_check_prefix(ctx, o->files.prefix);
+  bool pointer = o->files.weights == CG_WEIGHTS_POINTER;
+  const cg_target *t = o->target ? o->target : cg_target_find(ctx, NULL, NULL);
+  cg_build_options bo = {.target = t, .run = true, .pack = pointer, .jobs = o->jobs, .cache = o->cache};
+  const cg_build *b = cg_build_kernels(ctx, p, &bo);
+  region *blob = IR_NEW(ctx, region);
+  if (!pointer && p->weights_bytes > 0) pack_here(ctx, p, o, blob);
+  cg_object_write(ctx, p, b, blob->p, &o->files);
+  if (blob->p) {
+    ir_undefer(ctx, region_free, blob);
+    region_free(blob);
+  }
+}
