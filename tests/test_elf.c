@@ -1,5 +1,6 @@
 /* The ELF merger: objects of the C compiler joined, then read by readelf and linked in every
  * way a user might (static, position-independent, shared, ld -r), and run. */
+#include "aot/shell.h"
 #include "codegen/elf.h"
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -42,61 +43,6 @@ static const int weights[4] = {100, 200, 300, 400};
 /* i: table[i & 1](i) + weights[i & 3]. a(0) = 0 + floor(3.375); a(2) = 6 + floor(7.875); b(1) = 5 + 'o'; b(3) = 15 + 'z' */
 static const char expected[] = "103 316 313 537 entry words 7";
 
-static char dir[64];
-
-static void folder(void) {
-  strcpy(dir, "/tmp/tenon_elf_XXXXXX");
-  cr_assert_not_null(mkdtemp(dir));
-}
-
-/* Runs a shell command inside the folder; returns its exit status, the output in out. */
-static int sh(char *out, size_t n, const char *fmt, ...) {
-  char cmd[2048], full[2304];
-  va_list ap;
-  va_start(ap, fmt);
-  vsnprintf(cmd, sizeof cmd, fmt, ap);
-  va_end(ap);
-  snprintf(full, sizeof full, "cd %s && { %s ; } 2>&1", dir, cmd);
-  FILE *p = popen(full, "r");
-  cr_assert_not_null(p);
-  size_t got = 0;
-  int c;
-  while ((c = fgetc(p)) != EOF)
-    if (got + 1 < n) out[got++] = (char)c;
-  out[got] = 0;
-  while (got && (out[got - 1] == '\n' || out[got - 1] == ' ')) out[--got] = 0;
-  return pclose(p);
-}
-#define SH(...)                                                     \
-  do {                                                              \
-    char text_[8192];                                               \
-    int rc_ = sh(text_, sizeof text_, __VA_ARGS__);                 \
-    cr_assert(rc_ == 0, "status %d: %s", rc_, text_);               \
-  } while (0)
-
-static void write_text(const char *name, const char *text) {
-  char path[128];
-  snprintf(path, sizeof path, "%s/%s", dir, name);
-  FILE *f = fopen(path, "w");
-  cr_assert_not_null(f);
-  fputs(text, f);
-  fclose(f);
-}
-
-static void *read_bytes(const char *name, size_t *n) {
-  char path[128];
-  snprintf(path, sizeof path, "%s/%s", dir, name);
-  FILE *f = fopen(path, "rb");
-  cr_assert_not_null(f, "%s", path);
-  fseek(f, 0, SEEK_END);
-  *n = (size_t)ftell(f);
-  rewind(f);
-  void *p = malloc(*n ? *n : 1);
-  cr_assert_eq(fread(p, 1, *n, f), *n);
-  fclose(f);
-  return p;
-}
-
 static void to_file(void *user, const void *data, size_t n) { cr_assert_eq(fwrite(data, 1, n, user), n); }
 
 struct merge_args { cg_elf_job job; FILE *f; };
@@ -123,8 +69,6 @@ static void merge_with(const char *cc, const char *flags) {
   tn_ctx_free(ctx);
   for (int i = 0; i < 3; i++) free((void *)in[i].bytes);
 }
-
-static const char *host_cc(void) { return getenv("CC") && *getenv("CC") ? getenv("CC") : "cc"; }
 
 static void links_and_runs(const char *flags, const char *link) {
   const char *cc = host_cc();
