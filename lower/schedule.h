@@ -1,0 +1,46 @@
+/* schedule.h — schedules: lists of named steps that rewrite a kernel.
+ *
+ * A schedule is text, one step a line ('#' comments). Each step is a rewrite with a
+ * legality check of its own; a refused step leaves the kernel as it was and says why.
+ * A step never changes what the kernel computes, except that reductions may be summed
+ * in another order. Steps name loops; a step that makes loops names them.
+ *
+ *   split v F -> o i        for v in 0..N          for o in 0..ceil(N/F): for i in 0..F:
+ *                             B(v)                   if o*F + i < N: B(o*F + i)
+ *                           (no guard where F divides N)
+ *   fuse a b -> f           for a: for b: B(a,b)   for f: B(f / Nb, f mod Nb)
+ *   reorder a b c ...       the loops, perfectly nested, in this order from outside
+ *   unroll v | vectorize v | parallel v | serial v        the loop's kind
+ *   peel v F L              the first F and last L iterations apart: their loops get the
+ *                           suffixes .a and .b; one iteration alone is no loop any more
+ *   narrow v                for v: if g(v): B      for v in the part where g holds: B
+ *   distribute a b ...      for a: for b: { alloc x; S1; for k: S2; S3 }
+ *                             -> alloc x[a, b]; for a,b: S1; for k: for a,b: S2; for a,b: S3
+ *                           (the copies for S1 and S3 have the suffixes .i0, .i1, ...)
+ *   rfactor k F -> o i      for k: acc op= e(k)    part[F]: for o: for i: part[i] op= e(o*F + i);
+ *                                                  for i.r: acc op= part[i.r]
+ *   layout buf "steps"      another memory layout of a constant operand
+ *   tensorize atom v        marks the nest at v as a tile statement; checks it is the atom's
+ */
+#ifndef LW_SCHEDULE_H
+#define LW_SCHEDULE_H
+#include "ir/ir.h"
+
+/* The kernel after all steps. On a refused step: null, with *reason = "line N: step: why"
+ * (in the arena). Malformed text throws TN_EINPUT. */
+const ir_kernel *lw_schedule_apply(tn_ctx *ctx, const ir_kernel *k, const char *text, const char **reason);
+/* The text in canonical spacing, without comments; throws when malformed. */
+const char *lw_schedule_canonical(tn_ctx *ctx, const char *text);
+
+/* How the iterations of a loop depend on each other. */
+typedef enum lw_dependence {
+  LW_PARALLEL,  /* any order, at the same time */
+  LW_REDUCTION, /* any order: they meet in updates of one accumulator */
+  LW_SERIAL     /* this order */
+} lw_dependence;
+/* `outer`: loops around it within which other iterations matter (may be null). `why` says
+ * what makes it serial. */
+lw_dependence lw_loop_dependence(tn_ctx *ctx, const ir_stmt *loop, const char **why);
+/* All step names, null-terminated, for help and tests. */
+extern const char *const lw_schedule_steps[];
+#endif

@@ -1,0 +1,289 @@
+/* schedule_data.c — steps that change accumulators, layouts and tiles. */
+#include "lower/schedule_internal.h"
+#include <math.h>
+#include <string.h>
+
+/* ---- distribute a b ... ---- */
+
+typedef struct dist {
+  sched *s;
+  int n;
+  const ir_stmt *loops[SCHED_MAX_ARGS]; /* outermost first */
+  ix guards[SCHED_MAX_ARGS];
+  int nguards, copies;
+  int nbufs;
+  ir_buf *old[SCHED_MAX_ARGS], *grown[SCHED_MAX_ARGS];
+} dist;
+
+static ix grow_load(void *user, ix load) {
+  dist *d = user;
+  for (int i = 0; i < d->nbufs; i++)
+    if (d->old[i] == load->u.buf) {
+      ix index[IR_MAX_RANK];
+      for (int k = 0; k < d->n; k++) index[k] = ix_sub(d->s->ctx, d->loops[k]->var->expr, d->loops[k]->lo);
+      for (int k = 0; k < load->nargs; k++) index[d->n + k] = load->args[k];
+      return ix_load(d->s->ctx, d->grown[i], index);
+    }
+  return NULL;
+}
+
+static ix grow_expr(ir_rewriter *r, ix e) { return ix_subst_loads(r->ctx, e, grow_load, r->user); }
+
+static const ir_stmt *grow_store(ir_rewriter *r, const ir_stmt *st) {
+  dist *d = r->user;
+  if (st->kind != IR_STORE) return st;
+  for (int i = 0; i < d->nbufs; i++)
+    if (d->old[i] == st->buf) {
+      ix index[IR_MAX_RANK];
+      for (int k = 0; k < d->n; k++) index[k] = ix_sub(r->ctx, d->loops[k]->var->expr, d->loops[k]->lo);
+      for (int k = 0; k < st->buf->rank; k++) index[d->n + k] = grow_expr(r, st->index[k]);
+      return ir_store(r->ctx, d->grown[i], index, st->op, grow_expr(r, st->value));
+    }
+  return st;
+}
+
+/* Statement in the loops (fresh ones but for the first reduction nest, which keeps the names). */
+static const ir_stmt *wrap(dist *d, const ir_stmt *body, bool keep) {
+  tn_ctx *ctx = d->s->ctx;
+  for (int g = d->nguards; g-- > 0;) body = ir_if(ctx, d->guards[g], body, NULL);
+  for (int i = d->n; i-- > 0;) {
+    const ir_stmt *l = d->loops[i];
+    ir_var *v = l->var;
+    if (!keep) {
+      v = ir_var_new(ctx, ir_format(ctx, "%s.i%d", l->var->name, d->copies), TN_INDEX, l->var->lo, l->var->hi);
+      body = ir_subst_var(ctx, body, l->var, v->expr);
+    }
+    body = ir_for(ctx, v, l->lo, l->hi, l->loop, body);
+  }
+  if (!keep) d->copies++;
+  return body;
+}
+
+static bool uses_loops(const dist *d, ix e) {
+  for (int i = 0; i < d->n; i++)
+    if (ix_uses_var(e, d->loops[i]->var)) return true;
+  return false;
+}
+
+static const ir_stmt *push_in(dist *d, const ir_stmt *st, bool *kept) {
+  tn_ctx *ctx = d->s->ctx;
+  if (st->kind == IR_FOR && st->loop == IR_SERIAL && !uses_loops(d, st->lo) && !uses_loops(d, st->hi))
+    return ir_for(ctx, st->var, st->lo, st->hi, st->loop, push_in(d, st->body, kept));
+  if (st->kind == IR_IF && !st->other && !uses_loops(d, st->value)) return ir_if(ctx, st->value, push_in(d, st->body, kept), NULL);
+  bool keep = !*kept;
+  *kept = true;
+  return wrap(d, st, keep);
+}
+
+static const ir_stmt *spread(dist *d, const ir_stmt *st, bool *kept) {
+  tn_ctx *ctx = d->s->ctx;
+  if (st->kind == IR_SEQ) {
+    const ir_stmt **items = IR_NEW_ARRAY(ctx, const ir_stmt *, st->n);
+    for (int i = 0; i < st->n; i++) items[i] = spread(d, st->items[i], kept);
+    return ir_seq(ctx, st->n, items);
+  }
+  if (st->kind == IR_FOR) return push_in(d, st, kept);
+  return wrap(d, st, false);
+}
+
+static const ir_stmt *do_distribute(sched *s, const ir_stmt *outer, void *user) {
+  tn_ctx *ctx = s->ctx;
+  dist *d = user;
+  const ir_stmt *body = outer;
+  for (int i = 0; i < d->n;) {
+    if (body && body->kind == IR_FOR && body == d->loops[i]) i++, body = body->body;
+    else if (body && body->kind == IR_IF && !body->other && d->nguards < SCHED_MAX_ARGS) d->guards[d->nguards++] = body->value, body = body->body;
+    else {
+      refuse(s, "'%s' is not directly inside the loop before it", d->loops[i]->var->name);
+      return NULL;
+    }
+  }
+  while (body && body->kind == IR_IF && !body->other && d->nguards < SCHED_MAX_ARGS) d->guards[d->nguards++] = body->value, body = body->body;
+  for (; body && body->kind == IR_ALLOC; body = body->body) {
+    ir_buf *b = body->buf;
+    if (d->nbufs == SCHED_MAX_ARGS || d->n + b->rank > IR_MAX_RANK || b->layout) {
+      refuse(s, "the accumulator '%s' cannot grow by %d axes", b->name, d->n);
+      return NULL;
+    }
+    ix shape[IR_MAX_RANK];
+    for (int k = 0; k < d->n; k++) shape[k] = ix_sub(ctx, d->loops[k]->hi, d->loops[k]->lo);
+    for (int k = 0; k < b->rank; k++) shape[d->n + k] = b->shape[k];
+    d->old[d->nbufs] = b;
+    d->grown[d->nbufs++] = ir_buf_new(ctx, b->name, b->dtype, d->n + b->rank, shape, NULL, b->space);
+  }
+  if (!d->nbufs) {
+    refuse(s, "there is no accumulator inside '%s'", d->loops[d->n - 1]->var->name);
+    return NULL;
+  }
+  ir_rewriter r = {.ctx = ctx, .user = d, .expr = grow_expr, .stmt = grow_store};
+  body = ir_rewrite(&r, body);
+  bool kept = false;
+  body = spread(d, body, &kept);
+  for (int i = d->nbufs; i-- > 0;) body = ir_alloc_stmt(ctx, d->grown[i], body);
+  return body;
+}
+
+bool sched_distribute(sched *s) {
+  dist d = {.s = s, .n = s->nargs};
+  for (int i = 0; i < s->nargs; i++) {
+    const ir_stmt *l = d.loops[i] = sched_loop(s, s->arg[i]);
+    int64_t n;
+    const char *why;
+    if (!l) return false;
+    if (!sched_extent(l, &n)) return refuse(s, "'%s' has no constant extent", s->arg[i]);
+    if (lw_loop_dependence(s->ctx, l, &why) != LW_PARALLEL) return refuse(s, "'%s': %s", s->arg[i], why ? why : "its iterations meet in one accumulator");
+  }
+  return sched_replace(s, s->arg[0], do_distribute, &d);
+}
+
+/* ---- rfactor k F -> o i ---- */
+
+static ix identity_of(tn_ctx *ctx, ir_store_op op, tn_dtype t) {
+  switch (op) {
+  case IR_ADD: return ix_num(ctx, t, ir_is_float(t) ? -0.0 : 0);
+  case IR_MUL: return ix_num(ctx, t, 1);
+  case IR_MAX:
+    if (ir_is_float(t)) return ix_float(ctx, t, -INFINITY);
+    return ir_is_unsigned(t) ? ix_int(ctx, t, 0) : ix_int(ctx, t, (int64_t)(~0ull << (ir_dtype_bits(t) - 1)));
+  case IR_MIN:
+    if (ir_is_float(t)) return ix_float(ctx, t, INFINITY);
+    return ix_int(ctx, t, ir_is_unsigned(t) ? -1 : (int64_t)(~(~0ull << (ir_dtype_bits(t) - 1))));
+  default: return NULL;
+  }
+}
+
+/* The one update inside the loop's nest, under guards and inner loops alone. */
+static const ir_stmt *only_update(const ir_stmt *st) {
+  while (st && (st->kind == IR_FOR || (st->kind == IR_IF && !st->other) || st->kind == IR_LET)) st = st->body;
+  return st && st->kind == IR_STORE ? st : NULL;
+}
+
+typedef struct swap {
+  const ir_stmt *old, *by;
+} swap;
+static const ir_stmt *swap_stmt(ir_rewriter *r, const ir_stmt *st) {
+  swap *w = r->user;
+  return st == w->old ? w->by : st;
+}
+
+static const ir_stmt *do_rfactor(sched *s, const ir_stmt *loop, void *user) {
+  (void)user;
+  tn_ctx *ctx = s->ctx;
+  const ir_stmt *st = only_update(loop->body);
+  int64_t factor = s->num[1], extent;
+  ir_store_op op = st ? st->op : IR_SET;
+  ix term = st ? st->value : NULL, self = st ? ix_load(ctx, st->buf, st->index) : NULL;
+  if (!st || st->buf->space != IR_REGISTER) {
+    refuse(s, "the loop does not hold one update of a register accumulator");
+    return NULL;
+  }
+  bool fma = false;
+  if (op == IR_SET) { /* acc = fma(a, b, acc) and acc = op(acc, e) are updates too */
+    if (term->op == IX_FMA && term->args[2] == self) fma = true, op = IR_ADD;
+    else if ((term->op == IX_ADD || term->op == IX_MUL) && (term->args[0] == self || term->args[1] == self))
+      op = term->op == IX_ADD ? IR_ADD : IR_MUL, term = term->args[0] == self ? term->args[1] : term->args[0];
+  }
+  ix zero = identity_of(ctx, op, st->buf->dtype), none = ix_index(ctx, 0);
+  if (!zero || (st->op == IR_SET && op == IR_SET) || ix_uses_buf(fma ? term->args[0] : term, st->buf) || (fma && ix_uses_buf(term->args[1], st->buf))) {
+    refuse(s, "'%s' is not updated by add, mul, max or min", st->buf->name);
+    return NULL;
+  }
+  for (int i = 0; i < st->buf->rank; i++)
+    if (ix_uses_var(st->index[i], loop->var)) {
+      refuse(s, "'%s' is no reduction", loop->var->name);
+      return NULL;
+    }
+  if (!sched_extent(loop, &extent)) {
+    refuse(s, "the loop has no constant extent");
+    return NULL;
+  }
+  ix shape[1] = {ix_index(ctx, factor)};
+  ir_buf *part = ir_buf_new(ctx, ir_format(ctx, "%s.%s", st->buf->name, loop->var->name), st->buf->dtype, 1, shape, NULL, IR_REGISTER);
+  ir_var *o = sched_var(s, s->arg[2], none, ix_index(ctx, (extent + factor - 1) / factor));
+  ir_var *i = ir_var_new(ctx, s->arg[3], TN_INDEX, 0, factor - 1);
+  ix lane[1] = {i->expr}, at = ix_add(ctx, loop->lo, ix_add(ctx, ix_muli(ctx, o->expr, factor), i->expr));
+  ix old = ix_load(ctx, part, lane);
+  const ir_stmt *update = fma ? ir_store(ctx, part, lane, IR_SET, ix_fma(ctx, term->args[0], term->args[1], old)) : ir_store(ctx, part, lane, op, term);
+  ir_rewriter r = {.ctx = ctx, .user = &(swap){st, update}, .stmt = swap_stmt};
+  const ir_stmt *body = ir_subst_var(ctx, ir_rewrite(&r, loop->body), loop->var, at);
+  if (extent % factor) body = ir_if(ctx, ix_lt(ctx, at, loop->hi), body, NULL);
+  ir_var *z = ir_var_new(ctx, ir_format(ctx, "%s.z", s->arg[3]), TN_INDEX, 0, factor - 1);
+  ir_var *q = ir_var_new(ctx, ir_format(ctx, "%s.r", s->arg[3]), TN_INDEX, 0, factor - 1);
+  const ir_stmt *items[3] = {
+      ir_for(ctx, z, none, shape[0], IR_SERIAL, ir_store(ctx, part, (ix[]){z->expr}, IR_SET, zero)),
+      ir_for(ctx, o, none, ix_index(ctx, (extent + factor - 1) / factor), IR_SERIAL, ir_for(ctx, i, none, shape[0], IR_SERIAL, body)),
+      ir_for(ctx, q, none, shape[0], IR_SERIAL, ir_store(ctx, st->buf, st->index, op, ix_load(ctx, part, (ix[]){q->expr}))),
+  };
+  return ir_alloc_stmt(ctx, part, ir_seq(ctx, 3, items));
+}
+
+bool sched_rfactor(sched *s) {
+  const ir_stmt *loop = sched_loop(s, s->arg[0]);
+  const char *why;
+  if (!loop) return false;
+  if (s->num[1] < 2 || s->num[1] > 256) return refuse(s, "the factor %lld is not in 2..256", (long long)s->num[1]);
+  if (lw_loop_dependence(s->ctx, loop, &why) != LW_REDUCTION) return refuse(s, "%s", why ? why : "the loop reduces nothing");
+  for (int i = 2; i < 4; i++)
+    if (strcmp(s->arg[i], s->arg[0]) != 0 && !sched_new_name(s, s->arg[i])) return false;
+  return sched_replace(s, s->arg[0], do_rfactor, NULL);
+}
+
+/* ---- layout buf "steps" ---- */
+
+typedef struct rebuf {
+  ir_rewriter r;
+  ir_buf *old, *by;
+} rebuf;
+static ix rebuf_load(void *user, ix load) {
+  rebuf *b = user;
+  return load->u.buf == b->old ? ix_load(b->r.ctx, b->by, load->args) : NULL;
+}
+static ix rebuf_expr(ir_rewriter *r, ix e) { return ix_subst_loads(r->ctx, e, rebuf_load, r); }
+
+bool sched_layout(sched *s) {
+  tn_ctx *ctx = s->ctx;
+  for (int i = 0; i < s->k->nbufs; i++) {
+    ir_buf *b = s->k->bufs[i];
+    if (strcmp(b->name, s->arg[0]) != 0) continue;
+    if (!b->constant) return refuse(s, "'%s' is not a constant operand: its memory is given", b->name);
+    ir_buf *by = ir_buf_new(ctx, b->name, b->dtype, b->rank, b->shape, ir_layout_parse(ctx, s->arg[1]), b->space);
+    by->access = b->access;
+    by->constant = true;
+    ir_buf_elements(ctx, by); /* throws when the steps do not fit the shape */
+    rebuf w = {.r = {.ctx = ctx, .expr = rebuf_expr}, .old = b, .by = by};
+    s->k->body = ir_rewrite(&w.r, s->k->body);
+    s->k->bufs[i] = by;
+    return true;
+  }
+  return refuse(s, "there is no buffer '%s'", s->arg[0]);
+}
+
+/* ---- tensorize atom v ---- */
+
+/* fma: a nest of constant loops around acc[...] = fma(a, b, acc[...]). */
+static const char *not_fma(const ir_stmt *st) {
+  int64_t n;
+  for (; st && (st->kind == IR_FOR || (st->kind == IR_IF && !st->other)); st = st->body)
+    if (st->kind == IR_FOR && !sched_extent(st, &n)) return "a loop inside has no constant extent";
+  if (!st || st->kind != IR_STORE || st->op != IR_SET || st->value->op != IX_FMA) return "its body is not acc = fma(a, b, acc)";
+  ix c = st->value->args[2];
+  if (c->op != IX_LOAD || c->u.buf != st->buf || st->buf->space != IR_REGISTER) return "the accumulator is not in registers";
+  for (int i = 0; i < st->buf->rank; i++)
+    if (c->args[i] != st->index[i]) return "it does not add to what it stores";
+  return NULL;
+}
+
+static const ir_stmt *do_tensorize(sched *s, const ir_stmt *loop, void *user) {
+  (void)user;
+  const char *why = not_fma(loop);
+  if (why) {
+    refuse(s, "%s", why);
+    return NULL;
+  }
+  return ir_tile(s->ctx, s->arg[0], loop);
+}
+
+bool sched_tensorize(sched *s) {
+  if (strcmp(s->arg[0], "fma") != 0) return refuse(s, "there is no atom '%s'", s->arg[0]);
+  return sched_replace(s, s->arg[1], do_tensorize, NULL);
+}

@@ -1,0 +1,37 @@
+/* schedule_internal.h — what the rewrites of schedule steps share. */
+#ifndef LW_SCHEDULE_INTERNAL_H
+#define LW_SCHEDULE_INTERNAL_H
+#include "lower/schedule.h"
+
+enum { SCHED_MAX_ARGS = 16 };
+
+typedef struct sched {
+  tn_ctx *ctx;
+  ir_kernel *k;          /* being rewritten: a copy of its own */
+  const char *reason;    /* set by refuse() */
+  int nargs;             /* of the current step, the step's name not counted */
+  const char *arg[SCHED_MAX_ARGS];
+  int64_t num[SCHED_MAX_ARGS]; /* of arguments that are numbers */
+} sched;
+
+/* A row of the step table: `args` is one letter per argument: v a loop that is there,
+ * n a new name, i a number, b a buffer, s a string, * any number more of the last. */
+typedef struct sched_step {
+  const char *name, *args;
+  bool (*apply)(sched *s); /* false after refuse() */
+} sched_step;
+
+bool refuse(sched *s, const char *fmt, ...) IR_PRINTF(2, 3);
+/* Replaces the loop by fn's result (null after refuse); there must be exactly one. */
+bool sched_replace(sched *s, const char *name, const ir_stmt *(*fn)(sched *s, const ir_stmt *loop, void *user), void *user);
+const ir_stmt *sched_loop(sched *s, const char *name); /* null after refuse */
+bool sched_new_name(sched *s, const char *name);       /* false after refuse: taken */
+/* Constant number of iterations, or false. */
+bool sched_extent(const ir_stmt *loop, int64_t *n);
+/* A loop over [lo, hi) with a fresh variable of that range. */
+ir_var *sched_var(sched *s, const char *name, ix lo, ix hi);
+
+bool sched_split(sched *s), sched_fuse(sched *s), sched_reorder(sched *s), sched_unroll(sched *s), sched_vectorize(sched *s),
+    sched_parallel(sched *s), sched_serial(sched *s), sched_peel(sched *s), sched_narrow(sched *s);
+bool sched_distribute(sched *s), sched_rfactor(sched *s), sched_layout(sched *s), sched_tensorize(sched *s);
+#endif
