@@ -30,7 +30,6 @@ void lw_rows_open(lw_rows *r, bool keep_always) {
   }
   r->kept = NULL;
   r->filled = false;
-  r->passes = 0;
   int axes = row_axes(r, shape, r->dims);
   int64_t elements = 1, d;
   for (int i = 0; i < axes; i++)
@@ -50,8 +49,10 @@ void lw_rows_pass(lw_rows *r) {
 
 void lw_rows_pass_end(lw_rows *r) {
   for (int i = 0; i < r->rank; i++)
-    if (r->in_row[i]) ib_end(lw_b(r->b));
-  r->passes++;
+    if (r->in_row[i]) {
+      ib_end(lw_b(r->b));
+      r->index[i] = ix_index(lw_ctx(r->b), 0);
+    }
 }
 
 bool lw_rows_put(lw_rows *r, ix v) {

@@ -24,10 +24,9 @@ typedef struct lw_rows {
   tn_dtype type;            /* compute type */
   const ix *dims;           /* extents: of input 0, or other ones of the op */
   bool in_row[IR_MAX_RANK];
-  ix index[IR_MAX_RANK];    /* the current element */
+  ix index[IR_MAX_RANK];    /* the current element; 0 on the axes of the row outside of a pass */
   ir_buf *kept;             /* the row's elements, or null */
   bool filled;              /* kept holds the operand: set after the first pass */
-  int passes;
   ix (*load)(struct lw_rows *r); /* the operand's element at `index`; null: input 0 there */
 } lw_rows;
 
