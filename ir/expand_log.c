@@ -86,7 +86,7 @@ static ix log_or_log2(const xp *x, ix large, ix a, ix arg) {
 ix x_asinh(const xp *x, ix a) {
   ix m = x_abs(x, a), z = x_mul(x, m, m), one = x_num(x, 1);
   ix arg = x_add(x, m, x_div(x, z, x_add(x, one, x_sqrt(x, x_add(x, z, one)))));
-  return x_with_sign(x, log_or_log2(x, x_gt(x, m, x_num(x, 0x1p28)), m, arg), a);
+  return x_with_sign(x, log_or_log2(x, x_gt(x, m, x_num(x, 0x1p60)), m, arg), a);
 }
 
 /* log(a + sqrt(a^2 - 1)) = log1p(t + sqrt(t (t + 2))), t = a - 1; NaN below 1 by the sqrt
@@ -94,7 +94,7 @@ ix x_asinh(const xp *x, ix a) {
 ix x_acosh(const xp *x, ix a) {
   ix t = x_sub(x, a, x_num(x, 1));
   ix arg = x_add(x, t, x_sqrt(x, x_mul(x, t, x_add(x, t, x_num(x, 2)))));
-  ix r = log_or_log2(x, x_gt(x, a, x_num(x, 0x1p28)), a, arg);
+  ix r = log_or_log2(x, x_gt(x, a, x_num(x, 0x1p60)), a, arg);
   return x_select(x, x_lt(x, a, x_num(x, 1)), x_num(x, NAN), r);
 }
 
@@ -105,29 +105,49 @@ ix x_atanh(const xp *x, ix a) {
   return x_with_sign(x, x_mul(x, x_num(x, 0.5), l), a);
 }
 
-/* ---- pow, f64: <= 1e-15 relative (f32: correctly rounded but for rare ties) ---- */
+/* ---- pow, f64: <= 2 ULP (f32: correctly rounded but for rare ties) ---- */
 
-/* log(a) as hi + lo, relative error about 2^-62: b * log(a) is needed to 1e-18 of 700. */
+/* R(z) = 2/3 + z R1(z), of which 2/3 is kept to twice the precision. */
+static const double log_r1[] = {0.13163354482446857, 0.13260659612393294, 0.1538657717475375, 0.18181788691619244,
+                                0.22222222464346325, 0.28571428570458083, 0.40000000000001363};
+
+/* a + b exactly as sum + *lo, where |a| >= |b| or a = 0. */
+static ix fast_sum(const xp *x, ix a, ix b, ix *lo) {
+  ix sum = x_add(x, a, b);
+  *lo = x_sub(x, b, x_sub(x, sum, a));
+  return sum;
+}
+
+/* a * b exactly as product + *lo. */
+static ix full_product(const xp *x, ix a, ix b, ix *lo) {
+  ix p = x_mul(x, a, b);
+  *lo = x_fma(x, a, b, x_neg(x, p));
+  return p;
+}
+
+/* log(a) as hi + lo, relative error below 2^-65: in b * log(a) up to 745 it is wanted
+ * to less than 2^-53. */
 static void log_pair(const xp *x, ix a, ix *hi, ix *lo) {
-  ix e, f, one = x_num(x, 1);
+  ix e, f;
   x_split(x, a, true, &e, &f, NULL);
   /* s + s_lo = f / (f + 2), f + 2 = d + d_lo */
   ix d = x_add(x, f, x_num(x, 2)), d_lo = x_sub(x, f, x_sub(x, d, x_num(x, 2)));
   ix s = x_div(x, f, d);
   ix left = x_fma(x, x_neg(x, s), d_lo, x_fma(x, x_neg(x, s), d, f));
   ix s_lo = x_div(x, left, d);
-  /* log(1+f) = 2s + 2 s_lo + s^3 R(s^2) */
-  ix z = x_mul(x, s, s), two_s = x_add(x, s, s);
-  ix tail = x_fma(x, x_mul(x, s, z), X_POLY(x, z, log_r64), x_add(x, s_lo, s_lo));
-  /* e ln 2 in three parts: the first product exact (e has 11 bits, h has 42) */
+  /* log(1+f) = 2 (s + s_lo) + 2/3 (s + s_lo)^3 + s^5 R1(s^2) */
+  ix z_lo, cube_lo, third_lo;
+  ix z = full_product(x, s, s, &z_lo), cube = full_product(x, s, z, &cube_lo);
+  cube_lo = x_add(x, cube_lo, x_fma(x, s, z_lo, x_mul(x, x_num(x, 3), x_mul(x, z, s_lo))));
+  ix third = full_product(x, cube, x_num(x, 0x1.5555555555555p-1), &third_lo);
+  third_lo = x_add(x, third_lo, x_fma(x, cube_lo, x_num(x, 2.0 / 3), x_mul(x, cube, x_num(x, 0x1.5555555555555p-55))));
+  ix tail = x_fma(x, x_mul(x, cube, z), X_POLY(x, z, log_r1), x_add(x, third_lo, x_add(x, s_lo, s_lo)));
+  /* e ln 2 in two parts: the first product is exact (e has 11 bits, h has 42) */
   const double h = 0x1.62e42fefa38p-1, l = 0x1.ef35793c7673p-45;
-  ix eh = x_mul(x, e, x_num(x, h)), el = x_mul(x, e, x_num(x, l));
-  ix sum = x_add(x, eh, two_s); /* |eh| > |two_s| or eh = 0 */
-  ix sum_lo = x_select(x, x_eq(x, eh, x_num(x, 0)), x_num(x, 0), x_sub(x, two_s, x_sub(x, sum, eh)));
-  ix rest = x_add(x, sum_lo, x_add(x, el, tail));
-  *hi = x_add(x, sum, rest);
-  *lo = x_sub(x, rest, x_sub(x, *hi, sum));
-  (void)one;
+  ix lo1, lo2, eh = x_mul(x, e, x_num(x, h)), el = x_mul(x, e, x_num(x, l));
+  ix log_m = fast_sum(x, x_add(x, s, s), third, &lo1);
+  ix sum = fast_sum(x, eh, log_m, &lo2); /* |eh| >= 0.69 > |log_m|, or eh = 0 */
+  *hi = fast_sum(x, sum, x_add(x, x_add(x, lo2, lo1), x_add(x, el, tail)), lo);
 }
 
 ix x_pow(const xp *x, ix a, ix b) {

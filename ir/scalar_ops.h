@@ -33,7 +33,9 @@
  *   f16, bf16 fma: in f32 with one rounding, then rounded. An op with trait E on f16,
  *   bf16 is its f32 expansion, rounded.
  *   bitcast: same width, not bool. The sign and payload of a NaN are never defined.
- *   Denormals are kept everywhere, inputs and results.
+ *   Denormals are kept everywhere, inputs and results, except that sigmoid may give 0
+ *   for a result below the least normal number.
+ *   sin, cos, tan of a finite |x| >= 2^49 are those of 0. Error bounds: ir/expand*.c.
  */
 ROW(CONST, "const", 0, X, "-")
 ROW(VAR, "var", 0, X, "-")

@@ -86,18 +86,18 @@ typedef struct row {
   double f32, f64; /* bounds in ULP */
 } row;
 static const row rows[] = {
-    {IX_EXP, -87.3, 88.7, 1.1, 1.1},   {IX_EXP, -1, 1, 1.1, 1.1},        {IX_EXPM1, -20, 88, 1.6, 1.6},
-    {IX_EXPM1, -1, 1, 1.6, 1.6},       {IX_LOG, 0, 10, 1.0, 1.5},        {IX_LOG, 0.9, 1.1, 1.0, 1.5},
+    {IX_EXP, -87.3, 88.7, 1.1, 1.1},   {IX_EXP, -1, 1, 1.1, 1.1},        {IX_EXPM1, -20, 88, 2, 2},
+    {IX_EXPM1, -1, 1, 2, 2},       {IX_LOG, 0, 10, 1.0, 1.5},        {IX_LOG, 0.9, 1.1, 1.0, 1.5},
     {IX_LOG, 1, 1e30, 1.0, 1.5},       {IX_LOG1P, -1, 10, 1.5, 2},       {IX_LOG1P, -0.01, 0.01, 1.5, 2},
     {IX_LOG1P, 1, 1e30, 1.5, 2},       {IX_SIN, -7, 7, 2, 2},            {IX_SIN, -1e5, 1e5, 2, 2},
     {IX_SIN, -1e12, 1e12, 2, 2},       {IX_COS, -7, 7, 2, 2},            {IX_COS, -1e5, 1e5, 2, 2},
     {IX_COS, -1e12, 1e12, 2, 2},       {IX_TAN, -7, 7, 1, 4},            {IX_TAN, -1e5, 1e5, 1, 4},
-    {IX_ASIN, -1, 1, 1, 2},            {IX_ACOS, -1, 1, 1, 2},           {IX_ATAN, -5, 5, 1, 2},
+    {IX_ASIN, -1, 1, 1, 2.5},            {IX_ACOS, -1, 1, 1, 2},           {IX_ATAN, -5, 5, 1, 2},
     {IX_ATAN, -1e6, 1e6, 1, 2},        {IX_SINH, -89, 89, 1, 4},         {IX_SINH, -1, 1, 1, 4},
-    {IX_COSH, -89, 89, 1, 4},          {IX_COSH, -1, 1, 1, 4},           {IX_TANH, -12, 12, 2.6, 2.6},
-    {IX_TANH, -0.5, 0.5, 2.6, 2.6},    {IX_ASINH, -10, 10, 1, 3},        {IX_ASINH, -1e20, 1e20, 1, 3},
+    {IX_COSH, -89, 89, 1, 4},          {IX_COSH, -1, 1, 1, 4},           {IX_TANH, -12, 12, 3, 3},
+    {IX_TANH, -0.5, 0.5, 3, 3},    {IX_ASINH, -10, 10, 1, 3},        {IX_ASINH, -1e20, 1e20, 1, 3},
     {IX_ACOSH, 1, 10, 1, 3},           {IX_ACOSH, 1, 1e20, 1, 3},        {IX_ATANH, -1, 1, 1, 3},
-    {IX_ERF, -5, 5, 2.6, 2.6},         {IX_ERF, -0.5, 0.5, 2.6, 2.6},    {IX_SIGMOID, -87, 30, 2.6, 2.6},
+    {IX_ERF, -5, 5, 3, 3},         {IX_ERF, -0.5, 0.5, 3, 3},    {IX_SIGMOID, -87, 30, 3, 3},
 };
 
 static double uniform(uint64_t *s) { /* [0, 1) */
@@ -157,7 +157,7 @@ static void check_exponents(tn_dtype t) {
     must_run(op, t, n, a, NULL, out);
     for (int i = 0; i < n; i++) {
       double y = t == TN_F64 ? ((double *)out)[i] : ((float *)out)[i];
-      if ((op == IX_SIN || op == IX_COS || op == IX_TAN) && fabs(x[i]) > 0x1p49) continue;
+      if ((op == IX_SIN || op == IX_COS || op == IX_TAN) && fabs(x[i]) >= 0x1p49) continue;
       long double want = reference(op, x[i], 0);
       double least = t == TN_F64 ? 0x1p-1022 : 0x1p-126;
       double u = fabsl(want) < least && op == IX_SIGMOID ? 0 : ulps(t, y, want);
@@ -214,7 +214,7 @@ Test(expand, pow) {
   for (int i = 0; i < N; i++) {
     double u = ulps(TN_F64, out[i], powl(a[i], b[i]));
     if (u > worst) worst = u;
-    cr_expect(u <= 6, "pow(%.17g, %.17g) = %.17g, want %.17Lg: %g ULP", a[i], b[i], out[i], powl(a[i], b[i]), u);
+    cr_expect(u <= 2, "pow(%.17g, %.17g) = %.17g, want %.17Lg: %g ULP", a[i], b[i], out[i], powl(a[i], b[i]), u);
   }
   if (getenv("TN_VERBOSE")) printf("f64 pow: %.3f ULP\n", worst);
   for (int i = 0; i < N; i++) {
