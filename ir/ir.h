@@ -10,7 +10,7 @@
  * Grammar of kernel text (# starts a comment; names are [A-Za-z_.$][A-Za-z0-9_.$]* ):
  *
  *   kernel  := "kernel" NAME "(" param {"," param} ")" block
- *   param   := ("in" ["const"]|"out"|"inout") NAME ":" type  |  "dim" NAME [range]
+ *   param   := ("in"|"const"|"out"|"inout") NAME ":" type  |  "dim" NAME [range]
  *   type    := DTYPE "[" [expr {"," expr}] "]" ["layout" STRING] [pad]
  *   block   := "{" { stmt } "}"
  *   stmt    := "for" NAME "in" expr ".." expr [kind] block      # hi excluded
@@ -203,7 +203,7 @@ struct ir_buf {
   const ir_layout *layout;
   ir_space space;
   ir_access access;       /* of a parameter */
-  bool constant;          /* a weight: packed ahead, so a schedule may choose its layout; text "in const NAME" */
+  bool constant;          /* a weight: packed ahead, so a schedule may choose its layout; text "const NAME" */
   uint32_t id;
 };
 ir_buf *ir_buf_new(tn_ctx *ctx, const char *name, tn_dtype dtype, int rank, const ix *shape,
@@ -402,6 +402,7 @@ struct ir_value {
   const ir_layout *layout; /* of the memory; null row-major */
   const void *data;       /* const, param: dense row-major host bytes; also known small node outputs */
   int64_t data_bytes;
+  bool packed;            /* known before run: a constant, or computed from constants alone (set by fusion) */
   ir_node *def;           /* node outputs */
   int def_index;
   int nuses;              /* by live nodes and graph outputs; kept by ir_graph_analyse */

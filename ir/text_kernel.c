@@ -12,7 +12,7 @@ static const char *const loop_names[] = {"serial", "parallel", "vector", "unroll
                                          "grid", "cluster", "warpgroup", "warp", "lane"};
 static const char *const store_names[] = {"=", "+=", "*=", "max=", "min=", "|=", "&="};
 static const char *const space_names[] = {"global", "local", "register", "shared"};
-static const char *const access_names[] = {"", "in", "out", "inout"};
+static const char *const access_names[] = {"", "in", "out", "inout", "const"}; /* const: in, constant */
 
 void ir_loop_range(ix lo, ix hi, int64_t *var_lo, int64_t *var_hi) {
   *var_lo = lo->lo;
@@ -268,14 +268,15 @@ static void read_param(reader *r, ir_kernel *k) {
   }
   int access = IR_IN;
   while (access < IR_COUNT(access_names) && !ir_lex_at(l, access_names[access])) access++;
-  if (access == IR_COUNT(access_names)) ir_lex_expected(l, "in, out, inout or dim");
+  if (access == IR_COUNT(access_names)) ir_lex_expected(l, "in, out, inout, const or dim");
   ir_lex_next(l);
   const char *at = l->at, *name = ir_lex_name(l, "the name of the parameter");
   ir_lex_expect(l, ":");
   ir_type t;
   ir_read_type(l, &r->env, &t);
   ir_buf *b = make_buf(r, name, &t, IR_GLOBAL);
-  b->access = (ir_access)access;
+  b->constant = access == IR_INOUT + 1;
+  b->access = b->constant ? IR_IN : (ir_access)access;
   declare(r, at, name, NULL, b);
   IR_PUSH(r->ctx, k->bufs, k->nbufs, b);
 }

@@ -16,6 +16,7 @@ static ir_buf *param_of(lw_build *b, ir_value *v, ir_access access) {
   snprintf(name, sizeof name, "%s%d", access == IR_IN ? "in" : "out", b->nparams);
   ir_buf *buf = ir_buf_new(b->ctx, name, v->dtype, v->rank, v->dims, v->layout, IR_GLOBAL);
   buf->access = access;
+  buf->constant = access == IR_IN && v->packed && !b->in_pack;
   IR_PUSH(b->ctx, b->params, b->nparams, (lw_param){v, buf});
   return buf;
 }
@@ -132,8 +133,8 @@ void lw_loops(lw_build *b, const char *names, int rank, const ix *dims, ix *idx)
 tn_dtype lw_compute_type(tn_dtype t) { return t == TN_F16 || t == TN_BF16 ? TN_F32 : t; }
 
 lw_kernel lw_build_group(tn_ctx *ctx, const char *name, ir_node *root, int group, int nnodes, ir_node *const *nodes,
-                         bool (*stored)(void *user, const ir_value *v), void *user) {
-  lw_build b = {.ctx = ctx, .ib = ir_builder_new(ctx), .root = root, .group = group, .stored = stored, .user = user};
+                         bool in_pack, bool (*stored)(void *user, const ir_value *v), void *user) {
+  lw_build b = {.ctx = ctx, .ib = ir_builder_new(ctx), .root = root, .group = group, .in_pack = in_pack, .stored = stored, .user = user};
   if (root) root->op->build(&b, root);
   else {
     /* values alone: one nest per stored value; nodes of equal shape share it */

@@ -22,6 +22,7 @@ struct lw_build {
   ir_builder *ib;
   const ir_node *root;     /* the node with `build`; null for a group of values alone */
   int group;               /* nodes of this group are inlined; -1: only the root itself */
+  bool in_pack;            /* a kernel of the pack section: its operands are not packed yet */
   int nparams;
   lw_param *params;
   /* While the epilogue of lw_out is expanded: this value at this index is `given`. */
@@ -43,5 +44,5 @@ typedef struct lw_kernel {
 /* The kernel of a group: `root` (or null) and the nodes whose ->group is `group`.
  * `outs`: the values to store. */
 lw_kernel lw_build_group(tn_ctx *ctx, const char *name, ir_node *root, int group, int nnodes, ir_node *const *nodes,
-                         bool (*stored)(void *user, const ir_value *v), void *user);
+                         bool in_pack, bool (*stored)(void *user, const ir_value *v), void *user);
 #endif

@@ -22,7 +22,7 @@ bool lw_fold_node(tn_ctx *ctx, ir_node *n, int64_t max_elements) {
       nuses[i] = n->out[i]->nuses;
       if (!nuses[i]) n->out[i]->nuses = 1; /* wanted, whoever asks */
     }
-  lw_kernel k = lw_build_group(ctx, "fold", n->op->build ? n : NULL, -1, 1, &n, store_all, NULL);
+  lw_kernel k = lw_build_group(ctx, "fold", n->op->build ? n : NULL, -1, 1, &n, true, store_all, NULL);
   void **args = IR_NEW_ARRAY(ctx, void *, k.nvalues + 1);
   for (int i = 0; i < k.nvalues; i++) {
     ir_value *v = k.values[i];

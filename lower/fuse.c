@@ -192,6 +192,7 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   f.members = IR_NEW_ARRAY(ctx, ir_node **, g->nnodes + 1);
   f.nmembers = IR_NEW_ARRAY(ctx, int, g->nnodes + 1);
   ir_graph_analyse(g);
+  for (int i = 0; i < g->nvalues; i++) g->values[i]->packed = g->values[i]->data != NULL;
   for (int i = 0; i < g->nnodes; i++) {
     ir_node *n = g->nodes[i];
     int64_t offset;
@@ -199,9 +200,11 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     f.packed[n->id] = true;
     for (int k = 0; k < n->nin; k++) {
       ir_value *v = n->in[k];
-      if (v && !v->data && !(v->def && f.packed[v->def->id])) f.packed[n->id] = false;
+      if (v && !v->packed) f.packed[n->id] = false;
     }
     if (!n->nin) f.packed[n->id] = false; /* a generator runs each time */
+    for (int k = 0; k < n->nout; k++)
+      if (n->out[k]) n->out[k]->packed = f.packed[n->id];
     n->group = lw_is_alias(ctx, n, &offset) ? LW_GROUP_ALIAS : -1;
   }
   for (int i = 0; i < g->nnodes; i++) {

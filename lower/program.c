@@ -6,13 +6,13 @@
  * and leave their results in the weights. */
 #include "lower/lower.h"
 #include "lower/build_internal.h"
+#include "lower/schedule.h"
 #include <string.h>
 
 typedef struct store { /* of one value, by value id */
   ir_value *value;
   struct store *base;   /* alias: of this storage */
   int64_t offset;       /* bytes into base */
-  bool packed;          /* computed in the pack section (or a constant) */
   bool needed;          /* somebody's operand or a graph output, and not inlined */
   bool run_use;         /* read by the run section */
   int slot;             /* -1: none yet */
@@ -39,6 +39,10 @@ typedef struct maker {
   int *order;
   int norder;
   const char **canon;   /* by kernel: canonical text of the unscheduled kernel */
+  int ncalls;
+  struct call *calls;
+  int nrelayouts;
+  struct relayout *relayouts;
 } maker;
 
 static store *store_of(maker *m, ir_value *v) {
@@ -79,11 +83,8 @@ static void collect_groups(maker *m) {
   for (int i = 0; i < m->ngroups; i++) m->group_packed[i] = true;
   for (int i = 0; i < g->nnodes; i++) {
     ir_node *n = g->nodes[i];
-    bool packed = n->nin > 0;
-    for (int k = 0; k < n->nin; k++)
-      if (n->in[k] && !n->in[k]->data && !store_of(m, n->in[k])->packed) packed = false;
-    for (int k = 0; k < n->nout; k++)
-      if (n->out[k]) store_of(m, n->out[k])->packed = packed;
+    bool packed = false;
+    for (int k = 0; k < n->nout; k++) packed |= n->out[k] && n->out[k]->packed;
     if (n->group < 0) continue;
     IR_PUSH(m->ctx, m->members[n->group], m->nmembers[n->group], n);
     if (n->op->build) m->root[n->group] = n;
@@ -144,14 +145,21 @@ typedef struct call { /* a kernel call before slots have addresses */
   const char *name;
   int nvalues;
   ir_value **values;
-  const ir_kernel *k;
+  bool pack; /* of the pack section */
 } call;
+
+typedef struct relayout { /* a packed value in the layout that a schedule asked for */
+  ir_value *of, *is;
+} relayout;
+
+static void schedule_kernel(maker *m, ir_program_kernel *k);
 
 static int kernel_index(maker *m, ir_kernel *k) {
   const char *canon = ir_kernel_canonical(m->ctx, k);
   for (int i = 0; i < m->p->nkernels; i++)
     if (strcmp(m->canon[i], canon) == 0) return i;
   ir_program_kernel pk = {.kernel = k, .schedule = "", .lowered = k};
+  schedule_kernel(m, &pk);
   int n = m->p->nkernels;
   IR_PUSH(m->ctx, m->canon, n, canon);
   IR_PUSH(m->ctx, m->p->kernels, m->p->nkernels, pk);
@@ -178,14 +186,59 @@ static const char *call_name(maker *m, int group) {
   return t.s;
 }
 
-static call make_call(maker *m, int group) {
+/* The packed value v in another layout: computed once in the pack section. */
+static ir_value *in_layout(maker *m, ir_value *v, const ir_layout *layout) {
+  tn_ctx *ctx = m->ctx;
+  for (int i = 0; i < m->nrelayouts; i++)
+    if (m->relayouts[i].of == v && m->relayouts[i].is->layout == layout) return m->relayouts[i].is;
+  ir_value *w = IR_NEW(ctx, ir_value);
+  *w = *v;
+  w->id = m->nids++;
+  w->name = ir_intern(ctx, ir_format(ctx, "%s.packed", v->name));
+  w->kind = IR_VALUE_NODE;
+  w->layout = layout;
+  w->data = NULL;
+  w->def = NULL;
+  w->nuses = 1;
+  w->packed = true;
+  IR_PUSH(ctx, m->g->values, m->g->nvalues, w);
+  m->of = ir_grow(ctx, m->of, m->nids - 1, m->nids, sizeof *m->of);
+  IR_PUSH(ctx, m->relayouts, m->nrelayouts, (relayout){v, w});
+  ir_builder *ib = ir_builder_new(ctx);
+  ir_buf *from = ir_buf_new(ctx, "in0", v->dtype, v->rank, v->dims, v->layout, IR_GLOBAL);
+  ir_buf *to = ir_buf_new(ctx, "out1", v->dtype, v->rank, v->dims, layout, IR_GLOBAL);
+  from->access = IR_IN;
+  to->access = IR_OUT;
+  ix idx[IR_MAX_RANK];
+  for (int i = 0; i < v->rank; i++) idx[i] = ib_loop(ib, ir_format(ctx, "i%d", i), v->dims[i]);
+  ib_store(ib, to, idx, ix_load(ctx, from, idx));
+  ib_end_n(ib, v->rank);
+  ir_kernel *k = IR_NEW(ctx, ir_kernel);
+  k->name = ir_intern(ctx, ir_format(ctx, "pack_%d", m->p->nkernels));
+  k->nbufs = 2;
+  k->bufs = IR_NEW_ARRAY(ctx, ir_buf *, 2);
+  k->bufs[0] = from;
+  k->bufs[1] = to;
+  k->body = ib_finish(ib);
+  call c = {.kernel = kernel_index(m, k), .name = w->name, .nvalues = 2, .pack = true};
+  c.values = IR_NEW_ARRAY(ctx, ir_value *, 2);
+  c.values[0] = v;
+  c.values[1] = w;
+  IR_PUSH(ctx, m->calls, m->ncalls, c);
+  return w;
+}
+
+static void make_call(maker *m, int group) {
   ir_node *root = m->root[group];
-  ir_where(m->ctx, NULL);
+  bool pack = m->group_packed[group];
   lw_kernel lk = lw_build_group(m->ctx, kernel_name(m, m->members[group][0], root), root, group, m->nmembers[group],
-                                m->members[group], leaves_group, m);
-  call c = {.name = call_name(m, group), .nvalues = lk.nvalues, .values = lk.values, .k = lk.kernel};
+                                m->members[group], pack, leaves_group, m);
+  call c = {.name = call_name(m, group), .nvalues = lk.nvalues, .values = lk.values, .pack = pack};
   c.kernel = kernel_index(m, lk.kernel);
-  return c;
+  const ir_program_kernel *pk = &m->p->kernels[c.kernel];
+  for (int i = 0; i < c.nvalues; i++)
+    if (pk->lowered->bufs[i]->layout != pk->kernel->bufs[i]->layout) c.values[i] = in_layout(m, c.values[i], pk->lowered->bufs[i]->layout);
+  IR_PUSH(m->ctx, m->calls, m->ncalls, c);
 }
 
 /* ---- storages ---- */
@@ -195,7 +248,7 @@ static void use(maker *m, ir_value *v, int at, bool run) {
   store *s = base_of(m, v, &offset);
   s->needed = true;
   if (run) s->run_use = true;
-  if (run != !s->packed) return; /* constants read by run live for ever */
+  if (run != !s->value->packed) return; /* constants read by run live for ever */
   if (s->first < 0) s->first = at;
   s->last = at;
 }
@@ -239,8 +292,6 @@ static ir_inst copy_inst(tn_ctx *ctx, int dst, int src, const char *name) {
   return i;
 }
 
-static void schedule_kernels(maker *m);
-
 ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   maker mk = {.ctx = ctx, .g = g, .options = options}, *m = &mk;
   ir_program *p = m->p = IR_NEW(ctx, ir_program);
@@ -249,8 +300,6 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
   for (int i = 0; i < g->nvalues; i++)
     if (g->values[i]->id >= m->nids) m->nids = g->values[i]->id + 1;
   m->of = IR_NEW_ARRAY(ctx, store *, m->nids + 1);
-  for (int i = 0; i < g->nvalues; i++)
-    if (g->values[i]->data) store_of(m, g->values[i])->packed = true;
   collect_groups(m);
   join_aliases(m);
 
@@ -258,8 +307,8 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
   for (int i = 0; i < g->noutputs; i++) visit_value(m, g->outputs[i]);
 
   /* kernels */
-  call *calls = IR_NEW_ARRAY(ctx, call, m->norder + 1);
-  for (int i = 0; i < m->norder; i++) calls[i] = make_call(m, m->order[i]);
+  for (int i = 0; i < m->norder; i++) make_call(m, m->order[i]);
+  const call *calls = m->calls;
 
   /* storages: inputs and outputs first */
   p->ninputs = g->ninputs;
@@ -279,7 +328,7 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
     store *s = base_of(m, v, &offset);
     out_slot[i] = slot_add(m, v->name, IR_SLOT_OUTPUT, i, 0, v, ir_value_bytes(ctx, v));
     /* the producer writes straight into the caller's memory when it can */
-    bool direct = s->kind < 0 && !s->packed && s->value->kind == IR_VALUE_NODE && offset == 0 &&
+    bool direct = s->kind < 0 && !s->value->packed && s->value->kind == IR_VALUE_NODE && offset == 0 &&
                   ir_value_bytes(ctx, s->value) == ir_value_bytes(ctx, v) && !v->layout;
     by_copy[i] = !direct;
     if (!direct) continue;
@@ -290,10 +339,9 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
 
   /* lives: numbers within the two sections */
   int npack = 0, nrun = 0;
-  for (int i = 0; i < m->norder; i++) {
-    bool packed = m->group_packed[m->order[i]];
-    int at = packed ? npack++ : nrun++;
-    for (int k = 0; k < calls[i].nvalues; k++) use(m, calls[i].values[k], at, !packed);
+  for (int i = 0; i < m->ncalls; i++) {
+    int at = calls[i].pack ? npack++ : nrun++;
+    for (int k = 0; k < calls[i].nvalues; k++) use(m, calls[i].values[k], at, !calls[i].pack);
   }
   for (int i = 0; i < g->noutputs; i++)
     if (by_copy[i]) use(m, g->outputs[i], nrun++, true);
@@ -307,7 +355,7 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
     store *s = m->of[g->values[i]->id];
     if (!s || s->base || !s->needed || s->kind >= 0) continue;
     int64_t bytes = ir_value_bytes(ctx, s->value);
-    if (s->packed) {
+    if (s->value->packed) {
       if (s->run_use) {
         s->kind = IR_SLOT_WEIGHTS;
         s->bytes = p->weights_bytes;
@@ -335,8 +383,8 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
     ir_inst c = copy_inst(ctx, dst, src, copies[i]->value->name);
     IR_PUSH(ctx, p->pack, p->npack, c);
   }
-  for (int i = 0; i < m->norder; i++) {
-    bool run = !m->group_packed[m->order[i]];
+  for (int i = 0; i < m->ncalls; i++) {
+    bool run = !calls[i].pack;
     ir_inst c = {.kind = IR_CALL, .kernel = calls[i].kernel, .nargs = calls[i].nvalues, .name = calls[i].name};
     c.args = IR_NEW_ARRAY(ctx, int, c.nargs);
     for (int k = 0; k < c.nargs; k++) c.args[k] = slot_of(m, calls[i].values[k], run);
@@ -348,17 +396,23 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
       ir_inst c = copy_inst(ctx, out_slot[i], slot_of(m, g->outputs[i], true), g->outputs[i]->name);
       IR_PUSH(ctx, p->run, p->nrun, c);
     }
-  schedule_kernels(m);
   return p;
 }
 
-static void schedule_kernels(maker *m) {
+static void schedule_kernel(maker *m, ir_program_kernel *k) {
   if (m->options->unscheduled || !m->options->target) return;
-  for (int i = 0; i < m->p->nkernels; i++) {
-    ir_program_kernel *k = &m->p->kernels[i];
-    const char *text = m->options->schedule ? m->options->schedule(m->options->user, m->ctx, k->kernel) : NULL;
-    if (!text) text = lw_default_schedule(m->ctx, k->kernel, m->options->target);
-    k->schedule = text;
-    (void)text;
+  const char *text = m->options->schedule ? m->options->schedule(m->options->user, m->ctx, k->kernel) : NULL;
+  bool given = text != NULL;
+  if (!text) text = lw_default_schedule(m->ctx, k->kernel, m->options->target);
+  if (!*text) return;
+  const char *reason;
+  const ir_kernel *lowered = lw_schedule_apply(m->ctx, k->kernel, text, &reason);
+  if (!lowered && given) { /* a stored schedule that no longer fits is a miss, not a failure */
+    ir_log(m->ctx, "kernel %s: a given schedule was refused (%s); the default is taken", k->kernel->name, reason);
+    text = lw_default_schedule(m->ctx, k->kernel, m->options->target);
+    lowered = lw_schedule_apply(m->ctx, k->kernel, text, &reason);
   }
+  if (!lowered) ir_bug(m->ctx, "the default schedule of %s was refused: %s\n%s", k->kernel->name, reason, ir_kernel_print(m->ctx, k->kernel));
+  k->schedule = text;
+  k->lowered = lowered;
 }
