@@ -18,9 +18,9 @@
  *
  * The law: reading what was printed gives the same node, in the same context with the
  * same variables and buffers, because the constructors are idempotent: making a node
- * again from its own operands gives that node. Two forms are rewritten for the eye
- * (index sums: a + -1*b as a - b, a + -5 as a - 5), which the canonical form of index
- * expressions undoes. */
+ * again from its own operands gives that node. Some forms are rewritten for the eye
+ * (index sums: a + -1*b as a - b, a + -5 as a - 5; constants go to the right), which
+ * the constructors undo. */
 #include "ir/text.h"
 #include "ir/interp.h"
 #include <math.h>
@@ -424,6 +424,17 @@ static void put_infix(writer *w, ix e, const infix *in, int level) {
   const char *text = in->text;
   bool index = a->dtype == TN_INDEX, negate = false;
   int64_t c = 0;
+  if (a->op == IX_CONST && b->op != IX_CONST) { /* constants to the right, where that reads back as the same */
+    bool commutes = ix_info[in->op].traits[0] == 'C';
+    /* x + -0.0 is x, while -0.0 + x is kept as it is */
+    if (in->op == IX_ADD && ir_is_float((tn_dtype)a->dtype) && a->u.f == 0 && signbit(a->u.f)) commutes = false;
+    if (in->op == IX_LT) text = ">";
+    if (in->op == IX_LE) text = ">=";
+    if (commutes || in->op == IX_LT || in->op == IX_LE) {
+      ix other = a;
+      a = b, b = other;
+    }
+  }
   if (in->op == IX_ADD && index) { /* a + -5 as a - 5, a + b*-3 as a - b*3 */
     if (ix_const_value(b, &c)) negate = c < 0 && c > INT64_MIN;
     else if (b->op == IX_MUL && ix_const_value(b->args[1], &c)) negate = c < 0 && c > INT64_MIN && b->args[0]->op != IX_CONST;
