@@ -52,7 +52,7 @@ const cg_object *cg_compile_kernel(tn_ctx *ctx, const cg_target *t, const ir_ker
 const cg_object *cg_compile_kernels(tn_ctx *ctx, const cg_target *t, int n, const ir_kernel *const *kernels,
                                     const char *const *symbols);
 /* What a kernel's code will ask for, without compiling it. */
-cg_kernel_info cg_kernel_abi(tn_ctx *ctx, const ir_kernel *k);
+cg_kernel_info cg_kernel_abi(tn_ctx *ctx, const cg_target *t, const ir_kernel *k);
 
 /* An object that defines `int32_t SYMBOL(void)`: 0 if this CPU has all that the target
  * needs, else 1 + the index of the first of t->isa that is missing. */

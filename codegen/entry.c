@@ -317,10 +317,28 @@ static void begin(gen *g, const char *name, int nparams, LLVMTypeRef *params, in
   g->top = block(g, "entry");
   at(g, g->top);
   g->args = LLVMBuildAlloca(g->b, LLVMArrayType2(g->ptr, (uint64_t)most_args(g, n, insts)), "args");
-  if (!g->o->isa) return;
+}
+
+static void check_isa(gen *g) {
   LLVMTypeRef type = LLVMFunctionType(g->i32, NULL, 0, 0);
   LLVMValueRef missing = LLVMBuildCall2(g->b, type, declared(g, g->o->isa, type), NULL, 0, "");
   fail_if(g, LLVMBuildICmp(g->b, LLVMIntNE, missing, i32_const(g, 0), ""), CG_RUN_ISA);
+}
+
+/* Asking the CPU takes tens of microseconds in a virtual machine, and there is no state to keep
+ * the answer in; so a good answer leaves a stamp in the arena, a number made of the arena's address
+ * and the instruction sets that were asked for. Memory that by chance holds it was stamped before. */
+static void check_isa_once(gen *g, const cg_target *t) {
+  int64_t at_stamp = cg_arena_bytes(g->p, g->infos, 0) - CG_ALIGN;
+  uint64_t mark = ir_hash_bytes(t->isa_text, strlen(t->isa_text), 0x7461726e6f6e6574) | 1;
+  LLVMValueRef want = LLVMBuildXor(g->b, LLVMBuildPtrToInt(g->b, g->arena, g->i64, ""), i64_const(g, (int64_t)mark), "");
+  LLVMBasicBlockRef ask = block(g, "ask"), go = block(g, "");
+  LLVMBuildCondBr(g->b, LLVMBuildICmp(g->b, LLVMIntEQ, load(g, g->i64, g->arena, at_stamp, 8), want, ""), go, ask);
+  at(g, ask);
+  check_isa(g);
+  store(g, want, g->arena, at_stamp, 8);
+  LLVMBuildBr(g->b, go);
+  at(g, go);
 }
 
 /* Each entry of a table of pointers: not null, aligned to its element. Empty tensors may be null. */
@@ -379,20 +397,20 @@ static void fill_out_dims(gen *g, LLVMValueRef out_dims) {
   at(g, go);
 }
 
-static void emit_run(gen *g) {
+static void emit_run(gen *g, const cg_target *t) {
   const ir_program *p = g->p;
   LLVMTypeRef params[] = {g->ptr, g->ptr, g->ptr, g->ptr, g->ptr, g->ptr, g->ptr, g->ptr};
   begin(g, g->o->run, 8, params, p->nrun, p->run);
   g->in = LLVMGetParam(g->fn, 0), g->out = LLVMGetParam(g->fn, 1);
   LLVMValueRef out_dims = LLVMGetParam(g->fn, 3);
   g->weights = LLVMGetParam(g->fn, 4), g->state = LLVMGetParam(g->fn, 5), g->arena = LLVMGetParam(g->fn, 6), g->threads = LLVMGetParam(g->fn, 7);
-  bool has_weights = p->weights_bytes > 0, has_state = p->state_bytes > 0, has_arena = cg_arena_bytes(p, g->infos, 1) > 0;
+  bool has_weights = p->weights_bytes > 0, has_state = p->state_bytes > 0;
   if (has_weights && g->o->weights)
     g->weights = LLVMBuildSelect(g->b, is_null(g, g->weights), embedded(g), g->weights, "");
   LLVMValueRef null = NULL, bits = NULL;
   if (p->ninputs) null = either(g, null, is_null(g, g->in));
   if (p->noutputs) null = either(g, null, is_null(g, g->out));
-  struct { bool used; LLVMValueRef p; } memory[] = {{has_weights, g->weights}, {has_state, g->state}, {has_arena, g->arena}};
+  struct { bool used; LLVMValueRef p; } memory[] = {{has_weights, g->weights}, {has_state, g->state}, {true, g->arena}};
   for (int i = 0; i < IR_COUNT(memory); i++) {
     if (!memory[i].used) continue;
     null = either(g, null, is_null(g, memory[i].p));
@@ -409,9 +427,10 @@ static void emit_run(gen *g) {
   fail_if(g, LLVMBuildOr(g->b, few, is_null(g, load(g, g->ptr, g->threads, 16, 8)), ""), CG_RUN_ARG);
   LLVMBuildBr(g->b, go);
   at(g, go);
+  if (g->o->isa) check_isa_once(g, t);
   if (has_weights) check_header(g);
   fill_out_dims(g, out_dims);
-  if (has_arena) g->scratch = offset(g, g->arena, cg_arena_bytes(p, g->infos, 0));
+  g->scratch = offset(g, g->arena, cg_arena_bytes(p, g->infos, 0));
   emit_all(g, p->nrun, p->run);
   LLVMBuildRet(g->b, i32_const(g, CG_RUN_OK));
 }
@@ -421,6 +440,7 @@ static void emit_pack(gen *g) {
   LLVMTypeRef params[] = {g->ptr, g->ptr};
   begin(g, g->o->pack, 2, params, p->npack, p->pack);
   g->raw = LLVMGetParam(g->fn, 0), g->weights = LLVMGetParam(g->fn, 1), g->threads = null_ptr(g);
+  if (g->o->isa) check_isa(g);
   LLVMValueRef null = NULL;
   if (p->nraw) null = either(g, null, is_null(g, g->raw));
   if (cg_pack_bytes(p, g->infos)) null = either(g, null, is_null(g, g->weights));
@@ -439,7 +459,7 @@ static void emit_pack(gen *g) {
   LLVMBuildRet(g->b, i32_const(g, CG_RUN_OK));
 }
 
-static void build_module(tn_ctx *ctx, LLVMContextRef lc, LLVMModuleRef module, const ir_program *p, const cg_kernel_info *infos,
+static void build_module(tn_ctx *ctx, LLVMContextRef lc, LLVMModuleRef module, const cg_target *t, const ir_program *p, const cg_kernel_info *infos,
                          const cg_entry_options *o, LLVMBuilderRef b) {
   gen g = {.ctx = ctx, .p = p, .infos = infos, .o = o, .lc = lc, .module = module, .b = b};
   g.ptr = LLVMPointerTypeInContext(lc, 0);
@@ -447,6 +467,6 @@ static void build_module(tn_ctx *ctx, LLVMContextRef lc, LLVMModuleRef module, c
   g.i32 = LLVMInt32TypeInContext(lc), g.i64 = LLVMInt64TypeInContext(lc);
   LLVMTypeRef params[] = {g.ptr, g.i32, g.i32};
   g.kernel_type = LLVMFunctionType(LLVMVoidTypeInContext(lc), params, 3, 0);
-  if (o->run) emit_run(&g);
+  if (o->run) emit_run(&g, t);
   if (o->pack) emit_pack(&g);
 }

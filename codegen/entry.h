@@ -7,7 +7,8 @@
  * JIT and object use the same module; only symbols and embedding differ.
  *
  * Memory: the weights blob is a header of CG_BLOB_HEADER bytes, then program->weights_bytes; the
- * arena is program->arena_bytes, then the scratch of worker 0, 1, ...; a packing run has its
+ * arena is program->arena_bytes, CG_ALIGN bytes of the entry's own, then the scratch of worker
+ * 0, 1, ...; a packing run has its
  * arena and scratch behind the blob (cg_program_pack_bytes).
  */
 #ifndef CG_ENTRY_H

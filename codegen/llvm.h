@@ -51,9 +51,9 @@ typedef struct cg_buf {
   /* while emitting: */
   LLVMValueRef base;
   LLVMValueRef *slots;  /* SSA: current values; null: nothing stored yet */
-  bool *mark;           /* SSA: scratch flags of loops */
+  bool *mark;           /* SSA: slots stored to by the loop being opened */
+  bool alive;           /* in scope */
   int level;            /* lowest level at which what it holds does not change */
-  uint32_t written;     /* clock of the last store */
   LLVMValueRef scope, noalias; /* metadata */
 } cg_buf;
 
@@ -85,7 +85,9 @@ typedef struct cg_val {
   uint64_t binds;  /* lets it depends on */
 } cg_val;
 
-typedef enum cg_kind { CG_VALUE, CG_SPLAT, CG_RAW, CG_POINTER } cg_kind; /* CG_POINTER + number of the buffer */
+/* What is cached for an expression, in the low bits of a key; above them the lanes of a
+ * splat, or the number of the buffer of a pointer. */
+typedef enum cg_kind { CG_VALUE, CG_SPLAT, CG_RAW, CG_POINTER, CG_KIND_BITS = 2 } cg_kind;
 
 typedef struct cg_entry {
   struct cg_entry *next, *next_here;
@@ -126,6 +128,7 @@ typedef struct cg_fn {
   LLVMValueRef fn;
   LLVMValueRef zeros; /* constant bytes that a load may read when its condition is false */
   LLVMValueRef sink;  /* stack bytes that a store may hit when its condition is false */
+  LLVMValueRef entry_end; /* the branch out of the entry block, where allocas go before */
   LLVMTypeRef i1, i8, i16, i32, i64, f32, f64, half, ptr;
   ir_var *lane;       /* of the vector loop being emitted, else null */
   int lanes;
@@ -138,6 +141,9 @@ typedef struct cg_fn {
   int nvars;
   cg_binding *vars;
   int nbits;          /* lets numbered so far */
+  size_t facts_n, facts_cap;
+  ix *facts;          /* expressions known to hold (even slot) or not to hold unsafe loads */
+  bool *facts_value;
   uint32_t clock, buf_clock[64], bind_clock[64];
   LLVMValueRef md_invariant, md_loop;
   unsigned kind_invariant, kind_scope, kind_noalias, kind_loop;
@@ -150,6 +156,7 @@ cg_val cg_emit(cg_fn *f, ix e);
 LLVMValueRef cg_vector_of(cg_fn *f, ix e, cg_val v);   /* the value with all lanes; e is its key, may be null */
 LLVMValueRef cg_splat(cg_fn *f, LLVMValueRef v, int lanes);
 bool cg_varying(cg_fn *f, ix e);
+bool cg_narrow(ix e);                                  /* index: kept in 32 bits when varying */
 void cg_at(cg_fn *f, int level);                       /* moves the builder to where a level grows */
 void cg_join(cg_val *to, const cg_val *from);          /* dependences of an operand */
 bool cg_cached(cg_fn *f, ix e, int kind, cg_val *out);
@@ -157,9 +164,13 @@ void cg_cache(cg_fn *f, ix e, int kind, cg_val v);
 cg_binding *cg_find_var(cg_fn *f, const ir_var *v);
 void cg_bind(cg_fn *f, ir_var *v, cg_val val, bool let);
 cg_guard cg_guard_with(cg_fn *f, ix cond, cg_val mask, bool negate);
+cg_buf *cg_buf_of(cg_fn *f, const ir_buf *b);
+uint64_t cg_buf_bit(const cg_buf *b);                  /* 0 for a buffer that is never written */
+void cg_touch(cg_fn *f, const cg_buf *b);              /* the buffer's contents change here */
 void cg_open(cg_fn *f, LLVMValueRef term, LLVMBasicBlockRef block, bool sure);
 void cg_close(cg_fn *f);
 /* llvm_mem.c */
+bool cg_safe_load(cg_fn *f, ix load);                   /* in bounds for every value of its variables */
 cg_val cg_emit_load(cg_fn *f, ix e, bool raw);
 void cg_emit_store(cg_fn *f, const ir_stmt *s);
 /* llvm_ops.c; operands and result have `lanes` elements */

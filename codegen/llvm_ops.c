@@ -380,14 +380,11 @@ static LLVMValueRef bitcast(cg_fn *f, tn_dtype to, tn_dtype from, LLVMValueRef v
 
 /* ---- one node ---- */
 
-/* Width of a varying index expression: 32 bits where the range is proven. */
-static bool narrow(ix e) { return e->lo >= INT32_MIN && e->hi <= INT32_MAX; }
-
 static LLVMValueRef index_op(cg_fn *f, ix e, LLVMValueRef *args, int lanes) {
   LLVMTypeRef t = f->i64;
   if (lanes > 1) {
-    bool small = e->dtype != TN_INDEX || narrow(e);
-    for (int i = e->op == IX_SELECT; i < e->nargs; i++) small = small && narrow(e->args[i]);
+    bool small = e->dtype != TN_INDEX || cg_narrow(e);
+    for (int i = e->op == IX_SELECT; i < e->nargs; i++) small = small && cg_narrow(e->args[i]);
     if (small) t = f->i32;
   }
   t = cg_lanes_of(t, lanes);
@@ -409,7 +406,7 @@ static LLVMValueRef index_op(cg_fn *f, ix e, LLVMValueRef *args, int lanes) {
 LLVMValueRef cg_op(cg_fn *f, ix e, LLVMValueRef *args, int lanes) {
   tn_dtype to = (tn_dtype)e->dtype, t = (tn_dtype)e->args[e->op == IX_SELECT]->dtype;
   if (e->op == IX_CAST) {
-    LLVMTypeRef want = cg_lanes_of(to == TN_INDEX && lanes > 1 && narrow(e) && !ir_is_float(t) ? f->i32 : element(f, to), lanes);
+    LLVMTypeRef want = cg_lanes_of(to == TN_INDEX && lanes > 1 && cg_narrow(e) && !ir_is_float(t) ? f->i32 : element(f, to), lanes);
     return cast(f, to, t, args[0], want, lanes);
   }
   if (e->op == IX_BITCAST) return bitcast(f, to, t, args[0], lanes);

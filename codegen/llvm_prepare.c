@@ -471,7 +471,7 @@ cg_plan *cg_prepare(tn_ctx *ctx, const cg_target *t, const ir_kernel *k) {
   return plan;
 }
 
-cg_kernel_info cg_kernel_abi(tn_ctx *ctx, const ir_kernel *k) {
-  cg_plan *p = cg_prepare(ctx, cg_target_find(ctx, "x86-64", "x86_64-unknown-linux-gnu"), k);
+cg_kernel_info cg_kernel_abi(tn_ctx *ctx, const cg_target *t, const ir_kernel *k) {
+  cg_plan *p = cg_prepare(ctx, t, k);
   return (cg_kernel_info){.symbol = k->name, .ntasks = p->ntasks, .scratch_bytes = p->on_stack ? 0 : p->local_bytes};
 }

@@ -46,7 +46,7 @@ int64_t cg_scratch_bytes(const ir_program *p, bool pack, const cg_kernel_info *i
 }
 
 int64_t cg_arena_bytes(const ir_program *p, const cg_kernel_info *infos, int workers) {
-  return aligned(p->arena_bytes) + workers * cg_scratch_bytes(p, false, infos);
+  return aligned(p->arena_bytes) + CG_ALIGN + workers * cg_scratch_bytes(p, false, infos);
 }
 
 int64_t cg_blob_bytes(const ir_program *p) { return p->weights_bytes > 0 ? CG_BLOB_HEADER + aligned(p->weights_bytes) : 0; }
