@@ -113,7 +113,7 @@ const cg_build *cg_build_kernels(tn_ctx *ctx, const ir_program *p, const cg_buil
       b->nparts++;
     }
     b->part_of[i] = part;
-    b->infos[i] = cg_kernel_abi(ctx, k);
+    b->infos[i] = cg_kernel_abi(ctx, o->target, k);
     b->infos[i].symbol = b->parts[part].symbol;
   }
 
