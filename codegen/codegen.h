@@ -11,7 +11,7 @@
  *
  *   void SYMBOL(void *const *args, int32_t task, int32_t worker);
  *
- *   args[0 .. nbufs)        memory of the parameters, 64-byte aligned, never overlapping
+ *   args[0 .. nbufs)        memory of the parameters, aligned to their element, never overlapping
  *   args[nbufs]             scratch of all workers, 64-byte aligned; worker w uses
  *                           [w * scratch_bytes, (w+1) * scratch_bytes); may be null
  *                           when scratch_bytes is 0

@@ -165,7 +165,7 @@ static LLVMValueRef arg_pointer(cg_fn *f, int i, bool aligned) {
 static void emit_entry(cg_fn *f) {
   cg_plan *p = f->plan;
   const ir_kernel *k = p->kernel;
-  for (int i = 0; i < k->nbufs; i++) p->bufs[i]->base = arg_pointer(f, i, true);
+  for (int i = 0; i < k->nbufs; i++) p->bufs[i]->base = arg_pointer(f, i, false);
   if (p->local_bytes) {
     LLVMValueRef local;
     if (p->on_stack) {

@@ -99,6 +99,7 @@ static LLVMValueRef sink(cg_fn *f) {
 static int64_t align_of(const cg_buf *b, ix offset) {
   int64_t c0, coef[128], bits = 64;
   ix term[128];
+  if (b->where == CG_PARAM) return size_of(b); /* a caller's tensors may lie anywhere */
   int n = ix_linear(offset, &c0, coef, term, 128);
   if (n < 0) return size_of(b);
   bits |= c0 * size_of(b);
