@@ -98,7 +98,10 @@ static void pool_build(lw_build *b, ir_node *n) {
   bool positions = kind == POOL_MAX && lw_wants(b, n, 1);
   ix o[IR_MAX_RANK], tap[LW_MAX_SPATIAL], at[IR_MAX_RANK];
   lw_loops(b, "nc", 2, n->in[0]->dims, o);
-  lw_loops(b, lw_axis_names(w.rank), w.rank, w.out, o + 2);
+  int outer = 2;
+  if (!is_global(n)) lw_loops(b, lw_axis_names(w.rank), w.rank, w.out, o + 2), outer += w.rank;
+  else
+    for (int i = 0; i < w.rank; i++) o[i + 2] = ix_index(ctx, 0);
   ir_buf *acc = ib_local(ib, "acc", ct, kind == POOL_MAX ? lowest(ctx, ct) : lw_zero(ctx, ct));
   ir_buf *where = positions ? ib_local(ib, "where", TN_INDEX, ix_index(ctx, -1)) : NULL;
   lw_loops(b, lw_tap_names(w.rank), w.rank, w.taps, tap);
@@ -125,7 +128,7 @@ static void pool_build(lw_build *b, ir_node *n) {
   else if (kind == POOL_LP && p != 1) r = ix_binary(ctx, IX_POW, r, ix_float(ctx, ct, 1 / p));
   lw_out(b, n, 0, o, ix_cast(ctx, t, r));
   if (positions) lw_out(b, n, 1, o, ix_cast(ctx, TN_I64, ix_max(ctx, ib_get(ib, where), ix_index(ctx, 0))));
-  ib_end_n(ib, w.rank + 2);
+  ib_end_n(ib, outer);
 }
 
 #define WINDOW_ATTRS "auto_pad:s kernel_shape:I pads:I strides:I ceil_mode:i dilations:I "
