@@ -15,6 +15,7 @@ typedef struct binding { /* a let in scope */
 
 typedef struct gen {
   tn_ctx *ctx;
+  const cg_target *t; /* of the kernels */
   const ir_program *p;
   const cg_kernel_info *infos;
   const cg_entry_options *o;
@@ -328,9 +329,9 @@ static void check_isa(gen *g) {
 /* Asking the CPU takes tens of microseconds in a virtual machine, and there is no state to keep
  * the answer in; so a good answer leaves a stamp in the arena, a number made of the arena's address
  * and the instruction sets that were asked for. Memory that by chance holds it was stamped before. */
-static void check_isa_once(gen *g, const cg_target *t) {
+static void check_isa_once(gen *g) {
   int64_t at_stamp = cg_arena_bytes(g->p, g->infos, 0) - CG_ALIGN;
-  uint64_t mark = ir_hash_bytes(t->isa_text, strlen(t->isa_text), 0x7461726e6f6e6574) | 1;
+  uint64_t mark = ir_hash_bytes(g->t->isa_text, strlen(g->t->isa_text), 0x7461726e6f6e6574) | 1;
   LLVMValueRef want = LLVMBuildXor(g->b, LLVMBuildPtrToInt(g->b, g->arena, g->i64, ""), i64_const(g, (int64_t)mark), "");
   LLVMBasicBlockRef ask = block(g, "ask"), go = block(g, "");
   LLVMBuildCondBr(g->b, LLVMBuildICmp(g->b, LLVMIntEQ, load(g, g->i64, g->arena, at_stamp, 8), want, ""), go, ask);
@@ -397,7 +398,7 @@ static void fill_out_dims(gen *g, LLVMValueRef out_dims) {
   at(g, go);
 }
 
-static void emit_run(gen *g, const cg_target *t) {
+static void emit_run(gen *g) {
   const ir_program *p = g->p;
   LLVMTypeRef params[] = {g->ptr, g->ptr, g->ptr, g->ptr, g->ptr, g->ptr, g->ptr, g->ptr};
   begin(g, g->o->run, 8, params, p->nrun, p->run);
@@ -427,7 +428,7 @@ static void emit_run(gen *g, const cg_target *t) {
   fail_if(g, LLVMBuildOr(g->b, few, is_null(g, load(g, g->ptr, g->threads, 16, 8)), ""), CG_RUN_ARG);
   LLVMBuildBr(g->b, go);
   at(g, go);
-  if (g->o->isa) check_isa_once(g, t);
+  if (g->o->isa) check_isa_once(g);
   if (has_weights) check_header(g);
   fill_out_dims(g, out_dims);
   g->scratch = offset(g, g->arena, cg_arena_bytes(p, g->infos, 0));
@@ -459,14 +460,23 @@ static void emit_pack(gen *g) {
   LLVMBuildRet(g->b, i32_const(g, CG_RUN_OK));
 }
 
-static void build_module(tn_ctx *ctx, LLVMContextRef lc, LLVMModuleRef module, const cg_target *t, const ir_program *p, const cg_kernel_info *infos,
-                         const cg_entry_options *o, LLVMBuilderRef b) {
-  gen g = {.ctx = ctx, .p = p, .infos = infos, .o = o, .lc = lc, .module = module, .b = b};
-  g.ptr = LLVMPointerTypeInContext(lc, 0);
-  g.i1 = LLVMInt1TypeInContext(lc), g.i8 = LLVMInt8TypeInContext(lc);
-  g.i32 = LLVMInt32TypeInContext(lc), g.i64 = LLVMInt64TypeInContext(lc);
-  LLVMTypeRef params[] = {g.ptr, g.i32, g.i32};
-  g.kernel_type = LLVMFunctionType(LLVMVoidTypeInContext(lc), params, 3, 0);
-  if (o->run) emit_run(&g, t);
-  if (o->pack) emit_pack(&g);
+static void fill(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilderRef b) {
+  gen *g = user;
+  g->lc = lc, g->module = module, g->b = b;
+  g->ptr = LLVMPointerTypeInContext(lc, 0);
+  g->i1 = LLVMInt1TypeInContext(lc), g->i8 = LLVMInt8TypeInContext(lc);
+  g->i32 = LLVMInt32TypeInContext(lc), g->i64 = LLVMInt64TypeInContext(lc);
+  LLVMTypeRef params[] = {g->ptr, g->i32, g->i32};
+  g->kernel_type = LLVMFunctionType(LLVMVoidTypeInContext(lc), params, 3, 0);
+  if (g->o->run) emit_run(g);
+  if (g->o->pack) emit_pack(g);
+}
+
+const cg_object *cg_compile_entry(tn_ctx *ctx, const cg_target *t, const ir_program *p, const cg_kernel_info *infos,
+                                  const cg_entry_options *o) {
+  gen g = {.ctx = ctx, .t = t, .p = p, .infos = infos, .o = o};
+  cg_target base = *t;
+  if (t->arch == CG_X86_64) base.cpu = "x86-64", base.features = "", base.vector_bits = 128;
+  else base.cpu = "generic", base.features = "";
+  return cg_compile_module(ctx, &base, "tenon.entry", fill, &g);
 }

@@ -265,6 +265,14 @@ static cg_object *finish_object(tn_ctx *ctx, session *s, double start) {
   return o;
 }
 
+const cg_object *cg_compile_module(tn_ctx *ctx, const cg_target *t, const char *name,
+                                   void (*fill)(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilderRef b), void *user) {
+  double start = seconds();
+  session *s = session_open(ctx, t, name);
+  fill(user, s->lc, s->module, s->builder);
+  return finish_object(ctx, s, start);
+}
+
 const cg_object *cg_compile_kernels(tn_ctx *ctx, const cg_target *t, int n, const ir_kernel *const *kernels,
                                     const char *const *symbols) {
   double start = seconds();

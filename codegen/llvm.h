@@ -25,6 +25,10 @@
 #include <llvm-c/Core.h>
 
 void cg_llvm_init(void); /* registers LLVM's targets once per process */
+/* The object of a module that `fill` builds for the target (which may be a plainer one than
+ * the kernels'). fill may throw. */
+const cg_object *cg_compile_module(tn_ctx *ctx, const cg_target *t, const char *name,
+                                   void (*fill)(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilderRef b), void *user);
 
 enum {
   CG_MAX_LANES = 64,      /* longest vector loop kept as one vector */
