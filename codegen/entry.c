@@ -91,9 +91,15 @@ static LLVMValueRef misaligned(gen *g, LLVMValueRef p, int64_t bytes) {
 
 /* ------------------------------------------------------- program values ---- */
 
-static const binding *find_let(gen *g, const ir_var *var, const char *name) {
+static const binding *find_let(gen *g, const ir_var *var) {
   for (int i = g->nlets - 1; i >= 0; i--)
-    if (var ? g->lets[i].var == var : strcmp(g->lets[i].var->name, name) == 0) return &g->lets[i];
+    if (g->lets[i].var == var) return &g->lets[i];
+  return NULL;
+}
+
+static const binding *find_named(gen *g, const char *name) {
+  for (int i = g->nlets - 1; i >= 0; i--)
+    if (strcmp(g->lets[i].var->name, name) == 0) return &g->lets[i];
   return NULL;
 }
 
@@ -118,8 +124,8 @@ static LLVMValueRef value_of(gen *g, ix e) {
   if (e->op == IX_CONST) return t == TN_BOOL ? LLVMConstInt(g->i1, e->u.i != 0, 0) : i64_const(g, e->u.i);
   if (e->op == IX_LOAD) ir_fail(g->ctx, TN_EUNSUPPORTED, "a program value that depends on data");
   if (e->op == IX_VAR) { /* a let, or a kernel's dimension, known by the name of a let */
-    const binding *l = find_let(g, e->u.var, NULL);
-    if (!l) l = find_let(g, NULL, e->u.var->name);
+    const binding *l = find_let(g, e->u.var);
+    if (!l) l = find_named(g, e->u.var->name);
     if (!l) ir_fail(g->ctx, TN_EUNSUPPORTED, "dimension '%s' has no value in the program", e->u.var->name);
     return t == TN_BOOL ? LLVMBuildICmp(g->b, LLVMIntNE, l->value, i64_const(g, 0), "") : l->value;
   }
@@ -212,7 +218,7 @@ static void emit_call(gen *g, const ir_inst *c) {
   for (int i = 0; i < c->nargs; i++) store(g, slot_address(g, &g->p->slots[c->args[i]]), g->args, 8 * (int64_t)i, 8);
   store(g, info->scratch_bytes ? g->scratch : null_ptr(g), g->args, 8 * (int64_t)c->nargs, 8);
   for (int d = 0; d < k->ndims; d++) {
-    const binding *l = find_let(g, NULL, k->dims[d]->name);
+    const binding *l = find_named(g, k->dims[d]->name);
     if (!l) ir_fail(g->ctx, TN_EUNSUPPORTED, "dimension '%s' of kernel '%s' has no value in the program", k->dims[d]->name, k->name);
     store(g, l->cell, g->args, 8 * (int64_t)(c->nargs + 1 + d), 8);
   }

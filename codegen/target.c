@@ -10,7 +10,8 @@
 
 /* ---- extensions and where cpuid shows them (Intel SDM volume 2A, CPUID) ---- */
 
-enum { XMM = 2, YMM = 6, ZMM = 0xe6 }; /* XCR0: SSE, AVX, opmask and ZMM state */
+/* XCR0: AVX, opmask and ZMM state. Every x86-64 system saves XMM registers, also one without XSAVE. */
+enum { XMM = 0, YMM = 6, ZMM = 0xe6 };
 
 static const cg_isa_bit isa_bits[] = {
     {"sse3", 1, 0, 2, 0, XMM},        {"ssse3", 1, 0, 2, 9, XMM},
