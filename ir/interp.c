@@ -183,6 +183,7 @@ static int layout_apply(const ir_layout *l, int rank, const int64_t *in, bool ex
       case IR_LAYOUT_PAD: out[s->axis] += extents ? s->before + s->after : s->before; break;
       case IR_LAYOUT_XOR:
         if (!extents) out[s->axis] ^= out[s->axis2] % s->factor;
+        else if (out[s->axis] % s->factor) out[s->axis] += s->factor - out[s->axis] % s->factor;
         break;
     }
   }
