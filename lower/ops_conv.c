@@ -4,6 +4,7 @@
  *   if (inside) acc = fma(x[..], w[..], acc);  out = acc + bias }
  * The output channel is g * (K / groups) + k, the input channel g * (C / groups) + c. */
 #include "lower/window.h"
+#include <string.h>
 
 typedef struct conv {
   lw_window w;
@@ -44,16 +45,21 @@ static void conv_set(tn_ctx *ctx, ir_node *n, tn_dtype t) {
   lw_set(n, 0, t, n->in[0]->rank, dims);
 }
 
+/* Input k, when there, must be a vector with an element per output channel. */
+static void need_bias(tn_ctx *ctx, const ir_node *n, int k, ix channels) {
+  if (!lw_has(n, k)) return;
+  lw_need_rank(ctx, n, k, 1);
+  lw_need_same_type(ctx, n, 0, k);
+  ix have = n->in[k]->dims[0];
+  if (have != channels && ix_is_const(have) && ix_is_const(channels))
+    lw_bad(ctx, n, "%s biases for %s output channels", ix_print(ctx, have), ix_print(ctx, channels));
+}
+
 static void conv_infer(tn_ctx *ctx, ir_node *n) {
   tn_dtype t = n->in[0]->dtype;
   lw_need_same_type(ctx, n, 0, 1);
   if (!ir_is_float(t)) lw_bad(ctx, n, "operands of type %s", ir_dtype_name(t));
-  if (lw_has(n, 2)) {
-    lw_need_rank(ctx, n, 2, 1);
-    lw_need_same_type(ctx, n, 0, 2);
-    if (n->in[2]->dims[0] != n->in[1]->dims[0] && ix_is_const(n->in[2]->dims[0]) && ix_is_const(n->in[1]->dims[0]))
-      lw_bad(ctx, n, "%s biases for %s output channels", ix_print(ctx, n->in[2]->dims[0]), ix_print(ctx, n->in[1]->dims[0]));
-  }
+  need_bias(ctx, n, 2, n->in[1]->dims[0]);
   conv_set(ctx, n, t);
 }
 
@@ -108,8 +114,211 @@ static void conv_build(lw_build *b, ir_node *n) {
   ib_end_n(ib, rank + 2 + (v.groups > 1));
 }
 
+/* ---- ConvTranspose, gathered: each output asks which inputs reach it ----
+ *
+ * Input i reaches output o through tap t when o = i * stride + t * dilation - begin. With
+ * p = o + begin: without dilation the taps are p mod stride + j * stride, so the reduction
+ * runs over j and finds i = p div stride - j; else all taps are tried. Weights are
+ * [C, K / groups, taps]. */
+
+typedef struct transpose {
+  int rank;
+  int64_t groups, stride[LW_MAX_SPATIAL], dilation[LW_MAX_SPATIAL];
+  ix in[LW_MAX_SPATIAL], taps[LW_MAX_SPATIAL], out[LW_MAX_SPATIAL], begin[LW_MAX_SPATIAL];
+  ix k, c; /* output and input channels of one group */
+} transpose;
+
+static transpose transpose_of(tn_ctx *ctx, const ir_node *n) {
+  const ir_value *x = n->in[0], *w = n->in[1];
+  transpose v = {.rank = x->rank - 2, .groups = ir_attr_get_int(n, "group", 1)};
+  if (v.rank < 1) lw_bad(ctx, n, "the input has rank %d; N, C and at least one spatial axis are needed", x->rank);
+  lw_need_rank(ctx, n, 1, x->rank);
+  int64_t extra[LW_MAX_SPATIAL], channels;
+  lw_spatial_attr(ctx, n, "strides", v.rank, 1, 1, v.stride);
+  lw_spatial_attr(ctx, n, "dilations", v.rank, 1, 1, v.dilation);
+  lw_spatial_attr(ctx, n, "output_padding", v.rank, 0, 0, extra);
+  if (v.groups < 1) lw_bad(ctx, n, "group %lld", (long long)v.groups);
+  if (ix_const_value(w->dims[0], &channels) && channels % v.groups != 0)
+    lw_bad(ctx, n, "%lld input channels do not divide into %lld groups", (long long)channels, (long long)v.groups);
+  if (x->dims[1] != w->dims[0] && ix_is_const(x->dims[1]) && ix_is_const(w->dims[0]))
+    lw_bad(ctx, n, "the input has %s channels, the weights %s", ix_print(ctx, x->dims[1]), ix_print(ctx, w->dims[0]));
+  v.c = ix_divi(ctx, w->dims[0], v.groups);
+  v.k = w->dims[1];
+  const char *mode = ir_attr_get_string(n, "auto_pad", "NOTSET");
+  bool upper = strcmp(mode, "SAME_UPPER") == 0, same = upper || strcmp(mode, "SAME_LOWER") == 0;
+  const int64_t *pads, *shape;
+  int npads = ir_attr_get_ints(n, "pads", &pads), nshape = ir_attr_get_ints(n, "output_shape", &shape);
+  if (npads >= 0 && npads != 2 * v.rank) lw_bad(ctx, n, "'pads' has %d entries, not %d", npads, 2 * v.rank);
+  if (nshape >= 0 && nshape != v.rank && nshape != v.rank + 2) lw_bad(ctx, n, "'output_shape' has %d entries, not %d", nshape, v.rank);
+  if (strcmp(mode, "VALID") == 0) npads = -1;
+  if (nshape == v.rank + 2) shape += 2;
+  for (int i = 0; i < v.rank; i++) {
+    v.in[i] = x->dims[i + 2];
+    v.taps[i] = w->dims[i + 2];
+    /* extent without any padding cut off */
+    ix full = ix_add(ctx, ix_muli(ctx, ix_addi(ctx, v.in[i], -1), v.stride[i]), ix_muli(ctx, ix_addi(ctx, v.taps[i], -1), v.dilation[i]));
+    full = ix_addi(ctx, full, 1 + extra[i]);
+    if (nshape >= 0 || same) {
+      if (nshape >= 0 && (shape[i] < 1 || shape[i] > INT32_MAX)) lw_bad(ctx, n, "'output_shape' holds %lld", (long long)shape[i]);
+      v.out[i] = nshape >= 0 ? ix_index(ctx, shape[i]) : ix_muli(ctx, v.in[i], v.stride[i]);
+      ix cut = ix_max(ctx, ix_sub(ctx, full, v.out[i]), ix_index(ctx, 0)), less = ix_divi(ctx, cut, 2);
+      v.begin[i] = upper ? less : ix_sub(ctx, cut, less);
+    } else {
+      int64_t before = npads < 0 ? 0 : pads[i], after = npads < 0 ? 0 : pads[v.rank + i];
+      if (before < 0 || after < 0 || before > INT32_MAX || after > INT32_MAX) lw_bad(ctx, n, "'pads' holds a number out of range");
+      v.begin[i] = ix_index(ctx, before);
+      v.out[i] = ix_max(ctx, ix_addi(ctx, full, -(before + after)), ix_index(ctx, 0));
+    }
+  }
+  return v;
+}
+
+static void transpose_infer(tn_ctx *ctx, ir_node *n) {
+  const ir_value *x = n->in[0];
+  lw_need_same_type(ctx, n, 0, 1);
+  if (!ir_is_float(x->dtype)) lw_bad(ctx, n, "operands of type %s", ir_dtype_name(x->dtype));
+  transpose v = transpose_of(ctx, n);
+  ix dims[IR_MAX_RANK] = {x->dims[0], ix_muli(ctx, v.k, v.groups)};
+  need_bias(ctx, n, 2, dims[1]);
+  for (int i = 0; i < v.rank; i++) dims[i + 2] = v.out[i];
+  lw_set(n, 0, x->dtype, x->rank, dims);
+}
+
+static void transpose_build(lw_build *b, ir_node *n) {
+  tn_ctx *ctx = lw_ctx(b);
+  ir_builder *ib = lw_b(b);
+  transpose v = transpose_of(ctx, n);
+  ix o[IR_MAX_RANK], g = ix_index(ctx, 0), steps[LW_MAX_SPATIAL], j[LW_MAX_SPATIAL], in[IR_MAX_RANK], weight[IR_MAX_RANK];
+  o[0] = ib_loop(ib, "n", n->in[0]->dims[0]);
+  if (v.groups > 1) g = ib_loop(ib, "g", ix_index(ctx, v.groups));
+  ix k = ib_loop(ib, "k", v.k);
+  o[1] = ix_add(ctx, ix_mul(ctx, g, v.k), k);
+  lw_loops(b, lw_axis_names(v.rank), v.rank, v.out, o + 2);
+  ir_buf *acc = lw_accumulator(b, n->out[0]->dtype);
+  ix c = ib_loop(ib, "c", v.c), zero = ix_index(ctx, 0), reached = ix_bool(ctx, true);
+  for (int i = 0; i < v.rank; i++) steps[i] = v.dilation[i] == 1 ? ix_ceil_div(ctx, v.taps[i], v.stride[i]) : v.taps[i];
+  lw_loops(b, lw_tap_names(v.rank), v.rank, steps, j);
+  in[0] = o[0];
+  in[1] = weight[0] = ix_add(ctx, ix_mul(ctx, g, v.c), c);
+  weight[1] = k;
+  for (int i = 0; i < v.rank; i++) {
+    ix p = ix_add(ctx, o[i + 2], v.begin[i]);
+    if (v.dilation[i] == 1) {
+      weight[i + 2] = ix_add(ctx, ix_remi(ctx, p, v.stride[i]), ix_muli(ctx, j[i], v.stride[i]));
+      in[i + 2] = ix_sub(ctx, ix_divi(ctx, p, v.stride[i]), j[i]);
+      reached = ix_and(ctx, reached, ix_lt(ctx, weight[i + 2], v.taps[i]));
+    } else {
+      ix from = ix_sub(ctx, p, ix_muli(ctx, j[i], v.dilation[i]));
+      weight[i + 2] = j[i];
+      in[i + 2] = ix_divi(ctx, from, v.stride[i]);
+      reached = ix_and(ctx, reached, ix_eq(ctx, ix_remi(ctx, from, v.stride[i]), zero));
+    }
+    reached = ix_and(ctx, reached, ix_within(ctx, in[i + 2], zero, v.in[i]));
+  }
+  ib_if(ib, reached);
+  lw_accumulate(b, acc, lw_in(b, n, 0, in), lw_in(b, n, 1, weight));
+  ib_end(ib);
+  ib_end_n(ib, v.rank + 1);
+  ix r = ib_get(ib, acc);
+  if (lw_has(n, 2)) r = ix_add(ctx, r, ix_cast(ctx, acc->dtype, lw_in(b, n, 2, o + 1)));
+  lw_out(b, n, 0, o, ix_cast(ctx, n->out[0]->dtype, r));
+  ib_end_n(ib, v.rank + 2 + (v.groups > 1));
+}
+
+/* ---- DeformConv: each tap reads between pixels, at its place plus an offset ----
+ *
+ * Inputs X, W, offset [N, sets * R * S * 2, H', W'], bias, mask [N, sets * R * S, H', W']. */
+
+static void deform_infer(tn_ctx *ctx, ir_node *n) {
+  const ir_value *x = n->in[0];
+  for (int k = 0; k < n->nin; k++)
+    if (lw_has(n, k)) lw_need_same_type(ctx, n, 0, k);
+  if (!ir_is_float(x->dtype)) lw_bad(ctx, n, "operands of type %s", ir_dtype_name(x->dtype));
+  if (x->rank != 4) lw_unsupported(ctx, n, "an input of rank %d; only rank 4 is", x->rank);
+  conv v = conv_of(ctx, n);
+  int64_t sets = ir_attr_get_int(n, "offset_group", 1), channels;
+  if (sets < 1 || (ix_const_value(x->dims[1], &channels) && channels % sets != 0)) lw_bad(ctx, n, "offset_group %lld", (long long)sets);
+  lw_need_rank(ctx, n, 2, 4);
+  need_bias(ctx, n, 3, n->in[1]->dims[0]);
+  ix taps = ix_muli(ctx, ix_mul(ctx, v.w.taps[0], v.w.taps[1]), sets);
+  ix dims[4] = {x->dims[0], n->in[1]->dims[0], v.w.out[0], v.w.out[1]};
+  for (int k = 2; k < 5; k += 2) {
+    if (!lw_has(n, k)) continue;
+    lw_need_rank(ctx, n, k, 4);
+    ix want[4] = {dims[0], k == 2 ? ix_muli(ctx, taps, 2) : taps, dims[2], dims[3]};
+    for (int i = 0; i < 4; i++)
+      if (n->in[k]->dims[i] != want[i] && ix_is_const(n->in[k]->dims[i]) && ix_is_const(want[i]))
+        lw_bad(ctx, n, "axis %d of '%s' has extent %s, not %s", i, n->in[k]->name, ix_print(ctx, n->in[k]->dims[i]), ix_print(ctx, want[i]));
+  }
+  lw_set(n, 0, x->dtype, 4, dims);
+}
+
+/* X at [batch, channel, y, x] with y, x fractions, bilinear; 0 beyond the borders. */
+static ix between_pixels(lw_build *b, ir_node *n, ix batch, ix channel, ix y, ix x) {
+  tn_ctx *ctx = lw_ctx(b);
+  tn_dtype t = (tn_dtype)y->dtype;
+  const ir_value *in = n->in[0];
+  ix at[2] = {y, x}, low[2], part[2], sum = NULL, zero = ix_index(ctx, 0);
+  for (int i = 0; i < 2; i++) {
+    ix f = ib_let(lw_b(b), "f", ix_unary(ctx, IX_FLOOR, at[i]));
+    low[i] = ib_let(lw_b(b), "low", lw_clamp(ctx, ix_cast(ctx, TN_INDEX, f), ix_index(ctx, -2), in->dims[i + 2]));
+    part[i] = ib_let(lw_b(b), "part", ix_sub(ctx, at[i], f));
+  }
+  for (int corner = 0; corner < 4; corner++) {
+    ix index[4] = {batch, channel}, inside = ix_bool(ctx, true), weight = ix_float(ctx, t, 1);
+    for (int i = 0; i < 2; i++) {
+      int high = corner >> (1 - i) & 1;
+      ix p = ix_addi(ctx, low[i], high);
+      inside = ix_and(ctx, inside, ix_within(ctx, p, zero, in->dims[i + 2]));
+      index[i + 2] = lw_clamp(ctx, p, zero, ix_addi(ctx, in->dims[i + 2], -1));
+      weight = ix_mul(ctx, weight, high ? part[i] : ix_sub(ctx, ix_float(ctx, t, 1), part[i]));
+    }
+    ix e = ix_select(ctx, inside, ix_cast(ctx, t, lw_in(b, n, 0, index)), lw_zero(ctx, t));
+    sum = sum ? ix_fma(ctx, e, weight, sum) : ix_mul(ctx, e, weight);
+  }
+  return sum;
+}
+
+static void deform_build(lw_build *b, ir_node *n) {
+  tn_ctx *ctx = lw_ctx(b);
+  ir_builder *ib = lw_b(b);
+  conv v = conv_of(ctx, n);
+  tn_dtype t = n->out[0]->dtype, ct = lw_compute_type(t);
+  int64_t sets = ir_attr_get_int(n, "offset_group", 1);
+  ix o[4], g = ix_index(ctx, 0), tap[2], at[2];
+  o[0] = ib_loop(ib, "n", n->in[0]->dims[0]);
+  if (v.groups > 1) g = ib_loop(ib, "g", ix_index(ctx, v.groups));
+  ix k = ib_loop(ib, "k", v.k);
+  o[1] = ix_add(ctx, ix_mul(ctx, g, v.k), k);
+  lw_loops(b, "yx", 2, v.w.out, o + 2);
+  ir_buf *acc = lw_accumulator(b, t);
+  ix c = ib_loop(ib, "c", v.c), channel = ix_add(ctx, ix_mul(ctx, g, v.c), c);
+  lw_loops(b, "rs", 2, v.w.taps, tap);
+  lw_window_at(ctx, &v.w, o + 2, tap, at);
+  /* channels are split evenly over the sets of offsets */
+  int64_t per_set = ir_dim(ctx, n->in[0], 1) / sets;
+  ix set = ix_divi(ctx, channel, per_set < 1 ? 1 : per_set);
+  ix place = ix_add(ctx, ix_mul(ctx, ix_add(ctx, ix_mul(ctx, set, v.w.taps[0]), tap[0]), v.w.taps[1]), tap[1]);
+  for (int i = 0; i < 2; i++) {
+    ix offset = lw_in(b, n, 2, (ix[]){o[0], ix_addi(ctx, ix_muli(ctx, place, 2), i), o[2], o[3]});
+    at[i] = ib_let(ib, "at", ix_add(ctx, ix_cast(ctx, ct, at[i]), ix_cast(ctx, ct, offset)));
+  }
+  ix e = between_pixels(b, n, o[0], channel, at[0], at[1]);
+  if (lw_has(n, 4)) e = ix_mul(ctx, e, ix_cast(ctx, ct, lw_in(b, n, 4, (ix[]){o[0], place, o[2], o[3]})));
+  lw_accumulate(b, acc, e, lw_in(b, n, 1, (ix[]){o[1], c, tap[0], tap[1]}));
+  ib_end_n(ib, 3);
+  ix r = ib_get(ib, acc);
+  if (lw_has(n, 3)) r = ix_add(ctx, r, ix_cast(ctx, ct, lw_in(b, n, 3, o + 1)));
+  lw_out(b, n, 0, o, ix_cast(ctx, t, r));
+  ib_end_n(ib, 4 + (v.groups > 1));
+}
+
 #define CONV_ATTRS "auto_pad:s dilations:I group:i kernel_shape:I pads:I strides:I"
+#define CONV(NAME, SINCE, LEAST, MOST, ATTRS, INFER, BUILD) \
+  {.name = NAME, .kind = IR_OP_CONTRACTION, .since = SINCE, .min_in = LEAST, .max_in = MOST, .min_out = 1, .max_out = 1, .attrs = ATTRS, .infer = INFER, .build = BUILD}
 const ir_op lw_ops_conv[] = {
-    {.name = "Conv", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS, .infer = conv_infer, .build = conv_build},
-    {.name = "ConvInteger", .kind = IR_OP_CONTRACTION, .since = 10, .min_in = 2, .max_in = 4, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS, .infer = conv_integer_infer, .build = conv_build},
+    CONV("Conv", 1, 2, 3, CONV_ATTRS, conv_infer, conv_build),
+    CONV("ConvInteger", 10, 2, 4, CONV_ATTRS, conv_integer_infer, conv_build),
+    CONV("ConvTranspose", 1, 2, 3, CONV_ATTRS " output_padding:I output_shape:I", transpose_infer, transpose_build),
+    CONV("DeformConv", 19, 3, 5, CONV_ATTRS " offset_group:i", deform_infer, deform_build),
     {0}};
