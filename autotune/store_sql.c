@@ -240,27 +240,36 @@ static int open_immutable(at_db *db) {
   return rc ? rc : setup(db);
 }
 
-static int open_here(at_db *db, bool readonly, char *why, size_t n) {
-  int flags = SQLITE_OPEN_NOMUTEX | (readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
-  int rc = sqlite3_open_v2(db->path, &db->h, flags, NULL);
-  if (rc) return rc;
-  rc = setup(db);
-  if (rc) return rc;
-  if (!readonly) db->patience_ms = db->write_patience_ms;
-  if (!readonly && sqlite3_db_readonly(db->h, "main")) return SQLITE_READONLY;
+/* A reader asks for write access too: when a writer was killed, whoever comes next
+ * has to roll its journal back. Without permission SQLite opens for reading. */
+static int open_plain(at_db *db, int more) {
+  int rc = sqlite3_open_v2(db->path, &db->h, SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_READWRITE | more, NULL);
+  return rc ? rc : setup(db);
+}
+
+static int open_to_read(at_db *db, char *why, size_t n) {
   int64_t version = 0;
-  rc = identify(db, &version, why, n);
-  if (readonly && ((rc & 0xff) == SQLITE_CANTOPEN || (rc & 0xff) == SQLITE_READONLY)) {
+  int rc = open_plain(db, 0);
+  if (!rc) rc = identify(db, &version, why, n);
+  if (!why[0] && db->h && ((rc & 0xff) == SQLITE_CANTOPEN || (rc & 0xff) == SQLITE_READONLY) && !access(db->path, R_OK)) {
     rc = open_immutable(db);
     if (!rc) rc = identify(db, &version, why, n);
   }
-  if (readonly) {
-    if (!rc && version < AT_SCHEMA_VERSION) {
-      snprintf(why, n, "has the old schema %lld and cannot be migrated, being read-only", (long long)version);
-      rc = SQLITE_READONLY;
-    }
-    return rc;
+  if (!rc) rc = sqlite3_exec(db->h, "PRAGMA query_only=1", NULL, NULL, NULL);
+  if (!rc && version < AT_SCHEMA_VERSION) {
+    snprintf(why, n, "has the old schema %lld and cannot be migrated, being read-only", (long long)version);
+    rc = SQLITE_READONLY;
   }
+  return rc;
+}
+
+static int open_to_write(at_db *db, char *why, size_t n) {
+  int64_t version = 0;
+  int rc = open_plain(db, SQLITE_OPEN_CREATE);
+  if (rc) return rc;
+  db->patience_ms = db->write_patience_ms;
+  if (sqlite3_db_readonly(db->h, "main")) return SQLITE_READONLY;
+  rc = identify(db, &version, why, n);
   if (rc && rc != SQLITE_EMPTY) return rc;
   rc = set_journal(db, why, n);
   if (!rc && version < AT_SCHEMA_VERSION) rc = at_migrate(db->h, at_schema_steps, AT_SCHEMA_VERSION);
@@ -275,7 +284,7 @@ int at_db_open(at_db *db, bool readonly, char *why, size_t n) {
     snprintf(why, n, "is not a regular file");
     rc = SQLITE_CANTOPEN;
   } else {
-    rc = open_here(db, readonly, why, n);
+    rc = readonly ? open_to_read(db, why, n) : open_to_write(db, why, n);
   }
   db->patience_ms = READ_PATIENCE_MS;
   if (rc) {

@@ -1,7 +1,6 @@
 /* Sample statistics, rank tests and races. */
 #include "autotune/stats.h"
 #include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
