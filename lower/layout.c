@@ -1,4 +1,123 @@
-/* layout.c — a layout for every edge. */
+/* layout.c — a layout for every edge.
+ *
+ * Every kernel is correct in any layout (operands are read by logical index), so this
+ * pass only chooses where data is fast. Convolutions want channels innermost in blocks
+ * of one vector (NCHW16c on AVX-512: Georganas et al., "Anatomy of High-Performance Deep
+ * Learning Convolutions on SIMD Architectures", 2018); what follows them elementwise, by
+ * pooling or by concatenation keeps their layout, until an op that mixes axes or the
+ * caller wants it plain. Inputs and outputs of the graph stay row-major. */
 #include "lower/lower.h"
+#include "lower/build.h"
+#include <string.h>
 
-void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) { (void)ctx, (void)g, (void)options; }
+/* ---- the op that copies into another layout ---- */
+
+static void relayout_infer(tn_ctx *ctx, ir_node *n) {
+  (void)ctx;
+  lw_set_like(n, 0, n->in[0]->dtype, n->in[0]);
+}
+static ix relayout_value(lw_build *b, ir_node *n, int out, const ix *index) {
+  (void)out;
+  return lw_in(b, n, 0, index);
+}
+const ir_op lw_ops_layout[] = {
+    {.name = "Relayout", .domain = "tenon", .kind = IR_OP_MOVEMENT, .since = 1, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+     .infer = relayout_infer, .value = relayout_value},
+    {0}};
+
+/* ---- the choice ---- */
+
+typedef struct chooser {
+  tn_ctx *ctx;
+  ir_graph *g;
+  int64_t block;              /* channels in a block; 0: channels last */
+  const ir_layout *layout;    /* of a rank-4 activation */
+} chooser;
+
+static bool is_output(const chooser *c, const ir_value *v) {
+  for (int i = 0; i < c->g->noutputs; i++)
+    if (c->g->outputs[i] == v) return true;
+  return false;
+}
+
+static bool eligible(const chooser *c, const ir_value *v) {
+  return v && v->rank == 4 && ir_static(v) && ir_is_float(v->dtype) && v->kind == IR_VALUE_NODE && !v->data &&
+         ir_dim(c->ctx, v, 1) >= (c->block ? c->block : 4) && !is_output(c, v);
+}
+
+static bool same_dims(const ir_value *a, const ir_value *b) {
+  if (a->rank != b->rank) return false;
+  for (int i = 0; i < a->rank; i++)
+    if (a->dims[i] != b->dims[i]) return false;
+  return true;
+}
+
+static bool is_conv(const ir_node *n) { return strcmp(n->op->name, "Conv") == 0 && !*n->op->domain; }
+
+/* A convolution wants its input blocked when it reduces over channels or works on each. */
+static bool wants_blocked(const chooser *c, const ir_node *n) {
+  return is_conv(n) && n->in[0]->rank == 4 && ir_static(n->in[0]) && ir_is_float(n->in[0]->dtype) &&
+         ir_dim(c->ctx, n->in[0], 1) >= (c->block ? c->block : 4);
+}
+
+static ir_value *relayout(chooser *c, ir_node *before, ir_value *v) {
+  for (int i = 0; i < v->nuses; i++) /* made already for another use */
+    if (v->uses[i] && strcmp(v->uses[i]->op->name, "Relayout") == 0) return v->uses[i]->out[0];
+  ir_node *n = lw_node_n(c->g, before, "tenon:Relayout", 1, &v, 1);
+  ir_infer(c->ctx, n);
+  n->out[0]->layout = c->layout;
+  IR_PUSH(c->ctx, v->uses, v->nuses, n);
+  return n->out[0];
+}
+
+static bool keeps_layout(const ir_node *n) {
+  switch (n->op->kind) {
+  case IR_OP_ELEMENTWISE: return true;
+  case IR_OP_WINDOW: return !is_conv(n); /* pooling, resizing */
+  case IR_OP_MOVEMENT: {
+    if (strcmp(n->op->name, "Concat") != 0) return false;
+    int64_t axis = ir_attr_get_int(n, "axis", 1);
+    return axis == 1 || axis == -3;
+  }
+  case IR_OP_REDUCTION: return strcmp(n->op->name, "GlobalAveragePool") == 0 || strcmp(n->op->name, "GlobalMaxPool") == 0;
+  default: return false;
+  }
+}
+
+void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
+  if (!options->target || options->unscheduled || options->layout == LW_LAYOUT_NCHW) return;
+  chooser c = {.ctx = ctx, .g = g};
+  if (options->layout == LW_LAYOUT_NHWC) c.layout = ir_layout_parse(ctx, "perm 0 2 3 1");
+  else {
+    c.block = cg_target_lanes(options->target, TN_F32);
+    if (c.block < 4) return;
+    c.layout = ir_layout_blocked(ctx, 4, 1, c.block);
+  }
+  ir_graph_analyse(g);
+  int count = g->nnodes;
+  for (int i = 0; i < count; i++) {
+    ir_node *n = g->nodes[i];
+    bool packed = n->nin > 0;
+    for (int k = 0; k < n->nin; k++) packed &= !n->in[k] || n->in[k]->data || n->in[k]->kind == IR_VALUE_CONST;
+    if (packed) continue;
+    if (is_conv(n)) {
+      if (wants_blocked(&c, n) && !n->in[0]->layout) n->in[0] = relayout(&c, n, n->in[0]);
+      if (eligible(&c, n->out[0])) n->out[0]->layout = c.layout;
+      continue;
+    }
+    if (!keeps_layout(n)) continue;
+    bool any = false, all = true;
+    for (int k = 0; k < n->nin; k++) {
+      const ir_value *v = n->in[k];
+      if (!v || v->data) continue;
+      bool full = n->op->kind != IR_OP_ELEMENTWISE || same_dims(v, n->out[0]);
+      any |= v->layout && full;
+      all &= v->layout || !full;
+    }
+    if (!any || (n->op->kind == IR_OP_MOVEMENT && !all)) continue;
+    for (int k = 0; k < n->nout; k++)
+      if (eligible(&c, n->out[k])) n->out[k]->layout = c.layout;
+  }
+  ir_graph_sort(g);
+  ir_graph_analyse(g);
+}

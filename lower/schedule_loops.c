@@ -167,7 +167,10 @@ bool sched_vectorize(sched *s) {
   if (!sched_extent(loop, &n)) return refuse(s, "the loop has no constant extent");
   if (n < 1 || n > 64) return refuse(s, "a vector of %lld lanes", (long long)n);
   if (contains(loop->body, no_vector_inside)) return refuse(s, "a while, parallel or vector loop stands inside");
-  if (lw_loop_dependence(s->ctx, loop, &why) != LW_PARALLEL) return refuse(s, "%s", why ? why : "the lanes meet in one accumulator; rfactor it first");
+  lw_dependence d = lw_loop_dependence(s->ctx, loop, &why);
+  /* lanes that meet in one update (acc += x) are summed across the vector each time */
+  bool across = d == LW_REDUCTION && loop->body && loop->body->kind == IR_STORE && loop->body->op != IR_SET;
+  if (d != LW_PARALLEL && !across) return refuse(s, "%s", why ? why : "the lanes meet in one accumulator; rfactor it first");
   return set_kind(s, IR_VECTOR);
 }
 
