@@ -131,6 +131,77 @@ static void pool_build(lw_build *b, ir_node *n) {
   ib_end_n(ib, outer);
 }
 
+/* ---- MaxUnpool: elements go back where MaxPool's Indices say, zeros elsewhere ----
+ *
+ * Indices count positions of the unpooled tensor; with an explicit output_shape, of the
+ * tensor that the window alone would give, which lies at the origin of the larger one. */
+
+static void unpool_extents(tn_ctx *ctx, const ir_node *n, ix *dims) {
+  const ir_value *x = n->in[0];
+  int rank = x->rank - 2;
+  int64_t stride[LW_MAX_SPATIAL];
+  ix taps[LW_MAX_SPATIAL];
+  if (rank < 1) lw_bad(ctx, n, "the input has rank %d; N, C and at least one spatial axis are needed", x->rank);
+  lw_kernel_shape(ctx, n, rank, taps);
+  lw_spatial_attr(ctx, n, "strides", rank, 1, 1, stride);
+  const int64_t *pads;
+  int npads = ir_attr_get_ints(n, "pads", &pads);
+  if (npads >= 0 && npads != 2 * rank) lw_bad(ctx, n, "'pads' has %d entries, not %d", npads, 2 * rank);
+  dims[0] = x->dims[0];
+  dims[1] = x->dims[1];
+  for (int i = 0; i < rank; i++) {
+    int64_t cut = npads < 0 ? 0 : pads[i] + pads[rank + i];
+    if (npads >= 0 && (pads[i] < 0 || pads[rank + i] < 0 || pads[i] > INT32_MAX || pads[rank + i] > INT32_MAX)) lw_bad(ctx, n, "'pads' holds a number out of range");
+    ix full = ix_add(ctx, ix_muli(ctx, ix_addi(ctx, x->dims[i + 2], -1), stride[i]), taps[i]);
+    dims[i + 2] = ix_max(ctx, ix_addi(ctx, full, -cut), ix_index(ctx, 0));
+  }
+}
+
+static void unpool_infer(tn_ctx *ctx, ir_node *n) {
+  const ir_value *x = n->in[0], *places = n->in[1];
+  ix dims[IR_MAX_RANK];
+  unpool_extents(ctx, n, dims);
+  if (x->dtype == TN_BOOL || places->dtype != TN_I64) lw_bad(ctx, n, "inputs of types %s and %s", ir_dtype_name(x->dtype), ir_dtype_name(places->dtype));
+  lw_need_rank(ctx, n, 1, x->rank);
+  for (int i = 0; i < x->rank; i++)
+    if (x->dims[i] != places->dims[i] && ix_is_const(x->dims[i]) && ix_is_const(places->dims[i])) lw_bad(ctx, n, "the inputs differ in axis %d", i);
+  if (lw_has(n, 2)) {
+    int64_t shape[IR_MAX_RANK];
+    if (lw_need_ints(ctx, n, 2, "output_shape", shape, IR_MAX_RANK) != x->rank) lw_bad(ctx, n, "output_shape does not have %d entries", x->rank);
+    for (int i = 0; i < x->rank; i++) {
+      int64_t least;
+      if (shape[i] < 0 || (ix_const_value(dims[i], &least) && shape[i] < least)) lw_bad(ctx, n, "output_shape is smaller than the unpooled input in axis %d", i);
+      dims[i] = ix_index(ctx, shape[i]);
+    }
+  }
+  lw_set(n, 0, x->dtype, x->rank, dims);
+}
+
+static void unpool_build(lw_build *b, ir_node *n) {
+  tn_ctx *ctx = lw_ctx(b);
+  ir_builder *ib = lw_b(b);
+  const ir_value *x = n->in[0], *v = n->out[0];
+  ir_buf *out = lw_out_buf(b, n, 0);
+  ix o[IR_MAX_RANK], at[IR_MAX_RANK], dims[IR_MAX_RANK];
+  unpool_extents(ctx, n, dims);
+  lw_loops(b, NULL, v->rank, v->dims, o);
+  ib_store(ib, out, o, lw_zero(ctx, v->dtype));
+  ib_end_n(ib, v->rank);
+  lw_loops(b, NULL, x->rank, x->dims, o);
+  ix place = ib_let(ib, "place", ix_cast(ctx, TN_INDEX, lw_in(b, n, 1, o)));
+  ix rest = place, all = ix_index(ctx, 1);
+  for (int i = x->rank - 1; i >= 0; i--) {
+    if (ix_is_int(dims[i], 0)) dims[i] = ix_index(ctx, 1); /* no elements: nothing runs */
+    at[i] = lw_clamp(ctx, ix_rem(ctx, rest, dims[i]), ix_index(ctx, 0), ix_addi(ctx, v->dims[i], -1));
+    rest = ix_div(ctx, rest, dims[i]);
+    all = ix_mul(ctx, all, dims[i]);
+  }
+  ib_if(ib, ix_within(ctx, place, ix_index(ctx, 0), all)); /* an index from outside writes nothing */
+  ib_store(ib, out, at, lw_in(b, n, 0, o));
+  ib_end(ib);
+  ib_end_n(ib, x->rank);
+}
+
 #define WINDOW_ATTRS "auto_pad:s kernel_shape:I pads:I strides:I ceil_mode:i dilations:I "
 #define POOL(NAME, SINCE, OUTPUTS, ATTRS) \
   {.name = NAME, .kind = IR_OP_WINDOW, .since = SINCE, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = OUTPUTS, .attrs = ATTRS, .infer = pool_infer, .build = pool_build}
@@ -141,4 +212,5 @@ const ir_op lw_ops_pool[] = {
     POOL("GlobalMaxPool", 1, 1, ""),
     POOL("GlobalAveragePool", 1, 1, ""),
     POOL("GlobalLpPool", 1, 1, "p:i"),
+    {.name = "MaxUnpool", .kind = IR_OP_KERNEL, .since = 9, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = "kernel_shape:I pads:I strides:I", .infer = unpool_infer, .build = unpool_build},
     {0}};

@@ -56,10 +56,10 @@ void lw_window_of(tn_ctx *ctx, const ir_node *n, const ix *taps, lw_window *w) {
     w->begin[i] = ix_index(ctx, valid || npads < 0 ? 0 : pads[i]);
     w->end[i] = ix_index(ctx, valid || npads < 0 ? 0 : pads[rank + i]);
     ix room = ix_sub(ctx, ix_add(ctx, in, ix_add(ctx, w->begin[i], w->end[i])), reach);
-    int64_t r;
-    if (ix_const_value(room, &r) && r < 0 && !ix_is_int(in, 0))
-      lw_bad(ctx, n, "the window (%s) is larger than the padded input along spatial axis %d", ix_print(ctx, reach), i);
     ix out = ix_addi(ctx, ceil_mode ? ix_ceil_div(ctx, room, s) : ix_divi(ctx, room, s), 1);
+    int64_t extent;
+    if (ix_const_value(out, &extent) && extent < 1 && !ix_is_int(in, 0))
+      lw_bad(ctx, n, "the window (%s) is larger than the padded input along spatial axis %d", ix_print(ctx, reach), i);
     /* a last window that would start in the padding behind the input does not count */
     if (ceil_mode) out = ix_min(ctx, out, ix_ceil_div(ctx, ix_add(ctx, in, w->begin[i]), s));
     w->out[i] = ix_max(ctx, out, zero);
