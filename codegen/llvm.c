@@ -204,12 +204,7 @@ static cg_kernel_info emit_kernel(tn_ctx *ctx, session *s, const cg_target *t, c
   f->kind_invariant = md_kind(f, "invariant.load");
   f->kind_scope = md_kind(f, "alias.scope");
   f->kind_noalias = md_kind(f, "noalias");
-  f->kind_loop = md_kind(f, "llvm.loop");
   f->md_invariant = LLVMMetadataAsValue(f->lc, LLVMMDNodeInContext2(f->lc, NULL, 0));
-  LLVMMetadataRef off = md_string(f, "llvm.loop.unroll.disable");
-  LLVMMetadataRef loop[2] = {NULL, LLVMMDNodeInContext2(f->lc, &off, 1)};
-  loop[0] = loop[1];
-  f->md_loop = LLVMMetadataAsValue(f->lc, LLVMMDNodeInContext2(f->lc, loop, 2));
   f->zeros = LLVMGetNamedGlobal(f->module, "tn.zeros");
   alias_metadata(f, symbol);
   f->buckets_n = 4096;

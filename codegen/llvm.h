@@ -149,8 +149,8 @@ typedef struct cg_fn {
   ix *facts;          /* expressions known to hold (even slot) or not to hold unsafe loads */
   bool *facts_value;
   uint32_t clock, buf_clock[64], bind_clock[64];
-  LLVMValueRef md_invariant, md_loop;
-  unsigned kind_invariant, kind_scope, kind_noalias, kind_loop;
+  LLVMValueRef md_invariant;
+  unsigned kind_invariant, kind_scope, kind_noalias;
 } cg_fn;
 
 /* llvm_stmt.c */

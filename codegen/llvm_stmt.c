@@ -152,8 +152,7 @@ static void emit_for(cg_fn *f, const ir_stmt *s) {
   cg_at(f, f->depth);
   LLVMBasicBlockRef latch = f->regions[f->depth].block;
   LLVMValueRef next = LLVMBuildNSWAdd(B, var, LLVMConstInt(f->i64, 1, 0), "");
-  LLVMValueRef back = LLVMBuildCondBr(B, LLVMBuildICmp(B, LLVMIntSLT, next, hi.v, ""), body, after);
-  LLVMSetMetadata(back, f->kind_loop, f->md_loop);
+  LLVMBuildCondBr(B, LLVMBuildICmp(B, LLVMIntSLT, next, hi.v, ""), body, after);
   LLVMAddIncoming(var, &next, &latch, 1);
   end_phis(f, &slots, latch);
   resume(f, after);
@@ -188,7 +187,7 @@ static void emit_while(cg_fn *f, const ir_stmt *s) {
   cg_emit_stmt(f, s->body);
   cg_at(f, f->depth);
   LLVMBasicBlockRef latch = f->regions[f->depth].block;
-  LLVMSetMetadata(LLVMBuildBr(B, head), f->kind_loop, f->md_loop);
+  LLVMBuildBr(B, head);
   end_phis(f, &slots, latch);
   cg_close(f);
   leave(f, inner_levels);
