@@ -1,7 +1,536 @@
-/* default_schedule.c — the schedule of a kernel that nobody has tuned. */
+/* default_schedule.c — the schedule of a kernel that nobody has tuned.
+ *
+ * From the problem record and the target alone, by rules measured once on AVX-512
+ * machines: a register tile of MR rows x NR vectors with MR*NR + NR + 1 registers (more
+ * spills), the vector axis innermost in memory, constants packed in the order they are
+ * read. Steps are tried one after another: a refused optional step is left out, so the
+ * result is always a legal schedule. */
 #include "lower/lower.h"
+#include "lower/problem.h"
+#include "lower/schedule.h"
+#include <stdio.h>
+#include <string.h>
+
+typedef struct plan {
+  tn_ctx *ctx;
+  const ir_kernel *start, *k; /* k: after the steps so far */
+  const cg_target *t;
+  ir_text text;
+  lw_problem p;               /* of the start */
+} plan;
+
+/* Appends a step if it is legal; false (and nothing changed) otherwise. */
+static bool step(plan *p, const char *fmt, ...) IR_PRINTF(2, 3);
+static bool step(plan *p, const char *fmt, ...) {
+  char line[512];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(line, sizeof line, fmt, ap);
+  va_end(ap);
+  const char *why;
+  const ir_kernel *k = lw_schedule_apply(p->ctx, p->k, line, &why);
+  if (!k) return false;
+  p->k = k;
+  ir_put(&p->text, "%s\n", line);
+  return true;
+}
+
+static bool has_loop(const plan *p, const char *name) { return ir_find_loop(p->k->body, name) != NULL; }
+
+/* A kind for a loop and its copies (.i0, .i1, ... made by distribute). */
+static void kind(plan *p, const char *what, const char *name) {
+  if (has_loop(p, name)) step(p, "%s %s", what, name);
+  for (int i = 0; i < 8; i++) {
+    const char *copy = ir_format(p->ctx, "%s.i%d", name, i);
+    if (has_loop(p, copy)) step(p, "%s %s", what, copy);
+  }
+}
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* ---- register tiles ---- */
+
+typedef struct tile {
+  int64_t mr, nr;
+  double cost; /* cycles per reduction step, summed over all tiles of an M x N plane */
+} tile;
+
+/* Cycles of one reduction step of an m x n-vector tile: two FMAs or two loads a cycle, and
+ * at least the latency of 4 through a single accumulator. */
+static double tile_cycles(int64_t m, int64_t n) {
+  double fma = (double)(m * n) / 2, load = (double)(m + n) / 2;
+  double c = fma > load ? fma : load;
+  return c < 4 ? 4 : c;
+}
+
+static tile best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr) {
+  tile best = {1, 1, 1e300};
+  int64_t vectors = (n + lanes - 1) / lanes;
+  for (int64_t nr = 1; nr <= max_nr && nr <= vectors; nr++) {
+    int64_t most = (regs - 1 - nr) / nr;
+    if (nr == 1 && most > regs - 4) most = regs - 4;
+    for (int64_t mr = 1; mr <= most && mr <= m; mr++) {
+      double full = (double)(m / mr), rest = m % mr ? tile_cycles(m % mr, nr) : 0;
+      double cost = (full * tile_cycles(mr, nr) + rest) * (double)((vectors + nr - 1) / nr);
+      cost *= 1 + 0.25 / (double)(mr * nr); /* prologue and epilogue of a tile */
+      if (mr > 1 && m % mr) cost *= 1.01;   /* a second loop body */
+      if (cost < best.cost * 0.999 || (cost < best.cost * 1.001 && mr * nr > best.mr * best.nr)) best = (tile){mr, nr, cost};
+    }
+  }
+  return best;
+}
+
+/* ---- contractions ---- */
+
+
+/* Which logical axis of a load moves with v alone, with coefficient 1; -1: none. */
+static int axis_of(ix load, const ir_var *v) {
+  int axis = -1;
+  for (int i = 0; i < load->nargs; i++) {
+    int64_t c;
+    if (!ix_uses_var(load->args[i], v)) continue;
+    if (axis >= 0 || !ix_affine_in(load->args[i], v, &c) || c != 1) return -1;
+    axis = i;
+  }
+  return axis;
+}
+
+static bool uses(ix load, const ir_var *v) { return ix_uses_var(load, v); }
+
+/* The output store's buffer is walked by v with stride 1 within blocks of `lanes`: v splits
+ * by it and the inner part is contiguous. */
+static bool contiguous_out(plan *p, const ir_var *v, int64_t lanes) {
+  const ir_stmt *s = p->p.store;
+  if (!s) return false;
+  tn_ctx *ctx = p->ctx;
+  int64_t c, n = v->hi - v->lo + 1;
+  ir_var *o = ir_var_new(ctx, "o", TN_INDEX, 0, (n + lanes - 1) / lanes - 1), *i = ir_var_new(ctx, "i", TN_INDEX, 0, lanes - 1);
+  ix at = ix_add(ctx, ix_muli(ctx, o->expr, lanes), i->expr);
+  ix e = ix_subst1(ctx, ir_buf_offset(ctx, s->buf, s->index), v, at);
+  return ix_affine_in(e, i, &c) && c == 1;
+}
+
+/* Packs constant operand b: blocks of `block` along its vector axis innermost, the rest in
+ * the order of the loops. */
+static void pack_constant(plan *p, ix b, const ir_var *v, int64_t block, const char *const *order, int norder) {
+  tn_ctx *ctx = p->ctx;
+  ir_buf *buf = b->u.buf;
+  int va = axis_of(b, v);
+  if (!buf->constant || buf->layout || va < 0) return;
+  /* after "split va block": axes 0..va-1, va (outer), va+1 (inner), ... */
+  ir_text t = {.ctx = ctx};
+  ir_put(&t, "split %d %lld; perm %d", va, (long long)block, va);
+  bool used[IR_MAX_RANK] = {false};
+  used[va] = true;
+  for (int k = 0; k < norder; k++)
+    for (int i = 0; i < p->p.nred; i++)
+      if (strcmp(p->p.red[i]->var->name, order[k]) == 0) {
+        int a = axis_of(b, p->p.red[i]->var);
+        if (a < 0 || used[a]) continue;
+        used[a] = true;
+        ir_put(&t, " %d", a > va ? a + 1 : a);
+      }
+  /* axes of other loops (batch) go before: rebuild with them first */
+  ir_text first = {.ctx = ctx};
+  for (int a = 0; a < buf->rank; a++)
+    if (!used[a]) ir_put(&first, "%d ", a > va ? a + 1 : a);
+  const char *perm = strstr(ir_text_str(&t), "perm ") + 5;
+  step(p, "layout %s \"split %d %lld; perm %s%s %d\"", buf->name, va, (long long)block, ir_text_str(&first), perm, va + 1);
+}
+
+static bool guard_uses(const lw_problem *p, const char *name) {
+  if (!p->guard) return false;
+  for (int i = 0; i < p->nred; i++)
+    if (strcmp(p->red[i]->var->name, name) == 0) return ix_uses_var(p->guard, p->red[i]->var);
+  for (int i = 0; i < p->nout; i++)
+    if (strcmp(p->out[i]->var->name, name) == 0) return ix_uses_var(p->guard, p->out[i]->var);
+  return false;
+}
+
+/* acc = fma(a, b, acc): a register tile over an axis of `a` (rows) and one of `b` (vectors). */
+static bool contraction(plan *p) {
+  lw_problem *q = &p->p;
+  int64_t lanes = cg_target_lanes(p->t, q->dtype);
+  if (lanes < 2 || !ir_is_float(q->dtype)) return false;
+  /* the vector axis: an output loop that only one operand walks, contiguous in the output;
+   * failing that one that both walk (depthwise) */
+  int v = -1, both = -1;
+  for (int i = 0; i < q->nout; i++) {
+    const ir_var *x = q->out[i]->var;
+    if (q->extent[i] < 2 || !contiguous_out(p, x, lanes)) continue;
+    bool ua = uses(q->a, x), ub = uses(q->b, x);
+    if (ua != ub) {
+      if (v < 0 || q->extent[i] >= lanes) v = i;
+      /* the operand that is contiguous (or can be packed) along it */
+    } else if (ua && ub) both = i;
+  }
+  bool depthwise = v < 0;
+  if (depthwise) v = both;
+  if (v < 0) return false;
+  if (!depthwise && uses(q->a, q->out[v]->var)) {
+    ix t = q->a;
+    q->a = q->b, q->b = t;
+  }
+  int64_t sb = lw_stride(p->ctx, q->b, q->out[v]->var);
+  if (!q->b->u.buf->constant && sb != 1 && !q->b->u.buf->layout) return false; /* would gather */
+  /* the row axis: the innermost other output loop that b does not walk */
+  int r = -1;
+  for (int i = q->nout; i-- > 0;) {
+    if (i == v || q->extent[i] < 1) continue;
+    if (!uses(q->b, q->out[i]->var) && uses(q->a, q->out[i]->var)) {
+      r = i;
+      break;
+    }
+  }
+  const char *vec = q->out[v]->var->name, *row = r >= 0 ? q->out[r]->var->name : NULL;
+  int64_t M = r >= 0 ? q->extent[r] : 1, N = q->extent[v];
+
+  /* a 1x1 stride-1 unpadded convolution is a GEMM over all pixels: join rows */
+  bool padded = q->guard != NULL;
+  if (row && !padded && r > 0 && r - 1 != v && strcmp(row, "x") == 0 && strcmp(q->out[r - 1]->var->name, "y") == 0) {
+    ix before = ir_buf_offset(p->ctx, q->a->u.buf, q->a->args);
+    int64_t cy, cx;
+    if (ix_affine_in(before, q->out[r - 1]->var, &cy) && ix_affine_in(before, q->out[r]->var, &cx) && cy == cx * q->extent[r] &&
+        step(p, "fuse y x -> x")) {
+      M *= q->extent[r - 1];
+    }
+  }
+  tile t = best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs, M <= 2 ? 8 : 4);
+  if (depthwise) { /* two loads an FMA: rows share the weights */
+    t.nr = 1;
+    t.mr = min64(M, p->t->vector_regs - 6);
+    for (int64_t m = t.mr; m > t.mr / 2; m--)
+      if (M % m == 0) {
+        t.mr = m;
+        break;
+      }
+  }
+  int64_t nb = t.nr * lanes;
+  bool tiled_rows = row && M > 1 && t.mr > 1;
+
+  /* order of the reduction: channels in blocks outside the taps, inside them again */
+  const char *order[LW_MAX_LOOPS];
+  int norder = 0;
+  bool split_c = false;
+  int64_t cblock = cg_target_lanes(p->t, TN_F32);
+  if (q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] % cblock == 0 && q->red_extent[0] > cblock && q->a->u.buf->layout)
+    split_c = true;
+  bool channels_inside = split_c || (q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] >= 8);
+  if (channels_inside) {
+    for (int i = 1; i < q->nred; i++) order[norder++] = q->red[i]->var->name;
+    order[norder++] = q->red[0]->var->name;
+  } else
+    for (int i = 0; i < q->nred; i++) order[norder++] = q->red[i]->var->name;
+
+  if (q->b->u.buf->constant && !q->b->u.buf->layout) {
+    if (split_c) { /* [vo][co][r][s][ci][v] */
+      int va = axis_of(q->b, q->out[v]->var), ca = axis_of(q->b, q->red[0]->var);
+      if (va == 0 && ca == 1 && q->b->u.buf->rank == q->nred + 1) {
+        ir_text perm = {.ctx = p->ctx};
+        for (int i = 0; i < q->nred - 1; i++) ir_put(&perm, " %d", 4 + i);
+        step(p, "layout %s \"split 0 %lld; split 2 %lld; perm 0 2%s 3 1\"", q->b->u.buf->name, (long long)nb, (long long)cblock, ir_text_str(&perm));
+      }
+    } else
+      pack_constant(p, q->b, q->out[v]->var, nb, order, norder);
+  }
+
+  /* loops */
+  if (!step(p, "split %s %lld -> vo vi", vec, (long long)nb)) return false;
+  step(p, "split vi %lld -> vb vv", (long long)lanes);
+  if (tiled_rows && !step(p, "split %s %lld -> ro ri", row, (long long)t.mr)) return false;
+  /* outside: pixels first when the weights stay in L2, else vectors first */
+  int64_t wbytes = 1;
+  ix_const_value(ir_buf_elements(p->ctx, q->b->u.buf), &wbytes);
+  wbytes *= (int64_t)ir_dtype_bytes(q->b->u.buf->dtype);
+  bool vectors_first = wbytes > p->t->l2_bytes / 2 && M > t.mr;
+  ir_text ro = {.ctx = p->ctx};
+  ir_put(&ro, "reorder");
+  const char *outer = NULL;
+  int first = vectors_first ? 1 : 0;
+  if (first) ir_put(&ro, " vo"), outer = "vo";
+  for (int i = 0; i < q->nout; i++) {
+    const char *name = q->out[i]->var->name;
+    if (i == v || (strcmp(name, "n") == 0 && q->extent[i] == 1 && i == 0) || !has_loop(p, name)) continue;
+    if (row && strcmp(name, row) == 0 && tiled_rows) continue;
+    ir_put(&ro, " %s", name);
+    if (!outer) outer = name;
+  }
+  if (!first) {
+    ir_put(&ro, " vo");
+    if (!outer) outer = tiled_rows && q->nred == 1 ? "ro" : "vo";
+  }
+  if (tiled_rows) ir_put(&ro, " ro ri");
+  ir_put(&ro, " vb vv");
+  if (tiled_rows && !first && q->nred == 1 && strcmp(outer, "ro") == 0) { /* GEMM: rows outside, panels inside */
+    if (!step(p, "reorder ro vo ri vb vv")) return false;
+  } else if (!step(p, "%s", ir_text_str(&ro))) return false;
+  if (!step(p, "distribute %svb vv", tiled_rows ? "ri " : "")) return false;
+  if (tiled_rows) kind(p, "unroll", "ri");
+  kind(p, "unroll", "vb");
+  kind(p, "vectorize", "vv");
+  if (split_c) {
+    step(p, "split c %lld -> co c", (long long)cblock);
+    step(p, "reorder co%s%s%s c", q->nred > 1 ? " " : "", q->nred > 1 ? q->red[1]->var->name : "",
+         q->nred > 2 ? ir_format(p->ctx, " %s%s%s", q->red[2]->var->name, q->nred > 3 ? " " : "", q->nred > 3 ? q->red[3]->var->name : "") : "");
+  } else if (channels_inside)
+    step(p, "reorder %s%s%s c", q->red[1]->var->name, q->nred > 2 ? " " : "", q->nred > 2 ? q->red[2]->var->name : "");
+  /* guards: rows of taps by bounds, columns by apart first and last tiles */
+  const char *tap_row = q->nred > 2 ? "r" : NULL;
+  if (padded && tap_row && guard_uses(q, "r")) step(p, "narrow r");
+  if (padded && guard_uses(q, "q")) step(p, "narrow q");
+  bool columns = padded && guard_uses(q, "s");
+  int64_t tiles = tiled_rows ? (M + t.mr - 1) / t.mr : M;
+  if (columns) {
+    if (tiled_rows && tiles > 1) {
+      if (step(p, "peel ro 1 1")) {
+        step(p, "unroll s.a");
+        step(p, "unroll s.b");
+        if (has_loop(p, "s") && tiles == 1) step(p, "unroll s");
+      }
+    } else if (tiled_rows) step(p, "unroll s");
+  } else if (tiled_rows && M % t.mr) step(p, "peel ro 0 1");
+  if (q->nred == 1) { /* one long loop: four steps at a time */
+    const char *k = q->red[0]->var->name;
+    int64_t ku = q->red_extent[0] % 8 == 0 ? 8 : q->red_extent[0] % 4 == 0 ? 4 : 1;
+    if (t.mr * t.nr * ku > 160) ku = q->red_extent[0] % 4 == 0 ? 4 : 1;
+    const char *copies[3] = {"", ".b", ".a"};
+    for (int i = 0; i < 3 && ku > 1; i++) {
+      const char *name = ir_format(p->ctx, "%s%s", k, copies[i]);
+      if (has_loop(p, name) && step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) step(p, "unroll %s.u", name);
+    }
+  }
+  if (outer && has_loop(p, outer) && p->k->body->kind == IR_FOR) {
+    if (p->k->body->var->name == ir_intern(p->ctx, outer)) step(p, "parallel %s", outer);
+    else if (step(p, "fuse %s %s -> par", p->k->body->var->name, outer)) step(p, "parallel par");
+  }
+  return true;
+}
+
+/* ---- everything else ---- */
+
+static const ir_stmt *innermost(const ir_stmt *s, const char *done[], int ndone) {
+  if (!s) return NULL;
+  for (int i = 0; i < s->n; i++) {
+    const ir_stmt *f = innermost(s->items[i], done, ndone);
+    if (f) return f;
+  }
+  const ir_stmt *f = innermost(s->body, done, ndone);
+  if (!f) f = innermost(s->other, done, ndone);
+  if (f) return f;
+  if (s->kind != IR_FOR || s->loop != IR_SERIAL) return NULL;
+  for (int i = 0; i < ndone; i++)
+    if (done[i] == s->var->name) return NULL;
+  return s;
+}
+
+typedef struct strides {
+  tn_ctx *ctx;
+  const ir_var *v;
+  int unit, zero, other;
+} strides;
+
+static void count_load(void *user, ix e) {
+  strides *s = user;
+  if (e->op != IX_LOAD) return;
+  int64_t c = lw_stride(s->ctx, e, s->v);
+  if (c == 1) s->unit++;
+  else if (c == 0 && !ix_uses_var(e, s->v)) s->zero++;
+  else s->other++;
+}
+
+static void count_strides(strides *s, const ir_stmt *st) {
+  if (!st) return;
+  if (st->value) ix_walk(s->ctx, st->value, count_load, s);
+  if (st->kind == IR_STORE && st->buf->space != IR_REGISTER) count_load(s, ix_load(s->ctx, st->buf, st->index));
+  for (int i = 0; i < st->n; i++) count_strides(s, st->items[i]);
+  count_strides(s, st->body);
+  count_strides(s, st->other);
+}
+
+/* Innermost loops, one after another, become vectors where memory allows. */
+static void vectorize_inner_loops(plan *p, int64_t lanes) {
+  const char *done[64];
+  int ndone = 0;
+  for (;;) {
+    const ir_stmt *l = ndone < 60 ? innermost(p->k->body, done, ndone) : NULL;
+    if (!l) return;
+    const char *name = l->var->name;
+    done[ndone++] = name;
+    int64_t lo, hi;
+    if (!ix_const_value(l->lo, &lo) || !ix_const_value(l->hi, &hi) || hi - lo < 4) continue;
+    strides s = {.ctx = p->ctx, .v = l->var};
+    count_strides(&s, l->body);
+    if (!s.unit || s.other > s.unit) continue;
+    const char *why, *o = ir_format(p->ctx, "%s.o", name), *i = ir_format(p->ctx, "%s.v", name);
+    lw_dependence d = lw_loop_dependence(p->ctx, l, &why);
+    const ir_kernel *before = p->k;
+    size_t length = p->text.n;
+    bool ok = false;
+    if (d == LW_PARALLEL) ok = step(p, "split %s %lld -> %s %s", name, (long long)min64(lanes, hi - lo), o, i) && step(p, "vectorize %s", i);
+    else if (d == LW_REDUCTION && hi - lo >= lanes) {
+      int64_t wide = hi - lo >= 16 * lanes ? 4 * lanes : hi - lo >= 4 * lanes ? 2 * lanes : lanes;
+      if (wide > 64) wide = 64;
+      ok = step(p, "rfactor %s %lld -> %s %s", name, (long long)wide, o, i) && step(p, "vectorize %s", i) &&
+           step(p, "vectorize %s.z", i) && step(p, "vectorize %s.r", i);
+      if (ok) done[ndone++] = ir_intern(p->ctx, ir_format(p->ctx, "%s.z", i)), done[ndone++] = ir_intern(p->ctx, ir_format(p->ctx, "%s.r", i));
+    }
+    if (!ok) {
+      p->k = before;
+      p->text.n = length;
+      if (p->text.s) p->text.s[length] = 0;
+    } else
+      done[ndone++] = ir_intern(p->ctx, o);
+  }
+}
+
+/* The output loop that is contiguous in the stored buffer, by splitting where it is blocked. */
+static int vector_loop(plan *p, int64_t lanes) {
+  for (int i = p->p.nout; i-- > 0;)
+    if (p->p.extent[i] >= (lanes < 8 ? lanes : 4) && contiguous_out(p, p->p.out[i]->var, lanes)) return i;
+  return -1;
+}
+
+static bool has_divisions(ix e) {
+  if (e->dtype == TN_INDEX && (e->op == IX_DIV || e->op == IX_REM)) return true;
+  for (int i = 0; i < e->nargs; i++)
+    if (has_divisions(e->args[i])) return true;
+  return false;
+}
+static bool offset_has_divisions(plan *p, ix e) {
+  if (e->op == IX_LOAD && has_divisions(ir_buf_offset(p->ctx, e->u.buf, e->args))) return true;
+  for (int i = 0; i < e->nargs; i++)
+    if (offset_has_divisions(p, e->args[i])) return true;
+  return e->op != IX_LOAD && e->dtype == TN_INDEX && has_divisions(e);
+}
+static bool any_divisions(plan *p, const ir_stmt *s) {
+  if (!s) return false;
+  if (s->value && offset_has_divisions(p, s->value)) return true;
+  if (s->kind == IR_STORE && has_divisions(ir_buf_offset(p->ctx, s->buf, s->index))) return true;
+  for (int i = 0; i < s->n; i++)
+    if (any_divisions(p, s->items[i])) return true;
+  return any_divisions(p, s->body) || any_divisions(p, s->other);
+}
+
+/* Joins neighbouring loops of the nest, from the inside, while addresses stay linear. */
+static void fuse_contiguous(plan *p) {
+  for (;;) {
+    const ir_stmt *s = p->k->body, *outer = NULL, *inner = NULL;
+    for (; s && s->kind == IR_FOR && s->loop == IR_SERIAL; s = s->body) {
+      outer = inner;
+      inner = s;
+    }
+    if (!outer || any_divisions(p, outer->body)) return;
+    const ir_kernel *before = p->k;
+    size_t length = p->text.n;
+    if (!step(p, "fuse %s %s -> %s", outer->var->name, inner->var->name, inner->var->name)) return;
+    if (!any_divisions(p, p->k->body)) continue;
+    p->k = before;
+    p->text.n = length;
+    if (p->text.s) p->text.s[length] = 0;
+    return;
+  }
+}
+
+enum { PARALLEL_ELEMENTS = 1 << 15 };
+
+/* The outermost loops become tasks when there is enough work. */
+static void parallel_outside(plan *p) {
+  if (p->p.flops < PARALLEL_ELEMENTS) return;
+  const ir_stmt *s = p->k->body;
+  if (!s || s->kind != IR_FOR) return;
+  int64_t lo, hi;
+  if (!ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi)) return;
+  int64_t n = hi - lo;
+  const ir_stmt *next = s->body;
+  if (n < 4 && next && next->kind == IR_FOR && next->loop == IR_SERIAL) {
+    const char *name = ir_format(p->ctx, "%s", next->var->name);
+    if (step(p, "fuse %s %s -> par", s->var->name, name)) {
+      parallel_outside(p);
+      return;
+    }
+  }
+  if (n < 2) return;
+  if (n > 128) { /* tasks of some size: the largest divisor that leaves 16 to 128 tasks */
+    for (int64_t tasks = 128; tasks >= 16; tasks--)
+      if (n % tasks == 0) {
+        if (step(p, "split %s %lld -> task %s", s->var->name, (long long)(n / tasks), s->var->name)) step(p, "parallel task");
+        return;
+      }
+    return;
+  }
+  step(p, "parallel %s", s->var->name);
+}
+
+static void pointwise(plan *p) {
+  int64_t lanes = cg_target_lanes(p->t, p->p.dtype == TN_F64 || p->p.dtype == TN_I64 || p->p.dtype == TN_U64 ? p->p.dtype : TN_F32);
+  if (p->p.store && !p->p.store->buf->layout) {
+    fuse_contiguous(p);
+    vectorize_inner_loops(p, lanes);
+    parallel_outside(p);
+    return;
+  }
+  int v = vector_loop(p, lanes);
+  if (v >= 0 && step(p, "split %s %lld -> vo vv", p->p.out[v]->var->name, (long long)lanes)) {
+    ir_text t = {.ctx = p->ctx};
+    ir_put(&t, "reorder vo");
+    for (int i = v + 1; i < p->p.nout; i++) ir_put(&t, " %s", p->p.out[i]->var->name);
+    ir_put(&t, " vv");
+    if (v + 1 == p->p.nout || step(p, "%s", ir_text_str(&t))) step(p, "vectorize vv");
+  }
+  parallel_outside(p);
+}
+
+/* { accumulators; reductions; store } that is no contraction: vectors along an output loop
+ * when memory runs along it, else along the reductions. */
+static void accumulate(plan *p) {
+  int64_t lanes = cg_target_lanes(p->t, TN_F32);
+  int v = vector_loop(p, lanes);
+  const ir_kernel *before = p->k;
+  size_t length = p->text.n;
+  if (v >= 0 && p->p.extent[v] >= lanes / 2) {
+    const char *name = p->p.out[v]->var->name;
+    strides s = {.ctx = p->ctx};
+    if (step(p, "split %s %lld -> vo vv", name, (long long)lanes)) {
+      const ir_stmt *l = ir_find_loop(p->k->body, "vv");
+      s.v = l->var;
+      count_strides(&s, l->body);
+      if (s.unit > s.other) {
+        ir_text t = {.ctx = p->ctx};
+        ir_put(&t, "reorder vo");
+        for (int i = v + 1; i < p->p.nout; i++) ir_put(&t, " %s", p->p.out[i]->var->name);
+        ir_put(&t, " vv");
+        if ((v + 1 == p->p.nout || step(p, "%s", ir_text_str(&t))) && step(p, "distribute vv")) {
+          kind(p, "vectorize", "vv");
+          if (has_loop(p, "r")) step(p, "narrow r");
+          parallel_outside(p);
+          return;
+        }
+      }
+    }
+    p->k = before;
+    p->text.n = length;
+    if (p->text.s) p->text.s[length] = 0;
+  }
+  vectorize_inner_loops(p, lanes);
+  parallel_outside(p);
+}
 
 const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target *t) {
-  (void)ctx, (void)k, (void)t;
-  return "";
+  plan p = {.ctx = ctx, .start = k, .k = k, .t = t, .text = {.ctx = ctx}, .p = lw_problem_of(ctx, k)};
+  if (!k->body) return "";
+  switch (p.p.kind) {
+  case LW_CONTRACTION:
+    if (contraction(&p)) break;
+    p.k = k;
+    p.text.n = 0;
+    if (p.text.s) p.text.s[0] = 0;
+    accumulate(&p);
+    break;
+  case LW_POINTWISE: pointwise(&p); break;
+  case LW_ACCUMULATE: accumulate(&p); break;
+  default:
+    vectorize_inner_loops(&p, cg_target_lanes(t, TN_F32));
+    parallel_outside(&p);
+  }
+  return ir_text_str(&p.text);
 }
