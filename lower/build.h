@@ -67,6 +67,6 @@ void lw_replace(ir_graph *g, ir_node *n, int out, ir_value *by); /* and marks n 
 /* Tables of rows, ended by a row with a null name; one per file, listed in op_table.c. */
 extern const ir_op lw_ops_elementwise[], lw_ops_reduce[], lw_ops_softmax[], lw_ops_norm[],
     lw_ops_movement[], lw_ops_rearrange[], lw_ops_index[], lw_ops_scatter[], lw_ops_sort[], lw_ops_image[], lw_ops_resize[], lw_ops_generate[], lw_ops_signal[],
-    lw_ops_matmul[], lw_ops_conv[], lw_ops_pool[], lw_ops_recurrent[], lw_ops_quant[], lw_ops_attention[],
+    lw_ops_matmul[], lw_ops_einsum[], lw_ops_conv[], lw_ops_pool[], lw_ops_recurrent[], lw_ops_quant[], lw_ops_attention[],
     lw_ops_loss[], lw_ops_contrib[], lw_ops_layout[];
 #endif
