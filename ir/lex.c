@@ -351,7 +351,9 @@ void ir_put_float(ir_text *t, tn_dtype dtype, double v) {
     return;
   }
   char s[64];
-  for (int digits = 1; digits <= 17; digits++) {
+  bool plain = fabs(v) < 0x1p24 && v == nearbyint(v); /* 65504.0 rather than 6.55e+04, which is enough for f16 */
+  if (plain) snprintf(s, sizeof s, "%.1f", v);
+  for (int digits = 1; digits <= 17 && !plain; digits++) {
     snprintf(s, sizeof s, "%.*g", digits, v);
     if (ir_round_float(dtype, strtod(s, NULL)) == v) break;
   }

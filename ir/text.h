@@ -70,7 +70,7 @@ void ir_lex_run(ir_lexer *l, void (*parse)(ir_lexer *l, void *arg), void *arg);
 bool ir_is_bare_name(const char *s);             /* needs no quotes anywhere */
 void ir_put_name(ir_text *t, const char *name);  /* quoted where needed */
 void ir_put_string(ir_text *t, const char *s);   /* always quoted */
-/* The shortest decimal that reads back as v, a value of float dtype t: "1.0", "nan", "-inf". */
+/* A short decimal that reads back as v, a value of that float dtype: "1.0", "1e-05", "nan", "-inf". */
 void ir_put_float(ir_text *t, tn_dtype dtype, double v);
 void ir_put_indent(ir_text *t, int depth);       /* two blanks each */
 

@@ -4,11 +4,11 @@
  *   item   := "file" STRING | "opset" INT                      # of nodes that do not say theirs
  *           | "dim" NAME [range]
  *           | "input" NAME [":" vtype]
- *           | ("const" | "param" | "state") NAME ":" type [data]
+ *           | ("const" | "param" | "state") NAME ["packed"] ":" type [data]
  *           | "output" NAME {"," NAME}
  *           | out {"," out} "=" OP "(" [in {"," in}] ")" ["{" attr {"," attr} "}"] { "as" NAME |
  *             "where" STRING | "opset" INT | "group" INT }
- *   out    := "_" | NAME [":" vtype ["known" values]]           # "_": omitted
+ *   out    := "_" | NAME ["packed"] [":" vtype ["known" values]] # "_": omitted
  *   in     := "_" | NAME
  *   vtype  := type | DTYPE                                      # the latter: rank not known
  *   OP     := NAME [":" NAME]                                   # domain:name
@@ -262,6 +262,7 @@ typedef struct output { /* of a node, before the node exists */
   ir_type type;          /* dtype TN_NONE: not known */
   const void *data;      /* null, or known values */
   int64_t bytes;
+  bool packed;
 } output;
 
 static output read_output(reader *r) {
@@ -272,6 +273,7 @@ static output read_output(reader *r) {
     return o;
   }
   o.name = ir_lex_name(l, "the name of a value");
+  o.packed = ir_lex_accept(l, "packed");
   if (!ir_lex_accept(l, ":")) return o;
   read_vtype(r, &o.type);
   if (ir_lex_accept(l, "known")) {
@@ -334,6 +336,7 @@ static void read_node(reader *r) {
     for (int a = 0; a < v->rank; a++) v->dims[a] = outs[i].type.shape[a];
     v->data = outs[i].data;
     v->data_bytes = outs[i].bytes;
+    v->packed = outs[i].packed;
   }
   n->opset = r->s->opset;
   if (ir_lex_accept(l, "{")) {
@@ -394,9 +397,11 @@ static void read_item(reader *r) {
     ir_lex_next(l);
     at = l->at;
     const char *name = ir_lex_name(l, "the name of the constant");
+    bool packed = ir_lex_accept(l, "packed");
     ir_lex_expect(l, ":");
     ir_value *v = read_const(r, s->g, name);
     v->kind = kind;
+    v->packed = packed;
     define(r, at, name, v);
   } else if (word && ir_lex_accept(l, "output")) {
     do {

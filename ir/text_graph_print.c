@@ -6,8 +6,8 @@
 
 enum { INLINE_ELEMENTS = 64 }; /* of constants whose values are printed */
 
-/* Words that follow a node, and the sign of what is omitted: quoted as names of values. */
-static const char *const quoted[] = {"_", "as", "where", "opset", "group"};
+/* Words that begin an item or follow a node, and the sign of what is omitted: quoted as names of values. */
+static const char *const quoted[] = {"_", "as", "where", "opset", "group", "file", "dim", "input", "const", "param", "state", "output"};
 
 /* Four lanes of 8 bytes: a large model is hashed at memory speed. */
 uint64_t ir_data_hash(const void *data, int64_t bytes) {
@@ -185,6 +185,7 @@ static void put_node(writer *w, const ir_node *n, names *in, int opset, int dept
     if (i) ir_put(t, ", ");
     put_value(w, n->out[i]);
     if (!n->out[i]) continue;
+    if (n->out[i]->packed) ir_put(t, " packed");
     put_vtype(w, n->out[i]);
     int64_t count = elements(n->out[i]);
     if (count < 0 || count > INLINE_ELEMENTS) continue;
@@ -289,6 +290,7 @@ static void put_graph(writer *w, const ir_graph *g, names *outer, int depth) {
     ir_put_indent(t, depth + 1);
     ir_put(t, "%s ", v->kind == IR_VALUE_PARAM ? "param" : v->kind == IR_VALUE_STATE ? "state" : "const");
     put_value(w, v);
+    if (v->packed) ir_put(t, " packed");
     put_vtype(w, v);
     put_data(w, v);
     ir_put(t, "\n");

@@ -543,7 +543,7 @@ const char *ir_program_print(tn_ctx *ctx, const ir_program *p) {
   }
   ir_put(&t, "\n  pack ");
   put_block(&w, p->npack, p->pack, 1);
-  ir_put(&t, "\n  run ");
+  ir_put(&t, "\n\n  run ");
   put_block(&w, p->nrun, p->run, 1);
   ir_put(&t, "\n}\n");
   return ir_text_str(&t);
