@@ -28,7 +28,11 @@ static bool same_index(const ix *a, const ix *b, int rank) {
 }
 
 static ix element(lw_build *b, ir_value *v, const ix *index) {
-  if (v == b->given_value && same_index(index, b->given_index, v->rank)) return b->given;
+  if (v == b->given_value) {
+    bool same = true; /* an axis of extent 1 has one index, however it is written */
+    for (int i = 0; i < v->rank; i++) same &= index[i] == b->given_index[i] || ix_is_int(v->dims[i], 1);
+    if (same) return b->given;
+  }
   double scalar;
   if (v->data && ir_known_float(v, &scalar)) {
     if (ir_is_float(v->dtype)) return ix_float(b->ctx, v->dtype, scalar);
