@@ -108,6 +108,10 @@ ir_node *ir_node_new(ir_graph *g, const char *op, const char *name, int nin, ir_
   return n;
 }
 
+bool ir_node_is(const ir_node *n, const char *name) {
+  return strcmp(n->op->name, name) == 0 && (!n->op->domain || !*n->op->domain);
+}
+
 /* ---- attributes ---- */
 
 static ir_attr *attr_new(ir_node *n, const char *name, ir_attr_kind kind) {

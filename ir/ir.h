@@ -518,5 +518,7 @@ struct ir_op {
   void (*expand)(ir_graph *g, ir_node *n);                         /* other nodes; may look at known inputs */
   const char *grad;       /* graph text; null: not differentiable */
 };
+/* Whether n is the ONNX op `name` (default domain). */
+bool ir_node_is(const ir_node *n, const char *name);
 const ir_op *ir_op_find(const char *domain, const char *name); /* null when unknown; lower/op_table.c */
 #endif

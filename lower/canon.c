@@ -6,7 +6,6 @@
  * constants are ordinary nodes over constants: the pack section computes them. */
 #include "lower/lower.h"
 #include "lower/build.h"
-#include <string.h>
 
 static bool constant(const ir_value *v) { return v && (v->data || v->kind == IR_VALUE_CONST); }
 
@@ -37,7 +36,7 @@ static void batch_norm(tn_ctx *ctx, ir_graph *g, ir_node *n) {
   ir_value *s = op2(g, n, "Div", scale, op1(g, n, "Sqrt", op2(g, n, "Add", var, eps_value)));
   ir_value *t = op2(g, n, "Sub", bias, op2(g, n, "Mul", mean, s));
   ir_node *conv = x->def;
-  bool fold = conv && !conv->dead && x->nuses == 1 && strcmp(conv->op->name, "Conv") == 0 && !*conv->op->domain &&
+  bool fold = conv && !conv->dead && x->nuses == 1 && ir_node_is(conv, "Conv") &&
               constant(conv->in[1]) && (!lw_has(conv, 2) || constant(conv->in[2]));
   ir_value *result;
   if (fold) {
@@ -62,7 +61,7 @@ void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   ir_graph_analyse(g);
   int count = g->nnodes; /* appended nodes are canonical already */
   for (int i = 0; i < count; i++)
-    if (!g->nodes[i]->dead && strcmp(g->nodes[i]->op->name, "BatchNormalization") == 0) batch_norm(ctx, g, g->nodes[i]);
+    if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "BatchNormalization")) batch_norm(ctx, g, g->nodes[i]);
   ir_graph_sort(g);
   ir_graph_analyse(g);
 }
