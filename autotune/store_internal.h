@@ -89,6 +89,8 @@ enum { AT_PIN_TASK, AT_PIN_CONFIG, AT_PIN_ACTIVE, AT_PIN_NOTE };
 
 /* Starts a row: zero numbers, empty texts. */
 void at_row_start(at_row *r, at_table_id table);
+/* The hash of the columns that identify a row. */
+void at_row_uid(const at_row *r, char uid[AT_UID + 1]);
 /* Sets uid (when the table has a key) and sum from the columns. */
 void at_row_seal(at_row *r);
 /* Sets `sound`: uid and sum agree with the columns. */

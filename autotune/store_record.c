@@ -57,22 +57,19 @@ void at_task_uid(const at_key *key, char workload[AT_UID + 1], char task[AT_UID 
   at_row w, k;
   at_row_start(&w, AT_T_WORKLOAD);
   w.v[AT_WORKLOAD_KERNEL].s = at_or_empty(key->kernel);
-  at_row_seal(&w);
+  at_row_uid(&w, workload);
   at_row_start(&k, AT_T_TASK);
-  k.v[AT_TASK_WORKLOAD].s = w.uid;
+  k.v[AT_TASK_WORKLOAD].s = workload;
   k.v[AT_TASK_TARGET].s = at_or_empty(key->target);
   k.v[AT_TASK_POLICY].s = at_or_empty(key->policy);
-  at_row_seal(&k);
-  memcpy(workload, w.uid, sizeof w.uid);
-  memcpy(task, k.uid, sizeof k.uid);
+  at_row_uid(&k, task);
 }
 
 void at_config_uid(const char *schedule, char config[AT_UID + 1]) {
   at_row c;
   at_row_start(&c, AT_T_CONFIG);
   c.v[AT_CONFIG_SCHEDULE].s = schedule;
-  at_row_seal(&c);
-  memcpy(config, c.uid, sizeof c.uid);
+  at_row_uid(&c, config);
 }
 
 /* The workload's row, unless it is there and already has these names. */
@@ -106,7 +103,7 @@ int at_insert_task(at_db *db, const at_key *key, const char *klass, const char *
   at_row w, k, c;
   at_row_start(&w, AT_T_WORKLOAD);
   w.v[AT_WORKLOAD_KERNEL].s = at_or_empty(key->kernel);
-  at_row_seal(&w);
+  at_row_uid(&w, w.uid);
   int rc = insert_workload(db, &w, klass, name);
   at_row_start(&k, AT_T_TASK);
   k.v[AT_TASK_WORKLOAD].s = w.uid;

@@ -44,7 +44,7 @@ static void hash_columns(at_hasher *h, const at_row *r, int n) {
     }
 }
 
-static void uid_of(const at_row *r, char uid[AT_UID + 1]) {
+void at_row_uid(const at_row *r, char uid[AT_UID + 1]) {
   at_hasher h;
   at_hash_start(&h);
   at_hash_text(&h, r->table->name);
@@ -62,7 +62,7 @@ static void sum_of(const at_row *r, char sum[AT_UID + 1]) {
 }
 
 void at_row_seal(at_row *r) {
-  if (r->table->nkey) uid_of(r, r->uid);
+  if (r->table->nkey) at_row_uid(r, r->uid);
   if (r->table->changes) sum_of(r, r->sum);
   r->sound = true;
 }
@@ -71,7 +71,7 @@ void at_row_check(at_row *r) {
   char is[AT_UID + 1];
   r->sound = strlen(r->uid) == AT_UID;
   if (r->sound && r->table->nkey) {
-    uid_of(r, is);
+    at_row_uid(r, is);
     r->sound = !strcmp(is, r->uid);
   }
   if (r->sound && r->table->changes) {
