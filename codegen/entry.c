@@ -10,19 +10,20 @@
 
 typedef struct binding { /* a let in scope */
   const ir_var *var;
-  LLVMValueRef value, cell; /* the i64, and memory that holds it, for kernels */
+  LLVMValueRef value, cell; /* as cg_op takes it; index lets: memory that holds it, for kernels */
 } binding;
 
 typedef struct gen {
   tn_ctx *ctx;
-  const cg_target *t; /* of the kernels */
+  const cg_target *t, *base; /* of the kernels; of the entry */
   const ir_program *p;
   const cg_kernel_info *infos;
   const cg_entry_options *o;
   LLVMContextRef lc;
   LLVMModuleRef module;
   LLVMBuilderRef b;
-  LLVMTypeRef ptr, i1, i8, i32, i64, kernel_type;
+  LLVMTypeRef ptr, i8, i32, i64, kernel_type;
+  cg_fn ops;              /* what cg_op needs, nothing else */
   LLVMValueRef dispatch;  /* shared by both functions; made when first needed */
   /* The function under construction. */
   LLVMValueRef fn;
@@ -103,56 +104,38 @@ static const binding *find_named(gen *g, const char *name) {
   return NULL;
 }
 
+static LLVMValueRef slot_address(gen *g, const ir_slot *s);
 static LLVMValueRef value_of(gen *g, ix e);
 
-static LLVMValueRef choose(gen *g, LLVMIntPredicate p, LLVMValueRef a, LLVMValueRef b) {
-  return LLVMBuildSelect(g->b, LLVMBuildICmp(g->b, p, a, b, ""), a, b, "");
+/* An element of the first slot that has the buffer's name. */
+static LLVMValueRef load_slot(gen *g, ix e) {
+  const ir_slot *s = NULL;
+  for (int i = 0; i < g->p->nslots && !s; i++)
+    if (strcmp(g->p->slots[i].name, e->u.buf->name) == 0) s = &g->p->slots[i];
+  if (!s) ir_bug(g->ctx, "a program value reads '%s', which is no slot", e->u.buf->name);
+  unsigned size = (unsigned)ir_dtype_bytes(s->dtype);
+  LLVMValueRef at_element = value_of(g, ix_muli(g->ctx, ir_buf_offset(g->ctx, e->u.buf, e->args), size));
+  LLVMValueRef p = LLVMBuildGEP2(g->b, g->i8, slot_address(g, s), &at_element, 1, "");
+  return cg_from_storage(&g->ops, s->dtype, load(g, cg_storage_type(&g->ops, s->dtype, 1), p, 0, size), 1);
 }
 
-/* Floor division or modulo of index values by a positive divisor. */
-static LLVMValueRef floor_div(gen *g, LLVMValueRef a, LLVMValueRef b, bool rem) {
-  LLVMValueRef q = LLVMBuildSDiv(g->b, a, b, ""), r = LLVMBuildSRem(g->b, a, b, "");
-  LLVMValueRef below = LLVMBuildICmp(g->b, LLVMIntSLT, r, i64_const(g, 0), "");
-  if (rem) return LLVMBuildSelect(g->b, below, LLVMBuildAdd(g->b, r, b, ""), r, "");
-  return LLVMBuildSelect(g->b, below, LLVMBuildSub(g->b, q, i64_const(g, 1), ""), q, "");
-}
-
-/* An index (i64) or bool (i1) expression over lets. */
 static LLVMValueRef value_of(gen *g, ix e) {
-  tn_dtype t = (tn_dtype)e->dtype;
-  if (t != TN_INDEX && t != TN_BOOL) ir_fail(g->ctx, TN_EUNSUPPORTED, "a program value of type %s", ir_dtype_name(t));
-  if (e->op == IX_CONST) return t == TN_BOOL ? LLVMConstInt(g->i1, e->u.i != 0, 0) : i64_const(g, e->u.i);
-  if (e->op == IX_LOAD) ir_fail(g->ctx, TN_EUNSUPPORTED, "a program value that depends on data");
+  if (e->op == IX_CONST) return cg_const(&g->ops, e);
+  if (e->op == IX_LOAD) return load_slot(g, e);
   if (e->op == IX_VAR) { /* a let, or a kernel's dimension, known by the name of a let */
     const binding *l = find_let(g, e->u.var);
     if (!l) l = find_named(g, e->u.var->name);
     if (!l) ir_fail(g->ctx, TN_EUNSUPPORTED, "dimension '%s' has no value in the program", e->u.var->name);
-    return t == TN_BOOL ? LLVMBuildICmp(g->b, LLVMIntNE, l->value, i64_const(g, 0), "") : l->value;
+    return l->value;
   }
-  ir_assert(g->ctx, e->nargs >= 1 && e->nargs <= 3);
   LLVMValueRef v[3];
+  ir_assert(g->ctx, e->nargs >= 1 && e->nargs <= IR_COUNT(v));
   for (int i = 0; i < e->nargs; i++) v[i] = value_of(g, e->args[i]);
-  switch (e->op) {
-  case IX_ADD: return LLVMBuildAdd(g->b, v[0], v[1], "");
-  case IX_SUB: return LLVMBuildSub(g->b, v[0], v[1], "");
-  case IX_MUL: return LLVMBuildMul(g->b, v[0], v[1], "");
-  case IX_NEG: return LLVMBuildNeg(g->b, v[0], "");
-  case IX_DIV: return floor_div(g, v[0], v[1], false);
-  case IX_REM: return floor_div(g, v[0], v[1], true);
-  case IX_MIN: return choose(g, LLVMIntSLT, v[0], v[1]);
-  case IX_MAX: return choose(g, LLVMIntSGT, v[0], v[1]);
-  case IX_LT: return LLVMBuildICmp(g->b, LLVMIntSLT, v[0], v[1], "");
-  case IX_LE: return LLVMBuildICmp(g->b, LLVMIntSLE, v[0], v[1], "");
-  case IX_EQ: return LLVMBuildICmp(g->b, LLVMIntEQ, v[0], v[1], "");
-  case IX_NE: return LLVMBuildICmp(g->b, LLVMIntNE, v[0], v[1], "");
-  case IX_AND: return LLVMBuildAnd(g->b, v[0], v[1], "");
-  case IX_OR: return LLVMBuildOr(g->b, v[0], v[1], "");
-  case IX_XOR: return LLVMBuildXor(g->b, v[0], v[1], "");
-  case IX_NOT: return LLVMBuildNot(g->b, v[0], "");
-  case IX_SELECT: return LLVMBuildSelect(g->b, v[0], v[1], v[2], "");
-  default: ir_fail(g->ctx, TN_EUNSUPPORTED, "'%s' in a program value", ix_info[e->op].name);
-  }
+  return cg_op(&g->ops, e, v, 1);
 }
+
+/* The value of a let or a condition. */
+static LLVMValueRef program_value(gen *g, ix e) { return value_of(g, ix_expand(g->ctx, e)); }
 
 /* --------------------------------------------------------------- calls ---- */
 
@@ -197,7 +180,7 @@ static LLVMValueRef make_dispatch(gen *g) {
 
 static LLVMValueRef slot_address(gen *g, const ir_slot *s) {
   LLVMValueRef table = NULL;
-  switch (s->kind) {
+  switch (s->kind) { /* inputs and others may be views: an offset into the caller's tensor */
   case IR_SLOT_INPUT: table = g->in; break;
   case IR_SLOT_OUTPUT: table = g->out; break;
   case IR_SLOT_RAW: table = g->raw; break;
@@ -206,7 +189,7 @@ static LLVMValueRef slot_address(gen *g, const ir_slot *s) {
   case IR_SLOT_ARENA: return offset(g, g->arena, s->offset);
   }
   if (!table) ir_bug(g->ctx, "slot '%s' is not of this section", s->name);
-  return load(g, g->ptr, table, 8 * (int64_t)s->index, 8);
+  return offset(g, load(g, g->ptr, table, 8 * (int64_t)s->index, 8), s->offset);
 }
 
 static void emit_call(gen *g, const ir_inst *c) {
@@ -219,7 +202,7 @@ static void emit_call(gen *g, const ir_inst *c) {
   store(g, info->scratch_bytes ? g->scratch : null_ptr(g), g->args, 8 * (int64_t)c->nargs, 8);
   for (int d = 0; d < k->ndims; d++) {
     const binding *l = find_named(g, k->dims[d]->name);
-    if (!l) ir_fail(g->ctx, TN_EUNSUPPORTED, "dimension '%s' of kernel '%s' has no value in the program", k->dims[d]->name, k->name);
+    if (!l || !l->cell) ir_fail(g->ctx, TN_EUNSUPPORTED, "dimension '%s' of kernel '%s' has no value in the program", k->dims[d]->name, k->name);
     store(g, l->cell, g->args, 8 * (int64_t)(c->nargs + 1 + d), 8);
   }
   LLVMValueRef kernel = declared(g, info->symbol, g->kernel_type);
@@ -228,7 +211,7 @@ static void emit_call(gen *g, const ir_inst *c) {
     LLVMBuildCall2(g->b, g->kernel_type, kernel, one, 3, "");
     return;
   }
-  LLVMValueRef n = LLVMBuildTrunc(g->b, value_of(g, info->ntasks), g->i32, "");
+  LLVMValueRef n = LLVMBuildTrunc(g->b, program_value(g, info->ntasks), g->i32, "");
   LLVMValueRef d = make_dispatch(g);
   LLVMValueRef args[] = {kernel, n, g->args, g->threads};
   LLVMBuildCall2(g->b, LLVMGlobalGetValueType(d), d, args, 4, "");
@@ -238,7 +221,7 @@ static void emit_all(gen *g, int n, const ir_inst *insts);
 
 static void emit_if(gen *g, const ir_inst *c) {
   LLVMBasicBlockRef then = block(g, "then"), other = block(g, "else"), end = block(g, "endif");
-  LLVMBuildCondBr(g->b, value_of(g, c->value), then, other);
+  LLVMBuildCondBr(g->b, program_value(g, c->value), then, other);
   at(g, then);
   emit_all(g, c->nbody, c->body);
   LLVMBuildBr(g->b, end);
@@ -252,7 +235,7 @@ static void emit_while(gen *g, const ir_inst *c) {
   LLVMBasicBlockRef head = block(g, "while"), body = block(g, "body"), end = block(g, "endwhile");
   LLVMBuildBr(g->b, head);
   at(g, head);
-  LLVMBuildCondBr(g->b, value_of(g, c->value), body, end);
+  LLVMBuildCondBr(g->b, program_value(g, c->value), body, end);
   at(g, body);
   emit_all(g, c->nbody, c->body);
   LLVMBuildBr(g->b, head);
@@ -271,10 +254,11 @@ static LLVMValueRef cell(gen *g, LLVMTypeRef t) {
 }
 
 static void emit_let(gen *g, const ir_inst *c) {
-  binding l = {.var = c->var, .value = value_of(g, c->value)};
-  if (c->value->dtype == TN_BOOL) l.value = LLVMBuildZExt(g->b, l.value, g->i64, "");
-  l.cell = cell(g, g->i64);
-  store(g, l.value, l.cell, 0, 8);
+  binding l = {.var = c->var, .value = program_value(g, c->value)};
+  if (c->value->dtype == TN_INDEX) {
+    l.cell = cell(g, g->i64);
+    store(g, l.value, l.cell, 0, 8);
+  }
   IR_PUSH(g->ctx, g->lets, g->nlets, l);
 }
 
@@ -351,9 +335,11 @@ static void check_isa_once(gen *g) {
 /* Each entry of a table of pointers: not null, aligned to its element. Empty tensors may be null. */
 static void check_table(gen *g, ir_slot_kind kind, LLVMValueRef table) {
   LLVMValueRef null = NULL, bits = NULL;
+  bool *seen = IR_NEW_ARRAY(g->ctx, bool, g->p->nslots + 1); /* by index */
   for (int i = 0; i < g->p->nslots; i++) {
     const ir_slot *s = &g->p->slots[i];
-    if (s->kind != kind || s->bytes == 0) continue;
+    if (s->kind != kind || s->bytes == 0 || seen[s->index]) continue;
+    seen[s->index] = true; /* the others are views of it */
     LLVMValueRef p = load(g, g->ptr, table, 8 * (int64_t)s->index, 8);
     int64_t align = (int64_t)ir_dtype_bytes(s->dtype);
     null = either(g, null, is_null(g, p));
@@ -470,8 +456,12 @@ static void fill(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilde
   gen *g = user;
   g->lc = lc, g->module = module, g->b = b;
   g->ptr = LLVMPointerTypeInContext(lc, 0);
-  g->i1 = LLVMInt1TypeInContext(lc), g->i8 = LLVMInt8TypeInContext(lc);
+  g->i8 = LLVMInt8TypeInContext(lc);
   g->i32 = LLVMInt32TypeInContext(lc), g->i64 = LLVMInt64TypeInContext(lc);
+  cg_fn *f = &g->ops;
+  *f = (cg_fn){.ctx = g->ctx, .t = g->base, .lc = lc, .module = module, .b = b, .lanes = 1, .i8 = g->i8, .i32 = g->i32, .i64 = g->i64, .ptr = g->ptr};
+  f->i1 = LLVMInt1TypeInContext(lc), f->i16 = LLVMInt16TypeInContext(lc), f->half = LLVMHalfTypeInContext(lc);
+  f->f32 = LLVMFloatTypeInContext(lc), f->f64 = LLVMDoubleTypeInContext(lc);
   LLVMTypeRef params[] = {g->ptr, g->i32, g->i32};
   g->kernel_type = LLVMFunctionType(LLVMVoidTypeInContext(lc), params, 3, 0);
   if (g->o->run) emit_run(g);
@@ -480,9 +470,9 @@ static void fill(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilde
 
 const cg_object *cg_compile_entry(tn_ctx *ctx, const cg_target *t, const ir_program *p, const cg_kernel_info *infos,
                                   const cg_entry_options *o) {
-  gen g = {.ctx = ctx, .t = t, .p = p, .infos = infos, .o = o};
   cg_target base = *t;
-  if (t->arch == CG_X86_64) base.cpu = "x86-64", base.features = "", base.vector_bits = 128;
+  if (t->arch == CG_X86_64) base.cpu = "x86-64", base.features = "", base.vector_bits = 128, base.fma = base.round = base.half = base.masks = false;
   else base.cpu = "generic", base.features = "";
+  gen g = {.ctx = ctx, .t = t, .base = &base, .p = p, .infos = infos, .o = o};
   return cg_compile_module(ctx, &base, "tenon.entry", fill, &g);
 }

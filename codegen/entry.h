@@ -66,7 +66,7 @@ typedef struct cg_entry_options {
 } cg_entry_options;
 
 /* The object with these functions. infos[i].symbol is the symbol of p->kernels[i]. Throws
- * TN_EUNSUPPORTED for instructions that are not handled (loads of slots, other devices). */
+ * TN_EUNSUPPORTED for instructions that are not handled (other devices, dimensions without a value). */
 const cg_object *cg_compile_entry(tn_ctx *ctx, const cg_target *t, const ir_program *p, const cg_kernel_info *infos,
                                   const cg_entry_options *o);
 #endif

@@ -1,10 +1,11 @@
 /* exec.c — a program, instruction by instruction. See exec.h. */
 #include "runtime/exec.h"
+#include "ir/interp.h"
 #include <string.h>
 
 typedef struct binding {
   const ir_var *var;
-  int64_t value;
+  ir_scalar value;
 } binding;
 
 typedef struct exec {
@@ -19,9 +20,9 @@ typedef struct exec {
 
 void *rt_slot_address(tn_ctx *ctx, const ir_slot *s, const rt_memory *m) {
   switch (s->kind) {
-  case IR_SLOT_INPUT: return (void *)m->in[s->index];
-  case IR_SLOT_OUTPUT: return m->out[s->index];
-  case IR_SLOT_RAW: return (void *)m->raw[s->index];
+  case IR_SLOT_INPUT: return (char *)m->in[s->index] + s->offset;
+  case IR_SLOT_OUTPUT: return (char *)m->out[s->index] + s->offset;
+  case IR_SLOT_RAW: return (char *)m->raw[s->index] + s->offset;
   case IR_SLOT_WEIGHTS: return m->weights + s->offset;
   case IR_SLOT_STATE: return m->state + s->offset;
   case IR_SLOT_ARENA: return m->arena + s->offset;
@@ -29,27 +30,39 @@ void *rt_slot_address(tn_ctx *ctx, const ir_slot *s, const rt_memory *m) {
   ir_bug(ctx, "slot '%s' has no kind", s->name);
 }
 
-static int64_t value_of(exec *x, ix e) {
-  if (e->op == IX_CONST) return e->u.i;
+static ir_scalar value_of(exec *x, ix e);
+
+/* An element of the first slot that has the buffer's name. */
+static ir_scalar load_slot(exec *x, ix e) {
+  const ir_slot *s = NULL;
+  for (int i = 0; i < x->p->nslots && !s; i++)
+    if (strcmp(x->p->slots[i].name, e->u.buf->name) == 0) s = &x->p->slots[i];
+  if (!s) ir_bug(x->ctx, "a program value reads '%s', which is no slot", e->u.buf->name);
+  int64_t at = value_of(x, ir_buf_offset(x->ctx, e->u.buf, e->args)).i, size = (int64_t)ir_dtype_bytes(s->dtype);
+  if (at < 0 || at >= s->bytes / size) ir_bug(x->ctx, "a program value reads '%s' out of bounds", s->name);
+  return ir_scalar_load(s->dtype, (const char *)rt_slot_address(x->ctx, s, x->m) + at * size);
+}
+
+static ir_scalar value_of(exec *x, ix e) {
+  if (e->op == IX_CONST) return ir_is_float((tn_dtype)e->dtype) ? (ir_scalar){.f = e->u.f} : (ir_scalar){.i = e->u.i};
+  if (e->op == IX_LOAD) return load_slot(x, e);
   if (e->op == IX_VAR) {
     for (int i = x->nlets - 1; i >= 0; i--)
       if (x->lets[i].var == e->u.var) return x->lets[i].value;
     ir_bug(x->ctx, "'%s' is not in scope", e->u.var->name);
   }
-  if (e->op == IX_LOAD) ir_fail(x->ctx, TN_EUNSUPPORTED, "a program value that depends on data");
   tn_dtype types[3];
   ir_scalar args[3];
   ir_assert(x->ctx, e->nargs <= 3);
-  for (int i = 0; i < e->nargs; i++) {
-    if (ir_is_float((tn_dtype)e->args[i]->dtype)) ir_fail(x->ctx, TN_EUNSUPPORTED, "a program value of floats");
-    types[i] = (tn_dtype)e->args[i]->dtype, args[i].i = value_of(x, e->args[i]);
-  }
-  return ir_eval_op(x->ctx, (ir_opcode)e->op, (tn_dtype)e->dtype, e->nargs, types, args).i;
+  for (int i = 0; i < e->nargs; i++) types[i] = (tn_dtype)e->args[i]->dtype, args[i] = value_of(x, e->args[i]);
+  return ir_eval_op(x->ctx, (ir_opcode)e->op, (tn_dtype)e->dtype, e->nargs, types, args);
 }
+
+static int64_t program_value(exec *x, ix e) { return value_of(x, ix_expand(x->ctx, e)).i; }
 
 static int64_t dim_value(exec *x, const ir_kernel *k, int d) {
   for (int i = x->nlets - 1; i >= 0; i--)
-    if (strcmp(x->lets[i].var->name, k->dims[d]->name) == 0) return x->lets[i].value;
+    if (x->lets[i].var->dtype == TN_INDEX && strcmp(x->lets[i].var->name, k->dims[d]->name) == 0) return x->lets[i].value.i;
   ir_fail(x->ctx, TN_EUNSUPPORTED, "dimension '%s' of kernel '%s' has no value in the program", k->dims[d]->name, k->name);
 }
 
@@ -80,16 +93,16 @@ static void run_all(exec *x, int n, const ir_inst *insts) {
       break;
     }
     case IR_INST_LET: {
-      binding b = {c->var, value_of(x, c->value)};
+      binding b = {c->var, value_of(x, ix_expand(x->ctx, c->value))};
       IR_PUSH(x->ctx, x->lets, x->nlets, b);
       break;
     }
     case IR_INST_IF:
-      if (value_of(x, c->value)) run_all(x, c->nbody, c->body);
+      if (program_value(x, c->value)) run_all(x, c->nbody, c->body);
       else run_all(x, c->nother, c->other);
       break;
     case IR_INST_WHILE:
-      while (value_of(x, c->value)) run_all(x, c->nbody, c->body);
+      while (program_value(x, c->value)) run_all(x, c->nbody, c->body);
       break;
     }
   }

@@ -17,7 +17,7 @@ typedef struct rt_memory { /* where the slots are */
 typedef void (*rt_call)(void *user, const ir_inst *call, void *const *args, const int64_t *dims);
 
 /* Runs the instructions in order. Dimensions of a kernel are the lets in scope of the same
- * name. Throws TN_EUNSUPPORTED for values that load from slots. */
+ * name; a load in a value is one of the first slot of the buffer's name. */
 void rt_exec(tn_ctx *ctx, const ir_program *p, int n, const ir_inst *insts, const rt_memory *m, rt_call call, void *user);
 void *rt_slot_address(tn_ctx *ctx, const ir_slot *s, const rt_memory *m);
 #endif

@@ -155,10 +155,10 @@ static void profiled(tn_ctx *ctx, void *arg) {
   }
   rt_pool_free(pool);
   rt_profile_row *rows;
-  cr_assert_eq(rt_profile_rows(ctx, p, &rows), 5);
+  cr_assert_eq(rt_profile_rows(ctx, p, &rows), 9);
   cr_assert_str_eq(rows[0].name, "dense (Gemm)");
   cr_assert_eq(rows[0].tasks, ROWS);
-  for (int i = 0; i < 5; i++) cr_assert(rows[i].min >= 0 && rows[i].median >= rows[i].min);
+  for (int i = 0; i < 9; i++) cr_assert(rows[i].min >= 0 && rows[i].median >= rows[i].min);
   const char *table = rt_profile_table(ctx, p, 0);
   cr_assert_not_null(strstr(table, "top (ArgMax)"), "%s", table);
   const char *trace = rt_profile_trace(ctx, p, "a \"model\"\n");

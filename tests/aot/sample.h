@@ -1,12 +1,14 @@
 /* sample.h — a small program made by hand, which uses all that a program can: packed and copied
- * weights, a parallel kernel with scratch, a kernel called twice, dimensions from lets, an if,
- * state, copies between slots, outputs of two types.
+ * weights, a parallel kernel with scratch, a kernel called twice, dimensions from lets, an if and
+ * a while, state, copies between slots, outputs of two types.
  *
  *   pack:  wt = transpose(w), bias = b
  *   run:   h = x wt' + bias      parallel over rows, sums through a scratch row
- *          y = max(0, h) * scale  (called on h; then again on y into z)
- *          steps += n             state; n is a let
- *          top[i] = index of the largest y[i, :]
+ *          t = max(0, h) * scale
+ *          top[i] = index of the largest t[i, :]
+ *          if top[0] >= 0: y = t
+ *          z = max(0, t) * scale  (the same kernel again)
+ *          while counters[0] < end: counters += n    state; n, end are lets
  */
 #ifndef TESTS_AOT_SAMPLE_H
 #define TESTS_AOT_SAMPLE_H
@@ -134,7 +136,7 @@ static inline ir_program *sample_program(tn_ctx *c, const float *w, const float 
       [BIAS] = {.name = "bias", .kind = IR_SLOT_WEIGHTS, .offset = 4800, .dtype = TN_F32, .rank = 1, .dims = {COLS}, .bytes = COLS * 4},
       [H] = {.name = "h", .kind = IR_SLOT_ARENA, .dtype = TN_F32, .rank = 2, .dims = {ROWS, COLS}, .bytes = rc},
       [T] = {.name = "t", .kind = IR_SLOT_ARENA, .offset = 896, .dtype = TN_F32, .rank = 2, .dims = {ROWS, COLS}, .bytes = rc},
-      [STEPS] = {.name = "steps", .kind = IR_SLOT_STATE, .dtype = TN_I64, .rank = 1, .dims = {3}, .bytes = 24},
+      [STEPS] = {.name = "counters", .kind = IR_SLOT_STATE, .dtype = TN_I64, .rank = 1, .dims = {3}, .bytes = 24},
   };
   p->name = "sample", p->nslots = NSLOTS;
   p->slots = IR_NEW_ARRAY(c, ir_slot, NSLOTS);
@@ -151,20 +153,26 @@ static inline ir_program *sample_program(tn_ctx *c, const float *w, const float 
   p->pack = IR_NEW_ARRAY(c, ir_inst, 2);
   p->pack[0] = sample_call(c, TRANSPOSE, "w", 2, (int[]){W, WT});
   p->pack[1] = sample_copy(c, BIAS, B);
-  ir_var *n = ir_var_new(c, "n", TN_INDEX, 5, 5);
-  ir_inst *then = IR_NEW_ARRAY(c, ir_inst, 1), *other = IR_NEW_ARRAY(c, ir_inst, 1);
-  then[0] = sample_call(c, COUNT, "count", 1, (int[]){STEPS});
-  other[0] = sample_copy(c, Y, T);
-  p->nrun = 8;
-  p->run = IR_NEW_ARRAY(c, ir_inst, 8);
+  /* values that read slots: top[0], an output, and counters[0], state */
+  ix zero[1] = {ix_index(c, 0)};
+  ix top0 = ix_load(c, sample_buf(c, "top", TN_I64, 1, ROWS, 0, IR_IN), zero);
+  ix counter = ix_cast(c, TN_INDEX, ix_load(c, sample_buf(c, "counters", TN_I64, 1, 3, 0, IR_IN), zero));
+  ir_var *n = ir_var_new(c, "n", TN_INDEX, 1, 1), *end = ir_var_new(c, "end", TN_INDEX, INT64_MIN / 4, INT64_MAX / 4);
+  ir_inst *then = IR_NEW_ARRAY(c, ir_inst, 1), *other = IR_NEW_ARRAY(c, ir_inst, 1), *body = IR_NEW_ARRAY(c, ir_inst, 1);
+  then[0] = sample_copy(c, Y, T);
+  other[0] = sample_copy(c, Y, H);
+  body[0] = sample_call(c, COUNT, "count", 1, (int[]){STEPS});
+  p->nrun = 9;
+  p->run = IR_NEW_ARRAY(c, ir_inst, 9);
   p->run[0] = sample_call(c, DENSE, "dense (Gemm)", 4, (int[]){X, WT, BIAS, H});
   p->run[1] = sample_call(c, RELU, "relu (Relu)", 2, (int[]){H, T});
-  p->run[2] = sample_copy(c, Y, T);
-  p->run[3] = sample_call(c, AGAIN, "again (Relu)", 2, (int[]){T, Z});
-  p->run[4] = (ir_inst){.kind = IR_INST_LET, .var = n, .value = ix_index(c, 5)};
-  p->run[5] = (ir_inst){.kind = IR_INST_IF, .value = ix_bool(c, true), .nbody = 1, .body = then, .nother = 1, .other = other};
-  p->run[6] = sample_call(c, TOPK, "top (ArgMax)", 2, (int[]){T, TOP});
-  p->run[7] = sample_copy(c, STEPS_OUT, STEPS);
+  p->run[2] = sample_call(c, TOPK, "top (ArgMax)", 2, (int[]){T, TOP});
+  p->run[3] = (ir_inst){.kind = IR_INST_IF, .value = ix_le(c, ix_int(c, TN_I64, 0), top0), .nbody = 1, .body = then, .nother = 1, .other = other};
+  p->run[4] = sample_call(c, AGAIN, "again (Relu)", 2, (int[]){T, Z});
+  p->run[5] = (ir_inst){.kind = IR_INST_LET, .var = n, .value = ix_index(c, 1)};
+  p->run[6] = (ir_inst){.kind = IR_INST_LET, .var = end, .value = ix_addi(c, counter, 5)};
+  p->run[7] = (ir_inst){.kind = IR_INST_WHILE, .value = ix_lt(c, counter, end->expr), .nbody = 1, .body = body};
+  p->run[8] = sample_copy(c, STEPS_OUT, STEPS);
   return p;
 }
 
