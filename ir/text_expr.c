@@ -14,7 +14,8 @@
  * and -inf:f16 say theirs; true and false are bool.
  *
  * A large expression with shared parts is printed with each part once:
- * (%1 := exp(x)) / (1.0 + %1). Numbers count within one expression.
+ * (%1 := exp(x)) / (1.0 + %1). Numbers count within one expression. A part can also
+ * be said ahead, (%1 := exp(x); %1 / (1.0 + %1)): very deep expressions are cut so.
  *
  * The law: reading what was printed gives the same node, in the same context with the
  * same variables and buffers, because the constructors are idempotent: making a node
@@ -28,7 +29,8 @@
 
 enum {
   MAX_HEIGHT = 4000,  /* of an expression that is read: later passes recurse over it */
-  TREE_LIMIT = 2000   /* nodes of a tree beyond which shared parts are named */
+  TREE_LIMIT = 2000,  /* nodes of a tree beyond which shared parts are named */
+  NEST_LIMIT = 500    /* brackets in brackets beyond which parts are said ahead */
 };
 
 typedef struct infix {
@@ -257,7 +259,7 @@ static operand read_primary(reader *r) {
     return *known;
   }
   bool open = ir_lex_accept(l, "(");
-  if (open && at_label_definition(*l)) {
+  while (open && at_label_definition(*l)) {
     ir_lex_next(l);
     const void *key = label_key(l);
     if (ir_map_get(&r->labels, key)) ir_lex_fail_at(l, at, "this shared part has a meaning already");
@@ -266,8 +268,9 @@ static operand read_primary(reader *r) {
     operand *known = IR_NEW(l->ctx, operand);
     *known = read_whole(r);
     settle(l, known, TN_NONE);
-    ir_lex_expect(l, ")");
     ir_map_set(&r->labels, key, known);
+    if (ir_lex_accept(l, ";")) continue;
+    ir_lex_expect(l, ")");
     return *known;
   }
   if (!open) ir_lex_expected(l, "an expression");
@@ -317,7 +320,10 @@ static operand read_level(reader *r, int level) {
 
 ix ir_read_expr(ir_lexer *l, const ir_env *env, tn_dtype want) {
   reader r = {.l = l, .env = env, .labels = {.ctx = l->ctx}};
+  int depth = l->depth; /* counted apart from the statements around */
+  l->depth = 0;
   operand o = read_whole(&r);
+  l->depth = depth;
   ix e = settle(l, &o, want);
   if (want != TN_NONE && e->dtype != want)
     ir_lex_fail_at(l, o.at, "expected an expression of dtype %s, found one of %s", ir_dtype_name(want), ir_dtype_name((tn_dtype)e->dtype));
@@ -366,13 +372,17 @@ ir_scalar ir_read_scalar(ir_lexer *l, tn_dtype t) {
 typedef struct node_info {
   int64_t size; /* nodes of the tree, saturating */
   int parents, label;
+  int nest;     /* brackets in brackets when printed */
 } node_info;
 
 typedef struct writer {
   ir_text *t;
   const ir_map *names;
   ir_map *info; /* null: print as a tree */
+  bool share;   /* parts that occur twice get labels */
   int nlabels;
+  ix *cuts;     /* parts to be said ahead, inner ones first */
+  int ncuts;
 } writer;
 
 static const char *name_of(const writer *w, const void *key, const char *otherwise) {
@@ -387,18 +397,32 @@ static int tree_size(ix e, int limit) {
   return n;
 }
 
-static node_info *measure(ir_map *m, ix e) {
-  node_info *i = ir_map_get(m, e);
+static bool is_infix(ix e) {
+  for (int i = 0; i < IR_COUNT(infixes); i++)
+    if (infixes[i].op == (ir_opcode)e->op) return true;
+  return false;
+}
+
+static node_info *measure(writer *w, ix e) {
+  node_info *i = ir_map_get(w->info, e);
   if (i) return i;
-  i = IR_NEW(m->ctx, node_info);
+  i = IR_NEW(w->info->ctx, node_info);
   i->size = 1;
   for (int k = 0; k < e->nargs; k++) {
-    node_info *a = measure(m, e->args[k]);
+    node_info *a = measure(w, e->args[k]);
     a->parents++;
     i->size += a->size;
     if (i->size > INT64_MAX / 16) i->size = INT64_MAX / 16;
+    /* the left side of an operator is mostly of the same operator, and needs no brackets */
+    int nest = a->nest + !(k == 0 && e->args[0]->op == e->op && is_infix(e));
+    if (e->args[k]->nargs && nest > i->nest) i->nest = nest;
   }
-  ir_map_set(m, e, i);
+  ir_map_set(w->info, e, i);
+  if (i->nest > NEST_LIMIT) {
+    i->nest = 0;
+    i->label = -1; /* a cut, not yet printed */
+    IR_PUSH(w->info->ctx, w->cuts, w->ncuts, e);
+  }
   return i;
 }
 
@@ -439,7 +463,7 @@ static void put_infix(writer *w, ix e, const infix *in, int level) {
     if (ix_const_value(b, &c)) negate = c < 0 && c > INT64_MIN;
     else if (b->op == IX_MUL && ix_const_value(b->args[1], &c)) negate = c < 0 && c > INT64_MIN && b->args[0]->op != IX_CONST;
     node_info *i = w->info ? ir_map_get(w->info, b) : NULL;
-    if (i && i->label) negate = false; /* printed by its label */
+    if (i && i->label > 0) negate = false; /* printed by its label */
   }
   if (in->level < level) ir_put(w->t, "(");
   put(w, a, in->level, b->op != IX_CONST);
@@ -499,10 +523,10 @@ static void put_node(writer *w, ix e, int level, bool bare) {
  * needs no dtype here. */
 static void put(writer *w, ix e, int level, bool bare) {
   node_info *i = w->info && e->nargs ? ir_map_get(w->info, e) : NULL;
-  if (!i || i->parents < 2 || i->size < 4) {
-    put_node(w, e, level, bare);
-  } else if (i->label) {
+  if (i && i->label > 0) {
     ir_put(w->t, "%%%d", i->label);
+  } else if (!i || !w->share || i->parents < 2 || i->size < 4) {
+    put_node(w, e, level, bare);
   } else {
     int label = ++w->nlabels;
     ir_put(w->t, "(%%%d := ", label);
@@ -515,11 +539,23 @@ static void put(writer *w, ix e, int level, bool bare) {
 void ir_put_expr(ir_text *t, ix e, const ir_map *names, tn_dtype want) {
   writer w = {.t = t, .names = names};
   ir_map info = {.ctx = t->ctx};
-  if (tree_size(e, TREE_LIMIT + 1) > TREE_LIMIT) {
+  int size = tree_size(e, TREE_LIMIT + 1);
+  if (size > NEST_LIMIT) { /* else there is nothing to be found */
     w.info = &info;
-    measure(&info, e);
+    measure(&w, e);
+    w.share = size > TREE_LIMIT;
+    if (!w.share && !w.ncuts) w.info = NULL;
+  }
+  for (int k = 0; k < w.ncuts; k++) {
+    node_info *i = ir_map_get(&info, w.cuts[k]);
+    int label = ++w.nlabels;
+    ir_put(t, "%s%%%d := ", k ? "" : "(", label);
+    put_node(&w, w.cuts[k], 0, false);
+    ir_put(t, "; ");
+    i->label = label;
   }
   put(&w, e, 0, want != TN_NONE && want == (tn_dtype)e->dtype);
+  if (w.ncuts) ir_put(t, ")");
 }
 
 const char *ix_print(tn_ctx *ctx, ix e) {
