@@ -1,0 +1,83 @@
+/* cli.c — the command line tool: which verb, and what becomes of errors. */
+#include "frontend/cli.h"
+#include <stdlib.h>
+#include <string.h>
+
+const cli_verb cli_verbs[] = {
+    {"check", "MODEL [options]", "Lists every problem of a model at once; estimates memory and time.", cli_check},
+    {"compile", "MODEL -o model.o [options]", "Ahead of time: an object file, and a C header for it.", cli_compile},
+    {"run", "MODEL [--input NAME=FILE.npy]... [--fetch NODE]... [--output-dir DIR] [options]", "Runs a model once.", cli_run},
+    {"verify", "MODEL DIR [options]", "Compares with the expected outputs in a folder (input_K and output_K, .pb or .npy).", cli_verify},
+    {"bench", "MODEL|KERNEL [--seconds S] [--aot] [options]", "Times a model or a kernel.", cli_bench},
+    {"profile", "MODEL [--trace out.json] [options]", "Times every kernel call of a model.", cli_profile},
+    {"tune", "MODEL|KERNEL... [--list FILE] [--budget 60s] [--trials N] [--seed S] [options]", "Looks for better schedules and stores them.", cli_tune},
+    {"db", "ls|show|export|import|merge|verify|gc|pin ...", "The tuning store.", cli_db},
+    {"explain", "MODEL [options]", "What became of a model: kernels, what was fused, schedules.", cli_explain},
+    {"view", "MODEL -o page.html [options]", "The same as one HTML page, with graph, passes and loops.", cli_view},
+    {"simulate", "MODEL|TOPOLOGY.csv --machine NAME", "Runs on a simulated systolic machine (not yet).", cli_later},
+    {"report", "--db FILE -o page.html", "Tuning results as a page (not yet).", cli_later},
+    {NULL, NULL, NULL, NULL},
+};
+
+static void usage(FILE *out) {
+  fputs("tenon: compiles tensor graphs to machine code\n\n  tenon VERB ... ; tenon VERB --help tells more\n\n", out);
+  for (const cli_verb *v = cli_verbs; v->name; v++) fprintf(out, "  %-9s %s\n", v->name, v->about);
+  fputs("\nMODEL: an ONNX file, or the text of a graph or program (TN_DUMP=after:PASS,... prints such texts:\n"
+        "passes ", out);
+  for (const lw_pass *p = lw_passes; p->name; p++) fprintf(out, "%s, ", p->name);
+  fputs("and program).\nKERNEL: gemm:f32:MxNxK, conv:f32:n1c64h56w56k64r3s3u1p1.\n"
+        "Exit codes: 0 done, 1 wrong result, 2 bad usage, 3 unsupported, 4 bad input, 5 resources, 70 internal fault.\n", out);
+}
+
+typedef struct invocation {
+  cli c;
+  int argc;
+  char **argv;
+} invocation;
+
+static void run_verb(tn_ctx *ctx, void *arg) {
+  (void)ctx;
+  invocation *i = arg;
+  i->c.verb->run(&i->c, i->argc, i->argv);
+}
+
+static void say(void *user, const char *line) {
+  (void)user;
+  fprintf(stderr, "tenon: %s\n", line);
+}
+
+int main(int argc, char **argv) {
+  const char *verb = argc > 1 ? argv[1] : NULL;
+  if (!verb || strcmp(verb, "--help") == 0 || strcmp(verb, "-h") == 0 || strcmp(verb, "help") == 0) {
+    usage(verb ? stdout : stderr);
+    return verb ? TN_OK : TN_EUSAGE;
+  }
+  invocation i = {.argc = argc - 2, .argv = argv + 2};
+  for (const cli_verb *v = cli_verbs; v->name; v++)
+    if (strcmp(v->name, verb) == 0) i.c.verb = v;
+  if (!i.c.verb) {
+    fprintf(stderr, "tenon: error: unknown verb '%s' (tenon --help lists them)\n", verb);
+    return TN_EUSAGE;
+  }
+  tn_config config = {.log = say};
+  tn_ctx *ctx = i.c.ctx = tn_ctx_new(&config);
+  if (!ctx) {
+    fputs("tenon: error: out of memory\n", stderr);
+    return TN_ERESOURCE;
+  }
+  i.c.out = stdout;
+  int status = ir_protect(ctx, run_verb, &i);
+  if (status) {
+    if (i.c.json && status != TN_EWRONG) { /* wrong results have said so in their own object */
+      ir_text t = {.ctx = NULL};
+      (void)t;
+    }
+    fprintf(stderr, "tenon: error: %s\n", ir_error(ctx));
+  }
+  if (fflush(stdout) != 0 || ferror(stdout)) {
+    fputs("tenon: error: standard output cannot be written\n", stderr);
+    if (!status) status = TN_ERESOURCE;
+  }
+  tn_ctx_free(ctx);
+  return status;
+}

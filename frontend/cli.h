@@ -1,0 +1,164 @@
+/* cli.h — the parts that the verbs of the command line tool share.
+ *
+ *   argv ── cli_parse ── cli_load: model → graph ── cli_lower: → program ── cli_start: → code
+ *                                                                        └─ interpreter
+ *
+ * A verb is a function that describes its options, parses, and works; it throws (ir_fail) with the
+ * status that becomes the exit code. Answers go to standard output, as text or (--json) as one object;
+ * everything else to standard error.
+ */
+#ifndef FE_CLI_H
+#define FE_CLI_H
+#include "frontend/import.h"
+#include "frontend/inputs.h"
+#include "lower/lower.h"
+#include "runtime/module.h"
+#include "runtime/threads.h"
+#include <stdio.h>
+
+/* ---- options ---- */
+
+typedef enum cli_kind {
+  CLI_FLAG,    /* bool *, no value */
+  CLI_TEXT,    /* const char ** */
+  CLI_INT,     /* int64_t *, >= 0 */
+  CLI_REAL,    /* double *, >= 0 */
+  CLI_SECONDS, /* double *: "60", "60s", "500ms", "2m" */
+  CLI_TEXTS    /* cli_list *: may be given several times */
+} cli_kind;
+
+typedef struct cli_list {
+  int n;
+  const char **items;
+} cli_list;
+
+typedef struct cli_option {
+  const char *name; /* "--dim"; "-o" */
+  cli_kind kind;
+  void *to;
+  const char *arg;   /* of the value, for help: "NAME=N" */
+  const char *about;
+} cli_option;
+
+typedef enum cli_engine { CLI_JIT, CLI_INTERP } cli_engine;
+
+/* One call of the tool. */
+typedef struct cli {
+  tn_ctx *ctx;
+  const struct cli_verb *verb;
+  int nargs;          /* what is no option, behind the verb */
+  const char **args;
+  FILE *out;
+  /* options that all verbs with a model share */
+  cli_list dims;      /* NAME=N */
+  const char *cpu, *triple, *db, *plan, *accuracy, *layout, *engine_name;
+  int64_t threads, seed;
+  bool frozen, json, unscheduled;
+  cli_engine engine;
+} cli;
+
+typedef struct cli_verb {
+  const char *name, *form, *about; /* form: "MODEL -o model.o [options]" */
+  void (*run)(cli *c, int argc, char **argv);
+} cli_verb;
+extern const cli_verb cli_verbs[]; /* ended by a null name */
+
+/* Takes argv apart: `own` options first, then the common ones (`common`: those are understood at
+ * all). min to max arguments that are no options; max -1: any number. Returns false when it
+ * printed the help text instead. Throws TN_EUSAGE. `more`: text for the end of the help; may be null. */
+bool cli_parse(cli *c, int argc, char **argv, int nown, const cli_option *own, bool common, int min, int max, const char *more);
+/* NAME=VALUE; throws TN_EUSAGE naming the option. */
+void cli_pair(cli *c, const char *option, const char *text, const char **name, const char **value);
+int64_t cli_integer(cli *c, const char *option, const char *text);
+
+/* ---- models ---- */
+
+typedef struct cli_pass { /* what a pass did, for --json, explain and view */
+  const char *name;
+  double seconds;
+  int nodes;
+  const char *text; /* of the graph afterwards; null unless asked for */
+} cli_pass;
+
+typedef struct cli_model {
+  const char *path;
+  const fe_onnx *onnx;     /* null for a text */
+  ir_graph *graph;         /* null for a program's text */
+  int nin, nout;
+  const char **in_name, **out_name; /* as the model names them, before the passes */
+  const fe_onnx_type **in_type;     /* declared types by input; null for a text */
+  const fe_onnx_type **out_type;
+  fe_array *in;            /* data null until given or drawn */
+  ir_program *program;
+  const cg_target *target;
+  rt_module *module;       /* of the JIT engine */
+  rt_pool *pool;
+  void **out;              /* memory of the outputs, 64-byte aligned */
+  int64_t **out_dims;      /* after a run */
+  int npasses;
+  cli_pass *passes;
+  bool keep_texts;         /* set before cli_lower: passes carry the graph's text */
+  double import_s, lower_s, compile_s;
+} cli_model;
+
+/* Reads a model: ONNX, or the text of a graph or program when it begins so. */
+cli_model *cli_load(cli *c, const char *path);
+/* Inputs from NAME=FILE pairs; binds dimensions. */
+void cli_feed(cli *c, cli_model *m, const cli_list *inputs);
+/* More outputs: the values of these names. */
+void cli_fetch(cli *c, cli_model *m, const cli_list *names);
+/* Graph to program; --dim sizes are bound first. Throws TN_EUSAGE naming the missing ones. */
+void cli_lower(cli *c, cli_model *m);
+/* Inputs that were not given become random; outputs get memory. */
+void cli_fill(cli *c, cli_model *m);
+void cli_save_inputs(cli *c, cli_model *m, const char *dir);
+/* Code, or nothing for the interpreter. */
+void cli_start(cli *c, cli_model *m);
+/* One run by the engine. Throws when it fails. */
+void cli_run_once(cli *c, cli_model *m);
+void cli_stop(cli *c, cli_model *m);
+
+const ir_slot *cli_in_slot(const cli_model *m, int k);
+const ir_slot *cli_out_slot(const cli_model *m, int k);
+int64_t cli_elements(const ir_slot *s);
+/* DIR/NAME.npy with everything outside [A-Za-z0-9._-] as '_'. */
+const char *cli_npy_path(cli *c, const char *dir, const char *name);
+void cli_make_folder(cli *c, const char *dir);
+/* "12.3 MB" */
+const char *cli_bytes(cli *c, double bytes);
+/* "1.23 ms" */
+const char *cli_time(cli *c, double seconds);
+
+/* ---- JSON ---- */
+
+typedef struct cli_json {
+  ir_text text;
+  bool comma;
+} cli_json;
+void cj_begin(cli_json *j, tn_ctx *ctx);
+void cj_open(cli_json *j, const char *key, char bracket); /* '{' or '['; key null inside a list */
+void cj_close(cli_json *j, char bracket);                 /* '}' or ']' */
+void cj_text(cli_json *j, const char *key, const char *v); /* null becomes null */
+void cj_int(cli_json *j, const char *key, int64_t v);
+void cj_real(cli_json *j, const char *key, double v);      /* not finite becomes null */
+void cj_bool(cli_json *j, const char *key, bool v);
+void cj_dims(cli_json *j, const char *key, int rank, const int64_t *dims);
+/* Writes the object, which must be closed, and a newline. */
+void cj_end(cli_json *j, FILE *out);
+/* Quoted and escaped. */
+void cj_quote(ir_text *t, const char *s);
+
+/* ---- verbs ---- */
+
+void cli_check(cli *c, int argc, char **argv);
+void cli_compile(cli *c, int argc, char **argv);
+void cli_run(cli *c, int argc, char **argv);
+void cli_verify(cli *c, int argc, char **argv);
+void cli_bench(cli *c, int argc, char **argv);
+void cli_profile(cli *c, int argc, char **argv);
+void cli_tune(cli *c, int argc, char **argv);
+void cli_db(cli *c, int argc, char **argv);
+void cli_explain(cli *c, int argc, char **argv);
+void cli_view(cli *c, int argc, char **argv);
+void cli_later(cli *c, int argc, char **argv); /* simulate, report: not yet */
+#endif

@@ -1,0 +1,316 @@
+/* cli_model.c — a model on its way: file, graph, program, code, run. */
+#include "frontend/cli.h"
+#include "frontend/npy.h"
+#include "lower/schedule.h"
+#include "runtime/program_interp.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* ---- reading ---- */
+
+/* The first word of a text, after blanks and # comments; "" for bytes that are no text. */
+static const char *first_word(tn_ctx *ctx, const fe_map *m) {
+  const char *p = m->data, *end = p + m->size;
+  while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t' || *p == '#')) {
+    if (*p == '#')
+      while (p < end && *p != '\n') p++;
+    else p++;
+  }
+  size_t n = 0;
+  while (n < 16 && p + n < end && p[n] >= 'a' && p[n] <= 'z') n++;
+  return n && p + n < end && (p[n] == ' ' || p[n] == '\n') ? ir_strndup(ctx, p, n) : "";
+}
+
+static void load_onnx(cli *c, cli_model *m) {
+  tn_ctx *ctx = c->ctx;
+  m->onnx = fe_onnx_load(ctx, m->path);
+  m->graph = fe_import_model(ctx, m->onnx, NULL);
+}
+
+/* Declared types, found by name: initializers may stand among the inputs of a file. */
+static const fe_onnx_type *type_of(const fe_onnx_value *v, int n, const char *name) {
+  for (int i = 0; i < n; i++)
+    if (strcmp(v[i].name, name) == 0) return &v[i].type;
+  return NULL;
+}
+
+cli_model *cli_load(cli *c, const char *path) {
+  tn_ctx *ctx = c->ctx;
+  cli_model *m = IR_NEW(ctx, cli_model);
+  m->path = path;
+  m->target = cg_target_find(ctx, c->cpu, c->triple);
+  double start = rt_now();
+  const fe_map *map = fe_map_file(ctx, path);
+  const char *word = first_word(ctx, map);
+  const char *text = *word ? ir_strndup(ctx, map->data, map->size) : NULL;
+  if (strcmp(word, "graph") == 0) {
+    m->graph = ir_graph_parse(ctx, text, path);
+    ir_graph_sort(m->graph);
+  } else if (strcmp(word, "program") == 0) {
+    m->program = ir_program_parse(ctx, text, path);
+    for (int i = 0; i < m->program->nkernels; i++) {
+      ir_program_kernel *k = &m->program->kernels[i];
+      const char *reason = NULL;
+      if (!k->lowered) k->lowered = lw_schedule_apply(ctx, k->kernel, k->schedule, &reason);
+      if (!k->lowered) ir_fail(ctx, TN_EINPUT, "%s: the schedule of kernel '%s' is refused: %s", path, k->kernel->name, reason);
+    }
+  } else load_onnx(c, m);
+  m->import_s = rt_now() - start;
+  if (m->graph) {
+    m->nin = m->graph->ninputs;
+    m->nout = m->graph->noutputs;
+    m->in_name = IR_NEW_ARRAY(ctx, const char *, m->nin + 1);
+    m->in_type = IR_NEW_ARRAY(ctx, const fe_onnx_type *, m->nin + 1);
+    m->out_name = IR_NEW_ARRAY(ctx, const char *, m->nout + 1);
+    m->out_type = IR_NEW_ARRAY(ctx, const fe_onnx_type *, m->nout + 1);
+    for (int i = 0; i < m->nin; i++) {
+      m->in_name[i] = m->graph->inputs[i]->name;
+      if (m->onnx) m->in_type[i] = type_of(m->onnx->graph->in, m->onnx->graph->n_in, m->in_name[i]);
+    }
+    for (int i = 0; i < m->nout; i++) {
+      m->out_name[i] = m->onnx ? m->onnx->graph->out[i].name : m->graph->outputs[i]->name;
+      if (m->onnx) m->out_type[i] = &m->onnx->graph->out[i].type;
+    }
+  } else {
+    m->nin = m->program->ninputs;
+    m->nout = m->program->noutputs;
+    m->in_name = IR_NEW_ARRAY(ctx, const char *, m->nin + 1);
+    m->in_type = IR_NEW_ARRAY(ctx, const fe_onnx_type *, m->nin + 1);
+    m->out_name = IR_NEW_ARRAY(ctx, const char *, m->nout + 1);
+    m->out_type = IR_NEW_ARRAY(ctx, const fe_onnx_type *, m->nout + 1);
+    for (int i = 0; i < m->nin; i++) m->in_name[i] = cli_in_slot(m, i)->name;
+    for (int i = 0; i < m->nout; i++) m->out_name[i] = cli_out_slot(m, i)->name;
+  }
+  m->in = IR_NEW_ARRAY(ctx, fe_array, m->nin + 1);
+  return m;
+}
+
+static int find_input(const cli_model *m, const char *name) {
+  for (int i = 0; i < m->nin; i++)
+    if (strcmp(m->in_name[i], name) == 0) return i;
+  return -1;
+}
+
+static const char *list_names(cli *c, int n, const char *const *names) {
+  ir_text t = {.ctx = c->ctx};
+  for (int i = 0; i < n && i < 12; i++) ir_put(&t, "%s%s", i ? ", " : "", names[i]);
+  if (n > 12) ir_put(&t, ", ...");
+  return n ? t.s : "none";
+}
+
+void cli_feed(cli *c, cli_model *m, const cli_list *inputs) {
+  for (int i = 0; i < inputs->n; i++) {
+    const char *name, *path;
+    cli_pair(c, "--input", inputs->items[i], &name, &path);
+    int k = find_input(m, name);
+    if (k < 0) ir_fail(c->ctx, TN_EUSAGE, "--input: the model has no input '%s'; its inputs: %s", name, list_names(c, m->nin, m->in_name));
+    m->in[k] = fe_array_load(c->ctx, path, m->in_type[k]);
+    if (m->graph) fe_bind_input(c->ctx, m->graph, k, &m->in[k]);
+  }
+}
+
+void cli_fetch(cli *c, cli_model *m, const cli_list *names) {
+  if (names->n && !m->graph) ir_fail(c->ctx, TN_EUSAGE, "--fetch needs a model or a graph, not a program");
+  for (int i = 0; i < names->n; i++) {
+    ir_value *v = NULL;
+    for (int k = 0; k < m->graph->nvalues && !v; k++)
+      if (strcmp(m->graph->values[k]->name, names->items[i]) == 0) v = m->graph->values[k];
+    for (int k = 0; k < m->graph->nnodes && !v; k++) /* by the name of a node: its first output */
+      if (strcmp(m->graph->nodes[k]->name, names->items[i]) == 0 && m->graph->nodes[k]->nout) v = m->graph->nodes[k]->out[0];
+    if (!v) ir_fail(c->ctx, TN_EUSAGE, "--fetch: the model has no value and no node '%s'", names->items[i]);
+    ir_graph_output(m->graph, v);
+    m->out_name = ir_grow(c->ctx, m->out_name, (size_t)m->nout, (size_t)m->nout + 2, sizeof *m->out_name);
+    m->out_type = ir_grow(c->ctx, m->out_type, (size_t)m->nout, (size_t)m->nout + 2, sizeof *m->out_type);
+    m->out_name[m->nout++] = names->items[i];
+  }
+}
+
+/* ---- lowering ---- */
+
+static void bind_dims(cli *c, cli_model *m) {
+  tn_ctx *ctx = c->ctx;
+  const char **names = IR_NEW_ARRAY(ctx, const char *, c->dims.n + 1);
+  int64_t *sizes = IR_NEW_ARRAY(ctx, int64_t, c->dims.n + 1);
+  for (int i = 0; i < c->dims.n; i++) {
+    const char *size;
+    cli_pair(c, "--dim", c->dims.items[i], &names[i], &size);
+    sizes[i] = cli_integer(c, "--dim", size);
+    bool used = false;
+    for (int k = 0; k < m->graph->ninputs; k++)
+      for (int a = 0; a < m->graph->inputs[k]->rank; a++) {
+        ix d = m->graph->inputs[k]->dims[a];
+        used |= d->op != IX_VAR || strcmp(d->u.var->name, names[i]) == 0; /* a number: an input fixed it */
+      }
+    if (!used) ir_fail(ctx, TN_EUSAGE, "--dim: the model has no dimension '%s'", names[i]);
+  }
+  lw_bind_dims(ctx, m->graph, c->dims.n, names, sizes);
+}
+
+typedef struct watch {
+  cli_model *m;
+  const char *dump; /* TN_DUMP */
+  const char *last; /* text of the graph after the pass before */
+} watch;
+
+static bool wanted(const char *list, const char *pass) {
+  if (!list) return false;
+  if (strncmp(list, "after:", 6) == 0) list += 6;
+  size_t n = strlen(pass);
+  for (const char *p = list; *p; p += *p == ',') {
+    size_t k = strcspn(p, ",");
+    if ((k == n && memcmp(p, pass, n) == 0) || (k == 3 && memcmp(p, "all", 3) == 0)) return true;
+    p += k;
+  }
+  return false;
+}
+
+static void after_pass(void *user, tn_ctx *ctx, const char *pass, const ir_graph *g, double seconds) {
+  watch *w = user;
+  cli_pass p = {.name = pass, .seconds = seconds, .nodes = g->nnodes};
+  bool dump = wanted(w->dump, pass);
+  if (w->m->keep_texts || w->dump) p.text = ir_graph_print(ctx, g);
+  if (dump) {
+    if (w->last && strcmp(w->last, p.text) == 0) fprintf(stderr, "# after %s: unchanged\n", pass);
+    else fprintf(stderr, "# after %s\n%s", pass, p.text);
+  }
+  w->last = p.text;
+  IR_PUSH(ctx, w->m->passes, w->m->npasses, p);
+}
+
+void cli_lower(cli *c, cli_model *m) {
+  if (m->program) return;
+  watch w = {.m = m, .dump = getenv("TN_DUMP")};
+  lw_options o = {.target = m->target, .unscheduled = c->unscheduled, .after_pass = after_pass, .after_user = &w};
+  o.layout = !c->layout ? LW_LAYOUT_AUTO : strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : strcmp(c->layout, "NHWC") == 0 ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHWC;
+  if (c->plan) ir_fail(c->ctx, TN_EUNSUPPORTED, "--plan is not supported yet");
+  bind_dims(c, m);
+  double start = rt_now();
+  m->program = lw_compile(c->ctx, m->graph, &o);
+  m->lower_s = rt_now() - start;
+  if (wanted(w.dump, "program")) fprintf(stderr, "# program\n%s", ir_program_print(c->ctx, m->program));
+}
+
+/* ---- memory ---- */
+
+static const ir_slot *slot(const cli_model *m, ir_slot_kind kind, int k) {
+  for (int i = 0; i < m->program->nslots; i++)
+    if (m->program->slots[i].kind == kind && m->program->slots[i].index == k) return &m->program->slots[i];
+  return NULL;
+}
+const ir_slot *cli_in_slot(const cli_model *m, int k) { return slot(m, IR_SLOT_INPUT, k); }
+const ir_slot *cli_out_slot(const cli_model *m, int k) { return slot(m, IR_SLOT_OUTPUT, k); }
+
+int64_t cli_elements(const ir_slot *s) {
+  int64_t n = 1;
+  for (int i = 0; i < s->rank; i++) n *= s->dims[i];
+  return n;
+}
+
+void cli_fill(cli *c, cli_model *m) {
+  tn_ctx *ctx = c->ctx;
+  for (int i = 0; i < m->nin; i++) {
+    const ir_slot *s = cli_in_slot(m, i);
+    fe_array *a = &m->in[i];
+    if (a->data) {
+      if (a->dtype != s->dtype || a->rank != s->rank || a->count != cli_elements(s))
+        ir_fail(ctx, TN_EINPUT, "input '%s' is %s, given is %s", m->in_name[i], fe_shape_text(ctx, s->dtype, s->rank, s->dims),
+                fe_shape_text(ctx, a->dtype, a->rank, a->dims));
+      continue;
+    }
+    *a = (fe_array){.name = m->in_name[i], .dtype = s->dtype, .rank = s->rank, .dims = s->dims, .count = cli_elements(s), .bytes = (size_t)s->bytes};
+    void *p = fe_buffer(ctx, s->bytes);
+    fe_random(p, a->dtype, a->count, (uint64_t)c->seed, i);
+    a->data = p;
+  }
+  m->out = IR_NEW_ARRAY(ctx, void *, m->nout + 1);
+  m->out_dims = IR_NEW_ARRAY(ctx, int64_t *, m->nout + 1);
+  for (int i = 0; i < m->nout; i++) {
+    const ir_slot *s = cli_out_slot(m, i);
+    m->out[i] = fe_buffer(ctx, s->bytes);
+    m->out_dims[i] = IR_NEW_ARRAY(ctx, int64_t, IR_MAX_RANK);
+    memcpy(m->out_dims[i], s->dims, sizeof s->dims);
+  }
+}
+
+const char *cli_npy_path(cli *c, const char *dir, const char *name) {
+  char *file = ir_format(c->ctx, "%s.npy", name);
+  for (char *p = file; *p; p++)
+    if (!((*p >= 'A' && *p <= 'Z') || (*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9') || *p == '.' || *p == '_' || *p == '-')) *p = '_';
+  return fe_path_join(c->ctx, dir, file);
+}
+
+void cli_make_folder(cli *c, const char *dir) {
+  char *path = ir_strdup(c->ctx, dir);
+  for (char *p = path + 1; *p; p++) /* like mkdir -p */
+    if (*p == '/') {
+      *p = 0;
+      mkdir(path, 0777);
+      *p = '/';
+    }
+  struct stat s;
+  if (mkdir(path, 0777) != 0 && errno != EEXIST) ir_fail(c->ctx, TN_ERESOURCE, "%s: cannot be made: %s", dir, strerror(errno));
+  if (stat(path, &s) != 0 || !S_ISDIR(s.st_mode)) ir_fail(c->ctx, TN_ERESOURCE, "%s: is no folder", dir);
+}
+
+void cli_save_inputs(cli *c, cli_model *m, const char *dir) {
+  cli_make_folder(c, dir);
+  for (int i = 0; i < m->nin; i++) fe_npy_save(c->ctx, cli_npy_path(c, dir, m->in_name[i]), &m->in[i]);
+}
+
+/* ---- running ---- */
+
+static void free_pool(void *arg) { rt_pool_free(arg); }
+
+void cli_start(cli *c, cli_model *m) {
+  if (c->engine == CLI_INTERP) return;
+  double start = rt_now();
+  int threads = (int)c->threads;
+  rt_options o = {.target = m->target, .jobs = threads ? threads : rt_cpu_count()};
+  m->module = rt_module_build(c->ctx, m->program, &o);
+  m->compile_s = rt_now() - start;
+  if (threads != 1) {
+    m->pool = rt_pool_new(threads);
+    if (!m->pool) ir_fail(c->ctx, TN_ERESOURCE, "threads cannot be started");
+    ir_defer(c->ctx, free_pool, m->pool);
+  }
+}
+
+void cli_run_once(cli *c, cli_model *m) {
+  const void **in = IR_NEW_ARRAY(c->ctx, const void *, m->nin + 1);
+  for (int i = 0; i < m->nin; i++) in[i] = m->in[i].data;
+  void *state = m->program->state_bytes ? fe_buffer(c->ctx, m->program->state_bytes) : NULL;
+  if (c->engine == CLI_INTERP) {
+    rt_interp_options o = {.unscheduled = c->unscheduled};
+    rt_program_interp(c->ctx, m->program, in, m->out, NULL, state, &o);
+    return;
+  }
+  int code = rt_run(m->module, in, m->out, state, rt_pool_threads(m->pool));
+  if (code == RT_NO_MEMORY) ir_fail(c->ctx, TN_ERESOURCE, "%s: out of memory for the arena", m->path);
+  if (code) ir_fail(c->ctx, TN_EINTERNAL, "%s: the run failed: %s", m->path, cg_run_error(code));
+}
+
+void cli_stop(cli *c, cli_model *m) {
+  if (m->pool) {
+    ir_undefer(c->ctx, free_pool, m->pool);
+    rt_pool_free(m->pool);
+    m->pool = NULL;
+  }
+  if (m->module) rt_module_free(c->ctx, m->module);
+  m->module = NULL;
+}
+
+const char *cli_bytes(cli *c, double b) {
+  if (b < 1e3) return ir_format(c->ctx, "%.0f B", b);
+  if (b < 1e6) return ir_format(c->ctx, "%.1f kB", b / 1e3);
+  if (b < 1e9) return ir_format(c->ctx, "%.1f MB", b / 1e6);
+  return ir_format(c->ctx, "%.2f GB", b / 1e9);
+}
+
+const char *cli_time(cli *c, double s) {
+  if (s < 1e-6) return ir_format(c->ctx, "%.0f ns", s * 1e9);
+  if (s < 1e-3) return ir_format(c->ctx, "%.2f us", s * 1e6);
+  if (s < 1) return ir_format(c->ctx, "%.3f ms", s * 1e3);
+  return ir_format(c->ctx, "%.2f s", s);
+}
