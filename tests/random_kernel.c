@@ -93,13 +93,13 @@ static ix gen_leaf(gen *g, tn_dtype t) {
       case 0:
         if (g->nvalue) {
           ix v = g->value[pick(g, g->nvalue)];
-          if (v->dtype == t || tries > 1) return as_type(g, t, v);
+          if (v->dtype == t || tries > 0) return as_type(g, t, v);
         }
         break;
       case 1:
         if (g->nlocal) {
           ir_buf *b = g->local[pick(g, g->nlocal)];
-          if (b->dtype == t || tries > 1) return as_type(g, t, ib_get(g->b, b));
+          if (b->dtype == t || tries > 0) return as_type(g, t, ib_get(g->b, b));
         }
         break;
       case 2: return chance(g, 30) ? gen_const(g, t) : as_type(g, t, some_index(g));
@@ -325,7 +325,7 @@ static void register_tile(gen *g, ir_buf *out, ix *index, ix base, ix extent, in
   tn_ctx *c = g->ctx;
   int last = out->rank - 1;
   ix shape[2] = {I(g, 1 + pick(g, 3)), I(g, t)}, at[2];
-  ir_buf *acc = ib_alloc(g->b, "tile", out->dtype, 2, shape, IR_REGISTER);
+  ir_buf *acc = ib_alloc(g->b, "block", out->dtype, 2, shape, IR_REGISTER);
   ir_loop_kind lanes = chance(g, 60) ? IR_VECTOR : IR_UNROLL;
   ir_store_op op = update_op(g, out->dtype);
   mark m = scope_begin(g);
@@ -404,7 +404,12 @@ static void gen_nest(gen *g, ir_buf *out, bool may_update, bool may_parallel) {
   if (guarded) ib_if(g->b, guard);
   gen_values(g);
   if (registers) register_tile(g, out, index, base, out->shape[out->rank - 1], tile, may_update);
-  else store_element(g, out, index, gen_expr(g, out->dtype, 4), may_update);
+  else {
+    ix value = gen_expr(g, out->dtype, 4);
+    if (g->nlocal > m.local && chance(g, 60)) /* what was computed should matter */
+      value = ix_binary(c, out->dtype == TN_BOOL ? IX_XOR : IX_ADD, value, as_type(g, out->dtype, ib_get(g->b, g->local[g->nlocal - 1])));
+    store_element(g, out, index, value, may_update);
+  }
   if (guarded) ib_end(g->b);
   ib_end_n(g->b, open);
   g->in_vector = was_vector;
