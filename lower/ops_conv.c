@@ -216,7 +216,8 @@ static void transpose_build(lw_build *b, ir_node *n) {
     reached = ix_and(ctx, reached, ix_within(ctx, in[i + 2], zero, v.in[i]));
   }
   ib_if(ib, reached);
-  lw_accumulate(b, acc, lw_in(b, n, 0, in), lw_in(b, n, 1, weight));
+  ix x = lw_in(b, n, 0, in), w = lw_in(b, n, 1, weight);
+  lw_accumulate(b, acc, x, w);
   ib_end(ib);
   ib_end_n(ib, v.rank + 1);
   ix r = ib_get(ib, acc);

@@ -129,8 +129,9 @@ static void where_infer(tn_ctx *ctx, ir_node *n) {
   lw_set(n, 0, n->in[1]->dtype, rank, dims);
 }
 static ix where_value(lw_build *b, ir_node *n, int out, const ix *index) {
-  int rank = n->out[0]->rank;
-  return ix_select(lw_ctx(b), lw_in_bcast(b, n, 0, rank, index), lw_in_bcast(b, n, 1, rank, index), lw_in_bcast(b, n, 2, rank, index));
+  ix x[3]; /* in order: parameters are numbered by first use, whatever the C compiler */
+  for (int k = 0; k < 3; k++) x[k] = lw_in_bcast(b, n, k, n->out[0]->rank, index);
+  return ix_select(lw_ctx(b), x[0], x[1], x[2]);
 }
 
 /* Pow: base and exponent may differ in type; the result has the base's. */

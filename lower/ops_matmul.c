@@ -88,8 +88,10 @@ static void matmul_build(lw_build *b, ir_node *n) {
   ia[a->rank - 1] = k;
   iw[w->rank > 1 ? w->rank - 2 : 0] = k;
   if (w->rank > 1) iw[w->rank - 1] = column;
-  if (n->op->max_in == 2) lw_accumulate(b, acc, lw_in(b, n, 0, ia), lw_in(b, n, 1, iw));
-  else lw_accumulate(b, acc, without_zero_point(b, n, 0, ia, m), without_zero_point(b, n, 1, iw, column));
+  bool integer = n->op->max_in == 4; /* MatMulInteger */
+  ix x = integer ? without_zero_point(b, n, 0, ia, m) : lw_in(b, n, 0, ia);
+  ix y = integer ? without_zero_point(b, n, 1, iw, column) : lw_in(b, n, 1, iw);
+  lw_accumulate(b, acc, x, y);
   ib_end(ib);
   lw_out(b, n, 0, o, ix_cast(ctx, n->out[0]->dtype, ib_get(ib, acc)));
   ib_end_n(ib, rank);

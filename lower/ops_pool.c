@@ -61,16 +61,19 @@ static ix taps_inside(tn_ctx *ctx, ix first, int64_t dilation, ix taps, ix lo, i
   return ix_sub(ctx, to, from);
 }
 
-/* How many elements an average divides by at output coordinates o, at least 1. */
-static ix average_count(tn_ctx *ctx, const ir_node *n, const lw_window *w, const ix *o) {
+/* How many elements an average divides by at output coordinates o, at least 1 unless the
+ * input is empty, as a float: one factor per axis, so that each can leave the other's loops. */
+static ix average_count(tn_ctx *ctx, const ir_node *n, const lw_window *w, const ix *o, tn_dtype t) {
   bool padding = ir_attr_get_int(n, "count_include_pad", 0) != 0;
-  ix all = ix_index(ctx, 1), zero = ix_index(ctx, 0);
+  ix fixed = ix_index(ctx, 1), varying = NULL, zero = ix_index(ctx, 0);
   for (int i = 0; i < w->rank; i++) {
     ix first = ix_sub(ctx, ix_muli(ctx, o[i], w->stride[i]), w->begin[i]);
     ix lo = padding ? ix_sub(ctx, zero, w->begin[i]) : zero, hi = padding ? ix_add(ctx, w->in[i], w->end[i]) : w->in[i];
-    all = ix_mul(ctx, all, taps_inside(ctx, first, w->dilation[i], w->taps[i], lo, hi));
+    ix count = is_global(n) ? w->taps[i] : ix_max(ctx, taps_inside(ctx, first, w->dilation[i], w->taps[i], lo, hi), ix_index(ctx, 1));
+    if (ix_is_const(count)) fixed = ix_mul(ctx, fixed, count);
+    else varying = varying ? ix_mul(ctx, varying, ix_cast(ctx, t, count)) : ix_cast(ctx, t, count);
   }
-  return is_global(n) ? all : ix_max(ctx, all, ix_index(ctx, 1));
+  return varying ? ix_mul(ctx, varying, ix_cast(ctx, t, fixed)) : ix_cast(ctx, t, fixed);
 }
 
 /* Position of spatial coordinates `at` in the whole input, as MaxPool's Indices count it. */
@@ -123,7 +126,7 @@ static void pool_build(lw_build *b, ir_node *n) {
   ib_end(ib);
   ib_end_n(ib, w.rank);
   ix r = ib_get(ib, acc);
-  if (kind == POOL_AVERAGE) r = ix_div(ctx, r, ix_cast(ctx, ct, average_count(ctx, n, &w, o + 2)));
+  if (kind == POOL_AVERAGE) r = ix_div(ctx, r, average_count(ctx, n, &w, o + 2, ct));
   if (kind == POOL_LP && p == 2) r = ix_unary(ctx, IX_SQRT, r);
   else if (kind == POOL_LP && p != 1) r = ix_binary(ctx, IX_POW, r, ix_float(ctx, ct, 1 / p));
   lw_out(b, n, 0, o, ix_cast(ctx, t, r));
