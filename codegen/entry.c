@@ -343,7 +343,7 @@ static void check_table(gen *g, ir_slot_kind kind, LLVMValueRef table) {
     LLVMValueRef p = load(g, g->ptr, table, 8 * (int64_t)s->index, 8);
     int64_t align = (int64_t)ir_dtype_bytes(s->dtype);
     null = either(g, null, is_null(g, p));
-    if (align > 1) bits = either(g, bits, misaligned(g, p, align));
+    if (align > 1 && !(kind == IR_SLOT_RAW && g->o->any_alignment)) bits = either(g, bits, misaligned(g, p, align));
   }
   fail_if_any(g, null, CG_RUN_ARG);
   if (bits) fail_if(g, LLVMBuildICmp(g->b, LLVMIntNE, bits, i64_const(g, 0), ""), CG_RUN_ALIGN);

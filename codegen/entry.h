@@ -63,6 +63,8 @@ typedef struct cg_entry_options {
   const char *pack;    /* symbol of P_pack; null: none */
   const char *isa;     /* symbol of the ISA check (cg_compile_isa_check); null: not checked */
   const char *weights; /* symbol of the embedded blob, used when the caller passes null; null: none */
+  bool any_alignment;  /* P_pack takes raw tensors at any address, as a mapped file has them. Only for code that
+                        * runs here: both machines load misaligned words, C programs may not count on it. */
 } cg_entry_options;
 
 /* The object with these functions. infos[i].symbol is the symbol of p->kernels[i]. Throws

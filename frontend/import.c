@@ -70,9 +70,9 @@ static ir_value *constant(importer *im, ir_graph *g, const fe_onnx_tensor *t, co
     ir_fail(im->ctx, TN_EUNSUPPORTED, "%s: element type %s is not supported", tensor_where(im, t), fe_onnx_elem_name(t->elem));
   if (t->rank > IR_MAX_RANK - 3)
     ir_fail(im->ctx, TN_EUNSUPPORTED, "%s: rank %d; at most %d is supported", tensor_where(im, t), t->rank, IR_MAX_RANK - 3);
-  bool aligned = (uintptr_t)t->data % ir_dtype_bytes(t->dtype) == 0;
-  /* small tensors are copied: they are read while compiling, as numbers */
-  ir_value *v = ir_graph_const(g, name, t->dtype, t->rank, t->dims, t->data, t->bytes <= COPY_BELOW || !aligned);
+  /* Small tensors are copied: they are read while compiling, as numbers. Large ones stay in the map, at any
+   * alignment: the interpreter and the code that packs weights do not mind. */
+  ir_value *v = ir_graph_const(g, name, t->dtype, t->rank, t->dims, t->data, t->bytes <= COPY_BELOW);
   if (!v->data) v->data = ir_alloc(im->ctx, 1);
   if (t->dtype == TN_BOOL && v->data != t->data)
     for (size_t i = 0; i < t->bytes; i++) ((uint8_t *)(uintptr_t)v->data)[i] = ((const uint8_t *)v->data)[i] != 0;

@@ -18,8 +18,8 @@ typedef struct fe_problems {
   fe_problem *items;
 } fe_problems;
 
-/* The graph of a model, not yet inferred; symbolic dimensions stay symbolic. Constant
- * data is mapped, not copied, where it is aligned to its element size. With `problems`,
+/* The graph of a model, not yet inferred; symbolic dimensions stay symbolic. Large
+ * constants are mapped, not copied: they may lie at any address. With `problems`,
  * nodes that cannot be imported are noted there and skipped (their outputs have no type),
  * and the graph serves only to look further; without, the first one throws. */
 ir_graph *fe_import(tn_ctx *ctx, const char *path, fe_problems *problems);

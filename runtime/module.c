@@ -44,10 +44,6 @@ static const void **raw_table(tn_ctx *ctx, const ir_program *p, const void *cons
     const ir_slot *s = &p->slots[i];
     if (s->kind != IR_SLOT_RAW) continue;
     t[s->index] = raw && raw[s->index] ? raw[s->index] : s->data;
-    int64_t align = (int64_t)ir_dtype_bytes(s->dtype);
-    if (s->bytes == 0 || ((uintptr_t)t[s->index] & (uintptr_t)(align - 1)) == 0) continue;
-    void *copy = ir_alloc(ctx, (size_t)s->bytes); /* a file may hold it at any address */
-    t[s->index] = memcpy(copy, t[s->index], (size_t)s->bytes);
   }
   return t;
 }
@@ -117,7 +113,7 @@ rt_module *rt_module_build(tn_ctx *ctx, const ir_program *p, const rt_options *o
   cg_build_options bo = {.target = target_here(ctx, o.target), .run = true, .pack = weights, .jobs = o.jobs, .cache = o.cache};
   m->build = cg_build_kernels(ctx, p, &bo);
   m->jit = cg_jit_new(ctx);
-  cg_entry_options eo = {.run = "tn_program_run", .pack = weights ? "tn_program_pack" : NULL};
+  cg_entry_options eo = {.run = "tn_program_run", .pack = weights ? "tn_program_pack" : NULL, .any_alignment = true};
   link_parts(ctx, m->jit, p, m->build, &eo);
   m->run = (run_fn)cg_jit_symbol(ctx, m->jit, eo.run);
   m->kernels = IR_NEW_ARRAY(ctx, kernel_fn, p->nkernels + 1);
@@ -303,7 +299,7 @@ static void pack_here(tn_ctx *ctx, const ir_program *p, const rt_object_options 
   cg_build_options bo = {.target = cg_target_find(ctx, NULL, NULL), .pack = true, .jobs = o->jobs, .cache = o->cache};
   const cg_build *b = cg_build_kernels(ctx, p, &bo);
   cg_jit *jit = cg_jit_new(ctx);
-  cg_entry_options eo = {.pack = "tn_program_pack"};
+  cg_entry_options eo = {.pack = "tn_program_pack", .any_alignment = true};
   link_parts(ctx, jit, p, b, &eo);
   pack_new(ctx, p, b->infos, (pack_fn)cg_jit_symbol(ctx, jit, eo.pack), blob);
   cg_jit_free(ctx, jit);

@@ -29,8 +29,7 @@ rt_module *rt_module_build(tn_ctx *ctx, const ir_program *p, const rt_options *o
 void rt_module_free(tn_ctx *ctx, rt_module *m);
 
 /* Packs the weights again from other tensors: raw[i] is the memory of raw slot i, null: the program's own.
- * Runs that go on meanwhile see a mixture: the caller keeps them apart. Throws TN_EUSAGE when code
- * refuses (misaligned memory). */
+ * Runs that go on meanwhile see a mixture: the caller keeps them apart. */
 void rt_module_repack(tn_ctx *ctx, rt_module *m, const void *const raw[]);
 
 /* One run. in, out: as P_run of a generated header. state: program->state_bytes, aligned to 64; null
