@@ -16,7 +16,9 @@
  * (TN_EINTERNAL). A null store is legal everywhere: nothing found, nothing kept.
  *
  * A store is used by one thread at a time, that of its context, and only by the
- * process that opened it: in a forked child every call is a miss.
+ * process that opened it: in a forked child every call is a miss. What it returns
+ * goes to that context's arena, so while candidates live in child contexts the store
+ * belongs in a context of its own.
  * All times are nanoseconds, except moments: microseconds since 1970.
  */
 #ifndef AT_STORE_H
@@ -227,7 +229,8 @@ typedef struct at_gc_result {
   int64_t trials, configs, workloads, runs, objects; /* deleted, or would be */
   int64_t trials_left;
 } at_gc_result;
-/* Winners, pinned configs, and the failures that bar a remaining config always stay. */
+/* Winners, pinned configs and wrong results always stay, as do crashes and hangs of a
+ * config that keeps a time. */
 at_gc_result at_store_gc(at_store *store, const at_gc *how);
 
 /* ---- command line ---- */

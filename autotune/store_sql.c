@@ -216,7 +216,14 @@ static int identify(at_db *db, int64_t *version, char *why, size_t n) {
              AT_SCHEMA_VERSION);
     return SQLITE_SCHEMA;
   }
-  return SQLITE_OK;
+  /* Whoever made the file, our names must be plain tables: a view may compute for ever. */
+  pragma_text(db->h, "SELECT count(*) FROM sqlite_master WHERE type='table' AND name IN"
+                     "('environment','workload','task','config','run','trial','pin','object')", text, sizeof text, &rc);
+  if (!rc && strcmp(text, "8")) {
+    snprintf(why, n, "lacks tables, so it is damaged");
+    rc = SQLITE_CORRUPT;
+  }
+  return rc;
 }
 
 /* A WAL file in a folder that we cannot write cannot be opened the usual way. With
