@@ -163,6 +163,10 @@ static void linear_add(linear *l, int64_t coef, ix e) {
       l->c0 = safe_add(l->ctx, l->c0, safe_mul(l->ctx, coef, e->u.i));
       return;
     }
+    if (e->op == IX_VAR && e->lo == e->hi) { /* one value only: a constant */
+      l->c0 = safe_add(l->ctx, l->c0, safe_mul(l->ctx, coef, e->lo));
+      return;
+    }
     if (e->op == IX_ADD) {
       linear_add(l, coef, e->args[1]);
       e = e->args[0];
@@ -437,6 +441,8 @@ ix ix_simplify_index(tn_ctx *ctx, ir_opcode op, const ix *args) {
     return NULL;
   case IX_MIN:
   case IX_MAX: {
+    if (a->hi <= b->lo) return op == IX_MIN ? a : b; /* also keeps extremes out of the difference */
+    if (b->hi <= a->lo) return op == IX_MIN ? b : a;
     ix d = sum(ctx, b, -1, a); /* b - a */
     if (d->lo >= 0) return op == IX_MIN ? a : b;
     if (d->hi <= 0) return op == IX_MIN ? b : a;
@@ -449,6 +455,8 @@ ix ix_simplify_index(tn_ctx *ctx, ir_opcode op, const ix *args) {
     return NULL;
   case IX_LE: return ix_lt(ctx, a, sum(ctx, b, 1, ix_index(ctx, 1)));
   case IX_LT: { /* canonical: terms with positive coefficients keep their side */
+    if (a->hi < b->lo) return ix_bool(ctx, true);
+    if (b->hi <= a->lo) return ix_bool(ctx, false);
     ix d = sum(ctx, b, -1, a);
     if (d->lo > 0) return ix_bool(ctx, true);
     if (d->hi <= 0) return ix_bool(ctx, false);
@@ -469,6 +477,7 @@ ix ix_simplify_index(tn_ctx *ctx, ir_opcode op, const ix *args) {
   }
   case IX_EQ:
   case IX_NE: {
+    if (a->hi < b->lo || b->hi < a->lo) return ix_bool(ctx, op == IX_NE);
     ix d = sum(ctx, b, -1, a);
     if (d->lo > 0 || d->hi < 0) return ix_bool(ctx, op == IX_NE);
     if (ix_is_int(d, 0)) return ix_bool(ctx, op == IX_EQ);
