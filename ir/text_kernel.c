@@ -504,7 +504,7 @@ static void put_kernel(ir_text *t, const ir_kernel *k, int depth, bool canonical
     } else if (i || k->ndims) {
       ir_put(t, " ");
     }
-    ir_put(t, "%s ", access_names[b->access & 3 ? b->access & 3 : IR_INOUT]);
+    ir_put(t, "%s ", b->constant ? "const" : access_names[b->access & 3 ? b->access & 3 : IR_INOUT]);
     put_symbol(&w, b, b->name);
     ir_put(t, ": ");
     put_buf_type(&w, b);

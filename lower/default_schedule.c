@@ -29,7 +29,10 @@ static bool step(plan *p, const char *fmt, ...) {
   va_end(ap);
   const char *why;
   const ir_kernel *k = lw_schedule_apply(p->ctx, p->k, line, &why);
-  if (!k) return false;
+  if (!k) {
+    ir_log(p->ctx, "%s: default schedule leaves out %s", p->start->name, why);
+    return false;
+  }
   p->k = k;
   ir_put(&p->text, "%s\n", line);
   return true;
@@ -501,7 +504,7 @@ static void accumulate(plan *p) {
         ir_put(&t, " vv");
         if ((v + 1 == p->p.nout || step(p, "%s", ir_text_str(&t))) && step(p, "distribute vv")) {
           kind(p, "vectorize", "vv");
-          if (has_loop(p, "r")) step(p, "narrow r");
+          if (has_loop(p, "r") && p->p.guard) step(p, "narrow r");
           parallel_outside(p);
           return;
         }

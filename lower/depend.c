@@ -142,6 +142,8 @@ static void check_exprs(scan *s, const ir_stmt *st, const ir_buf *reduced) {
 }
 
 lw_dependence lw_loop_dependence(tn_ctx *ctx, const ir_stmt *loop, const char **why) {
+  if (why) *why = NULL;
+  if (loop->var->lo == loop->var->hi) return LW_PARALLEL; /* a single iteration */
   scan s = {.ctx = ctx, .v = loop->var};
   s.loops[s.nloops++] = loop;
   gather(&s, loop->body);
@@ -155,6 +157,12 @@ lw_dependence lw_loop_dependence(tn_ctx *ctx, const ir_stmt *loop, const char **
         for (int j = 0; j < s.nstores; j++) /* two stores to one buffer must agree where they go */
           if (s.stores[j]->buf == st->buf && s.stores[j]->index[k] != st->index[k]) apart = false;
       }
+    }
+    if (!apart) { /* axes together: where the element lies in memory may be linear again */
+      ix at = ir_buf_offset(ctx, st->buf, st->index);
+      apart = separates(&s, at);
+      for (int j = 0; j < s.nstores && apart; j++)
+        if (s.stores[j]->buf == st->buf && ir_buf_offset(ctx, st->buf, s.stores[j]->index) != at) apart = false;
     }
     if (apart) continue;
     if (uses) {
