@@ -382,7 +382,7 @@ typedef struct writer {
 
 static void count(ir_map *m, const char *name) {
   const char *key = ir_intern(m->ctx, name ? name : "");
-  ir_map_set(m, key, (char *)ir_map_get(m, key) + 1);
+  ir_map_set(m, key, (void *)((uintptr_t)ir_map_get(m, key) + 1));
 }
 
 static bool once(const ir_map *m, const char *name) {

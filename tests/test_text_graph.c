@@ -61,7 +61,7 @@ static const char program_text[] =
     "  }\n"
     "\n"
     "  run {\n"
-    "    let n = 8\n"
+    "    let n: index[1, 8] = 8\n"
     "    let m: index[0, 9] = n - 1\n"
     "    call @0(x, weights:w, @3) \"conv+relu\"\n"
     "    if s[] & m > 3 {\n"
@@ -141,7 +141,7 @@ Test(text_program, refused) {
       {P("run {} run {}"), "expected bytes"},
       {P("run {} slot z: f32[] arena @0 bytes 4"), "slots come before"},
       {P("schedule x"), "expected the schedule in braces"},
-      {P("kernel a() {} schedule { split }\n"), "expected a '}' on a line of its own"},
+      {"program p { kernel a() {} schedule { split }", "expected a '}' on a line of its own"},
       {"program p { slot x: f32[n] input 0 bytes 4 }", "there is no variable 'n'"},
       {"program p { slot x: f32[4] input 0 bytes -4 }", "at least 0"},
       {"program p { slot x: f32[4] cache @0 bytes 4 }", "expected input, output, raw, weights, arena or state"},
