@@ -32,8 +32,11 @@ static void batch_infer(tn_ctx *ctx, ir_node *n) {
   if (x->rank < 1) lw_bad(ctx, n, "the input has rank 0");
   if (ir_attr_get_int(n, "spatial", 1) == 0) lw_unsupported(ctx, n, "spatial 0");
   for (int k = 1; k < n->nin; k++) need_vector(ctx, n, k, x->rank > 1 ? x->dims[1] : ix_index(ctx, 1));
-  if (ir_attr_get_int(n, "training_mode", 0)) lw_unsupported(ctx, n, "training_mode: only inference is supported");
   lw_set_like(n, 0, x->dtype, x);
+  if (ir_attr_get_int(n, "training_mode", 0)) { /* statistics of the batch: another op, whose row takes over */
+    if (strcmp(n->op->domain ? n->op->domain : "", "tenon") != 0) n->op = ir_op_find("tenon", "BatchNormalizationTraining");
+    if (n->nout > 3) lw_bad(ctx, n, "%d outputs", n->nout);
+  }
   for (int k = 1; k < n->nout; k++) lw_set_like(n, k, n->in[k % 2 ? 3 : 4]->dtype, n->in[3]);
 }
 
@@ -47,6 +50,36 @@ static ix batch_value(lw_build *b, ir_node *n, int out, const ix *index) {
   ix scale = ix_div(ctx, v[1], deviation);
   ix shift = ix_sub(ctx, v[2], ix_mul(ctx, v[3], scale));
   return ix_cast(ctx, n->out[0]->dtype, ix_fma(ctx, v[0], scale, shift));
+}
+
+/* With training_mode: normalised by the statistics of the batch, which also move the
+ * running ones: running * momentum + of the batch * (1 - momentum), the variance that of
+ * the population. Outputs Y, running mean, running variance. */
+static void training_build(lw_build *b, ir_node *n) {
+  tn_ctx *ctx = lw_ctx(b);
+  ir_builder *ib = lw_b(b);
+  const ir_value *x = n->in[0];
+  tn_dtype t = lw_compute_type(x->dtype);
+  double momentum = (float)ir_attr_get_float(n, "momentum", 0.9);
+  lw_rows r = {.b = b, .n = n, .rank = x->rank, .type = t, .dims = x->dims};
+  for (int i = 0; i < x->rank; i++) r.in_row[i] = i != 1;
+  lw_rows_open(&r, false);
+  ix channel = x->rank > 1 ? r.index[1] : ix_index(ctx, 0), v[5];
+  ix mean = lw_rows_mean(&r), variance = lw_rows_variance(&r, mean);
+  for (int k = 1; k < 5; k++) v[k] = ix_cast(ctx, t, lw_in(b, n, k, &channel));
+  for (int k = 1; k < 3; k++) {
+    if (!lw_wants(b, n, k)) continue;
+    ix batch = k == 1 ? mean : variance;
+    ix moved = ix_add(ctx, ix_mul(ctx, v[k + 2], ix_float(ctx, t, momentum)), ix_mul(ctx, batch, ix_float(ctx, t, 1 - momentum)));
+    lw_out(b, n, k, &channel, ix_cast(ctx, n->out[k]->dtype, moved));
+  }
+  ix deviation = ix_unary(ctx, IX_SQRT, ix_add(ctx, variance, epsilon_of(ctx, n, t)));
+  ix scale = ib_let(ib, "scale", ix_div(ctx, v[1], deviation));
+  lw_rows_pass(&r);
+  ix e = ix_add(ctx, ix_mul(ctx, ix_sub(ctx, lw_rows_x(&r), mean), scale), v[2]);
+  lw_out(b, n, 0, r.index, ix_cast(ctx, n->out[0]->dtype, e));
+  lw_rows_pass_end(&r);
+  lw_rows_close(&r);
 }
 
 /* ---- LayerNormalization, RMSNormalization: the row is all axes from `axis` on ---- */
@@ -289,6 +322,7 @@ static void lrn_build(lw_build *b, ir_node *n) {
   {.name = NAME, .kind = KIND, .since = SINCE, .min_in = LEAST, .max_in = MOST, .min_out = 1, .max_out = OUTPUTS, .attrs = ATTRS, .infer = INFER, .build = BUILD}
 const ir_op lw_ops_norm[] = {
     {.name = "BatchNormalization", .kind = IR_OP_ELEMENTWISE, .since = 1, .min_in = 5, .max_in = 5, .min_out = 1, .max_out = 5, .attrs = "epsilon:f momentum:f training_mode:i spatial:i", .infer = batch_infer, .value = batch_value},
+    {.name = "BatchNormalizationTraining", .domain = "tenon", .kind = IR_OP_KERNEL, .since = 14, .min_in = 5, .max_in = 5, .min_out = 1, .max_out = 3, .attrs = "epsilon:f momentum:f training_mode:i spatial:i", .infer = batch_infer, .build = training_build},
     NORM("LayerNormalization", IR_OP_REDUCTION, 17, 2, 3, 3, "axis:i epsilon:f stash_type:i", row_infer, row_build),
     NORM("RMSNormalization", IR_OP_REDUCTION, 23, 2, 2, 1, "axis:i epsilon:f stash_type:i", row_infer, row_build),
     NORM("InstanceNormalization", IR_OP_REDUCTION, 1, 3, 3, 1, "epsilon:f", instance_infer, instance_build),

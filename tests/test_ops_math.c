@@ -41,7 +41,7 @@ Test(ops_math, others) {
   ops_check("const x: i32[2] = [300, -1]  y = Cast(x) { to = 2 }  const w: u8[2] = [44, 255]  output y, w");
   ops_check("const x: f32[1] = [1.0]  y = BitCast(x) { to = 6 }  const w: i32[1] = [1065353216]  output y, w");
   ops_check("const x: f32[2] = [1.0, 2.0]  y, m = Dropout(x)  const w: bool[2] = [true, true]  output y, x, m, w");
-  ops_refused("const x: f32[1] = [1.0]  y = Cast(x) { to = 8 }  output y", TN_EUNSUPPORTED, "element type number 8");
+  ops_refused("const x: f32[1] = [1.0]  y = Cast(x) { to = 8 }  output y", TN_EUNSUPPORTED, "a cast to string");
   ops_refused("const x: f32[1] = [1.0]  const r: f32[] = 0.5  const t: bool[] = true  y = Dropout(x, r, t)  output y", TN_EUNSUPPORTED, "only inference");
 }
 
@@ -90,6 +90,9 @@ Test(ops_math, softmax) {
 Test(ops_math, normalisations) {
   ops_check("const x: f32[1, 2, 2] = [1.0, 2.0, 3.0, 4.0]  const s: f32[2] = [1.0, 2.0]  const b: f32[2] = [0.0, 1.0]  const m: f32[2] = [1.0, 3.0]"
             "  const v: f32[2] = [1.0, 4.0]  y = BatchNormalization(x, s, b, m, v) { epsilon = 0.0 }  const w: f32[1, 2, 2] = [0.0, 1.0, 1.0, 2.0]  output y, w");
+  ops_check("const x: f32[2, 1] = [1.0, 3.0]  const s: f32[1] = [2.0]  const b: f32[1] = [1.0]  const m: f32[1] = [10.0]  const v: f32[1] = [4.0]"
+            "  y, n, u = BatchNormalization(x, s, b, m, v) { epsilon = 0.0, training_mode = 1, momentum = 0.5 }"
+            "  const w: f32[2, 1] = [-1.0, 3.0]  const wn: f32[1] = [6.0]  const wu: f32[1] = [2.5]  output y, w, n, wn, u, wu");
   ops_check("const x: f32[2, 2] = [1.0, 3.0, 2.0, 6.0]  const s: f32[2] = [1.0, 2.0]  y, m, i = LayerNormalization(x, s) { epsilon = 0.0 }"
             "  const w: f32[2, 2] = [-1.0, 2.0, -1.0, 2.0]  const wm: f32[2, 1] = [2.0, 4.0]  const wi: f32[2, 1] = [1.0, 0.5]  output y, w, m, wm, i, wi");
   ops_check("const x: f32[1, 2] = [3.0, 4.0]  const s: f32[2] = [1.0, 1.0]  y = RMSNormalization(x, s) { epsilon = 0.0 }"
