@@ -38,6 +38,11 @@ static bool step(plan *p, const char *fmt, ...) {
   return true;
 }
 
+static void cut(plan *p, size_t length) {
+  p->text.n = length;
+  if (p->text.s) p->text.s[length] = 0;
+}
+
 static bool has_loop(const plan *p, const char *name) { return ir_find_loop(p->k->body, name) != NULL; }
 
 /* A kind for a loop and its copies (.i0, .i1, ... made by distribute). */
@@ -81,6 +86,40 @@ static tile best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t
     }
   }
   return best;
+}
+
+/* ---- tasks ---- */
+
+enum { PARALLEL_ELEMENTS = 1 << 15 };
+
+/* The outermost loops become tasks when there is enough work: enough of them to share out,
+ * not so many that each is small. */
+static void parallel_outside(plan *p) {
+  if (p->p.flops < PARALLEL_ELEMENTS) return;
+  const ir_kernel *before = p->k;
+  size_t length = p->text.n;
+  const char *last = NULL;
+  int64_t total = 1, lo, hi;
+  for (const ir_stmt *s = p->k->body; s && s->kind == IR_FOR && total < 16;) {
+    const char *name = s->var->name;
+    if (!ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi) || total * (hi - lo) > 1 << 20) break;
+    if (!step(p, "parallel %s", name)) break;
+    if (last && !step(p, "fuse %s %s -> par", last, name)) break;
+    last = last ? "par" : name;
+    total *= hi - lo;
+    s = ir_find_loop(p->k->body, last)->body;
+  }
+  if (total < 2) {
+    p->k = before;
+    cut(p, length);
+    return;
+  }
+  if (total > 128) /* the largest divisor that leaves 16 to 128 tasks */
+    for (int64_t tasks = 128; tasks >= 16; tasks--)
+      if (total % tasks == 0) {
+        step(p, "split %s %lld -> task %s.in", last, (long long)(total / tasks), last);
+        return;
+      }
 }
 
 /* ---- contractions ---- */
@@ -150,6 +189,16 @@ static bool guard_uses(const lw_problem *p, const char *name) {
   return false;
 }
 
+/* Whether the joined row loop still walks its operand and the output by one stride each. */
+static bool rows_linear(plan *p, const char *row) {
+  const ir_stmt *l = ir_find_loop(p->k->body, row);
+  lw_problem q = lw_problem_of(p->ctx, p->k);
+  int64_t c;
+  if (!l || q.kind != LW_CONTRACTION || !q.store) return false;
+  ix a = uses(q.a, l->var) ? q.a : q.b;
+  return lw_stride(p->ctx, a, l->var) != INT64_MIN && ix_affine_in(ir_buf_offset(p->ctx, q.store->buf, q.store->index), l->var, &c);
+}
+
 /* acc = fma(a, b, acc): a register tile over an axis of `a` (rows) and one of `b` (vectors). */
 static bool contraction(plan *p) {
   lw_problem *q = &p->p;
@@ -176,27 +225,30 @@ static bool contraction(plan *p) {
   }
   int64_t sb = lw_stride(p->ctx, q->b, q->out[v]->var);
   if (!q->b->u.buf->constant && sb != 1 && !q->b->u.buf->layout) return false; /* would gather */
-  /* the row axis: the innermost other output loop that b does not walk */
+  /* the row axis: the innermost other output loop that b does not walk; neighbours that
+   * continue it in memory join it (a 1x1 convolution is a GEMM over all pixels) */
   int r = -1;
-  for (int i = q->nout; i-- > 0;) {
-    if (i == v || q->extent[i] < 1) continue;
-    if (!uses(q->b, q->out[i]->var) && uses(q->a, q->out[i]->var)) {
+  for (int i = q->nout; i-- > 0;)
+    if (i != v && q->extent[i] > 1 && !uses(q->b, q->out[i]->var) && uses(q->a, q->out[i]->var)) {
       r = i;
       break;
     }
-  }
   const char *vec = q->out[v]->var->name, *row = r >= 0 ? q->out[r]->var->name : NULL;
   int64_t M = r >= 0 ? q->extent[r] : 1, N = q->extent[v];
-
-  /* a 1x1 stride-1 unpadded convolution is a GEMM over all pixels: join rows */
   bool padded = q->guard != NULL;
-  if (row && !padded && r > 0 && r - 1 != v && strcmp(row, "x") == 0 && strcmp(q->out[r - 1]->var->name, "y") == 0) {
-    ix before = ir_buf_offset(p->ctx, q->a->u.buf, q->a->args);
-    int64_t cy, cx;
-    if (ix_affine_in(before, q->out[r - 1]->var, &cy) && ix_affine_in(before, q->out[r]->var, &cx) && cy == cx * q->extent[r] &&
-        step(p, "fuse y x -> x")) {
-      M *= q->extent[r - 1];
+  for (int i = r - 1; i >= 0 && i != v && !padded; i--) {
+    const char *above = q->out[i]->var->name;
+    if (uses(q->b, q->out[i]->var) || q->extent[i] < 1) break;
+    const ir_kernel *before = p->k;
+    size_t length = p->text.n;
+    for (int j = i + 1; j < r; j++) /* loops of one iteration in between */
+      if (has_loop(p, q->out[j]->var->name)) step(p, "fuse %s %s -> %s", above, q->out[j]->var->name, above);
+    if (!step(p, "fuse %s %s -> %s", above, row, row) || !rows_linear(p, row)) {
+      p->k = before;
+      cut(p, length);
+      break;
     }
+    M *= q->extent[i];
   }
   tile t = best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs, M <= 2 ? 8 : 4);
   if (depthwise) { /* two loads an FMA: rows share the weights */
@@ -302,10 +354,7 @@ static bool contraction(plan *p) {
       if (has_loop(p, name) && step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) step(p, "unroll %s.u", name);
     }
   }
-  if (outer && has_loop(p, outer) && p->k->body->kind == IR_FOR) {
-    if (p->k->body->var->name == ir_intern(p->ctx, outer)) step(p, "parallel %s", outer);
-    else if (step(p, "fuse %s %s -> par", p->k->body->var->name, outer)) step(p, "parallel par");
-  }
+  parallel_outside(p);
   return true;
 }
 
@@ -369,20 +418,23 @@ static void vectorize_inner_loops(plan *p, int64_t lanes) {
     const ir_kernel *before = p->k;
     size_t length = p->text.n;
     bool ok = false;
-    if (d == LW_PARALLEL) ok = step(p, "split %s %lld -> %s %s", name, (long long)min64(lanes, hi - lo), o, i) && step(p, "vectorize %s", i);
+    int64_t width = min64(lanes, hi - lo);
+    if (d == LW_PARALLEL) ok = step(p, "split %s %lld -> %s %s", name, (long long)width, o, i) && step(p, "vectorize %s", i);
     else if (d == LW_REDUCTION && hi - lo >= lanes) {
-      int64_t wide = hi - lo >= 16 * lanes ? 4 * lanes : hi - lo >= 4 * lanes ? 2 * lanes : lanes;
-      if (wide > 64) wide = 64;
+      int64_t wide = width = hi - lo >= 16 * lanes ? 4 * lanes : hi - lo >= 4 * lanes ? 2 * lanes : lanes;
+      if (wide > 64) width = wide = 64;
       ok = step(p, "rfactor %s %lld -> %s %s", name, (long long)wide, o, i) && step(p, "vectorize %s", i) &&
            step(p, "vectorize %s.z", i) && step(p, "vectorize %s.r", i);
       if (ok) done[ndone++] = ir_intern(p->ctx, ir_format(p->ctx, "%s.z", i)), done[ndone++] = ir_intern(p->ctx, ir_format(p->ctx, "%s.r", i));
     }
     if (!ok) {
       p->k = before;
-      p->text.n = length;
-      if (p->text.s) p->text.s[length] = 0;
-    } else
+      cut(p, length);
+    } else {
       done[ndone++] = ir_intern(p->ctx, o);
+      /* the masked tail apart, unless the loop is where tasks come from */
+      if ((hi - lo) % width && p->k->body->kind == IR_FOR && p->k->body->var->name != ir_intern(p->ctx, o)) step(p, "peel %s 0 1", o);
+    }
   }
 }
 
@@ -428,40 +480,9 @@ static void fuse_contiguous(plan *p) {
     if (!step(p, "fuse %s %s -> %s", outer->var->name, inner->var->name, inner->var->name)) return;
     if (!any_divisions(p, p->k->body)) continue;
     p->k = before;
-    p->text.n = length;
-    if (p->text.s) p->text.s[length] = 0;
+    cut(p, length);
     return;
   }
-}
-
-enum { PARALLEL_ELEMENTS = 1 << 15 };
-
-/* The outermost loops become tasks when there is enough work. */
-static void parallel_outside(plan *p) {
-  if (p->p.flops < PARALLEL_ELEMENTS) return;
-  const ir_stmt *s = p->k->body;
-  if (!s || s->kind != IR_FOR) return;
-  int64_t lo, hi;
-  if (!ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi)) return;
-  int64_t n = hi - lo;
-  const ir_stmt *next = s->body;
-  if (n < 4 && next && next->kind == IR_FOR && next->loop == IR_SERIAL) {
-    const char *name = ir_format(p->ctx, "%s", next->var->name);
-    if (step(p, "fuse %s %s -> par", s->var->name, name)) {
-      parallel_outside(p);
-      return;
-    }
-  }
-  if (n < 2) return;
-  if (n > 128) { /* tasks of some size: the largest divisor that leaves 16 to 128 tasks */
-    for (int64_t tasks = 128; tasks >= 16; tasks--)
-      if (n % tasks == 0) {
-        if (step(p, "split %s %lld -> task %s", s->var->name, (long long)(n / tasks), s->var->name)) step(p, "parallel task");
-        return;
-      }
-    return;
-  }
-  step(p, "parallel %s", s->var->name);
 }
 
 static void pointwise(plan *p) {
@@ -511,8 +532,7 @@ static void accumulate(plan *p) {
       }
     }
     p->k = before;
-    p->text.n = length;
-    if (p->text.s) p->text.s[length] = 0;
+    cut(p, length);
   }
   vectorize_inner_loops(p, lanes);
   parallel_outside(p);
@@ -525,8 +545,7 @@ const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target
   case LW_CONTRACTION:
     if (contraction(&p)) break;
     p.k = k;
-    p.text.n = 0;
-    if (p.text.s) p.text.s[0] = 0;
+    cut(&p, 0);
     accumulate(&p);
     break;
   case LW_POINTWISE: pointwise(&p); break;

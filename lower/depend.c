@@ -28,50 +28,76 @@ static void serial(scan *s, const char *why) {
   s->serial = true;
 }
 
-/* A loop that `e` depends on through a let or a div is not seen here as a plain variable. */
-static const ir_stmt *loop_of(const scan *s, ix term) {
-  if (term->op != IX_VAR) return NULL;
-  for (int i = 0; i < s->nloops; i++)
-    if (s->loops[i]->var == term->u.var) return s->loops[i];
-  return NULL;
-}
+/* An index component as cv*v + outer + inner, inner in [lo, hi]: `outer` does not change
+ * while v and the loops inside run. False when v is not a plain term, or a term varies
+ * without bounds or by strides that could bridge iterations of v. */
+typedef struct place {
+  int64_t cv, lo, hi;
+  ix outer;
+} place;
 
-/* Whether this component, alone, tells iterations of v apart whatever the loops inside do:
- * with terms sorted by coefficient, c_v > sum of the spans of smaller terms, and every
- * larger coefficient is beyond what v and the smaller can reach. */
-static bool separates(const scan *s, ix e) {
-  int64_t c0, coef[MAX_TERMS], cv = 0, below = 0, span_v;
+static bool place_of(const scan *s, ix e, place *p) {
+  int64_t c0, coef[MAX_TERMS], cv = 0, span_v;
   ix term[MAX_TERMS];
   int n = ix_linear(e, &c0, coef, term, MAX_TERMS);
   if (n < 0) return false;
   for (int i = 0; i < n; i++) {
-    if (term[i]->op == IX_VAR && term[i]->u.var == s->v) cv = coef[i] < 0 ? -coef[i] : coef[i];
+    if (term[i]->op == IX_VAR && term[i]->u.var == s->v) cv = coef[i];
     else if (ix_uses_var(term[i], s->v)) return false;
   }
   if (!cv) return false;
+  int64_t size = cv < 0 ? -cv : cv;
   if (s->v->lo == INT64_MIN || s->v->hi == INT64_MAX) span_v = INT64_MAX / 4;
-  else if (__builtin_mul_overflow(s->v->hi - s->v->lo, cv, &span_v)) return false;
-  for (int i = 0; i < n; i++) { /* terms that vary while v stands still */
-    ix t = term[i];
-    if (t->op == IX_VAR && t->u.var == s->v) continue;
-    bool varies = t->op != IX_VAR || loop_of(s, t);
-    if (!varies) continue; /* an outer variable: the same for all iterations of v */
-    if (t->op != IX_VAR) {
-      bool inner = false;
-      for (int k = 0; k < s->nloops; k++) inner |= ix_uses_var(t, s->loops[k]->var);
-      if (!inner && t->op != IX_LOAD) continue;
+  else if (__builtin_mul_overflow(s->v->hi - s->v->lo, size, &span_v)) return false;
+  *p = (place){.cv = cv, .lo = c0, .hi = c0, .outer = ix_index(s->ctx, 0)};
+  int64_t below = 0;
+  for (int pass = 0; pass < 2; pass++) /* small strides first: large ones must reach beyond them */
+    for (int i = 0; i < n; i++) {
+      ix t = term[i];
+      if (t->op == IX_VAR && t->u.var == s->v) continue;
+      bool varies = t->op == IX_LOAD;
+      for (int k = 0; k < s->nloops; k++) varies |= ix_uses_var(t, s->loops[k]->var);
+      if (!varies) {
+        if (!pass) p->outer = ix_add(s->ctx, p->outer, ix_muli(s->ctx, t, coef[i]));
+        continue;
+      }
+      int64_t c = coef[i] < 0 ? -coef[i] : coef[i], span, lo, hi;
+      if (t->lo == INT64_MIN || t->hi == INT64_MAX) return false;
+      if (__builtin_mul_overflow(t->hi - t->lo, c, &span)) return false;
+      if (c < size || span == 0) {
+        if (pass) continue;
+        if (__builtin_mul_overflow(t->lo, coef[i], &lo) || __builtin_mul_overflow(t->hi, coef[i], &hi)) return false;
+        if (__builtin_add_overflow(p->lo, lo < hi ? lo : hi, &p->lo) || __builtin_add_overflow(p->hi, lo < hi ? hi : lo, &p->hi)) return false;
+        below += span;
+      } else if (pass && c <= span_v + below) return false;
+      else if (pass) p->outer = NULL; /* apart for one store; two are not compared */
     }
-    int64_t c = coef[i] < 0 ? -coef[i] : coef[i], span;
-    if (t->lo == INT64_MIN || t->hi == INT64_MAX) return false;
-    if (__builtin_mul_overflow(t->hi - t->lo, c, &span)) return false;
-    if (c < cv || (c == cv && span == 0)) {
-      if (__builtin_add_overflow(below, span, &below)) return false;
-    } else if (c <= span_v + below) {
-      /* a larger stride may bridge iterations only if it is not beyond their reach */
-      return false;
+  return true;
+}
+
+/* Whether all stores to b tell iterations of v apart by expression `of(store)`. */
+static bool separates(const scan *s, const ir_buf *b, int axis) {
+  place all = {0};
+  bool any = false;
+  int64_t size = 0;
+  int count = 0;
+  for (int i = 0; i < s->nstores; i++) {
+    const ir_stmt *st = s->stores[i];
+    place p;
+    if (st->buf != b) continue;
+    ix e = axis < b->rank ? st->index[axis] : ir_buf_offset(s->ctx, b, st->index);
+    if (!place_of(s, e, &p)) return false;
+    size = p.cv < 0 ? -p.cv : p.cv;
+    count++;
+    if (!any) all = p;
+    else {
+      if (p.cv != all.cv || !p.outer || p.outer != all.outer) return false;
+      if (p.lo < all.lo) all.lo = p.lo;
+      if (p.hi > all.hi) all.hi = p.hi;
     }
+    any = true;
   }
-  return cv > below;
+  return any && all.hi - all.lo < size;
 }
 
 /* x = fma(a, b, x), x = x + e, x = max(e, x): an update written as a SET. */
@@ -150,20 +176,9 @@ lw_dependence lw_loop_dependence(tn_ctx *ctx, const ir_stmt *loop, const char **
   for (int i = 0; i < s.nstores && !s.serial; i++) {
     const ir_stmt *st = s.stores[i];
     bool uses = false, apart = false;
-    for (int k = 0; k < st->buf->rank; k++) {
-      uses |= ix_uses_var(st->index[k], s.v);
-      if (separates(&s, st->index[k])) {
-        apart = true;
-        for (int j = 0; j < s.nstores; j++) /* two stores to one buffer must agree where they go */
-          if (s.stores[j]->buf == st->buf && s.stores[j]->index[k] != st->index[k]) apart = false;
-      }
-    }
-    if (!apart) { /* axes together: where the element lies in memory may be linear again */
-      ix at = ir_buf_offset(ctx, st->buf, st->index);
-      apart = separates(&s, at);
-      for (int j = 0; j < s.nstores && apart; j++)
-        if (s.stores[j]->buf == st->buf && ir_buf_offset(ctx, st->buf, s.stores[j]->index) != at) apart = false;
-    }
+    /* the axes one by one, then together: where the element lies in memory may be linear again */
+    for (int k = 0; k <= st->buf->rank && !apart; k++) apart = separates(&s, st->buf, k);
+    for (int k = 0; k < st->buf->rank; k++) uses |= ix_uses_var(st->index[k], s.v);
     if (apart) continue;
     if (uses) {
       serial(&s, ir_format(ctx, "two iterations may store to the same element of '%s'", st->buf->name));

@@ -70,6 +70,18 @@ static ix load_below(ix e) {
   return e->op == IX_LOAD ? e : NULL;
 }
 
+/* Scalar statements that a statement executes, as if every guard held. */
+static double work(const ir_stmt *s) {
+  if (!s) return 0;
+  double w = s->kind == IR_STORE ? 1 : 0, times = 1;
+  if (s->kind == IR_FOR) {
+    int64_t n = extent_of(s);
+    times = n >= 0 ? (double)n : 16;
+  } else if (s->kind == IR_WHILE) times = 16;
+  for (int i = 0; i < s->n; i++) w += work(s->items[i]);
+  return w + times * (work(s->body) + work(s->other));
+}
+
 lw_problem lw_problem_of(tn_ctx *ctx, const ir_kernel *k) {
   lw_problem p = {.kind = LW_OTHER};
   double points = 1;
@@ -86,7 +98,7 @@ lw_problem lw_problem_of(tn_ctx *ctx, const ir_kernel *k) {
     int64_t n;
     if (ix_const_value(ir_buf_elements(ctx, k->bufs[i]), &n)) p.bytes += (double)n * (double)ir_dtype_bytes(k->bufs[i]->dtype);
   }
-  p.flops = points;
+  p.flops = work(k->body);
   if (!s || !p.nout) return p;
   const ir_stmt *in = s;
   while (in && in->kind == IR_LET) in = in->body;
@@ -105,9 +117,8 @@ lw_problem lw_problem_of(tn_ctx *ctx, const ir_kernel *k) {
   while (below && below->kind == IR_ALLOC) below = below->body;
   if (find_update(ctx, &p, below)) {
     ix a = load_below(p.update->value->args[0]), b = load_below(p.update->value->args[1]);
-    double work = 2 * points;
-    for (int i = 0; i < p.nred; i++) work *= p.red_extent[i] > 0 ? (double)p.red_extent[i] : 1;
-    p.flops = work;
+    p.flops = 2 * points;
+    for (int i = 0; i < p.nred; i++) p.flops *= p.red_extent[i] > 0 ? (double)p.red_extent[i] : 1;
     if (a && b) {
       p.kind = LW_CONTRACTION;
       p.a = a;

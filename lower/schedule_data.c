@@ -152,10 +152,19 @@ static ix identity_of(tn_ctx *ctx, ir_store_op op, tn_dtype t) {
   }
 }
 
-/* The one update inside the loop's nest, under guards and inner loops alone. */
-static const ir_stmt *only_update(const ir_stmt *st) {
-  while (st && (st->kind == IR_FOR || (st->kind == IR_IF && !st->other) || st->kind == IR_LET)) st = st->body;
-  return st && st->kind == IR_STORE ? st : NULL;
+/* The one store to a register below s, or null when there is none or more (*count says). */
+static const ir_stmt *only_update(const ir_stmt *s, int *count) {
+  if (!s) return NULL;
+  if (s->kind == IR_STORE && s->buf->space == IR_REGISTER) {
+    ++*count;
+    return s;
+  }
+  const ir_stmt *found = NULL, *f;
+  for (int i = 0; i < s->n; i++)
+    if ((f = only_update(s->items[i], count))) found = f;
+  if ((f = only_update(s->body, count))) found = f;
+  if ((f = only_update(s->other, count))) found = f;
+  return found;
 }
 
 typedef struct swap {
@@ -169,11 +178,12 @@ static const ir_stmt *swap_stmt(ir_rewriter *r, const ir_stmt *st) {
 static const ir_stmt *do_rfactor(sched *s, const ir_stmt *loop, void *user) {
   (void)user;
   tn_ctx *ctx = s->ctx;
-  const ir_stmt *st = only_update(loop->body);
+  int count = 0;
+  const ir_stmt *st = only_update(loop->body, &count);
   int64_t factor = s->num[1], extent;
   ir_store_op op = st ? st->op : IR_SET;
   ix term = st ? st->value : NULL, self = st ? ix_load(ctx, st->buf, st->index) : NULL;
-  if (!st || st->buf->space != IR_REGISTER) {
+  if (count != 1) {
     refuse(s, "the loop does not hold one update of a register accumulator");
     return NULL;
   }

@@ -50,7 +50,7 @@ bool sched_fuse(sched *s) {
   if (!b) return false;
   if (a->body != b) return refuse(s, "'%s' is not directly inside '%s'", s->arg[1], s->arg[0]);
   if (!sched_extent(b, &nb) || nb < 1) return refuse(s, "'%s' has no constant extent", s->arg[1]);
-  if (a->loop != IR_SERIAL || b->loop != IR_SERIAL) return refuse(s, "only serial loops fuse");
+  if (a->loop != b->loop || (a->loop != IR_SERIAL && a->loop != IR_PARALLEL)) return refuse(s, "only two serial or two parallel loops fuse");
   if (strcmp(s->arg[2], s->arg[0]) && strcmp(s->arg[2], s->arg[1]) && !sched_new_name(s, s->arg[2])) return false;
   return sched_replace(s, s->arg[0], do_fuse, &nb);
 }
@@ -178,8 +178,8 @@ bool sched_parallel(sched *s) {
   const ir_stmt *loop = sched_loop(s, s->arg[0]), *at = s->k->body;
   const char *why;
   if (!loop) return false;
-  while (at && at != loop && (at->kind == IR_LET || at->kind == IR_ALLOC)) at = at->body;
-  if (at != loop) return refuse(s, "a parallel loop must be the outermost");
+  while (at && at != loop && (at->kind == IR_LET || at->kind == IR_ALLOC || (at->kind == IR_FOR && at->loop == IR_PARALLEL))) at = at->body;
+  if (at != loop) return refuse(s, "a parallel loop must be the outermost, or directly inside another to be fused with it");
   if (lw_loop_dependence(s->ctx, loop, &why) != LW_PARALLEL) return refuse(s, "%s", why ? why : "iterations meet in one accumulator");
   return set_kind(s, IR_PARALLEL);
 }
