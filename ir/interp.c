@@ -238,29 +238,32 @@ static void release(void *arg) {
 }
 
 /* Checks an access and returns the physical element offset. */
-static int64_t locate(machine *m, const memory *mem, node *const *index, int64_t *at, const char *what) {
+static inline int64_t locate(machine *m, const memory *mem, node *const *index, int64_t *at, const char *what) {
   int rank = mem->buf->rank;
-  bool inside = true;
+  bool outside = false;
+  int64_t offset = 0;
   for (int i = 0; i < rank; i++) {
     at[i] = get(m, index[i]).i;
-    inside = inside && at[i] >= 0 && at[i] < mem->extent[i];
+    outside |= (uint64_t)at[i] >= (uint64_t)mem->extent[i];
+    offset = (int64_t)((uint64_t)offset * (uint64_t)mem->extent[i] + (uint64_t)at[i]);
   }
-  if (!inside) bad_access(m, mem, at, what, true);
-  int64_t offset = 0;
-  if (!mem->buf->layout) {
-    for (int i = 0; i < rank; i++) offset = offset * mem->extent[i] + at[i];
-    return offset;
-  }
+  if (outside) bad_access(m, mem, at, what, true);
+  if (!mem->buf->layout) return offset;
   int64_t p[IR_MAX_RANK];
   layout_apply(mem->buf->layout, rank, at, false, p);
+  offset = 0;
   for (int i = 0; i < mem->nphysical; i++) offset = offset * mem->physical[i] + p[i];
   return offset;
 }
 
-static ir_scalar fetch(machine *m, const memory *mem, int64_t offset, const int64_t *at) {
+static inline ir_scalar fetch(machine *m, const memory *mem, int64_t offset, const int64_t *at) {
   if (mem->defined && !mem->defined[offset])
     bad_access(m, mem, at, "read before it is stored, at ", false);
-  return ir_scalar_load(mem->buf->dtype, mem->data + (size_t)offset * mem->width);
+  const char *p = mem->data + (size_t)offset * mem->width;
+  if (mem->buf->dtype != TN_F32) return ir_scalar_load(mem->buf->dtype, p);
+  float v; /* as ir_scalar_load would, without the call */
+  memcpy(&v, p, 4);
+  return (ir_scalar){.f = v};
 }
 
 static ir_scalar eval_load(machine *m, node *n) {
@@ -423,7 +426,8 @@ static void exec_store(machine *m, code *c) {
   int64_t at[IR_MAX_RANK];
   ir_scalar v = get(m, c->value);
   int64_t offset = locate(m, mem, c->index, at, "store at ");
-  if (c->op != IR_SET)
+  if (c->op == IR_ADD && t == TN_F32) v.f = (float)fetch(m, mem, offset, at).f + (float)v.f; /* the commonest */
+  else if (c->op != IR_SET)
     v = ir_eval_op(m->ctx, ops[c->op], t, 2, (tn_dtype[]){t, t}, (ir_scalar[]){fetch(m, mem, offset, at), v});
   ir_scalar_store(t, mem->data + (size_t)offset * mem->width, v);
   if (mem->defined) mem->defined[offset] = 1;

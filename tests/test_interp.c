@@ -273,6 +273,35 @@ static void try_one(tn_ctx *c, void *arg) {
   t->wrong = random_args_differ(c, k, &want, &got);
 }
 
+/* A fresh copy means the same; so does the kernel with its functions expanded. */
+static ix expand_all(ir_rewriter *r, ix e) { return ix_expand(r->ctx, e); }
+
+static void try_rewrites(tn_ctx *c, void *arg) {
+  trial *t = arg;
+  ir_kernel *k = random_kernel(c, t->seed, t->flags), fresh = *k, expanded = *k;
+  fresh.body = ir_stmt_fresh(c, k->body, "_f");
+  expanded.body = ir_rewrite(&(ir_rewriter){.ctx = c, .expr = expand_all}, k->body);
+  random_args base = random_args_new(c, k, t->seed), want = random_args_copy(c, k, &base);
+  ir_interp(c, k, want.args, want.dims);
+  const ir_kernel *others[] = {&fresh, &expanded};
+  for (int i = 0; i < 2 && !t->wrong; i++) {
+    random_args got = random_args_copy(c, k, &base);
+    if ((t->wrong = ir_kernel_verify(c, others[i]))) return;
+    ir_interp(c, others[i], got.args, got.dims);
+    t->wrong = random_args_differ(c, k, &want, &got);
+  }
+}
+
+Test(random, rewrites_keep_the_meaning) {
+  for (uint64_t seed = 1; seed <= 300; seed++) {
+    tn_ctx *c = tn_ctx_new(NULL);
+    trial t = {seed, 0, NULL};
+    cr_assert_eq(ir_protect(c, try_rewrites, &t), TN_OK, "seed %llu: %s", (unsigned long long)seed, tn_error(c));
+    cr_assert_null(t.wrong, "seed %llu: %s", (unsigned long long)seed, t.wrong);
+    tn_ctx_free(c);
+  }
+}
+
 static void try_many(unsigned flags, uint64_t from, int n) {
   for (int i = 0; i < n; i++) {
     tn_ctx *c = tn_ctx_new(NULL);
