@@ -79,10 +79,21 @@ static ir_value *constant(importer *im, ir_graph *g, const fe_onnx_tensor *t, co
   return v;
 }
 
-static void import_type(importer *im, ir_graph *g, const fe_onnx_value *in, names *scope) {
+/* " (read by Op, opset N)": who is the first to read a value. */
+static const char *reader_of(importer *im, const fe_onnx_graph *src, const char *name) {
+  for (int i = 0; i < src->n_node; i++)
+    for (int k = 0; k < src->node[i].n_in; k++)
+      if (src->node[i].in[k] == name)
+        return ir_format(im->ctx, " (read by %s, opset %lld)", src->node[i].op,
+                         (long long)fe_onnx_opset_version(im->m->opset, im->m->n_opset, src->node[i].domain));
+  return "";
+}
+
+static void import_type(importer *im, ir_graph *g, const fe_onnx_graph *src, const fe_onnx_value *in, names *scope) {
   tn_ctx *ctx = im->ctx;
   const fe_onnx_type *t = &in->type;
-  const char *where = ir_format(ctx, "%s: input '%s'", im->m->file, in->name);
+  const char *where = ir_format(ctx, "%s: input '%s'%s", im->m->file, in->name,
+                                t->kind != FE_ONNX_TENSOR || t->dtype == TN_NONE || !t->has_shape ? reader_of(im, src, in->name) : "");
   if (t->kind != FE_ONNX_TENSOR)
     ir_fail(ctx, t->kind == FE_ONNX_NOTHING ? TN_EINPUT : TN_EUNSUPPORTED, "%s: %s", where,
             t->kind == FE_ONNX_NOTHING ? "has no type" : "only tensors are supported, not sequences, optionals, maps or sparse tensors");
@@ -287,7 +298,7 @@ static void import_graph(importer *im, ir_graph *g, const fe_onnx_graph *src, na
     ir_value *v = names_get_here(scope, src->in[i].name);
     if (v && v->kind == IR_VALUE_CONST) continue; /* an input with a default: the default is taken */
     if (v) ir_fail(ctx, TN_EINPUT, "%s: input '%s' is defined twice", im->m->file, src->in[i].name);
-    import_type(im, g, &src->in[i], scope);
+    import_type(im, g, src, &src->in[i], scope);
   }
   for (int i = 0; i < src->n_node; i++) import_node(im, g, &src->node[i], scope, im->m->opset, im->m->n_opset, NULL);
   for (int i = 0; i < src->n_out; i++) {

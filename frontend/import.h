@@ -24,4 +24,12 @@ typedef struct fe_problems {
  * and the graph serves only to look further; without, the first one throws. */
 ir_graph *fe_import(tn_ctx *ctx, const char *path, fe_problems *problems);
 ir_graph *fe_import_model(tn_ctx *ctx, const fe_onnx *model, fe_problems *problems);
+
+/* Inputs whose values decide shapes inside the graph (the shape of a Reshape, the axes of a
+ * ReduceSum, ...), so that they must be known before it can be compiled; one flag per input. The
+ * graph must be in topological order. frontend/import_values.c */
+bool *fe_shape_inputs(tn_ctx *ctx, const ir_graph *g);
+/* Every node sees the constant `data` in place of input k, which has static extents. The input
+ * stays, so that the others keep their numbers, but nothing reads it. */
+void fe_freeze_input(tn_ctx *ctx, ir_graph *g, int k, const void *data);
 #endif

@@ -1,0 +1,54 @@
+/* import_values.c — which inputs of a graph must be known as numbers before it can be compiled,
+ * because types and shapes inside depend on them, and making them so. */
+#include "frontend/import.h"
+#include <string.h>
+
+/* Operands whose value decides the output's shape or the loops: bit k is operand k. */
+static const struct {
+  const char *op;
+  unsigned operands;
+} shape_operands[] = {
+    {"AffineGrid", 1 << 1}, {"BlackmanWindow", 1 << 0}, {"CenterCropPad", 1 << 1}, {"Col2Im", 1 << 1 | 1 << 2},
+    {"ConstantOfShape", 1 << 0}, {"CumProd", 1 << 1}, {"CumSum", 1 << 1}, {"DFT", 1 << 1 | 1 << 2}, {"Dropout", 1 << 1 | 1 << 2},
+    {"Expand", 1 << 1}, {"HammingWindow", 1 << 0}, {"HannWindow", 1 << 0}, {"MaxUnpool", 1 << 2},
+    {"MelWeightMatrix", 0x1f}, {"NonMaxSuppression", 1 << 2 | 1 << 3 | 1 << 4}, {"OneHot", 1 << 1}, {"Pad", 1 << 1 | 1 << 3},
+    {"Range", 7}, {"ReduceL1", 1 << 1}, {"ReduceL2", 1 << 1}, {"ReduceLogSum", 1 << 1}, {"ReduceLogSumExp", 1 << 1},
+    {"ReduceMax", 1 << 1}, {"ReduceMean", 1 << 1}, {"ReduceMin", 1 << 1}, {"ReduceProd", 1 << 1}, {"ReduceSum", 1 << 1},
+    {"ReduceSumSquare", 1 << 1}, {"Reshape", 1 << 1}, {"Resize", 1 << 1 | 1 << 2 | 1 << 3}, {"STFT", 1 << 1 | 1 << 3},
+    {"Slice", 0x1e}, {"Split", 1 << 1}, {"Squeeze", 1 << 1}, {"Tile", 1 << 1 | 1 << 2}, {"TopK", 1 << 1},
+    {"Unsqueeze", 1 << 1}, {"Upsample", 1 << 1},
+};
+
+static unsigned operands_of(const ir_node *n) {
+  for (int i = 0; i < IR_COUNT(shape_operands); i++)
+    if (strcmp(n->op->name, shape_operands[i].op) == 0) return shape_operands[i].operands;
+  return 0;
+}
+
+bool *fe_shape_inputs(tn_ctx *ctx, const ir_graph *g) {
+  uint32_t ids = 0;
+  for (int i = 0; i < g->nvalues; i++)
+    if (g->values[i]->id >= ids) ids = g->values[i]->id + 1;
+  bool *needed = IR_NEW_ARRAY(ctx, bool, ids + 1), *result = IR_NEW_ARRAY(ctx, bool, g->ninputs + 1);
+  for (int i = g->nnodes; i-- > 0;) { /* topological order: consumers come first */
+    const ir_node *n = g->nodes[i];
+    bool whole = false; /* the value of an output is needed, so that of every operand */
+    for (int k = 0; k < n->nout; k++) whole |= n->out[k] && needed[n->out[k]->id];
+    if (strcmp(n->op->name, "Shape") == 0 || strcmp(n->op->name, "Size") == 0) continue; /* extents, not values */
+    unsigned operands = operands_of(n);
+    for (int k = 0; k < n->nin; k++)
+      if (n->in[k] && (whole || (k < 32 && operands >> k & 1))) needed[n->in[k]->id] = true;
+  }
+  for (int i = 0; i < g->ninputs; i++) result[i] = needed[g->inputs[i]->id];
+  return result;
+}
+
+void fe_freeze_input(tn_ctx *ctx, ir_graph *g, int k, const void *data) {
+  ir_value *in = g->inputs[k];
+  int64_t dims[IR_MAX_RANK];
+  for (int i = 0; i < in->rank; i++) dims[i] = ir_dim(ctx, in, i);
+  ir_value *c = ir_graph_const(g, in->name, in->dtype, in->rank, dims, data, true);
+  for (int i = 0; i < g->nnodes; i++)
+    for (int j = 0; j < g->nodes[i]->nin; j++)
+      if (g->nodes[i]->in[j] == in) g->nodes[i]->in[j] = c;
+}
