@@ -51,14 +51,14 @@ static void session_close(void *arg) {
   memset(s, 0, sizeof *s);
 }
 
-static session *session_open(tn_ctx *ctx, const cg_target *t, const char *name) {
+static session *session_open_at(tn_ctx *ctx, const cg_target *t, const char *name, LLVMCodeGenOptLevel level) {
   cg_llvm_init();
   session *s = IR_NEW(ctx, session);
   ir_defer(ctx, session_close, s);
   LLVMTargetRef target;
   if (LLVMGetTargetFromTriple(t->triple, &target, &s->message))
     ir_fail(ctx, TN_EUNSUPPORTED, "triple '%s': %s", t->triple, ir_strdup(ctx, s->message));
-  s->machine = LLVMCreateTargetMachine(target, t->triple, t->cpu, t->features, LLVMCodeGenLevelDefault, LLVMRelocPIC,
+  s->machine = LLVMCreateTargetMachine(target, t->triple, t->cpu, t->features, level, LLVMRelocPIC,
                                        LLVMCodeModelSmall);
   if (!s->machine) ir_fail(ctx, TN_EUNSUPPORTED, "LLVM makes no code for %s on '%s'", t->cpu, t->triple);
   s->lc = LLVMContextCreate();
@@ -69,6 +69,10 @@ static session *session_open(tn_ctx *ctx, const cg_target *t, const char *name) 
   LLVMSetModuleDataLayout(s->module, layout);
   LLVMDisposeTargetData(layout);
   return s;
+}
+
+static session *session_open(tn_ctx *ctx, const cg_target *t, const char *name) {
+  return session_open_at(ctx, t, name, LLVMCodeGenLevelDefault);
 }
 
 static void session_end(tn_ctx *ctx, session *s) {
@@ -263,7 +267,7 @@ static cg_object *finish_object(tn_ctx *ctx, session *s, double start) {
 const cg_object *cg_compile_module(tn_ctx *ctx, const cg_target *t, const char *name,
                                    void (*fill)(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilderRef b), void *user) {
   double start = seconds();
-  session *s = session_open(ctx, t, name);
+  session *s = session_open_at(ctx, t, name, LLVMCodeGenLevelNone); /* much straight code, each line run once */
   fill(user, s->lc, s->module, s->builder);
   return finish_object(ctx, s, start);
 }
