@@ -142,11 +142,12 @@ static int kill_loop(const char *file, int kills) {
     }
     close(ack[1]);
     r = r * 6364136223846793005u + 1442695040888963407u;
-    struct timespec pause = {0, (long)((r >> 33) % 150000000)}; /* also before the first batch */
+    char buffer[4096];
+    if (i % 4 && read(ack[0], buffer, 1) == 1) told++; /* while it writes; every fourth time while it opens */
+    struct timespec pause = {0, (long)((r >> 33) % 100000000)};
     nanosleep(&pause, NULL);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
-    char buffer[4096];
     for (ssize_t n; (n = read(ack[0], buffer, sizeof buffer)) > 0;) told += n;
     close(ack[0]);
     finding f = {.file = file};

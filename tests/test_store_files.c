@@ -344,11 +344,12 @@ static void killed(void) {
     }
     close(pipe_fd[1]);
     r = r * 6364136223846793005u + 1442695040888963407u;
-    struct timespec pause = {0, (long)(r >> 40) % 60000000 + 20000000};
+    char buffer[4096];
+    if (i % 2 && read(pipe_fd[0], buffer, 1) == 1) acknowledged++; /* while it writes, else while it opens */
+    struct timespec pause = {0, (long)(r >> 40) % 50000000};
     nanosleep(&pause, NULL);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
-    char buffer[4096];
     for (ssize_t n; (n = read(pipe_fd[0], buffer, sizeof buffer)) > 0;) acknowledged += n;
     close(pipe_fd[0]);
     at_store *s = at_store_open(ctx, at("killed.db"), AT_STORE_READONLY); /* a reader rolls back */
