@@ -82,6 +82,7 @@ static void bench(tn_ctx *ctx, void *arg) {
     void *args[] = {room, room + 16384, room + 65536, NULL};
     double g = measure(ctx, t, text, args, 2.0 * m * nw * K, &spills, &compile);
     printf("%2dx%d  %7.1f GFLOP/s  %5.1f %%  %d spills  compiled in %.1f ms\n", m, n, g, 100 * g / peak, spills, compile * 1e3);
+    fflush(stdout);
   }
 }
 

@@ -253,28 +253,22 @@ static const ir_stmt *lanes_loop(prep *p, const ir_stmt *s, ix lo, int n) {
 static const ir_stmt *vector(prep *p, const ir_stmt *s) {
   tn_ctx *ctx = p->ctx;
   int64_t n;
-  bool known = const_extent(ctx, s, &n);
-  if (known && n <= 0) return NULL;
-  if (known && n == 1) return prepare(p, ir_subst_var(ctx, s->body, s->var, s->lo));
-  if (has_vector_loop(s->body)) return known && n <= 8 ? unrolled(p, s, n) : serial(p, s);
-  if (known && n <= CG_MAX_LANES) {
+  if (!const_extent(ctx, s, &n)) return serial(p, s);
+  if (n <= 0) return NULL;
+  if (n == 1) return prepare(p, ir_subst_var(ctx, s->body, s->var, s->lo));
+  if (has_vector_loop(s->body)) return n <= 8 ? unrolled(p, s, n) : serial(p, s);
+  if (n <= CG_MAX_LANES) {
     const ir_stmt *r = lanes_loop(p, s, s->lo, (int)n);
     return r ? r : scalar(p, s);
   }
-  /* a long or unknown extent: a loop of vectors, and what is left */
-  int w = p->t->vector_bits / 32;
-  ix whole = ix_divi(ctx, ix_sub(ctx, s->hi, s->lo), w);
-  ir_var *outer = ir_var_new(ctx, ir_format(ctx, "%s.vec", s->var->name), TN_INDEX, 0, whole->hi == INT64_MAX ? INT64_MAX : whole->hi - 1);
-  const ir_stmt *main = lanes_loop(p, s, ix_add(ctx, s->lo, ix_muli(ctx, outer->expr, w)), w);
+  /* a long extent: a loop of vectors, and what is left */
+  int64_t w = p->t->vector_bits / 32, whole = n / w;
+  ir_var *outer = ir_var_new(ctx, ir_format(ctx, "%s.vec", s->var->name), TN_INDEX, 0, whole - 1);
+  const ir_stmt *main = lanes_loop(p, s, ix_add(ctx, s->lo, ix_muli(ctx, outer->expr, w)), (int)w);
   if (!main) return scalar(p, s);
-  ir_var *tail = ir_var_new(ctx, ir_format(ctx, "%s.tail", s->var->name), TN_INDEX, s->var->lo, s->var->hi);
-  ix from = ix_add(ctx, s->lo, ix_muli(ctx, whole, w));
-  const ir_stmt *rest = ir_for(ctx, tail, from, s->hi, IR_SERIAL, ir_subst_var(ctx, s->body, s->var, tail->expr));
-  if (rest) rest = known ? vector(p, rest) : prepare(p, rest);
-  /* an extent below zero: no iteration, and the tail must not see a start beyond its end */
-  const ir_stmt *loop = ir_for(ctx, outer, ix_index(ctx, 0), whole, IR_SERIAL, main);
-  const ir_stmt *both = ir_seq(ctx, 2, (const ir_stmt *[]){loop, rest});
-  return known ? both : ir_if(ctx, ix_lt(ctx, s->lo, s->hi), both, NULL);
+  const ir_stmt *rest = ir_for(ctx, s->var, ix_addi(ctx, s->lo, whole * w), s->hi, IR_VECTOR, s->body);
+  main = ir_for(ctx, outer, ix_index(ctx, 0), ix_index(ctx, whole), IR_SERIAL, main);
+  return ir_seq(ctx, 2, (const ir_stmt *[]){main, rest ? vector(p, rest) : NULL});
 }
 
 static const ir_stmt *prepare(prep *p, const ir_stmt *s) {
