@@ -191,19 +191,22 @@ static void arg_build(lw_build *b, ir_node *n) {
 /* ---- CumSum, CumProd: along one axis, `exclusive`: without the element itself ---- */
 
 static void running_infer(tn_ctx *ctx, ir_node *n) {
-  if (n->in[0]->dtype == TN_BOOL) lw_bad(ctx, n, "an input of type bool");
-  if (n->in[0]->rank == 0) lw_bad(ctx, n, "the input has rank 0");
-  (void)ir_axis(ctx, n, lw_need_int(ctx, n, 1, "axis"), n->in[0]->rank);
-  lw_set_like(n, 0, n->in[0]->dtype, n->in[0]);
+  const ir_value *x = n->in[0], *axis = n->in[1];
+  if (x->dtype == TN_BOOL) lw_bad(ctx, n, "an input of type bool");
+  if (x->rank == 0) lw_bad(ctx, n, "the input has rank 0");
+  lw_need_integer(ctx, n, 1);
+  for (int i = 0; i < axis->rank; i++)
+    if (ix_is_const(axis->dims[i]) && !ix_is_int(axis->dims[i], 1)) lw_bad(ctx, n, "'%s' (axis) is not a scalar", axis->name);
+  if (axis->data) (void)ir_axis(ctx, n, lw_need_int(ctx, n, 1, "axis"), x->rank);
+  lw_set_like(n, 0, x->dtype, x);
 }
 
-static void running_build(lw_build *b, ir_node *n) {
+static void running_along(lw_build *b, ir_node *n, int axis) {
   tn_ctx *ctx = lw_ctx(b);
   ir_builder *ib = lw_b(b);
   const ir_value *x = n->in[0];
   bool product = strcmp(n->op->name, "CumProd") == 0, exclusive = ir_attr_get_int(n, "exclusive", 0) != 0;
   tn_dtype t = x->dtype, ct = lw_compute_type(t);
-  int axis = ir_axis(ctx, n, lw_need_int(ctx, n, 1, "axis"), x->rank);
   ix at[IR_MAX_RANK];
   for (int i = 0; i < x->rank; i++)
     if (i != axis) at[i] = ib_loop(ib, "i", x->dims[i]);
@@ -215,6 +218,21 @@ static void running_build(lw_build *b, ir_node *n) {
   ib_update(ib, acc, NULL, product ? IR_MUL : IR_ADD, e);
   if (!exclusive) lw_out(b, n, 0, at, ix_cast(ctx, t, ib_get(ib, acc)));
   ib_end_n(ib, x->rank);
+}
+
+static void running_build(lw_build *b, ir_node *n) {
+  tn_ctx *ctx = lw_ctx(b);
+  int rank = n->in[0]->rank;
+  if (n->in[1]->data) {
+    running_along(b, n, ir_axis(ctx, n, lw_need_int(ctx, n, 1, "axis"), rank));
+    return;
+  }
+  ix axis = ib_let(lw_b(b), "axis", lw_data_index(ctx, lw_scalar_in(b, n, 1), ix_index(ctx, rank)));
+  for (int i = 0; i < rank; i++) { /* chosen at run time: one nest for each */
+    ib_if(lw_b(b), ix_eq(ctx, axis, ix_index(ctx, i)));
+    running_along(b, n, i);
+    ib_end(lw_b(b));
+  }
 }
 
 /* ---- Det: by elimination with the largest pivot of each column ---- */
