@@ -15,6 +15,7 @@ typedef struct plan {
   tn_ctx *ctx;
   const ir_kernel *start, *k; /* k: after the steps so far */
   const cg_target *t;
+  lw_tunables u;
   ir_text text;
   lw_problem p;               /* of the start */
 } plan;
@@ -236,7 +237,7 @@ static bool contraction(plan *p) {
   const char *vec = q->out[v]->var->name, *row = r >= 0 ? q->out[r]->var->name : NULL;
   int64_t M = r >= 0 ? q->extent[r] : 1, N = q->extent[v];
   bool padded = q->guard != NULL;
-  for (int i = r - 1; i >= 0 && i != v && !padded; i--) {
+  for (int i = r - 1; i >= 0 && i != v && !padded && !p->u.unfused; i--) {
     const char *above = q->out[i]->var->name;
     if (uses(q->b, q->out[i]->var) || q->extent[i] < 1) break;
     const ir_kernel *before = p->k;
@@ -260,6 +261,8 @@ static bool contraction(plan *p) {
         break;
       }
   }
+  if (p->u.mr) t.mr = min64(p->u.mr, M);
+  if (p->u.nr && !depthwise) t.nr = p->u.nr;
   int64_t nb = t.nr * lanes;
   bool tiled_rows = row && M > 1 && t.mr > 1;
 
@@ -297,7 +300,7 @@ static bool contraction(plan *p) {
   int64_t wbytes = 1;
   ix_const_value(ir_buf_elements(p->ctx, q->b->u.buf), &wbytes);
   wbytes *= (int64_t)ir_dtype_bytes(q->b->u.buf->dtype);
-  bool vectors_first = wbytes > p->t->l2_bytes / 2 && M > t.mr;
+  bool vectors_first = p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && M > t.mr;
   ir_text ro = {.ctx = p->ctx};
   ir_put(&ro, "reorder");
   const char *outer = NULL;
@@ -344,15 +347,16 @@ static bool contraction(plan *p) {
       }
     } else if (tiled_rows) step(p, "unroll s");
   } else if (tiled_rows && M % t.mr) step(p, "peel ro 0 1");
-  if (q->nred == 1) { /* one long loop: four steps at a time */
-    const char *k = q->red[0]->var->name;
-    int64_t ku = q->red_extent[0] % 8 == 0 ? 8 : q->red_extent[0] % 4 == 0 ? 4 : 1;
-    if (t.mr * t.nr * ku > 160) ku = q->red_extent[0] % 4 == 0 ? 4 : 1;
-    const char *copies[3] = {"", ".b", ".a"};
-    for (int i = 0; i < 3 && ku > 1; i++) {
-      const char *name = ir_format(p->ctx, "%s%s", k, copies[i]);
-      if (has_loop(p, name) && step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) step(p, "unroll %s.u", name);
-    }
+  const char *k = order[norder - 1]; /* the innermost reduction loop, some steps at a time */
+  int64_t steps = 1, ku = 1;
+  for (int i = 0; i < q->nred; i++)
+    if (strcmp(q->red[i]->var->name, k) == 0) steps = split_c && i == 0 ? cblock : q->red_extent[i];
+  if (p->u.ku) ku = steps % p->u.ku == 0 ? p->u.ku : 1;
+  else if (q->nred == 1) ku = steps % 8 == 0 && t.mr * t.nr * 8 <= 160 ? 8 : steps % 4 == 0 ? 4 : 1;
+  const char *copies[3] = {"", ".b", ".a"};
+  for (int i = 0; i < 3 && ku > 1; i++) {
+    const char *name = ir_format(p->ctx, "%s%s", k, copies[i]);
+    if (has_loop(p, name) && step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) step(p, "unroll %s.u", name);
   }
   parallel_outside(p);
   return true;
@@ -487,8 +491,9 @@ static void fuse_contiguous(plan *p) {
 
 static void pointwise(plan *p) {
   int64_t lanes = cg_target_lanes(p->t, p->p.dtype == TN_F64 || p->p.dtype == TN_I64 || p->p.dtype == TN_U64 ? p->p.dtype : TN_F32);
+  if (p->u.lanes) lanes = p->u.lanes;
   if (p->p.store && !p->p.store->buf->layout) {
-    fuse_contiguous(p);
+    if (!p->u.unfused) fuse_contiguous(p);
     vectorize_inner_loops(p, lanes);
     parallel_outside(p);
     return;
@@ -507,7 +512,7 @@ static void pointwise(plan *p) {
 /* { accumulators; reductions; store } that is no contraction: vectors along an output loop
  * when memory runs along it, else along the reductions. */
 static void accumulate(plan *p) {
-  int64_t lanes = cg_target_lanes(p->t, TN_F32);
+  int64_t lanes = p->u.lanes ? p->u.lanes : cg_target_lanes(p->t, TN_F32);
   int v = vector_loop(p, lanes);
   const ir_kernel *before = p->k;
   size_t length = p->text.n;
@@ -539,7 +544,11 @@ static void accumulate(plan *p) {
 }
 
 const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target *t) {
-  plan p = {.ctx = ctx, .start = k, .k = k, .t = t, .text = {.ctx = ctx}, .p = lw_problem_of(ctx, k)};
+  return lw_schedule_with(ctx, k, t, &(lw_tunables){0});
+}
+
+const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u) {
+  plan p = {.ctx = ctx, .start = k, .k = k, .t = t, .u = *u, .text = {.ctx = ctx}, .p = lw_problem_of(ctx, k)};
   if (!k->body) return "";
   switch (p.p.kind) {
   case LW_CONTRACTION:
@@ -551,7 +560,7 @@ const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target
   case LW_POINTWISE: pointwise(&p); break;
   case LW_ACCUMULATE: accumulate(&p); break;
   default:
-    vectorize_inner_loops(&p, cg_target_lanes(t, TN_F32));
+    vectorize_inner_loops(&p, u->lanes ? u->lanes : cg_target_lanes(t, TN_F32));
     parallel_outside(&p);
   }
   return ir_text_str(&p.text);

@@ -62,4 +62,15 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
 
 /* Text of the default schedule of a kernel on a target; "" when there is nothing to gain. */
 const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target *t);
+
+/* What a tuner may vary in it; 0 leaves the rule's own choice. A variant that the kernel
+ * does not allow comes out as some other legal schedule (compare texts). */
+typedef struct lw_tunables {
+  int mr, nr;   /* contractions: rows and vectors of the register tile */
+  int ku;       /* steps of the innermost reduction that are unrolled; 1: none */
+  int order;    /* contractions: 1 rows outside vectors, 2 vectors outside rows */
+  int lanes;    /* of vector loops, in elements (also beyond one register) */
+  int unfused;  /* 1: neighbouring row loops are not joined */
+} lw_tunables;
+const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u);
 #endif
