@@ -26,6 +26,9 @@ static const cg_isa_bit isa_bits[] = {
     {"avx512bw", 7, 0, 1, 30, ZMM},   {"avx512vl", 7, 0, 1, 31, ZMM},
     {"avx512vnni", 7, 0, 2, 11, ZMM}, {"avx512bf16", 7, 1, 0, 5, ZMM},
     {"avx512fp16", 7, 0, 3, 23, ZMM}, {"avxvnni", 7, 1, 0, 4, YMM},
+    {"avx512ifma", 7, 0, 1, 21, ZMM}, {"avx512vbmi", 7, 0, 2, 1, ZMM},
+    {"avx512vbmi2", 7, 0, 2, 6, ZMM}, {"avx512bitalg", 7, 0, 2, 12, ZMM},
+    {"avx512vpopcntdq", 7, 0, 2, 14, ZMM}, {"gfni", 7, 0, 2, 8, 0},
 };
 
 static const cg_isa_bit *isa_find(const char *name, size_t n) {
