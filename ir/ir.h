@@ -29,7 +29,9 @@
  * iterations). Loads are evaluated in their statement, and never shared across stores.
  * An index out of a buffer's bounds is an error of the kernel (the interpreter reports
  * it); select(c, a, b) evaluates only the loads of the arm that is taken, and `if`
- * guards likewise. An alloc's contents start undefined (the interpreter poisons them).
+ * guards likewise. The contents of an alloc and of an `out` parameter start undefined:
+ * the interpreter reports a load of what was not stored. Each loop, let and alloc binds
+ * a variable or buffer of its own: a copy of a statement goes through ir_stmt_fresh().
  */
 #ifndef IR_IR_H
 #define IR_IR_H
