@@ -7,21 +7,31 @@
  *
  * All four print and parse; parse(print(x)) is x.
  *
- * Grammar of kernel text (# starts a comment; names are [A-Za-z_.$][A-Za-z0-9_.$]* ):
+ * Grammar of kernel text (# starts a comment; names are [A-Za-z_.$][A-Za-z0-9_.$]*
+ * without "..", or any "quoted string"; those of programs and graphs stand at the head
+ * of ir/text_program.c and ir/text_graph.c):
  *
- *   kernel  := "kernel" NAME "(" param {"," param} ")" block
- *   param   := ("in"|"const"|"out"|"inout") NAME ":" type  |  "dim" NAME [range]
- *   type    := DTYPE "[" [expr {"," expr}] "]" ["layout" STRING] [pad]
+ *   kernel  := "kernel" NAME "(" [param {"," param}] ")" block
+ *   param   := ("in"|"const"|"out"|"inout") NAME ":" type
+ *            | "dim" NAME [range]                               # before its use in shapes
+ *   range   := "[" INT "," INT "]"                              # inclusive; a dim without: 0 and up
+ *   type    := DTYPE "[" [expr {"," expr}] "]" ["layout" STRING]
  *   block   := "{" { stmt } "}"
- *   stmt    := "for" NAME "in" expr ".." expr [kind] block      # hi excluded
+ *   stmt    := "for" NAME [range] "in" expr ".." expr [kind] block   # hi excluded
  *            | "while" expr block
- *            | "if" expr block ["else" block]
- *            | "let" NAME "=" expr                              # scope: rest of the block
+ *            | "if" expr block ["else" (block | if-stmt)]
+ *            | "let" NAME [":" DTYPE [range]] "=" expr          # scope: rest of the block
  *            | "alloc" NAME ":" type SPACE                      # scope: rest of the block
  *            | NAME "[" [exprs] "]" ("=" | "+=" | "*=" | "max=" | "min=" | "|=" | "&=") expr
  *            | "tile" ATOM block                                # meaning: the block as plain loops
- *   kind    := "parallel" | "vector" | "unroll" | "pipeline(" INT ")" | "grid" | ...
- *   expr    := literal | NAME | NAME "[" exprs "]" | OP "(" exprs ")" | infix forms, see ir/text.c
+ *            | block                                            # ends the scopes opened inside
+ *   kind    := "serial" | "parallel" | "vector" | "unroll" | "pipeline" "(" INT ")" | "grid"
+ *            | "cluster" | "warpgroup" | "warp" | "lane"
+ *   expr    := literal | NAME | NAME "[" [exprs] "]" | OP "(" exprs ")" | "cast<" DTYPE ">(" expr ")"
+ *            | infix forms, see ir/text_expr.c
+ *
+ * Ranges of loop variables and of index lets follow from their bounds and values and are
+ * said only where they differ. A variable or a buffer is named once in a kernel.
  *
  * Semantics: statements run in order; a loop body runs for var = lo, lo+1, ... < hi.
  * `parallel`, `vector`, `unroll`, `grid`... change no meaning: a legal kernel gives the
