@@ -73,6 +73,10 @@ typedef struct cg_plan {
 } cg_plan;
 
 cg_plan *cg_prepare(tn_ctx *ctx, const cg_target *t, const ir_kernel *k);
+/* The atoms "prefetch" (into the first-level cache) and "prefetch.l2": their meaning is to
+ * load into registers that nobody reads, so all that is left is the hint. Locality as
+ * LLVM counts it; 0: another atom. */
+int cg_prefetch_of(const char *atom);
 cg_buf *cg_plan_buf(const cg_plan *p, const ir_buf *b);
 /* Elements of a register buffer's access: offset (constant) of lane 0 and its stride in
  * the lane variable `lane` (null: none). False when it is not constant. */
@@ -137,6 +141,7 @@ typedef struct cg_fn {
   ir_var *lane;       /* of the vector loop being emitted, else null */
   int lanes;
   const cg_guard *guard;
+  int prefetch;       /* inside a prefetch atom: its locality */
   int depth;          /* level of the innermost region */
   int regions_cap;
   cg_region *regions;
@@ -177,6 +182,7 @@ void cg_close(cg_fn *f);
 bool cg_safe_load(cg_fn *f, ix load);                   /* in bounds for every value of its variables */
 cg_val cg_emit_load(cg_fn *f, ix e, bool raw);
 void cg_emit_store(cg_fn *f, const ir_stmt *s);
+void cg_emit_prefetch(cg_fn *f, const ir_stmt *s);     /* of what the store's value loads */
 /* llvm_ops.c; operands and result have `lanes` elements */
 LLVMTypeRef cg_type(cg_fn *f, tn_dtype t, int lanes);
 LLVMTypeRef cg_storage_type(cg_fn *f, tn_dtype t, int lanes);

@@ -562,3 +562,24 @@ void cg_emit_store(cg_fn *f, const ir_stmt *s) {
   else store_uniform(f, b, s, offset, v, raw);
   cg_touch(f, b);
 }
+
+/* ---- prefetches ---- */
+
+/* The line of lane 0: a hint cannot fault, so no guard and no bound is looked at. */
+static void prefetch_loads(cg_fn *f, ix e) {
+  if (e->op != IX_LOAD) {
+    for (int i = 0; i < e->nargs; i++) prefetch_loads(f, e->args[i]);
+    return;
+  }
+  cg_buf *b = cg_buf_of(f, e->u.buf);
+  if (b->where == CG_SSA) return;
+  ix offset = ir_buf_offset(f->ctx, b->buf, e->args);
+  if (f->lane) offset = ix_subst1(f->ctx, offset, f->lane, ix_index(f->ctx, 0));
+  if (cg_varying(f, offset)) return;
+  address a = address_of(f, b, offset);
+  cg_at(f, f->depth);
+  LLVMValueRef args[] = {offset_by(f, a.at.v, a.disp), LLVMConstInt(f->i32, 0, 0), LLVMConstInt(f->i32, (unsigned)f->prefetch, 0), LLVMConstInt(f->i32, 1, 0)};
+  cg_intrinsic(f, "llvm.prefetch", f->ptr, NULL, 4, args);
+}
+
+void cg_emit_prefetch(cg_fn *f, const ir_stmt *s) { prefetch_loads(f, s->value); }

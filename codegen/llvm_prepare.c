@@ -22,6 +22,8 @@ typedef struct prep {
 
 static const ir_stmt *prepare(prep *p, const ir_stmt *s);
 
+int cg_prefetch_of(const char *atom) { return strcmp(atom, "prefetch") == 0 ? 3 : strcmp(atom, "prefetch.l2") == 0 ? 2 : 0; }
+
 /* ---- small questions about trees ---- */
 
 static const ir_stmt *child(const ir_stmt *s, int i) {
@@ -297,7 +299,9 @@ static const ir_stmt *prepare(prep *p, const ir_stmt *s) {
     for (int i = 0; i < s->n; i++) items[i] = prepare(p, s->items[i]);
     return ir_seq(ctx, s->n, items);
   }
-  case IR_TILE: return prepare(p, s->body);
+  case IR_TILE:
+    if (cg_prefetch_of(s->atom)) return ir_tile(ctx, s->atom, prepare(p, s->body));
+    return prepare(p, s->body);
   }
   ir_bug(ctx, "statement kind %d", (int)s->kind);
 }

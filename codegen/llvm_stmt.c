@@ -295,7 +295,10 @@ void cg_emit_stmt(cg_fn *f, const ir_stmt *s) {
   case IR_SEQ:
     for (int i = 0; i < s->n; i++) cg_emit_stmt(f, s->items[i]);
     break;
-  case IR_STORE: cg_emit_store(f, s); break;
+  case IR_STORE:
+    if (f->prefetch) cg_emit_prefetch(f, s);
+    else cg_emit_store(f, s);
+    break;
   case IR_LET: {
     cg_val v = cg_emit(f, s->value);
     cg_bind(f, s->var, v, true);
@@ -309,6 +312,12 @@ void cg_emit_stmt(cg_fn *f, const ir_stmt *s) {
     if (s->loop == IR_VECTOR) emit_vector(f, s);
     else emit_for(f, s);
     break;
-  case IR_TILE: cg_emit_stmt(f, s->body); break;
+  case IR_TILE: { /* only prefetches are left */
+    int outer = f->prefetch;
+    f->prefetch = cg_prefetch_of(s->atom);
+    cg_emit_stmt(f, s->body);
+    f->prefetch = outer;
+    break;
+  }
   }
 }
