@@ -60,6 +60,11 @@ int64_t lw_plan_memory(tn_ctx *ctx, int n, lw_lifetime *buffers, int64_t *peak);
 
 ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options);
 
+/* Applies the schedules of a program that was read from text (perhaps edited by hand): fills
+ * `lowered`. Throws TN_EINPUT naming the kernel and the step that is refused, or when a
+ * schedule asks for another layout of a slot than the program packs. */
+void lw_apply_schedules(tn_ctx *ctx, ir_program *p);
+
 /* Text of the default schedule of a kernel on a target; "" when there is nothing to gain. */
 const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target *t);
 

@@ -416,3 +416,26 @@ static void schedule_kernel(maker *m, ir_program_kernel *k) {
   k->schedule = text;
   k->lowered = lowered;
 }
+
+void lw_apply_schedules(tn_ctx *ctx, ir_program *p) {
+  for (int i = 0; i < p->nkernels; i++) {
+    ir_program_kernel *k = &p->kernels[i];
+    const char *reason;
+    k->lowered = k->kernel;
+    if (!k->schedule || !*k->schedule) continue;
+    k->lowered = lw_schedule_apply(ctx, k->kernel, k->schedule, &reason);
+    if (!k->lowered) ir_fail(ctx, TN_EINPUT, "kernel %s: %s", k->kernel->name, reason);
+  }
+  ir_inst *sections[2] = {p->pack, p->run};
+  int counts[2] = {p->npack, p->nrun};
+  for (int s = 0; s < 2; s++)
+    for (int i = 0; i < counts[s]; i++) {
+      const ir_inst *c = &sections[s][i];
+      if (c->kind != IR_CALL) continue;
+      const ir_kernel *k = p->kernels[c->kernel].lowered;
+      for (int b = 0; b < c->nargs; b++)
+        if (k->bufs[b]->layout != p->slots[c->args[b]].layout)
+          ir_fail(ctx, TN_EINPUT, "kernel %s: its schedule lays '%s' out as \"%s\", the program packs it as \"%s\"", k->name, k->bufs[b]->name,
+                  k->bufs[b]->layout ? k->bufs[b]->layout->text : "", p->slots[c->args[b]].layout ? p->slots[c->args[b]].layout->text : "");
+    }
+}
