@@ -1,6 +1,7 @@
 /* Text of expressions and kernels: parse(print(x)) is x, and errors say where. */
 #include "ir/interp.h"
 #include "ir/text.h"
+#include "random_kernel.h"
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
@@ -175,6 +176,22 @@ Test(text, random_expressions) {
   for (uint64_t seed = 1; seed <= 25; seed++) run(random_law, &seed);
 }
 
+/* Deep expressions are cut into parts said ahead; long sums are not deep. */
+static void deep(tn_ctx *ctx, void *arg) {
+  world w;
+  world_make(ctx, &w);
+  ix x = w.vars[3]->expr, e = x, sum = x;
+  for (int i = 0; i < 3000; i++) e = i % 3 ? ix_unary(ctx, i & 1 ? IX_SQRT : IX_NEG, e) : ix_sub(ctx, x, e);
+  for (int i = 0; i < 3000; i++) sum = ix_sub(ctx, sum, w.bufs[0]->dtype == TN_F32 ? ix_float(ctx, TN_F32, i + 1) : x);
+  for (int i = 0; i < 3; i++) {
+    ix both = i == 2 ? ix_mul(ctx, e, sum) : i ? e : sum;
+    const char *text = ix_print(ctx, both);
+    cr_assert_eq(strstr(text, "%1") == NULL, i == 0);
+    cr_assert_eq(ix_parse(ctx, text, "printed", &w.env, TN_NONE), both);
+  }
+}
+Test(text, deep_expressions) { run(deep, NULL); }
+
 /* A DAG whose tree has 2^60 nodes prints small, and reads back as itself. */
 static void shared(tn_ctx *ctx, void *arg) {
   world w;
@@ -291,6 +308,8 @@ static void same_stmt(tn_ctx *ctx, const ir_stmt *a, const ir_stmt *b) {
   cr_assert(a->kind == b->kind && a->loop == b->loop && a->stages == b->stages && a->op == b->op && a->n == b->n);
   if (a->kind == IR_FOR || a->kind == IR_LET) same_var(a->var, b->var);
   if (a->value) cr_assert_str_eq(ix_print(ctx, a->value), ix_print(ctx, b->value));
+  for (int i = 0; a->kind == IR_STORE && i < a->buf->rank; i++)
+    cr_assert_str_eq(ix_print(ctx, a->index[i]), ix_print(ctx, b->index[i]));
   if (a->kind == IR_ALLOC) cr_assert(a->buf->dtype == b->buf->dtype && a->buf->space == b->buf->space && a->buf->layout == b->buf->layout);
   for (int i = 0; i < a->n; i++) same_stmt(ctx, a->items[i], b->items[i]);
   same_stmt(ctx, a->body, b->body);
@@ -356,6 +375,25 @@ static void kernel_built(tn_ctx *ctx, void *arg) {
 }
 Test(text, built_kernels) {
   for (uint64_t seed = 1; seed <= 60; seed++) run(kernel_built, &seed);
+}
+
+/* Random kernels: the law, and what was read computes the same. */
+static void kernel_random(tn_ctx *ctx, void *arg) {
+  uint64_t seed = *(uint64_t *)arg;
+  ir_kernel *k = random_kernel(ctx, seed, seed % 3 == 0 ? RANDOM_TILES : 0);
+  kernel_law(ctx, k);
+  ir_kernel *again = ir_kernel_parse(ctx, ir_kernel_print(ctx, k), "printed");
+  const char *wrong = ir_kernel_verify(ctx, again);
+  cr_assert_null(wrong, "seed %llu: %s", (unsigned long long)seed, wrong);
+  if (seed % 8) return;
+  random_args a = random_args_new(ctx, k, seed), b = random_args_copy(ctx, k, &a);
+  ir_interp(ctx, k, a.args, a.dims);
+  ir_interp(ctx, again, b.args, b.dims);
+  const char *differ = random_args_differ(ctx, k, &a, &b);
+  cr_assert_null(differ, "seed %llu: %s", (unsigned long long)seed, differ);
+}
+Test(text, random_kernels) {
+  for (uint64_t seed = 1; seed <= 1500; seed++) run(kernel_random, &seed);
 }
 
 static void canonical(tn_ctx *ctx, void *arg) {

@@ -251,3 +251,38 @@ Test(text_graph, refused) {
       {"graph g {", "expected a node or '}'"}};
   refused(parse_graph, "g.tn:", cases, IR_COUNT(cases));
 }
+
+/* The examples of ir/README.md are texts that parse. */
+static void readme(tn_ctx *ctx, void *arg) {
+  FILE *f = fopen(TN_SOURCE_DIR "/ir/README.md", "r");
+  cr_assert(f);
+  char line[300];
+  ir_text t = {.ctx = ctx};
+  int seen = 0;
+  for (bool more = true; more;) {
+    more = fgets(line, sizeof line, f) != NULL;
+    if (more && strncmp(line, "    ", 4) == 0) {
+      ir_put(&t, "%s", line + 4);
+      continue;
+    }
+    if (more && *line == '\n' && t.n) {
+      ir_put(&t, "\n");
+      continue;
+    }
+    if (t.n && strncmp(t.s, "kernel", 6) == 0) {
+      ir_kernel *k = ir_kernel_parse(ctx, t.s, "README kernel");
+      cr_assert_null(ir_kernel_verify(ctx, k));
+      seen |= 1;
+    } else if (t.n && strncmp(t.s, "program", 7) == 0) {
+      ir_program_parse(ctx, t.s, "README program");
+      seen |= 2;
+    } else if (t.n && strncmp(t.s, "graph", 5) == 0) {
+      ir_graph_parse(ctx, t.s, "README graph");
+      seen |= 4;
+    }
+    t = (ir_text){.ctx = ctx};
+  }
+  fclose(f);
+  cr_assert_eq(seen, 7);
+}
+Test(text_graph, readme) { run(readme, NULL); }
