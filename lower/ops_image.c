@@ -211,6 +211,7 @@ static void roi_align_infer(tn_ctx *ctx, ir_node *n) {
   check_image(ctx, n, 4);
   lw_need_rank(ctx, n, 2, 1);
   lw_need_integer(ctx, n, 2);
+  if (n->in[1]->dims[0] != n->in[2]->dims[0]) lw_bad(ctx, n, "rois and batch_indices differ in length");
   const char *mode = ir_attr_get_string(n, "mode", "avg"), *c = ir_attr_get_string(n, "coordinate_transformation_mode", "half_pixel");
   if (strcmp(mode, "avg") != 0 && strcmp(mode, "max") != 0) lw_bad(ctx, n, "unknown mode '%s'", mode);
   if (strcmp(c, "half_pixel") != 0 && strcmp(c, "output_half_pixel") != 0) lw_bad(ctx, n, "unknown coordinate_transformation_mode '%s'", c);

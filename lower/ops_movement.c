@@ -384,7 +384,10 @@ static void pad_infer(tn_ctx *ctx, ir_node *n) {
   ix dims[IR_MAX_RANK];
   pad_amounts(ctx, n, before, after);
   bool constant = strcmp(pad_mode(ctx, n), "constant") == 0;
-  if (lw_has(n, 2) && n->in[2]->dtype != x->dtype) lw_need_same_type(ctx, n, 0, 2);
+  if (lw_has(n, 2)) {
+    lw_need_same_type(ctx, n, 0, 2);
+    lw_need_single(ctx, n, 2);
+  }
   for (int i = 0; i < x->rank; i++) {
     dims[i] = ix_addi(ctx, x->dims[i], before[i] + after[i]);
     if (ix_const_value(dims[i], &d) && d < 0) lw_bad(ctx, n, "axis %d would have extent %lld", i, (long long)d);

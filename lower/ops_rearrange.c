@@ -59,7 +59,10 @@ static ix space_to_depth_value(lw_build *b, ir_node *n, int out, const ix *index
 
 static void trilu_infer(tn_ctx *ctx, ir_node *n) {
   if (n->in[0]->rank < 2) lw_bad(ctx, n, "the input has rank %d, needs 2 or more", n->in[0]->rank);
-  if (lw_has(n, 1)) lw_need_integer(ctx, n, 1);
+  if (lw_has(n, 1)) {
+    lw_need_integer(ctx, n, 1);
+    lw_need_single(ctx, n, 1);
+  }
   lw_set_like(n, 0, n->in[0]->dtype, n->in[0]);
 }
 static ix trilu_value(lw_build *b, ir_node *n, int out, const ix *index) {

@@ -231,7 +231,7 @@ static ir_value *resize_axis(ir_graph *g, ir_node *n, const resize *r, int axis,
   int64_t have = ir_dim(ctx, x, axis), out = r->size[axis];
   bool crop = strcmp(r->coordinates, "tf_crop_and_resize") == 0, nearest = r->mode[0] == 'n', outside = false;
   int64_t taps = nearest || out == 0 ? 1 : tap_count(r, r->scale[axis]), count;
-  if (!ir_mul_size(out, taps, &count) || count > (int64_t)1 << 31) lw_unsupported(ctx, n, "%lld taps for each of %lld elements", (long long)taps, (long long)out);
+  if (!ir_mul_size(out, taps, &count) || count > (int64_t)1 << 26) lw_unsupported(ctx, n, "%lld taps for each of %lld elements", (long long)taps, (long long)out);
   int64_t *index = IR_NEW_ARRAY(ctx, int64_t, count + 1);
   double *weight = IR_NEW_ARRAY(ctx, double, count + 1);
   for (int64_t o = 0; o < out; o++) {

@@ -8,6 +8,10 @@ void lw_need_rank(tn_ctx *ctx, const ir_node *n, int k, int rank) {
 void lw_need_integer(tn_ctx *ctx, const ir_node *n, int k) {
   if (!ir_is_int(n->in[k]->dtype)) lw_bad(ctx, n, "input %d ('%s') is %s, not an integer tensor", k, n->in[k]->name, ir_dtype_name(n->in[k]->dtype));
 }
+void lw_need_single(tn_ctx *ctx, const ir_node *n, int k) {
+  for (int i = 0; i < n->in[k]->rank; i++)
+    if (!ix_is_int(n->in[k]->dims[i], 1)) lw_bad(ctx, n, "input %d ('%s') must have exactly one element", k, n->in[k]->name);
+}
 void lw_need_same_type(tn_ctx *ctx, const ir_node *n, int j, int k) {
   if (n->in[j]->dtype != n->in[k]->dtype)
     lw_bad(ctx, n, "inputs '%s' (%s) and '%s' (%s) must have one type", n->in[j]->name, ir_dtype_name(n->in[j]->dtype),
@@ -74,6 +78,7 @@ tn_dtype lw_type_attr(tn_ctx *ctx, const ir_node *n, const char *attr, tn_dtype 
 }
 
 ix lw_scalar_in(lw_build *b, ir_node *n, int k) {
+  lw_need_single(lw_ctx(b), n, k);
   ix zero[IR_MAX_RANK];
   for (int i = 0; i < n->in[k]->rank; i++) zero[i] = ix_index(lw_ctx(b), 0);
   return lw_in(b, n, k, zero);

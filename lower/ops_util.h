@@ -8,6 +8,8 @@ static inline bool lw_has_attr(const ir_node *n, const char *name) { return ir_a
 /* Throws TN_EINPUT unless the value has that rank / an integer dtype. */
 void lw_need_rank(tn_ctx *ctx, const ir_node *n, int k, int rank);
 void lw_need_integer(tn_ctx *ctx, const ir_node *n, int k);
+/* Throws TN_EINPUT unless input k has exactly one element. */
+void lw_need_single(tn_ctx *ctx, const ir_node *n, int k);
 /* Throws TN_EINPUT unless inputs j and k have one dtype. */
 void lw_need_same_type(tn_ctx *ctx, const ir_node *n, int j, int k);
 
