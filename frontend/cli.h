@@ -124,6 +124,8 @@ int64_t cli_elements(const ir_slot *s);
 /* DIR/NAME.npy with everything outside [A-Za-z0-9._-] as '_'. */
 const char *cli_npy_path(cli *c, const char *dir, const char *name);
 void cli_make_folder(cli *c, const char *dir);
+/* Seconds that a run of the program may take on one core of its target, roughly; *flops: its operations. */
+double cli_estimate(cli *c, const cli_model *m, double *flops);
 /* "12.3 MB" */
 const char *cli_bytes(cli *c, double bytes);
 /* "1.23 ms" */

@@ -23,12 +23,6 @@ static const char *first_word(tn_ctx *ctx, const fe_map *m) {
   return n && p + n < end && (p[n] == ' ' || p[n] == '\n') ? ir_strndup(ctx, p, n) : "";
 }
 
-static void load_onnx(cli *c, cli_model *m) {
-  tn_ctx *ctx = c->ctx;
-  m->onnx = fe_onnx_load(ctx, m->path);
-  m->graph = fe_import_model(ctx, m->onnx, NULL);
-}
-
 /* Declared types, found by name: initializers may stand among the inputs of a file. */
 static const fe_onnx_type *type_of(const fe_onnx_value *v, int n, const char *name) {
   for (int i = 0; i < n; i++)
@@ -56,7 +50,10 @@ cli_model *cli_load(cli *c, const char *path) {
       if (!k->lowered) k->lowered = lw_schedule_apply(ctx, k->kernel, k->schedule, &reason);
       if (!k->lowered) ir_fail(ctx, TN_EINPUT, "%s: the schedule of kernel '%s' is refused: %s", path, k->kernel->name, reason);
     }
-  } else load_onnx(c, m);
+  } else {
+    m->onnx = fe_onnx_load(ctx, path);
+    m->graph = fe_import_model(ctx, m->onnx, NULL);
+  }
   m->import_s = rt_now() - start;
   if (m->graph) {
     m->nin = m->graph->ninputs;
@@ -148,6 +145,18 @@ static void bind_dims(cli *c, cli_model *m) {
   lw_bind_dims(ctx, m->graph, c->dims.n, names, sizes);
 }
 
+/* Inputs that decide shapes are compiled in with the value that was given. */
+static void freeze_shapes(cli *c, cli_model *m) {
+  bool *shapes = fe_shape_inputs(c->ctx, m->graph);
+  ir_text missing = {.ctx = c->ctx};
+  for (int i = 0; i < m->nin; i++) {
+    if (!shapes[i]) continue;
+    if (m->in[i].data) fe_freeze_input(c->ctx, m->graph, i, m->in[i].data);
+    else ir_put(&missing, "%s%s", missing.n ? ", " : "", m->in_name[i]);
+  }
+  if (missing.n) ir_fail(c->ctx, TN_EUSAGE, "%s: inputs that decide shapes must be given (--input NAME=FILE): %s", m->path, missing.s);
+}
+
 typedef struct watch {
   cli_model *m;
   const char *dump; /* TN_DUMP */
@@ -186,6 +195,7 @@ void cli_lower(cli *c, cli_model *m) {
   o.layout = !c->layout ? LW_LAYOUT_AUTO : strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : strcmp(c->layout, "NHWC") == 0 ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHWC;
   if (c->plan) ir_fail(c->ctx, TN_EUNSUPPORTED, "--plan is not supported yet");
   bind_dims(c, m);
+  freeze_shapes(c, m);
   double start = rt_now();
   m->program = lw_compile(c->ctx, m->graph, &o);
   m->lower_s = rt_now() - start;

@@ -19,7 +19,7 @@ static const struct {
     {"Unsqueeze", 1 << 1}, {"Upsample", 1 << 1},
 };
 
-static unsigned operands_of(const ir_node *n) {
+unsigned fe_shape_operands(const ir_node *n) {
   for (int i = 0; i < IR_COUNT(shape_operands); i++)
     if (strcmp(n->op->name, shape_operands[i].op) == 0) return shape_operands[i].operands;
   return 0;
@@ -35,7 +35,7 @@ bool *fe_shape_inputs(tn_ctx *ctx, const ir_graph *g) {
     bool whole = false; /* the value of an output is needed, so that of every operand */
     for (int k = 0; k < n->nout; k++) whole |= n->out[k] && needed[n->out[k]->id];
     if (strcmp(n->op->name, "Shape") == 0 || strcmp(n->op->name, "Size") == 0) continue; /* extents, not values */
-    unsigned operands = operands_of(n);
+    unsigned operands = fe_shape_operands(n);
     for (int k = 0; k < n->nin; k++)
       if (n->in[k] && (whole || (k < 32 && operands >> k & 1))) needed[n->in[k]->id] = true;
   }

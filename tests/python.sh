@@ -7,7 +7,7 @@
 python_has() { # PYTHON MODULE=PACKAGE...
   local py=$1 m list=''
   shift
-  for m in "$@"; do list="$list import ${m%%=*};"; done
+  for m in "$@"; do list="${list}import ${m%%=*};"; done
   "$py" -c "$list" >/dev/null 2>&1
 }
 
