@@ -3,9 +3,11 @@
 #include "codegen/jit.h"
 #include "runtime/exec.h"
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* Memory of the system, zero and page-aligned, for blobs and arenas: big, and given back whole. */
 typedef struct region {
@@ -105,6 +107,25 @@ static void free_arenas(void *arg) {
   m->idle = NULL;
 }
 
+/* With TN_PERF_MAP set, tells `perf report` the kernels' names, as JIT compilers do: lines
+ * "address size name" in /tmp/perf-PID.map. */
+static void perf_map(const rt_module *m) {
+  if (!getenv("TN_PERF_MAP")) return;
+  char path[64];
+  snprintf(path, sizeof path, "/tmp/perf-%ld.map", (long)getpid());
+  FILE *f = fopen(path, "a");
+  if (!f) return;
+  bool *done = calloc((size_t)m->build->nparts + 1, sizeof *done);
+  for (int i = 0; done && i < m->p->nkernels; i++) {
+    int part = m->build->part_of[i];
+    if (part < 0 || done[part] || !m->build->parts[part].code_bytes) continue;
+    done[part] = true;
+    fprintf(f, "%lx %zx %s\n", (unsigned long)(uintptr_t)m->kernels[i], m->build->parts[part].code_bytes, m->build->parts[part].name);
+  }
+  free(done);
+  fclose(f);
+}
+
 rt_module *rt_module_build(tn_ctx *ctx, const ir_program *p, const rt_options *options) {
   rt_options o = options ? *options : (rt_options){0};
   rt_module *m = IR_NEW(ctx, rt_module);
@@ -123,6 +144,7 @@ rt_module *rt_module_build(tn_ctx *ctx, const ir_program *p, const rt_options *o
     m->pack = (pack_fn)cg_jit_symbol(ctx, m->jit, eo.pack);
     pack_new(ctx, p, m->build->infos, m->pack, &m->blob);
   }
+  perf_map(m);
   pthread_mutex_init(&m->lock, NULL);
   ir_defer(ctx, free_arenas, m);
   return m;
