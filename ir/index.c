@@ -124,14 +124,15 @@ typedef struct linear {
   ix term[IX_MAX_TERMS]; /* in order of ix_compare once normalised */
 } linear;
 
+/* INT64_MIN counts as an overflow: coefficients can then be negated. */
 static int64_t safe_mul(tn_ctx *ctx, int64_t a, int64_t b) {
   int64_t r;
-  if (__builtin_mul_overflow(a, b, &r)) ir_fail(ctx, TN_EUNSUPPORTED, "index arithmetic overflows 64 bits");
+  if (__builtin_mul_overflow(a, b, &r) || r == INT64_MIN) ir_fail(ctx, TN_EUNSUPPORTED, "index arithmetic overflows 64 bits");
   return r;
 }
 static int64_t safe_add(tn_ctx *ctx, int64_t a, int64_t b) {
   int64_t r;
-  if (__builtin_add_overflow(a, b, &r)) ir_fail(ctx, TN_EUNSUPPORTED, "index arithmetic overflows 64 bits");
+  if (__builtin_add_overflow(a, b, &r) || r == INT64_MIN) ir_fail(ctx, TN_EUNSUPPORTED, "index arithmetic overflows 64 bits");
   return r;
 }
 
