@@ -27,32 +27,36 @@ static void make_const(ir_graph *g, ir_value *v) {
   IR_PUSH(g->ctx, g->params, g->nparams, v);
 }
 
+/* Infers n; a composite becomes its parts, which are settled at once, because the shapes
+ * of later nodes may depend on what they compute. True when n was a composite. */
+static bool settle(tn_ctx *ctx, ir_graph *g, ir_node *n, int depth) {
+  ir_infer(ctx, n);
+  if (n->op->expand && !n->op->value && !n->op->build) {
+    if (depth == 64) ir_bug(ctx, "%s: %s expands without end", n->where, n->op->name);
+    int first = g->nnodes; /* expand() appends, operands first */
+    n->op->expand(g, n);
+    if (!n->dead) ir_bug(ctx, "%s: %s was not expanded", n->where, n->op->name);
+    for (int i = first, end = g->nnodes; i < end; i++)
+      if (!g->nodes[i]->dead) settle(ctx, g, g->nodes[i], depth + 1);
+    return true;
+  }
+  bool known = true;
+  for (int k = 0; k < n->nout; k++) known &= !n->out[k] || n->out[k]->data;
+  if (known || lw_fold_node(ctx, n, FOLD_LIMIT)) {
+    for (int k = 0; k < n->nout; k++)
+      if (n->out[k]) make_const(g, n->out[k]);
+    n->dead = true;
+  }
+  return false;
+}
+
 void lw_pass_infer(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   (void)options;
-  for (int round = 0;; round++) {
-    bool again = false;
+  for (bool again = true; again;) {
+    again = false;
     ir_graph_sort(g);
-    int count = g->nnodes; /* expand() appends: those are seen in the next round */
-    for (int i = 0; i < count; i++) {
-      ir_node *n = g->nodes[i];
-      if (n->dead) continue;
-      ir_infer(ctx, n);
-      if (n->op->expand && !n->op->value && !n->op->build) {
-        if (round == 64) ir_bug(ctx, "%s: %s expands without end", n->where, n->op->name);
-        n->op->expand(g, n);
-        if (!n->dead) ir_bug(ctx, "%s: %s was not expanded", n->where, n->op->name);
-        again = true;
-        continue;
-      }
-      bool known = true;
-      for (int k = 0; k < n->nout; k++) known &= !n->out[k] || n->out[k]->data;
-      if (known || lw_fold_node(ctx, n, FOLD_LIMIT)) {
-        for (int k = 0; k < n->nout; k++)
-          if (n->out[k]) make_const(g, n->out[k]);
-        n->dead = true;
-      }
-    }
-    if (!again) break;
+    for (int i = 0, count = g->nnodes; i < count; i++)
+      if (!g->nodes[i]->dead) again |= settle(ctx, g, g->nodes[i], 0);
   }
   ir_graph_sort(g);
 }

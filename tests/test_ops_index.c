@@ -43,3 +43,8 @@ Test(ops_index, generate) {
   ops_check("y = RandomUniform() {shape = [4], seed = 3.0} z = RandomUniform() {shape = [4], seed = 3.0} output y, z");
   ops_refused("const s: i64[1] = [-2] y = ConstantOfShape(s) output y", TN_EINPUT, "extent -2");
 }
+
+Test(ops_index, composite_in_a_shape) { /* what replaces Compress is folded before Reshape asks */
+  ops_check("const s: i64[3] = [2, 7, 1] const c: bool[3] = [true, false, true] const x: f32[2] = [3.0, 4.0] y = Compress(s, c) z = Reshape(x, y) "
+            "const want: f32[2, 1] = [3.0, 4.0] output z, want");
+}
