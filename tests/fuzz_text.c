@@ -48,7 +48,11 @@ static const char *once(tn_ctx *ctx, int kind, const char *text) {
     (void)ir_kernel_canonical(ctx, k);
     return ir_kernel_print(ctx, k);
   }
-  case 1: return ir_program_print(ctx, ir_program_parse(ctx, text, "fuzz"));
+  case 1: {
+    ir_program *p = ir_program_parse(ctx, text, "fuzz");
+    (void)ir_program_verify(ctx, p);
+    return ir_program_print(ctx, p);
+  }
   case 2: {
     ir_graph *g = ir_graph_parse(ctx, text, "fuzz");
     (void)ir_graph_verify(ctx, g);

@@ -149,6 +149,41 @@ Test(text_program, refused) {
   refused(parse_program, "p.tn:", cases, IR_COUNT(cases));
 }
 
+/* What the verifier says of a program, and of one thing changed in its text. */
+static void verified(tn_ctx *ctx, void *arg) {
+  static const char text[] =
+      "program p { bytes weights 64 arena 64 state 0 pack_arena 0 live_peak 32\n"
+      "slot x: f32[8] input 0 bytes 32 slot r: f32[8] raw 0 bytes 32 slot w: f32[8] weights @0 bytes 32\n"
+      "slot t: f32[8] arena @32 bytes 32 slot y: f32[8] output 0 bytes 32 slot v: f32[4] input 0 @16 bytes 16\n"
+      "kernel add(dim n [1, 8], in A: f32[8], in B: f32[8], out C: f32[8]) { for i in 0 .. n { C[i] = A[i] + B[i] } }\n"
+      "pack { copy r -> w } run { let n: index[1, 8] = 8 call add(x, w, t) call add(t, t, y) if x[0] < 1 { copy t -> y } } }";
+  static const char *const changes[][3] = {
+      {"f32[8] raw 0 bytes 32", "f32[8] raw 0 bytes 28", "says 28 bytes, its type has 32"},
+      {"weights @0", "weights @64", "ends at byte 96 of 64"},
+      {"weights @0", "weights @2", "not aligned"},
+      {"arena @32", "arena @64", "ends at byte 96 of an arena of 64"},
+      {"f32[4] input 0 @16", "f32[4] input 0 @32", "no part of its tensor"},
+      {"add(t, t, y)", "add(t, t, x)", "slot 'x' cannot be stored in run"},
+      {"add(t, t, y)", "add(r, t, y)", "slot 'r' cannot be used in run"},
+      {"add(t, t, y)", "add(v, t, y)", "slot 'v' has 16 bytes, parameter 'A' of 'add' needs 32"},
+      {"copy r -> w", "copy x -> w", "slot 'x' cannot be used in pack"},
+      {"copy t -> y", "copy v -> y", "'v' has 16 bytes, 'y' 32"},
+      {"let n:", "let m:", "dimension 'n' of kernel 'add' has no value"},
+      {"f32[8] output 0", "i32[8] output 0", "slot 'y' has dtype i32"},
+      {"C[i] = A[i] + B[i]", "A[i] = C[i] + B[i]", "kernel 'add'"},
+      {"f32[8] raw 0 bytes 32", "f32[4000000000, 4000000000] raw 0 bytes 32", "overflows"}};
+  const char *wrong = ir_program_verify(ctx, ir_program_parse(ctx, text, "p"));
+  cr_assert_null(wrong, "%s", wrong);
+  for (int i = 0; i < IR_COUNT(changes); i++) {
+    const char *at = strstr(text, changes[i][0]);
+    cr_assert(at);
+    const char *other = ir_format(ctx, "%.*s%s%s", (int)(at - text), text, changes[i][1], at + strlen(changes[i][0]));
+    wrong = ir_program_verify(ctx, ir_program_parse(ctx, other, "p"));
+    cr_expect(wrong && strstr(wrong, changes[i][2]), "%s: %s", changes[i][1], wrong ? wrong : "accepted");
+  }
+}
+Test(text_program, verified) { run(verified, NULL); }
+
 /* ---- graphs ---- */
 
 static const char graph_text[] =
