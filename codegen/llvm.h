@@ -94,8 +94,9 @@ typedef struct cg_val {
 } cg_val;
 
 /* What is cached for an expression, in the low bits of a key; above them the lanes of a
- * splat, or the number of the buffer of a pointer. */
-typedef enum cg_kind { CG_VALUE, CG_SPLAT, CG_RAW, CG_POINTER, CG_KIND_BITS = 2 } cg_kind;
+ * splat, or the number of the buffer of a pointer (guarded: one that is replaced by
+ * zeros where the guard is off). */
+typedef enum cg_kind { CG_VALUE, CG_SPLAT, CG_RAW, CG_POINTER, CG_GUARDED, CG_KIND_BITS = 3 } cg_kind;
 
 typedef struct cg_entry {
   struct cg_entry *next, *next_here;

@@ -245,6 +245,16 @@ static cg_val emit_op(cg_fn *f, ix e, const cg_val *vals) {
   return r;
 }
 
+/* select(c, x, 0) where x is 0 by itself when its loads read the zeros of a guard. */
+static bool zero_when_off(cg_fn *f, ix x, ix other) {
+  if (other->op != IX_CONST || other->u.i != 0) return false; /* +0.0 has no bits set */
+  if (x->op == IX_CAST) x = x->args[0];
+  if (x->op != IX_LOAD || cg_safe_load(f, x)) return false;
+  for (int i = 0; i < x->nargs; i++)
+    if (unsafe_loads(f, x->args[i])) return false;
+  return true;
+}
+
 static cg_val emit_select(cg_fn *f, ix e) {
   cg_val vals[3];
   vals[0] = cg_emit(f, e->args[0]);
@@ -258,10 +268,12 @@ static cg_val emit_select(cg_fn *f, ix e) {
     f->guard = &g;
     vals[i] = cg_emit(f, e->args[i]);
     f->guard = outer;
+    bool zeros = vals[i].guarded && (vals[i].varying || !vals[0].varying);
     /* The outer guard decides about the whole; the inner one is a part of this value. */
     vals[i].guarded = outer != NULL;
     vals[i].bufs |= g.mask.bufs;
     vals[i].binds |= g.mask.binds;
+    if (i == 1 && zeros && zero_when_off(f, e->args[1], e->args[2])) return vals[1];
   }
   return emit_op(f, e, vals);
 }

@@ -13,6 +13,8 @@
 
 #define B f->b
 
+enum { ZEROS = 1024 }; /* bytes of zeros to read from: at least one longest vector */
+
 static int64_t size_of(const cg_buf *b) { return (int64_t)ir_dtype_bytes(b->buf->dtype); }
 
 /* ---- metadata and single accesses ---- */
@@ -75,7 +77,7 @@ static LLVMValueRef any(cg_fn *f, LLVMValueRef mask) {
 
 static LLVMValueRef zeros(cg_fn *f) {
   if (f->zeros) return f->zeros;
-  LLVMTypeRef t = LLVMArrayType2(f->i8, CG_MAX_LANES * 8);
+  LLVMTypeRef t = LLVMArrayType2(f->i8, ZEROS);
   f->zeros = LLVMAddGlobal(f->module, t, "tn.zeros");
   LLVMSetInitializer(f->zeros, LLVMConstNull(t));
   LLVMSetGlobalConstant(f->zeros, 1);
@@ -279,10 +281,74 @@ bool cg_safe_load(cg_fn *f, ix e) {
   return true;
 }
 
-/* p, or zeros where the guard is off. The builder is where the load goes. */
-static LLVMValueRef guarded_pointer(cg_fn *f, LLVMValueRef p, const cg_guard *g) {
-  if (!g) return p;
-  return LLVMBuildSelect(B, any(f, g->mask.v), p, zeros(f), "");
+/* Sum of coef * size of element * term. */
+static LLVMValueRef byte_sum(cg_fn *f, const cg_buf *b, int n, const LLVMValueRef *terms, const int64_t *coef) {
+  LLVMValueRef sum = NULL;
+  for (int i = 0; i < n; i++) {
+    LLVMValueRef v = LLVMBuildMul(B, terms[i], LLVMConstInt(f->i64, (unsigned long long)(coef[i] * size_of(b)), 1), "");
+    sum = sum ? LLVMBuildAdd(B, sum, v, "") : v;
+  }
+  return sum;
+}
+
+/* Where to load `bytes` from under a guard: the element, or zeros where the guard is off.
+ * The choice is made as far out as the guard is known, if what is added further in cannot
+ * lead out of the zeros. r is joined with what the address depends on. */
+static LLVMValueRef guarded_place(cg_fn *f, const cg_buf *b, ix offset, const cg_guard *g, int64_t bytes, cg_val *r) {
+  enum { MAX = 128 };
+  tn_ctx *ctx = f->ctx;
+  int64_t c0, coef[MAX], inner_coef[MAX], lo = 0, hi = bytes, size = size_of(b);
+  ix term[MAX], outer = offset;
+  LLVMValueRef inner[MAX];
+  int n = ix_linear(offset, &c0, coef, term, MAX), ninner = 0;
+  if (n < 0) ir_fail(ctx, TN_EUNSUPPORTED, "an index expression has too many terms");
+  for (int i = 0; i < n; i++) {
+    cg_val v = cg_emit(f, term[i]);
+    if (v.level <= g->mask.level || v.bufs || v.guarded) continue;
+    int64_t a = term[i]->lo, z = term[i]->hi, s = coef[i] * size;
+    if (a < -ZEROS || z > ZEROS || s < -ZEROS || s > ZEROS) continue;
+    lo += s < 0 ? s * z : s * a;
+    hi += s < 0 ? s * a : s * z;
+    if (hi - lo > ZEROS) {
+      hi -= s < 0 ? s * a : s * z;
+      lo -= s < 0 ? s * z : s * a;
+      continue;
+    }
+    inner_coef[ninner] = coef[i];
+    inner[ninner++] = v.v;
+    cg_join(r, &v);
+    outer = ix_sub(ctx, outer, ix_muli(ctx, term[i], coef[i]));
+  }
+  int number = 0;
+  while (f->plan->bufs[number] != b) number++;
+  int kind = CG_GUARDED | number << CG_KIND_BITS | (int)(-lo) << (CG_KIND_BITS + 10);
+  cg_val p;
+  if (!cg_cached(f, outer, kind, &p)) {
+    address a = address_of(f, b, outer);
+    p = a.at;
+    cg_join(&p, &g->mask);
+    p.varying = false;
+    p.guarded = true;
+    cg_at(f, p.level);
+    p.v = LLVMBuildSelect(B, any(f, g->mask.v), offset_by(f, a.at.v, a.disp), offset_by(f, zeros(f), -lo), "");
+    cg_cache(f, outer, kind, p);
+  }
+  cg_join(r, &p);
+  cg_at(f, r->level);
+  if (!ninner) return p.v;
+  LLVMValueRef by = byte_sum(f, b, ninner, inner, inner_coef);
+  return LLVMBuildGEP2(B, f->i8, p.v, &by, 1, "");
+}
+
+/* Where to load from, as above, or without a guard; the builder is then where the load goes. */
+static LLVMValueRef load_place(cg_fn *f, const cg_buf *b, ix offset, const cg_guard *g, int64_t bytes, cg_val *r, int64_t *align) {
+  *align = size_of(b);
+  if (g) return guarded_place(f, b, offset, g, bytes, r);
+  address a = address_of(f, b, offset);
+  *align = a.align;
+  cg_join(r, &a.at);
+  cg_at(f, r->level);
+  return offset_by(f, a.at.v, a.disp);
 }
 
 static LLVMValueRef gather(cg_fn *f, const cg_buf *b, LLVMValueRef ptrs, LLVMTypeRef t, const cg_guard *g) {
@@ -322,19 +388,22 @@ static cg_val load_lanes(cg_fn *f, cg_buf *b, ix offset, const cg_guard *g, cg_v
     return r;
   }
   if (how == REVERSED) base = ix_addi(f->ctx, base, -(f->lanes - 1));
+  if (how == CONTIGUOUS || how == REVERSED) {
+    int64_t align;
+    LLVMValueRef p = load_place(f, b, base, masks ? NULL : g, size * f->lanes, &r, &align);
+    r.varying = true;
+    if (masks) {
+      LLVMValueRef mask = how == REVERSED ? reverse(f, g->mask.v) : g->mask.v;
+      r.v = masked(f, b, "llvm.masked.load", t, 0, 3, (LLVMValueRef[]){p, mask, LLVMConstNull(t)}, (unsigned)align);
+    } else r.v = load_at(f, b, p, t, (unsigned)align);
+    if (how == REVERSED) r.v = reverse(f, r.v);
+    return r;
+  }
   address a = address_of(f, b, base);
   cg_join(&r, &a.at);
   r.varying = true;
   cg_at(f, r.level);
   LLVMValueRef p = offset_by(f, a.at.v, a.disp);
-  if (how == CONTIGUOUS || how == REVERSED) {
-    if (masks) {
-      LLVMValueRef mask = how == REVERSED ? reverse(f, g->mask.v) : g->mask.v;
-      r.v = masked(f, b, "llvm.masked.load", t, 0, 3, (LLVMValueRef[]){p, mask, LLVMConstNull(t)}, (unsigned)a.align);
-    } else r.v = load_at(f, b, guarded_pointer(f, p, g), t, (unsigned)(g ? size : a.align));
-    if (how == REVERSED) r.v = reverse(f, r.v);
-    return r;
-  }
   if (g) {
     LLVMValueRef by = lane_constants(f, d, size);
     r.v = gather(f, b, LLVMBuildGEP2(B, f->i8, p, &by, 1, ""), t, g);
@@ -369,10 +438,9 @@ cg_val cg_emit_load(cg_fn *f, ix e, bool raw) {
   }
   if (cg_varying(f, offset)) r = load_lanes(f, b, offset, g, r);
   else {
-    address a = address_of(f, b, offset);
-    cg_join(&r, &a.at);
-    cg_at(f, r.level);
-    LLVMValueRef p = guarded_pointer(f, offset_by(f, a.at.v, a.disp), g);
+    int64_t align;
+    LLVMValueRef p = load_place(f, b, offset, g, size_of(b), &r, &align);
+    r.varying = false;
     r.v = load_at(f, b, p, cg_storage_type(f, t, 1), (unsigned)size_of(b));
   }
   if (!raw) r.v = cg_from_storage(f, t, r.v, r.varying ? f->lanes : 1);
