@@ -298,6 +298,7 @@ static tn_ctx *ctx_make(const tn_config *config, tn_ctx *parent) {
 }
 
 tn_ctx *tn_ctx_new(const tn_config *config) { return ctx_make(config, NULL); }
+tn_ctx *ir_ctx_like(const tn_ctx *ctx) { return ctx_make(&ctx->config, NULL); }
 tn_ctx *ir_ctx_child(tn_ctx *parent) { return ctx_make(&parent->config, parent); }
 tn_ctx *ir_ctx_parent(const tn_ctx *ctx) { return ctx->parent; }
 

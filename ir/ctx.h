@@ -19,6 +19,8 @@
 #define IR_COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))
 #define IR_MAX_RANK 12 /* logical and physical; ONNX models in the wild stay below 8 */
 
+/* An independent context with the callbacks of this one. Null when memory is out. */
+tn_ctx *ir_ctx_like(const tn_ctx *ctx);
 /* A child context over a frozen parent: it reads the parent's nodes and interns
  * into its own table; it must be freed before the parent, which must not change
  * meanwhile. Used for tuning candidates. Null when memory is out. */

@@ -414,6 +414,8 @@ struct ir_value {
   const ir_layout *layout; /* of the memory; null row-major */
   const void *data;       /* const, param: dense row-major host bytes; also known small node outputs */
   int64_t data_bytes;
+  const void *raw;        /* param: its bytes while they may still be replaced, `data` being null then: weights are packed
+                              from here, and no pass may look inside */
   bool packed;            /* known before run: a constant, or computed from constants alone (set by fusion) */
   ir_node *def;           /* node outputs */
   int def_index;
@@ -470,6 +472,12 @@ struct ir_graph {
 
 ir_graph *ir_graph_new(tn_ctx *ctx, const char *name);
 ir_value *ir_graph_input(ir_graph *g, const char *name, tn_dtype t, int rank, const ix *dims);
+/* Bytes that packing starts from, known or replaceable; null: computed, or given at run time. */
+static inline const void *ir_value_source(const ir_value *v) { return v->data ? v->data : v->raw; }
+/* A copy of the graph and of the graphs in its attributes, in `ctx` (the graph's own or any other).
+ * Bytes and rows of the op table are shared: they must outlive the copy. `map`, if not null, becomes
+ * an array of the copies by the id of the original value. ir/clone.c */
+ir_graph *ir_graph_clone(tn_ctx *ctx, const ir_graph *g, ir_value ***map);
 ir_value *ir_graph_const(ir_graph *g, const char *name, tn_dtype t, int rank, const int64_t *dims, const void *data, bool copy);
 ir_value *ir_graph_ints(ir_graph *g, const char *name, int n, const int64_t *v); /* 1-D i64 constant */
 ir_value *ir_graph_scalar(ir_graph *g, const char *name, tn_dtype t, double v);   /* rank 0 constant */

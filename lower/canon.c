@@ -7,7 +7,7 @@
 #include "lower/lower.h"
 #include "lower/build.h"
 
-static bool constant(const ir_value *v) { return v && (v->data || v->kind == IR_VALUE_CONST); }
+static bool constant(const ir_value *v) { return v && (ir_value_source(v) || v->kind == IR_VALUE_CONST); }
 
 static ir_value *op1(ir_graph *g, ir_node *n, const char *op, ir_value *a) { return lw_node(g, n, op, 1, &a); }
 static ir_value *op2(ir_graph *g, ir_node *n, const char *op, ir_value *a, ir_value *b) {

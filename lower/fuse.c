@@ -192,7 +192,7 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   f.members = IR_NEW_ARRAY(ctx, ir_node **, g->nnodes + 1);
   f.nmembers = IR_NEW_ARRAY(ctx, int, g->nnodes + 1);
   ir_graph_analyse(g);
-  for (int i = 0; i < g->nvalues; i++) g->values[i]->packed = g->values[i]->data != NULL;
+  for (int i = 0; i < g->nvalues; i++) g->values[i]->packed = ir_value_source(g->values[i]) != NULL;
   for (int i = 0; i < g->nnodes; i++) {
     ir_node *n = g->nodes[i];
     int64_t offset;

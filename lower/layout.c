@@ -98,7 +98,7 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   for (int i = 0; i < count; i++) {
     ir_node *n = g->nodes[i];
     bool packed = n->nin > 0;
-    for (int k = 0; k < n->nin; k++) packed &= !n->in[k] || n->in[k]->data || n->in[k]->kind == IR_VALUE_CONST;
+    for (int k = 0; k < n->nin; k++) packed &= !n->in[k] || ir_value_source(n->in[k]) || n->in[k]->kind == IR_VALUE_CONST;
     if (packed) continue;
     if (is_conv(n)) {
       if (wants_blocked(&c, n) && !n->in[0]->layout) n->in[0] = relayout(&c, n, n->in[0]);
@@ -109,7 +109,7 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     bool any = false, all = true;
     for (int k = 0; k < n->nin; k++) {
       const ir_value *v = n->in[k];
-      if (!v || v->data) continue;
+      if (!v || ir_value_source(v)) continue;
       bool full = n->op->kind != IR_OP_ELEMENTWISE || same_dims(v, n->out[0]);
       any |= v->layout && full;
       all &= v->layout || !full;

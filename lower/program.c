@@ -134,9 +134,9 @@ static int slot_add(maker *m, const char *name, int kind, int index, int64_t off
 /* Slot of a raw constant, for the pack section. */
 static int raw_slot(maker *m, ir_value *v) {
   for (int i = 0; i < m->p->nslots; i++)
-    if (m->p->slots[i].kind == IR_SLOT_RAW && m->p->slots[i].data == v->data && m->p->slots[i].name == v->name) return i;
+    if (m->p->slots[i].kind == IR_SLOT_RAW && m->p->slots[i].data == ir_value_source(v) && m->p->slots[i].name == v->name) return i;
   int s = slot_add(m, v->name, IR_SLOT_RAW, m->p->nraw++, 0, v, ir_value_bytes(m->ctx, v));
-  m->p->slots[s].data = v->data;
+  m->p->slots[s].data = ir_value_source(v);
   return s;
 }
 
@@ -197,7 +197,7 @@ static ir_value *in_layout(maker *m, ir_value *v, const ir_layout *layout) {
   w->name = ir_intern(ctx, ir_format(ctx, "%s.packed", v->name));
   w->kind = IR_VALUE_NODE;
   w->layout = layout;
-  w->data = NULL;
+  w->data = w->raw = NULL;
   w->def = NULL;
   w->nuses = 1;
   w->packed = true;
@@ -272,10 +272,10 @@ static int slot_of(maker *m, ir_value *v, bool run) {
   store *s = store_of(m, v);
   int64_t offset;
   store *base = base_of(m, v, &offset);
-  if (!run && base->value->data) { /* pack reads the original */
+  if (!run && ir_value_source(base->value)) { /* pack reads the original */
     if (s == base) return raw_slot(m, v);
     ir_value view = *v;
-    view.data = (const char *)base->value->data + offset;
+    view.data = (const char *)ir_value_source(base->value) + offset;
     return raw_slot(m, &view);
   }
   if (s->slot >= 0 && (run || m->p->slots[s->slot].kind != IR_SLOT_RAW)) return s->slot;
@@ -360,8 +360,8 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
         s->kind = IR_SLOT_WEIGHTS;
         s->bytes = p->weights_bytes;
         if (!ir_add_size(p->weights_bytes, (bytes + 63) & ~(int64_t)63, &p->weights_bytes)) ir_fail(ctx, TN_EINPUT, "the weights' size overflows");
-        if (s->value->data) copies[ncopies++] = s;
-      } else if (!s->value->data) {
+        if (ir_value_source(s->value)) copies[ncopies++] = s;
+      } else if (!ir_value_source(s->value)) {
         s->kind = IR_SLOT_ARENA;
         pack_life[npack_life] = (lw_lifetime){s->first, s->last, bytes, 0};
         pack_store[npack_life++] = s;
