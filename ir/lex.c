@@ -87,6 +87,7 @@ void ir_lex_run(ir_lexer *l, void (*parse)(ir_lexer *l, void *arg), void *arg) {
   if (s == TN_OK) return;
   char message[1500];
   snprintf(message, sizeof message, "%s", ir_error(l->ctx));
+  ir_where(l->ctx, NULL); /* the message has it already; the next ir_protect puts it back */
   if (s == TN_EINPUT || s == TN_ERESOURCE || s == TN_EINTERNAL) ir_fail(l->ctx, s, "%s", message);
   fail(l, l->at, s, message);
 }
