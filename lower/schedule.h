@@ -12,7 +12,8 @@
  *   reorder a b c ...       the loops, perfectly nested, in this order from outside
  *   unroll v | vectorize v | parallel v | serial v        the loop's kind
  *   peel v F L              the first F and last L iterations apart: their loops get the
- *                           suffixes .a and .b; one iteration alone is no loop any more
+ *                           suffixes .a and .b (.a2, ... when taken); one iteration
+ *                           alone is no loop any more
  *   narrow v                for v: if g(v): B      for v in the part where g holds: B
  *   distribute a b ...      for a: for b: { alloc x; S1; for k: S2; S3 }
  *                             -> alloc x[a, b]; for a,b: S1; for k: for a,b: S2; for a,b: S3

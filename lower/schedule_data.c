@@ -50,7 +50,9 @@ static const ir_stmt *wrap(dist *d, const ir_stmt *body, bool keep) {
     const ir_stmt *l = d->loops[i];
     ir_var *v = l->var;
     if (!keep) {
-      v = ir_var_new(ctx, ir_format(ctx, "%s.i%d", l->var->name, d->copies), TN_INDEX, l->var->lo, l->var->hi);
+      const char *name = ir_format(ctx, "%s.i%d", l->var->name, d->copies);
+      for (int k = d->copies; ir_find_loop(d->s->k->body, name); k++) name = ir_format(ctx, "%s.i%d_%d", l->var->name, d->copies, k);
+      v = ir_var_new(ctx, name, TN_INDEX, l->var->lo, l->var->hi);
       body = ir_subst_var(ctx, body, l->var, v->expr);
     }
     body = ir_for(ctx, v, l->lo, l->hi, l->loop, body);
@@ -167,6 +169,15 @@ static const ir_stmt *only_update(const ir_stmt *s, int *count) {
   return found;
 }
 
+/* Whether e needs a loop or let of the statement. */
+static bool uses_inner(ix e, const ir_stmt *s) {
+  if (!s) return false;
+  if ((s->kind == IR_FOR || s->kind == IR_LET) && ix_uses_var(e, s->var)) return true;
+  for (int i = 0; i < s->n; i++)
+    if (uses_inner(e, s->items[i])) return true;
+  return uses_inner(e, s->body) || uses_inner(e, s->other);
+}
+
 typedef struct swap {
   const ir_stmt *old, *by;
 } swap;
@@ -199,8 +210,8 @@ static const ir_stmt *do_rfactor(sched *s, const ir_stmt *loop, void *user) {
     return NULL;
   }
   for (int i = 0; i < st->buf->rank; i++)
-    if (ix_uses_var(st->index[i], loop->var)) {
-      refuse(s, "'%s' is no reduction", loop->var->name);
+    if (ix_uses_var(st->index[i], loop->var) || uses_inner(st->index[i], loop->body)) {
+      refuse(s, "the element of '%s' that is updated changes inside the loop", st->buf->name);
       return NULL;
     }
   if (!sched_extent(loop, &extent)) {
@@ -208,7 +219,14 @@ static const ir_stmt *do_rfactor(sched *s, const ir_stmt *loop, void *user) {
     return NULL;
   }
   ix shape[1] = {ix_index(ctx, factor)};
-  ir_buf *part = ir_buf_new(ctx, ir_format(ctx, "%s.%s", st->buf->name, loop->var->name), st->buf->dtype, 1, shape, NULL, IR_REGISTER);
+  for (int i = 0; i < 2; i++) {
+    const char *copy = ir_format(ctx, "%s.%c", s->arg[3], "zr"[i]);
+    if (ir_find_loop(s->k->body, copy)) {
+      refuse(s, "there is already a loop '%s'", copy);
+      return NULL;
+    }
+  }
+  ir_buf *part = ir_buf_new(ctx, ir_format(ctx, "%s.%s", st->buf->name, s->arg[3]), st->buf->dtype, 1, shape, NULL, IR_REGISTER);
   ir_var *o = sched_var(s, s->arg[2], none, ix_index(ctx, (extent + factor - 1) / factor));
   ir_var *i = ir_var_new(ctx, s->arg[3], TN_INDEX, 0, factor - 1);
   ix lane[1] = {i->expr}, at = ix_add(ctx, loop->lo, ix_add(ctx, ix_muli(ctx, o->expr, factor), i->expr));

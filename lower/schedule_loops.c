@@ -159,6 +159,15 @@ static bool no_vector_inside(const ir_stmt *st) {
   return st->kind == IR_WHILE || (st->kind == IR_FOR && (st->loop == IR_PARALLEL || st->loop == IR_VECTOR));
 }
 
+static bool inside_vector(const ir_stmt *st, const ir_stmt *loop, bool vector) {
+  if (!st) return false;
+  if (st == loop) return vector;
+  vector |= st->kind == IR_FOR && st->loop == IR_VECTOR;
+  for (int i = 0; i < st->n; i++)
+    if (inside_vector(st->items[i], loop, vector)) return true;
+  return inside_vector(st->body, loop, vector) || inside_vector(st->other, loop, vector);
+}
+
 bool sched_vectorize(sched *s) {
   const ir_stmt *loop = sched_loop(s, s->arg[0]);
   int64_t n;
@@ -167,6 +176,7 @@ bool sched_vectorize(sched *s) {
   if (!sched_extent(loop, &n)) return refuse(s, "the loop has no constant extent");
   if (n < 1 || n > 64) return refuse(s, "a vector of %lld lanes", (long long)n);
   if (contains(loop->body, no_vector_inside)) return refuse(s, "a while, parallel or vector loop stands inside");
+  if (inside_vector(s->k->body, loop, false)) return refuse(s, "it stands inside a vector loop");
   lw_dependence d = lw_loop_dependence(s->ctx, loop, &why);
   /* lanes that meet in one update (acc += x) are summed across the vector each time */
   bool across = d == LW_REDUCTION && loop->body && loop->body->kind == IR_STORE && loop->body->op != IR_SET;
@@ -203,11 +213,30 @@ static const ir_stmt *part(sched *s, const ir_stmt *loop, ix lo, ix hi, const ch
   return ir_for(ctx, v, lo, hi, loop->loop, body);
 }
 
+/* ".a", or ".a2", ".a3", ... when loops have that ending already. */
+static bool ending_taken(const ir_stmt *st, const char *suffix) {
+  if (!st) return false;
+  if (st->kind == IR_FOR || st->kind == IR_LET || st->kind == IR_ALLOC) {
+    const char *name = st->kind == IR_ALLOC ? st->buf->name : st->var->name;
+    size_t n = strlen(name), m = strlen(suffix);
+    if (n >= m && strcmp(name + n - m, suffix) == 0) return true;
+  }
+  for (int i = 0; i < st->n; i++)
+    if (ending_taken(st->items[i], suffix)) return true;
+  return ending_taken(st->body, suffix) || ending_taken(st->other, suffix);
+}
+static const char *free_ending(sched *s, const char *suffix) {
+  const char *t = suffix;
+  for (int i = 2; ending_taken(s->k->body, t); i++) t = ir_format(s->ctx, "%s%d", suffix, i);
+  return t;
+}
+
 static const ir_stmt *do_peel(sched *s, const ir_stmt *loop, void *user) {
   (void)user;
   tn_ctx *ctx = s->ctx;
   ix lo = ix_addi(ctx, loop->lo, s->num[1]), hi = ix_addi(ctx, loop->hi, -s->num[2]);
-  const ir_stmt *parts[3] = {part(s, loop, loop->lo, lo, ".a"), part(s, loop, lo, hi, NULL), part(s, loop, hi, loop->hi, ".b")};
+  const ir_stmt *parts[3] = {part(s, loop, loop->lo, lo, free_ending(s, ".a")), part(s, loop, lo, hi, NULL),
+                             part(s, loop, hi, loop->hi, free_ending(s, ".b"))};
   return ir_seq(ctx, 3, parts);
 }
 
@@ -278,4 +307,9 @@ static const ir_stmt *do_narrow(sched *s, const ir_stmt *loop, void *user) {
   return ir_for(s->ctx, v, w.lo, w.hi, loop->loop, ir_subst_var(s->ctx, body, loop->var, v->expr));
 }
 
-bool sched_narrow(sched *s) { return sched_replace(s, s->arg[0], do_narrow, NULL); }
+bool sched_narrow(sched *s) {
+  const ir_stmt *loop = sched_loop(s, s->arg[0]);
+  if (!loop) return false;
+  if (loop->loop != IR_SERIAL) return refuse(s, "only serial loops may have bounds that vary");
+  return sched_replace(s, s->arg[0], do_narrow, NULL);
+}

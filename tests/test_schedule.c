@@ -1,0 +1,356 @@
+/* test_schedule.c — every schedule step: what it makes, what it refuses, and that random legal
+ * schedules compute what the unscheduled kernel computes (TENON_SCHEDULES=N runs N of them). */
+#include "ir/interp.h"
+#include "lower/lower.h"
+#include "lower/schedule.h"
+#include "random_kernel.h"
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MATMUL                                                                                          \
+  "kernel mm(in A: f32[6, 8], const B: f32[8, 20], out C: f32[6, 20]) { for m in 0..6 { for n in 0..20 {" \
+  " alloc acc: f32[] register acc[] = 0.0 for k in 0..8 { acc[] = fma(A[m, k], B[k, n], acc[]) }"        \
+  " C[m, n] = max(0.0, acc[]) } } }"
+#define COPY "kernel copy(in A: f32[10, 12], out B: f32[10, 12]) { for i in 0..10 { for j in 0..12 { B[i, j] = A[i, j] } } }"
+#define SUM "kernel sum(in A: f32[30], out B: f32[]) { alloc s: f32[] register s[] = 0.0 for k in 0..30 { s[] += A[k] } B[] = s[] }"
+#define SCAN "kernel scan(inout A: f32[16]) { for i in 1..16 { A[i] = A[i] + A[i - 1] } }"
+#define CONV                                                                                             \
+  "kernel conv(in X: f32[3, 7], const W: f32[5, 3, 3], out Y: f32[5, 7]) { for k in 0..5 { for x in 0..7 {" \
+  " alloc acc: f32[] register acc[] = 0.0 for c in 0..3 { for s in 0..3 { if x + s > 0 & x + s < 8 {"   \
+  " acc[] = fma(X[c, x + s - 1], W[k, c, s], acc[]) } } } Y[k, x] = acc[] } } }"
+
+/* Small whole numbers: their sums are exact in any order. */
+static void fill_whole(tn_ctx *ctx, const ir_kernel *k, const random_args *a, uint64_t seed) {
+  (void)ctx;
+  for (int i = 0; i < k->nbufs; i++) {
+    if (k->bufs[i]->dtype != TN_F32) continue;
+    float *p = a->args[i];
+    for (int64_t j = 0; j < a->bytes[i] / 4; j++) {
+      seed = seed * 6364136223846793005u + 1442695040888963407u;
+      p[j] = (float)((int)(seed >> 40) % 9 - 4);
+    }
+  }
+}
+
+/* args of `to` from those of `from`: operands whose layout differs are copied over. */
+static void relay(tn_ctx *ctx, const ir_kernel *from, const ir_kernel *to, random_args *a) {
+  for (int i = 0; i < from->nbufs; i++) {
+    ir_buf *x = from->bufs[i], *y = to->bufs[i];
+    if (x->layout == y->layout) continue;
+    ir_buf *src = ir_buf_new(ctx, "src", x->dtype, x->rank, x->shape, x->layout, IR_GLOBAL);
+    ir_buf *dst = ir_buf_new(ctx, "dst", y->dtype, y->rank, y->shape, y->layout, IR_GLOBAL);
+    src->access = IR_IN;
+    dst->access = IR_OUT;
+    ir_builder *b = ir_builder_new(ctx);
+    ix idx[IR_MAX_RANK];
+    for (int k = 0; k < x->rank; k++) idx[k] = ib_loop(b, "i", x->shape[k]);
+    ib_store(b, dst, idx, ix_load(ctx, src, idx));
+    ib_end_n(b, x->rank);
+    ir_kernel k = {.name = "relay", .nbufs = 2, .bufs = (ir_buf *[]){src, dst}, .body = ib_finish(b)};
+    int64_t n;
+    cr_assert(ix_const_value(ir_buf_elements(ctx, dst), &n));
+    void *memory = ir_alloc(ctx, (size_t)n * ir_dtype_bytes(y->dtype));
+    ir_interp(ctx, &k, (void *[]){a->args[i], memory}, NULL);
+    a->args[i] = memory;
+  }
+}
+
+/* Null, or how the scheduled kernel differs. exact: bits; else a relative tolerance. */
+/* What the verifier says, but for what further steps put right: accumulators that are still
+ * indexed by loops, parallel loops that are still to be fused. */
+static const char *verify(tn_ctx *ctx, const ir_kernel *k) {
+  const char *wrong = ir_kernel_verify(ctx, k);
+  return wrong && (strstr(wrong, "parallel") || strstr(wrong, "become constant by unrolling")) ? NULL : wrong;
+}
+
+static const char *compare(tn_ctx *ctx, const ir_kernel *k, const ir_kernel *s, uint64_t seed, bool whole) {
+  random_args a = random_args_new(ctx, k, seed);
+  if (whole) fill_whole(ctx, k, &a, seed);
+  random_args b = random_args_copy(ctx, k, &a);
+  relay(ctx, k, s, &b);
+  ir_interp(ctx, k, a.args, a.dims);
+  ir_interp_opt(ctx, s, b.args, b.dims, &(ir_interp_options){.seed = seed | 1});
+  for (int i = 0; i < k->nbufs; i++) {
+    if (!(k->bufs[i]->access & IR_OUT)) continue;
+    if (whole || k->bufs[i]->dtype != TN_F32) {
+      if (memcmp(a.args[i], b.args[i], (size_t)a.bytes[i]) == 0) continue;
+      if (whole && k->bufs[i]->dtype != TN_F32) return ir_format(ctx, "'%s' differs", k->bufs[i]->name);
+    }
+    if (k->bufs[i]->dtype != TN_F32) return ir_format(ctx, "'%s' differs", k->bufs[i]->name);
+    const float *x = a.args[i], *y = b.args[i];
+    for (int64_t j = 0; j < a.bytes[i] / 4; j++) {
+      if (x[j] == y[j] || (isnan(x[j]) && isnan(y[j]))) continue;
+      if (whole || !(fabsf(x[j] - y[j]) <= 1e-4f * (1 + fabsf(x[j]))))
+        return ir_format(ctx, "'%s' element %lld: %g, should be %g", k->bufs[i]->name, (long long)j, y[j], x[j]);
+    }
+  }
+  return NULL;
+}
+
+typedef struct ask {
+  const char *kernel, *schedule, *want; /* want: part of the result's text, or of the refusal's reason */
+  bool refused;
+} ask;
+
+static void run_ask(tn_ctx *ctx, void *arg) {
+  const ask *q = arg;
+  ir_kernel *k = ir_kernel_parse(ctx, q->kernel, "test");
+  const char *reason = NULL;
+  const ir_kernel *s = lw_schedule_apply(ctx, k, q->schedule, &reason);
+  if (q->refused) {
+    if (s) ir_fail(ctx, TN_EWRONG, "not refused: %s", q->schedule);
+    if (!strstr(reason, q->want)) ir_fail(ctx, TN_EWRONG, "refused with \"%s\", expected \"%s\"", reason, q->want);
+    return;
+  }
+  if (!s) ir_fail(ctx, TN_EWRONG, "refused: %s", reason);
+  const char *wrong = verify(ctx, s);
+  if (wrong) ir_fail(ctx, TN_EWRONG, "%s: %s\n%s", q->schedule, wrong, ir_kernel_print(ctx, s));
+  const char *text = ir_kernel_print(ctx, s), *d = compare(ctx, k, s, 7, true);
+  if (d) ir_fail(ctx, TN_EWRONG, "%s: %s\n%s", q->schedule, d, text);
+  if (!strstr(text, q->want)) ir_fail(ctx, TN_EWRONG, "%s: \"%s\" is not in\n%s", q->schedule, q->want, text);
+}
+
+static void check(const char *kernel, const char *schedule, const char *want, bool refused) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tn_status st = ir_protect(ctx, run_ask, &(ask){kernel, schedule, want, refused});
+  cr_expect_eq(st, TN_OK, "%.900s", tn_error(ctx));
+  tn_ctx_free(ctx);
+}
+#define MAKES(kernel, schedule, want) check(kernel, schedule, want, false)
+#define REFUSES(kernel, schedule, why) check(kernel, schedule, why, true)
+
+Test(schedule, split) {
+  MAKES(COPY, "split j 4 -> jo ji", "B[i, ji + jo*4] = A[i, ji + jo*4]");
+  MAKES(COPY, "split j 5 -> jo ji", "if ji + jo*5 < 12");
+  MAKES(COPY, "split j 12 -> j ji", "for j in 0 .. 1");
+  REFUSES(COPY, "split z 4 -> a b", "there is no loop 'z'");
+  REFUSES(COPY, "split j 0 -> a b", "factor 0");
+  REFUSES(COPY, "split j 4 -> i b", "already a loop 'i'");
+  REFUSES(COPY, "split j 4 -> a a", "both new loops");
+  REFUSES(COPY, "vectorize j\nsplit j 4 -> a b", "already a vector");
+}
+
+Test(schedule, fuse) {
+  MAKES(COPY, "fuse i j -> f", "B[f/12, f%12] = A[f/12, f%12]");
+  MAKES(COPY, "split j 4 -> jo ji\nfuse jo ji -> j", "B[i, j] = A[i, j]");
+  REFUSES(COPY, "fuse j i -> f", "not directly inside");
+  REFUSES(MATMUL, "fuse n k -> f", "not directly inside");
+  REFUSES(COPY, "vectorize j\nfuse i j -> f", "serial or two parallel");
+}
+
+Test(schedule, reorder) {
+  MAKES(COPY, "reorder j i", "for j in 0 .. 12 {\n    for i in 0 .. 10");
+  MAKES(COPY, "split j 5 -> jo ji\nreorder ji i", "for ji in 0 .. 5 {\n    for jo in 0 .. 3 {\n      for i in 0 .. 10");
+  MAKES(MATMUL, "reorder n m", "for n in 0 .. 20 {\n    for m in 0 .. 6");
+  REFUSES(MATMUL, "reorder k n", "not a perfect nest");
+  REFUSES(COPY, "reorder i i", "named twice");
+  REFUSES("kernel s(inout A: f32[4, 4]) { for i in 1..4 { for j in 0..3 { A[i, j] = A[i - 1, j + 1] } } }", "reorder j i", "keep its order");
+  REFUSES("kernel s(out A: f32[4, 4]) { for i in 0..4 { for j in i..4 { A[i, j] = 1.0 } } }", "reorder j i", "bounds of 'j' need 'i'");
+}
+
+Test(schedule, kinds) {
+  MAKES(COPY, "unroll j", "for j in 0 .. 12 unroll");
+  MAKES(COPY, "split j 4 -> jo ji\nvectorize ji", "for ji in 0 .. 4 vector");
+  MAKES(COPY, "parallel i", "for i in 0 .. 10 parallel");
+  MAKES(COPY, "parallel i\nserial i", "for i in 0 .. 10 {");
+  MAKES(COPY, "parallel i\nparallel j\nfuse i j -> p", "for p in 0 .. 120 parallel");
+  MAKES(SUM, "vectorize k", "for k in 0 .. 30 vector");
+  REFUSES(SCAN, "vectorize i", "another iteration");
+  REFUSES(SCAN, "parallel i", "another iteration");
+  REFUSES(COPY, "parallel j", "must be the outermost");
+  REFUSES(SUM, "parallel k", "must be the outermost");
+  REFUSES(MATMUL, "vectorize k", "rfactor it first");
+  REFUSES("kernel z(out B: f32[4]) { for i in 0..4 { B[0] = 1.0 } }", "parallel i", "same element of 'B'");
+  REFUSES("kernel z(out B: f32[1000]) { for i in 0..1000 { B[i] = 1.0 } }", "unroll i", "too many");
+  REFUSES("kernel z(out B: f32[1000]) { for i in 0..1000 { B[i] = 1.0 } }", "vectorize i", "1000 lanes");
+}
+
+Test(schedule, peel) {
+  MAKES(COPY, "peel j 1 2", "for j.b in 10 .. 12");
+  MAKES(COPY, "split j 5 -> jo ji\npeel jo 0 1", "if ji.b < 2");
+  MAKES(CONV, "peel x 1 1\nunroll s.a", "Y[k, 6]");
+  REFUSES(COPY, "peel j 8 8", "8 + 8 of 12");
+  REFUSES(COPY, "vectorize j\npeel j 1 0", "only serial");
+}
+
+Test(schedule, narrow) {
+  MAKES(CONV, "narrow s", "for s in max(0, x*-1 + 1) .. min(3, x*-1 + 8)");
+  REFUSES(COPY, "narrow j", "no guard");
+}
+
+Test(schedule, distribute) {
+  MAKES(MATMUL, "split n 4 -> no ni\ndistribute ni", "acc[ni] = fma(A[m, k], B[k, ni + no*4], acc[ni])");
+  MAKES(MATMUL, "reorder n m\ndistribute m", "alloc acc: f32[6] register");
+  MAKES(CONV, "distribute x", "for x.i0 in 0 .. 7");
+  REFUSES(COPY, "distribute j", "no accumulator");
+  REFUSES(MATMUL, "distribute k", "meet in one accumulator");
+  REFUSES(MATMUL, "split n 4 -> no ni\ndistribute m ni", "not directly inside");
+}
+
+Test(schedule, rfactor) {
+  MAKES(SUM, "rfactor k 8 -> ko ki", "s.ki[ki] += A[ki + ko*8]");
+  MAKES(SUM, "rfactor k 8 -> ko ki\nvectorize ki\nvectorize ki.z\nvectorize ki.r", "for ki in 0 .. 8 vector");
+  MAKES(MATMUL, "rfactor k 4 -> ko ki", "acc.ki[ki] = fma(");
+  REFUSES(COPY, "rfactor j 4 -> a b", "reduces nothing");
+  REFUSES(SUM, "rfactor k 1 -> a b", "not in 2..256");
+  REFUSES(SCAN, "rfactor i 4 -> a b", "another iteration");
+}
+
+Test(schedule, layout) {
+  MAKES(MATMUL, "layout B \"split 1 4; perm 1 0 2\"", "const B: f32[8, 20] layout \"split 1 4; perm 1 0 2\"");
+  MAKES(MATMUL, "layout B \"split 1 16; perm 1 0 2\"", "layout \"split 1 16");
+  REFUSES(MATMUL, "layout A \"perm 1 0\"", "not a constant operand");
+  REFUSES(MATMUL, "layout Z \"perm 1 0\"", "no buffer 'Z'");
+}
+
+Test(schedule, tensorize) {
+  MAKES(MATMUL, "split n 4 -> no ni\ndistribute ni\ntensorize fma ni", "tile fma {");
+  REFUSES(COPY, "tensorize fma j", "its body is not acc = fma");
+  REFUSES(MATMUL, "tensorize wgmma n", "no atom 'wgmma'");
+}
+
+Test(schedule, text) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  const char *t = "split j 4 -> jo ji\nvectorize ji\nlayout B \"perm 1 0\"\n";
+  cr_assert_str_eq(lw_schedule_canonical(ctx, "  split  j 4->jo ji # comment\n\nvectorize ji\n layout B \"perm 1 0\""), t);
+  cr_assert_str_eq(lw_schedule_canonical(ctx, t), t);
+  tn_ctx_free(ctx);
+}
+
+/* ---- random schedules ---- */
+
+typedef struct rng {
+  uint64_t s;
+} rng;
+static uint32_t draw(rng *r, uint32_t n) {
+  r->s = r->s * 6364136223846793005u + 1442695040888963407u;
+  return (uint32_t)(r->s >> 33) % n;
+}
+
+static void names_of(const ir_stmt *s, const char **names, int *n) {
+  if (!s) return;
+  if (s->kind == IR_FOR && *n < 40) names[(*n)++] = s->var->name;
+  for (int i = 0; i < s->n; i++) names_of(s->items[i], names, n);
+  names_of(s->body, names, n);
+  names_of(s->other, names, n);
+}
+
+static const char *random_text(tn_ctx *ctx, rng *r) {
+  int a = 1 + (int)draw(r, 9), b = 1 + (int)draw(r, 9), c = 1 + (int)draw(r, 9), p = (int)draw(r, 3), t = 1 + (int)draw(r, 3);
+  int x = a + 2 * p - t + 1;
+  if (x < 1) p = 2, t = 1, x = a + 4;
+  switch (draw(r, 7)) {
+  case 0:
+    return ir_format(ctx, "kernel mm(in A: f32[%d, %d], const B: f32[%d, %d], out C: f32[%d, %d]) { for m in 0..%d { for n in 0..%d {"
+                          " alloc acc: f32[] register acc[] = 0.0 for k in 0..%d { acc[] = fma(A[m, k], B[k, n], acc[]) } C[m, n] = max(0.0, acc[]) } } }",
+                     a, c, c, b, a, b, a, b, c);
+  case 1:
+    return ir_format(ctx, "kernel conv(in X: f32[%d, %d, %d], const W: f32[%d, %d, %d, %d], in S: f32[%d, %d, %d], out Y: f32[%d, %d, %d]) {"
+                          " for k in 0..%d { for y in 0..%d { for x in 0..%d { alloc acc: f32[] register acc[] = 0.0 for c in 0..%d { for r in 0..%d { for s in 0..%d {"
+                          " if y + r >= %d & y + r < %d & x + s >= %d & x + s < %d { acc[] = fma(X[c, y + r - %d, x + s - %d], W[k, c, r, s], acc[]) } } } }"
+                          " Y[k, y, x] = acc[] + S[k, y, x] } } } }",
+                     c, a, a, b, c, t, t, b, x, x, b, x, x, b, x, x, c, t, t, p, a + p, p, a + p, p, p);
+  case 2:
+    return ir_format(ctx, "kernel pool(in X: f32[%d, %d] layout \"split 0 4; perm 0 2 1\", out Y: f32[%d, %d] layout \"split 0 4; perm 0 2 1\") {"
+                          " for c in 0..%d { for x in 0..%d { alloc m: f32[] register m[] = -inf for s in 0..%d { if x + s >= %d & x + s < %d { m[] max= X[c, x + s - %d] } }"
+                          " Y[c, x] = m[] } } }",
+                     b, a, b, x, b, x, t, p, a + p, p);
+  case 3:
+    return ir_format(ctx, "kernel softmax(in X: f32[%d, %d], out Y: f32[%d, %d]) { for i in 0..%d { alloc row: f32[%d] local alloc s: f32[] register s[] = 0.0"
+                          " for j in 0..%d { row[j] = X[i, j] * 2.0 s[] += X[i, j] } for l in 0..%d { Y[i, l] = row[l] - s[] } } }",
+                     a, b, a, b, a, b, b, b);
+  case 4:
+    return ir_format(ctx, "kernel move(in X: f32[%d, %d, %d], out Y: f32[%d, %d]) { for i in 0..%d { for j in 0..%d { Y[i, j] = X[j %% %d, i, j / %d] } } }",
+                     b, a, c, a, b * c, a, b * c, b, b);
+  case 5:
+    return ir_format(ctx, "kernel rec(in X: f32[%d, %d], inout H: f32[%d, %d]) { for t in 1..%d { for i in 0..%d { H[t, i] = H[t - 1, (i + 1) %% %d] + X[t, i] } } }",
+                     a + 1, b, a + 1, b, a + 1, b, b);
+  default:
+    return ir_format(ctx, "kernel total(in X: f32[%d, %d], out Y: f32[%d]) { for i in 0..%d { alloc s: f32[] register s[] = 0.0 for j in 0..%d { s[] += X[j, i] } Y[i] = s[] } }",
+                     b, a, a, a, b);
+  }
+}
+
+typedef struct tally {
+  uint64_t seed;
+  long steps, refused, cases;
+  int used[32];
+} tally;
+
+static void random_case(tn_ctx *ctx, void *arg) {
+  tally *w = arg;
+  rng r = {w->seed * 2654435761u + 12345};
+  bool whole = draw(&r, 4) != 0;
+  ir_kernel *k = whole ? ir_kernel_parse(ctx, random_text(ctx, &r), "random")
+                       : random_kernel(ctx, w->seed, RANDOM_STATIC | RANDOM_F32 | RANDOM_NO_EXPAND | RANDOM_NO_REM | RANDOM_SERIAL);
+  const ir_kernel *s = k;
+  ir_text all = {.ctx = ctx};
+  int wanted = 1 + (int)draw(&r, 9);
+  for (int i = 0; i < wanted; i++) {
+    const char *names[40], *line;
+    int n = 0;
+    names_of(s->body, names, &n);
+    if (!n) break;
+    const char *a = names[draw(&r, (uint32_t)n)], *b = names[draw(&r, (uint32_t)n)], *c = names[draw(&r, (uint32_t)n)];
+    int kind = (int)draw(&r, 14), f = 1 + (int)draw(&r, 6);
+    switch (kind) {
+    case 0:
+    case 1: line = ir_format(ctx, "split %s %d -> o%d i%d", a, f, i, i); break;
+    case 2: line = ir_format(ctx, "fuse %s %s -> f%d", a, b, i); break;
+    case 3: line = ir_format(ctx, "reorder %s %s", a, b); break;
+    case 4: line = ir_format(ctx, "reorder %s %s %s", a, b, c); break;
+    case 5: line = ir_format(ctx, "unroll %s", a); break;
+    case 6: line = ir_format(ctx, "vectorize %s", a); break;
+    case 7: line = ir_format(ctx, "parallel %s", a); break;
+    case 8: line = ir_format(ctx, "peel %s %d %d", a, (int)draw(&r, 3), (int)draw(&r, 3)); break;
+    case 9: line = ir_format(ctx, "narrow %s", a); break;
+    case 10: line = ir_format(ctx, "distribute %s", a); break;
+    case 11: line = ir_format(ctx, "distribute %s %s", a, b); break;
+    case 12: line = ir_format(ctx, "rfactor %s %d -> o%d i%d", a, f + 1, i, i); break;
+    default: line = ir_format(ctx, "tensorize fma %s", a);
+    }
+    const char *reason;
+    const ir_kernel *next = lw_schedule_apply(ctx, s, line, &reason);
+    w->steps++;
+    if (!next) {
+      w->refused++;
+      if (!reason || !*reason) ir_fail(ctx, TN_EWRONG, "refused without a reason: %s", line);
+      continue;
+    }
+    w->used[kind]++;
+    s = next;
+    ir_put(&all, "%s\n", line);
+  }
+  const char *wrong = verify(ctx, s);
+  if (wrong) ir_fail(ctx, TN_EWRONG, "%s\n%s%s\n%s", wrong, ir_text_str(&all), ir_kernel_print(ctx, k), ir_kernel_print(ctx, s));
+  wrong = compare(ctx, k, s, w->seed, whole);
+  if (wrong) ir_fail(ctx, TN_EWRONG, "%s\n%s%s\n%s", wrong, ir_text_str(&all), ir_kernel_print(ctx, k), ir_kernel_print(ctx, s));
+  const char *text = ir_kernel_print(ctx, s);
+  if (getenv("TENON_PRINT")) fprintf(stderr, "%s%s\n", ir_text_str(&all), text);
+  if (!strstr(text, "parallel") && strcmp(ir_kernel_print(ctx, ir_kernel_parse(ctx, text, "again")), text) != 0)
+    ir_fail(ctx, TN_EWRONG, "the text does not come back:\n%s", text);
+  w->cases++;
+}
+
+Test(schedule, random, .timeout = 600) {
+  const char *env = getenv("TENON_SCHEDULES");
+  long count = env ? atol(env) : 10000;
+  tally w = {0};
+  int bad = 0;
+  for (long i = 0; i < count && bad < 5; i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    w.seed = (uint64_t)i + 1;
+    tn_status st = ir_protect(ctx, random_case, &w);
+    if (st) {
+      fprintf(stderr, "seed %ld: %s\n", i + 1, tn_error(ctx));
+      bad++;
+    }
+    tn_ctx_free(ctx);
+  }
+  cr_expect_eq(bad, 0);
+  for (int k = 0; k < 13 && count >= 1000; k++) cr_expect_gt(w.used[k], 0, "step kind %d was never legal", k);
+  fprintf(stderr, "%ld schedules, %ld steps, %ld refused\n", w.cases, w.steps, w.refused);
+}
