@@ -110,6 +110,7 @@ typedef struct cg_region {
   LLVMBasicBlockRef block; /* current block */
   LLVMValueRef term;       /* the branch that enters the next region, null for the innermost */
   int safe;                /* lowest level from which this region is reached for sure */
+  int held;                /* vector registers of values put here for deeper regions */
   cg_entry *entries;
 } cg_region;
 
@@ -163,7 +164,8 @@ typedef struct cg_fn {
 void cg_emit_stmt(cg_fn *f, const ir_stmt *s);
 /* llvm_expr.c */
 cg_val cg_emit(cg_fn *f, ix e);
-LLVMValueRef cg_vector_of(cg_fn *f, ix e, cg_val v);   /* the value with all lanes; e is its key, may be null */
+/* The value with all lanes; e is its key, may be null. Raises v->level to where that is. */
+LLVMValueRef cg_vector_of(cg_fn *f, ix e, cg_val *v);
 LLVMValueRef cg_splat(cg_fn *f, LLVMValueRef v, int lanes);
 bool cg_varying(cg_fn *f, ix e);
 bool cg_narrow(ix e);                                  /* index: kept in 32 bits when varying */
@@ -179,6 +181,9 @@ uint64_t cg_buf_bit(const cg_buf *b);                  /* 0 for a buffer that is
 void cg_touch(cg_fn *f, const cg_buf *b);              /* the buffer's contents change here */
 void cg_open(cg_fn *f, LLVMValueRef term, LLVMBasicBlockRef block, bool sure);
 void cg_close(cg_fn *f);
+/* `level`, or the innermost one when values of type t, held in registers from there on,
+ * would leave too few for the loops inside. Counts what it lets pass. */
+int cg_hold(cg_fn *f, int level, LLVMTypeRef t);
 /* llvm_mem.c */
 bool cg_safe_load(cg_fn *f, ix load);                   /* in bounds for every value of its variables */
 cg_val cg_emit_load(cg_fn *f, ix e, bool raw);

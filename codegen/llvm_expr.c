@@ -25,6 +25,31 @@ void cg_open(cg_fn *f, LLVMValueRef term, LLVMBasicBlockRef block, bool sure) {
   cg_at(f, f->depth);
 }
 
+/* Vector registers of a value; scalars of x86 live there too when they are floats. */
+static int registers_of(cg_fn *f, LLVMTypeRef t) {
+  int lanes = 1;
+  if (LLVMGetTypeKind(t) == LLVMVectorTypeKind) {
+    lanes = (int)LLVMGetVectorSize(t);
+    t = LLVMGetElementType(t);
+  } else if (t != f->f32 && t != f->f64) return 0;
+  int bits = t == f->f64 || t == f->i64 ? 64 : t == f->f32 || t == f->i32 ? 32 : t == f->i16 ? 16 : t == f->i8 ? 8 : 0;
+  return (lanes * bits + f->t->vector_bits - 1) / f->t->vector_bits;
+}
+
+int cg_hold(cg_fn *f, int level, LLVMTypeRef t) {
+  int n = registers_of(f, t), held = n;
+  if (level >= f->depth || n == 0) return level;
+  for (int i = 0; i < f->depth; i++) held += f->regions[i].held;
+  for (int i = 0; i < f->plan->nbufs; i++) {
+    const cg_buf *b = f->plan->bufs[i];
+    if (b->where == CG_SSA && b->alive)
+      held += b->nslots * registers_of(f, cg_type(f, b->buf->dtype, b->lanes > 1 ? b->lanes : b->group));
+  }
+  if (held > f->t->vector_regs - 3) return f->depth;
+  f->regions[level].held += n;
+  return level;
+}
+
 static size_t bucket_of(const cg_fn *f, ix e, int kind) {
   return (size_t)((e->hash + (uint64_t)kind * 0x9e3779b97f4a7c15u) >> 7) & (f->buckets_n - 1);
 }
@@ -144,22 +169,21 @@ LLVMValueRef cg_splat(cg_fn *f, LLVMValueRef v, int lanes) {
   return LLVMBuildShuffleVector(f->b, first, undef, LLVMConstNull(LLVMVectorType(f->i32, (unsigned)lanes)), "");
 }
 
-LLVMValueRef cg_vector_of(cg_fn *f, ix e, cg_val v) {
-  if (v.varying || f->lanes == 1) return v.v;
+LLVMValueRef cg_vector_of(cg_fn *f, ix e, cg_val *v) {
+  if (v->varying || f->lanes == 1) return v->v;
   bool small = e && e->dtype == TN_INDEX && cg_narrow(e);
-  if (LLVMIsConstant(v.v) || !e) {
-    if (small) v.v = LLVMConstTrunc(v.v, f->i32);
-    return cg_splat(f, v.v, f->lanes);
-  }
+  if (LLVMIsConstant(v->v) || !e) return cg_splat(f, small ? LLVMConstTrunc(v->v, f->i32) : v->v, f->lanes);
   int kind = CG_SPLAT | f->lanes << CG_KIND_BITS;
   cg_val r;
-  if (cg_cached(f, e, kind, &r)) return r.v;
-  r = v;
-  cg_at(f, v.level);
-  if (small) v.v = LLVMBuildTrunc(f->b, v.v, f->i32, "");
-  r.v = cg_splat(f, v.v, f->lanes);
-  cg_cache(f, e, kind, r);
-  cg_at(f, f->depth);
+  if (!cg_cached(f, e, kind, &r)) {
+    r = *v;
+    r.level = cg_hold(f, v->level, LLVMVectorType(small ? f->i32 : LLVMTypeOf(v->v), (unsigned)f->lanes));
+    cg_at(f, r.level);
+    r.v = cg_splat(f, small ? LLVMBuildTrunc(f->b, v->v, f->i32, "") : v->v, f->lanes);
+    cg_cache(f, e, kind, r);
+    cg_at(f, f->depth);
+  }
+  v->level = r.level;
   return r.v;
 }
 
@@ -239,7 +263,11 @@ static cg_val emit_op(cg_fn *f, ix e, const cg_val *vals) {
   LLVMValueRef args[3];
   for (int i = 0; i < e->nargs; i++) cg_join(&r, &vals[i]);
   int lanes = r.varying ? f->lanes : 1;
-  for (int i = 0; i < e->nargs; i++) args[i] = r.varying ? cg_vector_of(f, e->args[i], vals[i]) : vals[i].v;
+  for (int i = 0; i < e->nargs; i++) {
+    cg_val v = vals[i];
+    args[i] = r.varying ? cg_vector_of(f, e->args[i], &v) : v.v;
+    if (v.level > r.level) r.level = v.level;
+  }
   cg_at(f, r.level);
   r.v = cg_op(f, e, args, lanes);
   return r;

@@ -367,7 +367,7 @@ static LLVMValueRef lane_constants(cg_fn *f, const int64_t *d, int64_t scale) {
 /* Pointers of all lanes for a general pattern; *level is raised to where they are. */
 static LLVMValueRef general_pointers(cg_fn *f, const cg_buf *b, ix offset, cg_val *r) {
   cg_val v = cg_emit(f, offset);
-  LLVMValueRef index = cg_vector_of(f, offset, v);
+  LLVMValueRef index = cg_vector_of(f, offset, &v);
   cg_join(r, &v);
   cg_at(f, r->level);
   LLVMTypeRef t = LLVMVectorType(f->i64, (unsigned)f->lanes);
@@ -392,6 +392,8 @@ static cg_val load_lanes(cg_fn *f, cg_buf *b, ix offset, const cg_guard *g, cg_v
     int64_t align;
     LLVMValueRef p = load_place(f, b, base, masks ? NULL : g, size * f->lanes, &r, &align);
     r.varying = true;
+    r.level = cg_hold(f, r.level, t);
+    cg_at(f, r.level);
     if (masks) {
       LLVMValueRef mask = how == REVERSED ? reverse(f, g->mask.v) : g->mask.v;
       r.v = masked(f, b, "llvm.masked.load", t, 0, 3, (LLVMValueRef[]){p, mask, LLVMConstNull(t)}, (unsigned)align);
@@ -441,6 +443,8 @@ cg_val cg_emit_load(cg_fn *f, ix e, bool raw) {
     int64_t align;
     LLVMValueRef p = load_place(f, b, offset, g, size_of(b), &r, &align);
     r.varying = false;
+    r.level = cg_hold(f, r.level, cg_type(f, t, 1));
+    cg_at(f, r.level);
     r.v = load_at(f, b, p, cg_storage_type(f, t, 1), (unsigned)size_of(b));
   }
   if (!raw) r.v = cg_from_storage(f, t, r.v, r.varying ? f->lanes : 1);
@@ -492,7 +496,7 @@ static void store_slot(cg_fn *f, cg_buf *b, const ir_stmt *s) {
   cg_val v = cg_emit(f, s->value);
   LLVMValueRef mask = f->guard && f->guard->mask.varying ? f->guard->mask.v : NULL;
   if (b->lanes > 1 || stride != 0) {
-    LLVMValueRef all = cg_vector_of(f, s->value, v);
+    LLVMValueRef all = cg_vector_of(f, s->value, &v);
     if (LLVMGetElementType(LLVMTypeOf(all)) == f->i32 && t == TN_INDEX) all = LLVMBuildSExt(B, all, cg_type(f, t, f->lanes), "");
     int n = b->lanes > 1 ? 1 : f->lanes / b->group, group = b->lanes > 1 ? f->lanes : b->group;
     int64_t first = b->lanes > 1 ? base : base / b->group;
@@ -508,7 +512,7 @@ static void store_slot(cg_fn *f, cg_buf *b, const ir_stmt *s) {
     int at = (int)(base % b->group);
     if (b->group > 1 && (s->op != IR_SET || mask)) old = lane(f, whole, at);
     if (needs_reduction(f, s->op, &v)) {
-      x = cg_vector_of(f, s->value, v);
+      x = cg_vector_of(f, s->value, &v);
       if (LLVMGetElementType(LLVMTypeOf(x)) == f->i32 && t == TN_INDEX) x = LLVMBuildSExt(B, x, cg_type(f, t, f->lanes), "");
       x = reduced(f, s->op, t, x, old);
     }
@@ -580,7 +584,7 @@ static void store_lanes(cg_fn *f, cg_buf *b, const ir_stmt *s, ix offset, cg_val
   tn_dtype t = b->buf->dtype;
   int64_t d[CG_MAX_LANES], size = size_of(b);
   ix base;
-  LLVMValueRef all = raw && !v.varying ? cg_splat(f, v.v, f->lanes) : cg_vector_of(f, s->value, v);
+  LLVMValueRef all = raw && !v.varying ? cg_splat(f, v.v, f->lanes) : cg_vector_of(f, s->value, &v);
   if (t == TN_INDEX && LLVMGetElementType(LLVMTypeOf(all)) == f->i32) all = LLVMBuildSExt(B, all, cg_type(f, t, f->lanes), "");
   pattern how = lanes_of(f, offset, &base, d);
   cg_val deps = {.level = f->depth};
