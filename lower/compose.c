@@ -1,0 +1,57 @@
+/* compose.c — see compose.h. */
+#include "lower/compose.h"
+
+ir_value *lw_op1_int(ir_graph *g, ir_node *n, const char *op, ir_value *a, const char *attr, int64_t v) {
+  return lw_op2_int(g, n, op, a, NULL, attr, v);
+}
+ir_value *lw_op2_int(ir_graph *g, ir_node *n, const char *op, ir_value *a, ir_value *b, const char *attr, int64_t v) {
+  ir_node *m = lw_node_n(g, n, op, b ? 2 : 1, (ir_value *[]){a, b}, 1);
+  ir_attr_int(m, attr, v);
+  ir_infer(g->ctx, m);
+  return m->out[0];
+}
+
+ir_value *lw_number(ir_graph *g, const ir_value *like, double v) { return ir_graph_scalar(g, NULL, like->dtype, v); }
+
+int64_t lw_number_of_type(tn_ctx *ctx, tn_dtype t) {
+  static const tn_dtype types[] = {TN_NONE, TN_F32, TN_U8,   TN_I8,  TN_U16, TN_I16,  TN_I32,  TN_I64, TN_NONE,
+                                   TN_BOOL, TN_F16, TN_F64, TN_U32, TN_U64, TN_NONE, TN_NONE, TN_BF16};
+  for (int i = 1; i < IR_COUNT(types); i++)
+    if (types[i] == t) return i;
+  ir_bug(ctx, "dtype %s has no ONNX number", ir_dtype_name(t));
+}
+
+ir_value *lw_cast_node(ir_graph *g, ir_node *n, ir_value *v, tn_dtype t) {
+  return v->dtype == t ? v : lw_op1_int(g, n, "Cast", v, "to", lw_number_of_type(g->ctx, t));
+}
+
+ir_value *lw_reshape(ir_graph *g, ir_node *n, ir_value *v, int rank, const int64_t *dims) {
+  bool same = rank == v->rank;
+  for (int i = 0; i < rank && same; i++) same = ix_is_int(v->dims[i], dims[i]);
+  if (same) return v;
+  return lw_op2_int(g, n, "Reshape", v, ir_graph_ints(g, NULL, rank, dims), "allowzero", 1);
+}
+
+ir_value *lw_transpose(ir_graph *g, ir_node *n, ir_value *v, const int64_t *perm) {
+  ir_node *m = lw_node_n(g, n, "Transpose", 1, &v, 1);
+  ir_attr_ints(m, "perm", v->rank, perm);
+  ir_infer(g->ctx, m);
+  return m->out[0];
+}
+
+ir_value *lw_slice(ir_graph *g, ir_node *n, ir_value *v, int axis, int64_t from, int64_t to) {
+  if (from == 0 && ix_is_int(v->dims[axis], to)) return v;
+  int64_t a = axis;
+  ir_value *in[4] = {v, ir_graph_ints(g, NULL, 1, &from), ir_graph_ints(g, NULL, 1, &to), ir_graph_ints(g, NULL, 1, &a)};
+  return lw_node(g, n, "Slice", 4, in);
+}
+
+ir_value *lw_concat(ir_graph *g, ir_node *n, int axis, int count, ir_value *const *v) {
+  if (count == 1) return v[0];
+  ir_node *m = lw_node_n(g, n, "Concat", count, v, 1);
+  ir_attr_int(m, "axis", axis);
+  ir_infer(g->ctx, m);
+  return m->out[0];
+}
+
+ir_value *lw_reduce_all(ir_graph *g, ir_node *n, const char *op, ir_value *v) { return lw_op1_int(g, n, op, v, "keepdims", 0); }
