@@ -12,7 +12,7 @@
  *   in     := "_" | NAME
  *   vtype  := type | DTYPE                                      # the latter: rank not known
  *   OP     := NAME [":" NAME]                                   # domain:name
- *   data   := "=" values | "data" INT "hash" INT
+ *   data   := ["raw"] ("=" values | "data" INT "hash" INT)      # raw: replaceable, not looked into
  *   values := literal | "[" [literal {"," literal}] "]" | "bits" "[" INT {"," INT} "]"
  *   attr   := NAME "=" ( INT | real | STRING | list | ("ints" | "floats" | "strings") "[" "]"
  *           | "tensor" NAME [":" type [data]] | graph )
@@ -152,6 +152,7 @@ static ir_value *read_const(reader *r, ir_graph *g, const char *name) {
       ir_lex_fail_at(l, at, "the extents of a constant must be numbers, and its size below 2^63");
   ir_value *v = ir_graph_const(g, name, t.dtype, t.rank, dims, NULL, false);
   v->layout = t.layout;
+  bool raw = ir_lex_accept(l, "raw");
   if (ir_lex_accept(l, "=")) {
     v->data = read_values(r, t.dtype, n);
   } else if (ir_lex_accept(l, "data")) {
@@ -164,7 +165,10 @@ static ir_value *read_const(reader *r, ir_graph *g, const char *name) {
     if (r->data) v->data = r->data->find(r->data->user, name, v->data_bytes, hash);
     if (v->data && ir_data_hash(v->data, v->data_bytes) != hash) ir_lex_fail(l, "the data of '%.100s' has another content hash", name);
     ir_lex_next(l);
+  } else if (raw) {
+    ir_lex_expected(l, "'=' or data");
   }
+  if (raw) v->raw = v->data, v->data = NULL;
   return v;
 }
 

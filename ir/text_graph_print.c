@@ -92,7 +92,7 @@ static void put_vtype(writer *w, const ir_value *v) {
 /* Elements of a value whose bytes are all there; -1 when they are not. */
 static int64_t elements(const ir_value *v) {
   int64_t n = 1, d, bytes;
-  if (!v->data || v->dtype == TN_NONE || v->rank < 0) return -1;
+  if (!ir_value_source(v) || v->dtype == TN_NONE || v->rank < 0) return -1;
   for (int i = 0; i < v->rank; i++)
     if (!ix_const_value(v->dims[i], &d) || !ir_mul_size(n, d, &n)) return -1;
   return ir_mul_size(n, (int64_t)ir_dtype_bytes(v->dtype), &bytes) && bytes <= v->data_bytes ? n : -1;
@@ -101,7 +101,7 @@ static int64_t elements(const ir_value *v) {
 static void put_values(writer *w, const ir_value *v, int64_t n) {
   ir_text *t = w->t;
   size_t size = ir_dtype_bytes(v->dtype);
-  const char *p = v->data;
+  const char *p = ir_value_source(v);
   bool bits = false;
   for (int64_t i = 0; i < n && !bits; i++) { /* what decimals cannot say: NaN payloads, bools that are not 0 or 1 */
     ir_scalar s = ir_scalar_load(v->dtype, p + (size_t)i * size);
@@ -125,11 +125,12 @@ static void put_values(writer *w, const ir_value *v, int64_t n) {
 static void put_data(writer *w, const ir_value *v) {
   int64_t n = elements(v);
   if (n < 0) return;
+  if (!v->data) ir_put(w->t, " raw");
   if (n <= INLINE_ELEMENTS) {
     ir_put(w->t, " = ");
     put_values(w, v, n);
   } else {
-    ir_put(w->t, " data %lld hash 0x%016llx", (long long)v->data_bytes, (unsigned long long)ir_data_hash(v->data, v->data_bytes));
+    ir_put(w->t, " data %lld hash 0x%016llx", (long long)v->data_bytes, (unsigned long long)ir_data_hash(ir_value_source(v), v->data_bytes));
   }
 }
 
@@ -187,7 +188,7 @@ static void put_node(writer *w, const ir_node *n, names *in, int opset, int dept
     if (!n->out[i]) continue;
     if (n->out[i]->packed) ir_put(t, " packed");
     put_vtype(w, n->out[i]);
-    int64_t count = elements(n->out[i]);
+    int64_t count = n->out[i]->data ? elements(n->out[i]) : -1;
     if (count < 0 || count > INLINE_ELEMENTS) continue;
     ir_put(t, " known ");
     put_values(w, n->out[i], count);

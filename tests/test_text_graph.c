@@ -201,6 +201,7 @@ static const char graph_text[] =
     "  const odd: f32[2] = bits [0x7fc00001, 0x3f800000]\n"
     "  const half: f16[2] = [65504.0, 0.1]\n"
     "  param big: u8[100] layout \"split 0 16\"\n"
+    "  param rep: i32[2] raw = [1, 2]\n"
     "  state kv: f64[2] = [0.1, 1.0]\n"
     "  y: f32[batch, 8, \"seq len\"] = Relu(x)\n"
     "  z packed: i64[3] known [1, 2, 3] = Shape(y) {start = 0} as shape group 3 where \"model.onnx: node 'shape' (Shape)\"\n"
@@ -223,8 +224,9 @@ static void graph_law(tn_ctx *ctx, void *arg) {
   ir_graph *g = ir_graph_parse(ctx, graph_text, "g");
   cr_expect_str_eq(ir_graph_print(ctx, g), graph_text);
   cr_assert_str_eq(ir_graph_print(ctx, ir_graph_parse(ctx, ir_graph_print(ctx, g), "again")), graph_text);
-  cr_assert(g->ninputs == 3 && g->noutputs == 3 && g->nparams == 7 && g->nnodes == 6);
+  cr_assert(g->ninputs == 3 && g->noutputs == 3 && g->nparams == 8 && g->nnodes == 6);
   cr_assert_eq(g->nodes[4]->in[0], g->nodes[5]->out[0]);
+  cr_assert(g->params[6]->raw && !g->params[6]->data && !g->params[5]->raw);
   cr_assert_eq(g->outputs[2], g->inputs[0]);
   cr_assert_eq(g->inputs[2]->rank, -1);
   const ir_attr *a = ir_attr_find(g->nodes[5], "then");
