@@ -98,10 +98,15 @@ typedef struct cli_model {
   int npasses;
   cli_pass *passes;
   bool keep_texts;         /* set before cli_lower: passes carry the graph's text */
+  int copies;              /* a kernel of cold operands is there so many times; else 1 */
   double import_s, lower_s, compile_s;
 } cli_model;
 
-/* Reads a model: ONNX, or the text of a graph or program when it begins so. */
+/* Whether s names a kernel ("gemm:...", "conv:..."), and its graph, with *count copies of it. */
+bool cli_is_kernel(const char *s);
+ir_graph *cli_kernel_graph(cli *c, const char *text, int *count);
+
+/* Reads a model: ONNX, or the text of a graph or program when it begins so; or makes a kernel's. */
 cli_model *cli_load(cli *c, const char *path);
 /* Inputs from NAME=FILE pairs; binds dimensions. */
 void cli_feed(cli *c, cli_model *m, const cli_list *inputs);
@@ -112,11 +117,20 @@ void cli_lower(cli *c, cli_model *m);
 /* Inputs that were not given become random; outputs get memory. */
 void cli_fill(cli *c, cli_model *m);
 void cli_save_inputs(cli *c, cli_model *m, const char *dir);
-/* Code, or nothing for the interpreter. */
+/* Code and threads, or nothing for the interpreter; the threads alone. */
 void cli_start(cli *c, cli_model *m);
+void cli_start_threads(cli *c, cli_model *m);
 /* One run by the engine. Throws when it fails. */
 void cli_run_once(cli *c, cli_model *m);
+/* So many timed runs after a warm one. */
+rt_profile *cli_profile_run(cli *c, cli_model *m, int runs);
 void cli_stop(cli *c, cli_model *m);
+
+/* The model as an object file, compiled, linked and loaded (cli_aot.c). Memory is that of the
+ * model; returns what P_run returns. */
+typedef struct cli_object cli_object;
+cli_object *cli_object_load(cli *c, cli_model *m);
+int cli_object_run(cli_object *o, const void *const in[], void *const out[], void *state);
 
 const ir_slot *cli_in_slot(const cli_model *m, int k);
 const ir_slot *cli_out_slot(const cli_model *m, int k);

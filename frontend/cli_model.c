@@ -35,11 +35,14 @@ cli_model *cli_load(cli *c, const char *path) {
   cli_model *m = IR_NEW(ctx, cli_model);
   m->path = path;
   m->target = cg_target_find(ctx, c->cpu, c->triple);
+  m->copies = 1;
   double start = rt_now();
-  const fe_map *map = fe_map_file(ctx, path);
-  const char *word = first_word(ctx, map);
+  bool kernel = cli_is_kernel(path);
+  const fe_map *map = kernel ? NULL : fe_map_file(ctx, path);
+  const char *word = kernel ? "" : first_word(ctx, map);
   const char *text = *word ? ir_strndup(ctx, map->data, map->size) : NULL;
-  if (strcmp(word, "graph") == 0) {
+  if (kernel) m->graph = cli_kernel_graph(c, path, &m->copies);
+  else if (strcmp(word, "graph") == 0) {
     m->graph = ir_graph_parse(ctx, text, path);
     ir_graph_sort(m->graph);
   } else if (strcmp(word, "program") == 0) {
@@ -199,6 +202,7 @@ void cli_lower(cli *c, cli_model *m) {
   double start = rt_now();
   m->program = lw_compile(c->ctx, m->graph, &o);
   m->lower_s = rt_now() - start;
+  for (int i = 0; i < m->nout; i++) ((ir_slot *)(uintptr_t)cli_out_slot(m, i))->name = ir_intern(c->ctx, m->out_name[i]); /* passes may have renamed them */
   if (wanted(w.dump, "program")) fprintf(stderr, "# program\n%s", ir_program_print(c->ctx, m->program));
 }
 
@@ -280,8 +284,12 @@ void cli_start(cli *c, cli_model *m) {
   rt_options o = {.target = m->target, .jobs = threads ? threads : rt_cpu_count()};
   m->module = rt_module_build(c->ctx, m->program, &o);
   m->compile_s = rt_now() - start;
-  if (threads != 1) {
-    m->pool = rt_pool_new(threads);
+  cli_start_threads(c, m);
+}
+
+void cli_start_threads(cli *c, cli_model *m) {
+  if (c->threads != 1) {
+    m->pool = rt_pool_new((int)c->threads);
     if (!m->pool) ir_fail(c->ctx, TN_ERESOURCE, "threads cannot be started");
     ir_defer(c->ctx, free_pool, m->pool);
   }
