@@ -94,6 +94,7 @@ struct ir_var {
   tn_dtype dtype;   /* TN_INDEX for loops and dims */
   uint32_t id;
   int64_t lo, hi;   /* proven inclusive bounds of an index variable */
+  bool independent; /* of a loop: its iterations were proven independent before it was split or fused */
   ix expr;          /* the VAR expression */
 };
 

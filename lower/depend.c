@@ -169,7 +169,7 @@ static void check_exprs(scan *s, const ir_stmt *st, const ir_buf *reduced) {
 
 lw_dependence lw_loop_dependence(tn_ctx *ctx, const ir_stmt *loop, const char **why) {
   if (why) *why = NULL;
-  if (loop->var->lo == loop->var->hi) return LW_PARALLEL; /* a single iteration */
+  if (loop->var->lo == loop->var->hi || loop->var->independent) return LW_PARALLEL; /* a single iteration; or known */
   scan s = {.ctx = ctx, .v = loop->var};
   s.loops[s.nloops++] = loop;
   gather(&s, loop->body);

@@ -12,6 +12,8 @@ static const ir_stmt *do_split(sched *s, const ir_stmt *loop, void *user) {
   ix trips = ix_ceil_div(ctx, extent, factor);
   ix zero = ix_index(ctx, 0);
   ir_var *o = sched_var(s, s->arg[2], zero, trips), *i = ir_var_new(ctx, s->arg[3], TN_INDEX, 0, factor - 1);
+  /* parts of independent iterations are independent, also where their addresses no longer show it */
+  o->independent = i->independent = lw_loop_dependence(ctx, loop, NULL) == LW_PARALLEL;
   ix at = ix_add(ctx, loop->lo, ix_add(ctx, ix_muli(ctx, o->expr, factor), i->expr));
   const ir_stmt *body = ir_subst_var(ctx, loop->body, loop->var, at);
   bool exact = ix_const_value(extent, &n) && n % factor == 0;
@@ -39,6 +41,7 @@ static const ir_stmt *do_fuse(sched *s, const ir_stmt *a, void *user) {
   int64_t nb = *(int64_t *)user;
   ix total = ix_muli(ctx, ix_sub(ctx, a->hi, a->lo), nb), zero = ix_index(ctx, 0);
   ir_var *f = sched_var(s, s->arg[2], zero, total);
+  f->independent = lw_loop_dependence(ctx, a, NULL) == LW_PARALLEL && lw_loop_dependence(ctx, b, NULL) == LW_PARALLEL;
   const ir_stmt *body = ir_subst_var(ctx, b->body, a->var, ix_add(ctx, a->lo, ix_divi(ctx, f->expr, nb)));
   body = ir_subst_var(ctx, body, b->var, ix_add(ctx, b->lo, ix_remi(ctx, f->expr, nb)));
   return ir_for(ctx, f, zero, total, a->loop, body);
@@ -208,6 +211,7 @@ static const ir_stmt *part(sched *s, const ir_stmt *loop, ix lo, ix hi, const ch
   }
   const char *name = suffix ? ir_format(ctx, "%s%s", loop->var->name, suffix) : loop->var->name;
   ir_var *v = sched_var(s, name, lo, hi);
+  v->independent = loop->var->independent;
   body = ir_subst_var(ctx, body, loop->var, v->expr);
   if (suffix) body = ir_stmt_fresh(ctx, body, suffix);
   return ir_for(ctx, v, lo, hi, loop->loop, body);
