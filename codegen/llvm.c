@@ -113,8 +113,6 @@ static void enum_attr(session *s, LLVMValueRef fn, LLVMAttributeIndex at, const 
 }
 
 static void function_attrs(session *s, const cg_target *t, LLVMValueRef fn) {
-  string_attr(s, fn, "target-cpu", t->cpu);
-  if (*t->features) string_attr(s, fn, "target-features", t->features);
   if (t->arch == CG_X86_64) {
     const char *bits = t->vector_bits == 512 ? "512" : t->vector_bits == 256 ? "256" : "128";
     string_attr(s, fn, "prefer-vector-width", bits);
@@ -152,16 +150,12 @@ static unsigned md_kind(cg_fn *f, const char *name) { return LLVMGetMDKindIDInCo
 
 /* ---- one kernel ---- */
 
-static LLVMValueRef arg_pointer(cg_fn *f, int i, bool aligned) {
+static LLVMValueRef arg_pointer(cg_fn *f, int i) {
   LLVMValueRef at = LLVMConstInt(f->i64, (unsigned)i, 0);
   LLVMValueRef p = LLVMBuildGEP2(f->b, f->ptr, LLVMGetParam(f->fn, 0), &at, 1, "");
   LLVMValueRef v = LLVMBuildLoad2(f->b, f->ptr, p, "");
   LLVMSetAlignment(v, 8);
   LLVMSetMetadata(v, f->kind_invariant, f->md_invariant);
-  if (aligned) {
-    LLVMMetadataRef n = LLVMValueAsMetadata(LLVMConstInt(f->i64, 64, 0));
-    LLVMSetMetadata(v, md_kind(f, "align"), LLVMMetadataAsValue(f->lc, LLVMMDNodeInContext2(f->lc, &n, 1)));
-  }
   return v;
 }
 
@@ -169,7 +163,7 @@ static LLVMValueRef arg_pointer(cg_fn *f, int i, bool aligned) {
 static void emit_entry(cg_fn *f) {
   cg_plan *p = f->plan;
   const ir_kernel *k = p->kernel;
-  for (int i = 0; i < k->nbufs; i++) p->bufs[i]->base = arg_pointer(f, i, false);
+  for (int i = 0; i < k->nbufs; i++) p->bufs[i]->base = arg_pointer(f, i);
   if (p->local_bytes) {
     LLVMValueRef local;
     if (p->on_stack) {
@@ -178,7 +172,7 @@ static void emit_entry(cg_fn *f) {
     } else {
       LLVMValueRef worker = LLVMBuildSExt(f->b, LLVMGetParam(f->fn, 2), f->i64, "");
       LLVMValueRef at = LLVMBuildMul(f->b, worker, LLVMConstInt(f->i64, (uint64_t)p->local_bytes, 0), "");
-      local = LLVMBuildGEP2(f->b, f->i8, arg_pointer(f, k->nbufs, true), &at, 1, "scratch");
+      local = LLVMBuildGEP2(f->b, f->i8, arg_pointer(f, k->nbufs), &at, 1, "scratch");
     }
     for (int i = k->nbufs; i < p->nbufs; i++) {
       LLVMValueRef at = LLVMConstInt(f->i64, (uint64_t)p->bufs[i]->offset, 0);
@@ -186,7 +180,7 @@ static void emit_entry(cg_fn *f) {
     }
   }
   for (int i = 0; i < k->ndims; i++) {
-    LLVMValueRef v = LLVMBuildLoad2(f->b, f->i64, arg_pointer(f, k->nbufs + 1 + i, false), k->dims[i]->name);
+    LLVMValueRef v = LLVMBuildLoad2(f->b, f->i64, arg_pointer(f, k->nbufs + 1 + i), k->dims[i]->name);
     LLVMSetMetadata(v, f->kind_invariant, f->md_invariant);
     cg_bind(f, k->dims[i], (cg_val){.v = v}, false);
   }

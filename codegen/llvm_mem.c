@@ -98,8 +98,10 @@ static LLVMValueRef sink(cg_fn *f) {
 
 /* ---- addresses ---- */
 
+/* Parameters are only trusted to be aligned to their elements: callers of a model bring
+ * memory of their own, and unaligned vectors cost nothing where the data is aligned. */
 static int64_t align_of(const cg_buf *b, ix offset) {
-  int64_t c0, coef[128], bits = 64;
+  int64_t c0, coef[128], bits = b->where == CG_PARAM ? size_of(b) : 64;
   ix term[128];
   if (b->where == CG_PARAM) return size_of(b); /* a caller's tensors may lie anywhere */
   int n = ix_linear(offset, &c0, coef, term, 128);
