@@ -17,7 +17,7 @@
  *   range   := "[" INT "," INT "]"                              # inclusive; a dim without: 0 and up
  *   type    := DTYPE "[" [expr {"," expr}] "]" ["layout" STRING]
  *   block   := "{" { stmt } "}"
- *   stmt    := "for" NAME [range] "in" expr ".." expr [kind] block   # hi excluded
+ *   stmt    := "for" NAME [range] "in" expr ".." expr [kind] ["independent"] block   # hi excluded
  *            | "while" expr block
  *            | "if" expr block ["else" (block | if-stmt)]
  *            | "let" NAME [":" DTYPE [range]] "=" expr          # scope: rest of the block
@@ -32,6 +32,7 @@
  *
  * Ranges of loop variables and of index lets follow from their bounds and values and are
  * said only where they differ. A variable or a buffer is named once in a kernel.
+ * "independent" is a promise: ir_var.independent.
  *
  * Semantics: statements run in order; a loop body runs for var = lo, lo+1, ... < hi.
  * `parallel`, `vector`, `unroll`, `grid`... change no meaning: a legal kernel gives the

@@ -93,7 +93,7 @@ static const ir_stmt *read_for(reader *r) {
   ir_loop_range(lo, hi, &min, &max);
   if (said) min = said_min, max = said_max;
   int kind = IR_SERIAL, stages = 0;
-  if (l->token == IR_T_NAME) {
+  if (l->token == IR_T_NAME && !ir_lex_at(l, "independent")) {
     for (kind = 0; kind < IR_COUNT(loop_names) && strcmp(l->word, loop_names[kind]) != 0;) kind++;
     if (kind == IR_COUNT(loop_names)) ir_lex_expected(l, "a kind of loop or '{'");
     ir_lex_next(l);
@@ -106,6 +106,7 @@ static const ir_stmt *read_for(reader *r) {
     }
   }
   ir_var *v = ir_var_new(r->ctx, name, TN_INDEX, min, max);
+  v->independent = ir_lex_accept(l, "independent");
   int mark = r->nopen;
   declare(r, at, name, v, NULL);
   const ir_stmt *body = read_block(r);
@@ -390,6 +391,7 @@ static void put_for(writer *w, const ir_stmt *s, int depth) {
   ir_put(t, " ");
   if (s->loop == IR_PIPELINE) ir_put(t, "pipeline(%d) ", s->stages > 0 ? s->stages : 1);
   else if (s->loop != IR_SERIAL) ir_put(t, "%s ", loop_names[s->loop]);
+  if (s->var->independent) ir_put(t, "independent ");
   put_block(w, s->body, depth);
 }
 

@@ -278,7 +278,7 @@ static const char *const kernels[] = {
 
     "kernel locals(in A: f16[16], out B: i8[16]) {\n"
     "  alloc l: f16[16] local\n"
-    "  for i in 0 .. 16 {\n"
+    "  for i in 0 .. 16 independent {\n"
     "    l[i] = A[i]\n"
     "  }\n"
     "  alloc sh: f32[4, 4] layout \"pad 1 0 1\" shared\n"
@@ -286,7 +286,7 @@ static const char *const kernels[] = {
     "    for c in 0 .. 2 cluster {\n"
     "      for g in 0 .. 2 warpgroup {\n"
     "        for w in 0 .. 2 warp {\n"
-    "          for x in 0 .. 2 lane {\n"
+    "          for x in 0 .. 2 lane independent {\n"
     "            sh[b + c, w + x] = cast<f32>(l[b*8 + c*4 + g*2 + w])\n"
     "            B[b*8 + c*4 + w*2 + x] = cast<i8>(sh[b + c, w + x])\n"
     "          }\n"
@@ -298,7 +298,7 @@ static const char *const kernels[] = {
 
 static void same_var(const ir_var *a, const ir_var *b) {
   cr_assert_str_eq(a->name, b->name);
-  cr_assert(a->dtype == b->dtype && a->lo == b->lo && a->hi == b->hi, "variable '%s' has another range", a->name);
+  cr_assert(a->independent == b->independent && a->dtype == b->dtype && a->lo == b->lo && a->hi == b->hi, "variable '%s' has another range", a->name);
 }
 
 /* Structure, apart from the expressions, whose text is compared. */
