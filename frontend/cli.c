@@ -35,15 +35,47 @@ typedef struct invocation {
   char **argv;
 } invocation;
 
+/* What the library had to say, kept for explain and view. It outlives no run of the tool. */
+typedef struct notes {
+  char *text;
+  size_t n;
+} notes;
+
 static void run_verb(tn_ctx *ctx, void *arg) {
   (void)ctx;
   invocation *i = arg;
   i->c.verb->run(&i->c, i->argc, i->argv);
 }
 
+/* Schedule steps that were left out are told by explain; TN_LOG=1 shows them at once. */
 static void say(void *user, const char *line) {
-  (void)user;
-  fprintf(stderr, "tenon: %s\n", line);
+  notes *k = user;
+  size_t n = strlen(line);
+  char *grown = realloc(k->text, k->n + n + 2);
+  if (grown) {
+    k->text = grown;
+    memcpy(grown + k->n, line, n);
+    grown[k->n += n] = '\n';
+    grown[++k->n] = 0;
+  }
+  if (!strstr(line, "default schedule leaves out") || getenv("TN_LOG")) fprintf(stderr, "tenon: %s\n", line);
+}
+
+static const char *notes_of(void *user) {
+  const notes *k = user;
+  return k->text ? k->text : "";
+}
+
+/* Without the arena: memory may be what ran out. */
+static void put_quoted(FILE *f, const char *s) {
+  fputc('"', f);
+  for (; *s; s++) {
+    unsigned char ch = (unsigned char)*s;
+    if (ch == '"' || ch == '\\') fprintf(f, "\\%c", ch);
+    else if (ch < 32) fprintf(f, "\\u%04x", ch);
+    else fputc(ch, f);
+  }
+  fputc('"', f);
 }
 
 int main(int argc, char **argv) {
@@ -59,18 +91,22 @@ int main(int argc, char **argv) {
     fprintf(stderr, "tenon: error: unknown verb '%s' (tenon --help lists them)\n", verb);
     return TN_EUSAGE;
   }
-  tn_config config = {.log = say};
+  notes log = {0};
+  tn_config config = {.log = say, .user = &log};
   tn_ctx *ctx = i.c.ctx = tn_ctx_new(&config);
   if (!ctx) {
     fputs("tenon: error: out of memory\n", stderr);
     return TN_ERESOURCE;
   }
   i.c.out = stdout;
+  i.c.notes = notes_of;
+  i.c.notes_user = &log;
   int status = ir_protect(ctx, run_verb, &i);
   if (status) {
-    if (i.c.json && status != TN_EWRONG) { /* wrong results have said so in their own object */
-      ir_text t = {.ctx = NULL};
-      (void)t;
+    if (i.c.json && !i.c.answered) {
+      fputs("{\"error\": ", stdout);
+      put_quoted(stdout, ir_error(ctx));
+      fprintf(stdout, ", \"status\": %d}\n", status);
     }
     fprintf(stderr, "tenon: error: %s\n", ir_error(ctx));
   }
@@ -79,5 +115,6 @@ int main(int argc, char **argv) {
     if (!status) status = TN_ERESOURCE;
   }
   tn_ctx_free(ctx);
+  free(log.text);
   return status;
 }

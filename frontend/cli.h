@@ -12,6 +12,7 @@
 #include "frontend/import.h"
 #include "frontend/inputs.h"
 #include "lower/lower.h"
+#include "lower/problem.h"
 #include "runtime/module.h"
 #include "runtime/threads.h"
 #include <stdio.h>
@@ -49,6 +50,9 @@ typedef struct cli {
   int nargs;          /* what is no option, behind the verb */
   const char **args;
   FILE *out;
+  bool answered;      /* the JSON object is out: an error adds none */
+  const char *(*notes)(void *user); /* lines that the library logged so far */
+  void *notes_user;
   /* options that all verbs with a model share */
   cli_list dims;      /* NAME=N */
   const char *cpu, *triple, *db, *plan, *accuracy, *layout, *engine_name;
@@ -145,6 +149,17 @@ const char *cli_bytes(cli *c, double bytes);
 /* "1.23 ms" */
 const char *cli_time(cli *c, double seconds);
 
+/* What explain and view tell about each kernel of the program. */
+typedef struct cli_kernel_facts {
+  lw_problem problem;
+  const char *limit;   /* "compute", or where its operands lie */
+  double estimate;     /* seconds of one call, roughly */
+  const char *refused; /* steps that the default schedule left out, with reasons, a line each */
+  int ncalls, npack;   /* in the run section, in the pack section */
+  int *calls;          /* instruction numbers */
+} cli_kernel_facts;
+cli_kernel_facts *cli_facts(cli *c, const cli_model *m);
+
 /* ---- JSON ---- */
 
 typedef struct cli_json {
@@ -159,8 +174,8 @@ void cj_int(cli_json *j, const char *key, int64_t v);
 void cj_real(cli_json *j, const char *key, double v);      /* not finite becomes null */
 void cj_bool(cli_json *j, const char *key, bool v);
 void cj_dims(cli_json *j, const char *key, int rank, const int64_t *dims);
-/* Writes the object, which must be closed, and a newline. */
-void cj_end(cli_json *j, FILE *out);
+/* Closes and writes the object. */
+void cj_end(cli_json *j, cli *c);
 /* Quoted and escaped. */
 void cj_quote(ir_text *t, const char *s);
 

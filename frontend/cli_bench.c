@@ -82,7 +82,7 @@ void cli_bench(cli *c, int argc, char **argv) {
     cj_real(&j, "import_s", m->import_s);
     cj_real(&j, "lower_s", m->lower_s);
     cj_real(&j, "compile_s", m->compile_s);
-    cj_end(&j, c->out);
+    cj_end(&j, c);
   } else
     fprintf(c->out, "%s: min %s, median %s, mad %s, %d runs, %.1f GFLOP/s (%s, %d thread%s)\n", m->path, cli_time(c, s.min),
             cli_time(c, s.median), cli_time(c, s.mad), s.n, flops / s.min * 1e-9, object ? "object" : m->module ? "jit" : "interpreter",
@@ -133,7 +133,7 @@ void cli_profile(cli *c, int argc, char **argv) {
       cj_close(&j, '}');
     }
     cj_close(&j, ']');
-    cj_end(&j, c->out);
+    cj_end(&j, c);
   } else {
     fputs(rt_profile_table(ctx, p, (int)top), c->out);
     if (trace) fprintf(c->out, "trace: %s\n", trace);

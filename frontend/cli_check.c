@@ -178,7 +178,7 @@ void cli_check(cli *c, int argc, char **argv) {
       cj_real(&j, "flops", flops);
       cj_real(&j, "estimated_s", seconds);
     }
-    cj_end(&j, c->out);
+    cj_end(&j, c);
   } else {
     fprintf(c->out, "%s: opset %lld, %d nodes, %d inputs, %d outputs%s%s\n", path, (long long)opset, onnx->graph->n_node, ninputs,
             onnx->graph->n_out, *onnx->producer ? ", made by " : "", onnx->producer);

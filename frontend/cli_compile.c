@@ -99,7 +99,7 @@ void cli_compile(cli *c, int argc, char **argv) {
     cj_real(&j, "lower_s", m->lower_s);
     cj_real(&j, "compile_s", m->compile_s);
     cj_real(&j, "total_s", total);
-    cj_end(&j, c->out);
+    cj_end(&j, c);
     return;
   }
   fprintf(c->out, "%s: %s%s, %d kernels for %s, %s\n", out, cli_bytes(c, (double)bytes), mode == CG_WEIGHTS_EMBED ? " with the weights" : "",

@@ -60,8 +60,9 @@ void cj_dims(cli_json *j, const char *key, int rank, const int64_t *dims) {
   for (int i = 0; i < rank; i++) cj_int(j, NULL, dims[i]);
   cj_close(j, ']');
 }
-void cj_end(cli_json *j, FILE *out) {
+void cj_end(cli_json *j, cli *c) {
   cj_close(j, '}');
-  fwrite(j->text.s, 1, j->text.n, out);
-  fputc('\n', out);
+  fwrite(j->text.s, 1, j->text.n, c->out);
+  fputc('\n', c->out);
+  c->answered = true;
 }

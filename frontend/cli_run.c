@@ -83,7 +83,7 @@ void cli_run(cli *c, int argc, char **argv) {
   }
   if (c->json) {
     cj_close(&j, ']');
-    cj_end(&j, c->out);
+    cj_end(&j, c);
   }
   cli_stop(c, m);
 }
@@ -156,7 +156,7 @@ void cli_verify(cli *c, int argc, char **argv) {
   if (c->json) {
     cj_close(&j, ']');
     cj_bool(&j, "ok", bad == 0);
-    cj_end(&j, c->out);
+    cj_end(&j, c);
   }
   cli_stop(c, m);
   if (bad) ir_fail(ctx, TN_EWRONG, "%s: %d of %d outputs are wrong", m->path, bad, nwant);
