@@ -1,4 +1,335 @@
-/* ops_quant.c */
-#include "lower/build.h"
+/* ops_quant.c — quantised tensors: q = saturate(round(x / scale) + zero), x = (q - zero) * scale.
+ *
+ * Products of quantised tensors are integer products (MatMulInteger, ConvInteger) whose i32
+ * sums are scaled and rounded where they are stored; other ops on quantised tensors are the
+ * float op between DequantizeLinear and QuantizeLinear, one fused kernel in the end. */
+#include "lower/compose.h"
+#include <string.h>
 
-const ir_op lw_ops_quant[] = {{0}};
+static const struct {
+  tn_dtype t;
+  int64_t lo, hi;
+} ranges[] = {{TN_U8, 0, UINT8_MAX}, {TN_I8, INT8_MIN, INT8_MAX}, {TN_U16, 0, UINT16_MAX}, {TN_I16, INT16_MIN, INT16_MAX}};
+
+static bool is_quantised(tn_dtype t) { return t == TN_U8 || t == TN_I8 || t == TN_U16 || t == TN_I16; }
+
+/* saturate(round(v) + zero) in dtype t; v float, zero an element of dtype t or null. NaN gives the least value. */
+static ix quantised(tn_ctx *ctx, ix v, ix zero, tn_dtype t) {
+  if (v->dtype == TN_F16 || v->dtype == TN_BF16) v = ix_cast(ctx, TN_F32, v); /* 65535 is no f16 */
+  tn_dtype f = (tn_dtype)v->dtype;
+  int r = 0;
+  while (ranges[r].t != t) r++;
+  ix lo = ix_float(ctx, f, (double)ranges[r].lo), hi = ix_float(ctx, f, (double)ranges[r].hi);
+  if (zero) {
+    ix z = ix_cast(ctx, f, zero);
+    lo = ix_sub(ctx, lo, z);
+    hi = ix_sub(ctx, hi, z);
+  }
+  ix q = ix_cast(ctx, TN_I32, ix_min(ctx, ix_max(ctx, ix_unary(ctx, IX_ROUND, v), lo), hi));
+  if (zero) q = ix_add(ctx, q, ix_cast(ctx, TN_I32, zero));
+  return ix_cast(ctx, t, q);
+}
+
+/* ---- QuantizeLinear, DequantizeLinear ----
+ *
+ * Scale and zero point (inputs 1, 2): one for all; a vector along `axis`; or, with
+ * block_size, a tensor of x's rank with one element per block of x along `axis`. */
+
+static bool is_single(const ir_value *v) {
+  for (int i = 0; i < v->rank; i++)
+    if (!ix_is_int(v->dims[i], 1)) return false;
+  return true;
+}
+
+static void check_scale(tn_ctx *ctx, const ir_node *n) {
+  const ir_value *x = n->in[0], *s = n->in[1];
+  int64_t block = ir_attr_get_int(n, "block_size", 0), d, e;
+  if (block < 0) lw_bad(ctx, n, "block_size %lld", (long long)block);
+  if (!ir_is_float(s->dtype)) lw_bad(ctx, n, "a scale of type %s", ir_dtype_name(s->dtype));
+  if (lw_has(n, 2)) {
+    const ir_value *z = n->in[2];
+    bool same = z->rank == s->rank || (is_single(z) && is_single(s));
+    for (int i = 0; i < s->rank && same && z->rank == s->rank; i++) same = z->dims[i] == s->dims[i] || !ix_is_const(z->dims[i]) || !ix_is_const(s->dims[i]);
+    if (!same) lw_bad(ctx, n, "scale and zero point differ in shape");
+  }
+  if (is_single(s)) return;
+  if (s->rank == 1 && !(block && x->rank == 1)) {
+    int axis = ir_axis(ctx, n, ir_attr_get_int(n, "axis", 1), x->rank);
+    if (s->dims[0] != x->dims[axis] && ix_is_const(s->dims[0]) && ix_is_const(x->dims[axis]))
+      lw_bad(ctx, n, "%s scales for extent %s of axis %d", ix_print(ctx, s->dims[0]), ix_print(ctx, x->dims[axis]), axis);
+    return;
+  }
+  if (!block || s->rank != x->rank) lw_bad(ctx, n, "a scale of rank %d for an input of rank %d, block_size %lld", s->rank, x->rank, (long long)block);
+  int axis = ir_axis(ctx, n, ir_attr_get_int(n, "axis", 1), x->rank);
+  for (int i = 0; i < x->rank; i++)
+    if (ix_const_value(x->dims[i], &d) && ix_const_value(s->dims[i], &e) && e != (i == axis ? (d + block - 1) / block : d))
+      lw_bad(ctx, n, "axis %d of the scale has extent %lld, the input %lld, blocks %lld", i, (long long)e, (long long)d, i == axis ? (long long)block : 1LL);
+}
+
+/* Scale or zero point of the element of x at `index`. */
+static ix parameter(lw_build *b, ir_node *n, int k, const ix *index) {
+  tn_ctx *ctx = lw_ctx(b);
+  const ir_value *x = n->in[0], *s = n->in[k];
+  int64_t block = ir_attr_get_int(n, "block_size", 0);
+  if (is_single(s)) return lw_scalar_in(b, n, k);
+  int axis = ir_axis(ctx, n, ir_attr_get_int(n, "axis", 1), x->rank);
+  if (s->rank == 1 && !(block && x->rank == 1)) return lw_in(b, n, k, index + axis);
+  ix at[IR_MAX_RANK];
+  for (int i = 0; i < x->rank; i++) at[i] = i == axis ? ix_divi(ctx, index[i], block) : index[i];
+  return lw_in(b, n, k, at);
+}
+
+static void need_type_number(tn_ctx *ctx, const ir_node *n, const char *attr) {
+  static const struct {
+    int number;
+    const char *name;
+  } others[] = {{17, "float8e4m3fn"}, {18, "float8e4m3fnuz"}, {19, "float8e5m2"}, {20, "float8e5m2fnuz"}, {21, "uint4"},
+                {22, "int4"}, {23, "float4e2m1"}, {24, "float8e8m0"}, {25, "uint2"}, {26, "int2"}};
+  for (int i = 0; i < IR_COUNT(others); i++)
+    if (ir_attr_get_int(n, attr, 0) == others[i].number) lw_unsupported(ctx, n, "%s %s", attr, others[i].name);
+}
+
+static void quantize_infer(tn_ctx *ctx, ir_node *n) {
+  const ir_value *x = n->in[0];
+  if (!ir_is_float(x->dtype) && x->dtype != TN_I32) lw_bad(ctx, n, "an input of type %s", ir_dtype_name(x->dtype));
+  check_scale(ctx, n);
+  tn_dtype t = lw_has(n, 2) ? n->in[2]->dtype : TN_U8;
+  if (ir_attr_get_int(n, "output_dtype", 0)) {
+    need_type_number(ctx, n, "output_dtype");
+    tn_dtype want = lw_type_attr(ctx, n, "output_dtype", t);
+    if (lw_has(n, 2) && want != t) lw_bad(ctx, n, "output_dtype is %s, the zero point %s", ir_dtype_name(want), ir_dtype_name(t));
+    t = want;
+  }
+  if (!is_quantised(t)) lw_bad(ctx, n, "a result of type %s, not u8, i8, u16 or i16", ir_dtype_name(t));
+  if (ir_attr_get_int(n, "precision", 0) && !ir_is_float(lw_type_attr(ctx, n, "precision", TN_NONE)))
+    lw_bad(ctx, n, "precision %s", ir_dtype_name(lw_type_attr(ctx, n, "precision", TN_NONE)));
+  lw_set_like(n, 0, t, x);
+}
+
+static ix quantize_value(lw_build *b, ir_node *n, int out, const ix *index) {
+  tn_ctx *ctx = lw_ctx(b);
+  ix x = lw_in(b, n, 0, index), s = parameter(b, n, 1, index), z = lw_has(n, 2) ? parameter(b, n, 2, index) : NULL;
+  /* the division is in the precision asked for, by default that of the scale */
+  tn_dtype t = ir_attr_get_int(n, "precision", 0) ? lw_type_attr(ctx, n, "precision", TN_F32) : n->in[1]->dtype;
+  return quantised(ctx, ix_div(ctx, ix_cast(ctx, t, x), ix_cast(ctx, t, s)), z, n->out[0]->dtype);
+}
+
+static void dequantize_infer(tn_ctx *ctx, ir_node *n) {
+  const ir_value *x = n->in[0];
+  if (!is_quantised(x->dtype) && x->dtype != TN_I32) lw_bad(ctx, n, "an input of type %s", ir_dtype_name(x->dtype));
+  if (lw_has(n, 2)) lw_need_same_type(ctx, n, 0, 2);
+  check_scale(ctx, n);
+  tn_dtype t = n->in[1]->dtype;
+  if (ir_attr_get_int(n, "output_dtype", 0)) t = lw_type_attr(ctx, n, "output_dtype", t);
+  if (!ir_is_float(t)) lw_bad(ctx, n, "output_dtype %s", ir_dtype_name(t));
+  lw_set_like(n, 0, t, x);
+}
+
+static ix dequantize_value(lw_build *b, ir_node *n, int out, const ix *index) {
+  tn_ctx *ctx = lw_ctx(b);
+  tn_dtype t = n->out[0]->dtype, c = lw_compute_type(t);
+  ix x = ix_cast(ctx, TN_I32, lw_in(b, n, 0, index)), s = parameter(b, n, 1, index);
+  if (lw_has(n, 2)) x = ix_sub(ctx, x, ix_cast(ctx, TN_I32, parameter(b, n, 2, index)));
+  return ix_cast(ctx, t, ix_mul(ctx, ix_cast(ctx, c, x), ix_cast(ctx, c, s)));
+}
+
+/* ---- tenon Requantize: i32 sums times a multiplier, rounded; all operands broadcast ---- */
+
+static void requantize_infer(tn_ctx *ctx, ir_node *n) {
+  ix dims[IR_MAX_RANK];
+  int rank = lw_broadcast(ctx, n, 0, n->nin, dims);
+  if (n->in[0]->dtype != TN_I32 || !is_quantised(n->in[2]->dtype)) lw_bad(ctx, n, "operands of other types than i32, float, u8 or i8");
+  lw_set(n, 0, n->in[2]->dtype, rank, dims);
+}
+static ix requantize_value(lw_build *b, ir_node *n, int out, const ix *index) {
+  tn_ctx *ctx = lw_ctx(b);
+  int rank = n->out[0]->rank;
+  ix acc = lw_in_bcast(b, n, 0, rank, index), by = lw_in_bcast(b, n, 1, rank, index), zero = lw_in_bcast(b, n, 2, rank, index);
+  tn_dtype t = lw_compute_type((tn_dtype)by->dtype);
+  return quantised(ctx, ix_mul(ctx, ix_cast(ctx, t, acc), ix_cast(ctx, t, by)), zero, n->out[0]->dtype);
+}
+
+/* ---- QLinearMatMul, QLinearConv ---- */
+
+/* Scale or zero point input k as an operand that broadcasts: a vector along an axis that
+ * has `after` axes behind it, or one number. */
+static ir_value *along(ir_graph *g, ir_node *n, int k, int after) {
+  ir_value *v = n->in[k];
+  if (is_single(v)) return lw_reshape(g, n, v, 0, NULL);
+  if (v->rank != 1) return v;
+  int64_t dims[IR_MAX_RANK] = {ir_dim(g->ctx, v, 0)};
+  for (int i = 0; i < after; i++) dims[i + 1] = 1;
+  return lw_reshape(g, n, v, 1 + after, dims);
+}
+
+static void need_quantised(tn_ctx *ctx, const ir_node *n, int k, int zero) {
+  if (n->in[k]->dtype != TN_U8 && n->in[k]->dtype != TN_I8) lw_bad(ctx, n, "input %d is %s, not u8 or i8", k, ir_dtype_name(n->in[k]->dtype));
+  lw_need_same_type(ctx, n, k, zero);
+}
+static void need_scales(tn_ctx *ctx, const ir_node *n, int a, int b, int y) {
+  int all[] = {a, b, y};
+  for (int i = 0; i < 3; i++)
+    if (!ir_is_float(n->in[all[i]]->dtype)) lw_bad(ctx, n, "scale '%s' is %s", n->in[all[i]]->name, ir_dtype_name(n->in[all[i]]->dtype));
+  lw_need_same_type(ctx, n, a, b);
+  lw_need_same_type(ctx, n, a, y);
+}
+
+/* The shape of a composite's output is that of the op at its heart. */
+static void set_as(tn_ctx *ctx, ir_node *n, const char *op, int nin, ir_value *const *in, const ir_node *attrs_of, tn_dtype t) {
+  ir_node heart = {.op = ir_op_find("", op), .name = n->name, .where = n->where, .opset = 26, .nin = nin, .in = (ir_value **)(uintptr_t)in, .graph = n->graph};
+  ir_value out = {.rank = -1}, *outs[1] = {&out};
+  if (attrs_of) heart.nattrs = attrs_of->nattrs, heart.attrs = attrs_of->attrs;
+  heart.nout = 1;
+  heart.out = outs;
+  ir_infer(ctx, &heart);
+  lw_set(n, 0, t, out.rank, out.dims);
+}
+
+static void qmatmul_infer(tn_ctx *ctx, ir_node *n) { /* a, scale, zero, b, scale, zero, y scale, zero */
+  need_quantised(ctx, n, 0, 2);
+  need_quantised(ctx, n, 3, 5);
+  need_scales(ctx, n, 1, 4, 6);
+  if (n->in[7]->dtype != TN_U8 && n->in[7]->dtype != TN_I8) lw_bad(ctx, n, "a result of type %s", ir_dtype_name(n->in[7]->dtype));
+  set_as(ctx, n, "MatMulInteger", 4, (ir_value *[]){n->in[0], n->in[3], n->in[2], n->in[5]}, NULL, n->in[7]->dtype);
+}
+static void qmatmul_expand(ir_graph *g, ir_node *n) {
+  ir_value *sum = lw_node(g, n, "MatMulInteger", 4, (ir_value *[]){n->in[0], n->in[3], n->in[2], n->in[5]});
+  ir_value *by = lw_op2(g, n, "Div", lw_op2(g, n, "Mul", along(g, n, 1, 1), along(g, n, 4, 0)), along(g, n, 6, 1));
+  lw_replace(g, n, 0, lw_op3(g, n, "tenon:Requantize", sum, by, along(g, n, 7, 1)));
+}
+
+static void qconv_infer(tn_ctx *ctx, ir_node *n) { /* x, scale, zero, w, scale, zero, y scale, zero, bias */
+  need_quantised(ctx, n, 0, 2);
+  need_quantised(ctx, n, 3, 5);
+  need_scales(ctx, n, 1, 4, 6);
+  lw_need_single(ctx, n, 1);
+  lw_need_single(ctx, n, 2);
+  lw_need_single(ctx, n, 6);
+  lw_need_single(ctx, n, 7);
+  if (n->in[7]->dtype != TN_U8 && n->in[7]->dtype != TN_I8) lw_bad(ctx, n, "a result of type %s", ir_dtype_name(n->in[7]->dtype));
+  if (lw_has(n, 8) && (n->in[8]->dtype != TN_I32 || n->in[8]->rank != 1)) lw_bad(ctx, n, "the bias must be a vector of i32");
+  set_as(ctx, n, "ConvInteger", 4, (ir_value *[]){n->in[0], n->in[3], n->in[2], n->in[5]}, n, n->in[7]->dtype);
+}
+static void qconv_expand(ir_graph *g, ir_node *n) {
+  int spatial = n->in[0]->rank - 2;
+  ir_node *conv = lw_node_n(g, n, "ConvInteger", 4, (ir_value *[]){n->in[0], n->in[3], lw_reshape(g, n, n->in[2], 0, NULL), n->in[5]}, 1);
+  conv->nattrs = n->nattrs;
+  conv->attrs = n->attrs;
+  ir_infer(g->ctx, conv);
+  ir_value *sum = conv->out[0];
+  if (lw_has(n, 8)) sum = lw_op2(g, n, "Add", sum, along(g, n, 8, spatial));
+  ir_value *by = lw_op2(g, n, "Div", lw_op2(g, n, "Mul", along(g, n, 1, 0), along(g, n, 4, spatial)), along(g, n, 6, 0));
+  lw_replace(g, n, 0, lw_op3(g, n, "tenon:Requantize", sum, by, along(g, n, 7, 0)));
+}
+
+/* ---- DynamicQuantizeLinear: u8 over the range of the data ---- */
+
+static void dynamic_infer(tn_ctx *ctx, ir_node *n) {
+  if (n->in[0]->dtype != TN_F32) lw_bad(ctx, n, "an input of type %s, not f32", ir_dtype_name(n->in[0]->dtype));
+  lw_set_like(n, 0, TN_U8, n->in[0]);
+  lw_set(n, 1, TN_F32, 0, NULL);
+  lw_set(n, 2, TN_U8, 0, NULL);
+}
+static void dynamic_expand(ir_graph *g, ir_node *n) {
+  ir_value *x = n->in[0], *zero = lw_number(g, x, 0), *most = lw_number(g, x, 255);
+  ir_value *hi = lw_op2(g, n, "Max", lw_reduce_all(g, n, "ReduceMax", x), zero), *lo = lw_op2(g, n, "Min", lw_reduce_all(g, n, "ReduceMin", x), zero);
+  ir_value *span = lw_op2(g, n, "Sub", hi, lo);
+  ir_value *scale = lw_op3(g, n, "Where", lw_op2(g, n, "Equal", hi, lo), lw_number(g, x, 1), lw_op2(g, n, "Div", span, most)); /* all zero: any scale */
+  ir_value *at = lw_op1(g, n, "Round", lw_op3(g, n, "Clip", lw_op1(g, n, "Neg", lw_op2(g, n, "Div", lo, scale)), zero, most));
+  ir_value *zero_point = lw_cast_node(g, n, at, TN_U8);
+  ir_value *y = lw_op3(g, n, "QuantizeLinear", x, scale, zero_point);
+  if (n->nout > 2 && n->out[2]) lw_replace(g, n, 2, zero_point);
+  if (n->nout > 1 && n->out[1]) lw_replace(g, n, 1, scale);
+  if (n->out[0]) lw_replace(g, n, 0, y);
+}
+
+/* ---- com.microsoft: float ops between quantised tensors ---- */
+
+/* Input k with its scale and zero point behind it (the zero point may be omitted) as floats. */
+static ir_value *as_float(ir_graph *g, ir_node *n, int k) {
+  ir_value *in[3] = {n->in[k], n->in[k + 1], lw_has(n, k + 2) ? n->in[k + 2] : NULL};
+  return lw_node(g, n, "DequantizeLinear", in[2] ? 3 : 2, in);
+}
+/* v quantised by the scale in input k and the zero point in k + 1 to dtype t. */
+static ir_value *as_quantised(ir_graph *g, ir_node *n, ir_value *v, int k, tn_dtype t) {
+  ir_value *zero = lw_has(n, k + 1) ? n->in[k + 1] : ir_graph_scalar(g, NULL, t, 0);
+  return lw_op3(g, n, "QuantizeLinear", v, n->in[k], zero);
+}
+
+static void need_triple(tn_ctx *ctx, const ir_node *n, int k) {
+  if (!lw_has(n, k) || !lw_has(n, k + 1)) lw_bad(ctx, n, "input %d or its scale is omitted", k);
+  if (!is_quantised(n->in[k]->dtype)) lw_bad(ctx, n, "input %d is %s", k, ir_dtype_name(n->in[k]->dtype));
+  lw_need_single(ctx, n, k + 1);
+  if (lw_has(n, k + 2)) lw_need_single(ctx, n, k + 2);
+}
+
+static void binary_infer(tn_ctx *ctx, ir_node *n) { /* a, scale, zero, b, scale, zero, c scale, zero */
+  need_triple(ctx, n, 0);
+  need_triple(ctx, n, 3);
+  lw_need_same_type(ctx, n, 0, 3);
+  lw_need_single(ctx, n, 6);
+  ir_node pair = *n; /* the broadcasting of inputs 0 and 3 */
+  ir_value *in[2] = {n->in[0], n->in[3]};
+  pair.in = in;
+  pair.nin = 2;
+  ix dims[IR_MAX_RANK];
+  int rank = lw_broadcast(ctx, &pair, 0, 2, dims);
+  lw_set(n, 0, n->in[0]->dtype, rank, dims);
+}
+static void binary_expand(ir_graph *g, ir_node *n) {
+  const char *op = n->op->name + strlen("QLinear");
+  ir_value *v = lw_op2(g, n, op, as_float(g, n, 0), as_float(g, n, 3));
+  lw_replace(g, n, 0, as_quantised(g, n, v, 6, n->in[0]->dtype));
+}
+
+static void unary_infer(tn_ctx *ctx, ir_node *n) { /* x, scale, zero, y scale, zero */
+  need_triple(ctx, n, 0);
+  lw_need_single(ctx, n, 3);
+  lw_set_like(n, 0, n->in[0]->dtype, n->in[0]);
+}
+static void unary_expand(ir_graph *g, ir_node *n) {
+  ir_node *m = lw_node_n(g, n, n->op->name + strlen("QLinear"), 1, (ir_value *[]){as_float(g, n, 0)}, 1);
+  m->nattrs = n->nattrs;
+  m->attrs = n->attrs;
+  ir_infer(g->ctx, m);
+  lw_replace(g, n, 0, as_quantised(g, n, m->out[0], 3, n->in[0]->dtype));
+}
+
+static void average_infer(tn_ctx *ctx, ir_node *n) {
+  need_triple(ctx, n, 0);
+  lw_need_single(ctx, n, 3);
+  const ir_value *x = n->in[0];
+  bool last = ir_attr_get_int(n, "channels_last", 0) != 0;
+  if (x->rank < 3) lw_bad(ctx, n, "the input has rank %d", x->rank);
+  ix dims[IR_MAX_RANK];
+  for (int i = 0; i < x->rank; i++) dims[i] = i == 0 || i == (last ? x->rank - 1 : 1) ? x->dims[i] : ix_index(ctx, 1);
+  lw_set(n, 0, x->dtype, x->rank, dims);
+}
+static void average_expand(ir_graph *g, ir_node *n) {
+  int rank = n->in[0]->rank, first = ir_attr_get_int(n, "channels_last", 0) ? 1 : 2;
+  int64_t axes[IR_MAX_RANK];
+  for (int i = 0; i < rank - 2; i++) axes[i] = first + i;
+  ir_value *mean = lw_op2_int(g, n, "ReduceMean", as_float(g, n, 0), ir_graph_ints(g, NULL, rank - 2, axes), "keepdims", 1);
+  lw_replace(g, n, 0, as_quantised(g, n, mean, 3, n->in[0]->dtype));
+}
+
+#define QUANT_ATTRS "axis:i saturate:i block_size:i output_dtype:i precision:i"
+#define LINEAR(DOMAIN, NAME, INFER, VALUE) \
+  {.name = NAME, .domain = DOMAIN, .kind = IR_OP_ELEMENTWISE, .since = 1, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = QUANT_ATTRS, .infer = INFER, .value = VALUE}
+#define COMPOSITE(DOMAIN, NAME, LEAST, MOST, OUTS, ATTRS, INFER, EXPAND) \
+  {.name = NAME, .domain = DOMAIN, .kind = IR_OP_COMPOSITE, .since = 1, .min_in = LEAST, .max_in = MOST, .min_out = 1, .max_out = OUTS, .attrs = ATTRS, .infer = INFER, .expand = EXPAND}
+const ir_op lw_ops_quant[] = {
+    LINEAR("", "QuantizeLinear", quantize_infer, quantize_value),
+    LINEAR("", "DequantizeLinear", dequantize_infer, dequantize_value),
+    LINEAR("com.microsoft", "QuantizeLinear", quantize_infer, quantize_value),
+    LINEAR("com.microsoft", "DequantizeLinear", dequantize_infer, dequantize_value),
+    {.name = "Requantize", .domain = "tenon", .kind = IR_OP_ELEMENTWISE, .since = 1, .min_in = 3, .max_in = 3, .min_out = 1, .max_out = 1, .infer = requantize_infer, .value = requantize_value},
+    COMPOSITE("", "QLinearMatMul", 8, 8, 1, "", qmatmul_infer, qmatmul_expand),
+    COMPOSITE("", "QLinearConv", 8, 9, 1, "auto_pad:s dilations:I group:i kernel_shape:I pads:I strides:I", qconv_infer, qconv_expand),
+    COMPOSITE("", "DynamicQuantizeLinear", 1, 1, 3, "", dynamic_infer, dynamic_expand),
+    COMPOSITE("com.microsoft", "QLinearAdd", 7, 8, 1, "", binary_infer, binary_expand),
+    COMPOSITE("com.microsoft", "QLinearMul", 7, 8, 1, "", binary_infer, binary_expand),
+    COMPOSITE("com.microsoft", "QLinearSigmoid", 4, 5, 1, "", unary_infer, unary_expand),
+    COMPOSITE("com.microsoft", "QLinearLeakyRelu", 4, 5, 1, "alpha:f", unary_infer, unary_expand),
+    COMPOSITE("com.microsoft", "QLinearGlobalAveragePool", 4, 5, 1, "channels_last:i", average_infer, average_expand),
+    {0}};
