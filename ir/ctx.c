@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <time.h>
 
 /* ---- the context's own allocator ---- */
 
@@ -111,6 +113,31 @@ char *ir_format(tn_ctx *ctx, const char *fmt, ...) {
 
 /* ---- interned strings: open addressing, a child looks in its parents first ---- */
 
+/* Names come from files, so the hash is keyed: a file of colliding names would make a
+ * table of n of them cost n * n. */
+static uint64_t string_hash(const tn_ctx *ctx, const char *s) {
+  size_t n = strlen(s);
+  uint64_t h = ctx->seed[0] ^ n, word;
+  for (; n > 8; s += 8, n -= 8) {
+    memcpy(&word, s, 8);
+    h = ir_mix(h ^ word, ctx->seed[1]);
+  }
+  word = 0;
+  memcpy(&word, s, n);
+  return ir_mix(ir_mix(h ^ word, ctx->seed[1]), ctx->seed[0]);
+}
+
+static void make_seed(tn_ctx *ctx) {
+  if (getrandom(ctx->seed, sizeof ctx->seed, GRND_NONBLOCK) != (ssize_t)sizeof ctx->seed) {
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    ctx->seed[0] = ir_hash_bytes(&t, sizeof t, (uintptr_t)ctx);
+    ctx->seed[1] = ir_hash_bytes(&t, sizeof t, (uintptr_t)&t);
+  }
+  ctx->seed[0] |= 1; /* a product with 0 would forget its other factor */
+  ctx->seed[1] |= 1;
+}
+
 static const char *strings_find(const tn_ctx *ctx, const char *s, uint64_t hash) {
   for (; ctx; ctx = ctx->parent) {
     if (!ctx->strings_cap) continue;
@@ -121,7 +148,7 @@ static const char *strings_find(const tn_ctx *ctx, const char *s, uint64_t hash)
 }
 
 const char *ir_intern(tn_ctx *ctx, const char *s) {
-  uint64_t hash = ir_hash_bytes(s, strlen(s), 0);
+  uint64_t hash = string_hash(ctx, s);
   const char *found = strings_find(ctx, s, hash);
   if (found) return found;
   if (ctx->strings_n * 2 >= ctx->strings_cap) {
@@ -130,7 +157,7 @@ const char *ir_intern(tn_ctx *ctx, const char *s) {
     for (size_t i = 0; i < ctx->strings_cap; i++) {
       const char *t = ctx->strings[i];
       if (!t) continue;
-      size_t j = ir_hash_bytes(t, strlen(t), 0) & (cap - 1);
+      size_t j = string_hash(ctx, t) & (cap - 1);
       while (table[j]) j = (j + 1) & (cap - 1);
       table[j] = t;
     }
@@ -293,7 +320,10 @@ static tn_ctx *ctx_make(const tn_config *config, tn_ctx *parent) {
   ctx->config = c;
   ctx->parent = parent;
   ctx->next_block = FIRST_BLOCK;
-  if (parent) ctx->next_id = parent->next_id;
+  if (parent) {
+    ctx->next_id = parent->next_id;
+    memcpy(ctx->seed, parent->seed, sizeof ctx->seed);
+  } else make_seed(ctx);
   return ctx;
 }
 

@@ -16,6 +16,7 @@ struct tn_ctx {
   ir_block *blocks;
   size_t next_block, arena_bytes;
   long fail_after;
+  uint64_t seed[2]; /* of the tables' hashes: the parent's, so that a child finds what the parent made */
   const char **strings; /* interned: open addressing, cap a power of two */
   size_t strings_n, strings_cap;
   const struct tn_expr **exprs; /* hash-consed expressions, likewise */
@@ -38,4 +39,11 @@ struct tn_ctx {
   tn_status status;
   char message[2048];
 };
+
+/* Mixes two words under a key, for tables whose keys come out of files: the 128-bit
+ * product of Wang Yi's wyhash (2019). Without the key nobody can choose colliding words. */
+static inline uint64_t ir_mix(uint64_t a, uint64_t b) {
+  unsigned __int128 p = (unsigned __int128)a * b;
+  return (uint64_t)p ^ (uint64_t)(p >> 64);
+}
 #endif

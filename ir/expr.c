@@ -20,11 +20,10 @@ static bool same_node(ix a, ix b) {
          a->u.i == b->u.i && memcmp(a->args, b->args, a->nargs * sizeof(ix)) == 0;
 }
 
-static uint64_t node_hash(ix e) {
-  uint64_t h = ((uint64_t)e->op << 8 | e->dtype) * 0x9e3779b97f4a7c15u;
-  h = (h ^ (uint64_t)e->u.i) * 0xff51afd7ed558ccdu;
-  for (int i = 0; i < e->nargs; i++) h = ((h ^ h >> 29) + e->args[i]->hash) * 0xc4ceb9fe1a85ec53u;
-  return h ^ h >> 32;
+static uint64_t node_hash(const tn_ctx *ctx, ix e) {
+  uint64_t h = ir_mix(((uint64_t)e->op << 8 | e->dtype) ^ ctx->seed[0], (uint64_t)e->u.i ^ ctx->seed[1]);
+  for (int i = 0; i < e->nargs; i++) h = ir_mix(h ^ ctx->seed[0], e->args[i]->hash ^ ctx->seed[1]);
+  return h;
 }
 
 static ix table_find(const tn_ctx *ctx, ix e) {
@@ -70,7 +69,7 @@ ix ix_intern(tn_ctx *ctx, ir_opcode op, tn_dtype t, int64_t imm, int nargs, cons
   e->nargs = (uint16_t)nargs;
   e->u.i = imm;
   if (nargs) memcpy((void *)e->args, args, (size_t)nargs * sizeof(ix));
-  e->hash = node_hash(e);
+  e->hash = node_hash(ctx, e);
   ix found = table_find(ctx, e);
   if (found) return found;
   struct tn_expr *made = ir_alloc(ctx, sizeof *made + (size_t)nargs * sizeof(ix));
