@@ -52,6 +52,8 @@ typedef struct cg_buf {
   int group;            /* SSA: elements per slot */
   int lanes;            /* SSA: lanes of the vector loop it is private to, else 1 */
   int nslots;
+  ix *cover;            /* SSA: the condition on the lanes under which every store to a slot stands (true:
+                           all lanes; false: several). Lanes outside it never hold anything. */
   /* while emitting: */
   LLVMValueRef base;
   LLVMValueRef *slots;  /* SSA: current values; null: nothing stored yet */

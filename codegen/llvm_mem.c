@@ -506,7 +506,8 @@ static void store_slot(cg_fn *f, cg_buf *b, const ir_stmt *s) {
       LLVMValueRef *p = &b->slots[first + i], old = slot(f, b, first + i);
       LLVMValueRef x = n == 1 ? all : piece(f, all, i * group, group);
       x = updated(f, s->op, t, old, x, group);
-      if (mask) x = LLVMBuildSelect(B, n == 1 ? mask : piece(f, mask, i * group, group), x, old, "");
+      bool covered = b->cover[first + i] && !ix_is_int(b->cover[first + i], 0); /* the other lanes are nobody's */
+      if (mask && !covered) x = LLVMBuildSelect(B, n == 1 ? mask : piece(f, mask, i * group, group), x, old, "");
       *p = x;
     }
   } else {

@@ -453,6 +453,53 @@ static void place(tn_ctx *ctx, cg_plan *p) {
   p->on_stack = p->local_bytes <= CG_STACK_BYTES;
 }
 
+/* ---- lanes that are never stored ---- */
+
+typedef struct cover {
+  tn_ctx *ctx;
+  cg_plan *plan;
+  const ir_var *lane;
+  int lanes;
+  ix cond;   /* conjunction of the conditions on the lanes so far */
+  bool bad;  /* a condition that may change between two stores */
+} cover;
+
+/* A slot whose stores all stand under one and the same condition on the lanes holds nothing in
+ * the other lanes: a store may fill them with anything, and needs no select. */
+static void find_covers(const cover *c, const ir_stmt *s) {
+  if (!s) return;
+  cover in = *c;
+  if (s->kind == IR_FOR && s->loop == IR_VECTOR) {
+    in.lane = s->var;
+    in.lanes = (int)s->hi->u.i;
+    in.cond = ix_bool(c->ctx, true);
+    in.bad = false;
+  }
+  if (s->kind == IR_STORE) {
+    cg_buf *b = cg_plan_buf(c->plan, s->buf);
+    int64_t base, stride;
+    if (!b || b->where != CG_SSA || !cg_slot_access(c->ctx, s->buf, s->index, c->lane, &base, &stride)) return;
+    bool whole = c->lane && stride == 1 && b->lanes == 1 && b->group == c->lanes && !c->bad;
+    int64_t first = b->lanes > 1 ? base : base / b->group, last = b->lanes > 1 ? base : (base + (stride ? c->lanes - 1 : 0)) / b->group;
+    for (int64_t i = first; i <= last && i < b->nslots; i++) {
+      if (!whole || (b->cover[i] && b->cover[i] != c->cond)) b->cover[i] = ix_bool(c->ctx, false);
+      else b->cover[i] = c->cond;
+    }
+    return;
+  }
+  if (s->other) { /* the condition's opposite: not worth a rule */
+    cover off = in;
+    off.bad = true;
+    find_covers(&off, s->other);
+  }
+  if (s->kind == IR_IF && in.lane && ix_uses_var(s->value, in.lane)) {
+    in.cond = ix_and(c->ctx, in.cond, s->value);
+    in.bad |= has_load(s->value) || s->other;
+  }
+  for (int i = 0; i < s->n; i++) find_covers(&in, s->items[i]);
+  find_covers(&in, s->body);
+}
+
 /* ---- entry ---- */
 
 static ix expand(ir_rewriter *r, ix e) { return ix_expand(r->ctx, e); }
@@ -466,6 +513,9 @@ cg_plan *cg_prepare(tn_ctx *ctx, const cg_target *t, const ir_kernel *k) {
   prep p = {.ctx = ctx, .t = t};
   plan->body = prepare(&p, task ? task : body);
   place(ctx, plan);
+  for (int i = 0; i < plan->nbufs; i++)
+    if (plan->bufs[i]->where == CG_SSA) plan->bufs[i]->cover = IR_NEW_ARRAY(ctx, ix, plan->bufs[i]->nslots + 1);
+  find_covers(&(cover){.ctx = ctx, .plan = plan, .lanes = 1, .cond = ix_bool(ctx, true)}, plan->body);
   return plan;
 }
 
