@@ -200,9 +200,30 @@ static bool rows_linear(plan *p, const char *row) {
   return lw_stride(p->ctx, a, l->var) != INT64_MIN && ix_affine_in(ir_buf_offset(p->ctx, q.store->buf, q.store->index), l->var, &c);
 }
 
+/* The constant that v is divided by inside an index of e; 0: none. */
+static int64_t divisor_of(ix e, const ir_var *v) {
+  if ((e->op == IX_DIV || e->op == IX_REM) && e->dtype == TN_INDEX && e->args[1]->op == IX_CONST && ix_uses_var(e->args[0], v)) return e->args[1]->u.i;
+  for (int i = 0; i < e->nargs; i++) {
+    int64_t d = divisor_of(e->args[i], v);
+    if (d) return d;
+  }
+  return 0;
+}
+
 /* acc = fma(a, b, acc): a register tile over an axis of `a` (rows) and one of `b` (vectors). */
 static bool contraction(plan *p) {
   lw_problem *q = &p->p;
+  /* axes read in phases (transposed convolution: x / stride, x mod stride) split by the stride */
+  for (int i = 0; i < q->nout; i++) {
+    int64_t d = divisor_of(q->a, q->out[i]->var);
+    if (!d) d = divisor_of(q->b, q->out[i]->var);
+    const char *name = q->out[i]->var->name;
+    if (d > 1 && d <= 8 && q->extent[i] % d == 0 && step(p, "split %s %lld -> %s.q %s.p", name, (long long)d, name, name)) {
+      *q = lw_problem_of(p->ctx, p->k);
+      if (q->kind != LW_CONTRACTION) return false;
+      i++;
+    }
+  }
   int64_t lanes = cg_target_lanes(p->t, q->dtype);
   if (lanes < 2 || !ir_is_float(q->dtype)) return false;
   /* the vector axis: an output loop that only one operand walks, contiguous in the output;
