@@ -339,14 +339,14 @@ const cg_object *cg_compile_isa_check(tn_ctx *ctx, const cg_target *t, const cha
            cpuid, 2, (LLVMValueRef[]){I32(leaf), I32(sub)})
 #define GET(v, i) LLVMBuildExtractValue(b, v, (unsigned)(i), "")
   LLVMValueRef result = I32(0), words[16] = {NULL}, largest[2] = {NULL}, xcr0 = NULL;
-  const cg_isa_bit *leaves[16];
+  const cg_isa_bit first = {"", 1, 0, 0, 0, 0}, *leaves[16];
   int nleaves = 0;
   if (t->nisa) { /* cpuid is slow in a virtual machine: each leaf is asked once */
     LLVMBasicBlockRef from = LLVMGetInsertBlock(b), on = LLVMAppendBasicBlockInContext(s->lc, fn, "xgetbv");
     LLVMBasicBlockRef done = LLVMAppendBasicBlockInContext(s->lc, fn, "");
     largest[0] = GET(CPUID(0, 0), 0);
     largest[1] = GET(CPUID(0x80000000u, 0), 0);
-    leaves[nleaves] = &(const cg_isa_bit){"", 1, 0, 0, 0, 0};
+    leaves[nleaves] = &first;
     words[nleaves++] = CPUID(1, 0);
     LLVMValueRef osxsave = LLVMBuildAnd(b, GET(words[0], 2), I32(1u << 27), ""), zero = I32(0);
     LLVMBuildCondBr(b, LLVMBuildICmp(b, LLVMIntNE, osxsave, zero, ""), on, done);
