@@ -86,7 +86,7 @@ static const char *reader_of(importer *im, const fe_onnx_graph *src, const char 
       if (src->node[i].in[k] == name)
         return ir_format(im->ctx, " (read by %s, opset %lld)", src->node[i].op,
                          (long long)fe_onnx_opset_version(im->m->opset, im->m->n_opset, src->node[i].domain));
-  return "";
+  return ir_format(im->ctx, " (read by no node, opset %lld)", (long long)fe_onnx_opset_version(im->m->opset, im->m->n_opset, ""));
 }
 
 static void import_type(importer *im, ir_graph *g, const fe_onnx_graph *src, const fe_onnx_value *in, names *scope) {
