@@ -1,0 +1,400 @@
+/* operands.c — see operands.h. */
+#include "autotune/operands.h"
+#include "ir/interp.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { UNWRITTEN = 0xa5, CANARY = 0x5a, UNDEFINED_SCRATCH = 0xff, PAGE = 4096 };
+
+typedef struct operand {
+  const ir_buf *buf;
+  int64_t shape[IR_MAX_RANK], elements; /* logical */
+  size_t size;                          /* of an element */
+  void *data;                           /* dense, row-major; null for `out` */
+  void *want;                           /* `out`, `inout`: the reference's result, dense */
+  void *want_memory;                    /* the same as it lies in memory; null when only a sample is known */
+} operand;
+
+struct at_operands {
+  tn_ctx *ctx;
+  const ir_kernel *k;
+  const cg_target *t;
+  int n;
+  operand *op;
+  bool sampled;   /* `want` has holes (bytes UNWRITTEN) */
+  bool exact;     /* sums are exact in any order */
+  double terms;   /* of a reduction, about */
+};
+
+/* ---- memory ---- */
+
+typedef struct region {
+  char *map;       /* null: none */
+  size_t map_bytes;
+  char *p;         /* the buffer: 64-byte aligned, ends (rounded up to 64) at a closed page */
+  size_t bytes;
+  const char *name;
+  struct region *next; /* all guarded regions of this process */
+} region;
+
+static region *regions; /* read by the signal handler of a worker, which has one thread */
+
+static void region_free(void *arg) {
+  region *r = arg;
+  for (region **at = &regions; *at; at = &(*at)->next)
+    if (*at == r) {
+      *at = r->next;
+      break;
+    }
+  if (r->map) munmap(r->map, r->map_bytes);
+  r->map = NULL;
+}
+
+/* closed page | canary ... buffer | up to 63 canary bytes | closed page */
+static region *region_new(tn_ctx *ctx, size_t bytes, const char *name) {
+  region *r = IR_NEW(ctx, region);
+  size_t used = (bytes + 63) & ~(size_t)63, inside = (used + 64 + PAGE - 1) & ~(size_t)(PAGE - 1);
+  r->map_bytes = inside + 2 * PAGE;
+  r->map = mmap(NULL, r->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (r->map == MAP_FAILED) {
+    r->map = NULL;
+    ir_fail(ctx, TN_ERESOURCE, "no memory for %zu bytes of %s", bytes, name);
+  }
+  r->bytes = bytes;
+  r->name = name;
+  r->p = r->map + PAGE + inside - used;
+  memset(r->map + PAGE, CANARY, (size_t)(r->p - r->map) - PAGE);
+  memset(r->p + bytes, CANARY, used - bytes);
+  mprotect(r->map, PAGE, PROT_NONE);
+  mprotect(r->map + PAGE + inside, PAGE, PROT_NONE);
+  r->next = regions;
+  regions = r;
+  ir_defer(ctx, region_free, r);
+  return r;
+}
+
+static void region_read_only(const region *r) { mprotect(r->map + PAGE, r->map_bytes - 2 * PAGE, PROT_READ); }
+
+static const char *region_hit(tn_ctx *ctx, const region *r) {
+  size_t used = (r->bytes + 63) & ~(size_t)63;
+  for (const char *c = r->map + PAGE; c < r->p; c++)
+    if (*c != CANARY) return ir_format(ctx, "wrote %zd bytes before %s", r->p - c, r->name);
+  for (size_t i = r->bytes; i < used; i++)
+    if (r->p[i] != CANARY) return ir_format(ctx, "wrote %zu bytes past the end of %s", i - r->bytes + 1, r->name);
+  return NULL;
+}
+
+const char *at_guard_at(const void *address) {
+  static char text[96];
+  const char *a = address;
+  for (const region *r = regions; r; r = r->next) {
+    if (!r->map || a < r->map || a >= r->map + r->map_bytes) continue;
+    const char *where = a >= r->p + r->bytes ? "touched memory past the end of " : a < r->p ? "touched memory before " : "wrote to the input ";
+    size_t n = 0; /* no printf in a signal handler */
+    for (const char *s = where; *s && n < sizeof text - 1; s++) text[n++] = *s;
+    for (const char *s = r->name; *s && n < sizeof text - 1; s++) text[n++] = *s;
+    text[n] = 0;
+    return text;
+  }
+  return NULL;
+}
+
+/* ---- data ---- */
+
+static uint64_t mix(uint64_t z) {
+  z = (z + 1) * 0x9e3779b97f4a7c15u;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+
+static void draw(void *out, tn_dtype t, int64_t n, uint64_t seed) {
+  size_t size = ir_dtype_bytes(t);
+  if (t == TN_F32) {
+    float *f = out;
+    for (int64_t i = 0; i < n; i++) f[i] = (float)((int)(mix(seed + (uint64_t)i) >> 32) % 9) * 0.125f;
+    return;
+  }
+  for (int64_t i = 0; i < n; i++) {
+    uint64_t r = mix(seed + (uint64_t)i);
+    ir_scalar v = {0};
+    int eighths = (int)(r >> 32) % 9;
+    if (ir_is_float(t)) v.f = eighths * 0.125;
+    else if (t == TN_I8) v.i = eighths;
+    else if (t == TN_U8) v.i = eighths + 8;
+    else v.i = (int64_t)(r >> 63);
+    ir_scalar_store(t, (char *)out + (size_t)i * size, v);
+  }
+}
+
+static void *memory(at_operands *o, int64_t bytes) { return ir_alloc(o->ctx, (size_t)bytes + 64); }
+
+at_operands *at_operands_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, uint64_t seed) {
+  at_operands *o = IR_NEW(ctx, at_operands);
+  *o = (at_operands){.ctx = ctx, .k = k, .t = t, .n = k->nbufs, .op = IR_NEW_ARRAY(ctx, operand, k->nbufs + 1)};
+  if (k->ndims) ir_fail(ctx, TN_EUNSUPPORTED, "kernel %s has dimensions without sizes", k->name);
+  double out = 1;
+  for (int i = 0; i < o->n; i++) {
+    operand *p = &o->op[i];
+    p->buf = k->bufs[i];
+    p->size = ir_dtype_bytes(p->buf->dtype);
+    p->elements = 1;
+    for (int a = 0; a < p->buf->rank; a++) {
+      if (!ix_const_value(p->buf->shape[a], &p->shape[a])) ir_fail(ctx, TN_EUNSUPPORTED, "kernel %s has dimensions without sizes", k->name);
+      if (!ir_mul_size(p->elements, p->shape[a], &p->elements)) ir_fail(ctx, TN_ERESOURCE, "kernel %s: a size overflows", k->name);
+    }
+    int64_t bytes;
+    if (!ir_mul_size(p->elements, (int64_t)p->size, &bytes) || bytes > (int64_t)1 << 36) ir_fail(ctx, TN_ERESOURCE, "kernel %s: %s is too large", k->name, p->buf->name);
+    if (p->buf->access != IR_IN && (double)p->elements > out) out = (double)p->elements;
+    if (p->buf->access == IR_OUT) continue;
+    p->data = memory(o, bytes);
+    draw(p->data, p->buf->dtype, p->elements, mix(seed) + ((uint64_t)i << 40));
+  }
+  lw_problem q = lw_problem_of(ctx, k);
+  o->terms = 1;
+  if (q.kind == LW_CONTRACTION)
+    for (int i = 0; i < q.nred; i++) o->terms *= q.red_extent[i] > 0 ? (double)q.red_extent[i] : 1;
+  else if (q.kind != LW_POINTWISE) o->terms = q.flops / out;
+  if (o->terms < 1) o->terms = 1;
+  o->exact = q.kind == LW_POINTWISE || (q.kind == LW_CONTRACTION && (q.dtype == TN_F32 || q.dtype == TN_F64) && o->terms < 1 << 17);
+  return o;
+}
+
+/* ---- one run on guarded memory ---- */
+
+static int64_t layout_bytes(const operand *p, const ir_layout *l) { return at_layout_bytes(l, p->buf->rank, p->shape, p->size); }
+
+typedef struct guarded_run {
+  region **r; /* per buffer */
+  region *scratch;
+} guarded_run;
+
+static void run_tasks(const at_code *c, void *const *args) {
+  for (int64_t i = 0; i < c->tasks; i++) c->fn(args, (int32_t)i, 0);
+}
+
+static const char *guarded(at_operands *o, tn_ctx *ctx, const at_code *c, guarded_run *g, at_run_hook hook, void *user) {
+  g->r = IR_NEW_ARRAY(ctx, region *, o->n + 1);
+  void **args = IR_NEW_ARRAY(ctx, void *, o->n + 1);
+  for (int i = 0; i < o->n; i++) {
+    operand *p = &o->op[i];
+    const ir_layout *l = c->layouts[i];
+    region *r = g->r[i] = region_new(ctx, (size_t)layout_bytes(p, l), p->buf->name);
+    if (p->data) at_pack(ctx, l, p->buf->rank, p->shape, p->size, p->data, r->p);
+    else memset(r->p, UNWRITTEN, r->bytes);
+    if (p->buf->access == IR_IN) region_read_only(r);
+    args[i] = r->p;
+  }
+  g->scratch = c->scratch_bytes ? region_new(ctx, (size_t)c->scratch_bytes, "the scratch memory") : NULL;
+  if (g->scratch) memset(g->scratch->p, UNDEFINED_SCRATCH, g->scratch->bytes);
+  args[o->n] = g->scratch ? g->scratch->p : NULL;
+  if (hook) hook(user, 0, args, o->n);
+  run_tasks(c, args);
+  if (hook) hook(user, 1, args, o->n);
+  for (int i = 0; i <= o->n; i++) {
+    const region *r = i < o->n ? g->r[i] : g->scratch;
+    const char *hit = r ? region_hit(ctx, r) : NULL;
+    if (hit) return hit;
+  }
+  return NULL;
+}
+
+static void guarded_free(tn_ctx *ctx, at_operands *o, guarded_run *g) {
+  for (int i = 0; i <= o->n; i++) {
+    region *r = i < o->n ? g->r[i] : g->scratch;
+    if (!r) continue;
+    ir_undefer(ctx, region_free, r);
+    region_free(r);
+  }
+}
+
+const char *at_operands_reference(at_operands *o, const at_code *code, bool sampled) {
+  guarded_run g;
+  const char *why = guarded(o, o->ctx, code, &g, NULL, NULL);
+  o->sampled = sampled;
+  for (int i = 0; i < o->n && !why; i++) {
+    operand *p = &o->op[i];
+    if (p->buf->access == IR_IN) continue;
+    int64_t bytes = layout_bytes(p, code->layouts[i]);
+    p->want = memory(o, p->elements * (int64_t)p->size);
+    at_unpack(o->ctx, code->layouts[i], p->buf->rank, p->shape, p->size, g.r[i]->p, p->want);
+    if (sampled) continue;
+    p->want_memory = memory(o, bytes);
+    memcpy(p->want_memory, g.r[i]->p, (size_t)bytes);
+  }
+  guarded_free(o->ctx, o, &g);
+  return why;
+}
+
+/* ---- the verdict ---- */
+
+static double epsilon(tn_dtype t) {
+  switch (t) {
+  case TN_F16: return 0x1p-10;
+  case TN_BF16: return 0x1p-7;
+  case TN_F32: return 0x1p-23;
+  default: return 0x1p-52;
+  }
+}
+
+/* Where dense index i lies: "b2[3, 17]". */
+static const char *place(tn_ctx *ctx, const operand *p, int64_t i) {
+  int64_t at[IR_MAX_RANK];
+  for (int a = p->buf->rank; a-- > 0;) at[a] = i % p->shape[a], i /= p->shape[a];
+  ir_text t = {.ctx = ctx};
+  ir_put(&t, "%s[", p->buf->name);
+  for (int a = 0; a < p->buf->rank; a++) ir_put(&t, "%s%lld", a ? ", " : "", (long long)at[a]);
+  ir_put(&t, "]");
+  return t.s;
+}
+
+/* Both dense. Rounding of a reordered sum of n terms is a random walk: about sqrt(n) eps times the
+ * size of the sums, for which the largest result stands in; 8 times that is allowed. */
+static const char *compare(const at_operands *o, tn_ctx *ctx, const operand *p, const char *got) {
+  const char *want = p->want;
+  tn_dtype t = p->buf->dtype;
+  double top = 0, eps = epsilon(t), slack = 4 * eps, walk = 0;
+  char hole[16];
+  memset(hole, UNWRITTEN, sizeof hole);
+  bool real = ir_is_float(t);
+  if (real && !o->exact) {
+    for (int64_t i = 0; i < p->elements; i++) {
+      double f = fabs(ir_scalar_load(t, want + (size_t)i * p->size).f);
+      if (isfinite(f) && f > top) top = f;
+    }
+    walk = 8 * sqrt(o->terms) * (eps > 0x1p-23 ? eps : t == TN_F64 ? eps : 0x1p-23);
+  }
+  for (int64_t i = 0; i < p->elements; i++) {
+    const char *w = want + (size_t)i * p->size, *h = got + (size_t)i * p->size;
+    if (memcmp(w, h, p->size) == 0) continue;
+    if (o->sampled && memcmp(w, hole, p->size) == 0) continue;
+    ir_scalar x = ir_scalar_load(t, w), y = ir_scalar_load(t, h);
+    if (real) {
+      if (isnan(x.f) && isnan(y.f)) continue;
+      if (fabs(x.f - y.f) <= slack * fabs(x.f) + walk * (top + fabs(x.f))) continue;
+      return ir_format(ctx, "%s is %.9g, should be %.9g", place(ctx, p, i), y.f, x.f);
+    }
+    return ir_format(ctx, "%s is %lld, should be %lld", place(ctx, p, i), (long long)y.i, (long long)x.i);
+  }
+  return NULL;
+}
+
+const char *at_operands_check(at_operands *o, tn_ctx *ctx, const at_code *code, at_run_hook hook, void *user) {
+  guarded_run g;
+  const char *why = guarded(o, ctx, code, &g, hook, user);
+  bool adopt = o->sampled;
+  for (int i = 0; i < o->n && !why; i++) {
+    operand *p = &o->op[i];
+    if (p->buf->access == IR_IN) continue;
+    if (p->want_memory && memcmp(p->want_memory, g.r[i]->p, g.r[i]->bytes) == 0) continue;
+    char *got = ir_alloc_array(ctx, (size_t)p->elements + 1, p->size);
+    at_unpack(ctx, code->layouts[i], p->buf->rank, p->shape, p->size, g.r[i]->p, got);
+    why = compare(o, ctx, p, got);
+    if (!why && adopt) memcpy(p->want, got, (size_t)p->elements * p->size);
+  }
+  if (!why && adopt) o->sampled = false;
+  guarded_free(ctx, o, &g);
+  return why;
+}
+
+/* ---- a sample of the outputs ---- */
+
+const ir_kernel *at_reference_kernel(tn_ctx *ctx, const ir_kernel *k, double most, bool *sampled) {
+  *sampled = false;
+  lw_problem q = lw_problem_of(ctx, k);
+  if (q.flops <= most || q.kind == LW_OTHER || !q.nout) return k;
+  for (int i = 0; i < q.nout; i++)
+    if (q.extent[i] < 1) return k;
+  /* the longest loops are thinned first */
+  int64_t keep[LW_MAX_LOOPS];
+  double work = q.flops;
+  for (int i = 0; i < q.nout; i++) keep[i] = q.extent[i];
+  while (work > most) {
+    int longest = 0;
+    for (int i = 1; i < q.nout; i++)
+      if (keep[i] > keep[longest]) longest = i;
+    if (keep[longest] < 4) break;
+    int64_t half = (keep[longest] + 1) / 2;
+    work *= (double)half / (double)keep[longest];
+    keep[longest] = half;
+  }
+  const ir_stmt *body = q.body;
+  for (int i = q.nout; i-- > 0;) {
+    const ir_stmt *loop = q.out[i];
+    if (keep[i] == q.extent[i]) {
+      body = ir_for(ctx, loop->var, loop->lo, loop->hi, IR_SERIAL, body);
+      continue;
+    }
+    ir_var *v = ir_var_new(ctx, ir_format(ctx, "%s.some", loop->var->name), TN_INDEX, 0, keep[i] - 1);
+    ix at = ix_add(ctx, loop->lo, ix_divi(ctx, ix_muli(ctx, v->expr, q.extent[i] - 1), keep[i] - 1));
+    body = ir_for(ctx, v, ix_index(ctx, 0), ix_index(ctx, keep[i]), IR_SERIAL, ir_subst_var(ctx, body, loop->var, at));
+  }
+  ir_kernel *r = IR_NEW(ctx, ir_kernel);
+  *r = *k;
+  r->body = body;
+  *sampled = true;
+  return r;
+}
+
+/* ---- memory for timing ---- */
+
+static void unmap(void *arg) {
+  region *r = arg;
+  if (r->map) munmap(r->map, r->map_bytes);
+  r->map = NULL;
+}
+
+/* Like the arenas and blobs of a module. */
+static char *plain(tn_ctx *ctx, size_t bytes) {
+  region *r = IR_NEW(ctx, region);
+  r->map_bytes = bytes ? bytes : 1;
+  r->map = mmap(NULL, r->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (r->map == MAP_FAILED) {
+    r->map = NULL;
+    ir_fail(ctx, TN_ERESOURCE, "no memory for %zu bytes", bytes);
+  }
+#ifdef MADV_HUGEPAGE
+  if (bytes >= 4 << 20) madvise(r->map, bytes, MADV_HUGEPAGE);
+#endif
+  ir_defer(ctx, unmap, r);
+  return r->map;
+}
+
+static size_t up(int64_t bytes) { return ((size_t)bytes + 63) & ~(size_t)63; }
+
+const at_arguments *at_operands_timing(at_operands *o, tn_ctx *ctx, const at_code *code, int64_t l1_bytes, int64_t cold_bytes) {
+  enum { MOST_COPIES = 256 };
+  size_t moving = up(code->scratch_bytes), fixed = 0;
+  for (int i = 0; i < o->n; i++) *(o->op[i].buf->constant ? &fixed : &moving) += up(layout_bytes(&o->op[i], code->layouts[i]));
+  int copies = 1;
+  if ((int64_t)fixed > l1_bytes && fixed) copies = (int)(cold_bytes / (int64_t)fixed) + 2;
+  if (copies > MOST_COPIES) copies = MOST_COPIES;
+  char *a = plain(ctx, moving), *b = plain(ctx, fixed * (size_t)copies);
+  at_arguments *g = IR_NEW(ctx, at_arguments);
+  void *const **lists = IR_NEW_ARRAY(ctx, void *const *, copies);
+  g->copies = copies;
+  g->args = lists;
+  for (int c = 0; c < copies; c++) {
+    void **args = IR_NEW_ARRAY(ctx, void *, o->n + 1);
+    lists[c] = args;
+    for (int i = 0; i < o->n; i++) {
+      operand *p = &o->op[i];
+      const ir_layout *l = code->layouts[i];
+      size_t bytes = (size_t)layout_bytes(p, l);
+      if (c && !p->buf->constant) {
+        args[i] = lists[0][i];
+        continue;
+      }
+      char **at = p->buf->constant ? &b : &a;
+      args[i] = *at;
+      *at += up((int64_t)bytes);
+      if (c) memcpy(args[i], lists[0][i], bytes);
+      else if (p->data) at_pack(ctx, l, p->buf->rank, p->shape, p->size, p->data, args[i]);
+    }
+    args[o->n] = c ? lists[0][o->n] : a;
+  }
+  return g;
+}
