@@ -39,7 +39,8 @@ typedef enum tn_dtype {
 
 typedef struct tn_ctx tn_ctx;
 
-/* Callbacks of a context; any may be null. `alloc(user, 0, p)` frees p, as realloc does. */
+/* Callbacks of a context; any may be null. `alloc(user, 0, p)` frees p, as realloc does; it is
+ * called by the threads of a parallel compilation, too. */
 typedef struct tn_config {
   void *user;
   void *(*alloc)(void *user, size_t bytes, void *old);
@@ -55,134 +56,198 @@ TN_API const char *tn_error(const tn_ctx *ctx);
 
 /* ---- graphs ----
  *
- * A graph is built from tensors by ops. A call that fails returns null and sets the
- * context's error; null tensors are accepted as inputs and pass on, so a chain of calls
- * needs one check at its end. Names may be null: one is made. Data given by pointer is
- * copied unless said otherwise. Tensors and graphs live as long as the context. */
+ * A graph is built from tensors by ops. Each op is checked and its result's type and shape
+ * are known at once. A call that fails returns null (or its status), sets the context's error
+ * to "CALL: node 'NAME': reason" and leaves the graph as it was. Null tensors are accepted as
+ * inputs and pass on without touching the error, so a chain of calls needs one check at its
+ * end. Names may be null: one is made; they are unique within a graph. Data given by pointer
+ * is copied. Tensors and graphs live as long as the context. */
 typedef struct tn_graph tn_graph;
 typedef struct tn_tensor tn_tensor;
+enum { TN_MAX_RANK = 9 };
 
 TN_API tn_graph *tn_graph_new(tn_ctx *ctx, const char *name);
-/* From an ONNX file (.onnx) or Tenon's own graph text. */
+/* From an ONNX file or Tenon's own graph text. Weights of a file stay mapped: do not change it
+ * meanwhile. Types of inner tensors are known when all symbolic dimensions have sizes. */
 TN_API tn_graph *tn_graph_load(tn_ctx *ctx, const char *path);
-/* Gives a symbolic dimension of the inputs its size. */
-TN_API tn_status tn_graph_set_dim(tn_graph *g, const char *name, int64_t size);
 
 TN_API tn_tensor *tn_input(tn_graph *g, const char *name, tn_dtype dtype, int rank, const int64_t dims[]);
-/* A frozen constant, or a parameter whose data can be changed after compilation
- * (tn_module_set). data: dense row-major. Null data of a parameter: to be loaded
- * (tn_load_safetensors) before compiling. */
+/* A symbolic dimension: the result may stand among the dims of tn_input. -1 when it fails. */
+TN_API int64_t tn_dim(tn_graph *g, const char *name);
+/* The size that a symbolic dimension has in what is compiled from now on (and in tn_shape).
+ * May be given again, to compile one graph for several sizes. */
+TN_API tn_status tn_graph_set_dim(tn_graph *g, const char *name, int64_t size);
+/* A frozen constant, or a parameter whose data can be changed, also after compilation
+ * (tn_module_set). data: dense row-major, little-endian. Null data of a parameter: to be
+ * given (tn_load_safetensors, tn_param_set) before compiling. */
 TN_API tn_tensor *tn_const(tn_graph *g, const char *name, tn_dtype dtype, int rank, const int64_t dims[], const void *data);
 TN_API tn_tensor *tn_param(tn_graph *g, const char *name, tn_dtype dtype, int rank, const int64_t dims[], const void *data);
 TN_API tn_tensor *tn_scalar(tn_graph *g, tn_dtype dtype, double value);
 /* Marks an output; outputs are numbered in the order of these calls. */
 TN_API tn_status tn_output(tn_graph *g, const char *name, tn_tensor *t);
+/* The input becomes a constant of everything compiled from now on: for inputs whose value
+ * decides shapes. Its shape must be known. */
+TN_API tn_status tn_fix_input(tn_graph *g, tn_tensor *input, const void *data);
+
+/* By the name of a tensor, or of a node (its first output); null when there is none. */
+TN_API tn_tensor *tn_find(tn_graph *g, const char *name);
+/* The first `max` of the inputs, outputs, parameters in order; the result is how many there are. */
+TN_API int tn_inputs(tn_graph *g, int max, tn_tensor *out[]);
+TN_API int tn_outputs(tn_graph *g, int max, tn_tensor *out[]);
+TN_API int tn_params(tn_graph *g, int max, tn_tensor *out[]);
 
 TN_API const char *tn_name(const tn_tensor *t);
-TN_API tn_dtype tn_type(const tn_tensor *t);
-/* Rank; dims (may be null, room for 8) gets the extents, -1 where symbolic. */
+TN_API tn_dtype tn_type(const tn_tensor *t); /* TN_NONE while it is not known */
+/* Rank (-1 while it is not known); dims (may be null, room for TN_MAX_RANK) gets the extents, -1 where
+ * symbolic without a size. */
 TN_API int tn_shape(const tn_tensor *t, int64_t dims[]);
+/* Bytes of the dense tensor; -1 unless its type and shape are known. */
+TN_API int64_t tn_bytes(const tn_tensor *t);
+/* Data of a constant or parameter as the graph has it, null if none. May lie at any address (a
+ * mapped file): copy before reading wide elements. */
+TN_API const void *tn_data(const tn_tensor *t);
+/* New data (copied) for a parameter, in what is compiled from now on. */
+TN_API tn_status tn_param_set(tn_tensor *param, const void *data);
 
 /* Any op of the op table by its ONNX name ("Conv", "com.microsoft:Gelu"), newest opset.
- * attrs: "pads=[1,1,1,1] group=2 mode=\"linear\" alpha=0.5", or null. Returns the first
- * output; tn_op_n gives all of them. */
+ * attrs: "pads=[1,1,1,1] group=2 mode=\"linear\" alpha=0.5 value=1i64", or null. An optional
+ * input that is left out: tn_omit(). Returns the first output; tn_op_n gives several. */
 TN_API tn_tensor *tn_op(tn_graph *g, const char *op, int ninputs, tn_tensor *const inputs[], const char *attrs);
 TN_API tn_status tn_op_n(tn_graph *g, const char *op, int ninputs, tn_tensor *const inputs[], const char *attrs,
                          int noutputs, tn_tensor *outputs[]);
+TN_API tn_tensor *tn_omit(void);
 
-/* Common ops. Shapes broadcast as NumPy's do. */
+/* Common ops. Shapes broadcast as NumPy's do; axes may be negative. */
 TN_API tn_tensor *tn_add(tn_graph *g, tn_tensor *a, tn_tensor *b);
 TN_API tn_tensor *tn_sub(tn_graph *g, tn_tensor *a, tn_tensor *b);
 TN_API tn_tensor *tn_mul(tn_graph *g, tn_tensor *a, tn_tensor *b);
 TN_API tn_tensor *tn_div(tn_graph *g, tn_tensor *a, tn_tensor *b);
 TN_API tn_tensor *tn_matmul(tn_graph *g, tn_tensor *a, tn_tensor *b);
 TN_API tn_tensor *tn_relu(tn_graph *g, tn_tensor *x);
-TN_API tn_tensor *tn_gelu(tn_graph *g, tn_tensor *x);
+TN_API tn_tensor *tn_gelu(tn_graph *g, tn_tensor *x); /* by erf */
 TN_API tn_tensor *tn_sigmoid(tn_graph *g, tn_tensor *x);
 TN_API tn_tensor *tn_tanh(tn_graph *g, tn_tensor *x);
 TN_API tn_tensor *tn_softmax(tn_graph *g, tn_tensor *x, int axis);
-TN_API tn_tensor *tn_reshape(tn_graph *g, tn_tensor *x, int rank, const int64_t dims[]); /* one -1 is inferred */
-TN_API tn_tensor *tn_transpose(tn_graph *g, tn_tensor *x, const int perm[]);             /* one entry per axis */
+TN_API tn_tensor *tn_reshape(tn_graph *g, tn_tensor *x, int rank, const int64_t dims[]); /* one -1 is inferred, 0 keeps x's extent */
+TN_API tn_tensor *tn_transpose(tn_graph *g, tn_tensor *x, const int perm[]);             /* one entry per axis; null: reversed */
 TN_API tn_tensor *tn_concat(tn_graph *g, int n, tn_tensor *const xs[], int axis);
-TN_API tn_tensor *tn_slice(tn_graph *g, tn_tensor *x, int axis, int64_t start, int64_t end);
-TN_API tn_tensor *tn_flatten(tn_graph *g, tn_tensor *x, int axis);
+TN_API tn_tensor *tn_slice(tn_graph *g, tn_tensor *x, int axis, int64_t start, int64_t end); /* negative: from the end; clamped */
+TN_API tn_tensor *tn_flatten(tn_graph *g, tn_tensor *x, int axis);                       /* to rank 2, axis begins the second */
 TN_API tn_tensor *tn_mean(tn_graph *g, tn_tensor *x, int axis, int keepdims);
 TN_API tn_tensor *tn_sum(tn_graph *g, tn_tensor *x, int axis, int keepdims);
 
 /* ---- layers: ops with parameters of their own, named "NAME.weight", "NAME.bias", ...
- * as PyTorch names them, so that state dicts load. New parameters start from a seeded
- * uniform distribution (Glorot); load or set them for anything real. */
-typedef struct tn_conv_options { /* zero means the default: stride 1, dilation 1, groups 1 */
-  int kernel[3], stride[3], pad[3], dilation[3]; /* per spatial axis; pad on both sides */
+ * as PyTorch names them and in its layouts, so that state dicts load; the result is named NAME.
+ * New weights start from a uniform distribution (Glorot) seeded by their name, biases from 0,
+ * scales from 1; load or set them for anything real. */
+typedef struct tn_conv_options { /* per spatial axis; zero means the default, 1 (no padding) */
+  int kernel[3], stride[3], pad[3], dilation[3]; /* pad: on both sides */
   int groups, no_bias;
 } tn_conv_options;
-TN_API tn_tensor *tn_dense(tn_graph *g, tn_tensor *x, int64_t units, const char *name);        /* x W^T + b, W [units, in] */
-TN_API tn_tensor *tn_conv(tn_graph *g, tn_tensor *x, int64_t channels, const tn_conv_options *o, const char *name); /* [N,C,spatial..] */
+TN_API tn_tensor *tn_dense(tn_graph *g, tn_tensor *x, int64_t units, const char *name);        /* x W^T + b over the last axis, W [units, in] */
+/* x [N, C, spatial...], one to three spatial axes; weight [channels, C / groups, kernel...]. */
+TN_API tn_tensor *tn_conv(tn_graph *g, tn_tensor *x, int64_t channels, const tn_conv_options *o, const char *name);
 TN_API tn_tensor *tn_conv2d(tn_graph *g, tn_tensor *x, int64_t channels, int kernel, int stride, int pad, const char *name);
+/* Pools over all spatial axes; averages are of the elements inside, padding not counted. */
 TN_API tn_tensor *tn_max_pool(tn_graph *g, tn_tensor *x, int kernel, int stride, int pad);
 TN_API tn_tensor *tn_avg_pool(tn_graph *g, tn_tensor *x, int kernel, int stride, int pad);
-TN_API tn_tensor *tn_global_avg_pool(tn_graph *g, tn_tensor *x);
-TN_API tn_tensor *tn_batch_norm(tn_graph *g, tn_tensor *x, double epsilon, const char *name);  /* inference form */
+TN_API tn_tensor *tn_global_avg_pool(tn_graph *g, tn_tensor *x);                               /* [N, C, 1, ...] */
+TN_API tn_tensor *tn_batch_norm(tn_graph *g, tn_tensor *x, double epsilon, const char *name);  /* over axis 1, inference form */
 TN_API tn_tensor *tn_layer_norm(tn_graph *g, tn_tensor *x, double epsilon, const char *name);  /* over the last axis */
-TN_API tn_tensor *tn_embedding(tn_graph *g, tn_tensor *ids, int64_t count, int64_t width, const char *name);
+TN_API tn_tensor *tn_embedding(tn_graph *g, tn_tensor *ids, int64_t count, int64_t width, const char *name); /* ids [...] i32 or i64 -> [..., width] */
 /* Multi-head attention with separate projections NAME.query, .key, .value (no output
- * projection); mask: added to the scores, broadcast to [N, heads, T, S], or null. x [N,T,E]. */
+ * projection): query [N, T, E], key and value [N, S, E'] -> [N, T, E]. mask: added to the
+ * scores, broadcast to [N, heads, T, S]; tn_omit() for none. */
 TN_API tn_tensor *tn_attention(tn_graph *g, tn_tensor *query, tn_tensor *key, tn_tensor *value, int heads, tn_tensor *mask, const char *name);
-/* Recurrent layers over [N, T, F], all states returned [N, T, H]; PyTorch's parameter names and gate order. */
+/* Recurrent layers over [N, T, F], from zero states; all outputs are returned [N, T, H].
+ * NAME.weight_ih_l0 [G*H, F], .weight_hh_l0 [G*H, H], .bias_ih_l0, .bias_hh_l0 [G*H] with PyTorch's gate order. */
 TN_API tn_tensor *tn_lstm(tn_graph *g, tn_tensor *x, int64_t hidden, const char *name);
 TN_API tn_tensor *tn_gru(tn_graph *g, tn_tensor *x, int64_t hidden, const char *name);
 
-/* Sequential style: layers applied in order; a layer is a function with its options. */
-typedef tn_tensor *(*tn_layer_fn)(tn_graph *g, tn_tensor *x, const void *options, const char *name);
-typedef struct tn_layer {
-  tn_layer_fn fn;
-  const void *options;
-} tn_layer;
-TN_API tn_tensor *tn_sequential(tn_graph *g, tn_tensor *x, int n, const tn_layer layers[], const char *name); /* NAME.0, NAME.1, ... */
+/* Sequential style: layers applied in order, named NAME.0, NAME.1, ... (0, 1, ... for a null NAME):
+ *   tn_layer net[] = {{tn_layer_conv, .units = 16, .kernel = 3, .pad = 1}, {tn_layer_relu}, ...};
+ *   y = tn_sequential(g, x, 2, net, "net");                    */
+typedef struct tn_layer tn_layer;
+typedef tn_tensor *(*tn_layer_fn)(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+struct tn_layer {
+  tn_layer_fn fn;          /* one of those below, or the caller's own */
+  int64_t units;           /* dense: outputs; conv: channels; lstm, gru: width of the state */
+  int kernel, stride, pad; /* conv, pools; the same on every spatial axis */
+  double epsilon;          /* norms; 0: 1e-5 */
+  const void *options;     /* for the caller's own functions */
+};
+TN_API tn_tensor *tn_sequential(tn_graph *g, tn_tensor *x, int n, const tn_layer layers[], const char *name);
+TN_API tn_tensor *tn_layer_dense(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_conv(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_max_pool(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_avg_pool(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_global_avg_pool(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_batch_norm(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_layer_norm(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_lstm(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_gru(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_relu(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_gelu(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_sigmoid(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_tanh(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
+TN_API tn_tensor *tn_layer_softmax(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name); /* last axis */
+TN_API tn_tensor *tn_layer_flatten(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name); /* [N, rest] */
 
-/* Fills parameters of the same name, dtype and shape from a safetensors file. `map` turns a
- * parameter's name into the file's (null: the same; returning null skips it). `missing`
- * (may be null) gets the number of parameters without data. */
+/* Fills the parameters from a safetensors file, by name; dtypes and shapes must agree. The file
+ * stays mapped. `map` turns a parameter's name into the file's (null: the same; returning null
+ * skips it). `missing` gets the number of parameters that the file does not have; with null
+ * there, any such is an error that names some. */
 TN_API tn_status tn_load_safetensors(tn_graph *g, const char *path, const char *(*map)(void *user, const char *name), void *user, int *missing);
-/* Weights of a compiled module's graph, as they are now. */
+/* Writes the parameters as the graph has them, under their names. */
 TN_API tn_status tn_save_safetensors(tn_graph *g, const char *path);
 
 /* ---- compiling and running ---- */
 
-typedef struct tn_options { /* zero: the defaults */
+typedef struct tn_options { /* zero: the defaults; also for a null pointer */
   const char *cpu;      /* "native" (default), "x86-64-v3", ... */
   const char *triple;   /* for objects of another machine */
   const char *db;       /* tuning store: null the default one, "none" none */
   const char *accuracy; /* "strict" or a tolerance as text; null "1e-4" */
-  int threads;          /* of runs by tn_run; 0 and 1: the caller alone */
-  int jobs;             /* of compilation */
+  int threads;          /* of runs by tn_run; 0 and 1: the caller alone; -1: as many as there are CPUs */
+  int jobs;             /* threads of compilation, likewise */
 } tn_options;
 
 typedef struct tn_module tn_module;
 /* Compiles in memory. `fetch`: further tensors that runs may ask for, beside the outputs.
- * The graph is left as it was. */
+ * The graph is left as it was, and may be changed and compiled again. The module belongs to the
+ * graph's context and dies with it if it is not freed before. */
 TN_API tn_module *tn_compile(tn_graph *g, const tn_options *o, int nfetch, tn_tensor *const fetch[]);
-/* A buffer for a run: dense row-major memory of the tensor's type. */
+/* A buffer for a run: dense row-major memory of the tensor's type, at any alignment of its element. */
 typedef struct tn_binding {
   const tn_tensor *tensor; /* an input (data is read), or an output or fetched tensor (data is written) */
   void *data;
 } tn_binding;
-/* Every input must be bound; outputs not bound are computed and dropped. Thread-safe. */
+/* Bindings in any order. Every input must be bound; outputs not bound are computed and dropped.
+ * A tensor that is input and output: its second binding is the output. Buffers must not overlap.
+ * Any number of threads may run one module at the same time. */
 TN_API tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]);
-/* New data for a parameter of a compiled module; takes effect for runs that start later. */
+/* New data for a parameter of a compiled module; takes effect for runs that start later (waits
+ * for runs that go on). The graph keeps its own. May be called by any thread. */
 TN_API tn_status tn_module_set(tn_module *m, const tn_tensor *param, const void *data);
+/* Message of the calling thread's last failed tn_run or tn_module_set: threads share modules, so the
+ * context's error is not theirs to write. */
+TN_API const char *tn_run_error(void);
+/* By the thread that uses the context. No run may be going on. Null is allowed. */
 TN_API void tn_module_free(tn_module *m);
 
 typedef enum tn_weights { TN_WEIGHTS_EMBED, TN_WEIGHTS_FILE, TN_WEIGHTS_POINTER } tn_weights;
-/* Writes PREFIX_run as an object and its header (null: beside the object). */
+/* Writes PREFIX_run as an object and its header (null: beside the object, .h). Weights: in the
+ * object; in a file beside it (.weights); or packed by the caller from the original tensors. */
 TN_API tn_status tn_save_object(tn_graph *g, const tn_options *o, const char *object_path, const char *header_path,
                                 const char *prefix, tn_weights weights);
 
 /* ---- DLPack: tensors of other frameworks, without copying (dlpack.h, v0.8 layout) ---- */
 struct DLManagedTensor;
-/* Binds memory that another framework owns; dtype and shape must match; released by the caller. */
-TN_API tn_status tn_bind_dlpack(tn_binding *b, const tn_tensor *t, const struct DLManagedTensor *dl, tn_ctx *ctx);
-/* Memory owned by the returned tensor (its deleter frees it), for outputs. */
+/* Binds memory that another framework owns; CPU, dense, dtype and shape must match. Released by
+ * the caller, after the run. */
+TN_API tn_status tn_bind_dlpack(tn_ctx *ctx, tn_binding *b, const tn_tensor *t, struct DLManagedTensor *dl);
+/* Zeroed memory for a tensor, aligned to 64 bytes, owned by the result: its deleter frees it, also
+ * after the context is gone and on any thread (the context's allocator is used). */
 TN_API struct DLManagedTensor *tn_alloc_dlpack(tn_ctx *ctx, const tn_tensor *t);
 
 #ifdef __cplusplus

@@ -384,6 +384,10 @@ static size_t slot_of(const ir_map *m, const void *key) {
 void *ir_map_get(const ir_map *m, const void *key) { return m && m->cap ? m->values[slot_of(m, key)] : NULL; }
 
 void ir_map_set(ir_map *m, const void *key, void *value) {
+  if (m->cap && m->keys[slot_of(m, key)]) { /* replacing never throws */
+    m->values[slot_of(m, key)] = value;
+    return;
+  }
   if (m->n * 2 >= m->cap) {
     ir_map bigger = {.ctx = m->ctx, .cap = m->cap ? m->cap * 2 : 32};
     bigger.keys = IR_NEW_ARRAY(m->ctx, const void *, bigger.cap);

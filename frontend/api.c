@@ -1,0 +1,644 @@
+/* api.c — graphs by C calls: inputs, constants, nodes, names; see api.h. */
+#include "frontend/api.h"
+#include "frontend/import.h"
+#include "lower/fold.h"
+#include "lower/lower.h"
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Results of this many elements are computed at once, so that shapes made from them are known. */
+enum { FOLD_LIMIT = 1024 };
+
+/* ---- calls ---- */
+
+fe_mark fe_enter(tn_graph *g, const char *call) {
+  fe_mark m = {.outermost = !g->call, .nnodes = g->g->nnodes, .nvalues = g->g->nvalues, .nparams = g->g->nparams,
+               .ninputs = g->g->ninputs, .ninits = g->ninits};
+  if (m.outermost) g->call = call;
+  return m;
+}
+
+static void take_back(tn_graph *g, const fe_mark *m) {
+  for (int i = m->nvalues; i < g->g->nvalues; i++) {
+    ir_value *v = g->g->values[i];
+    /* replacing entries that exist cannot throw */
+    if (ir_map_get(&g->names, v->name) == v) ir_map_set(&g->names, v->name, NULL);
+    if (ir_map_get(&g->tensors, v)) ir_map_set(&g->tensors, v, NULL);
+  }
+  g->g->nnodes = m->nnodes;
+  g->g->nvalues = m->nvalues;
+  g->g->nparams = m->nparams;
+  g->g->ninputs = m->ninputs;
+  g->ninits = m->ninits;
+}
+
+tn_tensor *fe_leave(tn_graph *g, const fe_mark *m, tn_tensor *result) {
+  if (!result) take_back(g, m);
+  if (m->outermost) g->call = NULL;
+  return result;
+}
+
+static tn_status note(tn_graph *g, tn_status status) {
+  if (g->status == TN_OK) g->status = status;
+  return status;
+}
+
+tn_status fe_error(tn_graph *g, tn_status status, const char *fmt, ...) {
+  char text[1024];
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(text, sizeof text, fmt, ap);
+  va_end(ap);
+  return note(g, ir_error_set(g->ctx, status, "%s: %s", g->call ? g->call : "tenon", text));
+}
+
+tn_status fe_protect(tn_graph *g, void (*fn)(tn_ctx *ctx, void *arg), void *arg) {
+  fe_mark m = fe_enter(g, "tenon");
+  ir_where(g->ctx, g->call);
+  tn_status status = ir_protect(g->ctx, fn, arg);
+  ir_where(g->ctx, NULL);
+  if (status != TN_OK) {
+    note(g, status);
+    take_back(g, &m);
+  }
+  if (m.outermost) g->call = NULL;
+  return status;
+}
+
+tn_status fe_null(tn_graph *g, const char *what) {
+  if (g->status != TN_OK) return g->status;
+  return fe_error(g, TN_EUSAGE, "%s is null", what);
+}
+
+/* ---- names ---- */
+
+const char *fe_sub(char room[FE_NAME_ROOM], const char *name, const char *part) {
+  snprintf(room, FE_NAME_ROOM, "%s%s%s", name, *name ? "." : "", part);
+  return room;
+}
+
+static bool taken(tn_graph *g, const char *name) { return ir_map_get(&g->names, ir_intern(g->ctx, name)) != NULL; }
+
+static void check_name(tn_graph *g, const char *name) {
+  if (!*name) ir_fail(g->ctx, TN_EUSAGE, "a name is empty");
+  if (strlen(name) > FE_NAME_MAX) ir_fail(g->ctx, TN_EUSAGE, "the name '%.40s...' is longer than %d characters", name, FE_NAME_MAX);
+  if (taken(g, name)) ir_fail(g->ctx, TN_EUSAGE, "the name '%s' is taken", name);
+}
+
+/* "matmul_7": free, and the same for the same sequence of calls. */
+static const char *fresh_name(tn_graph *g, const char *kind) {
+  char room[80];
+  const char *colon = strchr(kind, ':');
+  if (colon) kind = colon + 1;
+  do {
+    snprintf(room, sizeof room, "%.50s_%d", kind, ++g->serial);
+    for (char *p = room; *p; p++) *p = (char)tolower((unsigned char)*p);
+  } while (taken(g, room));
+  return ir_intern(g->ctx, room);
+}
+
+typedef struct name_args {
+  tn_graph *g;
+  const char *kind, *name;
+} name_args;
+
+static void make_name(tn_ctx *ctx, void *arg) {
+  (void)ctx;
+  name_args *a = arg;
+  a->name = fresh_name(a->g, a->kind);
+}
+
+const char *fe_layer_name(tn_graph *g, char room[FE_NAME_ROOM], const char *name, const char *kind) {
+  name_args a = {g, kind, name};
+  if (!name && fe_protect(g, make_name, &a) != TN_OK) return "";
+  snprintf(room, FE_NAME_ROOM, "%s", a.name);
+  return room;
+}
+
+static void add_name(tn_graph *g, ir_value *v) { ir_map_set(&g->names, v->name, v); }
+
+tn_tensor *fe_tensor(tn_graph *g, ir_value *v) {
+  tn_tensor *t = ir_map_get(&g->tensors, v);
+  if (t) return t;
+  t = IR_NEW(g->ctx, tn_tensor);
+  t->graph = g;
+  t->v = v;
+  ir_map_set(&g->tensors, v, t);
+  return t;
+}
+
+/* ---- graphs ---- */
+
+typedef struct graph_args {
+  const char *name, *path;
+  tn_graph *g;
+} graph_args;
+
+static void graph_make(tn_ctx *ctx, graph_args *a, ir_graph *ig) {
+  tn_graph *g = IR_NEW(ctx, tn_graph);
+  g->ctx = ctx;
+  g->names.ctx = g->tensors.ctx = ctx;
+  g->g = ig;
+  a->g = g;
+}
+
+static void graph_new(tn_ctx *ctx, void *arg) {
+  graph_args *a = arg;
+  graph_make(ctx, a, ir_graph_new(ctx, a->name && *a->name ? a->name : "graph"));
+}
+
+tn_graph *tn_graph_new(tn_ctx *ctx, const char *name) {
+  if (!ctx) return NULL;
+  graph_args a = {.name = name};
+  ir_where(ctx, "tn_graph_new");
+  tn_status status = ir_protect(ctx, graph_new, &a);
+  ir_where(ctx, NULL);
+  return status == TN_OK ? a.g : NULL;
+}
+
+/* Whether a file is text that begins with the word "graph", after blanks and # comments. */
+static bool is_graph_text(const fe_map *m) {
+  const char *p = m->data, *end = p + m->size;
+  while (p < end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t' || *p == '#')) {
+    if (*p == '#')
+      while (p < end && *p != '\n') p++;
+    else p++;
+  }
+  return end - p > 6 && memcmp(p, "graph", 5) == 0 && (p[5] == ' ' || p[5] == '\n');
+}
+
+static void note_dims(tn_ctx *ctx, tn_graph *g) {
+  for (int i = 0; i < g->g->ninputs; i++)
+    for (int k = 0; k < g->g->inputs[i]->rank; k++) {
+      ix d = g->g->inputs[i]->dims[k];
+      bool known = d->op != IX_VAR;
+      for (int j = 0; j < g->ndims && !known; j++) known = g->dims[j].var == d->u.var;
+      if (!known) IR_PUSH(ctx, g->dims, g->ndims, (fe_dim){d->u.var, -1});
+    }
+}
+
+static void graph_load(tn_ctx *ctx, void *arg) {
+  graph_args *a = arg;
+  const fe_map *m = fe_map_file(ctx, a->path);
+  bool text = is_graph_text(m);
+  graph_make(ctx, a, text ? ir_graph_parse(ctx, ir_strndup(ctx, m->data, m->size), a->path) : fe_import(ctx, a->path, NULL));
+  tn_graph *g = a->g;
+  ir_graph_sort(g->g);
+  g->loaded = true;
+  for (int i = 0; i < g->g->nvalues; i++) {
+    ir_value *v = g->g->values[i];
+    add_name(g, v);
+    if (v->kind != IR_VALUE_PARAM) continue;
+    v->raw = v->data; /* replaceable: no pass may look at it */
+    v->data = NULL;
+  }
+  for (int i = 0; i < g->g->noutputs; i++) {
+    tn_tensor *t = fe_tensor(g, g->g->outputs[i]);
+    IR_PUSH(ctx, g->outputs, g->noutputs, t);
+  }
+  note_dims(ctx, g);
+}
+
+tn_graph *tn_graph_load(tn_ctx *ctx, const char *path) {
+  if (!ctx) return NULL;
+  if (!path) {
+    ir_error_set(ctx, TN_EUSAGE, "tn_graph_load: the path is null");
+    return NULL;
+  }
+  graph_args a = {.path = path};
+  ir_where(ctx, "tn_graph_load");
+  tn_status status = ir_protect(ctx, graph_load, &a);
+  ir_where(ctx, NULL);
+  if (status != TN_OK) return NULL;
+  fe_refresh(a.g);
+  return a.g;
+}
+
+/* ---- symbolic dimensions ---- */
+
+typedef struct dim_args {
+  tn_graph *g;
+  const char *name;
+  int index;
+} dim_args;
+
+static int find_dim(const tn_graph *g, const char *name) {
+  for (int i = 0; i < g->ndims; i++)
+    if (strcmp(g->dims[i].var->name, name) == 0) return i;
+  return -1;
+}
+
+static void dim_make(tn_ctx *ctx, void *arg) {
+  dim_args *a = arg;
+  tn_graph *g = a->g;
+  if (!a->name || !*a->name) ir_fail(ctx, TN_EUSAGE, "a dimension needs a name");
+  a->index = find_dim(g, a->name);
+  if (a->index >= 0) return;
+  ir_var *v = ir_var_new(ctx, ir_intern(ctx, a->name), TN_INDEX, 0, (int64_t)1 << 31);
+  a->index = g->ndims;
+  IR_PUSH(ctx, g->dims, g->ndims, (fe_dim){v, -1});
+}
+
+/* The code of dimension k among the extents of tn_input; -1 is kept for "inferred" elsewhere. */
+static int64_t dim_code(int k) { return -2 - (int64_t)k; }
+
+int64_t tn_dim(tn_graph *g, const char *name) {
+  if (!g) return -1;
+  dim_args a = {g, name, 0};
+  fe_mark m = fe_enter(g, "tn_dim");
+  tn_status status = fe_protect(g, dim_make, &a);
+  if (m.outermost) g->call = NULL;
+  return status == TN_OK ? dim_code(a.index) : -1;
+}
+
+tn_status tn_graph_set_dim(tn_graph *g, const char *name, int64_t size) {
+  if (!g) return TN_EUSAGE;
+  fe_mark m = fe_enter(g, "tn_graph_set_dim");
+  int k = name ? find_dim(g, name) : -1;
+  tn_status status = TN_OK;
+  if (k < 0) status = fe_error(g, TN_EUSAGE, "the graph has no dimension '%s'", name ? name : "");
+  else if (size < 0 || size > (int64_t)1 << 31) status = fe_error(g, TN_EUSAGE, "dimension '%s' cannot be %lld", name, (long long)size);
+  else g->dims[k].size = size;
+  if (m.outermost) g->call = NULL;
+  if (status == TN_OK && g->loaded) fe_refresh(g);
+  return status;
+}
+
+/* ---- inputs, constants, parameters ---- */
+
+typedef struct value_args {
+  tn_graph *g;
+  const char *name;
+  ir_value_kind kind;
+  tn_dtype dtype;
+  int rank;
+  const int64_t *dims;
+  const void *data;
+  const fe_init *init;
+  tn_tensor *t;
+} value_args;
+
+static void value_make(tn_ctx *ctx, void *arg) {
+  value_args *a = arg;
+  tn_graph *g = a->g;
+  const char *kind = a->kind == IR_VALUE_INPUT ? "input" : a->kind == IR_VALUE_PARAM ? "param" : "const";
+  const char *name = a->name;
+  if (name) check_name(g, name);
+  else name = fresh_name(g, kind);
+  if (a->dtype <= TN_NONE || a->dtype >= TN_INDEX) ir_fail(ctx, TN_EUSAGE, "'%s': dtype %d is none of tn_dtype's", name, (int)a->dtype);
+  if (a->rank < 0 || a->rank > TN_MAX_RANK) ir_fail(ctx, TN_EUSAGE, "'%s': rank %d; 0 to %d are possible", name, a->rank, TN_MAX_RANK);
+  if (a->rank && !a->dims) ir_fail(ctx, TN_EUSAGE, "'%s': dims are null", name);
+  ix dims[IR_MAX_RANK];
+  for (int i = 0; i < a->rank; i++) {
+    int64_t d = a->dims[i], k = -2 - d;
+    bool symbol = a->kind == IR_VALUE_INPUT && k >= 0 && k < g->ndims;
+    if (d < 0 && !symbol) ir_fail(ctx, TN_EUSAGE, "'%s': axis %d has extent %lld", name, i, (long long)d);
+    dims[i] = symbol ? g->dims[k].var->expr : ix_index(ctx, d);
+  }
+  ir_value *v;
+  if (a->kind == IR_VALUE_INPUT) {
+    v = ir_graph_input(g->g, name, a->dtype, a->rank, dims);
+    if (ir_static(v)) (void)ir_value_bytes(ctx, v); /* throws when the size overflows */
+  } else {
+    if (a->kind == IR_VALUE_CONST && !a->data) ir_fail(ctx, TN_EUSAGE, "'%s': data is null", name);
+    v = ir_graph_const(g->g, name, a->dtype, a->rank, a->dims, a->data, a->data != NULL);
+    v->kind = a->kind;
+    if (a->kind == IR_VALUE_PARAM) {
+      v->raw = v->data;
+      v->data = NULL;
+    }
+    if (a->init) IR_PUSH(ctx, g->inits, g->ninits, (fe_init){v, a->init->lo, a->init->hi});
+  }
+  add_name(g, v);
+  a->t = fe_tensor(g, v);
+}
+
+static tn_tensor *value_call(tn_graph *g, const char *call, value_args a) {
+  if (!g) return NULL;
+  a.g = g;
+  fe_mark m = fe_enter(g, call);
+  tn_status status = fe_protect(g, value_make, &a);
+  return fe_leave(g, &m, status == TN_OK ? a.t : NULL);
+}
+
+tn_tensor *tn_input(tn_graph *g, const char *name, tn_dtype dtype, int rank, const int64_t dims[]) {
+  return value_call(g, "tn_input", (value_args){.name = name, .kind = IR_VALUE_INPUT, .dtype = dtype, .rank = rank, .dims = dims});
+}
+
+tn_tensor *tn_const(tn_graph *g, const char *name, tn_dtype dtype, int rank, const int64_t dims[], const void *data) {
+  return value_call(g, "tn_const", (value_args){.name = name, .kind = IR_VALUE_CONST, .dtype = dtype, .rank = rank, .dims = dims, .data = data});
+}
+
+tn_tensor *tn_param(tn_graph *g, const char *name, tn_dtype dtype, int rank, const int64_t dims[], const void *data) {
+  return value_call(g, "tn_param", (value_args){.name = name, .kind = IR_VALUE_PARAM, .dtype = dtype, .rank = rank, .dims = dims, .data = data});
+}
+
+tn_tensor *fe_param_init(tn_graph *g, const char *name, tn_dtype t, int rank, const int64_t *dims, double lo, double hi) {
+  fe_init init = {NULL, lo, hi};
+  return value_call(g, "tn_param", (value_args){.name = name, .kind = IR_VALUE_PARAM, .dtype = t, .rank = rank, .dims = dims, .init = &init});
+}
+
+tn_tensor *fe_ints(tn_graph *g, int n, const int64_t *v) {
+  return value_call(g, "tn_const", (value_args){.kind = IR_VALUE_CONST, .dtype = TN_I64, .rank = 1, .dims = (int64_t[]){n}, .data = v});
+}
+
+typedef struct scalar_args {
+  tn_graph *g;
+  tn_dtype dtype;
+  double value;
+  tn_tensor *t;
+} scalar_args;
+
+static void scalar_make(tn_ctx *ctx, void *arg) {
+  scalar_args *a = arg;
+  if (a->dtype <= TN_NONE || a->dtype >= TN_INDEX) ir_fail(ctx, TN_EUSAGE, "dtype %d is none of tn_dtype's", (int)a->dtype);
+  ir_value *v = ir_graph_scalar(a->g->g, fresh_name(a->g, "scalar"), a->dtype, a->value);
+  add_name(a->g, v);
+  a->t = fe_tensor(a->g, v);
+}
+
+tn_tensor *tn_scalar(tn_graph *g, tn_dtype dtype, double value) {
+  if (!g) return NULL;
+  scalar_args a = {g, dtype, value, NULL};
+  fe_mark m = fe_enter(g, "tn_scalar");
+  tn_status status = fe_protect(g, scalar_make, &a);
+  return fe_leave(g, &m, status == TN_OK ? a.t : NULL);
+}
+
+/* ---- nodes ---- */
+
+static tn_tensor omitted; /* never written: its address says it */
+tn_tensor *tn_omit(void) { return &omitted; }
+
+typedef struct node_args {
+  tn_graph *g;
+  const char *name, *op, *attrs;
+  int nin;
+  tn_tensor *const *in;
+  int nout;
+  tn_tensor **out;
+} node_args;
+
+static void node_make(tn_ctx *ctx, void *arg) {
+  node_args *a = arg;
+  tn_graph *g = a->g;
+  if (!a->op) ir_fail(ctx, TN_EUSAGE, "the op's name is null");
+  if (a->nin < 0 || a->nin > 1 << 20 || a->nout < 1 || a->nout > 1 << 20) ir_fail(ctx, TN_EUSAGE, "%s with %d inputs and %d outputs", a->op, a->nin, a->nout);
+  const char *name = a->name;
+  if (name) check_name(g, name);
+  else name = fresh_name(g, a->op);
+  ir_value **in = IR_NEW_ARRAY(ctx, ir_value *, a->nin);
+  for (int i = 0; i < a->nin; i++) {
+    if (a->in[i] == &omitted) continue;
+    if (a->in[i]->graph != g) ir_fail(ctx, TN_EUSAGE, "node '%s': input %d ('%s') belongs to another graph", name, i, a->in[i]->v->name);
+    in[i] = a->in[i]->v;
+  }
+  ir_node *n = ir_node_new(g->g, a->op, name, a->nin, in, a->nout);
+  n->where = ir_format(ctx, "%s: node '%s'", g->call, name);
+  if (a->attrs) fe_attrs(ctx, n, a->attrs);
+  ir_where(ctx, NULL); /* n->where says it from here */
+  ir_infer(ctx, n);
+  bool known = n->nin > 0;
+  for (int i = 0; i < n->nin; i++) known &= !n->in[i] || n->in[i]->data;
+  for (int i = 0; i < n->nout; i++) known &= !n->out[i]->data;
+  if (known) lw_fold_node(ctx, n, FOLD_LIMIT);
+  for (int i = 0; i < a->nout; i++) {
+    if (taken(g, n->out[i]->name)) n->out[i]->name = fresh_name(g, a->op);
+    add_name(g, n->out[i]);
+    a->out[i] = fe_tensor(g, n->out[i]);
+  }
+}
+
+tn_status fe_node(tn_graph *g, const char *name, const char *op, const char *attrs, int nin, tn_tensor *const *in, int nout, tn_tensor **out) {
+  for (int i = 0; i < nout; i++) out[i] = NULL;
+  for (int i = 0; i < nin; i++)
+    if (!in || !in[i]) {
+      char what[80];
+      snprintf(what, sizeof what, "input %d of %.40s", i, op ? op : "the op");
+      return fe_null(g, what);
+    }
+  node_args a = {g, name, op, attrs, nin, in, nout, out};
+  tn_status status = fe_protect(g, node_make, &a);
+  if (status != TN_OK)
+    for (int i = 0; i < nout; i++) out[i] = NULL;
+  return status;
+}
+
+tn_tensor *fe_op(tn_graph *g, const char *name, const char *op, const char *attrs, int n, ...) {
+  tn_tensor *in[8], *out;
+  va_list ap;
+  va_start(ap, n);
+  for (int i = 0; i < n && i < IR_COUNT(in); i++) in[i] = va_arg(ap, tn_tensor *);
+  va_end(ap);
+  fe_node(g, name, op, attrs, n, in, 1, &out);
+  return out;
+}
+
+tn_tensor *tn_op(tn_graph *g, const char *op, int ninputs, tn_tensor *const inputs[], const char *attrs) {
+  if (!g) return NULL;
+  tn_tensor *out;
+  fe_mark m = fe_enter(g, "tn_op");
+  fe_node(g, NULL, op, attrs, ninputs, inputs, 1, &out);
+  return fe_leave(g, &m, out);
+}
+
+tn_status tn_op_n(tn_graph *g, const char *op, int ninputs, tn_tensor *const inputs[], const char *attrs, int noutputs, tn_tensor *outputs[]) {
+  if (!g) return TN_EUSAGE;
+  fe_mark m = fe_enter(g, "tn_op_n");
+  tn_status status = !outputs || noutputs < 1 ? fe_error(g, TN_EUSAGE, "there is no room for outputs")
+                                              : fe_node(g, NULL, op, attrs, ninputs, inputs, noutputs, outputs);
+  fe_leave(g, &m, status == TN_OK ? outputs[0] : NULL);
+  return status;
+}
+
+/* ---- outputs ---- */
+
+typedef struct output_args {
+  tn_graph *g;
+  const char *name;
+  tn_tensor *t;
+} output_args;
+
+static void output_make(tn_ctx *ctx, void *arg) {
+  output_args *a = arg;
+  tn_graph *g = a->g;
+  ir_value *v = a->t->v;
+  if (a->t->graph != g) ir_fail(ctx, TN_EUSAGE, "'%s' belongs to another graph", v->name);
+  bool already = false;
+  for (int i = 0; i < g->g->noutputs; i++) already |= g->g->outputs[i] == v;
+  for (int i = 0; i < g->noutputs; i++)
+    if (g->outputs[i] == a->t) ir_fail(ctx, TN_EUSAGE, "'%s' is an output already", v->name);
+  if (a->name && strcmp(a->name, v->name) != 0) {
+    check_name(g, a->name);
+    const char *name = ir_intern(ctx, a->name);
+    if (v->kind == IR_VALUE_NODE && !already) { /* the tensor takes the output's name */
+      ir_map_set(&g->names, name, v);
+      ir_map_set(&g->names, v->name, NULL);
+      v->name = name;
+    } else { /* inputs and weights keep theirs */
+      ir_node *n = ir_node_new(g->g, "Identity", name, 1, &v, 1);
+      n->where = ir_format(ctx, "tn_output: node '%s'", name);
+      ir_infer(ctx, n);
+      v = n->out[0];
+      add_name(g, v);
+    }
+  }
+  IR_PUSH(ctx, g->outputs, g->noutputs, a->t);
+  ir_graph_output(g->g, v);
+}
+
+tn_status tn_output(tn_graph *g, const char *name, tn_tensor *t) {
+  if (!g) return TN_EUSAGE;
+  fe_mark m = fe_enter(g, "tn_output");
+  output_args a = {g, name, t};
+  int before = g->noutputs;
+  tn_status status = t && t != &omitted ? fe_protect(g, output_make, &a) : fe_null(g, "the tensor");
+  if (status != TN_OK) g->noutputs = before;
+  if (m.outermost) g->call = NULL;
+  return status;
+}
+
+static void fix_input(tn_ctx *ctx, void *arg) {
+  output_args *a = arg; /* name: the data */
+  int64_t bytes = tn_bytes(a->t);
+  if (bytes < 0) ir_fail(ctx, TN_EUSAGE, "the shape of '%s' is not known: give its dimensions sizes first", a->t->v->name);
+  void *p = ir_alloc(ctx, (size_t)bytes);
+  if (bytes) memcpy(p, a->name, (size_t)bytes);
+  a->t->fixed = p;
+}
+
+tn_status tn_fix_input(tn_graph *g, tn_tensor *input, const void *data) {
+  if (!g) return TN_EUSAGE;
+  fe_mark m = fe_enter(g, "tn_fix_input");
+  output_args a = {g, data, input};
+  tn_status status;
+  if (!input || !data) status = fe_null(g, input ? "the data" : "the tensor");
+  else if (input->graph != g || input->v->kind != IR_VALUE_INPUT) status = fe_error(g, TN_EUSAGE, "the tensor is no input of this graph");
+  else status = fe_protect(g, fix_input, &a);
+  if (m.outermost) g->call = NULL;
+  if (status == TN_OK && g->loaded) fe_refresh(g);
+  return status;
+}
+
+/* ---- looking ---- */
+
+static void find_value(tn_ctx *ctx, void *arg) {
+  output_args *a = arg;
+  tn_graph *g = a->g;
+  ir_value *v = ir_map_get(&g->names, ir_intern(ctx, a->name));
+  for (int i = 0; i < g->g->nnodes && !v; i++)
+    if (strcmp(g->g->nodes[i]->name, a->name) == 0 && g->g->nodes[i]->nout) v = g->g->nodes[i]->out[0];
+  a->t = v ? fe_tensor(g, v) : NULL;
+}
+
+tn_tensor *tn_find(tn_graph *g, const char *name) {
+  if (!g || !name) return NULL;
+  output_args a = {g, name, NULL};
+  fe_mark m = fe_enter(g, "tn_find");
+  tn_status status = fe_protect(g, find_value, &a);
+  if (m.outermost) g->call = NULL;
+  return status == TN_OK ? a.t : NULL;
+}
+
+typedef struct list_args {
+  tn_graph *g;
+  ir_value **values;
+  int n, max;
+  tn_tensor **out;
+  bool params; /* skip what is none */
+} list_args;
+
+static void list_make(tn_ctx *ctx, void *arg) {
+  (void)ctx;
+  list_args *a = arg;
+  int n = 0;
+  for (int i = 0; i < a->n; i++) {
+    if (a->params && a->values[i]->kind != IR_VALUE_PARAM) continue;
+    if (n < a->max && a->out) a->out[n] = fe_tensor(a->g, a->values[i]);
+    n++;
+  }
+  a->n = n;
+}
+
+static int list_call(tn_graph *g, const char *call, list_args a) {
+  if (!g) return 0;
+  a.g = g;
+  fe_mark m = fe_enter(g, call);
+  tn_status status = fe_protect(g, list_make, &a);
+  if (m.outermost) g->call = NULL;
+  return status == TN_OK ? a.n : 0;
+}
+
+int tn_inputs(tn_graph *g, int max, tn_tensor *out[]) {
+  return g ? list_call(g, "tn_inputs", (list_args){.values = g->g->inputs, .n = g->g->ninputs, .max = max, .out = out}) : 0;
+}
+
+int tn_outputs(tn_graph *g, int max, tn_tensor *out[]) {
+  if (!g) return 0;
+  for (int i = 0; i < g->noutputs && i < max && out; i++) out[i] = g->outputs[i];
+  return g->noutputs;
+}
+
+int tn_params(tn_graph *g, int max, tn_tensor *out[]) {
+  return g ? list_call(g, "tn_params", (list_args){.values = g->g->params, .n = g->g->nparams, .max = max, .out = out, .params = true}) : 0;
+}
+
+const char *tn_name(const tn_tensor *t) { return t && t->v ? t->v->name : ""; }
+tn_dtype tn_type(const tn_tensor *t) { return t && t->v ? t->v->dtype : TN_NONE; }
+
+/* An extent with the sizes that dimensions have now; -1 when one is missing. */
+typedef struct extent_args {
+  const tn_graph *g;
+  ix e;
+  int64_t value;
+} extent_args;
+
+static void extent_eval(tn_ctx *ctx, void *arg) {
+  extent_args *a = arg;
+  ix e = a->e;
+  for (int i = 0; i < a->g->ndims; i++)
+    if (a->g->dims[i].size >= 0) e = ix_subst1(ctx, e, a->g->dims[i].var, ix_index(ctx, a->g->dims[i].size));
+  if (!ix_const_value(e, &a->value)) a->value = -1;
+}
+
+int tn_shape(const tn_tensor *t, int64_t dims[]) {
+  if (!t || !t->v || t->v->rank < 0) return -1;
+  for (int i = 0; dims && i < t->v->rank; i++) {
+    extent_args a = {t->graph, t->v->dims[i], -1};
+    if (!ix_const_value(a.e, &dims[i])) dims[i] = ir_protect(t->graph->ctx, extent_eval, &a) == TN_OK ? a.value : -1;
+  }
+  return t->v->rank;
+}
+
+int64_t tn_bytes(const tn_tensor *t) {
+  int64_t dims[IR_MAX_RANK], bytes = (int64_t)ir_dtype_bytes(tn_type(t));
+  int rank = tn_shape(t, dims);
+  if (rank < 0 || tn_type(t) == TN_NONE) return -1;
+  for (int i = 0; i < rank; i++)
+    if (dims[i] < 0 || !ir_mul_size(bytes, dims[i], &bytes)) return -1;
+  return bytes;
+}
+
+int64_t fe_extent(tn_graph *g, const tn_tensor *x, int axis, const char *what) {
+  int64_t dims[IR_MAX_RANK];
+  if (!x || !x->v) {
+    fe_null(g, what);
+    return -1;
+  }
+  if (x->graph != g) {
+    fe_error(g, TN_EUSAGE, "%s '%s' belongs to another graph", what, x->v->name);
+    return -1;
+  }
+  int rank = tn_shape(x, dims);
+  if (axis < 0) axis += rank;
+  if (axis < 0 || axis >= rank) {
+    fe_error(g, TN_EUSAGE, "%s '%s' has rank %d, which is too small", what, x->v->name, rank);
+    return -1;
+  }
+  if (!ix_is_const(x->v->dims[axis])) {
+    fe_error(g, TN_EUSAGE, "axis %d of '%s' (%s) must be known, it is symbolic", axis, x->v->name, what);
+    return -1;
+  }
+  return dims[axis];
+}

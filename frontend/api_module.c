@@ -1,0 +1,474 @@
+/* api_module.c — graphs become modules and objects.
+ *
+ *   graph ── copy into a context of its own ── passes ── program ─┬─ rt_module: tn_run
+ *            (dimensions bound, parameters by pointer)            └─ object files
+ *
+ * A module owns that context, so it can be freed without its graph. It borrows the parameters'
+ * bytes from the graph, whose context outlives it, until tn_module_set gives it its own. */
+#include "frontend/api.h"
+#include "frontend/import.h"
+#include "lower/lower.h"
+#include "runtime/module.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- copies ---- */
+
+/* Inputs that tn_fix_input gave a value become constants, and leave the list of inputs. */
+static void fix_inputs(tn_ctx *ctx, const tn_graph *g, ir_graph *h, ir_value **map) {
+  int n = 0;
+  for (int i = 0; i < g->g->ninputs; i++) {
+    const tn_tensor *t = ir_map_get(&g->tensors, g->g->inputs[i]);
+    ir_value *v = map[g->g->inputs[i]->id];
+    if (!t || !t->fixed) {
+      h->inputs[n++] = v;
+      continue;
+    }
+    v->kind = IR_VALUE_CONST;
+    v->data_bytes = ir_value_bytes(ctx, v);
+    v->data = t->fixed;
+    IR_PUSH(ctx, h->params, h->nparams, v);
+  }
+  h->ninputs = n;
+}
+
+/* Constants and parameters that something reads must have data. */
+static void check_data(tn_ctx *ctx, ir_graph *h) {
+  ir_graph_analyse(h);
+  for (int i = 0; i < h->nparams; i++) {
+    const ir_value *v = h->params[i];
+    if (v->nuses && !ir_value_source(v) && v->data_bytes)
+      ir_fail(ctx, TN_EUSAGE, "%s '%s' has no data", v->kind == IR_VALUE_PARAM ? "parameter" : "constant", v->name);
+  }
+}
+
+static void bind_dims(tn_ctx *ctx, const tn_graph *g, ir_graph *h) {
+  const char **names = IR_NEW_ARRAY(ctx, const char *, g->ndims + 1);
+  int64_t *sizes = IR_NEW_ARRAY(ctx, int64_t, g->ndims + 1);
+  int n = 0;
+  for (int i = 0; i < g->ndims; i++)
+    if (g->dims[i].size >= 0) names[n] = g->dims[i].var->name, sizes[n++] = g->dims[i].size;
+  lw_bind_dims(ctx, h, n, names, sizes);
+}
+
+ir_graph *fe_copy(tn_ctx *ctx, const tn_graph *g, bool freeze, int nfetch, tn_tensor *const *fetch, ir_value ***map) {
+  ir_graph *h = ir_graph_clone(ctx, g->g, map);
+  for (int i = 0; i < h->nvalues; i++) { /* what was known with symbolic dimensions is found again */
+    ir_value *v = h->values[i];
+    if (v->kind == IR_VALUE_NODE) v->data = NULL, v->data_bytes = 0;
+    if (v->kind != IR_VALUE_PARAM || !freeze) continue;
+    v->kind = IR_VALUE_CONST;
+    v->data = v->raw;
+    v->raw = NULL;
+  }
+  bind_dims(ctx, g, h);
+  fix_inputs(ctx, g, h, *map);
+  for (int i = 0; i < nfetch; i++) ir_graph_output(h, (*map)[fetch[i]->v->id]);
+  return h;
+}
+
+/* ---- types of loaded graphs ---- */
+
+typedef struct refresh_args {
+  tn_graph *g;
+  ir_graph *h;    /* the inferred copy, in a context of its own */
+  ir_value **map;
+} refresh_args;
+
+static void refresh_infer(tn_ctx *ctx, void *arg) {
+  refresh_args *a = arg;
+  a->h = fe_copy(ctx, a->g, false, 0, NULL, &a->map);
+  lw_pass_infer(ctx, a->h, &(lw_options){0});
+}
+
+static void refresh_apply(tn_ctx *ctx, void *arg) {
+  refresh_args *a = arg;
+  for (int i = 0; i < a->g->g->nvalues; i++) {
+    ir_value *v = a->g->g->values[i];
+    const ir_value *w = a->map[v->id];
+    int64_t d;
+    bool known = v->kind == IR_VALUE_NODE && w->dtype != TN_NONE && w->rank >= 0;
+    for (int k = 0; k < w->rank && known; k++) known = ix_const_value(w->dims[k], &d);
+    if (!known) continue;
+    v->dtype = w->dtype;
+    v->rank = w->rank;
+    for (int k = 0; k < w->rank; k++) v->dims[k] = ix_index(ctx, w->dims[k]->u.i);
+  }
+}
+
+void fe_refresh(tn_graph *g) {
+  refresh_args a = {.g = g};
+  tn_ctx *own = ir_ctx_like(g->ctx);
+  if (!own) return;
+  if (ir_protect(own, refresh_infer, &a) == TN_OK) (void)ir_protect(g->ctx, refresh_apply, &a);
+  else ir_log(g->ctx, "types are not known yet: %s", ir_error(own));
+  tn_ctx_free(own);
+}
+
+/* ---- modules ---- */
+
+typedef struct port { /* an input or output of a run */
+  const tn_tensor *t;
+  const char *name;
+  int64_t bytes;
+} port;
+
+typedef struct param {
+  const tn_tensor *t;
+  int64_t bytes;
+  char *own; /* what tn_module_set gave; null: the graph's */
+} param;
+
+typedef struct raw_slot { /* a slot that weights are packed from: bytes of a parameter */
+  int slot, param;  /* param -1: a constant */
+  int64_t offset;
+} raw_slot;
+
+struct tn_module {
+  tn_ctx *ctx;   /* owns everything here, the module itself too */
+  tn_ctx *owner; /* the graph's */
+  rt_module *module;
+  rt_pool *pool;
+  const rt_threads *threads;
+  int nin, nout; /* of the program */
+  port *in, *out;
+  int nparams, nraws;
+  param *params;
+  raw_slot *raws;
+  const void **raw;      /* by number of the raw slot; null: the program's own */
+  pthread_rwlock_t lock; /* runs read the weights; tn_module_set writes them */
+};
+
+static void free_pool(void *pool) { rt_pool_free(pool); }
+static void free_lock(void *lock) { pthread_rwlock_destroy(lock); }
+static void free_module(void *m) { tn_ctx_free(((tn_module *)m)->ctx); }
+
+typedef struct build_args {
+  tn_graph *g;
+  const tn_options *o;
+  int nfetch;
+  tn_tensor *const *fetch;
+  tn_module *m;
+} build_args;
+
+static int thread_count(int n) { return n < 0 ? rt_cpu_count() : n ? n : 1; }
+
+static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target) {
+  const char **names = IR_NEW_ARRAY(ctx, const char *, h->noutputs + 1);
+  for (int i = 0; i < h->noutputs; i++) names[i] = h->outputs[i]->name;
+  if (!h->noutputs) ir_fail(ctx, TN_EUSAGE, "the graph has no output: mark one with tn_output");
+  check_data(ctx, h);
+  ir_program *p = lw_compile(ctx, h, &(lw_options){.target = target});
+  for (int i = 0; i < p->nslots; i++) /* passes replace values; outputs keep their names */
+    if (p->slots[i].kind == IR_SLOT_OUTPUT) p->slots[i].name = names[p->slots[i].index];
+  return p;
+}
+
+static const ir_slot *find_slot(const ir_program *p, ir_slot_kind kind, int index) {
+  for (int i = 0; i < p->nslots; i++)
+    if (p->slots[i].kind == kind && p->slots[i].index == index) return &p->slots[i];
+  return NULL;
+}
+
+/* Which parameter each raw slot's bytes belong to, so that they can be replaced. */
+static void find_params(tn_ctx *ctx, tn_module *m, const tn_graph *g, const ir_program *p) {
+  for (int i = 0; i < g->g->nparams; i++) {
+    const ir_value *v = g->g->params[i];
+    const tn_tensor *t = v->kind == IR_VALUE_PARAM ? ir_map_get(&g->tensors, v) : NULL;
+    if (!t) continue; /* no handle: nobody can name it */
+    param q = {t, v->data_bytes, NULL};
+    int index = m->nparams;
+    IR_PUSH(ctx, m->params, m->nparams, q);
+    for (int k = 0; k < p->nslots; k++) {
+      const ir_slot *s = &p->slots[k];
+      if (s->kind != IR_SLOT_RAW || !v->raw || !v->data_bytes) continue;
+      uintptr_t at = (uintptr_t)s->data, from = (uintptr_t)v->raw;
+      if (at < from || at >= from + (uintptr_t)v->data_bytes) continue;
+      raw_slot r = {s->index, index, (int64_t)(at - from)};
+      IR_PUSH(ctx, m->raws, m->nraws, r);
+    }
+  }
+  m->raw = IR_NEW_ARRAY(ctx, const void *, p->nraw + 1);
+}
+
+static void build(tn_ctx *ctx, void *arg) {
+  build_args *a = arg;
+  const tn_graph *g = a->g;
+  const tn_options o = a->o ? *a->o : (tn_options){0};
+  tn_module *m = IR_NEW(ctx, tn_module);
+  m->ctx = ctx;
+  m->owner = g->ctx;
+  const cg_target *target = cg_target_find(ctx, o.cpu, o.triple);
+  tn_tensor **more = IR_NEW_ARRAY(ctx, tn_tensor *, a->nfetch + 1); /* fetched, and no outputs anyway */
+  int nmore = 0;
+  for (int i = 0; i < a->nfetch; i++) {
+    bool already = false;
+    for (int k = 0; k < g->noutputs; k++) already |= g->outputs[k] == a->fetch[i];
+    for (int k = 0; k < nmore; k++) already |= more[k] == a->fetch[i];
+    if (!already) more[nmore++] = a->fetch[i];
+  }
+  ir_value **map;
+  ir_graph *h = fe_copy(ctx, g, false, nmore, more, &map);
+  /* the handles of ports: what the user calls them */
+  m->nin = h->ninputs;
+  m->nout = h->noutputs;
+  m->in = IR_NEW_ARRAY(ctx, port, m->nin + 1);
+  m->out = IR_NEW_ARRAY(ctx, port, m->nout + 1);
+  int n = 0;
+  for (int i = 0; i < g->g->ninputs; i++) {
+    const tn_tensor *t = ir_map_get(&g->tensors, g->g->inputs[i]);
+    if (!t || !t->fixed) m->in[n++].t = t;
+  }
+  for (int i = 0; i < g->noutputs; i++) m->out[i].t = g->outputs[i];
+  for (int i = 0; i < nmore; i++) m->out[g->noutputs + i].t = more[i];
+  const ir_program *p = lower(ctx, h, target);
+  if (p->state_bytes) ir_fail(ctx, TN_EUNSUPPORTED, "graphs with state cannot be run yet");
+  for (int i = 0; i < m->nin; i++) {
+    const ir_slot *s = find_slot(p, IR_SLOT_INPUT, i);
+    m->in[i].name = s->name, m->in[i].bytes = s->bytes;
+  }
+  for (int i = 0; i < m->nout; i++) {
+    const ir_slot *s = find_slot(p, IR_SLOT_OUTPUT, i);
+    m->out[i].name = s->name, m->out[i].bytes = s->bytes;
+  }
+  find_params(ctx, m, g, p);
+  m->module = rt_module_build(ctx, p, &(rt_options){.target = target, .jobs = thread_count(o.jobs)});
+  if (thread_count(o.threads) > 1) {
+    m->pool = rt_pool_new(thread_count(o.threads));
+    if (!m->pool) ir_fail(ctx, TN_ERESOURCE, "threads cannot be started");
+    ir_defer(ctx, free_pool, m->pool);
+    m->threads = rt_pool_threads(m->pool);
+  }
+  pthread_rwlockattr_t attr;
+  pthread_rwlockattr_init(&attr);
+#ifdef PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP
+  pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP); /* runs in a stream must not starve a writer */
+#endif
+  pthread_rwlock_init(&m->lock, &attr);
+  pthread_rwlockattr_destroy(&attr);
+  ir_defer(ctx, free_lock, &m->lock);
+  a->m = m;
+}
+
+/* What a compilation needs from the graph, in the graph's own context: parameters that start by
+ * themselves get their data, inputs and parameters their handles. */
+static void prepare(tn_ctx *ctx, void *arg) {
+  build_args *a = arg;
+  tn_graph *g = a->g;
+  fe_fill(ctx, g);
+  for (int i = 0; i < g->g->ninputs; i++) fe_tensor(g, g->g->inputs[i]);
+  for (int i = 0; i < g->g->nparams; i++)
+    if (g->g->params[i]->kind == IR_VALUE_PARAM) fe_tensor(g, g->g->params[i]);
+  for (int i = 0; i < a->nfetch; i++)
+    if (a->fetch[i]->graph != g) ir_fail(ctx, TN_EUSAGE, "fetched tensor %d ('%s') belongs to another graph", i, tn_name(a->fetch[i]));
+}
+
+static void hold(tn_ctx *ctx, void *arg) { ir_defer(ctx, free_module, arg); }
+
+/* Runs `fn` in a context of its own; a failure there becomes the graph's. Null when it failed. */
+static tn_ctx *in_own_context(tn_graph *g, void (*fn)(tn_ctx *ctx, void *arg), build_args *a) {
+  if (fe_protect(g, prepare, a) != TN_OK) return NULL;
+  tn_ctx *own = ir_ctx_like(g->ctx);
+  if (!own) return fe_error(g, TN_ERESOURCE, "out of memory"), NULL;
+  tn_status status = ir_protect(own, fn, a);
+  if (status == TN_OK) return own;
+  fe_error(g, status, "%s", ir_error(own));
+  tn_ctx_free(own);
+  return NULL;
+}
+
+tn_module *tn_compile(tn_graph *g, const tn_options *o, int nfetch, tn_tensor *const fetch[]) {
+  if (!g) return NULL;
+  fe_mark mark = fe_enter(g, "tn_compile");
+  build_args a = {g, o, nfetch, fetch, NULL};
+  tn_ctx *own = NULL;
+  bool null = nfetch > 0 && !fetch;
+  for (int i = 0; i < nfetch && !null; i++) null = !fetch[i];
+  if (null) fe_null(g, "a fetched tensor");
+  else own = in_own_context(g, build, &a);
+  if (own && fe_protect(g, hold, a.m) != TN_OK) {
+    tn_ctx_free(own);
+    own = NULL;
+  }
+  if (mark.outermost) g->call = NULL;
+  return own ? a.m : NULL;
+}
+
+void tn_module_free(tn_module *m) {
+  if (!m) return;
+  ir_undefer(m->owner, free_module, m);
+  free_module(m);
+}
+
+/* ---- running ---- */
+
+static _Thread_local char run_message[512]; /* runs share no context */
+
+const char *tn_run_error(void) { return run_message; }
+
+static tn_status run_error(tn_status status, const char *fmt, ...) IR_PRINTF(2, 3);
+static tn_status run_error(tn_status status, const char *fmt, ...) {
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(run_message, sizeof run_message, fmt, ap);
+  va_end(ap);
+  return status;
+}
+
+/* Puts each binding at its place. An input's second binding is its output, if it is one too. */
+static tn_status place(const tn_module *m, int n, const tn_binding *b, const void **in, void **out) {
+  for (int i = 0; i < n; i++) {
+    const tn_tensor *t = b[i].tensor;
+    if (!t) return run_error(TN_EUSAGE, "tn_run: the tensor of binding %d is null", i);
+    bool found = false, done = false;
+    for (int k = 0; k < m->nin && !done; k++) {
+      if (m->in[k].t != t) continue;
+      found = true;
+      if (in[k]) continue;
+      if (!b[i].data && m->in[k].bytes) return run_error(TN_EUSAGE, "tn_run: the data of input '%s' is null", m->in[k].name);
+      in[k] = b[i].data ? b[i].data : "";
+      done = true;
+    }
+    for (int k = 0; k < m->nout && !done; k++) {
+      if (m->out[k].t != t) continue;
+      found = true;
+      if (out[k]) continue;
+      if (!b[i].data && m->out[k].bytes) return run_error(TN_EUSAGE, "tn_run: the data of output '%s' is null", m->out[k].name);
+      static char nothing[64];
+      out[k] = b[i].data ? b[i].data : nothing; /* no bytes: never touched */
+      done = true;
+    }
+    if (!found) return run_error(TN_EUSAGE, "tn_run: '%s' is no input, output or fetched tensor of this module", tn_name(t));
+    if (!done) return run_error(TN_EUSAGE, "tn_run: '%s' is bound twice", tn_name(t));
+  }
+  for (int k = 0; k < m->nin; k++)
+    if (!in[k]) return run_error(TN_EUSAGE, "tn_run: input '%s' is not bound", m->in[k].name);
+  return TN_OK;
+}
+
+/* Memory for outputs that nobody asked for; null: there are none, or no memory. */
+static char *spare(const tn_module *m, void **out, bool *failed) {
+  size_t total = 0, at = 0;
+  for (int k = 0; k < m->nout; k++)
+    if (!out[k]) total += ((size_t)m->out[k].bytes + 64) & ~(size_t)63;
+  if (!total) return NULL;
+  char *p = malloc(total + 64);
+  *failed = !p;
+  if (!p) return NULL;
+  at = (64 - (uintptr_t)p % 64) % 64;
+  for (int k = 0; k < m->nout; k++)
+    if (!out[k]) {
+      out[k] = p + at;
+      at += ((size_t)m->out[k].bytes + 64) & ~(size_t)63;
+    }
+  return p;
+}
+
+tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]) {
+  enum { FEW = 32 };
+  void *few[2 * FEW];
+  if (!m || n < 0 || (n && !bindings)) return run_error(TN_EUSAGE, "tn_run: the module or the bindings are null");
+  size_t slots = (size_t)m->nin + (size_t)m->nout;
+  void **all = slots <= 2 * FEW ? few : malloc(slots * sizeof *all);
+  if (!all) return run_error(TN_ERESOURCE, "tn_run: out of memory");
+  memset(all, 0, slots * sizeof *all);
+  const void **in = (const void **)all;
+  void **out = all + m->nin;
+  bool failed = false;
+  char *rest = NULL;
+  tn_status status = place(m, n, bindings, in, out);
+  if (status == TN_OK) {
+    rest = spare(m, out, &failed);
+    if (failed) status = run_error(TN_ERESOURCE, "tn_run: out of memory for outputs that are not bound");
+  }
+  if (status == TN_OK) {
+    pthread_rwlock_rdlock(&m->lock);
+    int code = rt_run(m->module, in, out, NULL, m->threads);
+    pthread_rwlock_unlock(&m->lock);
+    if (code == RT_NO_MEMORY) status = run_error(TN_ERESOURCE, "tn_run: out of memory for the arena");
+    else if (code) status = run_error(TN_EINTERNAL, "tn_run: %s", cg_run_error(code));
+  }
+  free(rest);
+  if (all != few) free(all);
+  return status;
+}
+
+/* ---- new weights ---- */
+
+typedef struct set_args {
+  tn_module *m;
+  int index;
+  const void *data;
+} set_args;
+
+static void set(tn_ctx *ctx, void *arg) {
+  set_args *a = arg;
+  tn_module *m = a->m;
+  param *p = &m->params[a->index];
+  if (!p->own) p->own = ir_alloc(ctx, (size_t)p->bytes);
+  memcpy(p->own, a->data, (size_t)p->bytes);
+  for (int i = 0; i < m->nraws; i++)
+    if (m->raws[i].param == a->index) m->raw[m->raws[i].slot] = p->own + m->raws[i].offset;
+  rt_module_repack(ctx, m->module, m->raw);
+}
+
+tn_status tn_module_set(tn_module *m, const tn_tensor *t, const void *data) {
+  if (!m || !t || !data) return run_error(TN_EUSAGE, "tn_module_set: the module, the parameter or the data is null");
+  set_args a = {m, 0, data};
+  while (a.index < m->nparams && m->params[a.index].t != t) a.index++;
+  if (a.index == m->nparams) return run_error(TN_EUSAGE, "tn_module_set: '%s' is no parameter of this module", tn_name(t));
+  pthread_rwlock_wrlock(&m->lock);
+  tn_status status = ir_protect(m->ctx, set, &a); /* the module's context: whoever holds the lock uses it */
+  if (status != TN_OK) run_error(status, "tn_module_set: %s", ir_error(m->ctx));
+  pthread_rwlock_unlock(&m->lock);
+  return status;
+}
+
+/* ---- objects ---- */
+
+typedef struct object_args {
+  build_args b; /* first: prepare() takes it */
+  const char *object, *header, *prefix;
+  tn_weights weights;
+} object_args;
+
+static void write_object(tn_ctx *ctx, void *arg) {
+  object_args *a = arg;
+  const tn_options o = a->b.o ? *a->b.o : (tn_options){0};
+  const cg_target *target = cg_target_find(ctx, o.cpu, o.triple);
+  const char *header = a->header;
+  if (!header) {
+    size_t n = strlen(a->object);
+    if (n > 2 && strcmp(a->object + n - 2, ".o") == 0) n -= 2;
+    header = ir_format(ctx, "%.*s.h", (int)n, a->object);
+  }
+  cg_check_prefix(ctx, a->prefix);
+  ir_value **map;
+  /* weights that the caller packs stay tensors; else they are frozen, and may be folded */
+  ir_graph *h = fe_copy(ctx, a->b.g, a->weights != TN_WEIGHTS_POINTER, 0, NULL, &map);
+  const ir_program *p = lower(ctx, h, target);
+  rt_object_options ro = {.target = target, .jobs = thread_count(o.jobs)};
+  ro.files = (cg_object_options){.path = a->object, .header = header, .prefix = a->prefix, .weights = (cg_weights_mode)a->weights};
+  rt_write_object(ctx, p, &ro);
+}
+
+tn_status tn_save_object(tn_graph *g, const tn_options *o, const char *object_path, const char *header_path, const char *prefix, tn_weights weights) {
+  if (!g) return TN_EUSAGE;
+  _Static_assert((int)TN_WEIGHTS_EMBED == (int)CG_WEIGHTS_EMBED && (int)TN_WEIGHTS_FILE == (int)CG_WEIGHTS_FILE &&
+                 (int)TN_WEIGHTS_POINTER == (int)CG_WEIGHTS_POINTER, "the same numbers");
+  fe_mark mark = fe_enter(g, "tn_save_object");
+  object_args a = {.b = {.g = g, .o = o}, .object = object_path, .header = header_path, .prefix = prefix, .weights = weights};
+  tn_status before = g->status, status = TN_OK;
+  g->status = TN_OK;
+  if (!object_path || !prefix) status = fe_error(g, TN_EUSAGE, "the path or the prefix is null");
+  else if ((int)weights < 0 || weights > TN_WEIGHTS_POINTER) status = fe_error(g, TN_EUSAGE, "weights %d is none of tn_weights", (int)weights);
+  else {
+    tn_ctx *own = in_own_context(g, write_object, &a.b);
+    status = own ? TN_OK : g->status;
+    tn_ctx_free(own);
+  }
+  if (before != TN_OK) g->status = before;
+  if (mark.outermost) g->call = NULL;
+  return status;
+}
