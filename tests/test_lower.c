@@ -1,0 +1,188 @@
+/* test_lower.c — passes, fusion, memory plan: whole graphs against themselves node by node. */
+#include "lower/lower.h"
+#include "ops_help.h"
+#include "runtime/module.h"
+#include "runtime/program_interp.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- memory plan ---- */
+
+static uint64_t state = 1;
+static int draw(int n) {
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  return (int)((state >> 33) % (uint64_t)n);
+}
+
+Test(lower, memory_plan) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  double worst = 0, sum = 0;
+  for (int round = 0; round < 300; round++) {
+    int n = 1 + draw(60);
+    lw_lifetime b[61];
+    for (int i = 0; i < n; i++) {
+      int first = draw(40);
+      b[i] = (lw_lifetime){first, first + draw(6), 1 + draw(100000), -1};
+    }
+    int64_t peak, total = lw_plan_memory(ctx, n, b, &peak);
+    for (int i = 0; i < n; i++) {
+      cr_assert(b[i].offset >= 0 && b[i].offset % 64 == 0 && b[i].offset + b[i].bytes <= total);
+      for (int j = 0; j < i; j++)
+        cr_assert(b[i].last < b[j].first || b[j].last < b[i].first || b[i].offset + b[i].bytes <= b[j].offset || b[j].offset + b[j].bytes <= b[i].offset,
+                  "buffers %d and %d overlap", i, j);
+    }
+    cr_assert_geq(total, peak);
+    double ratio = (double)total / (double)peak;
+    sum += ratio;
+    if (ratio > worst) worst = ratio;
+  }
+  cr_assert_lt(sum / 300, 1.1, "mean %g", sum / 300);
+  tn_ctx_free(ctx);
+}
+
+/* ---- whole graphs ---- */
+
+typedef struct trial {
+  const char *text;
+  int kernels; /* of the run section; -1: any */
+} trial;
+
+static void fill(void *p, const ir_slot *s) {
+  int64_t n = 1;
+  for (int i = 0; i < s->rank; i++) n *= s->dims[i];
+  for (int64_t i = 0; i < n; i++) ((float *)p)[i] = (float)(draw(2001) - 1000) / 500.0f;
+}
+
+/* The graph compiled in several ways: all give what the unscheduled, row-major one gives by the interpreter. */
+static void run_trial(tn_ctx *ctx, void *arg) {
+  const trial *t = arg;
+  void *in[8] = {0}, *want[8] = {0}, *got[8] = {0};
+  for (int way = 0; way < 4; way++) {
+    ir_graph *g = ir_graph_parse(ctx, t->text, "test");
+    lw_options o = {.target = cg_target_find(ctx, NULL, NULL), .unscheduled = way == 0};
+    if (way == 2) o.layout = LW_LAYOUT_NCHW;
+    if (way == 3) o.layout = LW_LAYOUT_NHWC;
+    ir_program *p = lw_compile(ctx, g, &o);
+    const char *wrong = ir_program_verify(ctx, p);
+    if (wrong) ir_fail(ctx, TN_EWRONG, "way %d: %s", way, wrong);
+    for (int i = 0; i < p->nkernels; i++)
+      if ((wrong = ir_kernel_verify(ctx, p->kernels[i].lowered))) ir_fail(ctx, TN_EWRONG, "way %d: %s\n%s", way, wrong, p->kernels[i].schedule);
+    if (way == 0 && t->kernels >= 0 && p->nrun != t->kernels) ir_fail(ctx, TN_EWRONG, "%d steps, expected %d:\n%s", p->nrun, t->kernels, ir_program_print(ctx, p));
+    int64_t bytes[8] = {0};
+    for (int i = 0; i < p->nslots; i++) {
+      const ir_slot *s = &p->slots[i];
+      if (s->kind == IR_SLOT_INPUT && !in[s->index]) fill(in[s->index] = ir_alloc(ctx, (size_t)s->bytes + 64), s);
+      if (s->kind == IR_SLOT_OUTPUT) {
+        bytes[s->index] = s->bytes;
+        void **to = way == 0 ? want : got;
+        to[s->index] = ir_alloc(ctx, (size_t)s->bytes + 64);
+      }
+    }
+    if (way == 0) rt_program_interp(ctx, p, (const void *const *)in, want, NULL, NULL, NULL);
+    else {
+      rt_module *m = rt_module_build(ctx, p, NULL);
+      int r = rt_run(m, (const void *const *)in, got, NULL, NULL);
+      if (r) ir_fail(ctx, TN_EWRONG, "way %d: run gave %d", way, r);
+      rt_module_free(ctx, m);
+      for (int o = 0; o < p->noutputs; o++)
+        for (int64_t i = 0; i < bytes[o] / 4; i++) {
+          float a = ((float *)got[o])[i], b = ((float *)want[o])[i];
+          if (!(fabsf(a - b) <= 1e-4f * (1 + fabsf(b)))) ir_fail(ctx, TN_EWRONG, "way %d: output %d element %lld: %g, should be %g", way, o, (long long)i, a, b);
+        }
+    }
+  }
+}
+
+static void graph(int kernels, const char *text) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tn_status s = ir_protect(ctx, run_trial, &(trial){text, kernels});
+  cr_expect_eq(s, TN_OK, "%.1500s\n%s", tn_error(ctx), text);
+  tn_ctx_free(ctx);
+}
+
+Test(lower, epilogues) {
+  /* a chain after a product is one kernel; so is one that meets a residual */
+  graph(1, "graph g { input a: f32[5, 8] input b: f32[8, 20] y = MatMul(a, b) z = Relu(y) w = Exp(z) output w }");
+  graph(1, "graph g { input a: f32[5, 8] input b: f32[8, 20] input r: f32[5, 20] y = MatMul(a, b) z = Add(y, r) w = Relu(z) output w }");
+  /* both the sum and what follows are wanted */
+  graph(1, "graph g { input a: f32[5, 8] input b: f32[8, 20] y = MatMul(a, b) s = Sigmoid(y) w = Mul(y, s) output w, y }");
+  /* a broadcast operand */
+  graph(1, "graph g { input a: f32[5, 8] input b: f32[8, 20] input c: f32[20] y = MatMul(a, b) z = Add(y, c) output z }");
+  /* an operand that needs the product itself by another way cannot join it */
+  graph(3, "graph g { input a: f32[6, 6] y = MatMul(a, a) z = MatMul(y, a) w = Add(y, z) v = MatMul(w, a) output v }");
+}
+
+Test(lower, two_products_that_need_each_other) {
+  /* each sum needs the other product: joining both would be a circle */
+  graph(-1, "graph g { input a: f32[6, 6] input b: f32[6, 6] p = MatMul(a, b) q = MatMul(b, a) x = Add(p, q) y = Sub(q, p) z = Mul(x, y) output x, y, z }");
+}
+
+Test(lower, aliases) {
+  graph(1, "graph g { input a: f32[4, 6] y = Flatten(a) z = Relu(y) output z }");
+  graph(2, "graph g { input a: f32[2, 3, 4] b = Relu(a) c = Flatten(b) d = Softmax(c) output d }");
+  /* an input that goes straight out, twice */
+  graph(2, "graph g { input a: f32[7] output a, a }");
+  graph(-1, "graph g { input a: f32[2, 12] b = Exp(a) c, d = Split(b) { axis = 1, num_outputs = 2 } e = Sub(c, d) output e, c }");
+}
+
+Test(lower, convolutions) {
+#define CONV(x, w, attrs, more) "graph g { input x: f32" x " input w: f32" w " y = Conv(x, w) " attrs " " more " }"
+  graph(1, CONV("[1, 3, 9, 11]", "[8, 3, 3, 3]", "{ pads = [1, 1, 1, 1] }", "z = Relu(y) output z"));
+  graph(-1, CONV("[1, 32, 14, 14]", "[48, 32, 3, 3]", "{ pads = [1, 1, 1, 1], strides = [2, 2] }", "z = Relu(y) u = MaxPool(z) { kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1] } output u"));
+  graph(-1, CONV("[1, 32, 7, 7]", "[24, 32, 1, 1]", "", "z = Clip(y) u = GlobalAveragePool(z) output u"));
+  graph(-1, CONV("[2, 24, 15, 17]", "[24, 1, 3, 3]", "{ pads = [1, 1, 1, 1], group = 24 }", "z = Sigmoid(y) u = Mul(y, z) output u"));
+  graph(-1, CONV("[1, 20, 12, 13]", "[20, 5, 3, 3]", "{ pads = [2, 2, 2, 2], dilations = [2, 2], group = 4 }", "output y"));
+  graph(-1, CONV("[1, 16, 29]", "[40, 16, 5]", "{ pads = [2, 2], strides = [2] }", "output y"));
+  graph(-1, CONV("[1, 18, 31, 5]", "[33, 18, 5, 1]", "{ pads = [2, 0, 2, 0] }", "z = Relu(y) output z, y"));
+  graph(-1, "graph g { input x: f32[1, 24, 10, 9] input w: f32[24, 17, 2, 2] y = ConvTranspose(x, w) { strides = [2, 2] } z = Relu(y) output z }");
+  graph(-1, "graph g { input x: f32[1, 16, 6, 6] input w: f32[16, 16, 3, 3] y = ConvTranspose(x, w) { strides = [2, 2], pads = [1, 1, 1, 1], output_padding = [1, 1] } output y }");
+  /* a residual block */
+  graph(-1, "graph g { input x: f32[1, 32, 8, 8] input w: f32[32, 32, 3, 3] input v: f32[32, 32, 1, 1]"
+            " a = Conv(x, w) { pads = [1, 1, 1, 1] } b = Relu(a) c = Conv(b, v) d = Add(c, x) e = Relu(d) f = AveragePool(e) { kernel_shape = [2, 2], strides = [2, 2] } output f }");
+}
+
+/* Weights that are computed from constants: packed ahead, in the layout that the schedule asks for. */
+static void constant_conv(int n, int c, int h, int w, int k, int groups, int r, int q, const char *attrs) {
+  int64_t count = (int64_t)k * (c / groups) * r * q;
+  char text[900];
+  snprintf(text, sizeof text, "graph g { input x: f32[%d, %d, %d, %d] const lo: f32[] = 0.0 const hi: f32[] = %d.0 const by: f32[] = 1.0 const shape: i64[4] = [%d, %d, %d, %d]"
+           " a = Range(lo, hi, by) b = Sin(a) v = Reshape(b, shape) y = Conv(x, v) { group = %d, %s } z = Relu(y) output z }",
+           n, c, h, w, (int)count, k, c / groups, r, q, groups, attrs);
+  graph(-1, text);
+}
+
+Test(lower, constant_weights) {
+  constant_conv(1, 32, 14, 14, 64, 1, 3, 3, "pads = [1, 1, 1, 1]");
+  constant_conv(1, 32, 7, 7, 40, 1, 3, 3, "pads = [1, 1, 1, 1]");
+  constant_conv(1, 48, 9, 30, 24, 1, 3, 3, "pads = [1, 1, 1, 1], strides = [2, 2]");
+  constant_conv(1, 64, 13, 13, 17, 1, 1, 1, "strides = [1, 1]");
+  constant_conv(2, 16, 28, 28, 32, 1, 1, 1, "strides = [2, 2]");
+  constant_conv(1, 3, 32, 33, 48, 1, 7, 7, "pads = [3, 3, 3, 3], strides = [2, 2]");
+  constant_conv(1, 40, 19, 23, 40, 40, 5, 5, "pads = [2, 2, 2, 2]");
+  constant_conv(1, 32, 16, 16, 32, 2, 3, 3, "pads = [1, 1, 1, 1]");
+  constant_conv(1, 20, 8, 50, 33, 1, 3, 1, "pads = [2, 0, 0, 0], dilations = [2, 1]");
+}
+
+Test(lower, products_of_odd_sizes) {
+  static const int m[] = {1, 2, 3, 13, 14, 15, 29, 50}, n[] = {1, 7, 16, 17, 31, 33, 64, 100}, k[] = {1, 3, 8, 33};
+  for (int i = 0; i < 24; i++)
+    for (int constant = 0; constant < 2; constant++) {
+      char text[600];
+      int M = m[draw(8)], N = n[draw(8)], K = k[draw(4)];
+      if (constant)
+        snprintf(text, sizeof text, "graph g { input a: f32[%d, %d] input u: f32[%d] const lo: f32[] = 0.0 const hi: f32[] = %d.0 const by: f32[] = 1.0 const s: i64[2] = [%d, %d] r = Range(lo, hi, by) c = Sin(r) b = Reshape(c, s) y = MatMul(a, b) z = Add(y, u) output z }", M, K, N, K * N, K, N);
+      else snprintf(text, sizeof text, "graph g { input a: f32[%d, %d] input b: f32[%d, %d] input u: f32[%d] y = MatMul(a, b) z = Add(y, u) output z }", M, K, K, N, N);
+      graph(-1, text);
+    }
+}
+
+Test(lower, rows) {
+  graph(1, "graph g { input x: f32[5, 37] y = Softmax(x) output y }");
+  graph(-1, "graph g { input x: f32[3, 130] input s: f32[130] input b: f32[130] y = LayerNormalization(x, s, b) z = Relu(y) output z }");
+  graph(-1, "graph g { input x: f32[4, 9, 50] y = ReduceMax(x) { keepdims = 1 } z = Sub(x, y) e = Exp(z) output e }");
+  graph(-1, "graph g { input x: f32[2, 5, 3, 4] y = Transpose(x) { perm = [0, 2, 3, 1] } z = Softmax(y) w = Transpose(z) { perm = [0, 3, 1, 2] } output w }");
+}
+
+Test(lower, dead_and_equal_nodes) {
+  graph(1, "graph g { input x: f32[9] a = Exp(x) b = Exp(x) c = Add(a, b) d = Log(x) output c }");
+}
