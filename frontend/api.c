@@ -291,7 +291,7 @@ static void value_make(tn_ctx *ctx, void *arg) {
   if (a->rank && !a->dims) ir_fail(ctx, TN_EUSAGE, "'%s': dims are null", name);
   ix dims[IR_MAX_RANK];
   for (int i = 0; i < a->rank; i++) {
-    int64_t d = a->dims[i], k = -2 - d;
+    int64_t d = a->dims[i], k = d <= -2 ? -2 - d : -1;
     bool symbol = a->kind == IR_VALUE_INPUT && k >= 0 && k < g->ndims;
     if (d < 0 && !symbol) ir_fail(ctx, TN_EUSAGE, "'%s': axis %d has extent %lld", name, i, (long long)d);
     dims[i] = symbol ? g->dims[k].var->expr : ix_index(ctx, d);
