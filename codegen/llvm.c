@@ -38,6 +38,7 @@ typedef struct session {
   LLVMTargetMachineRef machine;
   LLVMMemoryBufferRef out;
   char *message;
+  char problem[256]; /* the first error that the code generator reported */
 } session;
 
 static void session_close(void *arg) {
@@ -51,6 +52,16 @@ static void session_close(void *arg) {
   memset(s, 0, sizeof *s);
 }
 
+/* LLVM would print errors and leave the process. It may be deep in its own code here, so
+ * nothing is thrown: session_emit() looks at what was noted. */
+static void note_problem(LLVMDiagnosticInfoRef info, void *arg) {
+  session *s = arg;
+  if (LLVMGetDiagInfoSeverity(info) != LLVMDSError || s->problem[0]) return;
+  char *text = LLVMGetDiagInfoDescription(info);
+  strncpy(s->problem, *text ? text : "an error without a text", sizeof s->problem - 1);
+  LLVMDisposeMessage(text);
+}
+
 static session *session_open_at(tn_ctx *ctx, const cg_target *t, const char *name, LLVMCodeGenOptLevel level) {
   cg_llvm_init();
   session *s = IR_NEW(ctx, session);
@@ -62,6 +73,7 @@ static session *session_open_at(tn_ctx *ctx, const cg_target *t, const char *nam
                                        LLVMCodeModelSmall);
   if (!s->machine) ir_fail(ctx, TN_EUNSUPPORTED, "LLVM makes no code for %s on '%s'", t->cpu, t->triple);
   s->lc = LLVMContextCreate();
+  LLVMContextSetDiagnosticHandler(s->lc, note_problem, s);
   s->module = LLVMModuleCreateWithNameInContext(name, s->lc);
   s->builder = LLVMCreateBuilderInContext(s->lc);
   LLVMSetTarget(s->module, t->triple);
@@ -94,6 +106,7 @@ static const char *session_emit(tn_ctx *ctx, session *s, bool object, size_t *si
   s->message = NULL;
   if (LLVMTargetMachineEmitToMemoryBuffer(s->machine, s->module, object ? LLVMObjectFile : LLVMAssemblyFile, &s->message, &s->out))
     ir_bug(ctx, "LLVM emits no code: %s", ir_strdup(ctx, s->message));
+  if (s->problem[0]) ir_fail(ctx, TN_EUNSUPPORTED, "LLVM: %s", s->problem);
   *size = LLVMGetBufferSize(s->out);
   char *bytes = ir_alloc(ctx, *size + 1);
   memcpy(bytes, LLVMGetBufferStart(s->out), *size);

@@ -44,6 +44,7 @@ typedef enum cg_where { CG_PARAM, CG_SCRATCH, CG_SSA } cg_where;
 typedef struct cg_buf {
   ir_buf *buf;
   cg_where where;
+  int number;           /* in the plan */
   int bit;              /* in masks of written buffers; the last bit is shared by all that are left */
   int arg;              /* param: place in args */
   bool readonly;        /* never stored to by the kernel */
@@ -145,6 +146,7 @@ typedef struct cg_fn {
   ir_var *lane;       /* of the vector loop being emitted, else null */
   int lanes;
   const cg_guard *guard;
+  int nesting;        /* calls of cg_emit() open */
   int prefetch;       /* inside a prefetch atom: its locality */
   int depth;          /* level of the innermost region */
   int regions_cap;
@@ -162,6 +164,16 @@ typedef struct cg_fn {
   unsigned kind_invariant, kind_scope, kind_noalias;
 } cg_fn;
 
+/* A sum of index terms, in the arena: frames of the recursive emitters stay small. */
+typedef struct cg_sum {
+  int n;
+  int64_t c0;
+  int64_t *coef;
+  ix *term;
+  cg_val *val; /* room for the terms' values */
+} cg_sum;
+enum { CG_MAX_TERMS = 128, CG_MAX_DEPTH = 3000 };
+
 /* llvm_stmt.c */
 void cg_emit_stmt(cg_fn *f, const ir_stmt *s);
 /* llvm_expr.c */
@@ -170,6 +182,7 @@ cg_val cg_emit(cg_fn *f, ix e);
 LLVMValueRef cg_vector_of(cg_fn *f, ix e, cg_val *v);
 LLVMValueRef cg_splat(cg_fn *f, LLVMValueRef v, int lanes);
 bool cg_varying(cg_fn *f, ix e);
+cg_sum cg_sum_of(cg_fn *f, ix e);
 bool cg_narrow(ix e);                                  /* index: kept in 32 bits when varying */
 void cg_at(cg_fn *f, int level);                       /* moves the builder to where a level grows */
 void cg_join(cg_val *to, const cg_val *from);          /* dependences of an operand */

@@ -306,23 +306,33 @@ static cg_val emit_select(cg_fn *f, ix e) {
   return emit_op(f, e, vals);
 }
 
+cg_sum cg_sum_of(cg_fn *f, ix e) {
+  int64_t coef[CG_MAX_TERMS];
+  ix term[CG_MAX_TERMS];
+  cg_sum s = {0};
+  s.n = ix_linear(e, &s.c0, coef, term, CG_MAX_TERMS);
+  if (s.n < 0) ir_fail(f->ctx, TN_EUNSUPPORTED, "kernel %s: an index expression has too many terms", f->plan->kernel->name);
+  s.coef = IR_NEW_ARRAY(f->ctx, int64_t, s.n);
+  s.term = IR_NEW_ARRAY(f->ctx, ix, s.n);
+  s.val = IR_NEW_ARRAY(f->ctx, cg_val, s.n);
+  if (s.n) memcpy(s.coef, coef, (size_t)s.n * sizeof *coef), memcpy(s.term, term, (size_t)s.n * sizeof *term);
+  return s;
+}
+
 /* Terms are added in the order of their levels, so that outer parts leave the loops. */
 static cg_val emit_sum(cg_fn *f, ix e) {
-  enum { MAX = 128 };
-  int64_t c0, coef[MAX];
-  ix term[MAX];
-  cg_val vals[MAX], r = {0};
+  cg_sum s = cg_sum_of(f, e);
+  cg_val r = {0};
   tn_ctx *ctx = f->ctx;
-  int n = ix_linear(e, &c0, coef, term, MAX);
-  if (n < 0) ir_fail(ctx, TN_EUNSUPPORTED, "an index expression has too many terms");
-  for (int i = 0; i < n; i++) {
-    vals[i] = cg_emit(f, term[i]);
-    cg_join(&r, &vals[i]);
+  for (int i = 0; i < s.n; i++) {
+    s.val[i] = cg_emit(f, s.term[i]);
+    cg_join(&r, &s.val[i]);
   }
   ix low = ix_index(ctx, 0); /* what can be had earlier, or for all lanes at once */
-  for (int i = 0; i < n; i++)
-    if (r.varying ? !vals[i].varying : vals[i].level < r.level) low = ix_add(ctx, low, ix_muli(ctx, term[i], coef[i]));
+  for (int i = 0; i < s.n; i++)
+    if (r.varying ? !s.val[i].varying : s.val[i].level < r.level) low = ix_add(ctx, low, ix_muli(ctx, s.term[i], s.coef[i]));
   bool split = !ix_is_int(low, 0);
+  int64_t c0 = s.c0;
   if (split) {
     low = ix_addi(ctx, low, c0);
     c0 = 0;
@@ -343,19 +353,19 @@ static cg_val emit_sum(cg_fn *f, ix e) {
     sum = v.v;
   }
   cg_at(f, r.level);
-  for (int i = 0; i < n; i++) {
-    if (split && (r.varying ? !vals[i].varying : vals[i].level < r.level)) continue;
-    LLVMValueRef v = vals[i].v;
+  for (int i = 0; i < s.n; i++) {
+    if (split && (r.varying ? !s.val[i].varying : s.val[i].level < r.level)) continue;
+    LLVMValueRef v = s.val[i].v;
     if (r.varying) {
       bool have32 = LLVMGetElementType(LLVMTypeOf(v)) == f->i32;
       if (have32 && element == f->i64) v = LLVMBuildSExt(f->b, v, t, "");
       if (!have32 && element == f->i32) v = LLVMBuildTrunc(f->b, v, t, "");
     }
-    if (coef[i] == -1 && sum) {
+    if (s.coef[i] == -1 && sum) {
       sum = LLVMBuildSub(f->b, sum, v, "");
       continue;
     }
-    if (coef[i] != 1) v = LLVMBuildMul(f->b, v, cg_int(f, t, coef[i]), "");
+    if (s.coef[i] != 1) v = LLVMBuildMul(f->b, v, cg_int(f, t, s.coef[i]), "");
     sum = sum ? LLVMBuildAdd(f->b, sum, v, "") : v;
   }
   if (c0) sum = LLVMBuildAdd(f->b, sum, cg_int(f, t, c0), "");
@@ -376,6 +386,8 @@ cg_val cg_emit(cg_fn *f, ix e) {
     return b->val;
   }
   if (cg_cached(f, e, CG_VALUE, &r)) return r;
+  if (++f->nesting > CG_MAX_DEPTH)
+    ir_fail(f->ctx, TN_EUNSUPPORTED, "kernel %s: an expression is nested more than %d deep", f->plan->kernel->name, CG_MAX_DEPTH);
   if (e->op == IX_LOAD) r = cg_emit_load(f, e, false);
   else if (e->op == IX_SELECT) r = emit_select(f, e);
   else if (e->dtype == TN_INDEX && e->op == IX_ADD) r = emit_sum(f, e);
@@ -384,6 +396,7 @@ cg_val cg_emit(cg_fn *f, ix e) {
     for (int i = 0; i < e->nargs; i++) vals[i] = cg_emit(f, e->args[i]);
     r = emit_op(f, e, vals);
   }
+  f->nesting--;
   cg_at(f, f->depth);
   cg_cache(f, e, CG_VALUE, r);
   return r;

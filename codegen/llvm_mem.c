@@ -100,44 +100,46 @@ static LLVMValueRef sink(cg_fn *f) {
 
 /* Parameters are only trusted to be aligned to their elements: callers of a model bring
  * memory of their own, and unaligned vectors cost nothing where the data is aligned. */
-static int64_t align_of(const cg_buf *b, ix offset) {
-  int64_t c0, coef[128], bits = b->where == CG_PARAM ? size_of(b) : 64;
-  ix term[128];
-  if (b->where == CG_PARAM) return size_of(b); /* a caller's tensors may lie anywhere */
-  int n = ix_linear(offset, &c0, coef, term, 128);
-  if (n < 0) return size_of(b);
-  bits |= c0 * size_of(b);
-  for (int i = 0; i < n; i++) bits |= coef[i] * size_of(b);
+static int64_t align_of(const cg_buf *b, const cg_sum *s) {
+  int64_t bits = b->where == CG_PARAM ? size_of(b) : 64;
+  bits |= s->c0 * size_of(b);
+  for (int i = 0; i < s->n; i++) bits |= s->coef[i] * size_of(b);
   return bits & -bits;
 }
 
-/* Pointer to the element `rest` (uniform, no constant part). */
-static cg_val pointer(cg_fn *f, const cg_buf *b, int number, ix rest) {
-  enum { MAX = 128 };
-  cg_val r = {.v = b->base}, vals[MAX];
-  if (ix_is_int(rest, 0)) return r;
-  int kind = CG_POINTER | number << CG_KIND_BITS;
-  if (cg_cached(f, rest, kind, &r)) return r;
-  int64_t c0, coef[MAX];
-  ix term[MAX], low = ix_index(f->ctx, 0);
-  int n = ix_linear(rest, &c0, coef, term, MAX);
-  if (n < 0) ir_fail(f->ctx, TN_EUNSUPPORTED, "an index expression has too many terms");
-  r = (cg_val){0};
-  for (int i = 0; i < n; i++) {
-    vals[i] = cg_emit(f, term[i]);
-    cg_join(&r, &vals[i]);
-  }
-  for (int i = 0; i < n; i++)
-    if (vals[i].level < r.level) low = ix_add(f->ctx, low, ix_muli(f->ctx, term[i], coef[i]));
-  LLVMValueRef base = pointer(f, b, number, low).v, sum = NULL;
-  cg_at(f, r.level);
-  for (int i = 0; i < n; i++) {
-    if (vals[i].level < r.level) continue;
-    LLVMValueRef by = LLVMConstInt(f->i64, (unsigned long long)(coef[i] * size_of(b)), 1);
-    LLVMValueRef v = LLVMBuildMul(B, vals[i].v, by, "");
+/* Sum of coef * size of element * term over the terms that `use` allows (null: all). */
+static LLVMValueRef byte_sum(cg_fn *f, const cg_buf *b, const cg_sum *s, const bool *use) {
+  LLVMValueRef sum = NULL;
+  for (int i = 0; i < s->n; i++) {
+    if (use && !use[i]) continue;
+    LLVMValueRef v = LLVMBuildMul(B, s->val[i].v, LLVMConstInt(f->i64, (unsigned long long)(s->coef[i] * size_of(b)), 1), "");
     sum = sum ? LLVMBuildAdd(B, sum, v, "") : v;
   }
-  r.v = LLVMBuildGEP2(B, f->i8, base, &sum, 1, "");
+  return sum;
+}
+
+/* Pointer to the element `rest` (uniform, no constant part). */
+static cg_val pointer(cg_fn *f, const cg_buf *b, ix rest) {
+  cg_val r = {.v = b->base};
+  if (ix_is_int(rest, 0)) return r;
+  int kind = CG_POINTER | b->number << CG_KIND_BITS;
+  if (cg_cached(f, rest, kind, &r)) return r;
+  cg_sum s = cg_sum_of(f, rest);
+  bool *here = IR_NEW_ARRAY(f->ctx, bool, s.n);
+  ix low = ix_index(f->ctx, 0);
+  r = (cg_val){0};
+  for (int i = 0; i < s.n; i++) {
+    s.val[i] = cg_emit(f, s.term[i]);
+    cg_join(&r, &s.val[i]);
+  }
+  for (int i = 0; i < s.n; i++) {
+    here[i] = s.val[i].level >= r.level;
+    if (!here[i]) low = ix_add(f->ctx, low, ix_muli(f->ctx, s.term[i], s.coef[i]));
+  }
+  LLVMValueRef base = pointer(f, b, low).v;
+  cg_at(f, r.level);
+  LLVMValueRef by = byte_sum(f, b, &s, here);
+  r.v = LLVMBuildGEP2(B, f->i8, base, &by, 1, "");
   cg_at(f, f->depth);
   cg_cache(f, rest, kind, r);
   return r;
@@ -150,12 +152,8 @@ typedef struct address {
 } address;
 
 static address address_of(cg_fn *f, const cg_buf *b, ix offset) {
-  int64_t c0, coef[128];
-  ix term[128];
-  int number = 0;
-  while (f->plan->bufs[number] != b) number++;
-  if (ix_linear(offset, &c0, coef, term, 128) < 0) ir_fail(f->ctx, TN_EUNSUPPORTED, "an index expression has too many terms");
-  return (address){pointer(f, b, number, c0 ? ix_addi(f->ctx, offset, -c0) : offset), c0 * size_of(b), align_of(b, offset)};
+  cg_sum s = cg_sum_of(f, offset);
+  return (address){pointer(f, b, s.c0 ? ix_addi(f->ctx, offset, -s.c0) : offset), s.c0 * size_of(b), align_of(b, &s)};
 }
 
 /* ---- where lanes lie ---- */
@@ -283,47 +281,29 @@ bool cg_safe_load(cg_fn *f, ix e) {
   return true;
 }
 
-/* Sum of coef * size of element * term. */
-static LLVMValueRef byte_sum(cg_fn *f, const cg_buf *b, int n, const LLVMValueRef *terms, const int64_t *coef) {
-  LLVMValueRef sum = NULL;
-  for (int i = 0; i < n; i++) {
-    LLVMValueRef v = LLVMBuildMul(B, terms[i], LLVMConstInt(f->i64, (unsigned long long)(coef[i] * size_of(b)), 1), "");
-    sum = sum ? LLVMBuildAdd(B, sum, v, "") : v;
-  }
-  return sum;
-}
-
 /* Where to load `bytes` from under a guard: the element, or zeros where the guard is off.
  * The choice is made as far out as the guard is known, if what is added further in cannot
  * lead out of the zeros. r is joined with what the address depends on. */
 static LLVMValueRef guarded_place(cg_fn *f, const cg_buf *b, ix offset, const cg_guard *g, int64_t bytes, cg_val *r) {
-  enum { MAX = 128 };
-  tn_ctx *ctx = f->ctx;
-  int64_t c0, coef[MAX], inner_coef[MAX], lo = 0, hi = bytes, size = size_of(b);
-  ix term[MAX], outer = offset;
-  LLVMValueRef inner[MAX];
-  int n = ix_linear(offset, &c0, coef, term, MAX), ninner = 0;
-  if (n < 0) ir_fail(ctx, TN_EUNSUPPORTED, "an index expression has too many terms");
-  for (int i = 0; i < n; i++) {
-    cg_val v = cg_emit(f, term[i]);
+  cg_sum s = cg_sum_of(f, offset);
+  int64_t lo = 0, hi = bytes, size = size_of(b);
+  bool *inner = IR_NEW_ARRAY(f->ctx, bool, s.n), some = false;
+  ix outer = offset;
+  for (int i = 0; i < s.n; i++) {
+    cg_val v = s.val[i] = cg_emit(f, s.term[i]);
     if (v.level <= g->mask.level || v.bufs || v.guarded) continue;
-    int64_t a = term[i]->lo, z = term[i]->hi, s = coef[i] * size;
-    if (a < -ZEROS || z > ZEROS || s < -ZEROS || s > ZEROS) continue;
-    lo += s < 0 ? s * z : s * a;
-    hi += s < 0 ? s * a : s * z;
-    if (hi - lo > ZEROS) {
-      hi -= s < 0 ? s * a : s * z;
-      lo -= s < 0 ? s * z : s * a;
-      continue;
-    }
-    inner_coef[ninner] = coef[i];
-    inner[ninner++] = v.v;
+    int64_t a = s.term[i]->lo, z = s.term[i]->hi, c = s.coef[i] * size;
+    if (a < -ZEROS || z > ZEROS || c < -ZEROS || c > ZEROS) continue;
+    int64_t least = c < 0 ? c * z : c * a, most = c < 0 ? c * a : c * z;
+    if (hi + most - lo - least > ZEROS) continue;
+    lo += least;
+    hi += most;
+    inner[i] = some = true;
     cg_join(r, &v);
-    outer = ix_sub(ctx, outer, ix_muli(ctx, term[i], coef[i]));
+    outer = ix_sub(f->ctx, outer, ix_muli(f->ctx, s.term[i], s.coef[i]));
   }
-  int number = 0;
-  while (f->plan->bufs[number] != b) number++;
-  int kind = CG_GUARDED | number << CG_KIND_BITS | (int)(-lo) << (CG_KIND_BITS + 10);
+  /* the place in the zeros is a part of the key; it is small, see above */
+  int kind = CG_GUARDED | b->number << CG_KIND_BITS | (int)(-lo + ZEROS) << 20;
   cg_val p;
   if (!cg_cached(f, outer, kind, &p)) {
     address a = address_of(f, b, outer);
@@ -337,8 +317,8 @@ static LLVMValueRef guarded_place(cg_fn *f, const cg_buf *b, ix offset, const cg
   }
   cg_join(r, &p);
   cg_at(f, r->level);
-  if (!ninner) return p.v;
-  LLVMValueRef by = byte_sum(f, b, ninner, inner, inner_coef);
+  if (!some) return p.v;
+  LLVMValueRef by = byte_sum(f, b, &s, inner);
   return LLVMBuildGEP2(B, f->i8, p.v, &by, 1, "");
 }
 

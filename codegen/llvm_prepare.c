@@ -390,6 +390,7 @@ static void add_buf(scan *c, ir_buf *buf) {
   if (cg_plan_buf(p, buf)) return;
   cg_buf *b = IR_NEW(c->ctx, cg_buf);
   b->buf = buf;
+  b->number = p->nbufs;
   b->readonly = true;
   b->lanes = b->group = 1;
   ix n = ir_buf_elements(c->ctx, buf);

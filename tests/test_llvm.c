@@ -381,6 +381,48 @@ Test(llvm, compiler) {
   tn_ctx_free(ctx);
 }
 
+/* An allocation that fails anywhere is an error with a message; the sanitizers see leaks. */
+static void starve(tn_ctx *ctx, void *arg) {
+  const ir_kernel *k = ir_kernel_parse(ctx, "kernel a(in A: f32[5, 100], out B: f32[100]) { for i in 0..100 vector { B[i] = 0.0 for j in 0..5 { B[i] += select(i > j, A[j, i - j], 0.5) } } }", "k");
+  ir_fail_alloc_after(ctx, *(long *)arg);
+  const cg_object *o = cg_compile_kernel(ctx, cg_target_find(ctx, "native", NULL), k, "k");
+  cg_jit *jit = cg_jit_new(ctx);
+  cg_jit_add(ctx, jit, o->bytes, o->size);
+  cg_jit_symbol(ctx, jit, "k");
+}
+
+Test(llvm, memory_fails) {
+  int failed = 0;
+  for (long n = 1; n < 100; n++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    tn_status status = ir_protect(ctx, starve, &n);
+    cr_assert(status == TN_OK || status == TN_ERESOURCE, "%s", tn_error(ctx));
+    failed += status != TN_OK;
+    tn_ctx_free(ctx);
+    if (status == TN_OK) break;
+  }
+  cr_assert_gt(failed, 0);
+}
+
+static void deep(tn_ctx *ctx, void *arg) {
+  (void)arg;
+  ir_text t = {.ctx = ctx};
+  ir_put(&t, "kernel deep(in A: i32[4], out B: i32[4]) { for i in 0..4 { B[i] = ");
+  for (int i = 0; i < 3500; i++) ir_put(&t, "max(A[i], 1 + ");
+  ir_put(&t, "A[i]");
+  for (int i = 0; i < 3500; i++) ir_put(&t, ")");
+  ir_put(&t, " } }");
+  cg_compile_kernel(ctx, cg_target_find(ctx, "native", NULL), ir_kernel_parse(ctx, ir_text_str(&t), "deep"), "k");
+}
+
+Test(llvm, deep_expressions) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tn_status status = ir_protect(ctx, deep, NULL);
+  cr_assert(status == TN_OK || status == TN_EUNSUPPORTED || status == TN_EINPUT, "%d %s", status, tn_error(ctx));
+  cr_assert(strstr(tn_error(ctx), "deep") || status == TN_OK, "%s", tn_error(ctx));
+  tn_ctx_free(ctx);
+}
+
 static void *compile_thread(void *arg) {
   (void)arg;
   tn_ctx *ctx = tn_ctx_new(NULL);
