@@ -55,7 +55,7 @@ typedef struct cli {
   void *notes_user;
   /* options that all verbs with a model share */
   cli_list dims;      /* NAME=N */
-  const char *cpu, *triple, *db, *plan, *accuracy, *layout, *engine_name;
+  const char *cpu, *triple, *db, *plan, *accuracy, *layout, *data, *engine_name;
   int64_t threads, seed;
   bool frozen, json, unscheduled;
   cli_engine engine;

@@ -1,7 +1,7 @@
 /* cli_model.c — a model on its way: file, graph, program, code, run. */
 #include "frontend/cli.h"
 #include "frontend/npy.h"
-#include "lower/schedule.h"
+#include "ir/text.h"
 #include "runtime/program_interp.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -30,6 +30,33 @@ static const fe_onnx_type *type_of(const fe_onnx_value *v, int n, const char *na
   return NULL;
 }
 
+/* The constants of a text: of the model it was printed from (--data), which is lowered in the same way,
+ * so that what passes computed is there too. */
+static const void *find_data(void *user, const char *name, int64_t bytes, uint64_t hash) {
+  const cli_model *d = user;
+  for (int i = 0; i < d->graph->nparams; i++) {
+    const ir_value *v = d->graph->params[i];
+    const void *data = ir_value_source(v);
+    if (data && v->data_bytes == bytes && strcmp(v->name, name) == 0 && (!hash || ir_data_hash(data, bytes) == hash)) return data;
+  }
+  for (int i = 0; i < d->program->nslots; i++) {
+    const ir_slot *s = &d->program->slots[i];
+    if (s->kind == IR_SLOT_RAW && s->bytes == bytes && strcmp(s->name, name) == 0) return s->data;
+  }
+  return NULL;
+}
+
+static void need_data(cli *c, const cli_model *m) {
+  const char *missing = NULL;
+  if (m->program) {
+    for (int i = 0; i < m->program->nslots; i++)
+      if (m->program->slots[i].kind == IR_SLOT_RAW && !m->program->slots[i].data && m->program->slots[i].bytes) missing = m->program->slots[i].name;
+  } else
+    for (int i = 0; i < m->graph->nparams; i++)
+      if (m->graph->params[i]->kind == IR_VALUE_CONST && !m->graph->params[i]->data) missing = m->graph->params[i]->name;
+  if (missing) ir_fail(c->ctx, TN_EUSAGE, "%s: the text does not hold the data of '%s': --data MODEL names the model it was printed from", m->path, missing);
+}
+
 cli_model *cli_load(cli *c, const char *path) {
   tn_ctx *ctx = c->ctx;
   cli_model *m = IR_NEW(ctx, cli_model);
@@ -42,17 +69,25 @@ cli_model *cli_load(cli *c, const char *path) {
   const char *word = kernel ? "" : first_word(ctx, map);
   const char *text = *word ? ir_strndup(ctx, map->data, map->size) : NULL;
   if (kernel) m->graph = cli_kernel_graph(c, path, &m->copies);
-  else if (strcmp(word, "graph") == 0) {
-    m->graph = ir_graph_parse(ctx, text, path);
-    ir_graph_sort(m->graph);
-  } else if (strcmp(word, "program") == 0) {
-    m->program = ir_program_parse(ctx, text, path);
-    for (int i = 0; i < m->program->nkernels; i++) {
-      ir_program_kernel *k = &m->program->kernels[i];
-      const char *reason = NULL;
-      if (!k->lowered) k->lowered = lw_schedule_apply(ctx, k->kernel, k->schedule, &reason);
-      if (!k->lowered) ir_fail(ctx, TN_EINPUT, "%s: the schedule of kernel '%s' is refused: %s", path, k->kernel->name, reason);
+  else if (strcmp(word, "graph") == 0 || strcmp(word, "program") == 0) {
+    ir_data_source source = {NULL, find_data};
+    if (c->data) {
+      const char *data = c->data;
+      c->data = NULL;
+      cli_model *d = source.user = cli_load(c, data);
+      if (!d->graph) ir_fail(ctx, TN_EUSAGE, "--data: '%s' is no model", data);
+      cli_lower(c, d);
+      c->data = data;
     }
+    const ir_data_source *from = c->data ? &source : NULL;
+    if (*word == 'g') {
+      m->graph = ir_graph_parse_with(ctx, text, path, from);
+      ir_graph_sort(m->graph);
+    } else {
+      m->program = ir_program_parse_with(ctx, text, path, from);
+      lw_apply_schedules(ctx, m->program);
+    }
+    need_data(c, m);
   } else {
     m->onnx = fe_onnx_load(ctx, path);
     m->graph = fe_import_model(ctx, m->onnx, NULL);
@@ -143,7 +178,7 @@ static void bind_dims(cli *c, cli_model *m) {
         ix d = m->graph->inputs[k]->dims[a];
         used |= d->op != IX_VAR || strcmp(d->u.var->name, names[i]) == 0; /* a number: an input fixed it */
       }
-    if (!used) ir_fail(ctx, TN_EUSAGE, "--dim: the model has no dimension '%s'", names[i]);
+    if (!used && m->onnx) ir_fail(ctx, TN_EUSAGE, "--dim: the model has no dimension '%s'", names[i]);
   }
   lw_bind_dims(ctx, m->graph, c->dims.n, names, sizes);
 }
@@ -163,7 +198,7 @@ static void freeze_shapes(cli *c, cli_model *m) {
 typedef struct watch {
   cli_model *m;
   const char *dump; /* TN_DUMP */
-  const char *last; /* text of the graph after the pass before */
+  const char *last; /* the text that was dumped last */
 } watch;
 
 static bool wanted(const char *list, const char *pass) {
@@ -186,8 +221,8 @@ static void after_pass(void *user, tn_ctx *ctx, const char *pass, const ir_graph
   if (dump) {
     if (w->last && strcmp(w->last, p.text) == 0) fprintf(stderr, "# after %s: unchanged\n", pass);
     else fprintf(stderr, "# after %s\n%s", pass, p.text);
+    w->last = p.text;
   }
-  w->last = p.text;
   IR_PUSH(ctx, w->m->passes, w->m->npasses, p);
 }
 

@@ -48,6 +48,7 @@ static int common_options(cli *c, cli_option *o) {
   o[n++] = (cli_option){"--accuracy", CLI_TEXT, &c->accuracy, "A", "strict, or a relative tolerance (default 1e-4)"};
   o[n++] = (cli_option){"--layout", CLI_TEXT, &c->layout, "L", "NCHW, NHWC or NCHWc, for comparison (default: chosen)"};
   o[n++] = (cli_option){"--seed", CLI_INT, &c->seed, "S", "of random inputs (default 0)"};
+  o[n++] = (cli_option){"--data", CLI_TEXT, &c->data, "MODEL", "where the constants of a graph's or program's text are"};
   o[n++] = (cli_option){"--json", CLI_FLAG, &c->json, NULL, "one JSON object on standard output"};
   o[n++] = (cli_option){"--engine", CLI_TEXT, &c->engine_name, "E", NULL}; /* jit or interp */
   o[n++] = (cli_option){"--unscheduled", CLI_FLAG, &c->unscheduled, NULL, NULL};
