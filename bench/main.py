@@ -1,0 +1,369 @@
+"""The benchmark: rounds over all peers, checks, statistics. Started by bench/run.
+
+A round measures the multiply-add peak of the core, then every program for a fraction of a second,
+in an order that rotates. What counts is the fastest run of each sample; a ratio is the median over
+the rounds of (peer's time / Tenon's time) of one round, so that a slow spell of the machine hits
+both sides. Results are compared before any time is taken.
+"""
+import argparse
+import json
+import math
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+import cases as lists
+import report
+from peer import Peer
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def options():
+    p = argparse.ArgumentParser(prog="bench/run", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
+                                epilog="See bench/README.md. bench/run itself also takes --install LIST and --python PATH.")
+    p.add_argument("--quick", action="store_true", help="few cases, few rounds")
+    p.add_argument("--only", action="append", choices=["gemm", "conv", "models"], help="may be repeated")
+    p.add_argument("--case", action="append", default=[], help="only cases whose name contains this; may be repeated")
+    p.add_argument("--rounds", type=int, help="default 7, or 3 with --quick")
+    p.add_argument("--seconds", type=float, help="of one sample; default 0.1, models 0.5")
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--cpus", help="such as 1 or 0,1; default: the last ones")
+    p.add_argument("--peers", help="comma-separated, of mkl, onednn, onnxruntime, openvino, inductor; default: all that are there")
+    p.add_argument("--models", default=os.environ.get("TENON_MODELS"), help="folder of ONNX files (default $TENON_MODELS)")
+    p.add_argument("--db", default="none", help="tuning store for Tenon (default none: untuned)")
+    p.add_argument("--plain", action="store_true", help="convolutions also from row-major to row-major")
+    p.add_argument("--aot", action="store_true", help="models also as linked objects")
+    p.add_argument("--compile", action="store_true", help="also time and memory of `tenon compile` (models; always with --only models)")
+    p.add_argument("--json", help="where the results go (default: under the build folder)")
+    p.add_argument("--html", help="the page with the charts (default: beside the JSON)")
+    p.add_argument("--build", required=True, help=argparse.SUPPRESS)
+    return p.parse_args()
+
+
+def say(text=""):
+    print(text, flush=True)
+
+
+# ---- who takes part ----
+
+def library(*names):
+    """A shared library beside this Python (lib/ of its environment) or in the usual places."""
+    import glob
+    for folder in (os.path.join(sys.prefix, "lib"), "/usr/lib/x86_64-linux-gnu", "/usr/local/lib"):
+        for n in names:
+            found = sorted(glob.glob(os.path.join(folder, n)))
+            if found:
+                return found[-1]
+    return None
+
+
+def module_there(name):
+    import importlib.util
+    return importlib.util.find_spec(name) is not None
+
+
+def make_peers(o, cpus, work):
+    built = os.path.join(o.build, "bench")
+    one = {"OMP_NUM_THREADS": str(o.threads), "MKL_NUM_THREADS": str(o.threads)}
+    log = lambda name: os.path.join(work, name + ".log")
+    tenon = Peer("tenon", [os.path.join(built, "bench_worker"), "--threads", str(o.threads), "--db", o.db], log("tenon"), cpus=cpus)
+    peers = []
+    lib = os.path.join(sys.prefix, "lib")
+    mkl, dnnl = library("libmkl_rt.so*"), os.path.join(built, "peer_dnnl")
+    if mkl and os.path.exists(os.path.join(built, "peer_mkl")):
+        env = {**one, "LD_LIBRARY_PATH": os.path.dirname(mkl), "MKL_THREADING_LAYER": "SEQUENTIAL" if o.threads == 1 else "INTEL"}
+        peers.append(Peer("mkl", [os.path.join(built, "peer_mkl"), mkl, str(o.threads)], log("mkl"), env, cpus, ("gemm",)))
+    if os.path.exists(dnnl):
+        env = {**one, "LD_LIBRARY_PATH": lib, "OCL_ICD_FILENAMES": os.path.join(lib, "libintelocl.so")}
+        peers.append(Peer("onednn", [dnnl], log("onednn"), env, cpus, ("gemm", "conv")))
+    python = lambda file: [sys.executable, os.path.join(HERE, "peers", file), str(o.threads)]
+    conv = ("conv", "model") if not os.path.exists(dnnl) else ("model",)  # else the library itself stands for it
+    if module_there("onnxruntime"):
+        peers.append(Peer("onnxruntime", python("ort.py"), log("onnxruntime"), one, cpus, conv))
+    if module_there("openvino"):
+        peers.append(Peer("openvino", python("ov.py"), log("openvino"), one, cpus, ("model",)))
+    if module_there("torch"):
+        peers.append(Peer("inductor", python("inductor.py"), log("inductor"), one, cpus, ("model",)))
+    if o.peers is not None:
+        wanted = o.peers.split(",") if o.peers else []
+        for w in wanted:
+            if w not in [p.name for p in peers]:
+                say("peer %s is not there (bench/run --install ...)" % w)
+        peers = [p for p in peers if p.name in wanted]
+    return tenon, peers
+
+
+# ---- one case ----
+
+def difference(got, want):
+    """max |got - want| / max |want| over all outputs; infinite when shapes differ."""
+    worst = 0.0
+    for g, w in zip(got, want):
+        if g.size != w.size:
+            return math.inf
+        w = np.asarray(w, np.float64).ravel()
+        d = np.abs(g.astype(np.float64).ravel() - w)
+        worst = max(worst, float(np.max(d, initial=0) / max(float(np.max(np.abs(w), initial=0)), 1e-30)))
+        if not np.isfinite(d).all():
+            return math.inf
+    return worst if len(got) == len(want) else math.inf
+
+
+def outputs_of(p, case, folder, like):
+    answer = p.ask("save", case.name, folder)
+    if not answer["ok"]:
+        return None, answer["error"]
+    arrays = []
+    for k in range(answer["outputs"]):
+        dtype = answer["dtypes"][k] if "dtypes" in answer else like[k].dtype if like else np.float32
+        arrays.append(np.fromfile(os.path.join(folder, "out_%d.bin" % k), dtype))
+    return arrays, None
+
+
+def measure(case, tenon, peers, probe, o, work):
+    """A row of the results. Never throws for what a program does wrong."""
+    folder = os.path.join(work, "data")
+    lists.clean(folder)
+    case.prepare(folder)
+    row = {"name": case.name, "kind": case.kind, "group": case.group, "flop": case.flop, "peers": {}, "errors": {}}
+    ready, want = [], case.reference() if case.reference else None
+    takes = [p for p in peers if case.kind.split()[0] in p.kinds]
+    for p in takes + [tenon]:
+        words = [w.replace("@", folder) if w.startswith("@") else w for w in case.by_peer.get(p.name, case.words)]
+        start = time.perf_counter()
+        answer = p.ask("load", case.name, *words, timeout=600)
+        took = time.perf_counter() - start
+        if not answer["ok"]:
+            row["errors"][p.name] = answer["error"]
+            continue
+        got, error = outputs_of(p, case, folder, want)
+        if error:
+            row["errors"][p.name] = error
+            continue
+        info = {k: answer[k] for k in ("import_s", "lower_s", "build_s", "calls", "implementation") if k in answer}
+        info["load_s"] = took
+        if want is None:
+            want = got  # the first peer is the reference of models
+            info["reference"] = True
+        else:
+            info["difference"] = difference(got, want)
+            if not info["difference"] <= case.tolerance:
+                row["errors"][p.name] = "wrong: differs by %.2g of the largest value" % info["difference"]
+                if p is not tenon:
+                    p.ask("drop", case.name)
+                    continue
+        if p is tenon and row["errors"].get("tenon"):
+            info["wrong"] = True
+        row["peers"][p.name] = info
+        ready.append(p)
+    samples = {p.name: [] for p in ready}
+    medians = {p.name: [] for p in ready}
+    peaks = []
+    seconds = o.seconds or case.seconds
+    if tenon in ready:
+        for r in range(o.rounds):
+            answer = probe.ask("peak", 0.02 if seconds < 0.3 else 0.05)
+            peaks.append(answer["flops"] if answer["ok"] else math.nan)
+            turn = r % len(ready)
+            for p in ready[turn:] + ready[:turn]:
+                if o.threads > 1:
+                    time.sleep(0.02)  # spinning threads of the one before go to sleep
+                answer = p.ask("run", case.name, seconds)
+                if answer["ok"]:
+                    samples[p.name].append(answer["min"])
+                    medians[p.name].append(answer["median"])
+                else:
+                    row["errors"][p.name] = answer["error"]
+    for p in ready:
+        if p.process:
+            p.ask("drop", case.name)
+    mine = samples.get("tenon") or []
+    for p in ready:
+        s, info = samples[p.name], row["peers"][p.name]
+        if not s:
+            continue
+        info["min_ms"] = min(s) * 1e3
+        info["median_ms"] = statistics.median(medians[p.name]) * 1e3
+        info["samples_ms"] = [round(x * 1e3, 6) for x in s]
+        if case.flop:
+            info["gflops"] = case.flop / min(s) * 1e-9
+            info["of_peak"] = statistics.median(case.flop / t / (pk * o.threads) for t, pk in zip(s, peaks))
+        if p is not tenon and len(s) == len(mine):
+            info["ratio"] = statistics.median(t / m for t, m in zip(s, mine))
+    if peaks:
+        row["peak_gflops"] = max(peaks) * 1e-9
+    rivals = {n: i["ratio"] for n, i in row["peers"].items() if "ratio" in i}
+    if rivals:
+        row["best"] = min(rivals, key=rivals.get)
+        row["ratio"] = rivals[row["best"]]
+    return row
+
+
+# ---- compile time, memory, objects ----
+
+def timed(argv, cpus=None):
+    """Wall seconds, largest resident bytes, exit code, standard output."""
+    start = time.perf_counter()
+    p = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                         preexec_fn=lambda: os.sched_setaffinity(0, cpus) if cpus else None)
+    out, err = p.stdout.read(), p.stderr.read()
+    _, status, usage = os.wait4(p.pid, 0)
+    return time.perf_counter() - start, usage.ru_maxrss * 1024, os.waitstatus_to_exitcode(status), out, err
+
+
+def compile_times(case, o, work):
+    """`tenon compile`, one and two threads: import to object. The object stays for --aot."""
+    result = {}
+    made = os.path.join(work, "object")
+    os.makedirs(made, exist_ok=True)
+    for threads in (1, 2):
+        argv = [os.path.join(o.build, "tenon"), "compile", case.path, "-o", os.path.join(made, "m.o"), "--prefix", "m", "--json",
+                "--threads", str(threads), "--db", o.db]
+        for d in case.dims:
+            argv += ["--dim", d]
+        wall, memory, code, out, err = timed(argv)
+        if code:
+            result["error"] = err.decode(errors="replace").strip().splitlines()[-1:] or ["exit code %d" % code]
+            return result
+        j = json.loads(out)
+        result["threads_%d" % threads] = {"wall_s": wall, "peak_rss": memory, **{k: j[k] for k in ("import_s", "lower_s", "compile_s", "total_s")}}
+        result.update({k: j[k] for k in ("object_bytes", "weights_bytes", "arena_bytes", "live_peak_bytes", "kernels")})
+    return result
+
+
+def link_object(work):
+    """The object as a library that the worker opens; returns its path, or None."""
+    made = os.path.join(work, "object")
+    so = os.path.join(made, "m.so")
+    cc = os.environ.get("CC") or "cc"
+    done = subprocess.run([cc, "-O1", "-shared", "-fPIC", "-std=gnu11", "-I", os.path.dirname(HERE), "-include", os.path.join(made, "m.h"),
+                           os.path.join(HERE, "peers", "object.c"), os.path.join(made, "m.o"), "-o", so, "-lm"],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if done.returncode:
+        say("  the object does not link: %s" % done.stderr.decode(errors="replace")[-300:])
+        return None
+    return so
+
+
+class Aot:
+    """The worker once more, with the linked object instead of the JIT."""
+
+    def __init__(self, tenon, so):
+        self.name, self.kinds, self.tenon, self.so = "tenon aot", ("model",), tenon, so
+
+    process = property(lambda self: self.tenon.process)
+
+    def ask(self, command, key, *words, timeout=300):
+        if command == "load":
+            words = ("object", self.so, words[2])
+        return self.tenon.ask(command, key + " aot", *words, timeout=timeout)
+
+
+def main():
+    o = options()
+    o.rounds = o.rounds or (3 if o.quick else 7)
+    available = sorted(os.sched_getaffinity(0))
+    cpus = [int(c) for c in o.cpus.split(",")] if o.cpus else available[-o.threads:]
+    if len(cpus) < o.threads:
+        sys.exit("bench/run: %d threads on %d CPUs" % (o.threads, len(cpus)))
+    folder = os.path.join(o.build, "bench", "out")
+    work = os.path.join(o.build, "bench", "work")
+    os.makedirs(folder, exist_ok=True)
+    os.makedirs(work, exist_ok=True)
+    tenon, peers = make_peers(o, cpus, work)
+    probe = Peer("probe", [os.path.join(o.build, "bench", "bench_probe")], os.path.join(work, "probe.log"), cpus=cpus[:1])
+    only = set(o.only or ["gemm", "conv", "models"])
+    todo = []
+    if "gemm" in only:
+        todo += lists.gemm_cases()
+    if "conv" in only:
+        fallback = [p.name for p in peers if "conv" in p.kinds and "gemm" not in p.kinds]
+        todo += lists.conv_cases(bool(fallback), fallback)
+        if o.plain and not fallback:
+            todo += lists.conv_cases(True, [])
+    if "models" in only:
+        todo += lists.model_cases(o.models, say)
+    if o.case:
+        todo = [c for c in todo if any(w in c.name for w in o.case)]
+    elif o.quick:
+        todo = [c for c in todo if c.quick]
+
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    peak, band = probe.ask("peak", 0.5), probe.ask("bandwidth", 0.5)
+    if not peak["ok"]:
+        sys.exit("bench/run: the probe does not run: %s" % peak["error"])
+    machine = {"cpu": cpu_name(), "cpus_used": cpus, "peak_gflops": peak["flops"] * 1e-9, "lanes": peak["lanes"],
+               "read_gbytes_s": band.get("bytes", math.nan) * 1e-9, "load_average": os.getloadavg()[0], "system": platform.platform()}
+    say("%s, CPU %s, %d thread%s; multiply-add peak %.1f GFLOP/s per core, reading %.1f GB/s; load average %.1f" % (
+        machine["cpu"], ",".join(map(str, cpus)), o.threads, "" if o.threads == 1 else "s", machine["peak_gflops"], machine["read_gbytes_s"], machine["load_average"]))
+    if machine["load_average"] > 0.5 * len(available):
+        say("the machine is busy: take these figures as rough")
+    say("%d cases, %d rounds; peers: %s" % (len(todo), o.rounds, ", ".join(p.name for p in peers) or "none"))
+    rows, last = [], None
+    results = {"started": started, "command": [a for a in sys.argv[1:] if a != "--build" and a != o.build], "threads": o.threads, "rounds": o.rounds,
+               "db": o.db, "machine": machine, "peers": [p.name for p in peers], "rows": rows}
+    path = o.json or os.path.join(folder, time.strftime("%Y%m%d-%H%M%S.json"))
+    page = o.html or os.path.splitext(path)[0] + ".html"
+    try:
+        for case in todo:
+            if case.kind != last:
+                say("\n" + report.header(case.kind))
+                last = case.kind
+            extra = []
+            made = None
+            if case.path and (o.compile or o.aot or only == {"models"}):
+                made = compile_times(case, o, work)
+                so = link_object(work) if o.aot and "error" not in made else None
+                if so:
+                    extra = [Aot(tenon, so)]
+            row = measure(case, tenon, peers + extra, probe, o, work)
+            if made is not None:
+                row["compile"] = made
+            if extra and "ratio" in row["peers"].get("tenon aot", {}):
+                row["aot_ratio"] = row["peers"]["tenon aot"].pop("ratio")  # JIT time / object time
+                row["aot_ratio"] = 1 / row["aot_ratio"]
+                rivals = {n: i["ratio"] for n, i in row["peers"].items() if "ratio" in i}
+                row["best"] = min(rivals, key=rivals.get) if rivals else None
+                row["ratio"] = rivals.get(row["best"]) if rivals else None
+            rows.append(row)
+            say(report.line(row))
+            write(path, results)
+    except KeyboardInterrupt:
+        say("\ninterrupted: what was measured so far")
+    for p in [tenon, probe, *peers]:
+        p.stop()
+    results["summary"] = report.summary(rows)
+    write(path, results)
+    with open(page, "w") as f:
+        f.write(report.page(results))
+    say("\n" + report.summary_text(rows))
+    say("\n%s\n%s" % (path, page))
+
+
+def write(path, results):
+    with open(path + ".part", "w") as f:
+        json.dump(results, f, indent=1)
+    os.replace(path + ".part", path)
+
+
+def cpu_name():
+    try:
+        with open("/proc/cpuinfo") as f:
+            for line in f:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    main()
