@@ -321,7 +321,9 @@ static bool contraction(plan *p) {
   int64_t wbytes = 1;
   ix_const_value(ir_buf_elements(p->ctx, q->b->u.buf), &wbytes);
   wbytes *= (int64_t)ir_dtype_bytes(q->b->u.buf->dtype);
-  bool vectors_first = p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && M > t.mr;
+  /* a dynamic operand whose rows lie far apart is copied panel by panel, when enough rows use it */
+  bool pack = !q->b->u.buf->constant && !q->b->u.buf->layout && !depthwise && wbytes > p->t->l1_bytes * 2 && M >= 4 * t.mr && p->u.order != 1;
+  bool vectors_first = pack || (p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && M > t.mr);
   ir_text ro = {.ctx = p->ctx};
   ir_put(&ro, "reorder");
   const char *outer = NULL;
@@ -343,6 +345,10 @@ static bool contraction(plan *p) {
   if (tiled_rows && !first && q->nred == 1 && strcmp(outer, "ro") == 0) { /* GEMM: rows outside, panels inside */
     if (!step(p, "reorder ro vo ri vb vv")) return false;
   } else if (!step(p, "%s", ir_text_str(&ro))) return false;
+  if (pack && step(p, "cache %s vo -> panel", q->b->u.buf->name)) {
+    const char *in = ir_format(p->ctx, "panel.%d", q->b->u.buf->rank - 1);
+    if (step(p, "split %s %lld -> panel.o panel.v", in, (long long)lanes)) step(p, "vectorize panel.v");
+  }
   if (!step(p, "distribute %svb vv", tiled_rows ? "ri " : "")) return false;
   if (tiled_rows) kind(p, "unroll", "ri");
   kind(p, "unroll", "vb");
@@ -552,8 +558,10 @@ static void accumulate(plan *p) {
         if ((v + 1 == p->p.nout || step(p, "%s", ir_text_str(&t))) && step(p, "distribute vv")) {
           kind(p, "vectorize", "vv");
           if (has_loop(p, "r") && p->p.guard) step(p, "narrow r");
-          parallel_outside(p);
-          return;
+          if (!ir_kernel_verify(p->ctx, p->k)) { /* a part that is no vector still indexes the accumulators */
+            parallel_outside(p);
+            return;
+          }
         }
       }
     }

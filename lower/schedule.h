@@ -21,6 +21,9 @@
  *   rfactor k F -> o i      for k: acc op= e(k)    part[F]: for o: for i: part[i] op= e(o*F + i);
  *                                                  for i.r: acc op= part[i.r]
  *   layout buf "steps"      another memory layout of a constant operand
+ *   cache B v -> P          for v: ... B[e] ...    for v: alloc P; P[c] = B[start + c] for the part of B
+ *                                                  that an iteration of v reads; ... P[e - start] ...
+ *                           (the copying loops are P.0, P.1, ...)
  *   tensorize atom v        marks the nest at v as a tile statement; checks it is the atom's
  */
 #ifndef LW_SCHEDULE_H

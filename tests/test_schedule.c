@@ -143,7 +143,7 @@ Test(schedule, fuse) {
 
 Test(schedule, reorder) {
   MAKES(COPY, "reorder j i", "for j in 0 .. 12 {\n    for i in 0 .. 10");
-  MAKES(COPY, "split j 5 -> jo ji\nreorder ji i", "for ji in 0 .. 5 {\n    for jo in 0 .. 3 {\n      for i in 0 .. 10");
+  MAKES(COPY, "split j 5 -> jo ji\nreorder ji i", "for ji in 0 .. 5 independent {\n    for jo in 0 .. 3 independent {\n      for i in 0 .. 10");
   MAKES(MATMUL, "reorder n m", "for n in 0 .. 20 {\n    for m in 0 .. 6");
   REFUSES(MATMUL, "reorder k n", "not a perfect nest");
   REFUSES(COPY, "reorder i i", "named twice");
@@ -204,6 +204,15 @@ Test(schedule, layout) {
   MAKES(MATMUL, "layout B \"split 1 16; perm 1 0 2\"", "layout \"split 1 16");
   REFUSES(MATMUL, "layout A \"perm 1 0\"", "not a constant operand");
   REFUSES(MATMUL, "layout Z \"perm 1 0\"", "no buffer 'Z'");
+}
+
+Test(schedule, cache) {
+  MAKES(MATMUL, "reorder n m\nsplit n 4 -> no ni\ncache A m -> P", "P[0, k]");
+  MAKES(MATMUL, "split n 3 -> no ni\nreorder no m ni\ncache B no -> P", "if P.1 + no*3 < 20");
+  MAKES(CONV, "cache X k -> P", "alloc P: f32[3, 7] local");
+  REFUSES(MATMUL, "cache C m -> P", "is written by the kernel");
+  REFUSES(MATMUL, "cache Z m -> P", "no operand 'Z'");
+  REFUSES(MATMUL, "unroll m\ncache A m -> P", "only serial");
 }
 
 Test(schedule, tensorize) {
@@ -295,7 +304,7 @@ static void random_case(tn_ctx *ctx, void *arg) {
     names_of(s->body, names, &n);
     if (!n) break;
     const char *a = names[draw(&r, (uint32_t)n)], *b = names[draw(&r, (uint32_t)n)], *c = names[draw(&r, (uint32_t)n)];
-    int kind = (int)draw(&r, 14), f = 1 + (int)draw(&r, 6);
+    int kind = (int)draw(&r, 15), f = 1 + (int)draw(&r, 6);
     switch (kind) {
     case 0:
     case 1: line = ir_format(ctx, "split %s %d -> o%d i%d", a, f, i, i); break;
@@ -310,6 +319,7 @@ static void random_case(tn_ctx *ctx, void *arg) {
     case 10: line = ir_format(ctx, "distribute %s", a); break;
     case 11: line = ir_format(ctx, "distribute %s %s", a, b); break;
     case 12: line = ir_format(ctx, "rfactor %s %d -> o%d i%d", a, f + 1, i, i); break;
+    case 13: line = ir_format(ctx, "cache %s %s -> P%d", s->bufs[draw(&r, (uint32_t)s->nbufs)]->name, a, i); break;
     default: line = ir_format(ctx, "tensorize fma %s", a);
     }
     const char *reason;
@@ -351,6 +361,6 @@ Test(schedule, random, .timeout = 600) {
     tn_ctx_free(ctx);
   }
   cr_expect_eq(bad, 0);
-  for (int k = 0; k < 13 && count >= 1000; k++) cr_expect_gt(w.used[k], 0, "step kind %d was never legal", k);
+  for (int k = 0; k < 14 && count >= 1000; k++) cr_expect_gt(w.used[k], 0, "step kind %d was never legal", k);
   fprintf(stderr, "%ld schedules, %ld steps, %ld refused\n", w.cases, w.steps, w.refused);
 }
