@@ -17,7 +17,7 @@ typedef struct importer {
   int depth;
 } importer;
 
-enum { MAX_DEPTH = 32, COPY_BELOW = 4096 };
+enum { MAX_DEPTH = 32, COPY_BELOW = 4096, MAX_OPSET = 1000 };
 
 /* What a call of a function binds. */
 typedef struct frame {
@@ -211,6 +211,7 @@ static void import_node_strict(importer *im, ir_graph *g, const fe_onnx_node *sr
     return;
   }
   int64_t opset = fe_onnx_opset_version(opsets, nopsets, src->domain);
+  if (opset < 0 || opset > MAX_OPSET) ir_fail(ctx, TN_EINPUT, "there is no version %lld of operator set '%s'", (long long)opset, *src->domain ? src->domain : "ai.onnx");
   if (!op)
     ir_fail(ctx, TN_EUNSUPPORTED, "op %s%s%s (opset %lld) is not supported", src->domain, *src->domain ? ":" : "", src->op, (long long)opset);
   ir_value **in = IR_NEW_ARRAY(ctx, ir_value *, src->n_in);

@@ -323,7 +323,10 @@ static bool contraction(plan *p) {
   wbytes *= (int64_t)ir_dtype_bytes(q->b->u.buf->dtype);
   /* a dynamic operand whose rows lie far apart is copied panel by panel, when enough rows use it */
   bool pack = !q->b->u.buf->constant && !q->b->u.buf->layout && !depthwise && wbytes > p->t->l1_bytes * 2 && M >= 4 * t.mr && p->u.order != 1;
-  bool vectors_first = pack || (p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && M > t.mr);
+  int64_t rows = 1; /* of all output loops: what one panel of vectors is used for */
+  for (int i = 0; i < q->nout; i++)
+    if (i != v && q->extent[i] > 0 && !uses(q->b, q->out[i]->var)) rows *= q->extent[i];
+  bool vectors_first = pack || (p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && rows > t.mr);
   ir_text ro = {.ctx = p->ctx};
   ir_put(&ro, "reorder");
   const char *outer = NULL;

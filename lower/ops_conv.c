@@ -59,8 +59,8 @@ static void conv_infer(tn_ctx *ctx, ir_node *n) {
   tn_dtype t = n->in[0]->dtype;
   lw_need_same_type(ctx, n, 0, 1);
   if (!ir_is_float(t)) lw_bad(ctx, n, "operands of type %s", ir_dtype_name(t));
-  need_bias(ctx, n, 2, n->in[1]->dims[0]);
   conv_set(ctx, n, t);
+  need_bias(ctx, n, 2, n->in[1]->dims[0]);
 }
 
 static void conv_integer_infer(tn_ctx *ctx, ir_node *n) {

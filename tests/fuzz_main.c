@@ -20,6 +20,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerInitialize(int *argc, char ***argv) __attribute__((weak));
+/* A target's own mutations, on `data` of room `max`; it may call LLVMFuzzerMutate for the plain ones. */
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed) __attribute__((weak));
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max);
 /* Present under the sanitizers: they report first, then call back. */
 void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
 
@@ -179,6 +182,13 @@ static void mutate(void) {
   }
 }
 
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max) {
+  if (data != work || max != max_bytes) abort(); /* there is one buffer */
+  work_size = size;
+  mutate();
+  return work_size;
+}
+
 /* ---- corpus ---- */
 static void add_input(const uint8_t *data, size_t size) {
   static size_t room;
@@ -275,7 +285,8 @@ int main(int argc, char **argv) {
     const input *from = &corpus[below(corpus_count)];
     work_size = from->size;
     if (work_size) memcpy(work, from->data, work_size);
-    for (size_t k = 1 + below(8); k > 0; k--) mutate();
+    if (LLVMFuzzerCustomMutator) work_size = LLVMFuzzerCustomMutator(work, work_size, max_bytes, (unsigned)rng());
+    for (size_t k = LLVMFuzzerCustomMutator ? 0 : 1 + below(8); k > 0; k--) mutate();
     run_one(work, work_size);
   }
   printf("%zu files replayed, %lld random inputs\n", replayed, random_runs);
