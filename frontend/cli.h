@@ -92,6 +92,8 @@ typedef struct cli_model {
   const char **in_name, **out_name; /* as the model names them, before the passes */
   const fe_onnx_type **in_type;     /* declared types by input; null for a text */
   const fe_onnx_type **out_type;
+  int ndims;
+  const char **dims;       /* names of the symbolic dimensions of the inputs */
   fe_array *in;            /* data null until given or drawn */
   ir_program *program;
   const cg_target *target;
@@ -102,6 +104,7 @@ typedef struct cli_model {
   int npasses;
   cli_pass *passes;
   bool keep_texts;         /* set before cli_lower: passes carry the graph's text */
+  bool kernel;             /* made of a specification, not read */
   int copies;              /* a kernel of cold operands is there so many times; else 1 */
   double import_s, lower_s, compile_s;
 } cli_model;

@@ -57,6 +57,16 @@ static void need_data(cli *c, const cli_model *m) {
   if (missing) ir_fail(c->ctx, TN_EUSAGE, "%s: the text does not hold the data of '%s': --data MODEL names the model it was printed from", m->path, missing);
 }
 
+static void note_dims(tn_ctx *ctx, cli_model *m, const ir_value *v) {
+  for (int a = 0; a < v->rank; a++) {
+    if (v->dims[a]->op != IX_VAR) continue;
+    const char *name = v->dims[a]->u.var->name;
+    bool known = false;
+    for (int k = 0; k < m->ndims; k++) known |= strcmp(m->dims[k], name) == 0;
+    if (!known) IR_PUSH(ctx, m->dims, m->ndims, name);
+  }
+}
+
 cli_model *cli_load(cli *c, const char *path) {
   tn_ctx *ctx = c->ctx;
   cli_model *m = IR_NEW(ctx, cli_model);
@@ -68,6 +78,7 @@ cli_model *cli_load(cli *c, const char *path) {
   const fe_map *map = kernel ? NULL : fe_map_file(ctx, path);
   const char *word = kernel ? "" : first_word(ctx, map);
   const char *text = *word ? ir_strndup(ctx, map->data, map->size) : NULL;
+  m->kernel = kernel;
   if (kernel) m->graph = cli_kernel_graph(c, path, &m->copies);
   else if (strcmp(word, "graph") == 0 || strcmp(word, "program") == 0) {
     ir_data_source source = {NULL, find_data};
@@ -101,6 +112,7 @@ cli_model *cli_load(cli *c, const char *path) {
     m->out_name = IR_NEW_ARRAY(ctx, const char *, m->nout + 1);
     m->out_type = IR_NEW_ARRAY(ctx, const fe_onnx_type *, m->nout + 1);
     for (int i = 0; i < m->nin; i++) {
+      note_dims(ctx, m, m->graph->inputs[i]);
       m->in_name[i] = m->graph->inputs[i]->name;
       if (m->onnx) m->in_type[i] = type_of(m->onnx->graph->in, m->onnx->graph->n_in, m->in_name[i]);
     }
@@ -173,12 +185,8 @@ static void bind_dims(cli *c, cli_model *m) {
     cli_pair(c, "--dim", c->dims.items[i], &names[i], &size);
     sizes[i] = cli_integer(c, "--dim", size);
     bool used = false;
-    for (int k = 0; k < m->graph->ninputs; k++)
-      for (int a = 0; a < m->graph->inputs[k]->rank; a++) {
-        ix d = m->graph->inputs[k]->dims[a];
-        used |= d->op != IX_VAR || strcmp(d->u.var->name, names[i]) == 0; /* a number: an input fixed it */
-      }
-    if (!used && m->onnx) ir_fail(ctx, TN_EUSAGE, "--dim: the model has no dimension '%s'", names[i]);
+    for (int k = 0; k < m->ndims; k++) used |= strcmp(m->dims[k], names[i]) == 0;
+    if (!used && m->onnx) ir_fail(ctx, TN_EUSAGE, "--dim: the model has no dimension '%s'; it has: %s", names[i], list_names(c, m->ndims, m->dims));
   }
   lw_bind_dims(ctx, m->graph, c->dims.n, names, sizes);
 }
@@ -230,6 +238,7 @@ void cli_lower(cli *c, cli_model *m) {
   if (m->program) return;
   watch w = {.m = m, .dump = getenv("TN_DUMP")};
   lw_options o = {.target = m->target, .unscheduled = c->unscheduled, .after_pass = after_pass, .after_user = &w};
+  o.free_io = m->kernel; /* as libraries are timed: operands in the layout that suits */
   o.layout = !c->layout ? LW_LAYOUT_AUTO : strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : strcmp(c->layout, "NHWC") == 0 ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHWC;
   if (c->plan) ir_fail(c->ctx, TN_EUNSUPPORTED, "--plan is not supported yet");
   bind_dims(c, m);

@@ -32,9 +32,11 @@ typedef struct chooser {
   ir_graph *g;
   int64_t block;              /* channels in a block; 0: channels last */
   const ir_layout *layout;    /* of a rank-4 activation */
+  bool free_io;
 } chooser;
 
 static bool is_output(const chooser *c, const ir_value *v) {
+  if (c->free_io) return false;
   for (int i = 0; i < c->g->noutputs; i++)
     if (c->g->outputs[i] == v) return true;
   return false;
@@ -86,7 +88,7 @@ static bool keeps_layout(const ir_node *n) {
 
 void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   if (!options->target || options->unscheduled || options->layout == LW_LAYOUT_NCHW) return;
-  chooser c = {.ctx = ctx, .g = g};
+  chooser c = {.ctx = ctx, .g = g, .free_io = options->free_io};
   if (options->layout == LW_LAYOUT_NHWC) c.layout = ir_layout_parse(ctx, "perm 0 2 3 1");
   else {
     c.block = cg_target_lanes(options->target, TN_F32);
@@ -101,7 +103,10 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     for (int k = 0; k < n->nin; k++) packed &= !n->in[k] || ir_value_source(n->in[k]) || n->in[k]->kind == IR_VALUE_CONST;
     if (packed) continue;
     if (is_conv(n)) {
-      if (wants_blocked(&c, n) && !n->in[0]->layout) n->in[0] = relayout(&c, n, n->in[0]);
+      if (wants_blocked(&c, n) && !n->in[0]->layout) {
+        if (c.free_io && n->in[0]->kind == IR_VALUE_INPUT) n->in[0]->layout = c.layout;
+        else n->in[0] = relayout(&c, n, n->in[0]);
+      }
       if (eligible(&c, n->out[0])) n->out[0]->layout = c.layout;
       continue;
     }
