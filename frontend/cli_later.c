@@ -1,4 +1,7 @@
 /* cli_later.c — verbs that are still to come. */
 #include "frontend/cli.h"
-#define LATER(f) void f(cli *c, int argc, char **argv) { (void)argc, (void)argv; ir_fail(c->ctx, TN_EUNSUPPORTED, "tenon %s is not there yet", c->verb->name); }
-LATER(cli_tune) LATER(cli_later)
+
+void cli_later(cli *c, int argc, char **argv) {
+  (void)argc, (void)argv;
+  ir_fail(c->ctx, TN_EUNSUPPORTED, "tenon %s is not there yet", c->verb->name);
+}

@@ -119,12 +119,15 @@ void fe_bind_input(tn_ctx *ctx, ir_graph *g, int k, const fe_array *a) {
   }
   bool fits = v->dtype == a->dtype && v->rank == a->rank;
   for (int i = 0; fits && i < v->rank; i++) {
+    fits = v->dims[i]->op == IX_VAR || ix_is_int(v->dims[i], a->dims[i]);
+    for (int j = 0; j < i && fits; j++) /* one name, one size */
+      fits = v->dims[i] != v->dims[j] || a->dims[i] == a->dims[j];
+  }
+  for (int i = 0; fits && i < v->rank; i++) {
     ix d = v->dims[i];
-    if (d->op == IX_VAR) {
-      for (int j = 0; j < g->ninputs; j++)
-        for (int x = 0; x < g->inputs[j]->rank; x++)
-          if (g->inputs[j]->dims[x] == d) g->inputs[j]->dims[x] = ix_index(ctx, a->dims[i]);
-    } else fits = ix_is_int(d, a->dims[i]);
+    for (int j = 0; d->op == IX_VAR && j < g->ninputs; j++)
+      for (int x = 0; x < g->inputs[j]->rank; x++)
+        if (g->inputs[j]->dims[x] == d) g->inputs[j]->dims[x] = ix_index(ctx, a->dims[i]);
   }
   if (!fits)
     ir_fail(ctx, TN_EINPUT, "input '%s' is %s, given is %s", v->name, declared(ctx, v), fe_shape_text(ctx, a->dtype, a->rank, a->dims));
