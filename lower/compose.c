@@ -55,3 +55,11 @@ ir_value *lw_concat(ir_graph *g, ir_node *n, int axis, int count, ir_value *cons
 }
 
 ir_value *lw_reduce_all(ir_graph *g, ir_node *n, const char *op, ir_value *v) { return lw_op1_int(g, n, op, v, "keepdims", 0); }
+
+ir_value lw_would_give(tn_ctx *ctx, const ir_node *n, const char *op, int nin, ir_value *const *in, int nattrs, ir_attr *attrs) {
+  ir_value out = {.name = n->name, .rank = -1}, *outs[1] = {&out};
+  ir_node heart = {.op = ir_op_find("", op), .name = n->name, .where = n->where, .opset = 26, .nin = nin, .in = (ir_value **)(uintptr_t)in,
+                   .nout = 1, .out = outs, .nattrs = nattrs, .attrs = attrs, .graph = n->graph};
+  ir_infer(ctx, &heart);
+  return out;
+}

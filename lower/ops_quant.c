@@ -174,23 +174,13 @@ static void need_scales(tn_ctx *ctx, const ir_node *n, int a, int b, int y) {
   lw_need_same_type(ctx, n, a, y);
 }
 
-/* The shape of a composite's output is that of the op at its heart. */
-static void set_as(tn_ctx *ctx, ir_node *n, const char *op, int nin, ir_value *const *in, const ir_node *attrs_of, tn_dtype t) {
-  ir_node heart = {.op = ir_op_find("", op), .name = n->name, .where = n->where, .opset = 26, .nin = nin, .in = (ir_value **)(uintptr_t)in, .graph = n->graph};
-  ir_value out = {.rank = -1}, *outs[1] = {&out};
-  if (attrs_of) heart.nattrs = attrs_of->nattrs, heart.attrs = attrs_of->attrs;
-  heart.nout = 1;
-  heart.out = outs;
-  ir_infer(ctx, &heart);
-  lw_set(n, 0, t, out.rank, out.dims);
-}
-
 static void qmatmul_infer(tn_ctx *ctx, ir_node *n) { /* a, scale, zero, b, scale, zero, y scale, zero */
   need_quantised(ctx, n, 0, 2);
   need_quantised(ctx, n, 3, 5);
   need_scales(ctx, n, 1, 4, 6);
   if (n->in[7]->dtype != TN_U8 && n->in[7]->dtype != TN_I8) lw_bad(ctx, n, "a result of type %s", ir_dtype_name(n->in[7]->dtype));
-  set_as(ctx, n, "MatMulInteger", 4, (ir_value *[]){n->in[0], n->in[3], n->in[2], n->in[5]}, NULL, n->in[7]->dtype);
+  ir_value y = lw_would_give(ctx, n, "MatMulInteger", 4, (ir_value *[]){n->in[0], n->in[3], n->in[2], n->in[5]}, 0, NULL);
+  lw_set_like(n, 0, n->in[7]->dtype, &y);
 }
 static void qmatmul_expand(ir_graph *g, ir_node *n) {
   ir_value *sum = lw_node(g, n, "MatMulInteger", 4, (ir_value *[]){n->in[0], n->in[3], n->in[2], n->in[5]});
@@ -208,7 +198,8 @@ static void qconv_infer(tn_ctx *ctx, ir_node *n) { /* x, scale, zero, w, scale, 
   lw_need_single(ctx, n, 7);
   if (n->in[7]->dtype != TN_U8 && n->in[7]->dtype != TN_I8) lw_bad(ctx, n, "a result of type %s", ir_dtype_name(n->in[7]->dtype));
   if (lw_has(n, 8) && (n->in[8]->dtype != TN_I32 || n->in[8]->rank != 1)) lw_bad(ctx, n, "the bias must be a vector of i32");
-  set_as(ctx, n, "ConvInteger", 4, (ir_value *[]){n->in[0], n->in[3], n->in[2], n->in[5]}, n, n->in[7]->dtype);
+  ir_value y = lw_would_give(ctx, n, "ConvInteger", 4, (ir_value *[]){n->in[0], n->in[3], n->in[2], n->in[5]}, n->nattrs, n->attrs);
+  lw_set_like(n, 0, n->in[7]->dtype, &y);
 }
 static void qconv_expand(ir_graph *g, ir_node *n) {
   int spatial = n->in[0]->rank - 2;
