@@ -165,7 +165,7 @@ TN_API tn_tensor *tn_lstm(tn_graph *g, tn_tensor *x, int64_t hidden, const char 
 TN_API tn_tensor *tn_gru(tn_graph *g, tn_tensor *x, int64_t hidden, const char *name);
 
 /* Sequential style: layers applied in order, named NAME.0, NAME.1, ... (0, 1, ... for a null NAME):
- *   tn_layer net[] = {{tn_layer_conv, .units = 16, .kernel = 3, .pad = 1}, {tn_layer_relu}, ...};
+ *   tn_layer net[] = {{.fn = tn_layer_conv, .units = 16, .kernel = 3, .pad = 1}, {.fn = tn_layer_relu}, ...};
  *   y = tn_sequential(g, x, 2, net, "net");                    */
 typedef struct tn_layer tn_layer;
 typedef tn_tensor *(*tn_layer_fn)(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name);
