@@ -173,6 +173,7 @@ void at_lab_free(at_lab *lab) {
 }
 
 void at_lab_deadline(at_lab *lab, double moment) { lab->deadline = moment; }
+void at_lab_run_limit(at_lab *lab, double seconds) { lab->o.limits.run_s = seconds; }
 bool at_lab_over(const at_lab *lab) {
   return (lab->o.stop && *lab->o.stop) || (lab->deadline > 0 && rt_now() >= lab->deadline);
 }

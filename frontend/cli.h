@@ -104,6 +104,7 @@ typedef struct cli_model {
   int npasses;
   cli_pass *passes;
   bool keep_texts;         /* set before cli_lower: passes carry the graph's text */
+  struct at_lookup *lookup; /* where schedules come from; null: the defaults */
   bool kernel;             /* made of a specification, not read */
   int copies;              /* a kernel of cold operands is there so many times; else 1 */
   double import_s, lower_s, compile_s;
@@ -162,6 +163,12 @@ typedef struct cli_kernel_facts {
   int *calls;          /* instruction numbers */
 } cli_kernel_facts;
 cli_kernel_facts *cli_facts(cli *c, const cli_model *m);
+
+/* Schedules from --plan or --db for a lowering; what --frozen asks for afterwards; a plan of what came
+ * out. cli_tune.c */
+void cli_use_schedules(cli *c, cli_model *m, lw_options *o);
+void cli_check_frozen(cli *c, const cli_model *m);
+void cli_write_plan(cli *c, const cli_model *m, const char *path);
 
 /* ---- JSON ---- */
 

@@ -240,12 +240,13 @@ void cli_lower(cli *c, cli_model *m) {
   lw_options o = {.target = m->target, .unscheduled = c->unscheduled, .after_pass = after_pass, .after_user = &w};
   o.free_io = m->kernel; /* as libraries are timed: operands in the layout that suits */
   o.layout = !c->layout ? LW_LAYOUT_AUTO : strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : strcmp(c->layout, "NHWC") == 0 ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHWC;
-  if (c->plan) ir_fail(c->ctx, TN_EUNSUPPORTED, "--plan is not supported yet");
+  cli_use_schedules(c, m, &o);
   bind_dims(c, m);
   freeze_shapes(c, m);
   double start = rt_now();
   m->program = lw_compile(c->ctx, m->graph, &o);
   m->lower_s = rt_now() - start;
+  cli_check_frozen(c, m);
   for (int i = 0; i < m->nout; i++) ((ir_slot *)(uintptr_t)cli_out_slot(m, i))->name = ir_intern(c->ctx, m->out_name[i]); /* passes may have renamed them */
   if (wanted(w.dump, "program")) fprintf(stderr, "# program\n%s", ir_program_print(c->ctx, m->program));
 }

@@ -1,15 +1,329 @@
-/* cli_tune.c — tenon tune. */
+/* cli_tune.c — tenon tune; and how compiling verbs come to the schedules that were found. */
+#include "autotune/lookup.h"
+#include "autotune/tune.h"
 #include "frontend/cli.h"
+#include "lower/problem.h"
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- winners for every verb ---- */
+
+void cli_use_schedules(cli *c, cli_model *m, lw_options *o) {
+  if (c->frozen && c->plan == NULL && c->db && strcmp(c->db, "none") == 0)
+    ir_fail(c->ctx, TN_EUSAGE, "--frozen needs a plan or a store, --db none leaves nothing");
+  if (c->unscheduled) return;
+  const char *plan = NULL;
+  if (c->plan) {
+    const fe_map *map = fe_map_file(c->ctx, c->plan);
+    plan = ir_strndup(c->ctx, map->data, map->size);
+  }
+  at_store *store = plan ? NULL : at_store_open(c->ctx, c->db, AT_STORE_READONLY);
+  if (!plan && !store) return;
+  m->lookup = at_lookup_new(c->ctx, store, m->target, plan, c->plan);
+  o->schedule = at_lookup_schedule;
+  o->user = m->lookup;
+}
+
+static void need_all(cli *c, const cli_model *m, const ir_inst *code, int n, bool *seen) {
+  for (int i = 0; i < n; i++) {
+    if (code[i].kind == IR_CALL && !seen[code[i].kernel]) {
+      const ir_kernel *k = m->program->kernels[code[i].kernel].kernel;
+      seen[code[i].kernel] = true;
+      if (!m->lookup || !at_lookup_knows(m->lookup, c->ctx, k))
+        ir_fail(c->ctx, TN_EINPUT, "%s: --frozen: kernel '%s' (%s) is not in %s", m->path, k->name, at_kernel_hash(c->ctx, k), c->plan ? c->plan : "the store");
+    }
+    need_all(c, m, code[i].body, code[i].nbody, seen);
+    need_all(c, m, code[i].other, code[i].nother, seen);
+  }
+}
+
+/* --frozen: with a plan every kernel is in it; a store knows those of the run section. */
+void cli_check_frozen(cli *c, const cli_model *m) {
+  if (!c->frozen || c->unscheduled) return;
+  bool *seen = IR_NEW_ARRAY(c->ctx, bool, m->program->nkernels + 1);
+  need_all(c, m, m->program->run, m->program->nrun, seen);
+  if (c->plan) need_all(c, m, m->program->pack, m->program->npack, seen);
+}
+
+/* ---- what to tune ---- */
+
+typedef struct job { /* one model or kernel */
+  const char *path;
+  cli_model *m;
+  double before_ns, after_ns;
+} job;
+
+typedef struct list {
+  int n, njobs;
+  at_tune_kernel *kernels;
+  int *job_of;
+  job *jobs;
+} list;
+
+static void count_calls(const ir_inst *code, int n, double *calls) {
+  for (int i = 0; i < n; i++) {
+    if (code[i].kind == IR_CALL) calls[code[i].kernel]++;
+    count_calls(code[i].body, code[i].nbody, calls);
+    count_calls(code[i].other, code[i].nother, calls);
+  }
+}
+
+static const char *short_name(cli *c, const job *j, const ir_kernel *k, bool only) {
+  if (j->m->kernel) return only ? j->path : ir_format(c->ctx, "%s/%s", j->path, k->name);
+  const char *base = strrchr(j->path, '/');
+  base = base ? base + 1 : j->path;
+  const char *dot = strrchr(base, '.');
+  return ir_format(c->ctx, "%.*s/%s", (int)(dot ? dot - base : (long)strlen(base)), base, k->name);
+}
+
+static void add_job(cli *c, list *l, const char *path) {
+  tn_ctx *ctx = c->ctx;
+  job j = {.path = path, .m = cli_load(c, path)};
+  const char *db = c->db, *plan = c->plan;
+  bool frozen = c->frozen;
+  c->db = "none", c->plan = NULL, c->frozen = false; /* the defaults are where tuning starts */
+  cli_lower(c, j.m);
+  c->db = db, c->plan = plan, c->frozen = frozen;
+  const ir_program *p = j.m->program;
+  double *calls = IR_NEW_ARRAY(ctx, double, p->nkernels + 1);
+  count_calls(p->run, p->nrun, calls);
+  int heavy = -1;
+  double most = -1;
+  for (int i = 0; i < p->nkernels; i++) {
+    double work = calls[i] ? lw_problem_of(ctx, p->kernels[i].kernel).flops : -1;
+    if (work > most) most = work, heavy = i;
+  }
+  for (int i = 0; i < p->nkernels; i++) {
+    if (!calls[i]) continue;
+    at_tune_kernel k = {p->kernels[i].kernel, short_name(c, &j, p->kernels[i].kernel, i == heavy), calls[i] / j.m->copies};
+    int n = l->n;
+    IR_PUSH(ctx, l->kernels, l->n, k);
+    IR_PUSH(ctx, l->job_of, n, l->njobs);
+  }
+  IR_PUSH(ctx, l->jobs, l->njobs, j);
+}
+
+/* One model or kernel a line; blanks around it and lines with # do not count. */
+static void read_list(cli *c, list *l, const char *path) {
+  const fe_map *map = fe_map_file(c->ctx, path);
+  const char *text = ir_strndup(c->ctx, map->data, map->size);
+  while (*text) {
+    size_t n = strcspn(text, "\n"), from = strspn(text, " \t\r"), to = n;
+    while (to > from && (text[to - 1] == ' ' || text[to - 1] == '\t' || text[to - 1] == '\r')) to--;
+    if (from < to && text[from] != '#') add_job(c, l, ir_strndup(c->ctx, text + from, to - from));
+    text += n + (text[n] == '\n');
+  }
+}
+
+/* ---- display ---- */
+
+typedef struct display {
+  cli *c;
+  bool terminal;
+  double last;       /* moment of the last plain line */
+  size_t width;      /* of what stands on the line */
+  const char *phase; /* of the last plain line */
+  int kernel;
+} display;
+
+static double percent(const at_tune_state *s, double ns, double peak) {
+  bool fma = strcmp(s->klass, "gemm") == 0 || strcmp(s->klass, "conv") == 0;
+  return fma && peak > 0 && ns > 0 ? 100 * s->flops / ns / peak : NAN;
+}
+
+/* "1.2 ms" for nanoseconds; "-" when not known. */
+static const char *ns_text(char out[24], double ns) {
+  if (isnan(ns)) snprintf(out, 24, "-");
+  else if (ns < 1e3) snprintf(out, 24, "%.0f ns", ns);
+  else if (ns < 1e6) snprintf(out, 24, "%.4g us", ns * 1e-3);
+  else if (ns < 1e9) snprintf(out, 24, "%.4g ms", ns * 1e-6);
+  else snprintf(out, 24, "%.4g s", ns * 1e-9);
+  return out;
+}
+
+static void show(void *user, const at_tune_progress *p) {
+  display *d = user;
+  const at_tune_state *s = p->state;
+  char line[400], a[24], b[24], e[24], f[24], left[48] = "";
+  if (p->budget_s > 0) snprintf(left, sizeof left, "%3.0f s left, ", fmax(0, p->budget_s - p->elapsed_s));
+  else snprintf(left, sizeof left, "%3.0f s, ", p->elapsed_s);
+  double share = percent(s, s->best_ns, p->peak_gflops);
+  int n = snprintf(line, sizeof line, "%s%d trials, %d failed; %s %d/%d %s: default %s, best %s", left, p->trials, p->failed, p->phase, p->kernel + 1,
+                   p->nkernels, s->name, ns_text(a, s->default_ns), ns_text(b, s->best_ns));
+  if (n > 0 && (size_t)n < sizeof line && !isnan(share)) n += snprintf(line + n, sizeof line - (size_t)n, " (%.0f%% of peak)", share);
+  if (n > 0 && (size_t)n < sizeof line && p->nkernels > 1) snprintf(line + n, sizeof line - (size_t)n, "; all %s -> %s", ns_text(e, p->before_ns), ns_text(f, p->after_ns));
+  if (d->terminal) {
+    size_t w = strlen(line);
+    if (w > 158) line[w = 158] = 0;
+    fprintf(stderr, "\r%s%*s", line, w < d->width ? (int)(d->width - w) : 0, "");
+    fflush(stderr);
+    d->width = w;
+    return;
+  }
+  bool event = d->phase != p->phase && strcmp(p->phase, "final") == 0;
+  if (!event && p->elapsed_s - d->last < 5) return;
+  d->last = p->elapsed_s;
+  d->phase = p->phase;
+  fprintf(stderr, "tenon: %s\n", line);
+}
+
+static void clear(display *d) {
+  if (d->terminal && d->width) fprintf(stderr, "\r%*s\r", (int)d->width, "");
+  d->width = 0;
+}
+
+/* ---- results ---- */
+
+static const char *state_text(const at_tune_state *s) {
+  if (s->trouble) return "not tuned";
+  if (isnan(s->default_ns)) return "no time";
+  if (!s->proven) return "no final";
+  return s->converged ? "done" : "to go on";
+}
+
+static void table(cli *c, const list *l, const at_tune_result *r) {
+  char a[24], b[24];
+  size_t width = 6;
+  for (int i = 0; i < r->n; i++)
+    if (strlen(r->state[i].name) > width) width = strlen(r->state[i].name);
+  if (width > 48) width = 48;
+  fprintf(c->out, "%-*s %6s %12s %12s %7s %6s %7s %7s  %s\n", (int)width, "kernel", "calls", "default", "best", "gain", "peak", "tried", "failed", "");
+  for (int i = 0; i < r->n; i++) {
+    const at_tune_state *s = &r->state[i];
+    double share = percent(s, s->best_ns, r->peak_gflops);
+    fprintf(c->out, "%-*.*s %6.4g %12s %12s", (int)width, (int)width, s->name, s->count, ns_text(a, s->default_ns), ns_text(b, s->best_ns));
+    if (isnan(s->default_ns)) fprintf(c->out, " %7s", "-");
+    else fprintf(c->out, " %6.1f%%", 100 * (s->default_ns / s->best_ns - 1));
+    if (isnan(share)) fprintf(c->out, " %6s", "-");
+    else fprintf(c->out, " %5.0f%%", share);
+    fprintf(c->out, " %3d/%-3d %7d  %s\n", s->tried, s->space, s->failed, state_text(s));
+    if (s->trouble) fprintf(c->out, "  %s\n", s->trouble);
+  }
+  for (int i = 0; i < l->njobs; i++)
+    if (!l->jobs[i].m->kernel && l->jobs[i].before_ns > 0)
+      fprintf(c->out, "%s: kernels of a run %s -> %s (%.1f%% less)\n", l->jobs[i].path, ns_text(a, l->jobs[i].before_ns), ns_text(b, l->jobs[i].after_ns),
+              100 * (1 - l->jobs[i].after_ns / l->jobs[i].before_ns));
+  fprintf(c->out, "%d new trials, %d failed, %.1f s%s\n", r->trials, r->failed, r->seconds, r->stopped ? ", interrupted: all of it is kept" : "");
+}
+
+static void json(cli *c, const list *l, const at_tune_result *r, const char *db, const char *trouble) {
+  cli_json j;
+  cj_begin(&j, c->ctx);
+  cj_text(&j, "db", db);
+  cj_text(&j, "trouble", trouble);
+  cj_int(&j, "trials", r->trials);
+  cj_int(&j, "failed", r->failed);
+  cj_real(&j, "seconds", r->seconds);
+  cj_bool(&j, "stopped", r->stopped);
+  cj_int(&j, "restarts", r->restarts);
+  cj_real(&j, "peak_gflops", r->peak_gflops);
+  cj_real(&j, "ghz", r->ghz);
+  cj_open(&j, "models", '[');
+  for (int i = 0; i < l->njobs; i++) {
+    cj_open(&j, NULL, '{');
+    cj_text(&j, "model", l->jobs[i].path);
+    cj_real(&j, "before_ms", l->jobs[i].before_ns * 1e-6);
+    cj_real(&j, "after_ms", l->jobs[i].after_ns * 1e-6);
+    cj_close(&j, '}');
+  }
+  cj_close(&j, ']');
+  cj_open(&j, "kernels", '[');
+  for (int i = 0; i < r->n; i++) {
+    const at_tune_state *s = &r->state[i];
+    cj_open(&j, NULL, '{');
+    cj_text(&j, "name", s->name);
+    cj_text(&j, "class", s->klass);
+    cj_text(&j, "hash", at_kernel_hash(c->ctx, l->kernels[i].kernel));
+    cj_real(&j, "calls", s->count);
+    cj_real(&j, "flop", s->flops);
+    cj_real(&j, "default_ns", s->default_ns);
+    cj_real(&j, "best_ns", s->best_ns);
+    cj_real(&j, "predicted_ns", s->predicted_ns);
+    cj_int(&j, "space", s->space);
+    cj_int(&j, "tried", s->tried);
+    cj_int(&j, "failed", s->failed);
+    cj_int(&j, "trials", s->trials);
+    cj_bool(&j, "proven", s->proven);
+    cj_bool(&j, "converged", s->converged);
+    cj_text(&j, "trouble", s->trouble);
+    cj_text(&j, "schedule", s->schedule);
+    cj_close(&j, '}');
+  }
+  cj_close(&j, ']');
+  cj_end(&j, c);
+}
+
+static volatile sig_atomic_t stop;
+static void on_interrupt(int signal) {
+  (void)signal;
+  if (stop) _exit(130); /* twice: at once; what was committed is safe */
+  stop = 1;
+}
+
+/* Schedules that the store has now, for every kernel of the program. */
+static void plan_out(cli *c, const char *path, const char *model) {
+  cli_model *m = cli_load(c, model);
+  cli_lower(c, m);
+  cli_write_plan(c, m, path);
+}
+
+void cli_write_plan(cli *c, const cli_model *m, const char *path) {
+  const char *text = at_plan_print(c->ctx, m->program, m->target);
+  fe_write_file(c->ctx, path, text, strlen(text));
+}
 
 void cli_tune(cli *c, int argc, char **argv) {
-  const char *list = NULL;
-  double budget = 60;
-  int64_t trials = 0;
+  tn_ctx *ctx = c->ctx;
+  const char *file = NULL, *plan = NULL;
+  double budget = 0;
+  int64_t trials = 0, jobs = 0;
   cli_option own[] = {
-      {"--list", CLI_TEXT, &list, "FILE", "models and kernels, one a line"},
-      {"--budget", CLI_SECONDS, &budget, "T", "for how long (default 60s)"},
-      {"--trials", CLI_INT, &trials, "N", "at most so many trials of each kernel"},
+      {"--list", CLI_TEXT, &file, "FILE", "models and kernels, one a line"},
+      {"--budget", CLI_SECONDS, &budget, "T", "for how long (default 60s, or no limit with --trials)"},
+      {"--trials", CLI_INT, &trials, "N", "schedules of each kernel, those in the store included"},
+      {"--jobs", CLI_INT, &jobs, "N", "processes that compile (default: all CPUs)"},
+      {"--plan-out", CLI_TEXT, &plan, "FILE", "afterwards, writes the schedules of the model as a plan"},
   };
-  if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 0, -1, "Takes up where an earlier run with the same store left off.\n")) return;
-  ir_fail(c->ctx, TN_EUNSUPPORTED, "tenon tune is not there yet: kernels run with their default schedules");
+  if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 0, -1,
+                 "KERNEL: gemm:f32:MxNxK, conv:f32:n1c64h56w56k64r3s3u1p1 (tenon bench --help). Takes up where an\n"
+                 "earlier run with the same store left off; interrupting it loses nothing. The winners are used by\n"
+                 "all verbs with the same --db.\n")) return;
+  if (!c->nargs && !file) ir_fail(ctx, TN_EUSAGE, "an argument is missing: tenon %s %s", c->verb->name, c->verb->form);
+  if (plan && (c->nargs != 1 || file)) ir_fail(ctx, TN_EUSAGE, "--plan-out is for one model");
+  if (budget <= 0 && !trials) budget = 60;
+  list l = {0};
+  for (int i = 0; i < c->nargs; i++) add_job(c, &l, c->args[i]);
+  if (file) read_list(c, &l, file);
+  if (!l.n) ir_fail(ctx, TN_EUSAGE, "there is no kernel to tune");
+
+  const char *missing;
+  const cg_target *target = l.jobs[0].m->target;
+  if (!cg_target_runs_here(ctx, target, &missing)) ir_fail(ctx, TN_EUSAGE, "code for '%s' does not run here: no %s", target->name, missing);
+  at_store *store = at_store_open(ctx, c->db, 0);
+  display d = {.c = c, .terminal = isatty(2), .last = -10};
+  at_tune_options o = {.target = target, .store = store, .budget_s = budget, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop};
+  o.progress = show;
+  o.user = &d;
+  o.label = l.njobs == 1 ? l.jobs[0].path : ir_format(ctx, "%d models and kernels", l.njobs);
+  struct sigaction interrupt = {.sa_handler = on_interrupt}, before_int, before_term;
+  sigaction(SIGINT, &interrupt, &before_int);
+  sigaction(SIGTERM, &interrupt, &before_term);
+  const at_tune_result *r = at_tune(ctx, l.n, l.kernels, &o);
+  sigaction(SIGINT, &before_int, NULL);
+  sigaction(SIGTERM, &before_term, NULL);
+  clear(&d);
+  const char *trouble = store ? ir_strdup(ctx, at_store_trouble(store)) : "";
+  at_store_close(store);
+  for (int i = 0; i < r->n; i++) {
+    const at_tune_state *s = &r->state[i];
+    if (isnan(s->default_ns)) continue;
+    l.jobs[l.job_of[i]].before_ns += s->count * s->default_ns;
+    l.jobs[l.job_of[i]].after_ns += s->count * s->best_ns;
+  }
+  if (c->json) json(c, &l, r, c->db ? c->db : at_store_default_path(ctx), *trouble ? trouble : NULL);
+  else table(c, &l, r);
+  if (plan) plan_out(c, plan, l.jobs[0].path);
 }

@@ -1,0 +1,171 @@
+/* lookup.c — see lookup.h. */
+#include "autotune/lookup.h"
+#include "autotune/store_internal.h"
+#include "autotune/tune.h"
+#include "ir/text.h"
+#include "lower/schedule.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct entry {
+  const char *hash, *schedule;
+} entry;
+
+struct at_lookup {
+  at_store *store;
+  const cg_target *t;
+  const char *fingerprint, *codegen, *plan_name;
+  bool planned;
+  int n;
+  entry *plan; /* sorted by hash */
+  at_lookup_tally tally;
+};
+
+static const char *hash_text(tn_ctx *ctx, const char *canonical) {
+  char uid[AT_UID + 1];
+  at_hasher h;
+  at_hash_start(&h);
+  at_hash_text(&h, canonical);
+  at_hash_end(&h, uid);
+  return ir_strdup(ctx, uid);
+}
+
+const char *at_kernel_hash(tn_ctx *ctx, const ir_kernel *k) { return hash_text(ctx, ir_kernel_canonical(ctx, k)); }
+
+/* ---- plans ---- */
+
+static int by_hash(const void *a, const void *b) { return strcmp(((const entry *)a)->hash, ((const entry *)b)->hash); }
+
+static entry *find(const at_lookup *l, const char *hash) {
+  entry key = {hash, NULL};
+  return l->n ? bsearch(&key, l->plan, (size_t)l->n, sizeof key, by_hash) : NULL;
+}
+
+static bool is_hash(const char *s) { return strlen(s) == AT_UID && strspn(s, "0123456789abcdef") == AT_UID; }
+
+/* The word at p, without quotes if it has some; *p behind it. */
+static const char *word(tn_ctx *ctx, const char **p, const char *end) {
+  while (*p < end && (**p == ' ' || **p == '\t')) ++*p;
+  const char *from = *p;
+  while (*p < end && **p != ' ' && **p != '\t') ++*p;
+  return ir_strndup(ctx, from, (size_t)(*p - from));
+}
+
+static void read_plan(tn_ctx *ctx, at_lookup *l, const char *text) {
+  int line = 1;
+  ir_text steps = {.ctx = ctx};
+  const char *hash = NULL;
+  bool head = false;
+  for (const char *p = text;; line++) {
+    const char *end = p + strcspn(p, "\n"), *at = p;
+    const char *first = word(ctx, &at, end);
+    bool kernel = strcmp(first, "kernel") == 0, last = !*p;
+    if ((kernel || last) && hash) {
+      entry e = {hash, lw_schedule_canonical(ctx, ir_text_str(&steps))};
+      IR_PUSH(ctx, l->plan, l->n, e);
+      steps = (ir_text){.ctx = ctx};
+      hash = NULL;
+    }
+    if (last) break;
+    if (strncmp(p, "# tenon plan ", 13) == 0) {
+      if (atoi(p + 13) != 1) ir_fail(ctx, TN_EINPUT, "%s:%d: a plan of another version", l->plan_name, line);
+      head = true;
+    } else if (kernel) {
+      hash = word(ctx, &at, end);
+      if (!is_hash(hash)) ir_fail(ctx, TN_EINPUT, "%s:%d: expected the 32 hexadecimal digits of a kernel, found '%.40s'", l->plan_name, line, hash);
+    } else if (strcmp(first, "target") == 0 && !hash) {
+      while (at < end && *at == ' ') at++;
+      const char *target = ir_strndup(ctx, at, (size_t)(end - at));
+      size_t n = strlen(target);
+      if (n > 1 && target[0] == '"' && target[n - 1] == '"') target = ir_strndup(ctx, target + 1, n - 2);
+      if (strcmp(target, l->fingerprint)) ir_log(ctx, "%s: the plan was made for another target (%s)", l->plan_name, target);
+    } else if (hash) ir_put(&steps, "%.*s\n", (int)(end - p), p);
+    else if (*first && *first != '#') ir_fail(ctx, TN_EINPUT, "%s:%d: expected 'kernel' or 'target', found '%.40s'", l->plan_name, line, first);
+    p = *end ? end + 1 : end;
+  }
+  if (!head) ir_fail(ctx, TN_EINPUT, "%s: no plan: the line '# tenon plan 1' is missing", l->plan_name);
+  if (l->n) qsort(l->plan, (size_t)l->n, sizeof *l->plan, by_hash);
+  for (int i = 1; i < l->n; i++)
+    if (strcmp(l->plan[i].hash, l->plan[i - 1].hash) == 0) ir_fail(ctx, TN_EINPUT, "%s: kernel %s stands twice", l->plan_name, l->plan[i].hash);
+}
+
+const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t) {
+  ir_text out = {.ctx = ctx};
+  ir_put(&out, "# tenon plan 1\n# Schedules of '%s', %d kernels.\ntarget \"%s\"\n", p->name ? p->name : "", p->nkernels, cg_target_fingerprint(ctx, t));
+  entry *e = IR_NEW_ARRAY(ctx, entry, p->nkernels + 1);
+  for (int i = 0; i < p->nkernels; i++) {
+    const ir_program_kernel *k = &p->kernels[i];
+    ir_text one = {.ctx = ctx};
+    e[i].hash = at_kernel_hash(ctx, k->kernel);
+    ir_put(&one, "\nkernel %s ", e[i].hash);
+    ir_put_string(&one, k->kernel->name);
+    ir_put(&one, "\n%s", lw_schedule_canonical(ctx, k->schedule));
+    e[i].schedule = ir_text_str(&one);
+  }
+  qsort(e, (size_t)p->nkernels, sizeof *e, by_hash);
+  for (int i = 0; i < p->nkernels; i++)
+    if (!i || strcmp(e[i].hash, e[i - 1].hash)) ir_put(&out, "%s", e[i].schedule);
+  return ir_text_str(&out);
+}
+
+/* ---- looking up ---- */
+
+at_lookup *at_lookup_new(tn_ctx *ctx, at_store *store, const cg_target *t, const char *plan, const char *plan_name) {
+  at_lookup *l = IR_NEW(ctx, at_lookup);
+  *l = (at_lookup){.store = store, .t = t, .plan_name = plan_name, .planned = plan != NULL};
+  l->fingerprint = cg_target_fingerprint(ctx, t);
+  l->codegen = at_codegen(ctx);
+  if (plan) read_plan(ctx, l, plan);
+  return l;
+}
+
+/* A stored text is somebody else's: it may be no schedule at all, or not one for this kernel. */
+typedef struct trial_use {
+  const ir_kernel *k;
+  const char *text, *reason;
+  bool legal;
+} trial_use;
+
+static void try_it(tn_ctx *ctx, void *arg) {
+  trial_use *u = arg;
+  const ir_kernel *k = lw_schedule_apply(ctx, u->k, u->text, &u->reason);
+  if (!k) return;
+  u->reason = ir_kernel_verify(ctx, k);
+  u->legal = !u->reason;
+}
+
+static const char *legal(tn_ctx *ctx, const ir_kernel *k, const char *text, const char *from) {
+  trial_use u = {.k = k, .text = text};
+  tn_status s = ir_protect(ctx, try_it, &u);
+  if (s == TN_OK && u.legal) return text;
+  ir_log(ctx, "kernel %s: the schedule from %s does not fit (%s); the default is taken", k->name, from, s ? ir_error(ctx) : u.reason);
+  return NULL;
+}
+
+const char *at_lookup_schedule(void *user, tn_ctx *ctx, const ir_kernel *k) {
+  at_lookup *l = user;
+  const char *canonical = ir_kernel_canonical(ctx, k), *text = NULL;
+  if (l->planned) {
+    const entry *e = find(l, hash_text(ctx, canonical));
+    text = e ? legal(ctx, k, e->schedule, l->plan_name) : NULL;
+    if (text) l->tally.plan++;
+  } else if (l->store) {
+    at_key key = {canonical, l->fingerprint, at_policy, l->codegen};
+    at_winner w;
+    if (at_store_best(l->store, &key, &w)) text = legal(ctx, k, ir_strdup(ctx, w.schedule), "the store");
+    if (text) l->tally.store++, l->tally.stale += w.stale;
+  }
+  if (!text) l->tally.missed++;
+  return text;
+}
+
+bool at_lookup_knows(const at_lookup *l, tn_ctx *ctx, const ir_kernel *k) {
+  const char *canonical = ir_kernel_canonical(ctx, k);
+  if (l->planned) return find(l, hash_text(ctx, canonical)) != NULL;
+  at_key key = {canonical, l->fingerprint, at_policy, l->codegen};
+  at_winner w;
+  return at_store_best(l->store, &key, &w);
+}
+
+at_lookup_tally at_lookup_tally_of(const at_lookup *l) { return l->tally; }

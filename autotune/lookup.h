@@ -1,0 +1,38 @@
+/* lookup.h — schedules for a compile: from a plan file, else from the store, else the default.
+ *
+ *   # tenon plan 1
+ *   # a comment
+ *   target "x86-64 cpu=..."
+ *   kernel 0f9c...32 hexadecimal digits "conv_3"
+ *   split n 32 -> vo vi
+ *   ...
+ *
+ * A kernel is known by a hash of its canonical text. In a plan, steps up to the next `kernel`
+ * are its schedule (none: as the op wrote it). Plans are made to be committed: sorted by hash.
+ */
+#ifndef AT_LOOKUP_H
+#define AT_LOOKUP_H
+#include "autotune/store.h"
+#include "lower/lower.h"
+
+typedef struct at_lookup at_lookup;
+
+/* `store` may be null. `plan`: text of a plan file, or null; `plan_name` is for messages.
+ * Throws TN_EINPUT when the plan is malformed. A plan of another target is taken with a warning. */
+at_lookup *at_lookup_new(tn_ctx *ctx, at_store *store, const cg_target *t, const char *plan, const char *plan_name);
+/* As lw_options.schedule, with the at_lookup as user: null is a miss. What cannot be read or is
+ * not legal is a miss with a warning. */
+const char *at_lookup_schedule(void *user, tn_ctx *ctx, const ir_kernel *k);
+/* How often it hit and missed; kernels of the last misses, as many as n, into names (may be null). */
+typedef struct at_lookup_tally {
+  int plan, store, stale, missed;
+} at_lookup_tally;
+at_lookup_tally at_lookup_tally_of(const at_lookup *l);
+/* Whether the schedule of this kernel was found. */
+bool at_lookup_knows(const at_lookup *l, tn_ctx *ctx, const ir_kernel *k);
+
+/* 32 hexadecimal digits of a kernel's canonical text. */
+const char *at_kernel_hash(tn_ctx *ctx, const ir_kernel *k);
+/* The plan that fixes all kernels of a program as they are scheduled. */
+const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t);
+#endif

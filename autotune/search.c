@@ -1,0 +1,237 @@
+/* search.c — what to try next.
+ *
+ * The analytical model orders the space. What it gets wrong is learned as it shows: the logarithm
+ * of measured over predicted, smoothed over the space (nearest neighbours weigh most), corrects
+ * the prediction of what was not tried. Most proposals are the best by that; some are neighbours
+ * of the fastest, some are random. */
+#include "autotune/search.h"
+#include "autotune/stats.h"
+#include "lower/problem.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+uint64_t at_random(uint64_t *state) {
+  uint64_t z = *state += 0x9e3779b97f4a7c15u;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+
+at_config *at_task_find(const at_task *t, const char *schedule) {
+  for (int i = 0; i < t->n; i++)
+    if (strcmp(t->configs[i]->schedule, schedule) == 0) return t->configs[i];
+  return NULL;
+}
+
+static at_config *add(tn_ctx *ctx, at_task *t, const char *schedule, int point, const char *origin) {
+  at_config *c = IR_NEW(ctx, at_config);
+  c->schedule = schedule;
+  c->point = point;
+  c->origin = origin;
+  c->ns = NAN;
+  c->order = ++t->clock;
+  c->c.schedule = schedule;
+  IR_PUSH(ctx, t->configs, t->n, c);
+  return c;
+}
+
+at_config *at_task_add(tn_ctx *ctx, at_task *t, int point, const char *origin) {
+  return add(ctx, t, t->space->points[point].schedule, point, origin);
+}
+
+/* ---- what the store knows ---- */
+
+typedef struct past {
+  const char *schedule;
+  at_status status;
+  int stage, n;
+  bool settled;
+  double cost;
+  int64_t time, seq;
+} past;
+
+typedef struct history {
+  tn_ctx *ctx;
+  past *rows;
+  int n;
+} history;
+
+static bool remember(void *user, const at_record *r) {
+  history *h = user;
+  past p = {ir_strdup(h->ctx, r->schedule), r->status, r->stage, r->n, strcmp(r->origin, AT_SETTLED) == 0, r->cost_ns, r->time_us, r->seq};
+  IR_PUSH(h->ctx, h->rows, h->n, p);
+  return true;
+}
+
+static int by_time(const void *a, const void *b) {
+  const past *p = a, *q = b;
+  if (p->time != q->time) return p->time < q->time ? -1 : 1;
+  if (p->seq != q->seq) return p->seq < q->seq ? -1 : 1;
+  return strcmp(p->schedule, q->schedule);
+}
+
+static bool is_bad(at_status s) { return s != AT_OK && s != AT_NOISY; }
+
+static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
+  history h = {.ctx = ctx};
+  at_filter f = {.kernel = t->key.kernel, .target = t->key.target, .policy = t->key.policy, .codegen = t->key.codegen};
+  at_store_each_trial(store, &f, remember, &h);
+  if (h.n) qsort(h.rows, (size_t)h.n, sizeof *h.rows, by_time);
+  int *founded = IR_NEW_ARRAY(ctx, int, h.n + 1); /* samples behind each config's time */
+  for (int i = 0; i < h.n; i++) {
+    const past *p = &h.rows[i];
+    at_config *c = at_task_find(t, p->schedule);
+    bool first = !c;
+    if (first) c = add(ctx, t, p->schedule, at_space_find(t->space, p->schedule), "store");
+    if (is_bad(p->status)) c->status = p->status;
+    int k = 0;
+    while (t->configs[k] != c) k++;
+    bool timed = p->status == AT_OK && p->cost > 0;
+    if (timed && p->n >= founded[k]) {
+      founded[k] = p->n;
+      c->ns = p->cost;
+    }
+    if (p->stage == AT_STAGE_FINAL) t->final_at = ++t->clock;
+    if (p->settled) t->settled_at = ++t->clock;
+    if (t->space->standard && strcmp(c->schedule, t->space->standard) == 0) {
+      t->standard = c;
+      if (timed) t->scale_ns = c->ns;
+    }
+    if (first) at_task_learn(t, c);
+    at_task_rank(t);
+  }
+}
+
+void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
+  t->space = at_space_new(ctx, t->kernel, o->target, m, o->budget_s > 0 ? fmax(0.05, 0.02 * o->budget_s) : 0);
+  t->scale_ns = NAN;
+  t->expected = 0.15;
+  t->round_s = 0.5;
+  t->rng = o->seed * 0x2545f4914f6cdd1du + ir_hash_bytes(t->key.kernel, strlen(t->key.kernel), 7);
+  if (!t->space->n) {
+    t->state.trouble = "no schedule is legal";
+    return;
+  }
+  t->state.space = t->space->n;
+  recall(ctx, t, o->store);
+  int at = at_space_find(t->space, t->space->standard);
+  t->state.predicted_ns = t->space->points[at].predicted_ns;
+  if (!t->standard) t->standard = add(ctx, t, t->space->standard, at, "default");
+}
+
+/* ---- proposals ---- */
+
+typedef struct score {
+  int point;
+  double value;
+} score;
+
+static int by_score(const void *a, const void *b) {
+  const score *p = a, *q = b;
+  return p->value < q->value ? -1 : p->value > q->value ? 1 : p->point - q->point;
+}
+
+/* Logarithm of the predicted time, corrected by what was measured nearby. */
+static double corrected(const at_task *t, const at_point *p) {
+  double sum = 0, weights = 0.5; /* a pull towards no correction where nothing is near */
+  for (int i = 0; i < t->n; i++) {
+    const at_config *c = t->configs[i];
+    if (c->point < 0) continue;
+    const at_point *q = &t->space->points[c->point];
+    double d = at_space_distance(p, q), w = exp(-d * d), r;
+    if (is_bad(c->status)) r = 0.7; /* what failed is not looked for next door */
+    else if (!isnan(c->ns) && q->predicted_ns > 0) r = log(c->ns / q->predicted_ns);
+    else continue;
+    sum += w * r;
+    weights += w;
+  }
+  return log(p->predicted_ns > 0 ? p->predicted_ns : 1) + sum / weights;
+}
+
+int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out) {
+  const at_space *s = t->space;
+  bool *tried = IR_NEW_ARRAY(ctx, bool, s->n + 1);
+  int left = s->n, n = 0;
+  for (int i = 0; i < t->n; i++)
+    if (t->configs[i]->point >= 0 && !tried[t->configs[i]->point]) tried[t->configs[i]->point] = true, left--;
+  if (most > left) most = left;
+  score *order = IR_NEW_ARRAY(ctx, score, left + 1);
+  int k = 0;
+  for (int i = 0; i < s->n; i++)
+    if (!tried[i]) order[k++] = (score){i, corrected(t, &s->points[i])};
+  if (k) qsort(order, (size_t)k, sizeof *order, by_score);
+  int measured = 0;
+  for (int i = 0; i < t->n; i++) measured += !isnan(t->configs[i]->ns);
+  while (n < most) {
+    int pick = -1;
+    const char *origin = "model";
+    uint64_t dice = at_random(&t->rng) % 16;
+    if (measured > 2 && dice >= 14) {
+      origin = "random";
+      for (int tries = 0; tries < 64 && pick < 0; tries++) {
+        int i = order[at_random(&t->rng) % (uint64_t)k].point;
+        if (!tried[i]) pick = i;
+      }
+    } else if (measured > 2 && dice >= 11 && t->best && t->best->point >= 0) {
+      origin = "neighbour";
+      double nearest = 1e300;
+      for (int i = 0; i < k; i++) {
+        double d = at_space_distance(&s->points[order[i].point], &s->points[t->best->point]);
+        if (!tried[order[i].point] && d < nearest) nearest = d, pick = order[i].point;
+      }
+    }
+    for (int pass = 0; pass < 2 && pick < 0; pass++) /* the best, unlike those of this batch if possible */
+      for (int i = 0; i < k && pick < 0; i++) {
+        if (tried[order[i].point]) continue;
+        bool far = true;
+        for (int j = 0; j < n && far && pass == 0; j++) far = at_space_distance(&s->points[order[i].point], &s->points[out[j]->point]) >= 0.75;
+        if (far) pick = order[i].point;
+      }
+    if (pick < 0) break;
+    tried[pick] = true;
+    out[n++] = at_task_add(ctx, t, pick, origin);
+  }
+  return n;
+}
+
+void at_task_learn(at_task *t, const at_config *c) {
+  if (c == t->standard) return;
+  bool gain = c->status == AT_OK && !isnan(c->ns) && (!t->best || c->ns < t->best->ns * (1 - AT_GAIN));
+  t->idle = gain ? 0 : t->idle + 1;
+}
+
+void at_task_rank(at_task *t) {
+  t->best = NULL;
+  for (int i = 0; i < t->n; i++) {
+    at_config *c = t->configs[i];
+    if (c->status == AT_OK && !isnan(c->ns) && (!t->best || c->ns < t->best->ns)) t->best = c;
+  }
+}
+
+static int points_left(const at_task *t) {
+  int left = t->space->n;
+  for (int i = 0; i < t->n; i++) left -= t->configs[i]->point >= 0;
+  return left;
+}
+
+bool at_task_exhausted(const at_task *t, int64_t trials) {
+  if (points_left(t) <= 0) return true;
+  if (trials > 0) return t->n >= trials;
+  return t->idle >= AT_PATIENCE || (t->n && t->settled_at > t->configs[t->n - 1]->order);
+}
+
+int at_task_finalists(const at_task *t, at_config **out) {
+  int n = 0;
+  if (!t->standard || isnan(t->standard->ns)) return 0;
+  if (!t->best || t->best == t->standard || t->best->order < t->final_at || t->best->ns > t->standard->ns * (1 - AT_GAIN)) return 0;
+  for (int i = 0; i < t->n; i++) {
+    at_config *c = t->configs[i];
+    if (c == t->standard || c->status != AT_OK || isnan(c->ns) || c->ns > t->standard->ns * (1 - AT_GAIN)) continue;
+    int at = n < 3 ? n++ : 3; /* into its place among the three fastest */
+    for (; at > 0 && out[at - 1]->ns > c->ns; at--)
+      if (at < 3) out[at] = out[at - 1];
+    if (at < 3) out[at] = c;
+  }
+  return n;
+}

@@ -1,0 +1,63 @@
+/* search.h — inside of the tuner: what is known about one kernel, and what to try next. */
+#ifndef AT_SEARCH_H
+#define AT_SEARCH_H
+#include "autotune/space.h"
+#include "autotune/tune.h"
+
+enum {
+  AT_STAGE_FINAL = 9, /* of a trial: an interleaved final */
+  AT_BATCH = 8,       /* schedules in a round */
+  AT_PATIENCE = 24    /* schedules without a gain before a kernel counts as done */
+};
+#define AT_GAIN 0.005 /* a smaller fraction is no gain */
+/* Origins of the rows of a final; the second also says that the search was over. */
+#define AT_FINAL "final"
+#define AT_SETTLED "settled"
+
+typedef struct at_config {
+  const char *schedule;
+  int point;            /* in the space; -1: not there (from elsewhere, or of an older space) */
+  at_status status;
+  double ns;            /* time of a call on the scale of the default's; NaN: not timed */
+  int64_t order;        /* when it was first tried */
+  const char *origin;
+  at_candidate c;
+} at_config;
+
+typedef struct at_task {
+  at_tune_state state;
+  const ir_kernel *kernel;
+  at_key key;
+  at_space *space;      /* null until prepared */
+  int n;
+  at_config **configs;  /* tried, in this order */
+  at_config *standard, *best;
+  double scale_ns;      /* the default's time that all others are relative to; NaN: not known */
+  int64_t final_at;     /* order of the last final; 0: none */
+  int64_t settled_at;   /* order of the last final that ended the search; 0: none */
+  int64_t clock;
+  int idle;             /* schedules since the last gain */
+  uint64_t rng;
+  double expected;      /* fraction of its time that another round may gain */
+  double round_s;       /* seconds of a round, about */
+  double weight;        /* calls in a run of the model, those of equal kernels included */
+  int same_as;          /* index of an earlier task with this kernel; -1 */
+} at_task;
+
+uint64_t at_random(uint64_t *state);
+/* Makes the space and takes over what the store knows. */
+void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m);
+at_config *at_task_find(const at_task *t, const char *schedule);
+at_config *at_task_add(tn_ctx *ctx, at_task *t, int point, const char *origin);
+/* Up to `most` points that were not tried, as new configs; returns how many. */
+int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out);
+/* What a new schedule's result means for `idle`; then at_task_rank. */
+void at_task_learn(at_task *t, const at_config *c);
+/* Sets `best`: the fastest that nothing speaks against. */
+void at_task_rank(at_task *t);
+/* The search has ended: no points are left, or patience is over (or was, in an earlier run); with a
+ * limit on trials that decides instead of patience. */
+bool at_task_exhausted(const at_task *t, int64_t trials);
+/* Rivals of the default for a final: up to 3, the fastest; 0 when there is nothing to decide. */
+int at_task_finalists(const at_task *t, at_config **out);
+#endif

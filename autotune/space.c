@@ -1,0 +1,138 @@
+/* space.c — see space.h. */
+#include "autotune/space.h"
+#include "lower/problem.h"
+#include "lower/schedule.h"
+#include "runtime/profile.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The text of a point and its prediction, made in a context of its own: schedules leave much
+ * behind. Null text when the tunables give nothing legal. */
+typedef struct making {
+  const ir_kernel *k;
+  const cg_target *t;
+  const at_machine *m;
+  const lw_tunables *u;
+  char *text; /* malloc */
+  double predicted;
+} making;
+
+static void make(tn_ctx *ctx, void *arg) {
+  making *j = arg;
+  const char *text = lw_schedule_canonical(ctx, lw_schedule_with(ctx, j->k, j->t, j->u)), *why;
+  const ir_kernel *k = lw_schedule_apply(ctx, j->k, text, &why);
+  if (!k) return;
+  j->predicted = at_predict(ctx, k, j->t, j->m).total;
+  j->text = strdup(text);
+}
+
+typedef struct maker {
+  tn_ctx *ctx;
+  tn_ctx *quiet; /* where kernels are parsed and scheduled: what a default leaves out is no news here */
+  at_space *s;
+  making j;
+  double until;
+} maker;
+
+static void add(maker *m, const lw_tunables *u) {
+  at_space *s = m->s;
+  if (s->n && m->until > 0 && rt_now() > m->until) return;
+  s->made++;
+  tn_ctx *child = ir_ctx_child(m->quiet);
+  if (!child) ir_fail(m->ctx, TN_ERESOURCE, "out of memory");
+  m->j.u = u;
+  m->j.text = NULL;
+  tn_status status = ir_protect(child, make, &m->j);
+  tn_ctx_free(child);
+  if (status || !m->j.text) return;
+  if (at_space_find(s, m->j.text) >= 0) s->doubles++;
+  else {
+    at_point p = {*u, ir_strdup(m->ctx, m->j.text), m->j.predicted};
+    IR_PUSH(m->ctx, s->points, s->n, p);
+  }
+  free(m->j.text);
+}
+
+static void contractions(maker *m, const lw_problem *q) {
+  int regs = m->j.t->vector_regs;
+  static const int steps[] = {0, 1, 2, 4, 8, 16};
+  int64_t widest = 1;
+  for (int i = 0; i < q->nout; i++)
+    if (q->extent[i] > widest) widest = q->extent[i];
+  int lanes = cg_target_lanes(m->j.t, q->dtype);
+  /* good shapes first, in case that time runs out: near the square root of the registers */
+  for (int ku = 0; ku < IR_COUNT(steps); ku++)
+    for (int order = 1; order <= 2; order++)
+      for (int nr = 1; nr <= 8; nr++) {
+        if (nr > 1 && (int64_t)(nr - 1) * lanes >= widest) continue;
+        for (int mr = 1; mr < regs; mr++) {
+          if (mr * nr + nr + 1 > regs) {
+            m->s->pruned++;
+            continue;
+          }
+          if (mr > 1 && mr * nr < 4) continue; /* latency alone: never worth it */
+          add(m, &(lw_tunables){.mr = mr, .nr = nr, .ku = steps[ku], .order = order});
+          if (ku == 0 && order == 1) add(m, &(lw_tunables){.mr = mr, .nr = nr, .unfused = 1});
+        }
+      }
+}
+
+static void others(maker *m) {
+  static const int lanes[] = {0, 4, 8, 16, 32, 64};
+  for (int unfused = 0; unfused < 2; unfused++)
+    for (int i = 0; i < IR_COUNT(lanes); i++) add(m, &(lw_tunables){.lanes = lanes[i], .unfused = unfused});
+}
+
+static int by_prediction(const void *a, const void *b) {
+  const at_point *p = a, *q = b;
+  if (p->predicted_ns != q->predicted_ns) return p->predicted_ns < q->predicted_ns ? -1 : 1;
+  return strcmp(p->schedule, q->schedule);
+}
+
+typedef struct parsing {
+  const char *text;
+  const ir_kernel *k;
+} parsing;
+
+static void parse(tn_ctx *ctx, void *arg) {
+  parsing *p = arg;
+  p->k = ir_kernel_parse(ctx, p->text, "kernel");
+}
+
+static void free_ctx(void *arg) { tn_ctx_free(arg); }
+
+at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double seconds) {
+  at_space *s = IR_NEW(ctx, at_space);
+  maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}, .until = seconds > 0 ? rt_now() + seconds : 0};
+  mk.quiet = tn_ctx_new(NULL);
+  if (!mk.quiet) ir_fail(ctx, TN_ERESOURCE, "out of memory");
+  ir_defer(ctx, free_ctx, mk.quiet);
+  parsing p = {.text = ir_kernel_print(ctx, k)};
+  if (ir_protect(mk.quiet, parse, &p)) ir_bug(ctx, "a kernel does not read back: %s", ir_error(mk.quiet));
+  mk.j.k = p.k;
+  add(&mk, &(lw_tunables){0});
+  if (s->n) {
+    s->standard = s->points[0].schedule;
+    lw_problem q = lw_problem_of(ctx, k);
+    if (q.kind == LW_CONTRACTION) contractions(&mk, &q);
+    else others(&mk);
+  }
+  ir_undefer(ctx, free_ctx, mk.quiet);
+  tn_ctx_free(mk.quiet);
+  qsort(s->points, (size_t)s->n, sizeof *s->points, by_prediction);
+  return s;
+}
+
+int at_space_find(const at_space *s, const char *schedule) {
+  for (int i = 0; i < s->n; i++)
+    if (strcmp(s->points[i].schedule, schedule) == 0) return i;
+  return -1;
+}
+
+static double ratio(int a, int b) { return a == b ? 0 : !a || !b ? 0.5 : fabs(log2((double)a / b)); }
+
+double at_space_distance(const at_point *a, const at_point *b) {
+  return 2 * ratio(a->u.mr, b->u.mr) + 2 * ratio(a->u.nr, b->u.nr) + 0.5 * ratio(a->u.ku, b->u.ku) + (a->u.order != b->u.order) +
+         ratio(a->u.lanes, b->u.lanes) + (a->u.unfused != b->u.unfused);
+}

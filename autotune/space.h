@@ -1,0 +1,31 @@
+/* space.h — the schedules that are worth a look for one kernel.
+ *
+ * A point is a set of tunables; its schedule is text. Points that come out as the same text
+ * are one. A point knows what the analytical model expects of it, and the space is in that
+ * order. It is made whole at once: a point costs a few tenths of a millisecond and no run.
+ */
+#ifndef AT_SPACE_H
+#define AT_SPACE_H
+#include "autotune/cost.h"
+
+typedef struct at_point {
+  lw_tunables u;
+  const char *schedule; /* canonical text */
+  double predicted_ns;
+} at_point;
+
+typedef struct at_space {
+  int n;
+  at_point *points;    /* by predicted time, then text */
+  const char *standard; /* canonical text of the default schedule; one of the points */
+  int made, pruned, doubles; /* tunables looked at; out by registers; out as doubles */
+} at_space;
+
+/* Lives in ctx. `seconds`: what making it may take (0: no limit); the points that the model
+ * thinks of first are made first. */
+at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double seconds);
+/* Index of the point with that text; -1. */
+int at_space_find(const at_space *s, const char *schedule);
+/* How unlike two points are: the number of tunables that differ, weighted by how far; 0 for the same. */
+double at_space_distance(const at_point *a, const at_point *b);
+#endif

@@ -1,0 +1,434 @@
+/* tune.c — the course of a tuning run: which kernel next, races, finals, what is recorded.
+ * See tune.h. */
+#include "autotune/tune.h"
+#include "autotune/search.h"
+#include "autotune/stats.h"
+#include "lower/problem.h"
+#include "runtime/profile.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+const char at_policy[] = "1 thread, cold constants";
+
+const char *at_codegen(tn_ctx *ctx) { return ir_format(ctx, "cg%d", CG_VERSION); }
+
+at_key at_key_of(tn_ctx *ctx, const ir_kernel *k, const cg_target *t) {
+  return (at_key){ir_kernel_canonical(ctx, k), cg_target_fingerprint(ctx, t), at_policy, at_codegen(ctx)};
+}
+
+const char *at_class(tn_ctx *ctx, const ir_kernel *k) {
+  lw_problem q = lw_problem_of(ctx, k);
+  switch (q.kind) {
+  case LW_CONTRACTION: return q.nred > 1 || q.guard ? "conv" : "gemm";
+  case LW_POINTWISE: return "pointwise";
+  case LW_ACCUMULATE: return "reduction";
+  default: return "other";
+  }
+}
+
+typedef struct tuner {
+  tn_ctx *ctx;
+  at_tune_options o;
+  at_lab *lab;
+  at_run *run;
+  at_machine machine;
+  int n, current; /* current: the task whose kernel the lab has; -1 */
+  at_task *t;
+  double start, end; /* end: 0 without a budget */
+  double said;       /* when progress was told last */
+  int trials, failed;
+} tuner;
+
+/* ---- telling ---- */
+
+static void totals(const tuner *u, double *before, double *after) {
+  *before = *after = 0;
+  for (int i = 0; i < u->n; i++) {
+    const at_task *t = &u->t[i];
+    if (t->same_as >= 0 || isnan(t->state.default_ns)) continue;
+    *before += t->weight * t->state.default_ns;
+    *after += t->weight * t->state.best_ns;
+  }
+}
+
+static void update(at_task *t) {
+  at_tune_state *s = &t->state;
+  s->default_ns = t->standard ? t->standard->ns : NAN;
+  s->tried = s->ok = s->failed = 0;
+  for (int i = 0; i < t->n; i++) {
+    const at_config *c = t->configs[i];
+    bool bad = c->status != AT_OK && c->status != AT_NOISY;
+    if (isnan(c->ns) && !bad) continue;
+    s->tried++;
+    s->ok += !bad;
+    s->failed += bad;
+  }
+  s->proven = !t->best || t->best == t->standard || t->best->order < t->final_at;
+  s->best_ns = t->best ? t->best->ns : s->default_ns; /* until a final the fastest so far stands in */
+  s->schedule = t->best ? t->best->schedule : NULL;
+}
+
+static void tell(tuner *u, int i, const char *phase, bool now) {
+  at_task *t = &u->t[i];
+  update(t);
+  double moment = rt_now();
+  if (!u->o.progress || (!now && moment - u->said < 0.2)) return;
+  u->said = moment;
+  at_tune_progress p = {.phase = phase, .kernel = i, .nkernels = u->n, .state = &t->state, .elapsed_s = moment - u->start,
+                        .budget_s = u->o.budget_s, .trials = u->trials, .failed = u->failed, .peak_gflops = u->machine.fma_gflops};
+  for (int k = 0; k < u->n; k++) p.converged += u->t[k].state.converged;
+  totals(u, &p.before_ns, &p.after_ns);
+  u->o.progress(u->o.user, &p);
+}
+
+/* ---- time ---- */
+
+static bool over(const tuner *u) { return (u->o.stop && *u->o.stop) || (u->end > 0 && rt_now() >= u->end); }
+
+/* Seconds that the finals still to come will take, about. */
+static double reserve(const tuner *u) {
+  double sum = 0;
+  for (int i = 0; i < u->n; i++) {
+    at_config *f[3];
+    int k = u->t[i].space && !u->t[i].state.trouble ? at_task_finalists(&u->t[i], f) : 0;
+    if (!k) continue;
+    double one = u->t[i].standard->ns;
+    for (int j = 0; j < k; j++) one += f[j]->ns;
+    sum += 0.05 + 30 * fmax(one * 1e-9, (k + 1) * 300e-6) * 1.3;
+  }
+  return sum;
+}
+
+/* ---- records ---- */
+
+static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, const char *origin) {
+  at_trial *rows = IR_NEW_ARRAY(u->ctx, at_trial, n + 1);
+  int k = 0;
+  for (int i = 0; i < n; i++) {
+    const at_candidate *a = &c[i]->c;
+    bool ok = c[i]->status == AT_OK;
+    if (ok && !a->n) continue; /* there was no time for it: it was not tried */
+    at_trial r = {.key = t->key, .klass = t->state.klass, .name = t->state.name, .schedule = c[i]->schedule, .status = c[i]->status};
+    r.stage = stage;
+    r.origin = origin ? origin : c[i]->origin;
+    r.reason = c[i]->status == AT_OK ? (a->disturbed ? ir_format(u->ctx, "%d of %d samples are CPU times", a->disturbed, a->n) : NULL) : a->reason;
+    r.samples = a->samples;
+    r.n = ok ? a->n : 0;
+    r.cost_ns = ok ? c[i]->ns : 0;
+    if (c[i]->point >= 0) r.predicted_ns = t->space->points[c[i]->point].predicted_ns;
+    r.compile_ms = a->compile_ms;
+    rows[k++] = r;
+  }
+  if (k) at_store_add_trials(u->o.store, u->run, rows, k);
+}
+
+/* ---- races ---- */
+
+/* Gives the lab the task's kernel. False when it cannot have it. */
+static bool take_kernel(tuner *u, int i) {
+  at_task *t = &u->t[i];
+  if (u->current == i) return true;
+  const char *why = at_lab_kernel(u->lab, t->kernel);
+  if (why && !*why) return false;
+  u->current = i;
+  if (why) t->state.trouble = why;
+  return !why;
+}
+
+/* The fastest that has samples; the default's samples are the scale. */
+static double scale(const at_task *t) {
+  const at_candidate *s = &t->standard->c;
+  return s->n ? t->scale_ns / at_median(s->samples, s->n) : NAN;
+}
+
+/* What a config counts as: its median, on the scale of the default's first; dearer with few samples
+ * and as long as it has not won a final, so that a lucky moment unseats nobody. */
+static double cost(const at_task *t, const at_config *c, double by) {
+  double m = at_cost(c->c.samples, c->c.n) * by;
+  return c == t->standard ? m : m * 1.01;
+}
+
+static int race_looks(void) {
+  int n = 0;
+  while (at_race_samples(n) && at_race_samples(n) <= 15) n++;
+  return n;
+}
+
+/* A candidate may take 50 times the default, and at least two seconds. */
+static void limit_runs(tuner *u, const at_task *t) {
+  double given = u->o.limits.run_s;
+  if (isnan(t->standard->ns)) at_lab_run_limit(u->lab, given > 0 ? given : 10);
+  else at_lab_run_limit(u->lab, fmax(given > 0 ? given : 2, 50e-9 * t->standard->ns));
+}
+
+/* Times `n` configs of the task, slow ones fewer times than fast ones. New ones are compiled and
+ * checked first. */
+static void race(tuner *u, int i, int n, at_config *const *c) {
+  at_task *t = &u->t[i];
+  at_candidate *q[AT_BATCH + 4];
+  at_racer racers[AT_BATCH + 4] = {0};
+  for (int k = 0; k < n; k++) {
+    q[k] = &c[k]->c;
+    q[k]->n = q[k]->disturbed = 0;
+    q[k]->samples = NULL;
+  }
+  at_lab_compile(u->lab, n, q);
+  limit_runs(u, t);
+  at_lab_check(u->lab, n, q);
+  int looks = race_looks();
+  at_race rule = at_race_default;
+  rule.looks = looks;
+  for (int look = 0; look < looks; look++) {
+    at_candidate *left[AT_BATCH + 4];
+    int k = 0, more = at_race_samples(look) - (look ? at_race_samples(look - 1) : 0);
+    for (int j = 0; j < n; j++)
+      if (!racers[j].out || c[j] == t->standard) left[k++] = q[j];
+    for (int death = 0; death <= k && !at_lab_time(u->lab, k, left, more) && !at_lab_over(u->lab); death++)
+      at_lab_check(u->lab, k, left); /* one of them ended the worker: the others go on */
+    if (at_lab_over(u->lab)) break;
+    for (int j = 0; j < n; j++)
+      racers[j] = (at_racer){q[j]->samples, q[j]->status == AT_OK ? q[j]->n : 0, c[j]->point >= 0 ? t->space->points[c[j]->point].predicted_ns : 0,
+                             c[j]->schedule, racers[j].out};
+    at_race_cut(racers, n, &rule);
+    tell(u, i, "search", false);
+  }
+  for (int j = 0; j < n; j++) c[j]->status = q[j]->status;
+}
+
+/* Costs of those that were timed, and what is learned from them. `fresh`: the first ones are new. */
+static void take_results(tuner *u, at_task *t, int n, at_config *const *c, int fresh) {
+  if (isnan(t->scale_ns) && t->standard->c.n) t->scale_ns = at_median(t->standard->c.samples, t->standard->c.n);
+  double by = scale(t);
+  for (int j = 0; j < n; j++)
+    if (c[j]->status == AT_OK && c[j]->c.n && !isnan(by)) c[j]->ns = cost(t, c[j], by);
+  for (int j = 0; j < fresh; j++) {
+    at_stats x = at_stats_of(c[j]->c.samples, c[j]->status == AT_OK ? c[j]->c.n : 0);
+    if (x.n >= 5 && x.mad > 0.2 * x.median && c[j] != t->standard) {
+      c[j]->status = AT_NOISY;
+      c[j]->c.reason = "the samples scatter";
+    }
+    bool bad = c[j]->status != AT_OK && c[j]->status != AT_NOISY;
+    if (!bad && isnan(c[j]->ns)) continue;
+    at_task_learn(t, c[j]);
+    u->trials++, t->state.trials++;
+    u->failed += bad;
+  }
+  at_task_rank(t);
+}
+
+/* Configs that there was no time for go back to the untried. */
+static void forget_untried(at_task *t) {
+  int n = 0;
+  for (int i = 0; i < t->n; i++) {
+    at_config *c = t->configs[i];
+    if (c == t->standard || c->status != AT_OK || !isnan(c->ns)) t->configs[n++] = c;
+  }
+  t->n = n;
+}
+
+static void drop_all_but(tuner *u, at_task *t, int n, at_config *const *c) {
+  for (int j = 0; j < n; j++)
+    if (c[j] != t->standard && c[j] != t->best) at_lab_drop(u->lab, &c[j]->c);
+}
+
+/* The default alone, so that the kernel's weight is known. */
+static void time_default(tuner *u, int i) {
+  at_task *t = &u->t[i];
+  if (!take_kernel(u, i)) return;
+  at_config *c[1] = {t->standard};
+  race(u, i, 1, c);
+  take_results(u, t, 1, c, 1);
+  record(u, t, 1, c, 2, "default");
+  if (t->standard->status != AT_OK) t->state.trouble = ir_format(u->ctx, "the default schedule: %s: %s", at_status_name(t->standard->status), t->standard->c.reason);
+  tell(u, i, "default", true);
+}
+
+static void search_round(tuner *u, int i) {
+  at_task *t = &u->t[i];
+  double start = rt_now();
+  if (!take_kernel(u, i)) return;
+  at_config *c[AT_BATCH + 4];
+  int most = AT_BATCH;
+  if (u->o.trials > 0 && u->o.trials - t->n < most) most = (int)(u->o.trials - t->n);
+  int fresh = at_task_propose(u->ctx, t, most, c), n = fresh;
+  double before = t->best ? t->best->ns : t->standard->ns;
+  c[n++] = t->standard;
+  if (t->best && t->best != t->standard) c[n++] = t->best;
+  race(u, i, n, c);
+  take_results(u, t, n, c, fresh);
+  record(u, t, n, c, 1, NULL);
+  forget_untried(t);
+  drop_all_but(u, t, n, c);
+  double gain = t->best && before > 0 ? fmax(0, 1 - t->best->ns / before) : 0;
+  t->expected = 0.5 * t->expected + 0.5 * gain;
+  t->round_s = 0.5 * t->round_s + 0.5 * (rt_now() - start);
+  tell(u, i, "search", false);
+}
+
+/* Default against the fastest, interleaved. The winner becomes the cheapest of the kernel, and nobody
+ * else may stay cheaper by the luck of another moment. */
+static void final(tuner *u, int i, bool settled) {
+  enum { ROUNDS = 30, FEWEST = 15 };
+  at_task *t = &u->t[i];
+  at_config *c[4];
+  int n = at_task_finalists(t, c);
+  if (!n && !settled) return;
+  if (!take_kernel(u, i)) return;
+  c[n++] = t->standard;
+  at_candidate *q[4];
+  for (int j = 0; j < n; j++) {
+    q[j] = &c[j]->c;
+    q[j]->n = q[j]->disturbed = 0;
+    q[j]->samples = NULL;
+  }
+  at_lab_compile(u->lab, n, q);
+  at_lab_check(u->lab, n, q);
+  at_lab_time(u->lab, n, q, ROUNDS);
+  int enough = 0;
+  for (int j = 0; j < n; j++) {
+    c[j]->status = q[j]->status;
+    enough += q[j]->status == AT_OK && q[j]->n >= FEWEST;
+  }
+  if (t->standard->c.n < FEWEST || enough < n) return;
+  at_racer racers[4] = {0};
+  for (int j = 0; j < n; j++) {
+    double predicted = c[j]->point >= 0 ? t->space->points[c[j]->point].predicted_ns : 0;
+    racers[j] = (at_racer){q[j]->samples, q[j]->n, predicted, c[j]->schedule, false};
+  }
+  int won = at_race_pick(racers, n, &at_race_default);
+  const at_candidate *s = &t->standard->c;
+  double by = scale(t), gain = 1 - at_median(q[won]->samples, q[won]->n) / at_median(s->samples, s->n);
+  if (c[won] != t->standard && (gain < AT_GAIN || at_signed_rank(q[won]->samples, s->samples, s->n) > 0.05)) won = n - 1;
+  double least = at_median(q[won]->samples, q[won]->n) * by;
+  for (int j = 0; j < t->n; j++) {
+    const at_config *other = t->configs[j];
+    bool here = false;
+    for (int k = 0; k < n; k++) here |= c[k] == other;
+    if (!here && other->status == AT_OK && other->ns * 0.999 < least) least = other->ns * 0.999;
+  }
+  for (int j = 0; j < n; j++) c[j]->ns = j == won ? least : fmax(at_median(q[j]->samples, q[j]->n) * by, least * 1.001);
+  at_task_rank(t);
+  record(u, t, n, c, AT_STAGE_FINAL, settled ? AT_SETTLED : AT_FINAL);
+  t->final_at = ++t->clock;
+  if (settled) t->settled_at = ++t->clock;
+  drop_all_but(u, t, n, c);
+  tell(u, i, "final", true);
+}
+
+/* ---- the run ---- */
+
+/* The task where a second is worth most; -1: none. */
+static int choose(const tuner *u) {
+  int best = -1;
+  double most = -1;
+  for (int i = 0; i < u->n; i++) {
+    const at_task *t = &u->t[i];
+    if (t->same_as >= 0 || t->state.trouble || t->state.converged || !t->best) continue;
+    double gain = fmax(t->expected, 0.002) * t->weight * t->best->ns;
+    double left = u->machine.fma_gflops > 0 ? 1 - t->state.flops / t->best->ns / u->machine.fma_gflops : 0.5;
+    double value = gain * fmin(1, fmax(left, 0.05)) / fmax(t->round_s, 0.02);
+    if (value > most) most = value, best = i;
+  }
+  return best;
+}
+
+/* The search for this kernel ends: its final, unless an earlier run had it. */
+static void settle(tuner *u, int i) {
+  at_task *t = &u->t[i];
+  bool done = at_task_exhausted(t, 0), known = t->settled_at > t->configs[t->n - 1]->order;
+  if (!known) final(u, i, done);
+  t->state.converged = true;
+  update(t);
+}
+
+static void set_up(tuner *u, const at_tune_kernel *kernels) {
+  tn_ctx *ctx = u->ctx;
+  for (int i = 0; i < u->n; i++) {
+    at_task *t = &u->t[i];
+    t->kernel = kernels[i].kernel;
+    t->key = at_key_of(ctx, t->kernel, u->o.target);
+    t->state = (at_tune_state){.name = kernels[i].name, .klass = at_class(ctx, t->kernel), .count = kernels[i].count, .default_ns = NAN, .best_ns = NAN};
+    t->state.flops = lw_problem_of(ctx, t->kernel).flops;
+    t->same_as = -1;
+    for (int k = 0; k < i && t->same_as < 0; k++)
+      if (u->t[k].same_as < 0 && strcmp(u->t[k].key.kernel, t->key.kernel) == 0) t->same_as = k;
+    u->t[t->same_as >= 0 ? t->same_as : i].weight += kernels[i].count;
+  }
+}
+
+static void run_all(tuner *u) {
+  /* the defaults, those that weigh most first */
+  int *order = IR_NEW_ARRAY(u->ctx, int, u->n + 1), k = 0;
+  for (int i = 0; i < u->n && !over(u); i++) {
+    at_task *t = &u->t[i];
+    if (t->same_as >= 0) continue;
+    at_task_prepare(u->ctx, t, &u->o, &u->machine);
+    update(t);
+    double mine = t->weight * t->state.predicted_ns;
+    int at = k++;
+    for (; at > 0 && u->t[order[at - 1]].weight * u->t[order[at - 1]].state.predicted_ns < mine; at--) order[at] = order[at - 1];
+    order[at] = i;
+  }
+  for (int j = 0; j < k && !over(u); j++) {
+    at_task *t = &u->t[order[j]];
+    if (t->state.trouble) continue;
+    if (isnan(t->standard->ns)) time_default(u, order[j]);
+    tell(u, order[j], "default", false);
+  }
+  for (;;) {
+    double hold = u->end > 0 ? reserve(u) : 0;
+    if (over(u)) break;
+    at_lab_deadline(u->lab, u->end > 0 ? u->end - hold : 0);
+    if (at_lab_over(u->lab)) break;
+    int i = choose(u);
+    if (i < 0) break;
+    if (!at_task_exhausted(&u->t[i], u->o.trials)) search_round(u, i);
+    if (!at_lab_over(u->lab) && at_task_exhausted(&u->t[i], u->o.trials)) {
+      at_lab_deadline(u->lab, u->end);
+      settle(u, i);
+    }
+  }
+  at_lab_deadline(u->lab, u->end);
+  for (int i = 0; i < u->n && !over(u); i++)
+    if (u->t[i].space && !u->t[i].state.trouble && u->t[i].same_as < 0) final(u, i, false);
+}
+
+const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels, const at_tune_options *o) {
+  tuner *u = IR_NEW(ctx, tuner);
+  *u = (tuner){.ctx = ctx, .o = *o, .n = n, .current = -1, .t = IR_NEW_ARRAY(ctx, at_task, n + 1), .start = rt_now()};
+  if (o->budget_s > 0) u->end = u->start + o->budget_s;
+  at_lab_options lo = {.target = o->target, .jobs = o->jobs, .seed = o->seed, .limits = o->limits, .stop = o->stop, .misbehave = o->misbehave};
+  u->lab = at_lab_new(ctx, &lo);
+  at_lab_deadline(u->lab, u->end);
+  u->machine = at_lab_machine(u->lab);
+  set_up(u, kernels);
+  at_run_info info = {.seed = o->seed, .budget_s = o->budget_s, .budget_trials = o->trials, .label = o->label};
+  at_env_read(ctx, &info.env);
+  info.env.target = cg_target_fingerprint(ctx, o->target);
+  info.env.library = ir_format(ctx, "tenon %s", at_codegen(ctx));
+  info.env.probes = ir_format(ctx, "ghz=%.2f fma_gflops=%.1f", u->machine.ghz, u->machine.fma_gflops);
+  if (o->store) u->run = at_run_begin(o->store, &info);
+  run_all(u);
+  if (o->store) at_run_end(o->store, u->run);
+  at_tune_result *r = IR_NEW(ctx, at_tune_result);
+  at_tune_state *states = IR_NEW_ARRAY(ctx, at_tune_state, n + 1);
+  for (int i = 0; i < n; i++) {
+    at_task *t = &u->t[i];
+    if (t->same_as >= 0) {
+      double count = t->state.count;
+      t->state = u->t[t->same_as].state;
+      t->state.count = count;
+      t->state.trials = 0;
+    } else if (t->space) update(t);
+    states[i] = t->state;
+  }
+  *r = (at_tune_result){.n = n, .state = states, .trials = u->trials, .failed = u->failed, .restarts = at_lab_restarts(u->lab)};
+  totals(u, &r->before_ns, &r->after_ns);
+  r->peak_gflops = u->machine.fma_gflops;
+  r->ghz = u->machine.ghz;
+  r->stopped = o->stop && *o->stop;
+  at_lab_free(u->lab);
+  r->seconds = rt_now() - u->start;
+  return r;
+}
