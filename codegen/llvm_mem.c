@@ -67,6 +67,56 @@ static LLVMValueRef offset_by(cg_fn *f, LLVMValueRef p, int64_t bytes) {
   return LLVMBuildGEP2(B, f->i8, p, &by, 1, "");
 }
 
+/* Lanes of a constant mask as bits; false when it is not constant. */
+static bool mask_bits(LLVMValueRef mask, int lanes, uint64_t *bits) {
+  *bits = 0;
+  if (!LLVMIsConstant(mask)) return false;
+  for (int i = 0; i < lanes; i++) {
+    LLVMValueRef on = LLVMGetAggregateElement(mask, (unsigned)i);
+    if (!on || !LLVMIsAConstantInt(on)) return false;
+    if (LLVMConstIntGetZExtValue(on)) *bits |= 1ull << i;
+  }
+  return true;
+}
+
+/* Contiguous lanes under a mask. Constant masks of no, one or all lanes are spelled out:
+ * LLVM (19 to 22) writes too many bytes for one lane of a truncated vector. */
+static LLVMValueRef masked_load(cg_fn *f, const cg_buf *b, LLVMValueRef p, LLVMTypeRef t, LLVMValueRef mask, unsigned align) {
+  int n = f->lanes;
+  uint64_t bits, all = n == 64 ? ~0ull : (1ull << n) - 1;
+  if (mask_bits(mask, n, &bits)) {
+    if (bits == all) return load_at(f, b, p, t, align);
+    if (bits == 0) return LLVMConstNull(t);
+    if ((bits & (bits - 1)) == 0) {
+      int i = __builtin_ctzll(bits);
+      unsigned size = (unsigned)size_of(b);
+      LLVMValueRef x = load_at(f, b, offset_by(f, p, i * (int64_t)size), LLVMGetElementType(t), size);
+      return LLVMBuildInsertElement(B, LLVMConstNull(t), x, LLVMConstInt(f->i32, (unsigned)i, 0), "");
+    }
+  }
+  return masked(f, b, "llvm.masked.load", t, 0, 3, (LLVMValueRef[]){p, mask, LLVMConstNull(t)}, align);
+}
+
+static void masked_store(cg_fn *f, const cg_buf *b, LLVMValueRef p, LLVMValueRef v, LLVMValueRef mask, unsigned align) {
+  int n = f->lanes;
+  uint64_t bits, all = n == 64 ? ~0ull : (1ull << n) - 1;
+  if (mask_bits(mask, n, &bits)) {
+    if (bits == 0) return;
+    if (bits == all) {
+      store_at(f, b, p, v, align);
+      return;
+    }
+    if ((bits & (bits - 1)) == 0) {
+      int i = __builtin_ctzll(bits);
+      unsigned size = (unsigned)size_of(b);
+      LLVMValueRef x = LLVMBuildExtractElement(B, v, LLVMConstInt(f->i32, (unsigned)i, 0), "");
+      store_at(f, b, offset_by(f, p, i * (int64_t)size), x, size);
+      return;
+    }
+  }
+  masked(f, b, "llvm.masked.store", LLVMTypeOf(v), 1, 3, (LLVMValueRef[]){v, p, mask}, align);
+}
+
 /* Any lane on? A scalar condition is itself. */
 static LLVMValueRef any(cg_fn *f, LLVMValueRef mask) {
   LLVMTypeRef t = LLVMTypeOf(mask);
@@ -378,7 +428,7 @@ static cg_val load_lanes(cg_fn *f, cg_buf *b, ix offset, const cg_guard *g, cg_v
     cg_at(f, r.level);
     if (masks) {
       LLVMValueRef mask = how == REVERSED ? reverse(f, g->mask.v) : g->mask.v;
-      r.v = masked(f, b, "llvm.masked.load", t, 0, 3, (LLVMValueRef[]){p, mask, LLVMConstNull(t)}, (unsigned)align);
+      r.v = masked_load(f, b, p, t, mask, (unsigned)align);
     } else r.v = load_at(f, b, p, t, (unsigned)align);
     if (how == REVERSED) r.v = reverse(f, r.v);
     return r;
@@ -593,12 +643,12 @@ static void store_lanes(cg_fn *f, cg_buf *b, const ir_stmt *s, ix offset, cg_val
     if (mask) mask = reverse(f, mask);
   }
   if (s->op != IR_SET) {
-    LLVMValueRef old = mask ? masked(f, b, "llvm.masked.load", vt, 0, 3, (LLVMValueRef[]){p, mask, LLVMConstNull(vt)}, (unsigned)a.align)
+    LLVMValueRef old = mask ? masked_load(f, b, p, vt, mask, (unsigned)a.align)
                             : load_at(f, b, p, vt, (unsigned)a.align);
     all = updated(f, s->op, t, cg_from_storage(f, t, old, f->lanes), all, f->lanes);
   }
   if (!raw) all = cg_to_storage(f, t, all, f->lanes);
-  if (mask) masked(f, b, "llvm.masked.store", vt, 1, 3, (LLVMValueRef[]){all, p, mask}, (unsigned)a.align);
+  if (mask) masked_store(f, b, p, all, mask, (unsigned)a.align);
   else store_at(f, b, p, all, (unsigned)a.align);
 }
 

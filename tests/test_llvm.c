@@ -146,6 +146,8 @@ Test(llvm, masks) {
   check("kernel both(in A: f32[5], in Z: i32[8], out C: f32[8]) { for o in 0..8 { if o < 5 { let x = A[o] C[o] = x + select(Z[o] > 0, A[o], 0.0) } else { C[o] = 0.0 } } }");
   check("kernel window(in A: f32[9, 9], out C: f32[9, 9]) { for h in 0..9 { for w in 0..9 { C[h, w] = 0.0 for r in 0..3 { for s in 0..3 { C[h, w] += select(h + r >= 1 & h + r < 10 & w + s >= 1 & w + s < 10, A[h + r - 1, w + s - 1], 0.0) } } } } }");
   check("kernel rows(in A: f32[9, 32], out C: f32[12, 32]) { for h in 0..12 { for o in 0..2 { for w in 0..16 vector { C[h, o * 16 + w] = select(h >= 2 & h < 11, A[h - 2, o * 16 + w], 0.0) } } for q in 0..32 { C[h, q] += select(h < 9, A[8 - h, 31 - q], 0.0) } } }");
+  check("kernel onehot(in A: bf16[4], inout C: bf16[3, 4], in D: u8[16], inout E: i32[3, 16]) { for i in 0..3 { for v in 0..4 vector { if v == i { C[i, v] = A[v] * 2.0 } } for w in 0..16 vector { if w == 5 { E[i, w] = cast<i32>(D[w]) } } } }");
+  check("kernel single(in A: bf16[4], inout C: bf16[3, 5]) { for i in 0..3 { for v in 0..4 vector { if v < 1 { C[2 - i, v] = A[v] * 2.0 } } } }");
   check("kernel bytes(in A: u8[27], out C: u8[32]) { for i in 0..32 vector { C[i] = select(i < 27, A[i] * 3, 9) } }");
   check("kernel uniform(in A: f32[5], in B: f32[80], out C: f32[80]) { for o in 0..5 { for i in 0..16 vector { C[o * 16 + i] = select(o >= 2, A[o - 2] + B[o * 16 + i - 32], 0.5) } } }");
   check("kernel changing(inout A: f32[32]) { for i in 0..32 vector { if A[i] > 0.0 { A[i] = -1.0 } else { A[i] = 5.0 } if A[i] > 0.0 { A[i] += 3.0 } } }");
