@@ -81,7 +81,7 @@ static tile best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t
     for (int64_t mr = 1; mr <= most && mr <= m; mr++) {
       double full = (double)(m / mr), rest = m % mr ? tile_cycles(m % mr, nr) : 0;
       double cost = (full * tile_cycles(mr, nr) + rest) * (double)((vectors + nr - 1) / nr);
-      cost *= 1 + 0.25 / (double)(mr * nr); /* prologue and epilogue of a tile */
+      cost *= 1 + 0.25 / (double)(mr * nr) + 0.4 / (double)mr; /* prologue and epilogue of a tile; traffic of b */
       if (mr > 1 && m % mr) cost *= 1.01;   /* a second loop body */
       if (cost < best.cost * 0.999 || (cost < best.cost * 1.001 && mr * nr > best.mr * best.nr)) best = (tile){mr, nr, cost};
     }
@@ -345,9 +345,23 @@ static bool contraction(plan *p) {
   }
   if (tiled_rows) ir_put(&ro, " ro ri");
   ir_put(&ro, " vb vv");
-  if (tiled_rows && !first && q->nred == 1 && strcmp(outer, "ro") == 0) { /* GEMM: rows outside, panels inside */
-    if (!step(p, "reorder ro vo ri vb vv")) return false;
-  } else if (!step(p, "%s", ir_text_str(&ro))) return false;
+  bool ordered = false;
+  if (tiled_rows && q->nred == 1 && strcmp(outer, "ro") == 0) ordered = step(p, "reorder ro vo ri vb vv"); /* a GEMM: rows outside, panels inside */
+  else if (tiled_rows && q->nred == 1 && first && !pack) {
+    /* panels that fill half of L2 together, all rows over them (Goto and van de Geijn, 2008) */
+    int64_t panel = nb * q->red_extent[0] * (int64_t)ir_dtype_bytes(q->b->u.buf->dtype), group = panel > 0 ? p->t->l2_bytes / 2 / panel : 1;
+    const char *list = strstr(ir_text_str(&ro), " vo") + 3, *rows_at = strstr(list, " ro ri");
+    if (group > 1 && rows_at && step(p, "split vo %lld -> vc vo", (long long)group))
+      ordered = step(p, "reorder vc%.*s ro vo ri vb vv", (int)(rows_at - list), list);
+  }
+  if (!ordered && !step(p, "%s", ir_text_str(&ro))) return false;
+  int64_t far = row ? lw_stride(p->ctx, q->a, ir_find_loop(p->start->body, row) ? ir_find_loop(p->start->body, row)->var : q->out[r]->var) : 0;
+  far *= far > 0 ? (int64_t)ir_dtype_bytes(q->a->u.buf->dtype) : 0;
+  if (ordered && far > 0 && far % 2048 == 0 && N >= 4 * nb && q->red_extent[0] >= 256) {
+    /* rows a multiple of half a page apart fall on the same few sets of L1: a copy of the tile's rows does not */
+    const char *in = ir_format(p->ctx, "rows.%d", q->a->u.buf->rank - 1);
+    if (step(p, "cache %s ro -> rows", q->a->u.buf->name) && step(p, "split %s %lld -> rows.o rows.v", in, (long long)lanes)) step(p, "vectorize rows.v");
+  }
   if (pack && step(p, "cache %s vo -> panel", q->b->u.buf->name)) {
     const char *in = ir_format(p->ctx, "panel.%d", q->b->u.buf->rank - 1);
     if (step(p, "split %s %lld -> panel.o panel.v", in, (long long)lanes)) step(p, "vectorize panel.v");
