@@ -43,9 +43,9 @@ def random(name, shape):
 # ---- matrix products ----
 
 def gemm_cases():
-    for words, quick in lines("gemm.txt"):
-        m, n, k = map(int, words[:3])
-        for mode in ("const", "var"):
+    for mode in ("const", "var"):
+        for words, quick in lines("gemm.txt"):
+            m, n, k = map(int, words[:3])
             c = Case("%dx%dx%d" % (m, n, k), "gemm " + mode, words[3],
                      ["gemm", str(m), str(n), str(k), mode, "@"], 2.0 * m * n * k)
             c.bytes = 4.0 * (m * k + k * n + m * n)

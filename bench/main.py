@@ -31,6 +31,8 @@ def options():
     p.add_argument("--quick", action="store_true", help="few cases, few rounds")
     p.add_argument("--only", action="append", choices=["gemm", "conv", "models"], help="may be repeated")
     p.add_argument("--case", action="append", default=[], help="only cases whose name contains this; may be repeated")
+    p.add_argument("--again", metavar="FILE", help="only cases of these earlier results (JSON)")
+    p.add_argument("--below", type=float, default=0.95, help="with --again: those whose ratio was below (default 0.95)")
     p.add_argument("--rounds", type=int, help="default 7, or 3 with --quick")
     p.add_argument("--seconds", type=float, help="of one sample; default 0.1, models 0.5")
     p.add_argument("--threads", type=int, default=1)
@@ -163,6 +165,9 @@ def measure(case, tenon, peers, probe, o, work):
             info["wrong"] = True
         row["peers"][p.name] = info
         ready.append(p)
+    if tenon in ready and case.kind != "model":
+        answer = tenon.ask("schedules", case.name)
+        row["schedules"] = {k["kernel"]: k["schedule"] for k in answer.get("kernels", [])}
     samples = {p.name: [] for p in ready}
     medians = {p.name: [] for p in ready}
     peaks = []
@@ -208,14 +213,13 @@ def measure(case, tenon, peers, probe, o, work):
 
 # ---- compile time, memory, objects ----
 
-def timed(argv, cpus=None):
-    """Wall seconds, largest resident bytes, exit code, standard output."""
-    start = time.perf_counter()
-    p = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                         preexec_fn=lambda: os.sched_setaffinity(0, cpus) if cpus else None)
-    out, err = p.stdout.read(), p.stderr.read()
-    _, status, usage = os.wait4(p.pid, 0)
-    return time.perf_counter() - start, usage.ru_maxrss * 1024, os.waitstatus_to_exitcode(status), out, err
+def timed(argv, o, work):
+    """Exit code, standard output and error, wall seconds and largest resident bytes."""
+    file = os.path.join(work, "usage.json")
+    p = subprocess.run([os.path.join(o.build, "bench", "bench_probe"), "--run", file, *argv], stdin=subprocess.DEVNULL, capture_output=True)
+    with open(file) as f:
+        used = json.load(f)
+    return p.returncode, p.stdout, p.stderr.decode(errors="replace"), used
 
 
 def compile_times(case, o, work):
@@ -228,12 +232,12 @@ def compile_times(case, o, work):
                 "--threads", str(threads), "--db", o.db]
         for d in case.dims:
             argv += ["--dim", d]
-        wall, memory, code, out, err = timed(argv)
+        code, out, err, used = timed(argv, o, work)
         if code:
-            result["error"] = err.decode(errors="replace").strip().splitlines()[-1:] or ["exit code %d" % code]
+            result["error"] = (err.strip().splitlines() or ["exit code %d" % code])[-1]
             return result
         j = json.loads(out)
-        result["threads_%d" % threads] = {"wall_s": wall, "peak_rss": memory, **{k: j[k] for k in ("import_s", "lower_s", "compile_s", "total_s")}}
+        result["threads_%d" % threads] = {**used, **{k: j[k] for k in ("import_s", "lower_s", "compile_s", "total_s")}}
         result.update({k: j[k] for k in ("object_bytes", "weights_bytes", "arena_bytes", "live_peak_bytes", "kernels")})
     return result
 
@@ -290,9 +294,13 @@ def main():
             todo += lists.conv_cases(True, [])
     if "models" in only:
         todo += lists.model_cases(o.models, say)
+    if o.again:
+        with open(o.again) as f:
+            wanted = {(r["kind"], r["name"]) for r in json.load(f)["rows"] if r.get("ratio", 0) < o.below}
+        todo = [c for c in todo if (c.kind, c.name) in wanted]
     if o.case:
         todo = [c for c in todo if any(w in c.name for w in o.case)]
-    elif o.quick:
+    elif o.quick and not o.again:
         todo = [c for c in todo if c.quick]
 
     started = time.strftime("%Y-%m-%d %H:%M:%S")

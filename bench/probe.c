@@ -2,12 +2,15 @@
  *
  *   bench_probe              commands of serve.h: "peak SECONDS", "bandwidth SECONDS"
  *   bench_probe --print      measures once and prints
+ *   bench_probe --run FILE COMMAND...   runs it; FILE gets its wall seconds and largest resident bytes
  *
  * peak: a loop without memory over independent chains of vector FMAs, as many as registers allow.
  * With SIMD extensions the widest that the CPU has; `lanes` floats each.
  * bandwidth: reading 256 MiB, far beyond the caches, in bytes per second.
  */
 #include "bench/serve.h"
+#include <sys/resource.h>
+#include <sys/wait.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -148,7 +151,25 @@ static void handle(int n, char **word) {
   else serve_error("unknown command");
 }
 
+/* A small process as parent: the system counts a child's memory from what its parent had at the fork. */
+static int watch(const char *file, char **argv) {
+  double start = serve_now();
+  pid_t pid = fork();
+  if (pid == 0) {
+    execvp(argv[0], argv);
+    _exit(127);
+  }
+  int status = 1;
+  struct rusage used = {0};
+  FILE *f = fopen(file, "w");
+  if (pid < 0 || !f || wait4(pid, &status, 0, &used) != pid) return 1;
+  fprintf(f, "{\"wall_s\": %.6g, \"peak_rss\": %lld}\n", serve_now() - start, (long long)used.ru_maxrss * 1024);
+  fclose(f);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
 int main(int argc, char **argv) {
+  if (argc > 3 && strcmp(argv[1], "--run") == 0) return watch(argv[2], argv + 3);
   if (argc > 1 && strcmp(argv[1], "--print") == 0) {
     int lanes;
     double p = peak(0.5, &lanes);

@@ -104,9 +104,9 @@ static int serve_order(const void *a, const void *b) {
 }
 
 /* Calls fn(arg) for `seconds`, at least three times after a warm one; fn does `batch` runs and returns
- * whether they went well. Answers with the times of single runs. */
-static inline void serve_measure(bool (*fn)(void *arg), void *arg, double seconds, int batch) {
-  static double s[SERVE_SAMPLES];
+ * whether they went well. Times of single runs go to s (room for SERVE_SAMPLES), sorted; returns how many,
+ * -1 when a run failed. */
+static inline int serve_times(bool (*fn)(void *arg), void *arg, double seconds, int batch, double *s) {
   int n = 0;
   bool ok = fn(arg);
   double begin = serve_now(), now = begin;
@@ -116,12 +116,16 @@ static inline void serve_measure(bool (*fn)(void *arg), void *arg, double second
     now = serve_now();
     s[n++] = (now - start) / batch;
   }
-  if (!ok) {
-    serve_error("the run failed");
-    return;
-  }
   qsort(s, (size_t)n, sizeof *s, serve_order);
-  serve_ok("\"min\": %.9g, \"median\": %.9g, \"runs\": %d", s[0], n % 2 ? s[n / 2] : (s[n / 2 - 1] + s[n / 2]) / 2, n * batch);
+  return ok ? n : -1;
+}
+
+/* The same as an answer; `overhead` seconds of each run do not count. */
+static inline void serve_measure(bool (*fn)(void *arg), void *arg, double seconds, int batch, double overhead) {
+  static double s[SERVE_SAMPLES];
+  int n = serve_times(fn, arg, seconds, batch, s);
+  if (n < 0) serve_error("the run failed");
+  else serve_ok("\"min\": %.9g, \"median\": %.9g, \"runs\": %d", s[0] - overhead, (s[n / 2] + s[(n - 1) / 2]) / 2 - overhead, n * batch);
 }
 
 /* ---- the loop ---- */

@@ -9,9 +9,12 @@
  *   load ID conv-plain SPEC DIR         row-major in, row-major out, all counted
  *   load ID model FILE DIR [NAME=N...]  an ONNX file; DIR/in_K.bin; sizes of symbolic dimensions
  *   load ID object LIBRARY DIR          what bench/peers/object.c and a compiled object make
+ *   schedules ID                        of its kernels
+ *   profile ID                          times of its calls
  */
 #include "bench/serve.h"
 #include "bench/object.h"
+#include "autotune/lookup.h"
 #include "frontend/import.h"
 #include "frontend/inputs.h"
 #include "lower/lower.h"
@@ -40,7 +43,7 @@ typedef struct item { /* a case that is ready */
 
 static item items[CASES];
 static rt_pool *pool; /* null: one thread */
-static const char *cpu, *store = "none";
+static const char *cpu, *store_path = "none";
 
 static item *find(const char *id) {
   for (int i = 0; i < CASES; i++)
@@ -131,6 +134,11 @@ static void compile(tn_ctx *ctx, request *r) {
   it->import_s = serve_now() - start;
   lw_options o = {.target = cg_target_find(ctx, cpu, NULL)};
   start = serve_now();
+  at_store *store = at_store_open(ctx, store_path, AT_STORE_READONLY);
+  if (store) {
+    o.schedule = at_lookup_schedule;
+    o.user = at_lookup_new(ctx, store, o.target, NULL, NULL);
+  }
   it->program = lw_compile(ctx, it->graph, &o);
   it->lower_s = serve_now() - start;
   start = serve_now();
@@ -234,7 +242,7 @@ static void run_conv(tn_ctx *ctx, void *arg) {
 
 static void command_run(item *it, double seconds) {
   if (!it->only_conv) {
-    serve_measure(run_all, it, seconds, 1);
+    serve_measure(run_all, it, seconds, 1, 0);
     return;
   }
   static double s[SERVE_SAMPLES];
@@ -278,6 +286,20 @@ static void profile(tn_ctx *ctx, void *arg) {
   fflush(serve_out);
 }
 
+/* The schedule of each kernel, as text. */
+static void schedules(const item *it) {
+  fputs("{\"ok\": true, \"kernels\": [", serve_out);
+  for (int i = 0; i < it->program->nkernels; i++) {
+    fprintf(serve_out, "%s{\"kernel\": ", i ? ", " : "");
+    serve_quoted(it->program->kernels[i].kernel->name);
+    fputs(", \"schedule\": ", serve_out);
+    serve_quoted(it->program->kernels[i].schedule);
+    fputs("}", serve_out);
+  }
+  fputs("]}\n", serve_out);
+  fflush(serve_out);
+}
+
 static void handle(int n, char **word) {
   if (strcmp(word[0], "load") == 0) {
     command_load(n, word);
@@ -291,7 +313,8 @@ static void handle(int n, char **word) {
     tn_ctx *ctx = tn_ctx_new(NULL);
     if (!ctx || ir_protect(ctx, profile, it)) serve_error("%s", ctx ? ir_error(ctx) : "out of memory");
     tn_ctx_free(ctx);
-  } else if (strcmp(word[0], "drop") == 0) {
+  } else if (strcmp(word[0], "schedules") == 0 && it->program) schedules(it);
+  else if (strcmp(word[0], "drop") == 0) {
     drop(it);
     serve_ok("\"dropped\": true");
   } else serve_error("unknown command '%s'", word[0]);
@@ -301,7 +324,7 @@ int main(int argc, char **argv) {
   int threads = 1;
   for (int i = 1; i + 1 < argc; i += 2) {
     if (strcmp(argv[i], "--threads") == 0) threads = atoi(argv[i + 1]);
-    else if (strcmp(argv[i], "--db") == 0) store = argv[i + 1];
+    else if (strcmp(argv[i], "--db") == 0) store_path = argv[i + 1];
     else if (strcmp(argv[i], "--cpu") == 0) cpu = argv[i + 1];
   }
   if (threads > 1 && !(pool = rt_pool_new(threads))) return 1;

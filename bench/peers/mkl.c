@@ -67,7 +67,7 @@ static void handle(int n, char **word) {
   for (int i = 0; n > 1 && i < CASES; i++)
     if (items[i].id && strcmp(items[i].id, word[1]) == 0) t = &items[i];
   if (!t) serve_error("no such case");
-  else if (strcmp(word[0], "run") == 0 && n > 2) serve_measure(run, t, atof(word[2]), 1);
+  else if (strcmp(word[0], "run") == 0 && n > 2) serve_measure(run, t, atof(word[2]), 1, 0);
   else if (strcmp(word[0], "save") == 0 && n > 2) {
     run(t);
     if (serve_write(word[2], 0, t->c, (size_t)t->m * (size_t)t->n * 4)) serve_ok("\"outputs\": 1");
