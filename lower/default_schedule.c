@@ -609,5 +609,6 @@ const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t
     vectorize_inner_loops(&p, u->lanes ? u->lanes : cg_target_lanes(t, TN_F32));
     parallel_outside(&p);
   }
+  if (p.p.update && !t->fma) step(&p, "muladd");
   return ir_text_str(&p.text);
 }

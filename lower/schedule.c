@@ -10,9 +10,10 @@ static const sched_step steps[] = {
     {"serial", "v", sched_serial},        {"peel", "vii", sched_peel},          {"narrow", "v", sched_narrow},
     {"distribute", "v*", sched_distribute}, {"rfactor", "vinn", sched_rfactor}, {"layout", "bs", sched_layout},
     {"tensorize", "sv", sched_tensorize}, {"cache", "bvn", sched_cache},
+    {"muladd", "", sched_muladd},
 };
 const char *const lw_schedule_steps[] = {"split",  "fuse",   "reorder",    "unroll",  "vectorize", "parallel",  "serial",
-                                         "peel",   "narrow", "distribute", "rfactor", "layout",    "tensorize", "cache", NULL};
+                                         "peel",   "narrow", "distribute", "rfactor", "layout",    "tensorize", "cache", "muladd", NULL};
 
 bool refuse(sched *s, const char *fmt, ...) {
   char text[512];

@@ -24,6 +24,7 @@
  *   cache B v -> P          for v: ... B[e] ...    for v: alloc P; P[c] = B[start + c] for the part of B
  *                                                  that an iteration of v reads; ... P[e - start] ...
  *                           (the copying loops are P.0, P.1, ...)
+ *   muladd                  acc = fma(a, b, acc)    acc = a*b + acc, rounded twice: for machines without fma
  *   tensorize atom v        marks the nest at v as a tile statement; checks it is the atom's
  */
 #ifndef LW_SCHEDULE_H

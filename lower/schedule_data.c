@@ -315,3 +315,22 @@ bool sched_tensorize(sched *s) {
   if (strcmp(s->arg[0], "fma") != 0) return refuse(s, "there is no atom '%s'", s->arg[0]);
   return sched_replace(s, s->arg[1], do_tensorize, NULL);
 }
+
+/* ---- muladd ---- */
+
+static const ir_stmt *mul_add(ir_rewriter *r, const ir_stmt *st) {
+  if (st->kind != IR_STORE || st->op != IR_SET || st->value->op != IX_FMA) return st;
+  ix f = st->value;
+  if (f->args[2] != ix_load(r->ctx, st->buf, st->index)) return st; /* no reduction: its rounding is its meaning */
+  *(bool *)r->user = true;
+  return ir_store(r->ctx, st->buf, st->index, IR_SET, ix_add(r->ctx, ix_mul(r->ctx, f->args[0], f->args[1]), f->args[2]));
+}
+
+bool sched_muladd(sched *s) {
+  bool any = false;
+  ir_rewriter r = {.ctx = s->ctx, .user = &any, .stmt = mul_add};
+  const ir_stmt *body = ir_rewrite(&r, s->k->body);
+  if (!any) return refuse(s, "there is no acc = fma(a, b, acc)");
+  s->k->body = body;
+  return true;
+}

@@ -215,6 +215,11 @@ Test(schedule, cache) {
   REFUSES(MATMUL, "unroll m\ncache A m -> P", "only serial");
 }
 
+Test(schedule, muladd) {
+  MAKES(MATMUL, "muladd", "acc[] = acc[] + A[m, k] * B[k, n]");
+  REFUSES(COPY, "muladd", "no acc = fma");
+}
+
 Test(schedule, tensorize) {
   MAKES(MATMUL, "split n 4 -> no ni\ndistribute ni\ntensorize fma ni", "tile fma {");
   REFUSES(COPY, "tensorize fma j", "its body is not acc = fma");
