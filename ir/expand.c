@@ -62,9 +62,14 @@ static ix exp_of_reduced(const xp *x, ix r, ix bits) {
   return scale_twice(x, x_add(x, x_num(x, 1), p), bits);
 }
 
+/* Where the result is 0 the product is one of zeros: rounding a product to 0 takes many times
+ * as long on most CPUs, and masked scores (exp of -inf or -10000) come by the million. */
 ix x_exp(const xp *x, ix a) {
   ix n, bits, r = reduce_ln2(x, clamp_exp(x, a), 2 * x->bias, &n, &bits);
-  return exp_of_reduced(x, r, bits);
+  ix q = x_wide(x) ? X_POLY(x, r, exp_q64) : X_POLY(x, r, exp_q32);
+  ix e = x_add(x, x_num(x, 1), x_fma(x, q, x_mul(x, r, r), r));
+  ix gone = x_lt(x, a, x_num(x, x_wide(x) ? -745.2 : -104));
+  return scale_twice(x, x_select(x, gone, x_num(x, 0), e), bits);
 }
 
 ix x_exp2terms(const xp *x, ix hi, ix lo) {
