@@ -23,4 +23,5 @@ if [ ! -d "$data" ]; then
   mkdir -p "$(dirname "$data")"
   mv "$new/node" "$data" && rm -rf "$new"
 fi
+[ -z "${TENON_SANITIZE:-}" ] || set -- --seconds 60 "$@"
 exec "$TENON_BUILD/tests/run_nodes" "$data" --threshold "${TENON_NODE_PERCENT:-65}" --jobs "${JOBS:-$(nproc)}" "$@"

@@ -13,6 +13,7 @@ work=$build/demo
 model=$work/model.onnx
 . "$root/tests/step.sh"
 mkdir -p "$work"
+export TENON_DB=${TENON_DB:-$work/tenon.db} # what tuning finds stays with the build
 
 fetch() {
   if [ -n "${TENON_MAGIKA:-}" ]; then
