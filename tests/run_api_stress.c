@@ -227,7 +227,7 @@ static void generate(test *t, uint64_t seed) {
   int inputs = 1 + below(t, 2);
   for (int i = 0; i < inputs; i++) {
     int64_t dims[RANK];
-    int rank = 1 + below(t, RANK);
+    int rank = below(t, 2) ? RANK : 1 + below(t, RANK);
     for (int r = 0; r < rank; r++) dims[r] = 1 + below(t, 5);
     leaf(t, INPUT, rank, dims);
   }
