@@ -239,7 +239,7 @@ static void import_node_strict(importer *im, ir_graph *g, const fe_onnx_node *sr
   }
   for (int i = 0; i < nout; i++) {
     if (!*src->out[i]) {
-      n->out[i] = NULL;
+      if (i >= op->min_out) n->out[i] = NULL; /* else a value that nobody reads */
       continue;
     }
     if (names_get_here(scope, src->out[i])) ir_fail(ctx, TN_EINPUT, "'%s' is defined twice", src->out[i]);
@@ -287,19 +287,53 @@ static void import_node(importer *im, ir_graph *g, const fe_onnx_node *src, name
       names_put(ctx, scope, src->out[i], ir_graph_input(g, src->out[i], TN_NONE, -1, NULL));
 }
 
+/* An input or an initializer; with a list of problems, what is wrong with it is noted there and a
+ * value without a type stands in its place. */
+typedef struct value_call {
+  importer *im;
+  ir_graph *g;
+  const fe_onnx_graph *src;
+  const fe_onnx_value *in;   /* either */
+  const fe_onnx_tensor *init;
+  names *scope;
+} value_call;
+
+static void import_value_call(tn_ctx *ctx, void *arg) {
+  value_call *c = arg;
+  if (c->in) import_type(c->im, c->g, c->src, c->in, c->scope);
+  else names_put(ctx, c->scope, c->init->name, constant(c->im, c->g, c->init, c->init->name));
+}
+
+static void import_value(value_call c) {
+  tn_ctx *ctx = c.im->ctx;
+  if (!c.im->problems) {
+    import_value_call(ctx, &c);
+    return;
+  }
+  tn_status s = ir_protect(ctx, import_value_call, &c);
+  if (s == TN_OK) return;
+  const char *reason = ir_strdup(ctx, ir_error(ctx)), *name = c.in ? c.in->name : c.init->name;
+  if (s == TN_ERESOURCE || s == TN_EINTERNAL) ir_fail(ctx, s, "%s", reason);
+  size_t n = strlen(c.im->m->file);
+  if (strncmp(reason, c.im->m->file, n) == 0 && reason[n] == ':') reason += n + 2;
+  fe_problem p = {c.im->m->file, "", 0, s, reason};
+  IR_PUSH(ctx, c.im->problems->items, c.im->problems->n, p);
+  names_put(ctx, c.scope, name, ir_graph_input(c.g, name, TN_NONE, -1, NULL));
+}
+
 static void import_graph(importer *im, ir_graph *g, const fe_onnx_graph *src, names *scope) {
   tn_ctx *ctx = im->ctx;
   if (++im->depth > MAX_DEPTH) ir_fail(ctx, TN_EINPUT, "graphs nest deeper than %d", MAX_DEPTH);
   if (src->n_sparse) ir_fail(ctx, TN_EUNSUPPORTED, "%s: sparse initializer '%s'", im->m->file, src->sparse[0]);
   for (int i = 0; i < src->n_init; i++) {
     if (names_get_here(scope, src->init[i].name)) ir_fail(ctx, TN_EINPUT, "%s: tensor '%s' is defined twice", im->m->file, src->init[i].name);
-    names_put(ctx, scope, src->init[i].name, constant(im, g, &src->init[i], src->init[i].name));
+    import_value((value_call){.im = im, .g = g, .src = src, .init = &src->init[i], .scope = scope});
   }
   for (int i = 0; i < src->n_in; i++) {
     ir_value *v = names_get_here(scope, src->in[i].name);
-    if (v && v->kind == IR_VALUE_CONST) continue; /* an input with a default: the default is taken */
+    if (v && (v->kind == IR_VALUE_CONST || v->dtype == TN_NONE)) continue; /* an input with a default: the default is taken */
     if (v) ir_fail(ctx, TN_EINPUT, "%s: input '%s' is defined twice", im->m->file, src->in[i].name);
-    import_type(im, g, src, &src->in[i], scope);
+    import_value((value_call){.im = im, .g = g, .src = src, .in = &src->in[i], .scope = scope});
   }
   for (int i = 0; i < src->n_node; i++) import_node(im, g, &src->node[i], scope, im->m->opset, im->m->n_opset, NULL);
   for (int i = 0; i < src->n_out; i++) {

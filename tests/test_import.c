@@ -257,16 +257,19 @@ static void problems(tn_ctx *ctx, void *arg) {
   on_output(&m, "b", F32, "2,3");
   on_output(&m, "d", F32, "2,3");
   on_output(&m, "e", F32, "2,3");
+  on_input(&m, "words", 8, "2");
+  on_add(&m, on_node("Identity", "words", "f"));
   fe_problems p = {0};
   ir_graph *g = import(ctx, &m, &p);
   fe_check_graph(ctx, g, false, &p);
-  cr_assert_eq(p.n, 3, "%d", p.n);
-  cr_assert_str_eq(p.items[0].op, "Frobnicate");
-  cr_assert_eq(p.items[0].opset, 18);
-  cr_assert_eq(p.items[0].status, TN_EUNSUPPORTED);
-  cr_assert_str_eq(p.items[1].op, "Grumble");
-  cr_assert_str_eq(p.items[2].op, "MatMul");
-  cr_assert_eq(p.items[2].status, TN_EINPUT);
+  cr_assert_eq(p.n, 4, "%d", p.n);
+  cr_assert_str_eq(p.items[0].reason, "input 'words' (read by Identity, opset 18): element type STRING is not supported");
+  cr_assert_str_eq(p.items[1].op, "Frobnicate");
+  cr_assert_eq(p.items[1].opset, 18);
+  cr_assert_eq(p.items[1].status, TN_EUNSUPPORTED);
+  cr_assert_str_eq(p.items[2].op, "Grumble");
+  cr_assert_str_eq(p.items[3].op, "MatMul");
+  cr_assert_eq(p.items[3].status, TN_EINPUT);
 }
 Test(import, all_problems) { expect_status(problems, NULL, TN_OK, NULL); }
 
