@@ -43,7 +43,7 @@ struct at_lab {
   worker w[MAX_WORKERS]; /* 0: checks and times */
   int restarts;
   at_frame request;
-  const char *kernel;    /* text of the current one, malloc; null: none */
+  at_subject *subject;   /* the current kernel; null: none */
   int64_t kernel_life;   /* of worker 0 when it took the kernel; 0: it has not */
   int64_t serial;        /* counts the times that a kernel was taken */
   int next_id;
@@ -143,8 +143,7 @@ static void release(void *arg) {
   }
   lab->nworkers = 0;
   at_frame_free(&lab->request);
-  free((void *)lab->kernel);
-  lab->kernel = NULL;
+  lab->subject = NULL;
 }
 
 at_lab *at_lab_new(tn_ctx *ctx, const at_lab_options *o) {
@@ -325,28 +324,62 @@ at_machine at_lab_machine(at_lab *lab) {
 
 /* ---- the kernel ---- */
 
+void at_subject_free(at_subject *s) {
+  for (int i = 0; i < s->nreferences; i++) free(s->reference[i]);
+  s->nreferences = 0;
+}
+
+/* Keeping them is only to save time: what is too large or finds no memory is computed again. */
+static void keep_references(at_lab *lab, at_subject *s, at_frame *f) {
+  s->sampled = at_get_int(f) != 0;
+  size_t all = 0;
+  int n = 0;
+  void *p[AT_MOST_BUFFERS];
+  size_t bytes[AT_MOST_BUFFERS];
+  while (n < AT_MOST_BUFFERS && f->at < f->n && !f->bad) {
+    const void *from = at_get_bytes(f, &bytes[n]);
+    all += bytes[n];
+    p[n] = all > 64 << 20 || f->bad ? NULL : malloc(bytes[n] + 1);
+    if (!p[n]) {
+      while (n) free(p[--n]);
+      return;
+    }
+    memcpy(p[n], from, bytes[n]);
+    n++;
+  }
+  s->reference = IR_NEW_ARRAY(lab->ctx, void *, n + 1);
+  s->bytes = IR_NEW_ARRAY(lab->ctx, size_t, n + 1);
+  memcpy(s->reference, p, (size_t)n * sizeof *p);
+  memcpy(s->bytes, bytes, (size_t)n * sizeof *bytes);
+  s->nreferences = n;
+}
+
 /* Sees to it that worker 0 lives and knows the kernel. Null, or why not; "" when time is up. */
 static const char *ready(at_lab *lab) {
   worker *w = &lab->w[0];
   if (at_lab_over(lab)) return "";
   if (!worker_start(lab, w)) return "a worker cannot be started";
   if (lab->kernel_life == w->life) return NULL;
-  at_put_text(begin(lab, AT_DO_KERNEL), lab->kernel);
+  at_subject *s = lab->subject;
+  at_frame *f = begin(lab, AT_DO_KERNEL);
+  at_put_text(f, s->text);
+  at_put_int(f, s->sampled);
+  at_put_int(f, s->nreferences);
+  for (int i = 0; i < s->nreferences; i++) at_put_bytes(f, s->reference[i], s->bytes[i]);
   at_status status;
   const char *reason = NULL;
   outcome how = ask_first(lab, lab->o.limits.compile_s + lab->o.limits.run_s, "computing the reference", &status, &reason);
   if (how == GIVEN_UP) return "";
   if (status != AT_OK) return reason ? reason : "no reference";
+  if (!s->nreferences) keep_references(lab, s, &w->answer);
   lab->kernel_life = w->life;
   lab->serial++;
   return NULL;
 }
 
-const char *at_lab_kernel(at_lab *lab, const ir_kernel *k) {
-  char *text = strdup(ir_kernel_print(lab->ctx, k));
-  if (!text) ir_fail(lab->ctx, TN_ERESOURCE, "out of memory");
-  free((void *)lab->kernel);
-  lab->kernel = text;
+const char *at_lab_kernel(at_lab *lab, at_subject *s) {
+  if (!s->text) s->text = ir_kernel_print(lab->ctx, s->kernel);
+  lab->subject = s;
   lab->kernel_life = 0;
   return ready(lab);
 }
@@ -406,7 +439,7 @@ void at_lab_compile(at_lab *lab, int n, at_candidate *const *c) {
         continue;
       }
       at_frame *f = begin(lab, AT_DO_COMPILE);
-      at_put_text(f, lab->kernel);
+      at_put_text(f, lab->subject->text);
       at_put_text(f, mine->schedule);
       if (!ask(lab, w, lab->o.limits.compile_s)) { /* it died while idle: not this candidate's doing */
         worker_end(w, NULL);

@@ -82,9 +82,21 @@ void at_lab_run_limit(at_lab *lab, double seconds); /* from now on; as at_limits
 at_machine at_lab_machine(at_lab *lab); /* zeros when it cannot be measured */
 int at_lab_restarts(const at_lab *lab); /* workers that died and were replaced */
 
-/* The kernel that the calls below are about: draws its data and computes the reference. Null,
- * or why it cannot be measured; "" when there was no time for it. */
-const char *at_lab_kernel(at_lab *lab, const ir_kernel *k);
+/* What the lab keeps of a kernel between its turns: its reference. */
+typedef struct at_subject {
+  const ir_kernel *kernel;
+  const char *text;     /* as the workers read it; made when null */
+  bool sampled;
+  int nreferences;
+  void **reference;     /* malloc memory; at_subject_free */
+  size_t *bytes;
+} at_subject;
+void at_subject_free(at_subject *s);
+
+/* The kernel that the calls below are about: draws its data and computes the reference, the first
+ * time. `s` must live until the next call. Null, or why it cannot be measured; "" when there was no
+ * time for it. */
+const char *at_lab_kernel(at_lab *lab, at_subject *s);
 /* Compiles those without code, in parallel. */
 void at_lab_compile(at_lab *lab, int n, at_candidate *const *c);
 /* Loads and checks those with code that are AT_OK and not there yet. */

@@ -2,7 +2,7 @@
 #include "autotune/operands.h"
 #include "ir/interp.h"
 #include <math.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -18,6 +18,24 @@ typedef struct operand {
   void *want_memory;                    /* the same as it lies in memory; null when only a sample is known */
 } operand;
 
+typedef struct region {
+  char *map;       /* null: none */
+  size_t map_bytes;
+  char *p;         /* the buffer: 64-byte aligned, ends (rounded up to 64) at a closed page */
+  size_t bytes;
+  const char *name;
+  struct region *next; /* all guarded regions of this process */
+} region;
+
+/* A constant as some candidates want it, so many times. */
+typedef struct packed {
+  struct packed *next;
+  int buf, users, copies;
+  const char *layout; /* text */
+  size_t bytes;       /* of all copies */
+  region r[];
+} packed;
+
 struct at_operands {
   tn_ctx *ctx;
   const ir_kernel *k;
@@ -27,18 +45,11 @@ struct at_operands {
   bool sampled;   /* `want` has holes (bytes UNWRITTEN) */
   bool exact;     /* sums are exact in any order */
   double terms;   /* of a reduction, about */
+  packed *packed;
+  void **moving;  /* memory of what is no constant, for timing; null: none yet */
 };
 
 /* ---- memory ---- */
-
-typedef struct region {
-  char *map;       /* null: none */
-  size_t map_bytes;
-  char *p;         /* the buffer: 64-byte aligned, ends (rounded up to 64) at a closed page */
-  size_t bytes;
-  const char *name;
-  struct region *next; /* all guarded regions of this process */
-} region;
 
 static region *regions; /* read by the signal handler of a worker, which has one thread */
 
@@ -53,25 +64,30 @@ static void region_free(void *arg) {
   r->map = NULL;
 }
 
-/* closed page | canary ... buffer | up to 63 canary bytes | closed page */
-static region *region_new(tn_ctx *ctx, size_t bytes, const char *name) {
-  region *r = IR_NEW(ctx, region);
+/* closed page | canary ... buffer | up to 63 canary bytes | closed page. False when memory is out. */
+static bool region_map(region *r, size_t bytes, const char *name) {
   size_t used = (bytes + 63) & ~(size_t)63, inside = (used + 64 + PAGE - 1) & ~(size_t)(PAGE - 1);
   r->map_bytes = inside + 2 * PAGE;
   r->map = mmap(NULL, r->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (r->map == MAP_FAILED) {
-    r->map = NULL;
-    ir_fail(ctx, TN_ERESOURCE, "no memory for %zu bytes of %s", bytes, name);
-  }
+  if (r->map == MAP_FAILED) return r->map = NULL, false;
   r->bytes = bytes;
   r->name = name;
   r->p = r->map + PAGE + inside - used;
+#ifdef MADV_HUGEPAGE
+  if (bytes >= 4 << 20) madvise(r->map, r->map_bytes, MADV_HUGEPAGE); /* as modules do */
+#endif
   memset(r->map + PAGE, CANARY, (size_t)(r->p - r->map) - PAGE);
   memset(r->p + bytes, CANARY, used - bytes);
   mprotect(r->map, PAGE, PROT_NONE);
   mprotect(r->map + PAGE + inside, PAGE, PROT_NONE);
   r->next = regions;
   regions = r;
+  return true;
+}
+
+static region *region_new(tn_ctx *ctx, size_t bytes, const char *name) {
+  region *r = IR_NEW(ctx, region);
+  if (!region_map(r, bytes, name)) ir_fail(ctx, TN_ERESOURCE, "no memory for %zu bytes of %s", bytes, name);
   ir_defer(ctx, region_free, r);
   return r;
 }
@@ -130,11 +146,14 @@ static void draw(void *out, tn_dtype t, int64_t n, uint64_t seed) {
   }
 }
 
+static void free_all_packed(void *arg);
+
 static void *memory(at_operands *o, int64_t bytes) { return ir_alloc(o->ctx, (size_t)bytes + 64); }
 
 at_operands *at_operands_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, uint64_t seed) {
   at_operands *o = IR_NEW(ctx, at_operands);
   *o = (at_operands){.ctx = ctx, .k = k, .t = t, .n = k->nbufs, .op = IR_NEW_ARRAY(ctx, operand, k->nbufs + 1)};
+  ir_defer(ctx, free_all_packed, o);
   if (k->ndims) ir_fail(ctx, TN_EUNSUPPORTED, "kernel %s has dimensions without sizes", k->name);
   double out = 1;
   for (int i = 0; i < o->n; i++) {
@@ -163,9 +182,74 @@ at_operands *at_operands_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t
   return o;
 }
 
-/* ---- one run on guarded memory ---- */
+/* ---- constants ---- */
+
+enum { MOST_PACKED = 256 << 20 }; /* bytes, beyond which layouts that nobody uses are given up */
 
 static int64_t layout_bytes(const operand *p, const ir_layout *l) { return at_layout_bytes(l, p->buf->rank, p->shape, p->size); }
+
+static void packed_free(packed *k) {
+  for (int i = 0; i < k->copies; i++) region_free(&k->r[i]);
+  free(k);
+}
+
+static void free_all_packed(void *arg) {
+  at_operands *o = arg;
+  while (o->packed) {
+    packed *k = o->packed;
+    o->packed = k->next;
+    packed_free(k);
+  }
+}
+
+static void make_room(at_operands *o) {
+  size_t all = 0;
+  for (packed **at = &o->packed; *at;) {
+    packed *k = *at;
+    all += k->bytes;
+    if (all > MOST_PACKED && !k->users) {
+      *at = k->next;
+      packed_free(k);
+    } else at = &k->next;
+  }
+}
+
+/* At least so many copies of constant i in a layout. */
+static packed *packed_get(at_operands *o, tn_ctx *ctx, int i, const ir_layout *l, int copies) {
+  const char *text = l ? l->text : "";
+  for (packed **at = &o->packed; *at; at = &(*at)->next)
+    if ((*at)->buf == i && (*at)->copies >= copies && strcmp((*at)->layout, text) == 0) return *at;
+  const operand *p = &o->op[i];
+  size_t bytes = (size_t)layout_bytes(p, l);
+  make_room(o);
+  packed *k = calloc(1, sizeof *k + (size_t)copies * sizeof(region));
+  if (!k) ir_fail(ctx, TN_ERESOURCE, "out of memory");
+  k->buf = i;
+  k->layout = ir_intern(o->ctx, text);
+  k->next = o->packed;
+  o->packed = k;
+  for (int c = 0; c < copies; c++) {
+    if (!region_map(&k->r[c], bytes, p->buf->name)) ir_fail(ctx, TN_ERESOURCE, "no memory for %zu bytes of %s", bytes, p->buf->name);
+    k->copies++;
+    k->bytes += bytes;
+    if (c) memcpy(k->r[c].p, k->r[0].p, bytes);
+    else at_pack(ctx, l, p->buf->rank, p->shape, p->size, p->data, k->r[0].p);
+    region_read_only(&k->r[c]);
+  }
+  return k;
+}
+
+/* Copies such that all constants together are larger than `cold` bytes, when one set is larger than `l1`. */
+static int copies_wanted(const at_operands *o, const ir_layout *const *layouts, int64_t l1, int64_t cold) {
+  enum { MOST_COPIES = 256 };
+  int64_t fixed = 0;
+  for (int i = 0; i < o->n; i++)
+    if (o->op[i].buf->constant) fixed += layout_bytes(&o->op[i], layouts[i]);
+  int64_t copies = fixed > l1 ? cold / fixed + 2 : 1;
+  return copies > MOST_COPIES ? MOST_COPIES : (int)copies;
+}
+
+/* ---- one run on guarded memory ---- */
 
 typedef struct guarded_run {
   region **r; /* per buffer */
@@ -182,6 +266,10 @@ static const char *guarded(at_operands *o, tn_ctx *ctx, const at_code *c, guarde
   for (int i = 0; i < o->n; i++) {
     operand *p = &o->op[i];
     const ir_layout *l = c->layouts[i];
+    if (p->buf->constant && p->data) {
+      args[i] = packed_get(o, ctx, i, l, copies_wanted(o, c->layouts, o->t->l1_bytes, 2 * o->t->l2_bytes))->r[0].p;
+      continue;
+    }
     region *r = g->r[i] = region_new(ctx, (size_t)layout_bytes(p, l), p->buf->name);
     if (p->data) at_pack(ctx, l, p->buf->rank, p->shape, p->size, p->data, r->p);
     else memset(r->p, UNWRITTEN, r->bytes);
@@ -227,6 +315,31 @@ const char *at_operands_reference(at_operands *o, const at_code *code, bool samp
   }
   guarded_free(o->ctx, o, &g);
   return why;
+}
+
+bool at_operands_export(const at_operands *o, void (*append)(void *user, const void *p, size_t n), void *user) {
+  for (int i = 0; i < o->n; i++) {
+    const operand *p = &o->op[i];
+    if (p->buf->access == IR_IN) continue;
+    if (!p->want) return false;
+    append(user, p->want, (size_t)p->elements * p->size);
+  }
+  return true;
+}
+
+bool at_operands_import(at_operands *o, int n, const void *const *from, const size_t *bytes, bool sampled) {
+  int k = 0;
+  for (int i = 0; i < o->n; i++) {
+    operand *p = &o->op[i];
+    if (p->buf->access == IR_IN) continue;
+    size_t size = (size_t)p->elements * p->size;
+    if (k == n || bytes[k] != size) return false;
+    p->want = memory(o, (int64_t)size);
+    memcpy(p->want, from[k++], size);
+    if (!sampled && !p->buf->layout) p->want_memory = p->want;
+  }
+  o->sampled = sampled;
+  return k == n;
 }
 
 /* ---- the verdict ---- */
@@ -341,60 +454,75 @@ const ir_kernel *at_reference_kernel(tn_ctx *ctx, const ir_kernel *k, double mos
 
 /* ---- memory for timing ---- */
 
+typedef struct mapping {
+  void *p;
+  size_t bytes;
+} mapping;
+
 static void unmap(void *arg) {
-  region *r = arg;
-  if (r->map) munmap(r->map, r->map_bytes);
-  r->map = NULL;
+  mapping *m = arg;
+  munmap(m->p, m->bytes);
 }
 
-/* Like the arenas and blobs of a module. */
+/* Like the arena of a module. */
 static char *plain(tn_ctx *ctx, size_t bytes) {
-  region *r = IR_NEW(ctx, region);
-  r->map_bytes = bytes ? bytes : 1;
-  r->map = mmap(NULL, r->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (r->map == MAP_FAILED) {
-    r->map = NULL;
-    ir_fail(ctx, TN_ERESOURCE, "no memory for %zu bytes", bytes);
-  }
+  mapping *m = IR_NEW(ctx, mapping);
+  m->bytes = bytes ? bytes : 1;
+  m->p = mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (m->p == MAP_FAILED) ir_fail(ctx, TN_ERESOURCE, "no memory for %zu bytes", bytes);
 #ifdef MADV_HUGEPAGE
-  if (bytes >= 4 << 20) madvise(r->map, bytes, MADV_HUGEPAGE);
+  if (bytes >= 4 << 20) madvise(m->p, bytes, MADV_HUGEPAGE);
 #endif
-  ir_defer(ctx, unmap, r);
-  return r->map;
+  ir_defer(ctx, unmap, m);
+  return m->p;
 }
 
 static size_t up(int64_t bytes) { return ((size_t)bytes + 63) & ~(size_t)63; }
 
-const at_arguments *at_operands_timing(at_operands *o, tn_ctx *ctx, const at_code *code, int64_t l1_bytes, int64_t cold_bytes) {
-  enum { MOST_COPIES = 256 };
-  size_t moving = up(code->scratch_bytes), fixed = 0;
-  for (int i = 0; i < o->n; i++) *(o->op[i].buf->constant ? &fixed : &moving) += up(layout_bytes(&o->op[i], code->layouts[i]));
-  int copies = 1;
-  if ((int64_t)fixed > l1_bytes && fixed) copies = (int)(cold_bytes / (int64_t)fixed) + 2;
-  if (copies > MOST_COPIES) copies = MOST_COPIES;
-  char *a = plain(ctx, moving), *b = plain(ctx, fixed * (size_t)copies);
-  at_arguments *g = IR_NEW(ctx, at_arguments);
-  void *const **lists = IR_NEW_ARRAY(ctx, void *const *, copies);
-  g->copies = copies;
-  g->args = lists;
-  for (int c = 0; c < copies; c++) {
-    void **args = IR_NEW_ARRAY(ctx, void *, o->n + 1);
-    lists[c] = args;
-    for (int i = 0; i < o->n; i++) {
-      operand *p = &o->op[i];
-      const ir_layout *l = code->layouts[i];
-      size_t bytes = (size_t)layout_bytes(p, l);
-      if (c && !p->buf->constant) {
-        args[i] = lists[0][i];
-        continue;
-      }
-      char **at = p->buf->constant ? &b : &a;
-      args[i] = *at;
-      *at += up((int64_t)bytes);
-      if (c) memcpy(args[i], lists[0][i], bytes);
-      else if (p->data) at_pack(ctx, l, p->buf->rank, p->shape, p->size, p->data, args[i]);
-    }
-    args[o->n] = c ? lists[0][o->n] : a;
+static void make_moving(at_operands *o, tn_ctx *ctx) {
+  size_t all = 0;
+  void **at = IR_NEW_ARRAY(o->ctx, void *, o->n + 1);
+  for (int i = 0; i < o->n; i++)
+    if (!o->op[i].buf->constant) all += up(layout_bytes(&o->op[i], o->op[i].buf->layout));
+  (void)ctx;
+  char *p = plain(o->ctx, all);
+  for (int i = 0; i < o->n; i++) {
+    const operand *q = &o->op[i];
+    const ir_layout *l = q->buf->layout;
+    if (q->buf->constant) continue;
+    at[i] = p;
+    if (q->data) at_pack(o->ctx, l, q->buf->rank, q->shape, q->size, q->data, p);
+    p += up(layout_bytes(q, l));
   }
+  o->moving = at;
+}
+
+typedef struct use {
+  packed *of;
+} use;
+
+static void end_use(void *arg) { ((use *)arg)->of->users--; }
+
+const at_arguments *at_operands_timing(at_operands *o, tn_ctx *ctx, const at_code *code) {
+  if (!o->moving) make_moving(o, ctx);
+  at_arguments *g = IR_NEW(ctx, at_arguments);
+  g->copies = copies_wanted(o, code->layouts, o->t->l1_bytes, 2 * o->t->l2_bytes);
+  void *scratch = code->scratch_bytes ? plain(ctx, (size_t)code->scratch_bytes) : NULL;
+  void *const **lists = IR_NEW_ARRAY(ctx, void *const *, g->copies);
+  packed **of = IR_NEW_ARRAY(ctx, packed *, o->n + 1);
+  for (int i = 0; i < o->n; i++) {
+    if (!o->op[i].buf->constant) continue;
+    use *u = IR_NEW(ctx, use);
+    u->of = of[i] = packed_get(o, ctx, i, code->layouts[i], g->copies);
+    u->of->users++;
+    ir_defer(ctx, end_use, u);
+  }
+  for (int c = 0; c < g->copies; c++) {
+    void **args = IR_NEW_ARRAY(ctx, void *, o->n + 1);
+    for (int i = 0; i < o->n; i++) args[i] = of[i] ? of[i]->r[c].p : o->moving[i];
+    args[o->n] = scratch;
+    lists[c] = args;
+  }
+  g->args = lists;
   return g;
 }

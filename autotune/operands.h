@@ -36,19 +36,24 @@ at_operands *at_operands_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t
 const ir_kernel *at_reference_kernel(tn_ctx *ctx, const ir_kernel *k, double most, bool *sampled);
 /* Runs the reference. Null, or why it is none: it touched memory that is not its own. */
 const char *at_operands_reference(at_operands *o, const at_code *code, bool sampled);
+/* The reference as bytes, to be taken over by operands with the same kernel and seed; append writes
+ * one output. False when there is none, or when the bytes do not fit. */
+bool at_operands_export(const at_operands *o, void (*append)(void *user, const void *p, size_t n), void *user);
+bool at_operands_import(at_operands *o, int n, const void *const *p, const size_t *bytes, bool sampled);
 /* Runs a candidate on guarded memory. Null, or what is wrong with its results (in ctx). `hook`
  * (tests; may be null) is called with the arguments before (stage 0) and after (1) the run. */
 typedef void (*at_run_hook)(void *user, int stage, void *const *args, int nargs);
 const char *at_operands_check(at_operands *o, tn_ctx *ctx, const at_code *code, at_run_hook hook, void *user);
 
 /* Memory for timing: `copies` argument lists that share everything but the constants, which
- * together are larger than the caches below `cold_bytes` when one copy does not fit `l1_bytes`. */
+ * together take twice the second-level cache when one set does not fit the first. Candidates share
+ * the memory of what is no constant, and constants of the same layout. */
 typedef struct at_arguments {
   int copies;
   void *const **args; /* [copies][nbufs + 1] */
 } at_arguments;
-/* `code` keeps the memory; releases with ctx. Throws TN_ERESOURCE. */
-const at_arguments *at_operands_timing(at_operands *o, tn_ctx *ctx, const at_code *code, int64_t l1_bytes, int64_t cold_bytes);
+/* Lives in ctx, which must be freed before the operands' context. Throws TN_ERESOURCE. */
+const at_arguments *at_operands_timing(at_operands *o, tn_ctx *ctx, const at_code *code);
 
 /* Called from a signal handler: which buffer's surroundings hold the address: "past the end
  * of b1", in a static buffer; null when none. */

@@ -104,7 +104,7 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
 }
 
 void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
-  t->space = at_space_new(ctx, t->kernel, o->target, m, o->budget_s > 0 ? fmax(0.05, 0.02 * o->budget_s) : 0);
+  t->space = at_space_new(ctx, t->kernel, o->target, m, -1);
   t->scale_ns = NAN;
   t->expected = 0.15;
   t->round_s = 0.5;
@@ -113,11 +113,18 @@ void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at
     t->state.trouble = "no schedule is legal";
     return;
   }
-  t->state.space = t->space->n;
   recall(ctx, t, o->store);
   int at = at_space_find(t->space, t->space->standard);
   t->state.predicted_ns = t->space->points[at].predicted_ns;
   if (!t->standard) t->standard = add(ctx, t, t->space->standard, at, "default");
+}
+
+void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
+  if (t->wide) return;
+  t->wide = true;
+  t->space = at_space_new(ctx, t->kernel, o->target, m, o->budget_s > 0 ? fmin(fmax(0.02, 0.01 * o->budget_s), 1) : 0);
+  t->state.space = t->space->n;
+  for (int i = 0; i < t->n; i++) t->configs[i]->point = at_space_find(t->space, t->configs[i]->schedule);
 }
 
 /* ---- proposals ---- */
@@ -216,7 +223,7 @@ static int points_left(const at_task *t) {
 }
 
 bool at_task_exhausted(const at_task *t, int64_t trials) {
-  if (points_left(t) <= 0) return true;
+  if (t->wide && points_left(t) <= 0) return true;
   if (trials > 0) return t->n >= trials;
   return t->idle >= AT_PATIENCE || (t->n && t->settled_at > t->configs[t->n - 1]->order);
 }

@@ -6,6 +6,7 @@
 
 enum {
   AT_STAGE_FINAL = 9, /* of a trial: an interleaved final */
+  AT_FINAL_ROUNDS = 30,
   AT_BATCH = 8,       /* schedules in a round */
   AT_PATIENCE = 24    /* schedules without a gain before a kernel counts as done */
 };
@@ -27,6 +28,7 @@ typedef struct at_config {
 typedef struct at_task {
   at_tune_state state;
   const ir_kernel *kernel;
+  at_subject subject;
   at_key key;
   at_space *space;      /* null until prepared */
   int n;
@@ -40,15 +42,21 @@ typedef struct at_task {
   uint64_t rng;
   double expected;      /* fraction of its time that another round may gain */
   double round_s;       /* seconds of a round, about */
+  double switch_s;      /* seconds that giving the lab this kernel took */
+  double check_s;       /* seconds to compile and check a schedule, about */
+  double sample_s;      /* seconds that a sample takes, disturbances included, about */
+  bool wide;            /* the space is whole */
   double weight;        /* calls in a run of the model, those of equal kernels included */
   int same_as;          /* index of an earlier task with this kernel; -1 */
 } at_task;
 
 uint64_t at_random(uint64_t *state);
-/* Makes the space and takes over what the store knows. */
+/* Starts a space with the default alone and takes over what the store knows. */
 void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m);
 at_config *at_task_find(const at_task *t, const char *schedule);
 at_config *at_task_add(tn_ctx *ctx, at_task *t, int point, const char *origin);
+/* The whole space, once. */
+void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m);
 /* Up to `most` points that were not tried, as new configs; returns how many. */
 int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out);
 /* What a new schedule's result means for `idle`; then at_task_rank. */

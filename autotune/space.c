@@ -112,7 +112,8 @@ at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, cons
   if (ir_protect(mk.quiet, parse, &p)) ir_bug(ctx, "a kernel does not read back: %s", ir_error(mk.quiet));
   mk.j.k = p.k;
   add(&mk, &(lw_tunables){0});
-  if (s->n) {
+  if (s->n && seconds < 0) s->standard = s->points[0].schedule;
+  else if (s->n) {
     s->standard = s->points[0].schedule;
     lw_problem q = lw_problem_of(ctx, k);
     if (q.kind == LW_CONTRACTION) contractions(&mk, &q);

@@ -21,8 +21,7 @@ typedef struct at_space {
   int made, pruned, doubles; /* tunables looked at; out by registers; out as doubles */
 } at_space;
 
-/* Lives in ctx. `seconds`: what making it may take (0: no limit); the points that the model
- * thinks of first are made first. */
+/* Lives in ctx. `seconds`: what making it may take (0: no limit); < 0: the default schedule alone. */
 at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double seconds);
 /* Index of the point with that text; -1. */
 int at_space_find(const at_space *s, const char *schedule);

@@ -93,9 +93,9 @@ static double reserve(const tuner *u) {
     at_config *f[3];
     int k = u->t[i].space && !u->t[i].state.trouble ? at_task_finalists(&u->t[i], f) : 0;
     if (!k) continue;
-    double one = u->t[i].standard->ns;
-    for (int j = 0; j < k; j++) one += f[j]->ns;
-    sum += 0.05 + 30 * fmax(one * 1e-9, (k + 1) * 300e-6) * 1.3;
+    const at_task *t = &u->t[i];
+    double sample = t->sample_s > 0 ? t->sample_s : fmax(t->standard->ns * 1e-9, 300e-6);
+    sum += 0.02 + t->switch_s + (k + 1) * (1.2 * AT_FINAL_ROUNDS * sample + t->check_s);
   }
   return sum;
 }
@@ -129,8 +129,10 @@ static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, 
 static bool take_kernel(tuner *u, int i) {
   at_task *t = &u->t[i];
   if (u->current == i) return true;
-  const char *why = at_lab_kernel(u->lab, t->kernel);
+  double start = rt_now();
+  const char *why = at_lab_kernel(u->lab, &t->subject);
   if (why && !*why) return false;
+  t->switch_s = rt_now() - start;
   u->current = i;
   if (why) t->state.trouble = why;
   return !why;
@@ -164,7 +166,7 @@ static void limit_runs(tuner *u, const at_task *t) {
 
 /* Times `n` configs of the task, slow ones fewer times than fast ones. New ones are compiled and
  * checked first. */
-static void race(tuner *u, int i, int n, at_config *const *c) {
+static void race(tuner *u, int i, int n, at_config *const *c, const char *phase) {
   at_task *t = &u->t[i];
   at_candidate *q[AT_BATCH + 4];
   at_racer racers[AT_BATCH + 4] = {0};
@@ -173,9 +175,11 @@ static void race(tuner *u, int i, int n, at_config *const *c) {
     q[k]->n = q[k]->disturbed = 0;
     q[k]->samples = NULL;
   }
+  double start = rt_now();
   at_lab_compile(u->lab, n, q);
   limit_runs(u, t);
   at_lab_check(u->lab, n, q);
+  t->check_s = (rt_now() - start) / n;
   int looks = race_looks();
   at_race rule = at_race_default;
   rule.looks = looks;
@@ -184,14 +188,17 @@ static void race(tuner *u, int i, int n, at_config *const *c) {
     int k = 0, more = at_race_samples(look) - (look ? at_race_samples(look - 1) : 0);
     for (int j = 0; j < n; j++)
       if (!racers[j].out || c[j] == t->standard) left[k++] = q[j];
+    start = rt_now();
+    int before = q[n - 1]->n;
     for (int death = 0; death <= k && !at_lab_time(u->lab, k, left, more) && !at_lab_over(u->lab); death++)
       at_lab_check(u->lab, k, left); /* one of them ended the worker: the others go on */
+    if (look > 0 && k && q[n - 1]->n > before) t->sample_s = (rt_now() - start) / (q[n - 1]->n - before) / k;
     if (at_lab_over(u->lab)) break;
     for (int j = 0; j < n; j++)
       racers[j] = (at_racer){q[j]->samples, q[j]->status == AT_OK ? q[j]->n : 0, c[j]->point >= 0 ? t->space->points[c[j]->point].predicted_ns : 0,
                              c[j]->schedule, racers[j].out};
     at_race_cut(racers, n, &rule);
-    tell(u, i, "search", false);
+    tell(u, i, phase, false);
   }
   for (int j = 0; j < n; j++) c[j]->status = q[j]->status;
 }
@@ -237,7 +244,7 @@ static void time_default(tuner *u, int i) {
   at_task *t = &u->t[i];
   if (!take_kernel(u, i)) return;
   at_config *c[1] = {t->standard};
-  race(u, i, 1, c);
+  race(u, i, 1, c, "default");
   take_results(u, t, 1, c, 1);
   record(u, t, 1, c, 2, "default");
   if (t->standard->status != AT_OK) t->state.trouble = ir_format(u->ctx, "the default schedule: %s: %s", at_status_name(t->standard->status), t->standard->c.reason);
@@ -253,9 +260,9 @@ static void search_round(tuner *u, int i) {
   if (u->o.trials > 0 && u->o.trials - t->n < most) most = (int)(u->o.trials - t->n);
   int fresh = at_task_propose(u->ctx, t, most, c), n = fresh;
   double before = t->best ? t->best->ns : t->standard->ns;
-  c[n++] = t->standard;
   if (t->best && t->best != t->standard) c[n++] = t->best;
-  race(u, i, n, c);
+  c[n++] = t->standard;
+  race(u, i, n, c, "search");
   take_results(u, t, n, c, fresh);
   record(u, t, n, c, 1, NULL);
   forget_untried(t);
@@ -269,7 +276,7 @@ static void search_round(tuner *u, int i) {
 /* Default against the fastest, interleaved. The winner becomes the cheapest of the kernel, and nobody
  * else may stay cheaper by the luck of another moment. */
 static void final(tuner *u, int i, bool settled) {
-  enum { ROUNDS = 30, FEWEST = 15 };
+  enum { FEWEST = 15 };
   at_task *t = &u->t[i];
   at_config *c[4];
   int n = at_task_finalists(t, c);
@@ -284,7 +291,7 @@ static void final(tuner *u, int i, bool settled) {
   }
   at_lab_compile(u->lab, n, q);
   at_lab_check(u->lab, n, q);
-  at_lab_time(u->lab, n, q, ROUNDS);
+  at_lab_time(u->lab, n, q, AT_FINAL_ROUNDS);
   int enough = 0;
   for (int j = 0; j < n; j++) {
     c[j]->status = q[j]->status;
@@ -346,7 +353,7 @@ static void set_up(tuner *u, const at_tune_kernel *kernels) {
   tn_ctx *ctx = u->ctx;
   for (int i = 0; i < u->n; i++) {
     at_task *t = &u->t[i];
-    t->kernel = kernels[i].kernel;
+    t->kernel = t->subject.kernel = kernels[i].kernel;
     t->key = at_key_of(ctx, t->kernel, u->o.target);
     t->state = (at_tune_state){.name = kernels[i].name, .klass = at_class(ctx, t->kernel), .count = kernels[i].count, .default_ns = NAN, .best_ns = NAN};
     t->state.flops = lw_problem_of(ctx, t->kernel).flops;
@@ -383,7 +390,10 @@ static void run_all(tuner *u) {
     if (at_lab_over(u->lab)) break;
     int i = choose(u);
     if (i < 0) break;
-    if (!at_task_exhausted(&u->t[i], u->o.trials)) search_round(u, i);
+    if (!at_task_exhausted(&u->t[i], u->o.trials)) {
+      at_task_widen(u->ctx, &u->t[i], &u->o, &u->machine);
+      if (!at_task_exhausted(&u->t[i], u->o.trials)) search_round(u, i);
+    }
     if (!at_lab_over(u->lab) && at_task_exhausted(&u->t[i], u->o.trials)) {
       at_lab_deadline(u->lab, u->end);
       settle(u, i);
@@ -429,6 +439,7 @@ const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels,
   r->ghz = u->machine.ghz;
   r->stopped = o->stop && *o->stop;
   at_lab_free(u->lab);
+  for (int i = 0; i < n; i++) at_subject_free(&u->t[i].subject);
   r->seconds = rt_now() - u->start;
   return r;
 }

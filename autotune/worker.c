@@ -166,6 +166,10 @@ static const ir_layout **own_layouts(tn_ctx *ctx, const ir_kernel *k) {
 
 typedef struct kernel_job {
   const char *text, *wrong;
+  bool sampled;
+  int n; /* references that came along */
+  const void *reference[AT_MOST_BUFFERS];
+  size_t bytes[AT_MOST_BUFFERS];
 } kernel_job;
 
 static void take_kernel(tn_ctx *ctx, void *arg) {
@@ -173,9 +177,10 @@ static void take_kernel(tn_ctx *ctx, void *arg) {
   the.kernel = ir_kernel_parse(ctx, j->text, "kernel");
   the.operands = at_operands_new(ctx, the.kernel, the.o->target, the.o->seed);
   beat();
-  bool sampled;
+  if (j->n && at_operands_import(the.operands, j->n, j->reference, j->bytes, j->sampled)) return;
+  j->n = 0;
   double most = the.o->reference_work > 0 ? the.o->reference_work : 2e9;
-  const ir_kernel *r = at_reference_kernel(ctx, the.kernel, most, &sampled);
+  const ir_kernel *r = at_reference_kernel(ctx, the.kernel, most, &j->sampled);
   const char *wrong = ir_kernel_verify(ctx, r);
   if (wrong) ir_fail(ctx, TN_EINTERNAL, "the reference is not valid: %s", wrong);
   const cg_object *object = cg_compile_kernel(ctx, the.o->target, r, "tn_reference");
@@ -185,8 +190,13 @@ static void take_kernel(tn_ctx *ctx, void *arg) {
   if (!ix_const_value(object->kernels[0].ntasks, &code.tasks)) ir_fail(ctx, TN_EUNSUPPORTED, "the number of tasks depends on dimensions");
   code.layouts = own_layouts(ctx, the.kernel);
   beat();
-  j->wrong = at_operands_reference(the.operands, &code, sampled);
+  j->wrong = at_operands_reference(the.operands, &code, j->sampled);
   cg_jit_free(ctx, jit);
+}
+
+static void append(void *user, const void *p, size_t n) {
+  (void)user;
+  at_put_bytes(&the.out, p, n);
 }
 
 static void do_kernel(void) {
@@ -194,10 +204,14 @@ static void do_kernel(void) {
   forget_kernel();
   the.bench_ctx = tn_ctx_new(NULL);
   if (!the.bench_ctx) _exit(AT_EXIT_OOM);
-  kernel_job j = {.text = at_get_text(&the.in)};
+  kernel_job j = {.text = at_get_text(&the.in), .sampled = at_get_int(&the.in) != 0};
+  int64_t given = at_get_int(&the.in);
+  for (; j.n < given && j.n < AT_MOST_BUFFERS; j.n++) j.reference[j.n] = at_get_bytes(&the.in, &j.bytes[j.n]);
   if (guarded_call(the.bench_ctx, take_kernel, &j, AT_COMPILE_ERROR, &a) && j.wrong) fail(&a, AT_WRONG, j.wrong);
   if (a.status != AT_OK) forget_kernel();
   reply_head(&a);
+  at_put_int(&the.out, j.sampled);
+  if (the.operands && !j.n) at_operands_export(the.operands, append, NULL);
 }
 
 /* ---- loading and checking ---- */
@@ -235,8 +249,7 @@ static void load(tn_ctx *ctx, void *arg) {
   j->wrong = at_operands_check(the.operands, ctx, &j->l->code, the.o->misbehave.fn ? misbehave : NULL, (void *)j->schedule);
   if (j->wrong) return;
   beat();
-  int64_t l2 = the.o->target->l2_bytes;
-  j->l->args = at_operands_timing(the.operands, ctx, &j->l->code, the.o->target->l1_bytes, 2 * l2);
+  j->l->args = at_operands_timing(the.operands, ctx, &j->l->code);
 }
 
 static void do_load(void) {
@@ -249,12 +262,12 @@ static void do_load(void) {
   l->code.tasks = at_get_int(&the.in);
   l->code.scratch_bytes = at_get_int(&the.in);
   int64_t n = at_get_int(&the.in);
-  const char *layouts[64];
-  for (int64_t i = 0; i < n && i < 64; i++) layouts[i] = at_get_text(&the.in);
+  const char *layouts[AT_MOST_BUFFERS];
+  for (int64_t i = 0; i < n && i < AT_MOST_BUFFERS; i++) layouts[i] = at_get_text(&the.in);
   j.nlayouts = (int)n;
   j.layouts = layouts;
   j.object = at_get_bytes(&the.in, &j.size);
-  if (n < 0 || n > 64 || the.in.bad || !the.operands) fail(&a, AT_COMPILE_ERROR, "more operands than can be measured");
+  if (n < 0 || n > AT_MOST_BUFFERS || the.in.bad || !the.operands) fail(&a, AT_COMPILE_ERROR, "more operands than can be measured");
   else {
     the.shared->current = l->id;
     if (guarded_call(l->ctx, load, &j, AT_COMPILE_ERROR, &a) && j.wrong) fail(&a, AT_WRONG, j.wrong);
@@ -339,7 +352,7 @@ static void calibrate(loaded *l) {
 
 /* Nanoseconds of one call. Disturbed samples are taken again, some times. */
 static double take(loaded *l, bool *disturbed) {
-  enum { TRIES = 4 };
+  enum { TRIES = 3 };
   if (!l->reps) calibrate(l);
   double least = 0;
   for (int i = 0; i < TRIES; i++) {
@@ -375,7 +388,7 @@ static void do_time(void) {
     for (int64_t k = 0; k < n; k++) {
       int64_t i = r & 1 ? n - 1 - k : k;
       the.shared->current = l[i]->id;
-      if (n > 1 && l[i]->reps) call(l[i], l[i]->reps > 16 ? l[i]->reps / 8 : 1); /* caches and predictors are another's */
+      if (n > 1 && l[i]->reps > 1) call(l[i], l[i]->reps > 16 ? l[i]->reps / 8 : 1); /* caches and predictors are another's */
       ns[i] = take(l[i], &disturbed[i]);
     }
     for (int64_t i = 0; i < n; i++) at_put_real(&the.out, ns[i]), at_put_int(&the.out, disturbed[i]);

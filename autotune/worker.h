@@ -8,7 +8,7 @@
  * Texts of kernels are ir_kernel_print. */
 typedef enum at_request {
   AT_DO_COMPILE, /* kernel, schedule -> ms, spills, tasks, scratch, layouts (count, texts), object */
-  AT_DO_KERNEL,  /* kernel -> */
+  AT_DO_KERNEL,  /* kernel, sampled, references (count, bytes; 0: to be computed) -> sampled, references */
   AT_DO_LOAD,    /* id, schedule, tasks, scratch, layouts, object -> */
   AT_DO_TIME,    /* rounds, count, ids -> per round and id: nanoseconds, disturbed */
   AT_DO_DROP,    /* id -> */
@@ -23,7 +23,7 @@ typedef struct at_shared {
   char note[120];           /* what the signal handler saw: a guard zone; "" else */
 } at_shared;
 
-enum { AT_EXIT_OOM = 77, AT_MOST_TIMED = 64 };
+enum { AT_EXIT_OOM = 77, AT_MOST_TIMED = 64, AT_MOST_BUFFERS = 64 };
 
 /* Serves requests on fd until the other end closes it. Never returns. */
 void at_worker_main(int fd, at_shared *shared, const at_lab_options *o) IR_NORETURN;
