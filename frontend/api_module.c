@@ -5,8 +5,8 @@
  *
  * A module owns that context, so it can be freed without its graph. It borrows the parameters'
  * bytes from the graph, whose context outlives it, until tn_module_set gives it its own. */
+#include "autotune/lookup.h"
 #include "frontend/api.h"
-#include "frontend/import.h"
 #include "lower/lower.h"
 #include "runtime/module.h"
 #include <pthread.h>
@@ -154,12 +154,19 @@ typedef struct build_args {
 
 static int thread_count(int n) { return n < 0 ? rt_cpu_count() : n ? n : 1; }
 
-static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target) {
+static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, const char *db) {
   const char **names = IR_NEW_ARRAY(ctx, const char *, h->noutputs + 1);
   for (int i = 0; i < h->noutputs; i++) names[i] = h->outputs[i]->name;
   if (!h->noutputs) ir_fail(ctx, TN_EUSAGE, "the graph has no output: mark one with tn_output");
   check_data(ctx, h);
-  ir_program *p = lw_compile(ctx, h, &(lw_options){.target = target});
+  lw_options o = {.target = target};
+  at_store *store = at_store_open(ctx, db, AT_STORE_READONLY); /* null for "none" */
+  if (store) {
+    o.schedule = at_lookup_schedule;
+    o.user = at_lookup_new(ctx, store, target, NULL, NULL);
+  }
+  ir_program *p = lw_compile(ctx, h, &o);
+  at_store_close(store);
   for (int i = 0; i < p->nslots; i++) /* passes replace values; outputs keep their names */
     if (p->slots[i].kind == IR_SLOT_OUTPUT) p->slots[i].name = names[p->slots[i].index];
   return p;
@@ -222,7 +229,7 @@ static void build(tn_ctx *ctx, void *arg) {
   }
   for (int i = 0; i < g->noutputs; i++) m->out[i].t = g->outputs[i];
   for (int i = 0; i < nmore; i++) m->out[g->noutputs + i].t = more[i];
-  const ir_program *p = lower(ctx, h, target);
+  const ir_program *p = lower(ctx, h, target, o.db);
   if (p->state_bytes) ir_fail(ctx, TN_EUNSUPPORTED, "graphs with state cannot be run yet");
   for (int i = 0; i < m->nin; i++) {
     const ir_slot *s = find_slot(p, IR_SLOT_INPUT, i);
@@ -447,7 +454,7 @@ static void write_object(tn_ctx *ctx, void *arg) {
   ir_value **map;
   /* weights that the caller packs stay tensors; else they are frozen, and may be folded */
   ir_graph *h = fe_copy(ctx, a->b.g, a->weights != TN_WEIGHTS_POINTER, 0, NULL, &map);
-  const ir_program *p = lower(ctx, h, target);
+  const ir_program *p = lower(ctx, h, target, o.db);
   rt_object_options ro = {.target = target, .jobs = thread_count(o.jobs)};
   ro.files = (cg_object_options){.path = a->object, .header = header, .prefix = a->prefix, .weights = (cg_weights_mode)a->weights};
   rt_write_object(ctx, p, &ro);

@@ -414,7 +414,7 @@ static bool one(test *t, uint64_t seed) {
     }
   }
   s = tn_output(g, NULL, t->s[t->n - 1].t);
-  m = s ? NULL : tn_compile(g, NULL, nfetch, fetch);
+  m = s ? NULL : tn_compile(g, &(tn_options){.db = "none"}, nfetch, fetch);
   if (!m) goto done;
   s = tn_run(m, nb, b);
   ok = s == TN_OK && compare(t, seed, "first run", bound);

@@ -29,6 +29,7 @@ static void *alloc(void *user, size_t bytes, void *old) {
 
 static char weights[256], object[256];
 static void setup(void) {
+  setenv("TENON_DB", "none", 1); /* SQLite has allocations of its own */
   const char *tmp = getenv("TMPDIR");
   snprintf(weights, sizeof weights, "%s/tenon-alloc-%ld.safetensors", tmp && *tmp ? tmp : "/tmp", (long)getpid());
   snprintf(object, sizeof object, "%s/tenon-alloc-%ld.o", tmp && *tmp ? tmp : "/tmp", (long)getpid());
