@@ -49,6 +49,18 @@ static void bind_dims(tn_ctx *ctx, const tn_graph *g, ir_graph *h) {
   int n = 0;
   for (int i = 0; i < g->ndims; i++)
     if (g->dims[i].size >= 0) names[n] = g->dims[i].var->name, sizes[n++] = g->dims[i].size;
+  ir_text missing = {.ctx = ctx};
+  for (int i = 0; i < g->ndims; i++) {
+    const char *name = g->dims[i].var->name;
+    bool used = false;
+    for (int k = 0; k < h->ninputs; k++)
+      for (int a = 0; a < h->inputs[k]->rank; a++) {
+        ix d = h->inputs[k]->dims[a];
+        used |= d->op == IX_VAR && strcmp(d->u.var->name, name) == 0;
+      }
+    if (used && g->dims[i].size < 0) ir_put(&missing, "%s%s", missing.n ? ", " : "", name);
+  }
+  if (missing.n) ir_fail(ctx, TN_EUSAGE, "dimensions without a size: %s (give them with tn_graph_set_dim)", missing.s);
   lw_bind_dims(ctx, h, n, names, sizes);
 }
 
