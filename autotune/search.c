@@ -47,7 +47,8 @@ typedef struct past {
   at_status status;
   int stage, n;
   bool settled;
-  double cost;
+  double cost;   /* as it lies in the store */
+  double median, own; /* of its samples; what they count as */
   int64_t time, seq;
 } past;
 
@@ -59,7 +60,7 @@ typedef struct history {
 
 static bool remember(void *user, const at_record *r) {
   history *h = user;
-  past p = {ir_strdup(h->ctx, r->schedule), r->status, r->stage, r->n, strcmp(r->origin, AT_SETTLED) == 0, r->cost_ns, r->time_us, r->seq};
+  past p = {ir_strdup(h->ctx, r->schedule), r->status, r->stage, r->n, strcmp(r->origin, AT_SETTLED) == 0, r->cost_ns, r->median_ns, r->n ? at_cost(r->samples, r->n) : NAN, r->time_us, r->seq};
   IR_PUSH(h->ctx, h->rows, h->n, p);
   return true;
 }
@@ -78,27 +79,34 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
   at_filter f = {.kernel = t->key.kernel, .target = t->key.target, .policy = t->key.policy, .codegen = t->key.codegen};
   at_store_each_trial(store, &f, remember, &h);
   if (h.n) qsort(h.rows, (size_t)h.n, sizeof *h.rows, by_time);
-  int *founded = IR_NEW_ARRAY(ctx, int, h.n + 1); /* samples behind each config's time */
-  for (int i = 0; i < h.n; i++) {
-    const past *p = &h.rows[i];
-    at_config *c = at_task_find(t, p->schedule);
-    bool first = !c;
-    if (first) c = add(ctx, t, p->schedule, at_space_find(t->space, p->schedule), "store");
-    if (is_bad(p->status)) c->status = p->status;
-    int k = 0;
-    while (t->configs[k] != c) k++;
-    bool timed = p->status == AT_OK && p->cost > 0;
-    if (timed && p->n >= founded[k]) {
-      founded[k] = p->n;
-      c->ns = p->cost;
+  for (int from = 0, to; from < h.n; from = to) { /* batch by batch: its default says how fast the machine was */
+    double by = 1;
+    bool final = false;
+    at_config *cheapest = NULL;
+    double least = 1e300;
+    for (to = from; to < h.n && h.rows[to].time == h.rows[from].time; to++) {
+      const past *p = &h.rows[to];
+      bool standard = t->space->standard && strcmp(p->schedule, t->space->standard) == 0 && p->status == AT_OK && p->n;
+      if (standard && isnan(t->scale_ns)) t->scale_ns = p->cost;
+      if (standard) by = t->scale_ns / p->median;
+      final |= p->stage == AT_STAGE_FINAL;
     }
-    if (p->stage == AT_STAGE_FINAL) t->final_at = ++t->clock;
-    if (p->settled) t->settled_at = ++t->clock;
-    if (t->space->standard && strcmp(c->schedule, t->space->standard) == 0) {
-      t->standard = c;
-      if (timed) t->scale_ns = c->ns;
+    for (int i = from; i < to; i++) {
+      const past *p = &h.rows[i];
+      at_config *c = at_task_find(t, p->schedule);
+      bool first = !c, standard = t->space->standard && strcmp(p->schedule, t->space->standard) == 0;
+      if (first) c = add(ctx, t, p->schedule, at_space_find(t->space, p->schedule), "store");
+      if (standard) t->standard = c;
+      if (p->status != AT_OK) c->status = p->status;
+      if (p->status == AT_OK && p->n) c->ns = standard ? t->scale_ns : p->stage == AT_STAGE_FINAL ? p->cost : at_task_cost(p->own * by);
+      if (p->stage == AT_STAGE_FINAL && p->cost < least) least = p->cost, cheapest = c;
+      if (first) at_task_learn(t, c);
+      if (p->settled) t->settled_at = ++t->clock;
     }
-    if (first) at_task_learn(t, c);
+    if (final) {
+      for (int i = 0; i < t->n; i++) t->configs[i]->won = t->configs[i] == cheapest;
+      t->final_at = ++t->clock;
+    }
     at_task_rank(t);
   }
 }
@@ -228,17 +236,27 @@ bool at_task_exhausted(const at_task *t, int64_t trials) {
   return t->idle >= AT_PATIENCE || (t->n && t->settled_at > t->configs[t->n - 1]->order);
 }
 
+at_config *at_task_winner(const at_task *t) {
+  for (int i = 0; i < t->n; i++)
+    if (t->configs[i]->won && t->configs[i]->status == AT_OK) return t->configs[i];
+  return t->standard;
+}
+
 int at_task_finalists(const at_task *t, at_config **out) {
   int n = 0;
-  if (!t->standard || isnan(t->standard->ns)) return 0;
-  if (!t->best || t->best == t->standard || t->best->order < t->final_at || t->best->ns > t->standard->ns * (1 - AT_GAIN)) return 0;
+  at_config *now = at_task_winner(t);
+  if (!t->standard || isnan(t->standard->ns) || isnan(now->ns)) return 0;
+  if (!t->best || t->best == now || t->best->ns > now->ns * (1 - AT_GAIN)) return 0;
+  if (t->best->order < t->final_at && t->final_at > 0) return 0; /* it had its chance */
+  int most = now == t->standard ? 3 : 2;
   for (int i = 0; i < t->n; i++) {
     at_config *c = t->configs[i];
-    if (c == t->standard || c->status != AT_OK || isnan(c->ns) || c->ns > t->standard->ns * (1 - AT_GAIN)) continue;
-    int at = n < 3 ? n++ : 3; /* into its place among the three fastest */
+    if (c == t->standard || c == now || c->status != AT_OK || isnan(c->ns) || c->ns > now->ns * (1 - AT_GAIN)) continue;
+    int at = n < most ? n++ : most; /* into its place among the fastest */
     for (; at > 0 && out[at - 1]->ns > c->ns; at--)
-      if (at < 3) out[at] = out[at - 1];
-    if (at < 3) out[at] = c;
+      if (at < most) out[at] = out[at - 1];
+    if (at < most) out[at] = c;
   }
+  if (now != t->standard) out[n++] = now;
   return n;
 }

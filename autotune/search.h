@@ -21,6 +21,7 @@ typedef struct at_config {
   at_status status;
   double ns;            /* time of a call on the scale of the default's; NaN: not timed */
   int64_t order;        /* when it was first tried */
+  bool won;             /* the last final */
   const char *origin;
   at_candidate c;
 } at_config;
@@ -66,6 +67,11 @@ void at_task_rank(at_task *t);
 /* The search has ended: no points are left, or patience is over (or was, in an earlier run); with a
  * limit on trials that decides instead of patience. */
 bool at_task_exhausted(const at_task *t, int64_t trials);
-/* Rivals of the default for a final: up to 3, the fastest; 0 when there is nothing to decide. */
+/* Rivals of the default for a final: up to 3, the fastest, with the winner of the last one; 0 when
+ * there is nothing to decide. */
 int at_task_finalists(const at_task *t, at_config **out);
+/* What a compile would use now: the winner of the last final, or the default. */
+at_config *at_task_winner(const at_task *t);
+/* What a time counts as that has not won a final: dearer, so that a lucky moment unseats nobody. */
+static inline double at_task_cost(double ns) { return ns * 1.01; }
 #endif

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 const char at_policy[] = "1 thread, cold constants";
 
@@ -64,9 +65,11 @@ static void update(at_task *t) {
     s->ok += !bad;
     s->failed += bad;
   }
-  s->proven = !t->best || t->best == t->standard || t->best->order < t->final_at;
-  s->best_ns = t->best ? t->best->ns : s->default_ns; /* until a final the fastest so far stands in */
-  s->schedule = t->best ? t->best->schedule : NULL;
+  at_config *f[3];
+  s->proven = !at_task_finalists(t, f);
+  const at_config *best = s->proven ? at_task_winner(t) : t->best; /* until a final the fastest so far stands in */
+  s->best_ns = best ? best->ns : s->default_ns;
+  s->schedule = best ? best->schedule : NULL;
 }
 
 static void tell(tuner *u, int i, const char *phase, bool now) {
@@ -104,6 +107,9 @@ static double reserve(const tuner *u) {
 
 static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, const char *origin) {
   at_trial *rows = IR_NEW_ARRAY(u->ctx, at_trial, n + 1);
+  struct timespec moment;
+  clock_gettime(CLOCK_REALTIME, &moment);
+  int64_t now = (int64_t)moment.tv_sec * 1000000 + moment.tv_nsec / 1000; /* one for all: it marks the batch */
   int k = 0;
   for (int i = 0; i < n; i++) {
     const at_candidate *a = &c[i]->c;
@@ -115,7 +121,10 @@ static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, 
     r.reason = c[i]->status == AT_OK ? (a->disturbed ? ir_format(u->ctx, "%d of %d samples are CPU times", a->disturbed, a->n) : NULL) : a->reason;
     r.samples = a->samples;
     r.n = ok ? a->n : 0;
-    r.cost_ns = ok ? c[i]->ns : 0;
+    /* nothing is cheaper than the default before it has won a final */
+    bool provisional = c[i] != t->standard && stage != AT_STAGE_FINAL && !isnan(t->standard->ns);
+    r.cost_ns = !ok ? 0 : provisional ? fmax(c[i]->ns, t->standard->ns * 1.001) : c[i]->ns;
+    r.time_us = now;
     if (c[i]->point >= 0) r.predicted_ns = t->space->points[c[i]->point].predicted_ns;
     r.compile_ms = a->compile_ms;
     rows[k++] = r;
@@ -142,13 +151,6 @@ static bool take_kernel(tuner *u, int i) {
 static double scale(const at_task *t) {
   const at_candidate *s = &t->standard->c;
   return s->n ? t->scale_ns / at_median(s->samples, s->n) : NAN;
-}
-
-/* What a config counts as: its median, on the scale of the default's first; dearer with few samples
- * and as long as it has not won a final, so that a lucky moment unseats nobody. */
-static double cost(const at_task *t, const at_config *c, double by) {
-  double m = at_cost(c->c.samples, c->c.n) * by;
-  return c == t->standard ? m : m * 1.01;
 }
 
 static int race_looks(void) {
@@ -208,7 +210,7 @@ static void take_results(tuner *u, at_task *t, int n, at_config *const *c, int f
   if (isnan(t->scale_ns) && t->standard->c.n) t->scale_ns = at_median(t->standard->c.samples, t->standard->c.n);
   double by = scale(t);
   for (int j = 0; j < n; j++)
-    if (c[j]->status == AT_OK && c[j]->c.n && !isnan(by)) c[j]->ns = cost(t, c[j], by);
+    if (c[j]->status == AT_OK && c[j]->c.n && !isnan(by)) c[j]->ns = c[j] == t->standard ? t->scale_ns : at_task_cost(at_cost(c[j]->c.samples, c[j]->c.n) * by);
   for (int j = 0; j < fresh; j++) {
     at_stats x = at_stats_of(c[j]->c.samples, c[j]->status == AT_OK ? c[j]->c.n : 0);
     if (x.n >= 5 && x.mad > 0.2 * x.median && c[j] != t->standard) {
@@ -273,16 +275,10 @@ static void search_round(tuner *u, int i) {
   tell(u, i, "search", false);
 }
 
-/* Default against the fastest, interleaved. The winner becomes the cheapest of the kernel, and nobody
- * else may stay cheaper by the luck of another moment. */
-static void final(tuner *u, int i, bool settled) {
+/* Measures the rivals of a final. 1: all have their samples; 0: there was no time; -1: some failed,
+ * which is recorded, and the rest may try again. */
+static int measure_final(tuner *u, at_task *t, int n, at_config *const *c) {
   enum { FEWEST = 15 };
-  at_task *t = &u->t[i];
-  at_config *c[4];
-  int n = at_task_finalists(t, c);
-  if (!n && !settled) return;
-  if (!take_kernel(u, i)) return;
-  c[n++] = t->standard;
   at_candidate *q[4];
   for (int j = 0; j < n; j++) {
     q[j] = &c[j]->c;
@@ -290,31 +286,47 @@ static void final(tuner *u, int i, bool settled) {
     q[j]->samples = NULL;
   }
   at_lab_compile(u->lab, n, q);
+  limit_runs(u, t);
   at_lab_check(u->lab, n, q);
   at_lab_time(u->lab, n, q, AT_FINAL_ROUNDS);
-  int enough = 0;
+  int enough = 0, failed = 0;
   for (int j = 0; j < n; j++) {
     c[j]->status = q[j]->status;
     enough += q[j]->status == AT_OK && q[j]->n >= FEWEST;
+    if (q[j]->status == AT_OK) continue;
+    failed++;
+    record(u, t, 1, &c[j], AT_STAGE_FINAL, NULL);
   }
-  if (t->standard->c.n < FEWEST || enough < n) return;
+  return failed ? -1 : enough == n;
+}
+
+/* Default against the fastest, interleaved. Only who wins here is cheaper than the default in the store. */
+static void final(tuner *u, int i, bool settled) {
+  at_task *t = &u->t[i];
+  at_config *c[4];
+  int n, measured;
+  do {
+    at_task_rank(t);
+    n = at_task_finalists(t, c);
+    if ((!n && !settled) || t->standard->status != AT_OK || !take_kernel(u, i)) return;
+    c[n++] = t->standard;
+    measured = measure_final(u, t, n, c);
+  } while (measured < 0 && !over(u));
+  if (measured <= 0) return;
   at_racer racers[4] = {0};
   for (int j = 0; j < n; j++) {
     double predicted = c[j]->point >= 0 ? t->space->points[c[j]->point].predicted_ns : 0;
-    racers[j] = (at_racer){q[j]->samples, q[j]->n, predicted, c[j]->schedule, false};
+    racers[j] = (at_racer){c[j]->c.samples, c[j]->c.n, predicted, c[j]->schedule, false};
   }
   int won = at_race_pick(racers, n, &at_race_default);
-  const at_candidate *s = &t->standard->c;
-  double by = scale(t), gain = 1 - at_median(q[won]->samples, q[won]->n) / at_median(s->samples, s->n);
-  if (c[won] != t->standard && (gain < AT_GAIN || at_signed_rank(q[won]->samples, s->samples, s->n) > 0.05)) won = n - 1;
-  double least = at_median(q[won]->samples, q[won]->n) * by;
-  for (int j = 0; j < t->n; j++) {
-    const at_config *other = t->configs[j];
-    bool here = false;
-    for (int k = 0; k < n; k++) here |= c[k] == other;
-    if (!here && other->status == AT_OK && other->ns * 0.999 < least) least = other->ns * 0.999;
-  }
-  for (int j = 0; j < n; j++) c[j]->ns = j == won ? least : fmax(at_median(q[j]->samples, q[j]->n) * by, least * 1.001);
+  const at_candidate *s = &t->standard->c, *w = &c[won]->c;
+  double by = scale(t), gain = 1 - at_median(w->samples, w->n) / at_median(s->samples, s->n);
+  if (c[won] != t->standard && (gain < AT_GAIN || at_signed_rank(w->samples, s->samples, s->n) > 0.05)) won = n - 1;
+  double least = c[won] == t->standard ? t->scale_ns : at_median(w->samples, w->n) * by;
+  for (int j = 0; j < t->n; j++) t->configs[j]->won = t->configs[j] == c[won];
+  for (int j = 0; j < n; j++)
+    if (c[j] == t->standard) c[j]->ns = t->scale_ns;
+    else c[j]->ns = j == won ? least : fmax(at_median(c[j]->c.samples, c[j]->c.n) * by, (c[won] == t->standard ? t->scale_ns : least) * 1.001);
   at_task_rank(t);
   record(u, t, n, c, AT_STAGE_FINAL, settled ? AT_SETTLED : AT_FINAL);
   t->final_at = ++t->clock;

@@ -199,7 +199,8 @@ static void table(cli *c, const list *l, const at_tune_result *r) {
     else fprintf(c->out, " %6.1f%%", 100 * (s->default_ns / s->best_ns - 1));
     if (isnan(share)) fprintf(c->out, " %6s", "-");
     else fprintf(c->out, " %5.0f%%", share);
-    fprintf(c->out, " %3d/%-3d %7d  %s\n", s->tried, s->space, s->failed, state_text(s));
+    const char *space = s->space ? ir_format(c->ctx, "%d", s->space) : "?";
+    fprintf(c->out, " %3d/%-3s %7d  %s\n", s->tried, space, s->failed, state_text(s));
     if (s->trouble) fprintf(c->out, "  %s\n", s->trouble);
   }
   for (int i = 0; i < l->njobs; i++)
