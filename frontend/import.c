@@ -92,6 +92,10 @@ static const char *reader_of(importer *im, const fe_onnx_graph *src, const char 
 static void import_type(importer *im, ir_graph *g, const fe_onnx_graph *src, const fe_onnx_value *in, names *scope) {
   tn_ctx *ctx = im->ctx;
   const fe_onnx_type *t = &in->type;
+  if (g->outer && (t->kind != FE_ONNX_TENSOR || t->dtype == TN_NONE || !t->has_shape)) { /* what is passed has a type */
+    names_put(ctx, scope, in->name, ir_graph_input(g, in->name, TN_NONE, -1, NULL));
+    return;
+  }
   const char *where = ir_format(ctx, "%s: input '%s'%s", im->m->file, in->name,
                                 t->kind != FE_ONNX_TENSOR || t->dtype == TN_NONE || !t->has_shape ? reader_of(im, src, in->name) : "");
   if (t->kind != FE_ONNX_TENSOR)

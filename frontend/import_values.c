@@ -10,7 +10,7 @@ static const struct {
 } shape_operands[] = {
     {"AffineGrid", 1 << 1}, {"BlackmanWindow", 1 << 0}, {"CenterCropPad", 1 << 1}, {"Col2Im", 1 << 1 | 1 << 2},
     {"ConstantOfShape", 1 << 0}, {"CumProd", 1 << 1}, {"CumSum", 1 << 1}, {"DFT", 1 << 1 | 1 << 2}, {"Dropout", 1 << 1 | 1 << 2},
-    {"Expand", 1 << 1}, {"HammingWindow", 1 << 0}, {"HannWindow", 1 << 0}, {"MaxUnpool", 1 << 2},
+    {"Expand", 1 << 1}, {"HammingWindow", 1 << 0}, {"HannWindow", 1 << 0}, {"Loop", 3}, {"MaxUnpool", 1 << 2},
     {"MelWeightMatrix", 0x1f}, {"NonMaxSuppression", 1 << 2 | 1 << 3 | 1 << 4}, {"OneHot", 1 << 1}, {"Pad", 1 << 1 | 1 << 3},
     {"Range", 7}, {"ReduceL1", 1 << 1}, {"ReduceL2", 1 << 1}, {"ReduceLogSum", 1 << 1}, {"ReduceLogSumExp", 1 << 1},
     {"ReduceMax", 1 << 1}, {"ReduceMean", 1 << 1}, {"ReduceMin", 1 << 1}, {"ReduceProd", 1 << 1}, {"ReduceSum", 1 << 1},
@@ -25,11 +25,17 @@ unsigned fe_shape_operands(const ir_node *n) {
   return 0;
 }
 
-bool *fe_shape_inputs(tn_ctx *ctx, const ir_graph *g) {
-  uint32_t ids = 0;
+static void find_ids(const ir_graph *g, uint32_t *ids) {
   for (int i = 0; i < g->nvalues; i++)
-    if (g->values[i]->id >= ids) ids = g->values[i]->id + 1;
-  bool *needed = IR_NEW_ARRAY(ctx, bool, ids + 1), *result = IR_NEW_ARRAY(ctx, bool, g->ninputs + 1);
+    if (g->values[i]->id >= *ids) *ids = g->values[i]->id + 1;
+  for (int i = 0; i < g->nnodes; i++)
+    for (int k = 0; k < g->nodes[i]->nattrs; k++)
+      if (g->nodes[i]->attrs[k].kind == IR_ATTR_GRAPH) find_ids(g->nodes[i]->attrs[k].graph, ids);
+}
+
+/* Marks the values (by id) that must be known. Graphs inside nodes read values around them, and their
+ * outputs are those of the node. */
+static void mark(const ir_graph *g, bool *needed) {
   for (int i = g->nnodes; i-- > 0;) { /* topological order: consumers come first */
     const ir_node *n = g->nodes[i];
     bool whole = false; /* the value of an output is needed, so that of every operand */
@@ -38,9 +44,31 @@ bool *fe_shape_inputs(tn_ctx *ctx, const ir_graph *g) {
     unsigned operands = fe_shape_operands(n);
     for (int k = 0; k < n->nin; k++)
       if (n->in[k] && (whole || (k < 32 && operands >> k & 1))) needed[n->in[k]->id] = true;
+    for (int k = 0; k < n->nattrs; k++) {
+      if (n->attrs[k].kind != IR_ATTR_GRAPH) continue;
+      const ir_graph *inside = n->attrs[k].graph;
+      for (int o = 0; whole && o < inside->noutputs; o++) needed[inside->outputs[o]->id] = true;
+      mark(inside, needed);
+    }
   }
+}
+
+bool *fe_shape_inputs(tn_ctx *ctx, const ir_graph *g) {
+  uint32_t ids = 0;
+  find_ids(g, &ids);
+  bool *needed = IR_NEW_ARRAY(ctx, bool, ids + 1), *result = IR_NEW_ARRAY(ctx, bool, g->ninputs + 1);
+  mark(g, needed);
   for (int i = 0; i < g->ninputs; i++) result[i] = needed[g->inputs[i]->id];
   return result;
+}
+
+static void read_instead(ir_graph *g, const ir_value *old, ir_value *by) {
+  for (int i = 0; i < g->nnodes; i++) {
+    for (int j = 0; j < g->nodes[i]->nin; j++)
+      if (g->nodes[i]->in[j] == old) g->nodes[i]->in[j] = by;
+    for (int k = 0; k < g->nodes[i]->nattrs; k++)
+      if (g->nodes[i]->attrs[k].kind == IR_ATTR_GRAPH) read_instead(g->nodes[i]->attrs[k].graph, old, by);
+  }
 }
 
 void fe_freeze_input(tn_ctx *ctx, ir_graph *g, int k, const void *data) {
@@ -48,7 +76,5 @@ void fe_freeze_input(tn_ctx *ctx, ir_graph *g, int k, const void *data) {
   int64_t dims[IR_MAX_RANK];
   for (int i = 0; i < in->rank; i++) dims[i] = ir_dim(ctx, in, i);
   ir_value *c = ir_graph_const(g, in->name, in->dtype, in->rank, dims, data, true);
-  for (int i = 0; i < g->nnodes; i++)
-    for (int j = 0; j < g->nodes[i]->nin; j++)
-      if (g->nodes[i]->in[j] == in) g->nodes[i]->in[j] = c;
+  read_instead(g, in, c);
 }

@@ -190,6 +190,8 @@ static void check_arity(tn_ctx *ctx, const ir_node *n) {
     ir_fail(ctx, TN_EINPUT, "%s: %s gives %d to %d outputs, has %d", n->where, op->name, op->min_out, op->max_out, n->nout);
   for (int i = 0; i < op->min_in; i++)
     if (!n->in[i]) ir_fail(ctx, TN_EINPUT, "%s: %s: input %d must not be omitted", n->where, op->name, i);
+  for (int i = 0; i < op->min_out; i++)
+    if (!n->out[i]) ir_fail(ctx, TN_EINPUT, "%s: %s: output %d must not be omitted", n->where, op->name, i);
   for (int i = 0; i < n->nattrs; i++) { /* op->attrs: "axis:i keepdims:i ..." */
     const char *name = n->attrs[i].name, *s = op->attrs ? op->attrs : "";
     size_t len = strlen(name);
@@ -225,9 +227,12 @@ void ir_infer(tn_ctx *ctx, ir_node *n) {
 /* ---- editing ---- */
 
 void ir_graph_replace(ir_graph *g, ir_value *old, ir_value *by) {
-  for (int i = 0; i < g->nnodes; i++)
+  for (int i = 0; i < g->nnodes; i++) {
     for (int k = 0; k < g->nodes[i]->nin; k++)
       if (g->nodes[i]->in[k] == old) g->nodes[i]->in[k] = by;
+    for (int k = 0; k < g->nodes[i]->nattrs; k++) /* graphs inside may read what is around them */
+      if (g->nodes[i]->attrs[k].kind == IR_ATTR_GRAPH) ir_graph_replace(g->nodes[i]->attrs[k].graph, old, by);
+  }
   for (int i = 0; i < g->noutputs; i++)
     if (g->outputs[i] == old) g->outputs[i] = by;
 }

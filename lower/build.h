@@ -62,6 +62,9 @@ void lw_unsupported(tn_ctx *ctx, const ir_node *n, const char *fmt, ...) IR_PRIN
 /* Node making inside expand(): a node of op `op` placed before n, outputs inferred at once. */
 ir_value *lw_node(ir_graph *g, ir_node *n, const char *op, int nin, ir_value *const *in);
 ir_node *lw_node_n(ir_graph *g, ir_node *n, const char *op, int nin, ir_value *const *in, int nout); /* set attributes, then ir_infer */
+/* Infers, expands and folds the nodes from number `first` on, as the infer pass does: for an
+ * expand() that must know what its own nodes compute. lower/passes.c */
+void lw_settle(tn_ctx *ctx, ir_graph *g, int first);
 void lw_replace(ir_graph *g, ir_node *n, int out, ir_value *by); /* and marks n dead when all outputs are replaced */
 
 /* Tables of rows, ended by a row with a null name; one per file, listed in op_table.c. */

@@ -1,4 +1,298 @@
-/* control.c */
-#include "lower/build.h"
+/* control.c — If, Loop and Scan: their bodies become part of the graph.
+ *
+ * A condition that is known picks a branch; one that is not computes both and picks the
+ * results. A loop whose trip count is known when compiling is unrolled; so is one whose
+ * condition can be computed from constants, iteration by iteration. */
+#include "lower/control.h"
+#include <string.h>
 
-const ir_op lw_ops_control[] = {{0}};
+enum { MOST_NODES = 20000 }; /* of a graph after unrolling */
+
+ir_graph *lw_body(tn_ctx *ctx, const ir_node *n, const char *name) {
+  const ir_attr *a = ir_attr_find(n, name);
+  if (!a || a->kind != IR_ATTR_GRAPH || !a->graph) lw_bad(ctx, n, "the graph '%s' is missing", name);
+  return a->graph;
+}
+
+ir_value *lw_later(ir_graph *g, ir_node *n, const char *op, int nin, ir_value *const *in) { return lw_node_n(g, n, op, nin, in, 1)->out[0]; }
+ir_value *lw_later_int(ir_graph *g, ir_node *n, const char *op, int nin, ir_value *const *in, const char *attr, int64_t v) {
+  ir_node *m = lw_node_n(g, n, op, nin, in, 1);
+  ir_attr_int(m, attr, v);
+  return m->out[0];
+}
+
+/* ---- copies of graphs ---- */
+
+typedef struct copies { /* what stands for the values of a body; others, of graphs around it, stand for themselves */
+  uint32_t first, count;
+  ir_value **by;
+  const struct copies *outer;
+} copies;
+
+static ir_value *copy_of(const copies *c, ir_value *v) {
+  for (; v && c; c = c->outer)
+    if (v->id >= c->first && v->id - c->first < c->count && c->by[v->id - c->first]) return c->by[v->id - c->first];
+  return v;
+}
+static void set_copy(tn_ctx *ctx, copies *c, const ir_value *v, ir_value *by) {
+  ir_assert(ctx, v->id >= c->first && v->id - c->first < c->count);
+  c->by[v->id - c->first] = by;
+}
+
+static copies copies_for(tn_ctx *ctx, const ir_graph *body, const copies *outer) {
+  copies c = {.first = UINT32_MAX, .outer = outer};
+  uint32_t last = 0;
+  for (int i = 0; i < body->nvalues; i++) {
+    if (body->values[i]->id < c.first) c.first = body->values[i]->id;
+    if (body->values[i]->id > last) last = body->values[i]->id;
+  }
+  c.count = body->nvalues ? last - c.first + 1 : 0;
+  c.by = IR_NEW_ARRAY(ctx, ir_value *, c.count + 1);
+  return c;
+}
+
+static void copy_nodes(ir_graph *g, const ir_graph *body, const char *label, copies *c);
+
+/* A graph attribute for a copied node: what it reads from the copied graph is renamed inside. */
+static ir_graph *copy_graph(tn_ctx *ctx, const ir_graph *from, ir_graph *outer, const char *label, const copies *around) {
+  ir_graph *to = ir_graph_new(ctx, from->name);
+  copies c = copies_for(ctx, from, around);
+  to->file = from->file;
+  to->outer = outer;
+  for (int i = 0; i < from->ninputs; i++) {
+    const ir_value *v = from->inputs[i];
+    set_copy(ctx, &c, v, ir_graph_input(to, v->name, v->dtype, v->rank, v->dims));
+  }
+  for (int i = 0; i < from->nparams; i++) { /* constants are shared */
+    IR_PUSH(ctx, to->values, to->nvalues, from->params[i]);
+    IR_PUSH(ctx, to->params, to->nparams, from->params[i]);
+  }
+  copy_nodes(to, from, label, &c);
+  for (int i = 0; i < from->noutputs; i++) ir_graph_output(to, copy_of(&c, from->outputs[i]));
+  return to;
+}
+
+static void copy_nodes(ir_graph *g, const ir_graph *body, const char *label, copies *c) {
+  tn_ctx *ctx = g->ctx;
+  if ((int64_t)g->nnodes + body->nnodes > MOST_NODES)
+    ir_fail(ctx, TN_EUNSUPPORTED, "%s: the graph grows beyond %d nodes when its loops are unrolled", body->nnodes ? body->nodes[0]->where : g->name, MOST_NODES);
+  for (int i = 0; i < body->nnodes; i++) {
+    const ir_node *n = body->nodes[i];
+    if (n->dead) continue;
+    ir_value **in = IR_NEW_ARRAY(ctx, ir_value *, n->nin + 1);
+    for (int k = 0; k < n->nin; k++) in[k] = copy_of(c, n->in[k]);
+    const char *domain = n->op->domain ? n->op->domain : "";
+    ir_node *m = ir_node_new(g, *domain ? ir_format(ctx, "%s:%s", domain, n->op->name) : n->op->name, ir_format(ctx, "%s/%s", label, n->name), n->nin, in, n->nout);
+    m->where = n->where;
+    m->opset = n->opset;
+    m->nattrs = n->nattrs;
+    m->attrs = ir_grow(ctx, n->attrs, (size_t)n->nattrs, (size_t)n->nattrs, sizeof *n->attrs);
+    for (int k = 0; k < m->nattrs; k++)
+      if (m->attrs[k].kind == IR_ATTR_GRAPH) m->attrs[k].graph = copy_graph(ctx, m->attrs[k].graph, g, label, c);
+    for (int k = 0; k < n->nout; k++) {
+      if (!n->out[k]) m->out[k] = NULL;
+      else set_copy(ctx, c, n->out[k], m->out[k]);
+    }
+  }
+}
+
+/* The constants of a body belong to g from now on; copies share them. */
+static void adopt_constants(ir_graph *g, const ir_graph *body) {
+  for (int i = 0; i < body->nparams; i++) {
+    ir_value *v = body->params[i];
+    bool there = false;
+    for (int k = g->nparams; k-- > 0 && !there;) there = g->params[k] == v;
+    if (there) continue;
+    IR_PUSH(g->ctx, g->values, g->nvalues, v);
+    IR_PUSH(g->ctx, g->params, g->nparams, v);
+  }
+}
+
+void lw_inline(ir_graph *g, ir_node *n, ir_graph *body, const char *label, int nargs, ir_value *const *args, ir_value **outs) {
+  if (nargs != body->ninputs) lw_bad(g->ctx, n, "the graph '%s' has %d inputs, %d are given", body->name, body->ninputs, nargs);
+  copies c = copies_for(g->ctx, body, NULL);
+  for (int i = 0; i < nargs; i++) set_copy(g->ctx, &c, body->inputs[i], args[i]);
+  adopt_constants(g, body);
+  copy_nodes(g, body, ir_format(g->ctx, "%s/%s", n->name, label), &c);
+  for (int i = 0; i < body->noutputs; i++) outs[i] = copy_of(&c, body->outputs[i]);
+}
+
+/* An output that is somebody else's value becomes one of its own. */
+static void give(ir_graph *g, ir_node *n, int k, ir_value *v) {
+  if (k < n->nout && n->out[k]) lw_replace(g, n, k, lw_later(g, n, "Identity", 1, &v));
+}
+
+static bool is_known(const ir_value *v, int64_t *out) {
+  double d;
+  if (!v->data || v->rank < 0 || !ir_known_float(v, &d)) return false;
+  if (v->dtype == TN_I64) memcpy(out, v->data, sizeof *out);
+  else *out = (int64_t)d;
+  return true;
+}
+
+/* ---- If ---- */
+
+static void if_expand(ir_graph *g, ir_node *n) {
+  tn_ctx *ctx = g->ctx;
+  if (n->nin != 1 || !n->in[0]) lw_bad(ctx, n, "the condition is missing");
+  ir_graph *branch[2] = {lw_body(ctx, n, "else_branch"), lw_body(ctx, n, "then_branch")};
+  ir_value **outs[2];
+  int64_t cond;
+  for (int i = 0; i < 2; i++)
+    if (branch[i]->noutputs < n->nout) lw_bad(ctx, n, "a branch gives %d outputs, not %d", branch[i]->noutputs, n->nout);
+  bool known = is_known(n->in[0], &cond);
+  for (int i = 0; i < 2; i++) {
+    outs[i] = IR_NEW_ARRAY(ctx, ir_value *, branch[i]->noutputs + 1);
+    if (!known || i == (cond != 0)) lw_inline(g, n, branch[i], i ? "then" : "else", 0, NULL, outs[i]);
+  }
+  for (int k = n->nout; k-- > 0;) {
+    if (!n->out[k]) continue;
+    if (known) give(g, n, k, outs[cond != 0][k]);
+    else lw_replace(g, n, k, lw_later(g, n, "tenon:Either", 3, (ir_value *[]){n->in[0], outs[1][k], outs[0][k]}));
+  }
+  n->dead = true;
+}
+
+/* tenon Either: condition, then, else. Both have been computed. */
+static void either_infer(tn_ctx *ctx, ir_node *n) {
+  const ir_value *a = n->in[1], *b = n->in[2];
+  lw_need_single(ctx, n, 0);
+  bool same = a->dtype == b->dtype && a->rank == b->rank;
+  for (int i = 0; i < a->rank && same; i++) same = a->dims[i] == b->dims[i];
+  if (!same) lw_unsupported(ctx, n, "the branches of an If differ in type or shape, and its condition is not known when compiling");
+  lw_set_like(n, 0, a->dtype, a);
+}
+static ix either_value(lw_build *b, ir_node *n, int out, const ix *index) {
+  ix cond = lw_scalar_in(b, n, 0), x = lw_in(b, n, 1, index), y = lw_in(b, n, 2, index);
+  return ix_select(lw_ctx(b), ix_cast(lw_ctx(b), TN_BOOL, cond), x, y);
+}
+
+/* ---- Loop: trip count, condition, states.. -> states.., scan outputs..
+ *      body: iteration, condition, states.. -> condition, states.., scan outputs.. ---- */
+
+/* A scalar for input k of the body, as a vector of one when that is how it is declared. */
+static ir_value *loop_scalar(ir_graph *g, const ir_graph *body, int k, tn_dtype t, const void *data) {
+  int rank = k < body->ninputs && body->inputs[k]->rank == 1 ? 1 : 0;
+  return ir_graph_const(g, NULL, t, rank, (int64_t[]){1}, data, true);
+}
+
+/* Slice i of a scan output for every iteration, stacked along a new axis. */
+static ir_value *stacked(ir_graph *g, ir_node *n, int64_t count, ir_value *const *slices, int64_t axis, bool backwards) {
+  ir_value **in = IR_NEW_ARRAY(g->ctx, ir_value *, count + 1), *at = ir_graph_ints(g, NULL, 1, &axis);
+  for (int64_t i = 0; i < count; i++) in[backwards ? count - 1 - i : i] = lw_later(g, n, "Unsqueeze", 2, (ir_value *[]){slices[i], at});
+  return lw_later_int(g, n, "Concat", (int)count, in, "axis", axis);
+}
+
+/* One run of the body, settled: its outputs with types, and with data where that is known. */
+static void iterate(ir_graph *g, ir_node *n, ir_graph *body, int64_t i, int nargs, ir_value *const *args, ir_value **outs) {
+  int first = g->nnodes;
+  lw_inline(g, n, body, ir_format(g->ctx, "%lld", (long long)i), nargs, args, outs);
+  /* settling may put another value in the place of an output: these stay */
+  for (int k = 0; k < body->noutputs; k++) outs[k] = lw_later(g, n, "Identity", 1, &outs[k]);
+  lw_settle(g->ctx, g, first);
+}
+
+static void loop_expand(ir_graph *g, ir_node *n) {
+  tn_ctx *ctx = g->ctx;
+  ir_graph *body = lw_body(ctx, n, "body");
+  int64_t trips = INT64_MAX, cond = 1, done = 0;
+  int states = body->ninputs - 2, scans = body->noutputs - 1 - states, nslices = 0;
+  if (states < 0 || scans < 0 || n->nin != 2 + states || n->nout > states + scans) lw_bad(ctx, n, "%d inputs and %d outputs do not fit the body", n->nin, n->nout);
+  if (n->in[0] && !is_known(n->in[0], &trips)) lw_unsupported(ctx, n, "the trip count must be known when compiling");
+  if (n->in[1] && !is_known(n->in[1], &cond)) lw_unsupported(ctx, n, "the first condition must be known when compiling");
+  ir_value **args = IR_NEW_ARRAY(ctx, ir_value *, 2 + states), **outs = IR_NEW_ARRAY(ctx, ir_value *, body->noutputs + 1);
+  ir_value **slices = NULL; /* [iteration][scan output] */
+  for (int k = 2; k < n->nin; k++) {
+    if (!n->in[k]) lw_bad(ctx, n, "input %d is omitted", k);
+    args[k] = n->in[k];
+  }
+  bool empty = (!cond || trips <= 0) && scans > 0; /* an iteration that only tells shapes */
+  uint8_t yes = 1;
+  while (empty || (done < trips && cond)) {
+    args[0] = loop_scalar(g, body, 0, TN_I64, &done);
+    args[1] = loop_scalar(g, body, 1, TN_BOOL, &yes);
+    iterate(g, n, body, done, n->nin, args, outs);
+    for (int k = 0; k < scans; k++) IR_PUSH(ctx, slices, nslices, outs[1 + states + k]);
+    if (empty) break;
+    for (int k = 0; k < states; k++) args[2 + k] = outs[1 + k];
+    done++;
+    if (done < trips && !is_known(outs[0], &cond)) lw_unsupported(ctx, n, "the condition of iteration %lld must be known when compiling", (long long)done);
+  }
+  int64_t count = empty ? 1 : done, zero = 0;
+  for (int k = 0; k < n->nout; k++) {
+    if (!n->out[k]) continue;
+    if (k < states) {
+      give(g, n, k, args[2 + k]);
+      continue;
+    }
+    ir_value **mine = IR_NEW_ARRAY(ctx, ir_value *, count + 1), *none = ir_graph_ints(g, NULL, 1, &zero), *v;
+    for (int64_t i = 0; i < count; i++) mine[i] = slices[i * scans + k - states];
+    v = stacked(g, n, count, mine, 0, false);
+    lw_replace(g, n, k, empty ? lw_later(g, n, "Slice", 4, (ir_value *[]){v, none, none, none}) : v);
+  }
+  n->dead = true;
+}
+
+/* ---- Scan (since 9): states.., sequences.. -> states.., sequences.. ---- */
+
+static int64_t entry(tn_ctx *ctx, const ir_node *n, const char *attr, int i, int count) {
+  const int64_t *list;
+  int have = ir_attr_get_ints(n, attr, &list);
+  if (have >= 0 && have != count) lw_bad(ctx, n, "%s has %d entries, not %d", attr, have, count);
+  return have < 0 ? 0 : list[i];
+}
+
+static void scan_expand(ir_graph *g, ir_node *n) {
+  tn_ctx *ctx = g->ctx;
+  if (n->opset < 9) lw_unsupported(ctx, n, "Scan before opset 9");
+  ir_graph *body = lw_body(ctx, n, "body");
+  int64_t sequences = ir_attr_get_int(n, "num_scan_inputs", 0), length = -1;
+  int states = n->nin - (int)sequences, scans = body->noutputs - states;
+  if (sequences < 1 || states < 0 || scans < 0 || body->ninputs != n->nin || n->nout > body->noutputs)
+    lw_bad(ctx, n, "%d inputs, %d of them sequences, and %d outputs do not fit the body", n->nin, (int)sequences, n->nout);
+  int64_t axis[64];
+  if (sequences > 64 || scans > 64) lw_unsupported(ctx, n, "more than 64 sequences");
+  for (int k = 0; k < n->nin; k++) {
+    if (!n->in[k]) lw_bad(ctx, n, "input %d is omitted", k);
+    if (n->in[k]->rank < 0) ir_bug(ctx, "%s: the type of input %d is not known", n->where, k);
+    if (k < states) continue;
+    axis[k - states] = ir_axis(ctx, n, entry(ctx, n, "scan_input_axes", k - states, (int)sequences), n->in[k]->rank);
+    int64_t d = ir_dim(ctx, n->in[k], (int)axis[k - states]);
+    if (length >= 0 && d != length) lw_bad(ctx, n, "sequences of %lld and %lld elements", (long long)length, (long long)d);
+    length = d;
+  }
+  if (length > MOST_NODES) lw_unsupported(ctx, n, "%lld iterations", (long long)length);
+  ir_value **args = IR_NEW_ARRAY(ctx, ir_value *, n->nin), **outs = IR_NEW_ARRAY(ctx, ir_value *, body->noutputs + 1);
+  ir_value **slices = IR_NEW_ARRAY(ctx, ir_value *, (length + 1) * (scans + 1));
+  for (int k = 0; k < states; k++) args[k] = n->in[k];
+  if (length == 0 && scans) lw_unsupported(ctx, n, "empty sequences");
+  for (int64_t t = 0; t < length; t++) {
+    for (int k = states; k < n->nin; k++) {
+      bool backwards = entry(ctx, n, "scan_input_directions", k - states, (int)sequences) != 0;
+      ir_value *at = ir_graph_scalar(g, NULL, TN_I64, (double)(backwards ? length - 1 - t : t));
+      args[k] = lw_later_int(g, n, "Gather", 2, (ir_value *[]){n->in[k], at}, "axis", axis[k - states]);
+    }
+    lw_inline(g, n, body, ir_format(ctx, "%lld", (long long)t), n->nin, args, outs);
+    for (int k = 0; k < states; k++) args[k] = outs[k];
+    for (int k = 0; k < scans; k++) slices[k * length + t] = outs[states + k];
+  }
+  for (int k = 0; k < n->nout; k++) {
+    if (!n->out[k]) continue;
+    int s = k - states;
+    if (s < 0) give(g, n, k, args[k]);
+    else lw_replace(g, n, k, stacked(g, n, length, slices + s * length, entry(ctx, n, "scan_output_axes", s, scans), entry(ctx, n, "scan_output_directions", s, scans) != 0));
+  }
+  n->dead = true;
+}
+
+/* Not asked by the pass: expand() comes first, and its nodes know their types. */
+static void control_infer(tn_ctx *ctx, ir_node *n) { lw_unsupported(ctx, n, "a graph inside a node, here"); }
+
+#define CONTROL(NAME, ATTRS, EXPAND) \
+  {.name = NAME, .kind = IR_OP_CONTROL, .since = 1, .min_in = 0, .max_in = -1, .min_out = 0, .max_out = -1, .attrs = ATTRS, .infer = control_infer, .expand = EXPAND}
+const ir_op lw_ops_control[] = {
+    CONTROL("If", "then_branch:g else_branch:g", if_expand),
+    CONTROL("Loop", "body:g peeled:i", loop_expand),
+    CONTROL("Scan", "body:g num_scan_inputs:i scan_input_axes:I scan_input_directions:I scan_output_axes:I scan_output_directions:I", scan_expand),
+    {.name = "Either", .domain = "tenon", .kind = IR_OP_ELEMENTWISE, .since = 1, .min_in = 3, .max_in = 3, .min_out = 1, .max_out = 1, .infer = either_infer, .value = either_value},
+    {0}};

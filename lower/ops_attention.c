@@ -40,7 +40,7 @@ static void softmax_infer(tn_ctx *ctx, ir_node *n) {
 
 static ix capped(lw_build *b, ir_node *n, tn_dtype t, const ix *index) {
   tn_ctx *ctx = lw_ctx(b);
-  ix x = ix_cast(ctx, t, lw_in(b, n, 0, index));
+  ix x = ib_let(lw_b(b), "s", ix_cast(ctx, t, lw_in(b, n, 0, index))); /* loaded even where it is hidden: no masks */
   double cap = (float)ir_attr_get_float(n, "softcap", 0);
   if (cap == 0) return x;
   return ix_mul(ctx, ix_unary(ctx, IX_TANH, ix_div(ctx, x, ix_float(ctx, t, cap))), ix_float(ctx, t, cap));

@@ -30,7 +30,7 @@ static void make_const(ir_graph *g, ir_value *v) {
 /* Infers n; a composite becomes its parts, which are settled at once, because the shapes
  * of later nodes may depend on what they compute. True when n was a composite. */
 static bool settle(tn_ctx *ctx, ir_graph *g, ir_node *n, int depth) {
-  ir_infer(ctx, n);
+  if (n->op->kind != IR_OP_CONTROL) ir_infer(ctx, n);
   if (n->op->expand && !n->op->value && !n->op->build) {
     if (depth == 64) ir_bug(ctx, "%s: %s expands without end", n->where, n->op->name);
     int first = g->nnodes; /* expand() appends, operands first */
@@ -48,6 +48,11 @@ static bool settle(tn_ctx *ctx, ir_graph *g, ir_node *n, int depth) {
     n->dead = true;
   }
   return false;
+}
+
+void lw_settle(tn_ctx *ctx, ir_graph *g, int first) {
+  for (int i = first, end = g->nnodes; i < end; i++)
+    if (!g->nodes[i]->dead) settle(ctx, g, g->nodes[i], 0);
 }
 
 void lw_pass_infer(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
