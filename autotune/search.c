@@ -48,7 +48,7 @@ typedef struct past {
   int stage, n;
   bool settled;
   double cost;   /* as it lies in the store */
-  double median, own; /* of its samples; what they count as */
+  const double *samples;
   int64_t time, seq;
 } past;
 
@@ -60,7 +60,7 @@ typedef struct history {
 
 static bool remember(void *user, const at_record *r) {
   history *h = user;
-  past p = {ir_strdup(h->ctx, r->schedule), r->status, r->stage, r->n, strcmp(r->origin, AT_SETTLED) == 0, r->cost_ns, r->median_ns, r->n ? at_cost(r->samples, r->n) : NAN, r->time_us, r->seq};
+  past p = {ir_strdup(h->ctx, r->schedule), r->status, r->stage, r->n, strcmp(r->origin, AT_SETTLED) == 0, r->cost_ns, ir_grow(h->ctx, r->samples, (size_t)r->n, (size_t)r->n + 1, sizeof *r->samples), r->time_us, r->seq};
   IR_PUSH(h->ctx, h->rows, h->n, p);
   return true;
 }
@@ -74,13 +74,23 @@ static int by_time(const void *a, const void *b) {
 
 static bool is_bad(at_status s) { return s != AT_OK && s != AT_NOISY; }
 
+/* The time behind a row, on the scale of the default: relative to the default's samples of its batch. */
+static double relative(const past *p, const past *base, double scale) {
+  double r[64];
+  int n = p->n < IR_COUNT(r) ? p->n : IR_COUNT(r);
+  if (!base) return at_cost(p->samples, p->n);
+  if (n > base->n) n = base->n;
+  for (int i = 0; i < n; i++) r[i] = p->samples[i] / base->samples[i];
+  return at_cost(r, n) * scale;
+}
+
 static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
   history h = {.ctx = ctx};
   at_filter f = {.kernel = t->key.kernel, .target = t->key.target, .policy = t->key.policy, .codegen = t->key.codegen};
   at_store_each_trial(store, &f, remember, &h);
   if (h.n) qsort(h.rows, (size_t)h.n, sizeof *h.rows, by_time);
   for (int from = 0, to; from < h.n; from = to) { /* batch by batch: its default says how fast the machine was */
-    double by = 1;
+    const past *base = NULL;
     bool final = false;
     at_config *cheapest = NULL;
     double least = 1e300;
@@ -88,7 +98,7 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
       const past *p = &h.rows[to];
       bool standard = t->space->standard && strcmp(p->schedule, t->space->standard) == 0 && p->status == AT_OK && p->n;
       if (standard && isnan(t->scale_ns)) t->scale_ns = p->cost;
-      if (standard) by = t->scale_ns / p->median;
+      if (standard) base = p;
       final |= p->stage == AT_STAGE_FINAL;
     }
     for (int i = from; i < to; i++) {
@@ -98,7 +108,7 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
       if (first) c = add(ctx, t, p->schedule, at_space_find(t->space, p->schedule), "store");
       if (standard) t->standard = c;
       if (p->status != AT_OK) c->status = p->status;
-      if (p->status == AT_OK && p->n) c->ns = standard ? t->scale_ns : p->stage == AT_STAGE_FINAL ? p->cost : at_task_cost(p->own * by);
+      if (p->status == AT_OK && p->n) c->ns = standard ? t->scale_ns : p->stage == AT_STAGE_FINAL ? p->cost : at_task_cost(relative(p, base, t->scale_ns));
       if (p->stage == AT_STAGE_FINAL && p->cost < least) least = p->cost, cheapest = c;
       if (first) at_task_learn(t, c);
       if (p->settled) t->settled_at = ++t->clock;

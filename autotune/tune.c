@@ -89,16 +89,20 @@ static void tell(tuner *u, int i, const char *phase, bool now) {
 
 static bool over(const tuner *u) { return (u->o.stop && *u->o.stop) || (u->end > 0 && rt_now() >= u->end); }
 
-/* Seconds that the finals still to come will take, about. */
-static double reserve(const tuner *u) {
+static double final_s(const at_task *t, int rivals) {
+  double sample = t->sample_s > 0 ? t->sample_s : fmax(t->standard->ns * 1e-9, 300e-6);
+  return 0.02 + t->switch_s + (rivals + 1) * (1.2 * AT_FINAL_ROUNDS * sample + t->check_s);
+}
+
+/* Seconds that the finals still to come will take, about; with one that task `next` may yet cause. */
+static double reserve(const tuner *u, int next) {
   double sum = 0;
   for (int i = 0; i < u->n; i++) {
-    at_config *f[3];
-    int k = u->t[i].space && !u->t[i].state.trouble ? at_task_finalists(&u->t[i], f) : 0;
-    if (!k) continue;
     const at_task *t = &u->t[i];
-    double sample = t->sample_s > 0 ? t->sample_s : fmax(t->standard->ns * 1e-9, 300e-6);
-    sum += 0.02 + t->switch_s + (k + 1) * (1.2 * AT_FINAL_ROUNDS * sample + t->check_s);
+    at_config *f[3];
+    int k = t->space && !t->state.trouble ? at_task_finalists(t, f) : 0;
+    if (i == next) k = k > 2 ? k : k + 1;
+    if (k) sum += final_s(t, k);
   }
   return sum;
 }
@@ -147,10 +151,13 @@ static bool take_kernel(tuner *u, int i) {
   return !why;
 }
 
-/* The fastest that has samples; the default's samples are the scale. */
-static double scale(const at_task *t) {
-  const at_candidate *s = &t->standard->c;
-  return s->n ? t->scale_ns / at_median(s->samples, s->n) : NAN;
+/* Times of a relative to those of b taken in the same rounds, into out; returns how many. What
+ * disturbs or slows the machine for a while hits both. */
+static int ratios(const at_candidate *a, const at_candidate *b, double *out, int most) {
+  int n = a->n < b->n ? a->n : b->n;
+  if (n > most) n = most;
+  for (int i = 0; i < n; i++) out[i] = a->samples[i] / b->samples[i];
+  return n;
 }
 
 static int race_looks(void) {
@@ -208,9 +215,11 @@ static void race(tuner *u, int i, int n, at_config *const *c, const char *phase)
 /* Costs of those that were timed, and what is learned from them. `fresh`: the first ones are new. */
 static void take_results(tuner *u, at_task *t, int n, at_config *const *c, int fresh) {
   if (isnan(t->scale_ns) && t->standard->c.n) t->scale_ns = at_median(t->standard->c.samples, t->standard->c.n);
-  double by = scale(t);
-  for (int j = 0; j < n; j++)
-    if (c[j]->status == AT_OK && c[j]->c.n && !isnan(by)) c[j]->ns = c[j] == t->standard ? t->scale_ns : at_task_cost(at_cost(c[j]->c.samples, c[j]->c.n) * by);
+  for (int j = 0; j < n; j++) {
+    double r[64];
+    int k = c[j]->status == AT_OK ? ratios(&c[j]->c, &t->standard->c, r, IR_COUNT(r)) : 0;
+    if (k) c[j]->ns = c[j] == t->standard ? t->scale_ns : at_task_cost(at_cost(r, k) * t->scale_ns);
+  }
   for (int j = 0; j < fresh; j++) {
     at_stats x = at_stats_of(c[j]->c.samples, c[j]->status == AT_OK ? c[j]->c.n : 0);
     if (x.n >= 5 && x.mad > 0.2 * x.median && c[j] != t->standard) {
@@ -300,6 +309,31 @@ static int measure_final(tuner *u, at_task *t, int n, at_config *const *c) {
   return failed ? -1 : enough == n;
 }
 
+static bool goes_before(const at_task *t, const at_config *a, const at_config *b) {
+  double p = a->point >= 0 ? t->space->points[a->point].predicted_ns : INFINITY, q = b->point >= 0 ? t->space->points[b->point].predicted_ns : INFINITY;
+  return p != q ? p < q : strcmp(a->schedule, b->schedule) < 0;
+}
+
+/* Who has won a final whose last one is the default; ratio: times relative to it. The default is beaten
+ * beyond noise or not at all; those that cannot be told from the fastest go by prediction, then text. */
+static int decide(const at_task *t, int n, at_config *const *c, double *ratio) {
+  int best = n - 1;
+  const at_candidate *s = &c[n - 1]->c;
+  ratio[n - 1] = 1;
+  for (int j = 0; j < n - 1; j++) {
+    double r[64];
+    ratio[j] = at_median(r, ratios(&c[j]->c, s, r, IR_COUNT(r)));
+    if (ratio[j] < 1 - AT_GAIN && ratio[j] < ratio[best] && at_signed_rank(c[j]->c.samples, s->samples, s->n) < 0.05) best = j;
+  }
+  int pick = best;
+  for (int j = 0; j < n - 1 && best != n - 1; j++) {
+    bool beats = ratio[j] < 1 - AT_GAIN && at_signed_rank(c[j]->c.samples, s->samples, s->n) < 0.05;
+    bool tied = ratio[j] < ratio[best] * (1 + AT_GAIN) || at_signed_rank(c[j]->c.samples, c[best]->c.samples, s->n) > 0.05;
+    if (j != best && beats && tied && goes_before(t, c[j], c[pick])) pick = j;
+  }
+  return pick;
+}
+
 /* Default against the fastest, interleaved. Only who wins here is cheaper than the default in the store. */
 static void final(tuner *u, int i, bool settled) {
   at_task *t = &u->t[i];
@@ -313,20 +347,10 @@ static void final(tuner *u, int i, bool settled) {
     measured = measure_final(u, t, n, c);
   } while (measured < 0 && !over(u));
   if (measured <= 0) return;
-  at_racer racers[4] = {0};
-  for (int j = 0; j < n; j++) {
-    double predicted = c[j]->point >= 0 ? t->space->points[c[j]->point].predicted_ns : 0;
-    racers[j] = (at_racer){c[j]->c.samples, c[j]->c.n, predicted, c[j]->schedule, false};
-  }
-  int won = at_race_pick(racers, n, &at_race_default);
-  const at_candidate *s = &t->standard->c, *w = &c[won]->c;
-  double by = scale(t), gain = 1 - at_median(w->samples, w->n) / at_median(s->samples, s->n);
-  if (c[won] != t->standard && (gain < AT_GAIN || at_signed_rank(w->samples, s->samples, s->n) > 0.05)) won = n - 1;
-  double least = c[won] == t->standard ? t->scale_ns : at_median(w->samples, w->n) * by;
+  double ratio[4];
+  int won = decide(t, n, c, ratio);
   for (int j = 0; j < t->n; j++) t->configs[j]->won = t->configs[j] == c[won];
-  for (int j = 0; j < n; j++)
-    if (c[j] == t->standard) c[j]->ns = t->scale_ns;
-    else c[j]->ns = j == won ? least : fmax(at_median(c[j]->c.samples, c[j]->c.n) * by, (c[won] == t->standard ? t->scale_ns : least) * 1.001);
+  for (int j = 0; j < n; j++) c[j]->ns = t->scale_ns * (j == won || c[j] == t->standard ? ratio[j] : fmax(ratio[j], ratio[won] * 1.001));
   at_task_rank(t);
   record(u, t, n, c, AT_STAGE_FINAL, settled ? AT_SETTLED : AT_FINAL);
   t->final_at = ++t->clock;
@@ -396,12 +420,10 @@ static void run_all(tuner *u) {
     tell(u, order[j], "default", false);
   }
   for (;;) {
-    double hold = u->end > 0 ? reserve(u) : 0;
-    if (over(u)) break;
-    at_lab_deadline(u->lab, u->end > 0 ? u->end - hold : 0);
-    if (at_lab_over(u->lab)) break;
-    int i = choose(u);
+    int i = over(u) ? -1 : choose(u);
     if (i < 0) break;
+    at_lab_deadline(u->lab, u->end > 0 ? u->end - reserve(u, i) : 0);
+    if (at_lab_over(u->lab)) break;
     if (!at_task_exhausted(&u->t[i], u->o.trials)) {
       at_task_widen(u->ctx, &u->t[i], &u->o, &u->machine);
       if (!at_task_exhausted(&u->t[i], u->o.trials)) search_round(u, i);
