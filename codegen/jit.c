@@ -31,8 +31,8 @@ static void check(tn_ctx *ctx, LLVMErrorRef err, const char *what) {
 cg_jit *cg_jit_new(tn_ctx *ctx) {
   cg_llvm_init();
   cg_jit *jit = IR_NEW(ctx, cg_jit);
+  ir_defer(ctx, release, jit); /* first: registering may itself throw */
   check(ctx, LLVMOrcCreateLLJIT(&jit->lljit, NULL), "the JIT cannot start");
-  ir_defer(ctx, release, jit);
   /* libc and libm come from the process. */
   LLVMOrcDefinitionGeneratorRef generator = NULL;
   check(ctx,

@@ -132,16 +132,27 @@ static void apply(tn_ctx *ctx, cg_target *t, const row *r) {
 
 /* ---- this machine ---- */
 
-static char *take_message(tn_ctx *ctx, char *message) {
-  char *copy = ir_strdup(ctx, message);
-  LLVMDisposeMessage(message);
+static void free_message(void *arg) {
+  char **message = arg;
+  if (*message) LLVMDisposeMessage(*message);
+  *message = NULL;
+}
+
+/* What LLVM says, in the arena; registered before it is asked for, as copying may throw. */
+static char *take_message(tn_ctx *ctx, char *(*ask)(void)) {
+  char **message = IR_NEW(ctx, char *);
+  ir_defer(ctx, free_message, message);
+  *message = ask();
+  char *copy = ir_strdup(ctx, *message);
+  ir_undefer(ctx, free_message, message);
+  free_message(message);
   return copy;
 }
 
 /* "+a,-b,+amx-tile,..." without what we never use: AMX needs a permission from the
  * system, and naming it changes nothing in the code. */
 static char *host_features(tn_ctx *ctx) {
-  char *all = take_message(ctx, LLVMGetHostCPUFeatures());
+  char *all = take_message(ctx, LLVMGetHostCPUFeatures);
   ir_text out = {.ctx = ctx};
   for (char *s = all; *s;) {
     size_t n = strcspn(s, ",");
@@ -159,7 +170,7 @@ static bool has_feature(const char *features, const char *name) {
 }
 
 static void host(tn_ctx *ctx, cg_target *t) {
-  const char *cpu = take_message(ctx, LLVMGetHostCPUName());
+  const char *cpu = take_message(ctx, LLVMGetHostCPUName);
   const char *features = host_features(ctx);
 #if defined(__x86_64__)
   apply(ctx, t, row_find("x86-64"));
@@ -197,7 +208,7 @@ static bool triple_arch(const char *triple, cg_arch *arch) {
 }
 
 const cg_target *cg_target_find(tn_ctx *ctx, const char *cpu, const char *triple) {
-  char *host_triple = take_message(ctx, LLVMGetDefaultTargetTriple());
+  char *host_triple = take_message(ctx, LLVMGetDefaultTargetTriple);
   cg_arch host_arch = CG_X86_64, arch;
   bool host_known = triple_arch(host_triple, &host_arch);
   cg_target *t = IR_NEW(ctx, cg_target);
@@ -229,7 +240,7 @@ const cg_target *cg_target_find(tn_ctx *ctx, const char *cpu, const char *triple
 
 bool cg_target_runs_here(tn_ctx *ctx, const cg_target *t, const char **missing) {
   cg_arch arch;
-  char *triple = take_message(ctx, LLVMGetDefaultTargetTriple());
+  char *triple = take_message(ctx, LLVMGetDefaultTargetTriple);
   if (!triple_arch(triple, &arch) || arch != t->arch) {
     if (missing) *missing = t->arch == CG_X86_64 ? "x86-64" : "aarch64";
     return false;
