@@ -48,6 +48,7 @@ static void on_fault(int signal, siginfo_t *info, void *context) {
   }
   struct sigaction plain = {.sa_handler = SIG_DFL};
   sigaction(signal, &plain, NULL); /* on return the instruction faults again, for good */
+  if (info->si_code <= 0) raise(signal); /* sent, not met */
 }
 
 static void catch_faults(void) {

@@ -1,0 +1,408 @@
+/* test_tune.c — the tuner: layouts, space, workers that are mistreated, searches that resume, plans.
+ * Times never decide here whether something passes. */
+#include "autotune/lookup.h"
+#include "autotune/operands.h"
+#include "autotune/search.h"
+#include "lower/schedule.h"
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static char dir[] = "/tmp/tenon-tune-XXXXXX";
+static tn_ctx *ctx;
+static char said[1 << 14];
+
+static void hear(void *user, const char *line) {
+  (void)user;
+  size_t n = strlen(said);
+  snprintf(said + n, sizeof said - n, "%s\n", line);
+}
+
+static void start(void) {
+  cr_assert(mkdtemp(dir));
+  unsetenv("TENON_DB");
+  unsetenv("TENON_DB_SHARED");
+  ctx = tn_ctx_new(&(tn_config){.log = hear});
+}
+
+static void stop(void) {
+  tn_ctx_free(ctx);
+  char command[64];
+  snprintf(command, sizeof command, "rm -rf %s", dir);
+  if (system(command)) perror(command);
+}
+
+TestSuite(tune, .init = start, .fini = stop);
+
+/* Bodies run protected: a throw is a failure with its message. */
+typedef struct body {
+  void (*fn)(void);
+} body;
+static void run_body(tn_ctx *c, void *arg) {
+  (void)c;
+  ((body *)arg)->fn();
+}
+static void ok(void (*fn)(void)) {
+  tn_status s = ir_protect(ctx, run_body, &(body){fn});
+  cr_assert_eq(s, TN_OK, "%s", ir_error(ctx));
+}
+
+static const char gemm_text[] = "kernel gemm(in a: f32[24, 32], const b: f32[32, 48], out c: f32[24, 48]) {\n"
+                                "  for m in 0..24 { for n in 0..48 {\n"
+                                "    alloc acc: f32[] register\n"
+                                "    acc[] = 0.0\n"
+                                "    for k in 0..32 { acc[] = fma(a[m, k], b[k, n], acc[]) }\n"
+                                "    c[m, n] = max(0.0, acc[])\n"
+                                "  } }\n"
+                                "}\n";
+static const char add_text[] = "kernel add(in a: f32[40, 30], in b: f32[30], out c: f32[40, 30]) {\n"
+                               "  for i in 0..40 { for j in 0..30 { c[i, j] = a[i, j] + b[j] } }\n"
+                               "}\n";
+
+static const ir_kernel *kernel(const char *text) { return ir_kernel_parse(ctx, text, "test"); }
+static const cg_target *target(void) { return cg_target_find(ctx, NULL, NULL); }
+
+/* ---- layouts ---- */
+
+static void layouts(void) {
+  static const char *const texts[] = {"", "split 1 4; perm 0 1 3 2", "perm 2 0 1", "pad 0 1 2; split 2 3", "split 1 8; xor 1 0 2",
+                                      "split 0 2; split 3 5; perm 4 3 2 1 0"};
+  int64_t shape[3] = {4, 6, 10}, at[3];
+  for (int t = 0; t < IR_COUNT(texts); t++) {
+    const ir_layout *l = ir_layout_parse(ctx, texts[t]);
+    ix dims[3], index[3];
+    for (int i = 0; i < 3; i++) dims[i] = ix_index(ctx, shape[i]);
+    ir_buf *b = ir_buf_new(ctx, "b", TN_F32, 3, dims, l, IR_GLOBAL);
+    int64_t elements, bytes = at_layout_bytes(l, 3, shape, 4);
+    cr_assert(ix_const_value(ir_buf_elements(ctx, b), &elements));
+    cr_assert_eq(bytes, elements * 4, "%s", texts[t]);
+    float dense[240], back[240], *packed = ir_alloc(ctx, (size_t)bytes);
+    for (int i = 0; i < 240; i++) dense[i] = (float)(i + 1);
+    at_pack(ctx, l, 3, shape, 4, dense, packed);
+    int i = 0;
+    for (at[0] = 0; at[0] < 4; at[0]++)
+      for (at[1] = 0; at[1] < 6; at[1]++)
+        for (at[2] = 0; at[2] < 10; at[2]++, i++) {
+          for (int k = 0; k < 3; k++) index[k] = ix_index(ctx, at[k]);
+          int64_t where;
+          cr_assert(ix_const_value(ir_buf_offset(ctx, b, index), &where));
+          cr_assert_eq(packed[where], dense[i], "%s at %d", texts[t], i);
+        }
+    at_unpack(ctx, l, 3, shape, 4, packed, back);
+    cr_assert_eq(memcmp(dense, back, sizeof dense), 0, "%s", texts[t]);
+  }
+}
+Test(tune, layouts_as_the_ir_has_them) { ok(layouts); }
+
+/* ---- the space ---- */
+
+static void spaces(void) {
+  const char *const texts[] = {gemm_text, add_text};
+  at_machine m = {3, 100};
+  for (int t = 0; t < 2; t++) {
+    const ir_kernel *k = kernel(texts[t]);
+    at_space *s = at_space_new(ctx, k, target(), &m, 0);
+    cr_assert(s->n >= 1);
+    cr_assert(at_space_find(s, s->standard) >= 0);
+    cr_assert_str_eq(s->standard, lw_schedule_canonical(ctx, lw_default_schedule(ctx, k, target())));
+    for (int i = 0; i < s->n; i++) {
+      const char *why;
+      cr_assert_not_null(lw_schedule_apply(ctx, k, s->points[i].schedule, &why));
+      cr_assert(s->points[i].predicted_ns > 0 && isfinite(s->points[i].predicted_ns));
+      cr_assert_str_eq(s->points[i].schedule, lw_schedule_canonical(ctx, s->points[i].schedule));
+      cr_assert_eq(at_space_find(s, s->points[i].schedule), i, "doubles are left out");
+      if (i) cr_assert(s->points[i - 1].predicted_ns <= s->points[i].predicted_ns);
+    }
+  }
+  cr_assert(at_space_new(ctx, kernel(gemm_text), target(), &m, 0)->n > 20);
+}
+Test(tune, spaces_are_legal_and_sorted) { ok(spaces); }
+
+static void prediction(void) {
+  const ir_kernel *k = kernel(gemm_text);
+  const char *why, *text = lw_default_schedule(ctx, k, target());
+  double plain = at_predict(ctx, k, target(), NULL).total, tiled = at_predict(ctx, lw_schedule_apply(ctx, k, text, &why), target(), NULL).total;
+  cr_assert(tiled < plain / 2, "a tiled kernel (%g ns) is predicted to be faster than a plain one (%g ns)", tiled, plain);
+}
+Test(tune, the_model_knows_that_tiles_help) { ok(prediction); }
+
+/* ---- workers ---- */
+
+static void lab_works(void) {
+  at_lab *lab = at_lab_new(ctx, &(at_lab_options){.target = target(), .jobs = 2, .seed = 3});
+  at_subject s = {.kernel = kernel(gemm_text)};
+  cr_assert_null(at_lab_kernel(lab, &s));
+  cr_assert_eq(s.nreferences, 1);
+  at_candidate good = {.schedule = lw_default_schedule(ctx, s.kernel, target())}, plain = {.schedule = ""}, refused = {.schedule = "split x 4 -> a b\n"},
+               malformed = {.schedule = "fold spindle\n"};
+  at_candidate *all[] = {&good, &plain, &refused, &malformed};
+  at_lab_compile(lab, 4, all);
+  cr_assert_eq(refused.status, AT_REFUSED);
+  cr_assert_not_null(strstr(refused.reason, "no loop 'x'"), "%s", refused.reason);
+  cr_assert_eq(malformed.status, AT_COMPILE_ERROR);
+  at_lab_check(lab, 4, all);
+  cr_assert(at_lab_has(lab, &good) && at_lab_has(lab, &plain) && !at_lab_has(lab, &refused));
+  cr_assert(at_lab_time(lab, 4, all, 3));
+  cr_assert(good.n == 3 && plain.n == 3 && refused.n == 0);
+  for (int i = 0; i < 3; i++) cr_assert(good.samples[i] > 0 && plain.samples[i] > 0);
+  cr_assert_eq(at_lab_restarts(lab), 0);
+  /* a kernel that comes back brings its reference along */
+  at_subject other = {.kernel = kernel(add_text)};
+  cr_assert_null(at_lab_kernel(lab, &other));
+  cr_assert(!at_lab_has(lab, &good));
+  cr_assert_null(at_lab_kernel(lab, &s));
+  at_lab_check(lab, 4, all);
+  cr_assert(at_lab_time(lab, 4, all, 1));
+  cr_assert_eq(good.n, 4);
+  at_subject_free(&s);
+  at_subject_free(&other);
+  at_lab_free(lab);
+}
+Test(tune, lab) { ok(lab_works); }
+
+/* A reference of a sample of the outputs, and what is then taken in full. */
+static void sampled(void) {
+  at_lab *lab = at_lab_new(ctx, &(at_lab_options){.target = target(), .jobs = 1, .reference_work = 5000});
+  at_subject s = {.kernel = kernel(gemm_text)};
+  cr_assert_null(at_lab_kernel(lab, &s));
+  cr_assert(s.sampled);
+  at_candidate good = {.schedule = lw_default_schedule(ctx, s.kernel, target())}, plain = {.schedule = ""};
+  at_candidate *all[] = {&good, &plain};
+  at_lab_compile(lab, 2, all);
+  at_lab_check(lab, 2, all);
+  cr_assert_eq(good.status, AT_OK, "%s", good.reason);
+  cr_assert_eq(plain.status, AT_OK, "%s", plain.reason);
+  at_subject_free(&s);
+}
+Test(tune, sampled_reference) { ok(sampled); }
+
+/* ---- candidates that misbehave ---- */
+
+typedef enum crime { NONE, CRASH, ABORT, HANG, HOG, WRONG, BEFORE, BEHIND, FAR_BEHIND, WRITE_INPUT, CRASH_COMPILING, HANG_COMPILING, CRIMES } crime;
+static const at_status verdict[CRIMES] = {AT_OK,    AT_CRASH, AT_CRASH, AT_HANG,  AT_OOM,  AT_WRONG,
+                                          AT_WRONG, AT_WRONG, AT_WRONG, AT_WRONG, AT_CRASH, AT_HANG};
+
+static void commit_crime(crime c, at_moment moment, void *const *args, int nargs) {
+  static volatile int sink;
+  volatile char *out = args ? args[nargs - 1] : NULL;
+  if (moment == AT_COMPILING) {
+    if (c == CRASH_COMPILING) raise(SIGSEGV);
+    while (c == HANG_COMPILING) sink++;
+    return;
+  }
+  if (moment == AT_AFTER_RUN) {
+    if (c == WRONG) out[5] ^= 0x40;
+    return;
+  }
+  switch (c) {
+  case CRASH: *(volatile int *)(uintptr_t)(nargs + 7) = 1; break;
+  case ABORT: abort();
+  case HANG: for (;;) sink++;
+  case HOG:
+    for (;;) {
+      char *p = malloc(64 << 20);
+      if (!p) _exit(77);
+      for (size_t i = 0; i < 64 << 20; i += 4096) p[i] = 1;
+    }
+  case BEFORE: out[-1] = 1; break;
+  case BEHIND: out[24 * 48 * 4] = 1; break;
+  case FAR_BEHIND: out[24 * 48 * 4 + 8192 - 64] = 1; break;
+  case WRITE_INPUT: *(volatile char *)args[0] = 1; break;
+  default: break;
+  }
+}
+
+/* One candidate that commits the crime chosen, between two that do not. */
+static void one_crime(void *user, at_moment moment, const char *schedule, void *const *args, int nargs) {
+  if (strstr(schedule, "split m 2 ->")) commit_crime(*(crime *)user, moment, args, nargs);
+}
+
+static void crimes(void) {
+  for (crime c = NONE; c < CRIMES; c++) {
+    at_lab_options o = {.target = target(), .jobs = 1, .limits = {1, 1, 300 << 20}, .misbehave = {one_crime, &c}};
+    at_lab *lab = at_lab_new(ctx, &o);
+    at_subject s = {.kernel = kernel(gemm_text)};
+    cr_assert_null(at_lab_kernel(lab, &s));
+    at_candidate x[3] = {{.schedule = ""}, {.schedule = "split m 2 -> mo mi\n"}, {.schedule = "split m 4 -> mo mi\n"}}, *all[] = {&x[0], &x[1], &x[2]};
+    at_lab_compile(lab, 3, all);
+    at_lab_check(lab, 3, all);
+    cr_assert_eq(x[1].status, verdict[c], "crime %d is %s (%s)", c, at_status_name(x[1].status), x[1].reason ? x[1].reason : "");
+    cr_assert_eq(x[0].status, AT_OK, "%s", x[0].reason);
+    cr_assert_eq(x[2].status, AT_OK, "%s", x[2].reason);
+    if (c) cr_assert(x[1].reason && *x[1].reason);
+    cr_assert(at_lab_time(lab, 3, all, 2), "the innocent are timed");
+    cr_assert(x[0].n == 2 && x[2].n == 2 && (c == NONE || x[1].n == 0));
+    at_subject_free(&s);
+    at_lab_free(lab);
+  }
+}
+Test(tune, crimes_are_recorded, .timeout = 120) {
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  ok(crimes);
+#endif
+}
+
+/* ---- searches ---- */
+
+static void some_crimes(void *user, at_moment moment, const char *schedule, void *const *args, int nargs) {
+  const char *standard = user;
+  if (strcmp(schedule, standard) == 0) return;
+  uint64_t h = ir_hash_bytes(schedule, strlen(schedule), 5) % 16;
+  static const crime list[8] = {CRASH, WRONG, BEHIND, FAR_BEHIND, WRITE_INPUT, CRASH_COMPILING, BEFORE, ABORT};
+  if (h < 8) commit_crime(list[h], moment, args, nargs);
+}
+
+static bool innocent(const char *schedule, const char *standard) {
+  return strcmp(schedule, standard) == 0 || ir_hash_bytes(schedule, strlen(schedule), 5) % 16 >= 8;
+}
+
+static const char *db(void) { return ir_format(ctx, "%s/tune.db", dir); }
+
+static const at_tune_result *tune(at_store *store, int64_t trials, double budget, at_misbehave bad) {
+  at_tune_kernel k[2] = {{kernel(gemm_text), "gemm", 2}, {kernel(add_text), "add", 1}};
+  at_tune_options o = {.target = target(), .store = store, .trials = trials, .budget_s = budget, .seed = 1, .jobs = 1, .misbehave = bad};
+  return at_tune(ctx, 2, k, &o);
+}
+
+static bool check_trial(void *user, const at_record *r) {
+  const char *standard = user;
+  if (strcmp(r->name, "gemm") == 0 && r->status == AT_OK) cr_assert(innocent(r->schedule, standard), "a bad candidate counts as ok: %s", r->schedule);
+  return true;
+}
+
+static void search(void) {
+  const char *standard = lw_schedule_canonical(ctx, lw_default_schedule(ctx, kernel(gemm_text), target()));
+  at_misbehave bad = {some_crimes, (void *)(uintptr_t)standard};
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  bad.fn = NULL;
+#endif
+  at_store *store = at_store_open(ctx, db(), 0);
+  const at_tune_result *r = tune(store, 20, 0, bad);
+  cr_assert_eq(r->n, 2);
+  cr_assert_eq(r->state[0].tried, 20);
+  if (bad.fn) cr_assert(r->failed > 0);
+  if (bad.fn) at_store_each_trial(store, &(at_filter){0}, check_trial, (void *)(uintptr_t)standard);
+  at_winner w;
+  at_key key = at_key_of(ctx, kernel(gemm_text), target());
+  cr_assert(at_store_best(store, &key, &w));
+  cr_assert(innocent(w.schedule, standard));
+  cr_assert_str_eq(w.schedule, r->state[0].proven ? r->state[0].schedule : standard);
+  /* the same again: nothing is tried twice */
+  at_store_close(store);
+  store = at_store_open(ctx, db(), 0);
+  const at_tune_result *again = tune(store, 20, 0, bad);
+  cr_assert_eq(again->trials, 0);
+  cr_assert_eq(again->state[0].tried, 20);
+  cr_assert_str_eq(again->state[0].schedule, r->state[0].schedule);
+  /* more of it: the old ones count */
+  const at_tune_result *more = tune(store, 26, 0, bad);
+  cr_assert_eq(more->state[0].trials, 6);
+  at_store_close(store);
+}
+Test(tune, search_survives_and_resumes, .timeout = 300) { ok(search); }
+
+static bool count(void *user, const at_record *r) {
+  (void)user, (void)r;
+  return true;
+}
+
+static volatile sig_atomic_t flag;
+static void raise_flag(void *user, const at_tune_progress *p) {
+  (void)user;
+  if (p->trials >= 3) flag = 1;
+}
+
+static void stops(void) {
+  at_store *store = at_store_open(ctx, db(), 0);
+  at_tune_kernel k = {kernel(gemm_text), "gemm", 1};
+  at_tune_options o = {.target = target(), .store = store, .trials = 500, .jobs = 1, .stop = &flag, .progress = raise_flag};
+  const at_tune_result *r = at_tune(ctx, 1, &k, &o);
+  cr_assert(r->stopped && r->trials < 500);
+  int64_t rows = at_store_each_trial(store, &(at_filter){0}, count, NULL);
+  cr_assert(rows >= 3 || r->trials < 3);
+  at_store_close(store);
+}
+Test(tune, a_flag_stops_it, .timeout = 120) { ok(stops); }
+
+static void no_store(void) {
+  const at_tune_result *r = tune(NULL, 4, 0, (at_misbehave){0});
+  cr_assert_eq(r->state[0].tried, 4);
+  cr_assert(r->before_ns > 0 && r->after_ns > 0);
+}
+Test(tune, without_a_store, .timeout = 120) { ok(no_store); }
+
+static void equal_kernels(void) {
+  at_tune_kernel k[2] = {{kernel(gemm_text), "first", 1}, {kernel(gemm_text), "second", 2}};
+  at_tune_options o = {.target = target(), .trials = 3, .jobs = 1};
+  const at_tune_result *r = at_tune(ctx, 2, k, &o);
+  cr_assert_eq(r->trials, 3);
+  cr_assert_eq(r->state[1].trials, 0);
+  cr_assert_eq(r->state[1].default_ns, r->state[0].default_ns);
+  cr_assert_float_eq(r->before_ns, 3 * r->state[0].default_ns, 1);
+}
+Test(tune, equal_kernels_share, .timeout = 120) { ok(equal_kernels); }
+
+/* ---- looking up ---- */
+
+static ir_program *program(void) {
+  ir_program *p = IR_NEW(ctx, ir_program);
+  p->name = "test";
+  p->nkernels = 2;
+  p->kernels = IR_NEW_ARRAY(ctx, ir_program_kernel, 2);
+  p->kernels[0] = (ir_program_kernel){kernel(gemm_text), "split m 4 -> mo mi\n", NULL};
+  p->kernels[1] = (ir_program_kernel){kernel(add_text), "", NULL};
+  return p;
+}
+
+static void plans(void) {
+  const char *text = at_plan_print(ctx, program(), target());
+  at_lookup *l = at_lookup_new(ctx, NULL, target(), text, "test.plan");
+  cr_assert_str_eq(at_lookup_schedule(l, ctx, kernel(gemm_text)), "split m 4 -> mo mi\n");
+  cr_assert_str_eq(at_lookup_schedule(l, ctx, kernel(add_text)), "");
+  const ir_kernel *other = kernel("kernel x(out a: f32[3]) { for i in 0..3 { a[i] = 1.0 } }");
+  cr_assert_null(at_lookup_schedule(l, ctx, other));
+  cr_assert(at_lookup_knows(l, ctx, kernel(add_text)) && !at_lookup_knows(l, ctx, other));
+  at_lookup_tally t = at_lookup_tally_of(l);
+  cr_assert(t.plan == 2 && t.missed == 1);
+  /* a schedule that does not fit is a miss with a warning */
+  char *bent = ir_strdup(ctx, text), *m = strstr(bent, "split m");
+  m[6] = 'z';
+  l = at_lookup_new(ctx, NULL, target(), bent, "test.plan");
+  cr_assert_null(at_lookup_schedule(l, ctx, kernel(gemm_text)));
+  cr_assert_not_null(strstr(said, "no loop 'z'"), "%s", said);
+}
+Test(tune, plans) { ok(plans); }
+
+static const char *bad_plan;
+static void read_bad(void) { at_lookup_new(ctx, NULL, target(), bad_plan, "bad.plan"); }
+Test(tune, plans_that_are_none) {
+  static const char *const texts[] = {
+      "", "kernel 00\n", "# tenon plan 2\n", "# tenon plan 1\nhello\n", "# tenon plan 1\nkernel 0123\n",
+      "# tenon plan 1\nkernel 0123456789abcdef0123456789abcdef \"x\"\nsplit\n",
+      "# tenon plan 1\nkernel 0123456789abcdef0123456789abcdef\nkernel 0123456789abcdef0123456789abcdef\n"};
+  for (int i = 0; i < IR_COUNT(texts); i++) {
+    bad_plan = texts[i];
+    cr_assert_eq(ir_protect(ctx, run_body, &(body){read_bad}), TN_EINPUT, "%d", i);
+  }
+}
+
+static void stored(void) {
+  at_store *store = at_store_open(ctx, db(), 0);
+  at_key key = at_key_of(ctx, kernel(gemm_text), target());
+  double ns[3] = {10, 10, 10};
+  at_trial rows[2] = {{.key = key, .schedule = "split m 4 -> mo mi\n", .samples = ns, .n = 3}, {.key = key, .schedule = "nonsense\n", .samples = ns, .n = 1}};
+  at_store_add_trials(store, NULL, rows, 2);
+  at_lookup *l = at_lookup_new(ctx, store, target(), NULL, NULL);
+  cr_assert_str_eq(at_lookup_schedule(l, ctx, kernel(gemm_text)), "split m 4 -> mo mi\n");
+  cr_assert_null(at_lookup_schedule(l, ctx, kernel(add_text)));
+  /* what somebody pinned and what is no schedule: a warning and the default */
+  at_store_pin(store, &key, "gemm", "gemm", "nonsense\n", "");
+  cr_assert_null(at_lookup_schedule(l, ctx, kernel(gemm_text)));
+  cr_assert_not_null(strstr(said, "does not fit"), "%s", said);
+  at_store_close(store);
+}
+Test(tune, winners_of_the_store) { ok(stored); }

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# tenon tune from end to end: results in the store, resuming, plans, interrupts, kills. Small kernels
+# and few trials; times never decide whether it passes.
+set -u
+tenon=${TENON_BUILD:-$(cd "$(dirname "$0")/.." && pwd)/build}/tenon
+[ -x "$tenon" ] || { echo "no $tenon"; exit 77; }
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+cd "$tmp" || exit 1
+unset TENON_DB TENON_DB_SHARED
+export XDG_CACHE_HOME=$tmp/cache
+failed=0
+fail() { echo "FAIL: $*"; failed=1; }
+# field NAME: a number or true/false from the JSON object on standard input
+field() { sed -n "s/.*\"$1\": \([a-z0-9.+-]*\).*/\1/p" | head -n 1; }
+first() { grep -o "\"$1\": [a-z0-9.+-]*" | head -n 1 | sed 's/.*: //'; }
+
+gemm=gemm:f32:24x40x64
+"$tenon" tune $gemm --db a.db --trials 6 --jobs 1 --json >one.json 2>/dev/null || fail "tune"
+[ "$(first trials <one.json)" = 6 ] || fail "six trials, not $(first trials <one.json)"
+"$tenon" tune $gemm --db a.db --trials 6 --jobs 1 --json >two.json 2>/dev/null || fail "tune again"
+[ "$(first trials <two.json)" = 0 ] || fail "a second run tries again: $(first trials <two.json)"
+[ "$(grep -o '"schedule": "[^"]*' one.json)" = "$(grep -o '"schedule": "[^"]*' two.json)" ] || fail "a second run says something else"
+"$tenon" tune $gemm --db a.db --trials 8 --jobs 1 --json >three.json 2>/dev/null
+[ "$(first trials <three.json)" = 2 ] || fail "two more trials, not $(first trials <three.json)"
+"$tenon" db ls --db a.db | grep -q $gemm || fail "the store does not list it"
+"$tenon" db verify --db a.db >/dev/null || fail "the store is not sound"
+
+# winners are used, and a plan repeats them byte for byte
+"$tenon" bench $gemm --db a.db --seconds 0.01 >/dev/null || fail "bench with winners"
+"$tenon" bench $gemm --db a.db --frozen --seconds 0.01 >/dev/null 2>&1 || fail "bench --frozen with winners"
+"$tenon" bench gemm:f32:24x40x65 --db a.db --frozen --seconds 0.01 >/dev/null 2>&1
+[ $? = 4 ] || fail "--frozen with an unknown kernel must fail"
+"$tenon" tune $gemm --db a.db --trials 8 --jobs 1 --plan-out p.plan >/dev/null 2>&1 || fail "--plan-out"
+for i in 1 2; do
+  "$tenon" compile $gemm -o m$i.o --header m$i.h --prefix m --plan p.plan --frozen >/dev/null 2>&1 || fail "compile with a plan"
+done
+cmp -s m1.o m2.o || fail "--plan --frozen gives different objects"
+"$tenon" compile gemm:f32:24x40x65 -o m3.o --plan p.plan --frozen >/dev/null 2>&1 && fail "--frozen with a kernel that the plan lacks"
+echo "kernel nonsense" >bad.plan
+"$tenon" bench $gemm --plan bad.plan --seconds 0.01 >/dev/null 2>&1
+[ $? = 4 ] || fail "a malformed plan is bad input"
+
+# a list, interrupted and taken up again
+printf '# shapes\n%s\n gemm:f32:16x16x16 \n\ngemm:f32:8x32x16:var\nconv:f32:n1c8h8w8k16r3s3p1\n' $gemm >list.txt
+"$tenon" tune --list list.txt --db b.db --trials 200 --jobs 1 --json >list.json 2>/dev/null &
+pid=$!
+sleep 2
+kill -INT $pid 2>/dev/null
+wait $pid || fail "an interrupt is no error"
+[ -s list.json ] || fail "an interrupted run reports"
+"$tenon" db verify --db b.db >/dev/null || fail "the store after an interrupt"
+"$tenon" tune --list list.txt --db b.db --trials 3 --jobs 1 --json >rest.json 2>/dev/null || fail "taking it up again"
+[ "$(grep -o '"default_ns": null' rest.json | wc -l)" = 0 ] || fail "kernels are left without a time"
+
+# killed at some moment: what was committed stays and is not tried again
+for ms in 150 400 700; do
+  "$tenon" tune $gemm gemm:f32:16x16x16 --db k.db --trials 60 --jobs 1 >/dev/null 2>&1 &
+  pid=$!
+  sleep 0.$ms
+  kill -KILL $pid 2>/dev/null
+  wait $pid 2>/dev/null
+done
+"$tenon" tune $gemm --db k.db --trials 12 --jobs 1 --json >after.json 2>/dev/null || fail "tune after kills"
+"$tenon" db verify --db k.db >/dev/null || fail "the store after kills"
+
+# budgets end; without a usable store it works and says so
+start=$(date +%s)
+"$tenon" tune gemm:f32:64x64x64 --db none --budget 1s --jobs 1 --json >none.json 2>/dev/null || fail "tune without a store"
+[ $(($(date +%s) - start)) -le 10 ] || fail "a second of budget took more than ten"
+"$tenon" tune $gemm --db /proc/nowhere/x.db --trials 2 --jobs 1 --json >ro.json 2>ro.err || fail "tune with a store that cannot be made"
+grep -q . ro.err || fail "no warning about the store"
+
+"$tenon" tune >/dev/null 2>&1
+[ $? = 2 ] || fail "tune needs an argument"
+"$tenon" tune gemm:f32:1x2 >/dev/null 2>&1
+[ $? = 2 ] || fail "tune of a malformed kernel is bad usage"
+"$tenon" tune nowhere.onnx >/dev/null 2>&1
+[ $? = 5 ] || fail "tune of a missing file"
+[ $failed = 0 ] && echo "tune: passed"
+exit $failed
