@@ -45,17 +45,20 @@ static void *worker_main(void *arg) {
   return NULL;
 }
 
-static void free_child(void *ctx) { tn_ctx_free(ctx); }
+static void free_child(void *arg) {
+  worker *k = arg;
+  tn_ctx_free(k->ctx);
+  k->ctx = NULL;
+}
 
 /* Children read the parent, which stays untouched until all are done; then their bytes are copied. */
 static void compile_parallel(tn_ctx *ctx, work *w, int jobs) {
   worker *ks = IR_NEW_ARRAY(ctx, worker, jobs);
   int n = 0;
   for (; n < jobs; n++) {
-    tn_ctx *child = ir_ctx_child(ctx);
-    if (!child) break;
-    ir_defer(ctx, free_child, child);
-    ks[n] = (worker){.w = w, .ctx = child};
+    ir_defer(ctx, free_child, &ks[n]); /* first: registering may itself throw */
+    ks[n] = (worker){.w = w, .ctx = ir_ctx_child(ctx)};
+    if (!ks[n].ctx) break;
   }
   int started = 0;
   for (; started < n - 1; started++)
@@ -74,9 +77,8 @@ static void compile_parallel(tn_ctx *ctx, work *w, int jobs) {
     part->bytes = own;
   }
   for (int i = n - 1; i >= 0; i--) {
-    tn_ctx *child = ks[i].ctx;
-    ir_undefer(ctx, free_child, child);
-    tn_ctx_free(child);
+    ir_undefer(ctx, free_child, &ks[i]);
+    free_child(&ks[i]);
   }
 }
 

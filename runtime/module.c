@@ -57,8 +57,8 @@ static void pack_into(tn_ctx *ctx, const ir_program *p, pack_fn pack, const void
 
 /* A page-aligned blob of the temporaries' size as well; those pages are given back after packing. */
 static void pack_new(tn_ctx *ctx, const ir_program *p, const cg_kernel_info *infos, pack_fn pack, region *blob) {
+  ir_defer(ctx, region_free, blob); /* first: registering may itself throw */
   if (!region_get(blob, cg_pack_bytes(p, infos))) ir_fail(ctx, TN_ERESOURCE, "no memory for %lld bytes of weights", (long long)cg_pack_bytes(p, infos));
-  ir_defer(ctx, region_free, blob);
   pack_into(ctx, p, pack, NULL, blob);
   size_t keep = ((size_t)cg_blob_bytes(p) + 4095) & ~(size_t)4095;
   if (keep < blob->bytes) madvise((char *)blob->p + keep, blob->bytes - keep, MADV_DONTNEED);

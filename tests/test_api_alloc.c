@@ -2,15 +2,17 @@
  * right result, never a crash, and all memory comes back. LLVM's own allocations are not counted. */
 #include "frontend/tenon.h"
 #include <criterion/criterion.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 typedef struct memory {
-  long turn, fail_at; /* allocation number fail_at fails; 0: none */
-  int all_after;      /* and every one after it */
-  long live;
+  atomic_long turn, live;
+  long fail_at;  /* allocation number fail_at fails; 0: none */
+  int all_after; /* and every one after it */
+  int jobs;      /* threads that compile */
 } memory;
 
 static void *alloc(void *user, size_t bytes, void *old) {
@@ -20,8 +22,8 @@ static void *alloc(void *user, size_t bytes, void *old) {
     free(old);
     return NULL;
   }
-  m->turn++;
-  if (m->fail_at && (m->turn == m->fail_at || (m->all_after && m->turn > m->fail_at))) return NULL;
+  long turn = ++m->turn;
+  if (m->fail_at && (turn == m->fail_at || (m->all_after && turn > m->fail_at))) return NULL;
   void *p = realloc(old, bytes);
   if (p && !old) m->live++;
   return p;
@@ -65,7 +67,7 @@ static int session(memory *m, int shift) {
   dl_of = tn_find(g, "y");
   if (!dl_of) goto failed;
   if (tn_load_safetensors(g, weights, NULL, NULL, NULL)) goto failed;
-  module = tn_compile(g, NULL, 1, &a);
+  module = tn_compile(g, &(tn_options){.jobs = m->jobs}, 1, &a);
   if (!module) goto failed;
   if (tn_run(module, 2, (tn_binding[]){{in, x}, {out, y}})) goto run_failed;
   if (tn_module_set(module, tn_find(g, "fc.bias") ? tn_find(g, "fc.bias") : out, (float[]){9, 0, 0})) goto run_failed;
@@ -96,23 +98,24 @@ static void save_weights(void) {
   tn_ctx_free(ctx);
 }
 
-static void all_of_them(int all_after) {
+static void all_of_them(int all_after, int jobs, int shifts) {
   save_weights();
-  for (int shift = 0; shift < 6; shift++) {
-    memory m = {.fail_at = 0};
-    cr_assert_eq(session(&m, shift), 1, "without a failure");
-    cr_assert_eq(m.live, 0, "%ld blocks leaked without a failure", m.live);
-    long n = m.turn;
+  for (int shift = 0; shift < shifts; shift++) {
+    memory first = {.jobs = jobs};
+    cr_assert_eq(session(&first, shift), 1, "without a failure");
+    cr_assert_eq((long)first.live, 0, "%ld blocks leaked without a failure", (long)first.live);
+    long n = first.turn;
     cr_assert(n > 5);
     int failures = 0;
     for (long i = 1; i <= n; i++) {
-      m = (memory){.fail_at = i, .all_after = all_after};
+      memory m = {.fail_at = i, .all_after = all_after, .jobs = jobs};
       failures += !session(&m, shift);
-      cr_assert_eq(m.live, 0, "allocation %ld of %ld failed: %ld blocks leaked", i, n, m.live);
+      cr_assert_eq((long)m.live, 0, "allocation %ld of %ld failed: %ld blocks leaked", i, n, (long)m.live);
     }
     cr_assert(failures >= n - 3, "%d failures of %ld allocations", failures, n);
   }
 }
 
-Test(alloc, one_fails) { all_of_them(0); }
-Test(alloc, all_fail_from_there) { all_of_them(1); }
+Test(alloc, one_fails) { all_of_them(0, 1, 5); }
+Test(alloc, all_fail_from_there) { all_of_them(1, 1, 2); }
+Test(alloc, threads_that_compile) { all_of_them(0, 3, 2); }
