@@ -35,8 +35,10 @@ def options():
     p.add_argument("--below", type=float, default=0.95, help="with --again: those whose ratio was below (default 0.95)")
     p.add_argument("--rounds", type=int, help="default 7, or 3 with --quick")
     p.add_argument("--seconds", type=float, help="of one sample; default 0.1, models 0.5")
-    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--threads", default="1", metavar="N[,N...]", help="of every program (default 1); 1,2 also tells the speed-ups")
     p.add_argument("--cpus", help="such as 1 or 0,1; default: the last ones")
+    p.add_argument("--isa", choices=["avx2"], help="holds Tenon, oneDNN, MKL and OpenVINO to it")
+    p.add_argument("--why", type=float, metavar="R", help="at the end the schedules of kernels whose ratio is below R")
     p.add_argument("--peers", help="comma-separated, of mkl, onednn, onnxruntime, openvino, inductor; default: all that are there")
     p.add_argument("--models", default=os.environ.get("TENON_MODELS"), help="folder of ONNX files (default $TENON_MODELS)")
     p.add_argument("--db", default="none", help="tuning store for Tenon (default none: untuned)")
@@ -71,21 +73,24 @@ def module_there(name):
     return importlib.util.find_spec(name) is not None
 
 
-def make_peers(o, cpus, work):
+def make_peers(o, threads, cpus, work):
     built = os.path.join(o.build, "bench")
-    one = {"OMP_NUM_THREADS": str(o.threads), "MKL_NUM_THREADS": str(o.threads)}
+    one = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    if o.isa:
+        one.update(ONEDNN_MAX_CPU_ISA="AVX2", DNNL_MAX_CPU_ISA="AVX2", MKL_ENABLE_INSTRUCTIONS="AVX2", ATEN_CPU_CAPABILITY="avx2")
     log = lambda name: os.path.join(work, name + ".log")
-    tenon = Peer("tenon", [os.path.join(built, "bench_worker"), "--threads", str(o.threads), "--db", o.db], log("tenon"), cpus=cpus)
+    cpu = ["--cpu", "x86-64-v3"] if o.isa else []
+    tenon = Peer("tenon", [os.path.join(built, "bench_worker"), "--threads", str(threads), "--db", o.db, *cpu], log("tenon"), cpus=cpus)
     peers = []
     lib = os.path.join(sys.prefix, "lib")
     mkl, dnnl = library("libmkl_rt.so*"), os.path.join(built, "peer_dnnl")
     if mkl and os.path.exists(os.path.join(built, "peer_mkl")):
-        env = {**one, "LD_LIBRARY_PATH": os.path.dirname(mkl), "MKL_THREADING_LAYER": "SEQUENTIAL" if o.threads == 1 else "INTEL"}
-        peers.append(Peer("mkl", [os.path.join(built, "peer_mkl"), mkl, str(o.threads)], log("mkl"), env, cpus, ("gemm",)))
+        env = {**one, "LD_LIBRARY_PATH": os.path.dirname(mkl), "MKL_THREADING_LAYER": "SEQUENTIAL" if threads == 1 else "INTEL"}
+        peers.append(Peer("mkl", [os.path.join(built, "peer_mkl"), mkl, str(threads)], log("mkl"), env, cpus, ("gemm",)))
     if os.path.exists(dnnl):
         env = {**one, "LD_LIBRARY_PATH": lib, "OCL_ICD_FILENAMES": os.path.join(lib, "libintelocl.so")}
         peers.append(Peer("onednn", [dnnl], log("onednn"), env, cpus, ("gemm", "conv")))
-    python = lambda file: [sys.executable, os.path.join(HERE, "peers", file), str(o.threads)]
+    python = lambda file: [sys.executable, os.path.join(HERE, "peers", file), str(threads)]
     conv = ("conv", "model") if not os.path.exists(dnnl) else ("model",)  # else the library itself stands for it
     if module_there("onnxruntime"):
         peers.append(Peer("onnxruntime", python("ort.py"), log("onnxruntime"), one, cpus, conv))
@@ -129,14 +134,14 @@ def outputs_of(p, case, folder, like):
     return arrays, None
 
 
-def measure(case, tenon, peers, probe, o, work):
+def measure(case, threads, tenon, peers, probe, o, work):
     """A row of the results. Never throws for what a program does wrong."""
     folder = os.path.join(work, "data")
     lists.clean(folder)
     case.prepare(folder)
-    row = {"name": case.name, "kind": case.kind, "group": case.group, "flop": case.flop, "peers": {}, "errors": {}}
+    row = {"name": case.name, "kind": case.kind, "group": case.group, "threads": threads, "flop": case.flop, "peers": {}, "errors": {}}
     ready, want = [], case.reference() if case.reference else None
-    takes = [p for p in peers if case.kind.split()[0] in p.kinds]
+    takes = [p for p in peers if case.kind.split()[0].strip(",") in p.kinds]
     for p in takes + [tenon]:
         words = [w.replace("@", folder) if w.startswith("@") else w for w in case.by_peer.get(p.name, case.words)]
         start = time.perf_counter()
@@ -165,7 +170,7 @@ def measure(case, tenon, peers, probe, o, work):
             info["wrong"] = True
         row["peers"][p.name] = info
         ready.append(p)
-    if tenon in ready and case.kind != "model":
+    if tenon in ready and not case.path:
         answer = tenon.ask("schedules", case.name)
         row["schedules"] = {k["kernel"]: k["schedule"] for k in answer.get("kernels", [])}
     samples = {p.name: [] for p in ready}
@@ -178,7 +183,7 @@ def measure(case, tenon, peers, probe, o, work):
             peaks.append(answer["flops"] if answer["ok"] else math.nan)
             turn = r % len(ready)
             for p in ready[turn:] + ready[:turn]:
-                if o.threads > 1:
+                if threads > 1:
                     time.sleep(0.02)  # spinning threads of the one before go to sleep
                 answer = p.ask("run", case.name, seconds)
                 if answer["ok"]:
@@ -199,7 +204,7 @@ def measure(case, tenon, peers, probe, o, work):
         info["samples_ms"] = [round(x * 1e3, 6) for x in s]
         if case.flop:
             info["gflops"] = case.flop / min(s) * 1e-9
-            info["of_peak"] = statistics.median(case.flop / t / (pk * o.threads) for t, pk in zip(s, peaks))
+            info["of_peak"] = statistics.median(case.flop / t / (pk * threads) for t, pk in zip(s, peaks))
         if p is not tenon and len(s) == len(mine):
             info["ratio"] = statistics.median(t / m for t, m in zip(s, mine))
     if peaks:
@@ -229,7 +234,7 @@ def compile_times(case, o, work):
     os.makedirs(made, exist_ok=True)
     for threads in (1, 2):
         argv = [os.path.join(o.build, "tenon"), "compile", case.path, "-o", os.path.join(made, "m.o"), "--prefix", "m", "--json",
-                "--threads", str(threads), "--db", o.db]
+                "--threads", str(threads), "--db", o.db, *(["--cpu", "x86-64-v3"] if o.isa else [])]
         for d in case.dims:
             argv += ["--dim", d]
         code, out, err, used = timed(argv, o, work)
@@ -270,19 +275,40 @@ class Aot:
         return self.tenon.ask(command, key + " aot", *words, timeout=timeout)
 
 
+def one_case(case, threads, first, tenon, peers, probe, o, only, work):
+    """measure(), and for models what compiling them takes, and their linked objects."""
+    extra, made = [], None
+    if case.path and first and (o.compile or o.aot or only == {"models"}):
+        made = compile_times(case, o, work)
+        so = link_object(work) if o.aot and "error" not in made else None
+        if so:
+            extra = [Aot(tenon, so)]
+    row = measure(case, threads, tenon, peers + extra, probe, o, work)
+    if made is not None:
+        row["compile"] = made
+    object_ratio = row["peers"].get("tenon aot", {}).pop("ratio", None)
+    if object_ratio:  # object's time / JIT's
+        row["aot_ratio"] = object_ratio
+        rivals = {n: i["ratio"] for n, i in row["peers"].items() if "ratio" in i}
+        row["best"] = min(rivals, key=rivals.get) if rivals else None
+        row["ratio"] = rivals.get(row["best"])
+    return row
+
+
 def main():
     o = options()
     o.rounds = o.rounds or (3 if o.quick else 7)
     available = sorted(os.sched_getaffinity(0))
-    cpus = [int(c) for c in o.cpus.split(",")] if o.cpus else available[-o.threads:]
-    if len(cpus) < o.threads:
-        sys.exit("bench/run: %d threads on %d CPUs" % (o.threads, len(cpus)))
+    thread_counts = [int(t) for t in o.threads.split(",")]
+    cpus = [int(c) for c in o.cpus.split(",")] if o.cpus else available[-max(thread_counts):]
+    if len(cpus) < max(thread_counts):
+        sys.exit("bench/run: %d threads on %d CPUs" % (max(thread_counts), len(cpus)))
     folder = os.path.join(o.build, "bench", "out")
     work = os.path.join(o.build, "bench", "work")
     os.makedirs(folder, exist_ok=True)
     os.makedirs(work, exist_ok=True)
-    tenon, peers = make_peers(o, cpus, work)
-    probe = Peer("probe", [os.path.join(o.build, "bench", "bench_probe")], os.path.join(work, "probe.log"), cpus=cpus[:1])
+    tenon, peers = make_peers(o, thread_counts[0], cpus, work)
+    probe = Peer("probe", [os.path.join(o.build, "bench", "bench_probe"), *([o.isa] if o.isa else [])], os.path.join(work, "probe.log"), cpus=cpus[-1:])
     only = set(o.only or ["gemm", "conv", "models"])
     todo = []
     if "gemm" in only:
@@ -309,49 +335,49 @@ def main():
         sys.exit("bench/run: the probe does not run: %s" % peak["error"])
     machine = {"cpu": cpu_name(), "cpus_used": cpus, "peak_gflops": peak["flops"] * 1e-9, "lanes": peak["lanes"],
                "read_gbytes_s": band.get("bytes", math.nan) * 1e-9, "load_average": os.getloadavg()[0], "system": platform.platform()}
-    say("%s, CPU %s, %d thread%s; multiply-add peak %.1f GFLOP/s per core, reading %.1f GB/s; load average %.1f" % (
-        machine["cpu"], ",".join(map(str, cpus)), o.threads, "" if o.threads == 1 else "s", machine["peak_gflops"], machine["read_gbytes_s"], machine["load_average"]))
+    say("%s, CPU %s; threads: %s; multiply-add peak %.1f GFLOP/s per core, reading %.1f GB/s; load average %.1f" % (
+        machine["cpu"], ",".join(map(str, cpus)), o.threads, machine["peak_gflops"], machine["read_gbytes_s"], machine["load_average"]))
     if machine["load_average"] > 0.5 * len(available):
         say("the machine is busy: take these figures as rough")
     say("%d cases, %d rounds; peers: %s" % (len(todo), o.rounds, ", ".join(p.name for p in peers) or "none"))
-    rows, last = [], None
+    rows = []
     results = {"started": started, "command": [a for a in sys.argv[1:] if a != "--build" and a != o.build], "threads": o.threads, "rounds": o.rounds,
-               "db": o.db, "machine": machine, "peers": [p.name for p in peers], "rows": rows}
+               "db": o.db, "isa": o.isa, "machine": machine, "peers": [p.name for p in peers], "rows": rows}
     path = o.json or os.path.join(folder, time.strftime("%Y%m%d-%H%M%S.json"))
     page = o.html or os.path.splitext(path)[0] + ".html"
-    try:
-        for case in todo:
-            if case.kind != last:
-                say("\n" + report.header(case.kind))
-                last = case.kind
-            extra = []
-            made = None
-            if case.path and (o.compile or o.aot or only == {"models"}):
-                made = compile_times(case, o, work)
-                so = link_object(work) if o.aot and "error" not in made else None
-                if so:
-                    extra = [Aot(tenon, so)]
-            row = measure(case, tenon, peers + extra, probe, o, work)
-            if made is not None:
-                row["compile"] = made
-            if extra and "ratio" in row["peers"].get("tenon aot", {}):
-                row["aot_ratio"] = row["peers"]["tenon aot"].pop("ratio")  # JIT time / object time
-                row["aot_ratio"] = 1 / row["aot_ratio"]
-                rivals = {n: i["ratio"] for n, i in row["peers"].items() if "ratio" in i}
-                row["best"] = min(rivals, key=rivals.get) if rivals else None
-                row["ratio"] = rivals.get(row["best"]) if rivals else None
-            rows.append(row)
-            say(report.line(row))
-            write(path, results)
-    except KeyboardInterrupt:
-        say("\ninterrupted: what was measured so far")
-    for p in [tenon, probe, *peers]:
-        p.stop()
+    for turn, threads in enumerate(thread_counts):
+        last = None
+        if turn:
+            tenon, peers = make_peers(o, threads, cpus, work)
+        for p in [tenon, *peers]:
+            p.cpus = cpus[-threads:]
+        try:
+            for case in todo:
+                if len(thread_counts) > 1:
+                    case.kind = case.kind.split(", ")[0] + ", %d thread%s" % (threads, "" if threads == 1 else "s")
+                if case.kind != last:
+                    say("\n" + report.header(case.kind))
+                    last = case.kind
+                row = one_case(case, threads, not turn, tenon, peers, probe, o, only, work)
+                rows.append(row)
+                say(report.line(row))
+                write(path, results)
+        except KeyboardInterrupt:
+            say("\ninterrupted: what was measured so far")
+            break
+        finally:
+            for p in [tenon, *peers]:
+                p.stop()
+    probe.stop()
     results["summary"] = report.summary(rows)
     write(path, results)
     with open(page, "w") as f:
         f.write(report.page(results))
+    with open(os.path.splitext(page)[0] + ".md", "w") as f:
+        f.write(report.markdown(results))
     say("\n" + report.summary_text(rows))
+    if o.why:
+        say(report.why(rows, o.why))
     say("\n%s\n%s" % (path, page))
 
 

@@ -1,6 +1,6 @@
 /* probe.c — what the core can do at most: fused multiply-adds per second, bytes per second.
  *
- *   bench_probe              commands of serve.h: "peak SECONDS", "bandwidth SECONDS"
+ *   bench_probe [avx2]       commands of serve.h: "peak SECONDS", "bandwidth SECONDS"
  *   bench_probe --print      measures once and prints
  *   bench_probe --run FILE COMMAND...   runs it; FILE gets its wall seconds and largest resident bytes
  *
@@ -93,12 +93,14 @@ static uint64_t read_plain(const char *p, size_t n) {
 
 static volatile double sink;
 
+static bool no_avx512; /* asked for by name */
+
 static void best_loop(loop_fn *fn, int *lanes) {
   *fn = loop_plain;
   *lanes = 4;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f")) {
+  if (__builtin_cpu_supports("avx512f") && !no_avx512) {
     *fn = loop_avx512;
     *lanes = 16;
   } else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
@@ -176,6 +178,7 @@ int main(int argc, char **argv) {
     printf("multiply-add peak %.1f GFLOP/s (%d lanes), reading %.1f GB/s\n", p * 1e-9, lanes, bandwidth(0.5) * 1e-9);
     return 0;
   }
+  no_avx512 = argc > 1 && strcmp(argv[1], "avx2") == 0;
   serve(handle);
   return 0;
 }

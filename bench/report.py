@@ -20,9 +20,15 @@ def geomean(values):
     return math.exp(statistics.fmean(math.log(v) for v in values)) if values else None
 
 
+def title(kind):
+    """Of a kind such as "conv" or "model, 2 threads"."""
+    name, _, more = kind.partition(", ")
+    return TITLES.get(name, name) + (", " + more if more else "")
+
+
 def header(kind):
     return "%s\n%-30s %-12s %10s %8s %6s  %-12s %10s %6s" % (
-        TITLES.get(kind, kind), "case", "class", "Tenon ms", "GFLOP/s", "peak", "best peer", "peer ms", "ratio")
+        title(kind), "case", "class", "Tenon ms", "GFLOP/s", "peak", "best peer", "peer ms", "ratio")
 
 
 def number(x, form):
@@ -39,7 +45,7 @@ def line(row):
     others = ["%s %.2f" % (n, i["ratio"]) for n, i in row["peers"].items() if "ratio" in i and n != row.get("best")]
     if others:
         text += "  (" + ", ".join(others) + ")"
-    if t.get("difference") is not None and row["kind"] == "model":
+    if t.get("difference") is not None and row["group"] == "model":
         text += "  diff %.1e" % t["difference"]
     if "aot_ratio" in row:
         text += "  object/JIT %.3f" % row["aot_ratio"]
@@ -96,7 +102,65 @@ def summary_text(rows):
             text.append("%-14s %-14s %6d %8s %6s  %s%s" % (
                 kind, group, e["compared"], number(e.get("geomean"), "%.3f"), number(e.get("worst"), "%.2f"),
                 ("against " + against + "; worst " + e["worst_case"]) if against else "", failed))
+    text += speedups(rows)
     return "\n".join(text)
+
+
+def speedups(rows):
+    """How much faster each program is with more threads, where a case was measured so."""
+    first = rows[0].get("threads") if rows else None
+    base = {(r["kind"].split(", ")[0], r["name"]): r for r in rows if r.get("threads") == first}
+    text = []
+    for r in rows:
+        b = base.get((r["kind"].split(", ")[0], r["name"]))
+        if not b or b is r:
+            continue
+        gain = {n: b["peers"][n]["min_ms"] / i["min_ms"] for n, i in r["peers"].items() if "min_ms" in i and "min_ms" in b["peers"].get(n, {})}
+        if gain:
+            if not text:
+                text.append("\nspeed-up from %d to %d threads" % (first, r["threads"]))
+            text.append("%-30s %s" % (r["name"], ", ".join("%s %.2f" % x for x in sorted(gain.items(), key=lambda x: x[0] != "tenon"))))
+    return text
+
+
+def why(rows, below):
+    """The schedules of what is slow."""
+    text = ["\nschedules of cases with a ratio below %g" % below]
+    for r in rows:
+        if r.get("ratio") and r["ratio"] < below:
+            text.append("%s %s: %.2f of %s %s" % (r["kind"], r["name"], r["ratio"], r["best"], r["peers"][r["best"]].get("implementation", "")))
+            for kernel, steps in r.get("schedules", {}).items():
+                if not kernel.startswith(("relayout", "pack")):
+                    text.append("  %s\n    %s" % (kernel, steps.strip().replace("\n", "\n    ")))
+    return "\n".join(text)
+
+
+# ---- Markdown, for the README ----
+
+def markdown(results):
+    rows, machine = results["rows"], results["machine"]
+    out = ["%s, %s, threads: %s; multiply-add peak %.1f GFLOP/s per core; load average at the start %.1f. `bench/run %s`" % (
+        results["started"][:10], machine["cpu"], results["threads"], machine["peak_gflops"], machine["load_average"], " ".join(results["command"])), "",
+        "| kind | class | cases | ratio to the best peer (geomean) | worst | share of peak |", "|---|---|---|---|---|---|"]
+    for kind, groups in results["summary"].items():
+        for group, e in groups.items():
+            if group == "all" or len(groups) > 2:
+                out.append("| %s | %s | %d | %s | %s | %s |" % (
+                    title(kind), group, e["compared"], number(e.get("geomean"), "%.2f"),
+                    number(e.get("worst"), "%.2f") + (" (%s)" % e["worst_case"] if "worst" in e else ""), number(e.get("of_peak") and 100 * e["of_peak"], "%.0f %%")))
+    models = [r for r in rows if r["group"] == "model"]
+    if models:
+        names = [n for n in dict.fromkeys(n for r in models for n in r["peers"]) if n not in ("tenon", "tenon aot")]
+        out += ["", "| model | threads | Tenon ms | %s | ratio to the best | import to object | peak memory | weights |" % " | ".join(n + " ms" for n in names),
+                "|---|---|---|%s---|---|---|---|" % ("---|" * len(names))]
+        for r in models:
+            c = r.get("compile") or {}
+            one = c.get("threads_1")
+            ms = [number(r["peers"].get(n, {}).get("min_ms"), "%.2f") for n in ["tenon", *names]]
+            out.append("| `%s` | %d | %s | %s | %s | %s | %s |" % (
+                r["name"], r["threads"], " | ".join(ms), number(r.get("ratio"), "%.2f"), "%.2f s" % one["total_s"] if one else "-",
+                "%.0f MB" % (one["peak_rss"] / 1e6) if one else "-", "%.0f MB" % (c["weights_bytes"] / 1e6) if one else "-"))
+    return "\n".join(out) + "\n"
 
 
 # ---- the page ----
@@ -144,9 +208,9 @@ def page(results):
     rows, machine = results["rows"], results["machine"]
     names = [n for n in dict.fromkeys(n for r in rows for n in r["peers"]) if n != "tenon"]
     out = ["<!doctype html><meta charset=utf-8><title>Tenon: measurements</title><style>%s</style>" % STYLE,
-           "<h1>Tenon against its peers</h1><p>%s; %s; %d thread%s, %d rounds; multiply-add peak %.1f GFLOP/s per core; load average at the start %.1f. "
+           "<h1>Tenon against its peers</h1><p>%s; %s; threads: %s; %d rounds; multiply-add peak %.1f GFLOP/s per core; load average at the start %.1f. "
            "Command: <code>bench/run %s</code>.</p>" % (
-               html.escape(results["started"]), html.escape(machine["cpu"]), results["threads"], "" if results["threads"] == 1 else "s", results["rounds"],
+               html.escape(results["started"]), html.escape(machine["cpu"]), results["threads"], results["rounds"],
                machine["peak_gflops"], machine["load_average"], html.escape(" ".join(results["command"]))),
            "<p>Ratios are peer's time / Tenon's, medians over rounds; above 1 Tenon is faster. The bar is the best peer of the case, the dots are all: %s.</p>" % (
                ", ".join('<span style="color:%s">&#9679; %s</span>' % (COLOURS.get(n, "#57534e"), html.escape(n)) for n in names))]
@@ -159,7 +223,7 @@ def page(results):
     out.append("</table>")
     for kind in dict.fromkeys(r["kind"] for r in rows):
         mine = [r for r in rows if r["kind"] == kind]
-        out.append("<h2>%s</h2>%s" % (html.escape(TITLES.get(kind, kind)), bars(mine)))
+        out.append("<h2>%s</h2>%s" % (html.escape(title(kind)), bars(mine)))
         out.append("<table><tr><th>case<th>class<th>Tenon ms<th>GFLOP/s<th>of peak%s<th>ratio</tr>" % "".join("<th>%s ms" % html.escape(n) for n in names))
         for r in mine:
             t = r["peers"].get("tenon", {})
