@@ -17,7 +17,7 @@ typedef struct importer {
   int depth;
 } importer;
 
-enum { MAX_DEPTH = 32, COPY_BELOW = 4096, MAX_OPSET = 1000 };
+enum { MAX_DEPTH = 32, COPY_BELOW = 4096, MAX_OPSET = 1000, MAX_ATTRS = 64 };
 
 /* What a call of a function binds. */
 typedef struct frame {
@@ -234,9 +234,12 @@ static void import_node_strict(importer *im, ir_graph *g, const fe_onnx_node *sr
                            ir_format(ctx, "%s%s", f ? f->prefix : "", *src->name ? src->name : src->n_out ? src->out[0] : src->op), nin, in, nout);
   n->where = fe_onnx_where(ctx, im->m, src);
   n->opset = (int)(opset ? opset : 1);
+  if (src->n_attr > MAX_ATTRS) ir_fail(ctx, TN_EINPUT, "%d attributes; no op has more than %d", src->n_attr, MAX_ATTRS);
   for (int i = 0; i < src->n_attr; i++) {
     const fe_onnx_attr *a = resolve(f, &src->attr[i]);
     if (!a) continue;
+    for (int k = 0; k < i; k++)
+      if (src->attr[k].name == src->attr[i].name) ir_fail(ctx, TN_EINPUT, "attribute '%s' is given twice", src->attr[i].name);
     fe_onnx_attr named = *a;
     named.name = src->attr[i].name;
     import_attr(im, n, &named, scope);

@@ -342,7 +342,7 @@ int64_t ir_value_bytes(tn_ctx *ctx, const ir_value *v) {
 
 int ir_axis(tn_ctx *ctx, const ir_node *n, int64_t axis, int rank) {
   int64_t a = axis < 0 ? axis + rank : axis;
-  if (a < 0 || a >= (rank ? rank : 1))
+  if (a < 0 || a >= rank)
     ir_fail(ctx, TN_EINPUT, "%s: %s: axis %lld is outside a tensor of rank %d", n->where, n->op->name, (long long)axis, rank);
   return (int)a;
 }

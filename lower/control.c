@@ -247,8 +247,9 @@ static void scan_expand(ir_graph *g, ir_node *n) {
   if (n->opset < 9) lw_unsupported(ctx, n, "Scan before opset 9");
   ir_graph *body = lw_body(ctx, n, "body");
   int64_t sequences = ir_attr_get_int(n, "num_scan_inputs", 0), length = -1;
+  if (sequences < 1 || sequences > n->nin) lw_bad(ctx, n, "num_scan_inputs is %lld; there are %d inputs", (long long)sequences, n->nin);
   int states = n->nin - (int)sequences, scans = body->noutputs - states;
-  if (sequences < 1 || states < 0 || scans < 0 || body->ninputs != n->nin || n->nout > body->noutputs)
+  if (scans < 0 || body->ninputs != n->nin || n->nout > body->noutputs)
     lw_bad(ctx, n, "%d inputs, %d of them sequences, and %d outputs do not fit the body", n->nin, (int)sequences, n->nout);
   int64_t axis[64];
   if (sequences > 64 || scans > 64) lw_unsupported(ctx, n, "more than 64 sequences");

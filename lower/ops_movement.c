@@ -110,6 +110,7 @@ static void squeeze_infer(tn_ctx *ctx, ir_node *n) {
       if (!ix_is_const(x->dims[i])) ir_dim(ctx, x, i); /* throws: the result's rank depends on it */
       drop[i] = ix_is_int(x->dims[i], 1);
     }
+  if (!x->rank && count > 0) lw_bad(ctx, n, "a scalar has no axis to squeeze");
   for (int i = 0; i < count; i++) {
     ix d = x->dims[axes[i]];
     if (ix_is_const(d) && !ix_is_int(d, 1)) lw_bad(ctx, n, "axis %d has extent %lld, not 1", axes[i], (long long)d->u.i);

@@ -362,8 +362,9 @@ static void fm_once(fm *m, fm_field *root) {
       } else if ((g = fm_add(m, f, 1, 0))) g->v = (uint64_t)fm_number(m);
     }
     break;
-  case 10: /* an axis more */
-    if ((f = fm_pick(m, FM_SHAPE)) && f->message && (g = fm_add(m, f, 1, 2))) {
+  case 10: /* an axis more, or none at all */
+    if ((f = fm_pick(m, FM_SHAPE)) && f->message && fm_below(m, 6) == 0) f->kids = NULL;
+    else if (f && f->message && (g = fm_add(m, f, 1, 2))) {
       g->type = FM_DIM;
       g->message = true;
       if ((g = fm_add(m, g, 1, 0))) g->v = 1 + fm_below(m, 4);
