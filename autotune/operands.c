@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { UNWRITTEN = 0xa5, CANARY = 0x5a, UNDEFINED_SCRATCH = 0xff, PAGE = 4096 };
+enum { UNWRITTEN = 0xa5, CANARY = 0x5a, UNDEFINED_SCRATCH = 0xff, PAGE = 4096, CLOSED = 1 << 16 };
 
 typedef struct operand {
   const ir_buf *buf;
@@ -64,22 +64,22 @@ static void region_free(void *arg) {
   r->map = NULL;
 }
 
-/* closed page | canary ... buffer | up to 63 canary bytes | closed page. False when memory is out. */
+/* closed pages | canary ... buffer | up to 63 canary bytes | closed pages. False when memory is out. */
 static bool region_map(region *r, size_t bytes, const char *name) {
   size_t used = (bytes + 63) & ~(size_t)63, inside = (used + 64 + PAGE - 1) & ~(size_t)(PAGE - 1);
-  r->map_bytes = inside + 2 * PAGE;
+  r->map_bytes = inside + 2 * CLOSED;
   r->map = mmap(NULL, r->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (r->map == MAP_FAILED) return r->map = NULL, false;
   r->bytes = bytes;
   r->name = name;
-  r->p = r->map + PAGE + inside - used;
+  r->p = r->map + CLOSED + inside - used;
 #ifdef MADV_HUGEPAGE
   if (bytes >= 4 << 20) madvise(r->map, r->map_bytes, MADV_HUGEPAGE); /* as modules do */
 #endif
-  memset(r->map + PAGE, CANARY, (size_t)(r->p - r->map) - PAGE);
+  memset(r->map + CLOSED, CANARY, (size_t)(r->p - r->map) - CLOSED);
   memset(r->p + bytes, CANARY, used - bytes);
-  mprotect(r->map, PAGE, PROT_NONE);
-  mprotect(r->map + PAGE + inside, PAGE, PROT_NONE);
+  mprotect(r->map, CLOSED, PROT_NONE);
+  mprotect(r->map + CLOSED + inside, CLOSED, PROT_NONE);
   r->next = regions;
   regions = r;
   return true;
@@ -92,11 +92,11 @@ static region *region_new(tn_ctx *ctx, size_t bytes, const char *name) {
   return r;
 }
 
-static void region_read_only(const region *r) { mprotect(r->map + PAGE, r->map_bytes - 2 * PAGE, PROT_READ); }
+static void region_read_only(const region *r) { mprotect(r->map + CLOSED, r->map_bytes - 2 * CLOSED, PROT_READ); }
 
 static const char *region_hit(tn_ctx *ctx, const region *r) {
   size_t used = (r->bytes + 63) & ~(size_t)63;
-  for (const char *c = r->map + PAGE; c < r->p; c++)
+  for (const char *c = r->map + CLOSED; c < r->p; c++)
     if (*c != CANARY) return ir_format(ctx, "wrote %zd bytes before %s", r->p - c, r->name);
   for (size_t i = r->bytes; i < used; i++)
     if (r->p[i] != CANARY) return ir_format(ctx, "wrote %zu bytes past the end of %s", i - r->bytes + 1, r->name);

@@ -137,10 +137,41 @@ void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at
   if (!t->standard) t->standard = add(ctx, t, t->space->standard, at, "default");
 }
 
+/* Winners of other kernels of the class: what is good for one shape often is for the next. */
+typedef struct others {
+  tn_ctx *ctx;
+  const char *kernel; /* that they are for */
+  const char **schedules;
+  int n;
+} others;
+
+static bool take_winner(void *user, const at_key *key, const char *klass, const char *name, const at_winner *w) {
+  enum { MOST = 48 };
+  others *o = user;
+  (void)klass, (void)name;
+  if (strcmp(key->kernel, o->kernel) == 0 || !*w->schedule) return true;
+  for (int i = 0; i < o->n; i++)
+    if (strcmp(o->schedules[i], w->schedule) == 0) return true;
+  const char *copy = ir_strdup(o->ctx, w->schedule);
+  IR_PUSH(o->ctx, o->schedules, o->n, copy);
+  return o->n < MOST;
+}
+
+static void borrow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
+  at_winner w;
+  if (at_store_best(o->store, &t->key, &w) && (w.stale || w.pinned))
+    at_space_add(ctx, t->space, t->kernel, o->target, m, w.schedule, AT_STALE);
+  others x = {.ctx = ctx, .kernel = t->key.kernel};
+  at_filter f = {.klass = t->state.klass, .target = t->key.target, .policy = t->key.policy, .codegen = t->key.codegen};
+  at_store_each_winner(o->store, &f, take_winner, &x);
+  for (int i = 0; i < x.n; i++) at_space_add(ctx, t->space, t->kernel, o->target, m, x.schedules[i], AT_NEARBY);
+}
+
 void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
   if (t->wide) return;
   t->wide = true;
   t->space = at_space_new(ctx, t->kernel, o->target, m, o->budget_s > 0 ? fmin(fmax(0.02, 0.01 * o->budget_s), 1) : 0);
+  borrow(ctx, t, o, m);
   t->state.space = t->space->n;
   for (int i = 0; i < t->n; i++) t->configs[i]->point = at_space_find(t->space, t->configs[i]->schedule);
 }
@@ -188,6 +219,12 @@ int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out) {
   if (k) qsort(order, (size_t)k, sizeof *order, by_score);
   int measured = 0;
   for (int i = 0; i < t->n; i++) measured += !isnan(t->configs[i]->ns);
+  for (int i = s->n, nearby = 0; i-- > 0 && n < most;) { /* what was good elsewhere, a few in each round */
+    at_source from = s->points[i].source;
+    if (from == AT_OWN || tried[i] || (from == AT_NEARBY && nearby++ >= 2)) continue;
+    tried[i] = true;
+    out[n++] = at_task_add(ctx, t, i, from == AT_STALE ? "stale" : "nearby");
+  }
   while (n < most) {
     int pick = -1;
     const char *origin = "model";

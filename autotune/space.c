@@ -14,15 +14,16 @@ typedef struct making {
   const cg_target *t;
   const at_machine *m;
   const lw_tunables *u;
+  const char *given; /* a text instead of tunables; null: none */
   char *text; /* malloc */
   double predicted;
 } making;
 
 static void make(tn_ctx *ctx, void *arg) {
   making *j = arg;
-  const char *text = lw_schedule_canonical(ctx, lw_schedule_with(ctx, j->k, j->t, j->u)), *why;
+  const char *text = lw_schedule_canonical(ctx, j->given ? j->given : lw_schedule_with(ctx, j->k, j->t, j->u)), *why;
   const ir_kernel *k = lw_schedule_apply(ctx, j->k, text, &why);
-  if (!k) return;
+  if (!k || (j->given && ir_kernel_verify(ctx, k))) return;
   j->predicted = at_predict(ctx, k, j->t, j->m).total;
   j->text = strdup(text);
 }
@@ -35,7 +36,7 @@ typedef struct maker {
   double until;
 } maker;
 
-static void add(maker *m, const lw_tunables *u) {
+static void add(maker *m, const lw_tunables *u, at_source source) {
   at_space *s = m->s;
   if (s->n && m->until > 0 && rt_now() > m->until) return;
   s->made++;
@@ -48,7 +49,7 @@ static void add(maker *m, const lw_tunables *u) {
   if (status || !m->j.text) return;
   if (at_space_find(s, m->j.text) >= 0) s->doubles++;
   else {
-    at_point p = {*u, ir_strdup(m->ctx, m->j.text), m->j.predicted};
+    at_point p = {*u, source, ir_strdup(m->ctx, m->j.text), m->j.predicted};
     IR_PUSH(m->ctx, s->points, s->n, p);
   }
   free(m->j.text);
@@ -72,8 +73,8 @@ static void contractions(maker *m, const lw_problem *q) {
             continue;
           }
           if (mr > 1 && mr * nr < 4) continue; /* latency alone: never worth it */
-          add(m, &(lw_tunables){.mr = mr, .nr = nr, .ku = steps[ku], .order = order});
-          if (ku == 0 && order == 1) add(m, &(lw_tunables){.mr = mr, .nr = nr, .unfused = 1});
+          add(m, &(lw_tunables){.mr = mr, .nr = nr, .ku = steps[ku], .order = order}, AT_OWN);
+          if (ku == 0 && order == 1) add(m, &(lw_tunables){.mr = mr, .nr = nr, .unfused = 1}, AT_OWN);
         }
       }
 }
@@ -81,7 +82,7 @@ static void contractions(maker *m, const lw_problem *q) {
 static void others(maker *m) {
   static const int lanes[] = {0, 4, 8, 16, 32, 64};
   for (int unfused = 0; unfused < 2; unfused++)
-    for (int i = 0; i < IR_COUNT(lanes); i++) add(m, &(lw_tunables){.lanes = lanes[i], .unfused = unfused});
+    for (int i = 0; i < IR_COUNT(lanes); i++) add(m, &(lw_tunables){.lanes = lanes[i], .unfused = unfused}, AT_OWN);
 }
 
 static int by_prediction(const void *a, const void *b) {
@@ -102,16 +103,32 @@ static void parse(tn_ctx *ctx, void *arg) {
 
 static void free_ctx(void *arg) { tn_ctx_free(arg); }
 
+static void quiet_begin(maker *m, const ir_kernel *k) {
+  m->quiet = tn_ctx_new(NULL);
+  if (!m->quiet) ir_fail(m->ctx, TN_ERESOURCE, "out of memory");
+  ir_defer(m->ctx, free_ctx, m->quiet);
+  parsing p = {.text = ir_kernel_print(m->ctx, k)};
+  if (ir_protect(m->quiet, parse, &p)) ir_bug(m->ctx, "a kernel does not read back: %s", ir_error(m->quiet));
+  m->j.k = p.k;
+}
+
+static void quiet_end(maker *m) {
+  ir_undefer(m->ctx, free_ctx, m->quiet);
+  tn_ctx_free(m->quiet);
+}
+
+void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, const char *schedule, at_source source) {
+  maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m, .given = schedule}};
+  quiet_begin(&mk, k);
+  add(&mk, &(lw_tunables){0}, source);
+  quiet_end(&mk);
+}
+
 at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double seconds) {
   at_space *s = IR_NEW(ctx, at_space);
   maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}, .until = seconds > 0 ? rt_now() + seconds : 0};
-  mk.quiet = tn_ctx_new(NULL);
-  if (!mk.quiet) ir_fail(ctx, TN_ERESOURCE, "out of memory");
-  ir_defer(ctx, free_ctx, mk.quiet);
-  parsing p = {.text = ir_kernel_print(ctx, k)};
-  if (ir_protect(mk.quiet, parse, &p)) ir_bug(ctx, "a kernel does not read back: %s", ir_error(mk.quiet));
-  mk.j.k = p.k;
-  add(&mk, &(lw_tunables){0});
+  quiet_begin(&mk, k);
+  add(&mk, &(lw_tunables){0}, AT_OWN);
   if (s->n && seconds < 0) s->standard = s->points[0].schedule;
   else if (s->n) {
     s->standard = s->points[0].schedule;
@@ -119,8 +136,7 @@ at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, cons
     if (q.kind == LW_CONTRACTION) contractions(&mk, &q);
     else others(&mk);
   }
-  ir_undefer(ctx, free_ctx, mk.quiet);
-  tn_ctx_free(mk.quiet);
+  quiet_end(&mk);
   qsort(s->points, (size_t)s->n, sizeof *s->points, by_prediction);
   return s;
 }
@@ -134,6 +150,7 @@ int at_space_find(const at_space *s, const char *schedule) {
 static double ratio(int a, int b) { return a == b ? 0 : !a || !b ? 0.5 : fabs(log2((double)a / b)); }
 
 double at_space_distance(const at_point *a, const at_point *b) {
+  if (a->source != AT_OWN || b->source != AT_OWN) return a == b ? 0 : 4; /* not comparable by tunables */
   return 2 * ratio(a->u.mr, b->u.mr) + 2 * ratio(a->u.nr, b->u.nr) + 0.5 * ratio(a->u.ku, b->u.ku) + (a->u.order != b->u.order) +
          ratio(a->u.lanes, b->u.lanes) + (a->u.unfused != b->u.unfused);
 }

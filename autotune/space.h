@@ -8,8 +8,11 @@
 #define AT_SPACE_H
 #include "autotune/cost.h"
 
+typedef enum at_source { AT_OWN, AT_NEARBY, AT_STALE } at_source;
+
 typedef struct at_point {
-  lw_tunables u;
+  lw_tunables u;        /* zero when it is not the space's own */
+  at_source source;     /* nearby: the winner of another kernel; stale: of another code generator */
   const char *schedule; /* canonical text */
   double predicted_ns;
 } at_point;
@@ -23,6 +26,8 @@ typedef struct at_space {
 
 /* Lives in ctx. `seconds`: what making it may take (0: no limit); < 0: the default schedule alone. */
 at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double seconds);
+/* One more point from its text, if that is legal for the kernel and new; at the end. */
+void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, const char *schedule, at_source source);
 /* Index of the point with that text; -1. */
 int at_space_find(const at_space *s, const char *schedule);
 /* How unlike two points are: the number of tunables that differ, weighted by how far; 0 for the same. */
