@@ -39,7 +39,7 @@ static void check_data(tn_ctx *ctx, ir_graph *h) {
   for (int i = 0; i < h->nparams; i++) {
     const ir_value *v = h->params[i];
     if (v->nuses && !ir_value_source(v) && v->data_bytes)
-      ir_fail(ctx, TN_EUSAGE, "%s '%s' has no data", v->kind == IR_VALUE_PARAM ? "parameter" : "constant", v->name);
+      ir_fail(ctx, TN_EUSAGE, "'%s' has no data", v->name);
   }
 }
 
@@ -132,9 +132,8 @@ typedef struct param {
   char *own; /* what tn_module_set gave; null: the graph's */
 } param;
 
-typedef struct raw_slot { /* a slot that weights are packed from: bytes of a parameter */
-  int slot, param;  /* param -1: a constant */
-  int64_t offset;
+typedef struct raw_slot { /* a tensor that weights are packed from: this parameter */
+  int index, param;
 } raw_slot;
 
 struct tn_module {
@@ -202,10 +201,8 @@ static void find_params(tn_ctx *ctx, tn_module *m, const tn_graph *g, const ir_p
     for (int k = 0; k < p->nslots; k++) {
       const ir_slot *s = &p->slots[k];
       if (s->kind != IR_SLOT_RAW || !v->raw || !v->data_bytes) continue;
-      uintptr_t at = (uintptr_t)s->data, from = (uintptr_t)v->raw;
-      if (at < from || at >= from + (uintptr_t)v->data_bytes) continue;
-      raw_slot r = {s->index, index, (int64_t)(at - from)};
-      IR_PUSH(ctx, m->raws, m->nraws, r);
+      raw_slot r = {s->index, index};
+      if (s->data == v->raw && !s->offset) IR_PUSH(ctx, m->raws, m->nraws, r);
     }
   }
   m->raw = IR_NEW_ARRAY(ctx, const void *, p->nraw + 1);
@@ -428,7 +425,7 @@ static void set(tn_ctx *ctx, void *arg) {
   if (!p->own) p->own = ir_alloc(ctx, (size_t)p->bytes);
   memcpy(p->own, a->data, (size_t)p->bytes);
   for (int i = 0; i < m->nraws; i++)
-    if (m->raws[i].param == a->index) m->raw[m->raws[i].slot] = p->own + m->raws[i].offset;
+    if (m->raws[i].param == a->index) m->raw[m->raws[i].index] = p->own;
   rt_module_repack(ctx, m->module, m->raw);
 }
 

@@ -133,10 +133,24 @@ static int slot_add(maker *m, const char *name, int kind, int index, int64_t off
 
 /* Slot of a raw constant, for the pack section. */
 static int raw_slot(maker *m, ir_value *v) {
-  for (int i = 0; i < m->p->nslots; i++)
-    if (m->p->slots[i].kind == IR_SLOT_RAW && m->p->slots[i].data == ir_value_source(v) && m->p->slots[i].name == v->name) return i;
+  for (int i = 0; i < m->p->nslots; i++) {
+    const ir_slot *s = &m->p->slots[i];
+    if (s->kind == IR_SLOT_RAW && !s->offset && s->data == ir_value_source(v) && s->name == v->name) return i;
+  }
   int s = slot_add(m, v->name, IR_SLOT_RAW, m->p->nraw++, 0, v, ir_value_bytes(m->ctx, v));
   m->p->slots[s].data = ir_value_source(v);
+  return s;
+}
+
+/* Slot of v, which is raw constant `base` seen from `offset` bytes on: callers give the original alone. */
+static int raw_view(maker *m, ir_value *v, ir_value *base, int64_t offset) {
+  int whole = raw_slot(m, base), index = m->p->slots[whole].index;
+  for (int i = whole + 1; i < m->p->nslots; i++) {
+    const ir_slot *s = &m->p->slots[i];
+    if (s->kind == IR_SLOT_RAW && s->index == index && s->offset == offset && s->name == v->name) return i;
+  }
+  int s = slot_add(m, v->name, IR_SLOT_RAW, index, offset, v, ir_value_bytes(m->ctx, v));
+  m->p->slots[s].data = m->p->slots[whole].data;
   return s;
 }
 
@@ -272,12 +286,8 @@ static int slot_of(maker *m, ir_value *v, bool run) {
   store *s = store_of(m, v);
   int64_t offset;
   store *base = base_of(m, v, &offset);
-  if (!run && ir_value_source(base->value)) { /* pack reads the original */
-    if (s == base) return raw_slot(m, v);
-    ir_value view = *v;
-    view.data = (const char *)ir_value_source(base->value) + offset;
-    return raw_slot(m, &view);
-  }
+  if (!run && ir_value_source(base->value)) /* pack reads the original */
+    return s == base ? raw_slot(m, v) : raw_view(m, v, base->value, offset);
   if (s->slot >= 0 && (run || m->p->slots[s->slot].kind != IR_SLOT_RAW)) return s->slot;
   if (base->kind < 0) ir_bug(m->ctx, "'%s' has no storage", v->name);
   s->slot = slot_add(m, v->name, base->kind, base->index, base->bytes /* holds the offset by now */ + offset, v, ir_value_bytes(m->ctx, v));

@@ -286,7 +286,7 @@ Test(api, parameters_need_data) {
   tn_param(g, "unused", TN_F32, 1, DIMS(2), NULL);
   tn_tensor *y = tn_add(g, x, p);
   OK(tn_output(g, "y", y));
-  NULLS(tn_compile(g, NULL, 0, NULL), "tn_compile: parameter 'p' has no data");
+  NULLS(tn_compile(g, NULL, 0, NULL), "tn_compile: 'p' has no data");
   cr_assert_null(tn_data(p));
   FAILS(tn_save_safetensors(g, "x.safetensors"), TN_EUSAGE, "parameter 'p' has no data");
   FAILS(tn_param_set(x, (float[]){1, 2}), TN_EUSAGE, "tn_param_set: 'x' is no parameter");
@@ -374,6 +374,32 @@ Test(api, graphs_from_text) {
   OK(tn_run(m, BIND({in[0], (float[]){1, 1}}, {more, y})));
   near(y, (float[]){5, 7}, 2);
   unlink(path);
+}
+
+Test(api, objects_in_all_modes) {
+  char path[3][256], header[256], text[20000];
+  tn_tensor *x = tn_input(g, "x", TN_F32, 2, DIMS(2, 8)), *row = tn_param(g, "row", TN_F32, 1, DIMS(16), NULL);
+  tn_tensor *y = tn_mul(g, tn_dense(g, x, 4, "fc"), tn_tanh(g, tn_slice(g, row, 0, 4, 8)));
+  OK(tn_output(g, "y", y));
+  FAILS(tn_save_object(g, NULL, "/tmp/x.o", NULL, "x", TN_WEIGHTS_EMBED), TN_EUSAGE, "tn_save_object: 'row' has no data");
+  OK(tn_param_set(row, (float[16]){1, 2, 3}));
+  for (int w = 0; w < 3; w++) {
+    const char *name[] = {"embed.o", "file.o", "pointer.o"};
+    file_in(path[w], name[w]);
+    OK(tn_save_object(g, &(tn_options){.jobs = 2}, path[w], NULL, "net", (tn_weights)w));
+    snprintf(header, sizeof header, "%.*s.h", (int)strlen(path[w]) - 2, path[w]);
+    FILE *f = fopen(header, "r");
+    cr_assert(f);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    cr_assert(strstr(text, "net_run(") && strstr(text, "NET_INPUT_0_NAME  \"x\"") && strstr(text, "NET_OUTPUT_0_NAME  \"y\""));
+    cr_assert_eq(strstr(text, "NET_NUM_RAW 3") != NULL, w == 2, "the three parameters, no views of them");
+    cr_assert_eq(strstr(text, "\"row\"") != NULL, w == 2);
+    unlink(header);
+    unlink(path[w]);
+  }
+  snprintf(header, sizeof header, "%.*s.weights", (int)strlen(path[1]) - 2, path[1]);
+  cr_assert_eq(unlink(header), 0, "weights beside the object");
 }
 
 /* ---- threads ---- */
