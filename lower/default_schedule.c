@@ -67,7 +67,8 @@ typedef struct tile {
 /* Cycles of one reduction step of an m x n-vector tile: two FMAs or two loads a cycle, and
  * at least the latency of 4 through a single accumulator. */
 static double tile_cycles(int64_t m, int64_t n) {
-  double fma = (double)(m * n) / 2, load = (double)(m + n) / 2;
+  /* loads cost a little more than two a cycle: lines split, banks collide */
+  double fma = (double)(m * n) / 2, load = (double)(m + n) / 2 * 1.1;
   double c = fma > load ? fma : load;
   return c < 4 ? 4 : c;
 }
@@ -272,7 +273,7 @@ static bool contraction(plan *p) {
     }
     M *= q->extent[i];
   }
-  tile t = best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs, M <= 2 ? 8 : 4);
+  tile t = best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs, M <= 2 ? 8 : 6);
   if (depthwise) { /* two loads an FMA: rows share the weights */
     t.nr = 1;
     t.mr = min64(M, p->t->vector_regs - 6);
@@ -322,7 +323,7 @@ static bool contraction(plan *p) {
   ix_const_value(ir_buf_elements(p->ctx, q->b->u.buf), &wbytes);
   wbytes *= (int64_t)ir_dtype_bytes(q->b->u.buf->dtype);
   /* a dynamic operand whose rows lie far apart is copied panel by panel, when enough rows use it */
-  bool pack = !q->b->u.buf->constant && !q->b->u.buf->layout && !depthwise && wbytes > p->t->l1_bytes * 2 && M >= 4 * t.mr && p->u.order != 1;
+  bool pack = !q->b->u.buf->constant && !q->b->u.buf->layout && !depthwise && wbytes > p->t->l1_bytes * 2 && M >= 8 && p->u.order != 1;
   int64_t rows = 1; /* of all output loops: what one panel of vectors is used for */
   for (int i = 0; i < q->nout; i++)
     if (i != v && q->extent[i] > 0 && !uses(q->b, q->out[i]->var)) rows *= q->extent[i];
@@ -357,7 +358,7 @@ static bool contraction(plan *p) {
   if (!ordered && !step(p, "%s", ir_text_str(&ro))) return false;
   int64_t far = row ? lw_stride(p->ctx, q->a, ir_find_loop(p->start->body, row) ? ir_find_loop(p->start->body, row)->var : q->out[r]->var) : 0;
   far *= far > 0 ? (int64_t)ir_dtype_bytes(q->a->u.buf->dtype) : 0;
-  if (ordered && far > 0 && far % 2048 == 0 && N >= 4 * nb && q->red_extent[0] >= 256) {
+  if ((ordered || (pack && q->red_extent[0] <= 1024)) && q->nred == 1 && far > 0 && far % 2048 == 0 && t.mr > 4 && (pack || N >= 4 * nb) && q->red_extent[0] >= 256) {
     /* rows a multiple of half a page apart fall on the same few sets of L1: a copy of the tile's rows does not */
     const char *in = ir_format(p->ctx, "rows.%d", q->a->u.buf->rank - 1);
     if (step(p, "cache %s ro -> rows", q->a->u.buf->name) && step(p, "split %s %lld -> rows.o rows.v", in, (long long)lanes)) step(p, "vectorize rows.v");
