@@ -29,7 +29,7 @@ def options():
     p = argparse.ArgumentParser(prog="bench/run", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
                                 epilog="See bench/README.md. bench/run itself also takes --install LIST and --python PATH.")
     p.add_argument("--quick", action="store_true", help="few cases, few rounds")
-    p.add_argument("--only", action="append", choices=["gemm", "conv", "models"], help="may be repeated")
+    p.add_argument("--only", action="append", choices=["gemm", "conv", "models", "int8"], help="may be repeated")
     p.add_argument("--case", action="append", default=[], help="only cases whose name contains this; may be repeated")
     p.add_argument("--again", metavar="FILE", help="only cases of these earlier results (JSON)")
     p.add_argument("--below", type=float, default=0.95, help="with --again: those whose ratio was below (default 0.95)")
@@ -320,6 +320,8 @@ def main():
             todo += lists.conv_cases(True, [])
     if "models" in only:
         todo += lists.model_cases(o.models, say)
+    if "int8" in only:
+        todo += lists.int8_cases(o.models, os.path.join(o.build, "bench", "int8"), say)
     if o.again:
         with open(o.again) as f:
             wanted = {(r["kind"], r["name"]) for r in json.load(f)["rows"] if r.get("ratio", 0) < o.below}

@@ -9,6 +9,7 @@ TITLES = {
     "conv": "convolutions, each program in its own layouts",
     "conv plain": "convolutions, row-major in and out",
     "model": "whole models",
+    "model int8": "quantised models (QDQ)",
 }
 
 
@@ -45,7 +46,7 @@ def line(row):
     others = ["%s %.2f" % (n, i["ratio"]) for n, i in row["peers"].items() if "ratio" in i and n != row.get("best")]
     if others:
         text += "  (" + ", ".join(others) + ")"
-    if t.get("difference") is not None and row["group"] == "model":
+    if t.get("difference") is not None and row["group"] in ("model", "int8"):
         text += "  diff %.1e" % t["difference"]
     if "aot_ratio" in row:
         text += "  object/JIT %.3f" % row["aot_ratio"]
