@@ -165,6 +165,13 @@ typedef struct build_args {
 
 static int thread_count(int n) { return n < 0 ? rt_cpu_count() : n ? n : 1; }
 
+static void check_options(tn_ctx *ctx, const tn_options *o) {
+  if (!o->accuracy || strcmp(o->accuracy, "strict") == 0) return;
+  char *end;
+  double v = strtod(o->accuracy, &end);
+  if (end == o->accuracy || *end || !(v >= 0 && v < 1)) ir_fail(ctx, TN_EUSAGE, "accuracy '%s' is neither strict nor a number in [0, 1)", o->accuracy);
+}
+
 static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, const char *db) {
   const char **names = IR_NEW_ARRAY(ctx, const char *, h->noutputs + 1);
   for (int i = 0; i < h->noutputs; i++) names[i] = h->outputs[i]->name;
@@ -215,6 +222,7 @@ static void build(tn_ctx *ctx, void *arg) {
   tn_module *m = IR_NEW(ctx, tn_module);
   m->ctx = ctx;
   m->owner = g->ctx;
+  check_options(ctx, &o);
   const cg_target *target = cg_target_find(ctx, o.cpu, o.triple);
   tn_tensor **more = IR_NEW_ARRAY(ctx, tn_tensor *, a->nfetch + 1); /* fetched, and no outputs anyway */
   int nmore = 0;
@@ -452,6 +460,7 @@ typedef struct object_args {
 static void write_object(tn_ctx *ctx, void *arg) {
   object_args *a = arg;
   const tn_options o = a->b.o ? *a->b.o : (tn_options){0};
+  check_options(ctx, &o);
   const cg_target *target = cg_target_find(ctx, o.cpu, o.triple);
   const char *header = a->header;
   if (!header) {

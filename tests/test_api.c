@@ -118,6 +118,7 @@ Test(api, messages_name_call_and_node) {
   OK(tn_output(g, NULL, x));
   FAILS(tn_output(g, NULL, x), TN_EUSAGE, "'x' is an output already");
   NULLS(tn_compile(g, &(tn_options){.cpu = "pdp11"}, 0, NULL), "tn_compile: ");
+  NULLS(tn_compile(g, &(tn_options){.accuracy = "high"}, 0, NULL), "tn_compile: accuracy 'high'");
   FAILS(tn_save_object(g, NULL, "x.o", NULL, "9x", TN_WEIGHTS_EMBED), TN_EUSAGE, "tn_save_object: ");
   FAILS(tn_save_object(g, NULL, "/nowhere/x.o", NULL, "x", TN_WEIGHTS_EMBED), TN_ERESOURCE, "/nowhere/x.o");
   FAILS(tn_graph_set_dim(g, "n", 3), TN_EUSAGE, "tn_graph_set_dim: the graph has no dimension 'n'");

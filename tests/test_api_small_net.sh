@@ -18,6 +18,9 @@ cmake --install "$build" --prefix "$work/tree" >"$work/install.log"
 lib=$(dirname "$(find "$work/tree" -name libtenon.a)")
 export PKG_CONFIG_PATH=$lib/pkgconfig LD_LIBRARY_PATH=$lib
 "$cc" -std=c99 -Wall -Wextra "$example" $(pkg-config --cflags --libs tenon) -o "$work/small_net"
+for other in "$source"/frontend/examples/*.c; do # the others use nothing but the installed header either
+  "$cc" -std=c99 -D_POSIX_C_SOURCE=200809L -Wall -Wextra $(pkg-config --cflags tenon) -fsyntax-only "$other"
+done
 mkdir "$work/out"
 "$work/small_net" "$work/out"
 
