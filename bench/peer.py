@@ -59,11 +59,10 @@ class Peer:
             return self.read(timeout)
         except (Gone, BrokenPipeError, OSError) as e:
             self.stop(kill=True)
-            if "SIGILL" in str(e) and words[0] == "load" and "ONEDNN_MAX_CPU_ISA" not in self.env:
-                # a virtual machine may announce AMX and not allow it
+            again = "SIGILL" in str(e) and "ONEDNN_MAX_CPU_ISA" not in self.env
+            if again:  # a virtual machine may announce AMX and not allow it
                 self.env["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_FP16"
-                return self.ask(*words, timeout=timeout)
-            return {"ok": False, "error": str(e)}
+            return {"ok": False, "error": str(e), "again": again}
 
     def peak_memory(self):
         """Largest resident size so far, in bytes."""
