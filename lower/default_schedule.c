@@ -358,7 +358,7 @@ static bool contraction(plan *p) {
   if (!ordered && !step(p, "%s", ir_text_str(&ro))) return false;
   int64_t far = row ? lw_stride(p->ctx, q->a, ir_find_loop(p->start->body, row) ? ir_find_loop(p->start->body, row)->var : q->out[r]->var) : 0;
   far *= far > 0 ? (int64_t)ir_dtype_bytes(q->a->u.buf->dtype) : 0;
-  if ((ordered || (pack && q->red_extent[0] <= 1024)) && q->nred == 1 && far > 0 && far % 2048 == 0 && t.mr > 4 && (pack || N >= 4 * nb) && q->red_extent[0] >= 256) {
+  if (ordered && far > 0 && far % 2048 == 0 && t.mr > 4 && N >= 4 * nb && q->red_extent[0] >= 256) {
     /* rows a multiple of half a page apart fall on the same few sets of L1: a copy of the tile's rows does not */
     const char *in = ir_format(p->ctx, "rows.%d", q->a->u.buf->rank - 1);
     if (step(p, "cache %s ro -> rows", q->a->u.buf->name) && step(p, "split %s %lld -> rows.o rows.v", in, (long long)lanes)) step(p, "vectorize rows.v");
