@@ -15,7 +15,7 @@ const cli_verb cli_verbs[] = {
     {"explain", "MODEL [options]", "What became of a model: kernels, what was fused, schedules.", cli_explain},
     {"view", "MODEL -o page.html [options]", "The same as one HTML page, with graph, passes and loops.", cli_view},
     {"simulate", "MODEL|TOPOLOGY.csv --machine NAME", "Runs on a simulated systolic machine (not yet).", cli_later},
-    {"report", "--db FILE -o page.html", "Tuning results as a page (not yet).", cli_later},
+    {"report", "[KERNEL] [--db FILE] -o page.html", "What is in the tuning store, as an HTML page.", cli_report},
     {NULL, NULL, NULL, NULL},
 };
 

@@ -201,5 +201,6 @@ void cli_tune(cli *c, int argc, char **argv);
 void cli_db(cli *c, int argc, char **argv);
 void cli_explain(cli *c, int argc, char **argv);
 void cli_view(cli *c, int argc, char **argv);
-void cli_later(cli *c, int argc, char **argv); /* simulate, report: not yet */
+void cli_report(cli *c, int argc, char **argv);
+void cli_later(cli *c, int argc, char **argv); /* simulate: not yet */
 #endif

@@ -41,6 +41,10 @@ echo "kernel nonsense" >bad.plan
 "$tenon" bench $gemm --plan bad.plan --seconds 0.01 >/dev/null 2>&1
 [ $? = 4 ] || fail "a malformed plan is bad input"
 
+"$tenon" report --db a.db -o page.html >/dev/null || fail "report"
+grep -q "<svg" page.html && grep -q "$gemm" page.html || fail "the page shows nothing"
+"$tenon" report --db none.db -o x.html >/dev/null 2>&1 && fail "report of a store that does not exist"
+
 # a list, interrupted and taken up again
 printf '# shapes\n%s\n gemm:f32:16x16x16 \n\ngemm:f32:8x32x16:var\nconv:f32:n1c8h8w8k16r3s3p1\n' $gemm >list.txt
 "$tenon" tune --list list.txt --db b.db --trials 200 --jobs 1 --json >list.json 2>/dev/null &
