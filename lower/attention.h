@@ -12,7 +12,8 @@ typedef struct lw_attention {
   ir_value *lengths;     /* or null: integers [B], the valid keys of each sequence */
   bool pads_mask;        /* a mask with fewer than T columns attends to none of the others */
   bool causal;           /* query i sees keys up to i + offset */
-  int64_t offset;        /* of the first query among the keys; with `lengths`: lengths[b] - S instead */
+  int64_t offset;        /* of the first query among the keys; with `lengths`: lengths[b] - S instead, */
+  bool fixed_offset;     /* unless this is set */
   int64_t left, right;   /* keys seen before and after its own place; -1: all */
   double scale, softcap; /* scores = softcap(scale * q k); softcap 0: none */
   tn_dtype precision;    /* of the softmax; TN_NONE: that of q */

@@ -57,7 +57,7 @@ static ix biased(lw_build *b, ir_node *n, tn_dtype t, const ix *index) {
   if (lw_has(n, 2)) {
     ix length = ix_cast(ctx, TN_INDEX, lw_in(b, n, 2, index));
     seen = ix_lt(ctx, index[3], length);
-    offset = ix_sub(ctx, length, s->dims[2]);
+    if (!ir_attr_get_int(n, "fixed_offset", 0)) offset = ix_sub(ctx, length, s->dims[2]);
   }
   ix place = ix_add(ctx, index[2], offset);
   if (causal) seen = ix_and(ctx, seen, ix_le(ctx, index[3], place));
@@ -160,6 +160,7 @@ ir_value *lw_attend(ir_graph *g, ir_node *n, lw_attention *a) {
   ir_node *m = lw_node_n(g, n, "tenon:AttentionSoftmax", 3, (ir_value *[]){s, a->mask, a->lengths}, shown ? 2 : 1);
   ir_attr_int(m, "causal", a->causal);
   ir_attr_int(m, "offset", a->offset);
+  ir_attr_int(m, "fixed_offset", a->fixed_offset);
   ir_attr_int(m, "left", a->left);
   ir_attr_int(m, "right", a->right);
   ir_attr_int(m, "pads_mask", a->pads_mask);
@@ -395,7 +396,7 @@ static void rotary_build(lw_build *b, ir_node *n) {
   {.name = "RotaryEmbedding", .domain = DOMAIN, .kind = IR_OP_KERNEL, .since = 1, .min_in = LEAST, .max_in = 4, .min_out = 1, .max_out = 1, .attrs = "interleaved:i num_heads:i rotary_embedding_dim:i" ATTRS, .infer = rotary_infer, .build = rotary_build}
 const ir_op lw_ops_attention[] = {
     {.name = "AttentionSoftmax", .domain = "tenon", .kind = IR_OP_REDUCTION, .since = 1, .min_in = 1, .max_in = 3, .min_out = 1, .max_out = 2,
-     .attrs = "causal:i offset:i left:i right:i pads_mask:i softcap:f precision:i show:i", .infer = softmax_infer, .build = softmax_build},
+     .attrs = "causal:i offset:i fixed_offset:i left:i right:i pads_mask:i softcap:f precision:i show:i", .infer = softmax_infer, .build = softmax_build},
     {.name = "Attention", .kind = IR_OP_COMPOSITE, .since = 23, .min_in = 3, .max_in = 7, .min_out = 1, .max_out = 4,
      .attrs = "is_causal:i kv_num_heads:i left_window_size:i q_num_heads:i qk_matmul_output_mode:i right_window_size:i scale:f softcap:f softmax_precision:i",
      .infer = attention_infer, .expand = attention_expand},

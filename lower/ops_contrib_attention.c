@@ -255,9 +255,138 @@ static void multi_expand(ir_graph *g, ir_node *n) {
   finish(g, n, y, a.k, a.v);
 }
 
+/* ---- GroupQueryAttention: query, key, value, past key, past value, last place of each sample, total
+ *      length, cos, sin, positions, added -> output, present key, present value ----
+ *
+ * query [B, S, H D] or all three packed [B, S, (H + 2 G) D]. The past [B, G, P, D] is a buffer: sample b
+ * has last[b] + 1 - S keys in it (none when the total length is S); the new ones go behind them. */
+
+typedef struct grouped {
+  int64_t heads, groups, batch, rows, depth, past, total, keys; /* keys: rows of the present */
+  bool packed, first; /* first: nothing came before */
+} grouped;
+
+static grouped grouped_of(tn_ctx *ctx, const ir_node *n) {
+  const ir_value *q = n->in[0];
+  grouped s = {.heads = heads_of(ctx, n, "num_heads"), .groups = heads_of(ctx, n, "kv_num_heads"), .packed = !lw_has(n, 1)};
+  lw_need_rank(ctx, n, 0, 3);
+  if (s.heads % s.groups || lw_has(n, 1) != lw_has(n, 2)) lw_bad(ctx, n, "num_heads %lld, kv_num_heads %lld", (long long)s.heads, (long long)s.groups);
+  if (lw_has(n, 3) != lw_has(n, 4)) lw_bad(ctx, n, "one of past_key and past_value is missing");
+  if (!lw_has(n, 5) || !lw_has(n, 6)) lw_bad(ctx, n, "seqlens_k or total_sequence_length is missing");
+  s.batch = ir_dim(ctx, q, 0);
+  s.rows = ir_dim(ctx, q, 1);
+  int64_t columns = ir_dim(ctx, q, 2), parts = s.packed ? s.heads + 2 * s.groups : s.heads;
+  if (columns % parts) lw_bad(ctx, n, "%lld columns do not divide into %lld parts", (long long)columns, (long long)parts);
+  s.depth = columns / parts;
+  for (int k = 1; k < 3 && !s.packed; k++) {
+    lw_need_rank(ctx, n, k, 3);
+    need_equal(ctx, n, "rows of query and key", n->in[k]->dims[1], q->dims[1]);
+    need_equal(ctx, n, "columns of the keys", n->in[k]->dims[2], ix_index(ctx, s.groups * s.depth));
+  }
+  for (int k = 3; k < 5 && lw_has(n, k); k++) {
+    lw_need_rank(ctx, n, k, 4);
+    need_equal(ctx, n, "heads of the past", n->in[k]->dims[1], ix_index(ctx, s.groups));
+    need_equal(ctx, n, "columns of the past", n->in[k]->dims[3], ix_index(ctx, s.depth));
+    s.past = ir_dim(ctx, n->in[k], 2);
+  }
+  s.total = lw_need_int(ctx, n, 6, "total_sequence_length");
+  if (s.total < s.rows || s.total > INT32_MAX) lw_bad(ctx, n, "total_sequence_length %lld for %lld rows", (long long)s.total, (long long)s.rows);
+  s.first = s.total == s.rows;
+  s.keys = s.past > s.total ? s.past : s.total;
+  return s;
+}
+
+static void grouped_infer(tn_ctx *ctx, ir_node *n) {
+  const ir_value *q = n->in[0];
+  if (!ir_is_float(q->dtype)) lw_bad(ctx, n, "a query of type %s", ir_dtype_name(q->dtype));
+  for (int k = 1; k < 5; k++)
+    if (lw_has(n, k)) lw_need_same_type(ctx, n, 0, k);
+  if (ir_attr_get_int(n, "smooth_softmax", 0) > 0 || lw_has(n, 11)) lw_unsupported(ctx, n, "smooth_softmax");
+  if (ir_attr_get_int(n, "qk_output", 0) || ir_attr_get_int(n, "kv_cache_bit_width", 0)) lw_unsupported(ctx, n, "qk_output or a quantised cache");
+  grouped s = grouped_of(ctx, n);
+  lw_need_integer(ctx, n, 5);
+  if (ir_value_elements(ctx, n->in[5]) != s.batch) lw_bad(ctx, n, "%lld lengths for a batch of %lld", (long long)ir_value_elements(ctx, n->in[5]), (long long)s.batch);
+  if (ir_attr_get_int(n, "do_rotary", 0) && (!lw_has(n, 7) || !lw_has(n, 8))) lw_bad(ctx, n, "do_rotary without cos_cache and sin_cache");
+  lw_set(n, 0, q->dtype, 3, (ix[]){q->dims[0], q->dims[1], ix_index(ctx, s.heads * s.depth)});
+  for (int k = 1; k < 3; k++) lw_set(n, k, q->dtype, 4, (ix[]){q->dims[0], ix_index(ctx, s.groups), ix_index(ctx, s.keys), ix_index(ctx, s.depth)});
+}
+
+static ir_value *rotated(ir_graph *g, ir_node *n, const grouped *s, ir_value *v, int64_t heads, ir_value *places) {
+  ir_node *m = lw_node_n(g, n, "com.microsoft:RotaryEmbedding", 4, (ir_value *[]){v, places, n->in[7], n->in[8]}, 1);
+  int64_t width = 2 * ir_dim(g->ctx, n->in[7], 1);
+  ir_attr_int(m, "num_heads", heads);
+  ir_attr_int(m, "interleaved", ir_attr_get_int(n, "rotary_interleaved", 0));
+  if (width != s->depth) ir_attr_int(m, "rotary_embedding_dim", width);
+  ir_infer(g->ctx, m);
+  return m->out[0];
+}
+
+static void grouped_expand(ir_graph *g, ir_node *n) {
+  tn_ctx *ctx = g->ctx;
+  grouped s = grouped_of(ctx, n);
+  lw_attention a = {.right = -1, .causal = true, .softcap = ir_attr_get_float(n, "softcap", 0)};
+  ir_value *part[3] = {n->in[0], NULL, NULL};
+  if (s.packed) {
+    int64_t at[4] = {0, s.heads * s.depth, (s.heads + s.groups) * s.depth, (s.heads + 2 * s.groups) * s.depth};
+    for (int i = 0; i < 3; i++) part[i] = lw_slice(g, n, n->in[0], 2, at[i], at[i + 1]);
+  } else part[1] = n->in[1], part[2] = n->in[2];
+  ir_value *last = lw_reshape(g, n, lw_cast_node(g, n, n->in[5], TN_I64), 1, &s.batch), *before = NULL;
+  ir_value *lengths = lw_op2(g, n, "Add", last, ir_graph_scalar(g, NULL, TN_I64, 1));
+  if (!s.first) before = lw_op2(g, n, "Sub", lengths, ir_graph_scalar(g, NULL, TN_I64, (double)s.rows));
+  if (ir_attr_get_int(n, "do_rotary", 0)) {
+    int64_t *row = IR_NEW_ARRAY(ctx, int64_t, s.rows + 1);
+    for (int64_t i = 0; i < s.rows; i++) row[i] = i;
+    ir_value *places = lw_has(n, 9) ? n->in[9] : ir_graph_const(g, NULL, TN_I64, 2, (int64_t[]){1, s.rows}, row, false);
+    if (!lw_has(n, 9) && before) places = lw_op2(g, n, "Add", lw_reshape(g, n, before, 2, (int64_t[]){s.batch, 1}), places);
+    part[0] = rotated(g, n, &s, part[0], s.heads, places);
+    part[1] = rotated(g, n, &s, part[1], s.groups, places);
+  }
+  a.q = lw_split_heads(g, n, part[0], s.heads);
+  for (int i = 1; i < 3; i++) {
+    part[i] = lw_split_heads(g, n, part[i], s.groups);
+    ir_node *m = lw_node_n(g, n, "tenon:CacheAppend", 3, (ir_value *[]){part[i], lw_has(n, 3) ? n->in[2 + i] : NULL, before}, 1);
+    ir_attr_int(m, "rows", s.keys);
+    ir_infer(ctx, m);
+    part[i] = m->out[0];
+  }
+  a.k = part[1];
+  a.v = part[2];
+  a.lengths = lengths;
+  a.fixed_offset = s.first;
+  int64_t window = ir_attr_get_int(n, "local_window_size", -1);
+  a.left = window > 0 ? window - 1 : -1;
+  if (lw_has(n, 10)) a.mask = n->in[10], a.pads_mask = true;
+  a.scale = ir_attr_get_float(n, "scale", 0);
+  if (a.scale == 0) a.scale = 1 / sqrt((double)s.depth);
+  finish(g, n, lw_join_heads(g, n, lw_attend(g, n, &a)), a.k, a.v);
+}
+
+/* tenon CacheAppend: new [B, G, S, D], past [B, G, P, D], how much of it is in use [B] -> [B, G, rows, D]:
+ * the past in use (without that input: none), the new rows, zeros. */
+static void append_infer(tn_ctx *ctx, ir_node *n) {
+  const ir_value *v = n->in[0];
+  lw_need_rank(ctx, n, 0, 4);
+  lw_set(n, 0, v->dtype, 4, (ix[]){v->dims[0], v->dims[1], ix_index(ctx, ir_attr_get_int(n, "rows", 0)), v->dims[3]});
+}
+static ix append_value(lw_build *b, ir_node *n, int out, const ix *index) {
+  tn_ctx *ctx = lw_ctx(b);
+  ix zero = ix_index(ctx, 0), at[4] = {index[0], index[1], NULL, index[3]}, rest = lw_zero(ctx, n->out[0]->dtype), row = index[2];
+  if (lw_has(n, 2)) row = ix_sub(ctx, row, ix_cast(ctx, TN_INDEX, lw_in(b, n, 2, index)));
+  if (lw_has(n, 1) && lw_has(n, 2) && !ix_is_int(n->in[1]->dims[2], 0)) {
+    ix rows = n->in[1]->dims[2], used = ix_and(ctx, ix_lt(ctx, row, zero), ix_lt(ctx, index[2], rows));
+    at[2] = lw_clamp(ctx, index[2], zero, ix_addi(ctx, rows, -1));
+    rest = ix_select(ctx, used, lw_in(b, n, 1, at), rest);
+  }
+  at[2] = lw_clamp(ctx, row, zero, ix_addi(ctx, n->in[0]->dims[2], -1));
+  return ix_select(ctx, ix_within(ctx, row, zero, n->in[0]->dims[2]), lw_in(b, n, 0, at), rest);
+}
+
 #define COMPOSITE(NAME, LEAST, MOST, OUTS, ATTRS, INFER, EXPAND) \
   {.name = NAME, .domain = "com.microsoft", .kind = IR_OP_COMPOSITE, .since = 1, .min_in = LEAST, .max_in = MOST, .min_out = 1, .max_out = OUTS, .attrs = ATTRS, .infer = INFER, .expand = EXPAND}
 const ir_op lw_ops_contrib_attention[] = {
     COMPOSITE("Attention", 2, 7, 2, "do_rotary:i mask_filter_value:f num_heads:i past_present_share_buffer:i qkv_hidden_sizes:I rotary_embedding_dim:i scale:f unidirectional:i", attention_infer, attention_expand),
     COMPOSITE("MultiHeadAttention", 1, 10, 4, "mask_filter_value:f num_heads:i scale:f unidirectional:i", multi_infer, multi_expand),
+    COMPOSITE("GroupQueryAttention", 1, 14, 3,
+              "do_rotary:i kv_num_heads:i local_window_size:i num_heads:i rotary_interleaved:i scale:f smooth_softmax:i softcap:f qk_output:i kv_cache_bit_width:i", grouped_infer, grouped_expand),
+    {.name = "CacheAppend", .domain = "tenon", .kind = IR_OP_MOVEMENT, .since = 1, .min_in = 1, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = "rows:i", .infer = append_infer, .value = append_value},
     {0}};

@@ -62,7 +62,7 @@ static void check_scale(tn_ctx *ctx, const ir_node *n) {
   if (!block || s->rank != x->rank) lw_bad(ctx, n, "a scale of rank %d for an input of rank %d, block_size %lld", s->rank, x->rank, (long long)block);
   int axis = ir_axis(ctx, n, ir_attr_get_int(n, "axis", 1), x->rank);
   for (int i = 0; i < x->rank; i++)
-    if (ix_const_value(x->dims[i], &d) && ix_const_value(s->dims[i], &e) && e != (i == axis ? (d + block - 1) / block : d))
+    if (ix_const_value(x->dims[i], &d) && ix_const_value(s->dims[i], &e) && e != (i == axis ? d / block + (d % block != 0) : d))
       lw_bad(ctx, n, "axis %d of the scale has extent %lld, the input %lld, blocks %lld", i, (long long)e, (long long)d, i == axis ? (long long)block : 1LL);
 }
 
@@ -254,11 +254,20 @@ static void need_triple(tn_ctx *ctx, const ir_node *n, int k) {
   if (lw_has(n, k + 2)) lw_need_single(ctx, n, k + 2);
 }
 
+/* The scale of the result, and its zero point behind it if there is one. */
+static void need_scale(tn_ctx *ctx, const ir_node *n, int k) {
+  if (!lw_has(n, k)) lw_bad(ctx, n, "input %d is omitted", k);
+  lw_need_single(ctx, n, k);
+  if (!lw_has(n, k + 1)) return;
+  lw_need_single(ctx, n, k + 1);
+  lw_need_same_type(ctx, n, 0, k + 1);
+}
+
 static void binary_infer(tn_ctx *ctx, ir_node *n) { /* a, scale, zero, b, scale, zero, c scale, zero */
   need_triple(ctx, n, 0);
   need_triple(ctx, n, 3);
   lw_need_same_type(ctx, n, 0, 3);
-  lw_need_single(ctx, n, 6);
+  need_scale(ctx, n, 6);
   ir_node pair = *n; /* the broadcasting of inputs 0 and 3 */
   ir_value *in[2] = {n->in[0], n->in[3]};
   pair.in = in;
@@ -275,7 +284,7 @@ static void binary_expand(ir_graph *g, ir_node *n) {
 
 static void unary_infer(tn_ctx *ctx, ir_node *n) { /* x, scale, zero, y scale, zero */
   need_triple(ctx, n, 0);
-  lw_need_single(ctx, n, 3);
+  need_scale(ctx, n, 3);
   lw_set_like(n, 0, n->in[0]->dtype, n->in[0]);
 }
 static void unary_expand(ir_graph *g, ir_node *n) {
@@ -288,7 +297,7 @@ static void unary_expand(ir_graph *g, ir_node *n) {
 
 static void average_infer(tn_ctx *ctx, ir_node *n) {
   need_triple(ctx, n, 0);
-  lw_need_single(ctx, n, 3);
+  need_scale(ctx, n, 3);
   const ir_value *x = n->in[0];
   bool last = ir_attr_get_int(n, "channels_last", 0) != 0;
   if (x->rank < 3) lw_bad(ctx, n, "the input has rank %d", x->rank);
@@ -318,9 +327,9 @@ const ir_op lw_ops_quant[] = {
     COMPOSITE("", "QLinearMatMul", 8, 8, 1, "", qmatmul_infer, qmatmul_expand),
     COMPOSITE("", "QLinearConv", 8, 9, 1, "auto_pad:s dilations:I group:i kernel_shape:I pads:I strides:I", qconv_infer, qconv_expand),
     COMPOSITE("", "DynamicQuantizeLinear", 1, 1, 3, "", dynamic_infer, dynamic_expand),
-    COMPOSITE("com.microsoft", "QLinearAdd", 7, 8, 1, "", binary_infer, binary_expand),
-    COMPOSITE("com.microsoft", "QLinearMul", 7, 8, 1, "", binary_infer, binary_expand),
-    COMPOSITE("com.microsoft", "QLinearSigmoid", 4, 5, 1, "", unary_infer, unary_expand),
-    COMPOSITE("com.microsoft", "QLinearLeakyRelu", 4, 5, 1, "alpha:f", unary_infer, unary_expand),
-    COMPOSITE("com.microsoft", "QLinearGlobalAveragePool", 4, 5, 1, "channels_last:i", average_infer, average_expand),
+    COMPOSITE("com.microsoft", "QLinearAdd", 1, 8, 1, "", binary_infer, binary_expand),
+    COMPOSITE("com.microsoft", "QLinearMul", 1, 8, 1, "", binary_infer, binary_expand),
+    COMPOSITE("com.microsoft", "QLinearSigmoid", 1, 5, 1, "", unary_infer, unary_expand),
+    COMPOSITE("com.microsoft", "QLinearLeakyRelu", 1, 5, 1, "alpha:f", unary_infer, unary_expand),
+    COMPOSITE("com.microsoft", "QLinearGlobalAveragePool", 1, 5, 1, "channels_last:i", average_infer, average_expand),
     {0}};
