@@ -2,6 +2,7 @@
 import glob
 import json
 import os
+import re
 import shutil
 import zlib
 
@@ -42,9 +43,17 @@ def random(name, shape):
 
 # ---- matrix products ----
 
-def gemm_cases():
+def with_asked(listed, asked, pattern, words_of):
+    """The list, and what was asked for by its full name and is not in it."""
+    listed = list(listed)
+    there = {"x".join(w[:3]) if len(w) > 3 else w[0] for w, _ in listed}
+    return listed + [(words_of(a), False) for a in asked if re.fullmatch(pattern, a) and a not in there]
+
+
+def gemm_cases(asked=()):
+    listed = with_asked(lines("gemm.txt"), asked, r"\d+x\d+x\d+", lambda a: a.split("x") + ["asked"])
     for mode in ("const", "var"):
-        for words, quick in lines("gemm.txt"):
+        for words, quick in listed:
             m, n, k = map(int, words[:3])
             c = Case("%dx%dx%d" % (m, n, k), "gemm " + mode, words[3],
                      ["gemm", str(m), str(n), str(k), mode, "@"], 2.0 * m * n * k)
@@ -121,8 +130,8 @@ def one_node_model(path, spec, w):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
-def conv_cases(plain, model_peers):
-    for words, quick in lines("conv.txt"):
+def conv_cases(plain, model_peers, asked=()):
+    for words, quick in with_asked(lines("conv.txt"), asked, r"(n\d+)?c\d+h\d+w\d+k\d+([rsupdg]\d+)*", lambda a: [a, "asked"]):
         spec = words[0]
         v = parse_conv(spec)
         flop = 2.0 * v["n"] * v["k"] * v["oh"] * v["ow"] * v["c"] // v["g"] * v["r"] * v["s"]

@@ -30,7 +30,7 @@ def options():
                                 epilog="See bench/README.md. bench/run itself also takes --install LIST and --python PATH.")
     p.add_argument("--quick", action="store_true", help="few cases, few rounds")
     p.add_argument("--only", action="append", choices=["gemm", "conv", "models", "int8"], help="may be repeated")
-    p.add_argument("--case", action="append", default=[], help="only cases whose name contains this; may be repeated")
+    p.add_argument("--case", action="append", default=[], help="only cases whose name contains this, or a kernel's full name in the lists or not: 64x64x64, n1c8h9w9k8r3s3u1p1; may be repeated")
     p.add_argument("--again", metavar="FILE", help="only cases of these earlier results (JSON)")
     p.add_argument("--below", type=float, default=0.95, help="with --again: those whose ratio was below (default 0.95)")
     p.add_argument("--rounds", type=int, help="default 7, or 3 with --quick")
@@ -314,12 +314,12 @@ def main():
     only = set(o.only or ["gemm", "conv", "models"])
     todo = []
     if "gemm" in only:
-        todo += lists.gemm_cases()
+        todo += lists.gemm_cases(o.case)
     if "conv" in only:
         fallback = [p.name for p in peers if "conv" in p.kinds and "gemm" not in p.kinds]
-        todo += lists.conv_cases(bool(fallback), fallback)
+        todo += lists.conv_cases(bool(fallback), fallback, o.case)
         if o.plain and not fallback:
-            todo += lists.conv_cases(True, [])
+            todo += lists.conv_cases(True, [], o.case)
     if "models" in only:
         todo += lists.model_cases(o.models, say)
     if "int8" in only:
