@@ -1,6 +1,7 @@
 /* import_check.c — every problem of a model, not only the first: each node is inferred under
  * protection; what depends on a node that failed is left out. */
 #include "frontend/import.h"
+#include "lower/build.h"
 #include "lower/fold.h"
 #include <string.h>
 
@@ -14,6 +15,12 @@ typedef struct step {
 static void one_node(tn_ctx *ctx, void *arg) {
   step *s = arg;
   ir_node *n = s->n;
+  if (n->op->kind == IR_OP_CONTROL) { /* what is inside becomes part of the graph, with types */
+    int first = s->g->nnodes;
+    n->op->expand(s->g, n);
+    lw_settle(ctx, s->g, first);
+    return;
+  }
   ir_infer(ctx, n);
   if (n->op->expand && !n->op->value && !n->op->build) {
     n->op->expand(s->g, n);
