@@ -45,7 +45,7 @@ static void fix_inputs(cli *c, cli_model *m) {
 
 void cli_compile(cli *c, int argc, char **argv) {
   tn_ctx *ctx = c->ctx;
-  const char *out = NULL, *header = NULL, *prefix = NULL, *target = NULL, *weights = "embed", *weights_file = NULL;
+  const char *out = NULL, *header = NULL, *prefix = NULL, *target = NULL, *weights = "embed", *weights_file = NULL, *plan = NULL;
   cli_list fixed = {0};
   cli_option own[] = {
       {"-o", CLI_TEXT, &out, "FILE", "the object file"},
@@ -55,6 +55,7 @@ void cli_compile(cli *c, int argc, char **argv) {
       {"--weights", CLI_TEXT, &weights, "MODE", "embed (default): in the object; file: beside it; pointer: packed by the caller"},
       {"--weights-file", CLI_TEXT, &weights_file, "FILE", "with --weights file (default: beside the object, .weights)"},
       {"--input", CLI_TEXTS, &fixed, "NAME=FILE", "compiles this input in as a constant"},
+      {"--plan-out", CLI_TEXT, &plan, "FILE", "writes the schedules of all kernels as a plan (for --plan)"},
   };
   if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 1, 1, NULL)) return;
   if (!out) ir_fail(ctx, TN_EUSAGE, "tenon compile: -o FILE is missing");
@@ -73,6 +74,7 @@ void cli_compile(cli *c, int argc, char **argv) {
   cli_feed(c, m, &fixed);
   if (m->graph) fix_inputs(c, m);
   cli_lower(c, m);
+  if (plan) cli_write_plan(c, m, plan);
   double before = rt_now();
   rt_object_options o = {.target = m->target, .jobs = c->threads ? (int)c->threads : rt_cpu_count()};
   o.files = (cg_object_options){.path = out, .header = header, .prefix = prefix, .weights = mode, .weights_path = weights_file};

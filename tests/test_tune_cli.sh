@@ -35,6 +35,9 @@ gemm=gemm:f32:24x40x64
 for i in 1 2; do
   "$tenon" compile $gemm -o m$i.o --header m$i.h --prefix m --plan p.plan --frozen >/dev/null 2>&1 || fail "compile with a plan"
 done
+"$tenon" compile $gemm -o m4.o --header m4.h --prefix m --db a.db --plan-out q.plan >/dev/null 2>&1 || fail "compile --plan-out"
+cmp -s p.plan q.plan || fail "tune and compile write different plans"
+cmp -s m1.o m4.o || fail "store and plan give different objects"
 cmp -s m1.o m2.o || fail "--plan --frozen gives different objects"
 "$tenon" compile gemm:f32:24x40x65 -o m3.o --plan p.plan --frozen >/dev/null 2>&1 && fail "--frozen with a kernel that the plan lacks"
 echo "kernel nonsense" >bad.plan
