@@ -1,7 +1,9 @@
 /* cli_tune.c — tenon tune; and how compiling verbs come to the schedules that were found. */
 #include "autotune/lookup.h"
+#include "autotune/stats.h"
 #include "autotune/tune.h"
 #include "frontend/cli.h"
+#include "frontend/compare.h"
 #include "lower/problem.h"
 #include <math.h>
 #include <signal.h>
@@ -53,7 +55,10 @@ void cli_check_frozen(cli *c, const cli_model *m) {
 typedef struct job { /* one model or kernel */
   const char *path;
   cli_model *m;
-  double before_ns, after_ns;
+  double before_ns, after_ns; /* of its kernels */
+  /* of whole runs, with --check */
+  double untuned_s, tuned_s, change; /* medians; median of the ratios of pairs */
+  bool checked, slower;              /* slower: beyond noise */
 } job;
 
 typedef struct list {
@@ -207,6 +212,10 @@ static void table(cli *c, const list *l, const at_tune_result *r) {
     if (!l->jobs[i].m->kernel && l->jobs[i].before_ns > 0)
       fprintf(c->out, "%s: kernels of a run %s -> %s (%.1f%% less)\n", l->jobs[i].path, ns_text(a, l->jobs[i].before_ns), ns_text(b, l->jobs[i].after_ns),
               100 * (1 - l->jobs[i].after_ns / l->jobs[i].before_ns));
+  for (int i = 0; i < l->njobs; i++)
+    if (l->jobs[i].checked)
+      fprintf(c->out, "%s: whole runs %s -> %s (%+.1f%%), results agree%s\n", l->jobs[i].path, cli_time(c, l->jobs[i].untuned_s), cli_time(c, l->jobs[i].tuned_s),
+              100 * l->jobs[i].change, l->jobs[i].slower ? "; SLOWER than untuned" : "");
   fprintf(c->out, "%d new trials, %d failed, %.1f s%s\n", r->trials, r->failed, r->seconds, r->stopped ? ", interrupted: all of it is kept" : "");
 }
 
@@ -228,6 +237,12 @@ static void json(cli *c, const list *l, const at_tune_result *r, const char *db,
     cj_text(&j, "model", l->jobs[i].path);
     cj_real(&j, "before_ms", l->jobs[i].before_ns * 1e-6);
     cj_real(&j, "after_ms", l->jobs[i].after_ns * 1e-6);
+    if (l->jobs[i].checked) {
+      cj_real(&j, "untuned_run_ms", l->jobs[i].untuned_s * 1e3);
+      cj_real(&j, "tuned_run_ms", l->jobs[i].tuned_s * 1e3);
+      cj_real(&j, "run_change", l->jobs[i].change);
+      cj_bool(&j, "slower", l->jobs[i].slower);
+    }
     cj_close(&j, '}');
   }
   cj_close(&j, ']');
@@ -257,6 +272,55 @@ static void json(cli *c, const list *l, const at_tune_result *r, const char *db,
   cj_end(&j, c);
 }
 
+/* ---- the winners inside the whole model ---- */
+
+static double timed(cli *c, cli_model *m) {
+  double start = rt_now();
+  cli_run_once(c, m);
+  return rt_now() - start;
+}
+
+/* Runs the model with its default schedules and with the winners: equal results, and times in pairs
+ * (ABBA). Throws TN_EWRONG when the results differ. */
+static void check_model(cli *c, job *j) {
+  enum { MOST = 40, LEAST = 6 };
+  tn_ctx *ctx = c->ctx;
+  const char *db = c->db;
+  cli_model *m[2];
+  for (int i = 0; i < 2; i++) {
+    c->db = i ? db : "none";
+    m[i] = cli_load(c, j->path);
+    cli_lower(c, m[i]);
+    cli_fill(c, m[i]);
+    cli_start(c, m[i]);
+    cli_run_once(c, m[i]);
+  }
+  c->db = db;
+  for (int i = 0; i < m[0]->nout; i++) {
+    const ir_slot *s = cli_out_slot(m[0], i);
+    fe_tolerance tol = {1e-3, 1e-5};
+    fe_difference d = fe_compare(s->dtype, cli_elements(s), m[1]->out[i], m[0]->out[i], &tol);
+    if (!d.equal && d.max_abs > 1e-4 * d.max_ref)
+      ir_fail(ctx, TN_EWRONG, "%s: with the winners output '%s' is another: %s", j->path, m[0]->out_name[i], fe_difference_text(ctx, &d, s->rank, s->dims));
+  }
+  double x[2][MOST], ratio[MOST], start = rt_now();
+  int n = 0;
+  while (n < LEAST || (n < MOST && rt_now() - start < 2)) {
+    for (int k = 0; k < 2; k++) {
+      int i = k ^ (n & 1);
+      x[i][n] = timed(c, m[i]);
+    }
+    ratio[n] = x[1][n] / x[0][n];
+    n++;
+  }
+  j->checked = true;
+  j->untuned_s = at_median(x[0], n);
+  j->tuned_s = at_median(x[1], n);
+  j->change = at_median(ratio, n) - 1;
+  j->slower = j->change > 0.01 && at_signed_rank(x[0], x[1], n) < 0.05;
+  for (int i = 0; i < 2; i++) cli_stop(c, m[i]);
+}
+
 static volatile sig_atomic_t stop;
 static void on_interrupt(int signal) {
   (void)signal;
@@ -281,11 +345,13 @@ void cli_tune(cli *c, int argc, char **argv) {
   const char *file = NULL, *plan = NULL;
   double budget = 0;
   int64_t trials = 0, jobs = 0;
+  bool check = false;
   cli_option own[] = {
       {"--list", CLI_TEXT, &file, "FILE", "models and kernels, one a line"},
       {"--budget", CLI_SECONDS, &budget, "T", "for how long (default 60s, or no limit with --trials)"},
       {"--trials", CLI_INT, &trials, "N", "schedules of each kernel, those in the store included"},
       {"--jobs", CLI_INT, &jobs, "N", "processes that compile (default: all CPUs)"},
+      {"--check", CLI_FLAG, &check, NULL, "afterwards, compares whole runs with and without the winners"},
       {"--plan-out", CLI_TEXT, &plan, "FILE", "afterwards, writes the schedules of the model as a plan"},
   };
   if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 0, -1,
@@ -324,6 +390,7 @@ void cli_tune(cli *c, int argc, char **argv) {
     l.jobs[l.job_of[i]].before_ns += s->count * s->default_ns;
     l.jobs[l.job_of[i]].after_ns += s->count * s->best_ns;
   }
+  for (int i = 0; i < l.njobs && check; i++) check_model(c, &l.jobs[i]);
   if (c->json) json(c, &l, r, c->db ? c->db : at_store_default_path(ctx), *trouble ? trouble : NULL);
   else table(c, &l, r);
   if (plan) plan_out(c, plan, l.jobs[0].path);
