@@ -34,7 +34,14 @@ typedef struct worker {
   size_t nsaid;
 } worker;
 
+/* Code and references: beyond the arena, since they come and go; all end with the lab. */
+typedef struct blob {
+  struct blob *next, *before;
+  _Alignas(16) char bytes[];
+} blob;
+
 struct at_lab {
+  blob *blobs;
   tn_ctx *ctx;
   at_lab_options o;
   pid_t owner;
@@ -51,6 +58,28 @@ struct at_lab {
   bool probed;
 };
 
+/* ---- memory ---- */
+
+/* A copy; null when memory is out. */
+static void *blob_new(at_lab *lab, const void *p, size_t n) {
+  blob *b = malloc(sizeof *b + n);
+  if (!b) return NULL;
+  memcpy(b->bytes, p, n);
+  b->before = NULL;
+  b->next = lab->blobs;
+  if (b->next) b->next->before = b;
+  lab->blobs = b;
+  return b->bytes;
+}
+
+static void blob_free(at_lab *lab, const void *p) {
+  if (!p) return;
+  blob *b = (blob *)((char *)(uintptr_t)p - offsetof(blob, bytes));
+  if (b->next) b->next->before = b->before;
+  *(b->before ? &b->before->next : &lab->blobs) = b->next;
+  free(b);
+}
+
 /* ---- starting and ending ---- */
 
 static void worker_end(worker *w, int *status) {
@@ -65,6 +94,7 @@ static void worker_end(worker *w, int *status) {
   w->busy = false;
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* their shadows are larger than any limit */
 static int64_t address_space(void) {
   long long pages = 0;
   FILE *f = fopen("/proc/self/statm", "r");
@@ -74,19 +104,16 @@ static int64_t address_space(void) {
   return pages * (int64_t)sysconf(_SC_PAGESIZE);
 }
 
-static void limit_process(const at_lab *lab) {
-  struct rlimit core = {0, 0};
-  setrlimit(RLIMIT_CORE, &core);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* their shadows are larger than any limit */
+static void limit_memory(const at_lab *lab) {
   int64_t more = lab->o.limits.memory_bytes > 0 ? lab->o.limits.memory_bytes : (int64_t)4 << 30, all = address_space();
   if (all > 0) {
     struct rlimit as = {(rlim_t)(all + more), (rlim_t)(all + more)};
     setrlimit(RLIMIT_AS, &as);
   }
-#else
-  (void)lab;
-#endif
 }
+#else
+static void limit_memory(const at_lab *lab) { (void)lab; }
+#endif
 
 static bool worker_start(at_lab *lab, worker *w) {
   if (w->pid) return true;
@@ -117,7 +144,9 @@ static bool worker_start(at_lab *lab, worker *w) {
       if (lab->w[i].pid) close(lab->w[i].fd), close(lab->w[i].err);
     close(pair[0]);
     close(err[0]);
-    limit_process(lab);
+    struct rlimit core = {0, 0};
+    setrlimit(RLIMIT_CORE, &core);
+    limit_memory(lab);
     at_worker_main(pair[1], w->shared, &lab->o);
   }
   close(pair[1]);
@@ -144,6 +173,7 @@ static void release(void *arg) {
   lab->nworkers = 0;
   at_frame_free(&lab->request);
   lab->subject = NULL;
+  while (lab->blobs) blob_free(lab, lab->blobs->bytes);
 }
 
 at_lab *at_lab_new(tn_ctx *ctx, const at_lab_options *o) {
@@ -324,8 +354,8 @@ at_machine at_lab_machine(at_lab *lab) {
 
 /* ---- the kernel ---- */
 
-void at_subject_free(at_subject *s) {
-  for (int i = 0; i < s->nreferences; i++) free(s->reference[i]);
+void at_subject_free(at_lab *lab, at_subject *s) {
+  for (int i = 0; i < s->nreferences; i++) blob_free(lab, s->reference[i]);
   s->nreferences = 0;
 }
 
@@ -339,12 +369,11 @@ static void keep_references(at_lab *lab, at_subject *s, at_frame *f) {
   while (n < AT_MOST_BUFFERS && f->at < f->n && !f->bad) {
     const void *from = at_get_bytes(f, &bytes[n]);
     all += bytes[n];
-    p[n] = all > 64 << 20 || f->bad ? NULL : malloc(bytes[n] + 1);
+    p[n] = all > 64 << 20 || f->bad ? NULL : blob_new(lab, from, bytes[n]);
     if (!p[n]) {
-      while (n) free(p[--n]);
+      while (n) blob_free(lab, p[--n]);
       return;
     }
-    memcpy(p[n], from, bytes[n]);
     n++;
   }
   s->reference = IR_NEW_ARRAY(lab->ctx, void *, n + 1);
@@ -408,14 +437,11 @@ static void take_object(at_lab *lab, worker *w, at_candidate *c) {
   for (int i = 0; i < c->nlayouts; i++) c->layouts[i] = ir_intern(lab->ctx, at_get_text(f));
   size_t n;
   const void *bytes = at_get_bytes(f, &n);
-  void *copy = malloc(n + 1);
-  if (f->bad || !copy) {
-    free(copy);
+  c->object = f->bad ? NULL : blob_new(lab, bytes, n);
+  if (!c->object) {
     judge(c, AT_COMPILE_ERROR, "the worker's answer is broken");
     return;
   }
-  memcpy(copy, bytes, n);
-  c->object = copy;
   c->object_size = n;
 }
 
@@ -569,6 +595,6 @@ void at_lab_drop(at_lab *lab, at_candidate *c) {
     ask_first(lab, lab->o.limits.run_s, "forgetting", &status, &reason);
   }
   c->id = 0;
-  free((void *)c->object);
+  blob_free(lab, c->object);
   c->object = NULL;
 }

@@ -59,7 +59,7 @@ typedef struct at_candidate {
   const char *reason;   /* why not; in the lab's context */
   double compile_ms;
   int spills;           /* vector reloads and spills in the code; -1: not counted */
-  const void *object;   /* code, in malloc memory; null: not compiled */
+  const void *object;   /* code, the lab's memory; null: not compiled */
   size_t object_size;
   int64_t tasks, scratch_bytes;
   int nlayouts;         /* of the constants, text per buffer */
@@ -88,10 +88,10 @@ typedef struct at_subject {
   const char *text;     /* as the workers read it; made when null */
   bool sampled;
   int nreferences;
-  void **reference;     /* malloc memory; at_subject_free */
+  void **reference;     /* the lab's memory */
   size_t *bytes;
 } at_subject;
-void at_subject_free(at_subject *s);
+void at_subject_free(at_lab *lab, at_subject *s); /* at the latest the lab does */
 
 /* The kernel that the calls below are about: draws its data and computes the reference, the first
  * time. `s` must live until the next call. Null, or why it cannot be measured; "" when there was no

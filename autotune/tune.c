@@ -473,7 +473,6 @@ const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels,
   r->ghz = u->machine.ghz;
   r->stopped = o->stop && *o->stop;
   at_lab_free(u->lab);
-  for (int i = 0; i < n; i++) at_subject_free(&u->t[i].subject);
   r->seconds = rt_now() - u->start;
   return r;
 }

@@ -158,8 +158,8 @@ static void lab_works(void) {
   at_lab_check(lab, 4, all);
   cr_assert(at_lab_time(lab, 4, all, 1));
   cr_assert_eq(good.n, 4);
-  at_subject_free(&s);
-  at_subject_free(&other);
+  at_subject_free(lab, &s);
+  at_subject_free(lab, &other);
   at_lab_free(lab);
 }
 Test(tune, lab) { ok(lab_works); }
@@ -176,7 +176,7 @@ static void sampled(void) {
   at_lab_check(lab, 2, all);
   cr_assert_eq(good.status, AT_OK, "%s", good.reason);
   cr_assert_eq(plain.status, AT_OK, "%s", plain.reason);
-  at_subject_free(&s);
+  at_subject_free(lab, &s);
 }
 Test(tune, sampled_reference) { ok(sampled); }
 
@@ -236,7 +236,7 @@ static void crimes(void) {
     if (c) cr_assert(x[1].reason && *x[1].reason);
     cr_assert(at_lab_time(lab, 3, all, 2), "the innocent are timed");
     cr_assert(x[0].n == 2 && x[2].n == 2 && (c == NONE || x[1].n == 0));
-    at_subject_free(&s);
+    at_subject_free(lab, &s);
     at_lab_free(lab);
   }
 }
