@@ -115,7 +115,9 @@ static void import_type(importer *im, ir_graph *g, const fe_onnx_graph *src, con
     if (!v) names_put(ctx, &im->dims, name, v = ir_var_new(ctx, name, TN_INDEX, 0, INT64_MAX));
     dims[i] = v->expr;
   }
-  names_put(ctx, scope, in->name, ir_graph_input(g, in->name, t->dtype, t->rank, dims));
+  ir_value *v = ir_graph_input(g, in->name, t->dtype, t->rank, dims);
+  if (!ir_size_fits(v)) ir_fail(ctx, TN_EINPUT, "%s: its size overflows", where);
+  names_put(ctx, scope, in->name, v);
 }
 
 static void import_graph(importer *im, ir_graph *g, const fe_onnx_graph *src, names *scope);

@@ -39,6 +39,7 @@ ir_value *ir_graph_const(ir_graph *g, const char *name, tn_dtype t, int rank, co
     v->dims[i] = ix_index(g->ctx, dims[i]);
     if (!ir_mul_size(bytes, dims[i], &bytes)) ir_fail(g->ctx, TN_EINPUT, "tensor '%s': its size overflows", v->name);
   }
+  if (!ir_size_fits(v)) ir_fail(g->ctx, TN_EINPUT, "tensor '%s': its size overflows", v->name);
   v->data_bytes = bytes;
   v->data = data;
   if (copy) {
@@ -182,6 +183,13 @@ int ir_attr_get_ints(const ir_node *n, const char *name, const int64_t **out) {
 
 /* ---- inference ---- */
 
+bool ir_size_fits(const ir_value *v) {
+  int64_t bytes = (int64_t)ir_dtype_bytes(v->dtype), d;
+  for (int a = 0; a < v->rank; a++)
+    if (ix_const_value(v->dims[a], &d) && (d > IR_MAX_BYTES || !ir_mul_size(bytes, d, &bytes) || bytes > IR_MAX_BYTES)) return false;
+  return true;
+}
+
 static void check_arity(tn_ctx *ctx, const ir_node *n) {
   const ir_op *op = n->op;
   if (n->nin < op->min_in || (op->max_in >= 0 && n->nin > op->max_in))
@@ -217,10 +225,7 @@ void ir_infer(tn_ctx *ctx, ir_node *n) {
     if (v->dtype == TN_NONE || v->rank < 0) ir_bug(ctx, "%s: %s set no type for output %d", n->where, n->op->name, i);
     if (v->rank > IR_MAX_RANK - 3)
       ir_fail(ctx, TN_EUNSUPPORTED, "%s: %s: output of rank %d; at most %d is supported", n->where, n->op->name, v->rank, IR_MAX_RANK - 3);
-    int64_t bytes = (int64_t)ir_dtype_bytes(v->dtype), d;
-    for (int a = 0; a < v->rank; a++)
-      if (ix_const_value(v->dims[a], &d) && (!ir_mul_size(bytes, d, &bytes) || bytes > (int64_t)1 << 46))
-        ir_fail(ctx, TN_EINPUT, "%s: %s: the size of output %d overflows", n->where, n->op->name, i);
+    if (!ir_size_fits(v)) ir_fail(ctx, TN_EINPUT, "%s: %s: the size of output %d overflows", n->where, n->op->name, i);
   }
 }
 

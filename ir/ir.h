@@ -505,6 +505,11 @@ const char *ir_graph_verify(tn_ctx *ctx, const ir_graph *g);
 const char *ir_graph_print(tn_ctx *ctx, const ir_graph *g);
 ir_graph *ir_graph_parse(tn_ctx *ctx, const char *text, const char *file);
 
+/* Whether the extents that are numbers, and the bytes they make, stay within IR_MAX_BYTES: inputs,
+ * constants and results do, so that sums and small products of sizes need no checks of their own. */
+#define IR_MAX_BYTES ((int64_t)1 << 46)
+bool ir_size_fits(const ir_value *v);
+
 /* Small helpers for rules. Static extents throw "dimension ... is not known" otherwise. */
 int64_t ir_dim(tn_ctx *ctx, const ir_value *v, int axis);   /* axis may be negative */
 bool ir_static(const ir_value *v);                          /* all extents constant */

@@ -146,6 +146,7 @@ void lw_bind_dims(tn_ctx *ctx, ir_graph *g, int n, const char *const *names, con
       if (v->dims[a]->op != IX_CONST && !(missing.s && strstr(missing.s, ix_print(ctx, d))))
         ir_put(&missing, "%s%s", missing.n ? ", " : "", ix_print(ctx, d));
     }
+    if (!ir_size_fits(v)) ir_fail(ctx, TN_EINPUT, "input '%s': its size overflows", v->name);
   }
   if (missing.n) ir_fail(ctx, TN_EUSAGE, "dimensions without a size: %s (give --dim NAME=N)", missing.s);
 }
