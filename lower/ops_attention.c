@@ -141,12 +141,14 @@ ir_value *lw_join_heads(ir_graph *g, ir_node *n, ir_value *v) {
   return lw_reshape(g, n, lw_transpose(g, n, v, (int64_t[]){0, 2, 1, 3}), 3, dims);
 }
 
+enum { FEW_QUERIES = 16 }; /* per group of heads: fewer than it takes to pay for turning the keys */
+
 ir_value *lw_attend(ir_graph *g, ir_node *n, lw_attention *a) {
   tn_ctx *ctx = g->ctx;
   tn_dtype t = a->q->dtype;
   int64_t B = ir_dim(ctx, a->q, 0), H = ir_dim(ctx, a->q, 1), S = ir_dim(ctx, a->q, 2), D = ir_dim(ctx, a->q, 3);
   int64_t G = ir_dim(ctx, a->k, 1), T = ir_dim(ctx, a->k, 2), V = ir_dim(ctx, a->v, 3);
-  ir_value *q = a->q, *k = lw_transpose(g, n, a->k, (int64_t[]){0, 1, 3, 2});
+  ir_value *q = a->q, *k = a->k, *s;
   if (lw_compute_type(t) == t) q = lw_op2(g, n, "Mul", q, lw_number(g, q, a->scale));
   else { /* half each: q * scale may be too small, q k too large for f16 */
     ir_value *root = lw_number(g, q, sqrt(a->scale));
@@ -155,7 +157,13 @@ ir_value *lw_attend(ir_graph *g, ir_node *n, lw_attention *a) {
   }
   if (G == 0) lw_bad(ctx, n, "keys without heads");
   q = lw_reshape(g, n, q, 4, (int64_t[]){B, G, H / G * S, D});
-  ir_value *s = lw_reshape(g, n, lw_op2(g, n, "MatMul", q, k), 4, (int64_t[]){B, H, S, T});
+  if (H / G * S <= FEW_QUERIES) { /* reads the keys once, as they are */
+    ir_node *m = lw_node_n(g, n, "Einsum", 2, (ir_value *[]){q, k}, 1);
+    ir_attr_string(m, "equation", "bgmd,bgnd->bgmn");
+    ir_infer(ctx, m);
+    s = m->out[0];
+  } else s = lw_op2(g, n, "MatMul", q, lw_transpose(g, n, k, (int64_t[]){0, 1, 3, 2}));
+  s = lw_reshape(g, n, s, 4, (int64_t[]){B, H, S, T});
   bool shown = a->wants_scores && (a->show == LW_SCORES_BIASED || (a->show == LW_SCORES_CAPPED && a->softcap != 0));
   ir_node *m = lw_node_n(g, n, "tenon:AttentionSoftmax", 3, (ir_value *[]){s, a->mask, a->lengths}, shown ? 2 : 1);
   ir_attr_int(m, "causal", a->causal);
