@@ -42,6 +42,7 @@ def options():
     p.add_argument("--peers", help="comma-separated, of mkl, onednn, onnxruntime, openvino, inductor; default: all that are there")
     p.add_argument("--models", default=os.environ.get("TENON_MODELS"), help="folder of ONNX files (default $TENON_MODELS)")
     p.add_argument("--db", default="none", help="tuning store for Tenon (default none: untuned)")
+    p.add_argument("--tune", type=float, metavar="S", help="first tunes each model for so many seconds, into --db (default BUILD/bench/tuned.db)")
     p.add_argument("--plain", action="store_true", help="convolutions also from row-major to row-major")
     p.add_argument("--aot", action="store_true", help="models also as linked objects")
     p.add_argument("--compile", action="store_true", help="also time and memory of `tenon compile` (models; always with --only models)")
@@ -277,6 +278,20 @@ class Aot:
         return self.tenon.ask(command, key + " aot", *words, timeout=timeout)
 
 
+def tune(todo, o, cpus):
+    """Models only: the store keeps what was found, so that a second call goes on from there."""
+    for case in todo:
+        if not case.path:
+            continue
+        argv = [os.path.join(o.build, "tenon"), "tune", case.path, "--budget", "%gs" % o.tune, "--db", o.db, "--threads", "1"]
+        for d in case.dims:
+            argv += ["--dim", d]
+        start = time.perf_counter()
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, preexec_fn=lambda: os.sched_setaffinity(0, cpus[-1:]))
+        last = (done.stdout if done.returncode == 0 else done.stderr).decode(errors="replace").strip().splitlines()[-1:]
+        say("tuned %s in %.0f s: %s" % (case.name, time.perf_counter() - start, last[0] if last else "exit code %d" % done.returncode))
+
+
 def one_case(case, threads, first, tenon, peers, probe, o, only, work):
     """measure(), and for models what compiling them takes, and their linked objects."""
     extra, made = [], None
@@ -309,6 +324,8 @@ def main():
     work = os.path.join(o.build, "bench", "work")
     os.makedirs(folder, exist_ok=True)
     os.makedirs(work, exist_ok=True)
+    if o.tune and o.db == "none":
+        o.db = os.path.join(o.build, "bench", "tuned.db")
     tenon, peers = make_peers(o, thread_counts[0], cpus, work)
     probe = Peer("probe", [os.path.join(o.build, "bench", "bench_probe"), *([o.isa] if o.isa else [])], os.path.join(work, "probe.log"), cpus=cpus[-1:])
     only = set(o.only or ["gemm", "conv", "models"])
@@ -333,6 +350,8 @@ def main():
     elif o.quick and not o.again:
         todo = [c for c in todo if c.quick]
 
+    if o.tune:
+        tune(todo, o, cpus)
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     peak, band = probe.ask("peak", 0.5), probe.ask("bandwidth", 0.5)
     if not peak["ok"]:
