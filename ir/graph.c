@@ -319,7 +319,7 @@ int64_t ir_dim(tn_ctx *ctx, const ir_value *v, int axis) {
   ir_assert(ctx, axis >= 0 && axis < v->rank);
   int64_t d;
   if (!ix_const_value(v->dims[axis], &d))
-    ir_fail(ctx, TN_EUSAGE, "dimension %d of '%s' is %s, not a number: give it a size (--dim NAME=N)", axis, v->name, ix_print(ctx, v->dims[axis]));
+    ir_fail(ctx, TN_EUSAGE, "dimension %d of '%s' is %s, not a number: give it a size (--dim NAME=N, tn_graph_set_dim)", axis, v->name, ix_print(ctx, v->dims[axis]));
   return d;
 }
 
