@@ -150,12 +150,56 @@ static void free_all_packed(void *arg);
 
 static void *memory(at_operands *o, int64_t bytes) { return ir_alloc(o->ctx, (size_t)bytes + 64); }
 
+/* ---- how long sums are ---- */
+
+enum { MAX_NEST = 64 };
+
+typedef struct sums {
+  const ir_stmt *loop[MAX_NEST];
+  const ir_buf *buf[MAX_NEST]; /* allocs in scope, with the number of loops around them */
+  int nloops, nbufs, depth_of[MAX_NEST];
+  double most;
+} sums;
+
+static double trips_of(const ir_stmt *s) {
+  int64_t lo, hi;
+  if (ix_const_value(s->lo, &lo) && ix_const_value(s->hi, &hi)) return hi > lo ? (double)(hi - lo) : 1;
+  return s->hi->hi != INT64_MAX && s->hi->hi > s->lo->lo ? (double)(s->hi->hi - s->lo->lo) : 16;
+}
+
+/* The most terms that meet in one element: iterations of the loops around an update that do not
+ * choose the element, as far out as the element exists. */
+static void find_sums(sums *f, const ir_stmt *s) {
+  if (!s || f->nloops == MAX_NEST || f->nbufs == MAX_NEST) return;
+  int nloops = f->nloops, nbufs = f->nbufs;
+  if (s->kind == IR_FOR) f->loop[f->nloops++] = s;
+  if (s->kind == IR_ALLOC) {
+    f->depth_of[f->nbufs] = f->nloops;
+    f->buf[f->nbufs++] = s->buf;
+  }
+  if (s->kind == IR_STORE && (s->op != IR_SET || ix_uses_buf(s->value, s->buf))) {
+    double n = 1;
+    int from = 0;
+    for (int i = 0; i < f->nbufs; i++)
+      if (f->buf[i] == s->buf) from = f->depth_of[i];
+    for (int i = from; i < f->nloops; i++) {
+      bool chooses = false;
+      for (int a = 0; a < s->buf->rank; a++) chooses |= ix_uses_var(s->index[a], f->loop[i]->var);
+      if (!chooses) n *= trips_of(f->loop[i]);
+    }
+    if (n > f->most) f->most = n;
+  }
+  for (int i = 0; i < s->n; i++) find_sums(f, s->items[i]);
+  find_sums(f, s->body);
+  find_sums(f, s->other);
+  f->nloops = nloops, f->nbufs = nbufs;
+}
+
 at_operands *at_operands_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, uint64_t seed) {
   at_operands *o = IR_NEW(ctx, at_operands);
   *o = (at_operands){.ctx = ctx, .k = k, .t = t, .n = k->nbufs, .op = IR_NEW_ARRAY(ctx, operand, k->nbufs + 1)};
   ir_defer(ctx, free_all_packed, o);
   if (k->ndims) ir_fail(ctx, TN_EUNSUPPORTED, "kernel %s has dimensions without sizes", k->name);
-  double out = 1;
   for (int i = 0; i < o->n; i++) {
     operand *p = &o->op[i];
     p->buf = k->bufs[i];
@@ -167,17 +211,14 @@ at_operands *at_operands_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t
     }
     int64_t bytes;
     if (!ir_mul_size(p->elements, (int64_t)p->size, &bytes) || bytes > (int64_t)1 << 36) ir_fail(ctx, TN_ERESOURCE, "kernel %s: %s is too large", k->name, p->buf->name);
-    if (p->buf->access != IR_IN && (double)p->elements > out) out = (double)p->elements;
     if (p->buf->access == IR_OUT) continue;
     p->data = memory(o, bytes);
     draw(p->data, p->buf->dtype, p->elements, mix(seed) + ((uint64_t)i << 40));
   }
   lw_problem q = lw_problem_of(ctx, k);
-  o->terms = 1;
-  if (q.kind == LW_CONTRACTION)
-    for (int i = 0; i < q.nred; i++) o->terms *= q.red_extent[i] > 0 ? (double)q.red_extent[i] : 1;
-  else if (q.kind != LW_POINTWISE) o->terms = q.flops / out;
-  if (o->terms < 1) o->terms = 1;
+  sums f = {.most = 1};
+  find_sums(&f, k->body);
+  o->terms = f.most;
   o->exact = q.kind == LW_POINTWISE || (q.kind == LW_CONTRACTION && (q.dtype == TN_F32 || q.dtype == TN_F64) && o->terms < 1 << 17);
   return o;
 }

@@ -180,6 +180,32 @@ static void sampled(void) {
 }
 Test(tune, sampled_reference) { ok(sampled); }
 
+/* Sums that are not exact in any order: the default's order must pass. */
+static const char norm_text[] = "kernel norm(in a: f32[6, 768], out b: f32[6, 768]) {\n"
+                                "  for i in 0..6 {\n"
+                                "    alloc s: f32[] register\n"
+                                "    alloc q: f32[] register\n"
+                                "    s[] = 0.0\n"
+                                "    for j in 0..768 { s[] = s[] + a[i, j] }\n"
+                                "    let mean = s[] * 0.00130208337\n"
+                                "    q[] = 0.0\n"
+                                "    for j2 in 0..768 { let d = a[i, j2] - mean q[] = fma(d, d, q[]) }\n"
+                                "    for j3 in 0..768 { b[i, j3] = (a[i, j3] - mean) / sqrt(q[] * 0.00130208337 + 1e-05) }\n"
+                                "  }\n"
+                                "}\n";
+
+static void sums(void) {
+  at_lab *lab = at_lab_new(ctx, &(at_lab_options){.target = target(), .jobs = 1});
+  at_subject s = {.kernel = kernel(norm_text)};
+  cr_assert_null(at_lab_kernel(lab, &s));
+  at_candidate c = {.schedule = lw_default_schedule(ctx, s.kernel, target())}, *all[] = {&c};
+  cr_assert(strlen(c.schedule) > 0);
+  at_lab_compile(lab, 1, all);
+  at_lab_check(lab, 1, all);
+  cr_assert_eq(c.status, AT_OK, "%s", c.reason);
+}
+Test(tune, sums_in_another_order) { ok(sums); }
+
 /* ---- candidates that misbehave ---- */
 
 typedef enum crime { NONE, CRASH, ABORT, HANG, HOG, WRONG, BEFORE, BEHIND, FAR_BEHIND, WRITE_INPUT, CRASH_COMPILING, HANG_COMPILING, CRIMES } crime;
