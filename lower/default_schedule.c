@@ -352,8 +352,17 @@ static bool contraction(plan *p) {
     /* panels that fill half of L2 together, all rows over them (Goto and van de Geijn, 2008) */
     int64_t panel = nb * q->red_extent[0] * (int64_t)ir_dtype_bytes(q->b->u.buf->dtype), group = panel > 0 ? p->t->l2_bytes / 2 / panel : 1;
     const char *list = strstr(ir_text_str(&ro), " vo") + 3, *rows_at = strstr(list, " ro ri");
-    if (group > 1 && rows_at && step(p, "split vo %lld -> vc vo", (long long)group))
+    int64_t panels = (N + nb - 1) / nb;
+    if (group > panels) group = panels;
+    for (int64_t g = group; g > group / 2; g--) /* groups of one size where that costs little */
+      if (panels % g == 0) {
+        group = g;
+        break;
+      }
+    if (group > 1 && rows_at && step(p, "split vo %lld -> vc vo", (long long)group)) {
       ordered = step(p, "reorder vc%.*s ro vo ri vb vv", (int)(rows_at - list), list);
+      if (ordered && panels % group) step(p, "narrow vo"); /* the guard of the last group out of the inner loops */
+    }
   }
   if (!ordered && !step(p, "%s", ir_text_str(&ro))) return false;
   int64_t far = row ? lw_stride(p->ctx, q->a, ir_find_loop(p->start->body, row) ? ir_find_loop(p->start->body, row)->var : q->out[r]->var) : 0;
