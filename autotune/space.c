@@ -74,7 +74,11 @@ static void contractions(maker *m, const lw_problem *q) {
           }
           if (mr > 1 && mr * nr < 4) continue; /* latency alone: never worth it */
           add(m, &(lw_tunables){.mr = mr, .nr = nr, .ku = steps[ku], .order = order}, AT_OWN);
-          if (ku == 0 && order == 1) add(m, &(lw_tunables){.mr = mr, .nr = nr, .unfused = 1}, AT_OWN);
+          if (ku || order == 1) continue;
+          add(m, &(lw_tunables){.mr = mr, .nr = nr, .unfused = 1}, AT_OWN);
+          if (q->nred > 1 || q->guard || mr * nr < 8) continue;
+          for (int rows = 1; rows <= 2; rows++) add(m, &(lw_tunables){.mr = mr, .nr = nr, .rows = rows}, AT_OWN);
+          for (int group = 1; group <= 16; group *= 2) add(m, &(lw_tunables){.mr = mr, .nr = nr, .order = 2, .group = group}, AT_OWN);
         }
       }
 }
@@ -152,5 +156,6 @@ static double ratio(int a, int b) { return a == b ? 0 : !a || !b ? 0.5 : fabs(lo
 double at_space_distance(const at_point *a, const at_point *b) {
   if (a->source != AT_OWN || b->source != AT_OWN) return a == b ? 0 : 4; /* not comparable by tunables */
   return 2 * ratio(a->u.mr, b->u.mr) + 2 * ratio(a->u.nr, b->u.nr) + 0.5 * ratio(a->u.ku, b->u.ku) + (a->u.order != b->u.order) +
+         0.5 * ratio(a->u.group, b->u.group) + 0.5 * (a->u.rows != b->u.rows) +
          ratio(a->u.lanes, b->u.lanes) + (a->u.unfused != b->u.unfused);
 }

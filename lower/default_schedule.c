@@ -353,8 +353,9 @@ static bool contraction(plan *p) {
     int64_t panel = nb * q->red_extent[0] * (int64_t)ir_dtype_bytes(q->b->u.buf->dtype), group = panel > 0 ? p->t->l2_bytes / 2 / panel : 1;
     const char *list = strstr(ir_text_str(&ro), " vo") + 3, *rows_at = strstr(list, " ro ri");
     int64_t panels = (N + nb - 1) / nb;
+    if (p->u.group) group = p->u.group;
     if (group > panels) group = panels;
-    for (int64_t g = group; g > group / 2; g--) /* groups of one size where that costs little */
+    for (int64_t g = group; g > group / 2 && !p->u.group; g--) /* groups of one size where that costs little */
       if (panels % g == 0) {
         group = g;
         break;
@@ -367,7 +368,8 @@ static bool contraction(plan *p) {
   if (!ordered && !step(p, "%s", ir_text_str(&ro))) return false;
   int64_t far = row ? lw_stride(p->ctx, q->a, ir_find_loop(p->start->body, row) ? ir_find_loop(p->start->body, row)->var : q->out[r]->var) : 0;
   far *= far > 0 ? (int64_t)ir_dtype_bytes(q->a->u.buf->dtype) : 0;
-  if (ordered && far > 0 && far % 2048 == 0 && t.mr > 4 && N >= 4 * nb && q->red_extent[0] >= 256) {
+  bool collide = far > 0 && far % 2048 == 0 && t.mr > 4 && N >= 4 * nb && q->red_extent[0] >= 256;
+  if (ordered && (p->u.rows ? p->u.rows == 1 : collide)) {
     /* rows a multiple of half a page apart fall on the same few sets of L1: a copy of the tile's rows does not */
     const char *in = ir_format(p->ctx, "rows.%d", q->a->u.buf->rank - 1);
     if (step(p, "cache %s ro -> rows", q->a->u.buf->name) && step(p, "split %s %lld -> rows.o rows.v", in, (long long)lanes)) step(p, "vectorize rows.v");

@@ -75,6 +75,8 @@ typedef struct lw_tunables {
   int mr, nr;   /* contractions: rows and vectors of the register tile */
   int ku;       /* steps of the innermost reduction that are unrolled; 1: none */
   int order;    /* contractions: 1 rows outside vectors, 2 vectors outside rows */
+  int group;    /* contractions: panels of vectors that all rows pass over together */
+  int rows;     /* contractions: 1 a tile's rows are copied before use, 2 they are not */
   int lanes;    /* of vector loops, in elements (also beyond one register) */
   int unfused;  /* 1: neighbouring row loops are not joined */
 } lw_tunables;
