@@ -67,12 +67,22 @@ void cg_object_write(tn_ctx *ctx, const ir_program *p, const cg_build *build, co
   const char *publics[2] = {run, packer};
   cg_elf_job job = {.ninputs = n, .inputs = in, .npublic = pack ? 2 : 1, .publics = publics,
                     .blob_symbol = eo.weights, .blob = blob, .blob_bytes = (uint64_t)blob_bytes};
-  fe_writer *w = fe_write_begin(ctx, o.path);
-  cg_elf_write(ctx, &job, to_writer, w);
-  fe_write_end(w);
-  if (o.weights == CG_WEIGHTS_FILE && blob_bytes > 0) fe_write_file(ctx, o.weights_path, blob, (size_t)blob_bytes);
+  /* all or nothing: the files take their names once each has been written */
+  fe_writer *object = fe_write_begin(ctx, o.path), *weights = NULL, *header = NULL;
+  cg_elf_write(ctx, &job, to_writer, object);
+  if (o.weights == CG_WEIGHTS_FILE && blob_bytes > 0) {
+    weights = fe_write_begin(ctx, o.weights_path);
+    fe_write(weights, blob, (size_t)blob_bytes);
+  }
   if (o.header) {
     const char *text = cg_header_text(ctx, p, build, &o);
-    fe_write_file(ctx, o.header, text, strlen(text));
+    header = fe_write_begin(ctx, o.header);
+    fe_write(header, text, strlen(text));
   }
+  fe_write_settle(object);
+  if (weights) fe_write_settle(weights);
+  if (header) fe_write_settle(header);
+  fe_write_end(object);
+  if (weights) fe_write_end(weights);
+  if (header) fe_write_end(header);
 }

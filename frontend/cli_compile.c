@@ -78,7 +78,9 @@ void cli_compile(cli *c, int argc, char **argv) {
   double before = rt_now();
   rt_object_options o = {.target = m->target, .jobs = c->threads ? (int)c->threads : rt_cpu_count()};
   o.files = (cg_object_options){.path = out, .header = header, .prefix = prefix, .weights = mode, .weights_path = weights_file};
+  ir_where(ctx, m->path);
   rt_write_object(ctx, m->program, &o);
+  ir_where(ctx, NULL);
   m->compile_s = rt_now() - before;
   double total = rt_now() - start;
   int64_t bytes = file_size(out);

@@ -241,7 +241,9 @@ void cli_lower(cli *c, cli_model *m) {
   o.free_io = m->kernel; /* as libraries are timed: operands in the layout that suits */
   o.layout = !c->layout ? LW_LAYOUT_AUTO : strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : strcmp(c->layout, "NHWC") == 0 ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHWC;
   cli_use_schedules(c, m, &o);
+  ir_where(c->ctx, m->path);
   bind_dims(c, m);
+  ir_where(c->ctx, NULL);
   freeze_shapes(c, m);
   double start = rt_now();
   m->program = lw_compile(c->ctx, m->graph, &o);

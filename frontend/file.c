@@ -174,10 +174,14 @@ void fe_write(fe_writer *w, const void *data, size_t n) {
   w->used += n;
 }
 
-void fe_write_end(fe_writer *w) {
+void fe_write_settle(fe_writer *w) {
   ir_assert(w->ctx, w->fd >= 0);
   flush(w);
   if (w->temporary && fsync(w->fd) != 0) writer_fail(w, errno);
+}
+
+void fe_write_end(fe_writer *w) {
+  fe_write_settle(w);
   int fd = w->fd;
   w->fd = -1; /* a failed close has closed all the same */
   int e = close(fd) != 0 ? errno : 0;

@@ -44,6 +44,7 @@ char *fe_path_folder(tn_ctx *ctx, const char *path);
 typedef struct fe_writer fe_writer;
 fe_writer *fe_write_begin(tn_ctx *ctx, const char *path);
 void fe_write(fe_writer *w, const void *data, size_t n);
+void fe_write_settle(fe_writer *w); /* all is on disk under the temporary name: what is left to fe_write_end hardly fails */
 void fe_write_end(fe_writer *w);
 void fe_write_abort(fe_writer *w); /* never throws; nothing happens after fe_write_end */
 void fe_write_file(tn_ctx *ctx, const char *path, const void *data, size_t n);
