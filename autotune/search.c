@@ -167,10 +167,10 @@ static void borrow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_m
   for (int i = 0; i < x.n; i++) at_space_add(ctx, t->space, t->kernel, o->target, m, x.schedules[i], AT_NEARBY);
 }
 
-void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
+void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m, double seconds) {
   if (t->wide) return;
   t->wide = true;
-  t->space = at_space_new(ctx, t->kernel, o->target, m, o->budget_s > 0 ? fmin(fmax(0.02, 0.01 * o->budget_s), 1) : 0);
+  t->space = at_space_new(ctx, t->kernel, o->target, m, seconds);
   borrow(ctx, t, o, m);
   t->state.space = t->space->n;
   for (int i = 0; i < t->n; i++) t->configs[i]->point = at_space_find(t->space, t->configs[i]->schedule);

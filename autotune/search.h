@@ -56,8 +56,8 @@ uint64_t at_random(uint64_t *state);
 void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m);
 at_config *at_task_find(const at_task *t, const char *schedule);
 at_config *at_task_add(tn_ctx *ctx, at_task *t, int point, const char *origin);
-/* The whole space, once. */
-void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m);
+/* The whole space, once; making it may take so many seconds (0: any number). */
+void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m, double seconds);
 /* Up to `most` points that were not tried, as new configs; returns how many. */
 int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out);
 /* What a new schedule's result means for `idle`; then at_task_rank. */

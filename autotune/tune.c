@@ -425,7 +425,8 @@ static void run_all(tuner *u) {
     at_lab_deadline(u->lab, u->end > 0 ? u->end - reserve(u, i) : 0);
     if (at_lab_over(u->lab)) break;
     if (!at_task_exhausted(&u->t[i], u->o.trials)) {
-      at_task_widen(u->ctx, &u->t[i], &u->o, &u->machine);
+      double share = 0.04 * u->o.budget_s / fmin(u->n, 4);
+      at_task_widen(u->ctx, &u->t[i], &u->o, &u->machine, u->end > 0 ? fmin(fmax(share, 0.05), 1) : 0);
       if (!at_task_exhausted(&u->t[i], u->o.trials)) search_round(u, i);
     }
     if (!at_lab_over(u->lab) && at_task_exhausted(&u->t[i], u->o.trials)) {
