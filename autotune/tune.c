@@ -91,7 +91,7 @@ static bool over(const tuner *u) { return (u->o.stop && *u->o.stop) || (u->end >
 
 static double final_s(const at_task *t, int rivals) {
   double sample = t->sample_s > 0 ? t->sample_s : fmax(t->standard->ns * 1e-9, 300e-6);
-  return 0.02 + t->switch_s + (rivals + 1) * (1.2 * AT_FINAL_ROUNDS * sample + t->check_s);
+  return 0.1 + t->switch_s + (rivals + 1) * (1.5 * AT_FINAL_ROUNDS * sample + t->check_s);
 }
 
 /* Seconds that the finals still to come will take, about; with one that task `next` may yet cause. */
@@ -101,7 +101,7 @@ static double reserve(const tuner *u, int next) {
     const at_task *t = &u->t[i];
     at_config *f[3];
     int k = t->space && !t->state.trouble ? at_task_finalists(t, f) : 0;
-    if (i == next) k = k > 2 ? k : k + 1;
+    if (i == next) k = 3;
     if (k) sum += final_s(t, k);
   }
   return sum;
@@ -262,10 +262,11 @@ static void time_default(tuner *u, int i) {
   tell(u, i, "default", true);
 }
 
-static void search_round(tuner *u, int i) {
+/* One batch of schedules, raced against the default and the fastest so far. True if it gained something. */
+static bool search_round(tuner *u, int i) {
   at_task *t = &u->t[i];
   double start = rt_now();
-  if (!take_kernel(u, i)) return;
+  if (!take_kernel(u, i)) return false;
   at_config *c[AT_BATCH + 4];
   int most = AT_BATCH;
   if (u->o.trials > 0 && u->o.trials - t->n < most) most = (int)(u->o.trials - t->n);
@@ -282,6 +283,7 @@ static void search_round(tuner *u, int i) {
   t->expected = 0.5 * t->expected + 0.5 * gain;
   t->round_s = 0.5 * t->round_s + 0.5 * (rt_now() - start);
   tell(u, i, "search", false);
+  return gain >= AT_GAIN;
 }
 
 /* Measures the rivals of a final. 1: all have their samples; 0: there was no time; -1: some failed,
@@ -427,7 +429,10 @@ static void run_all(tuner *u) {
     if (!at_task_exhausted(&u->t[i], u->o.trials)) {
       double share = 0.04 * u->o.budget_s / fmin(u->n, 4);
       at_task_widen(u->ctx, &u->t[i], &u->o, &u->machine, u->end > 0 ? fmin(fmax(share, 0.05), 1) : 0);
-      if (!at_task_exhausted(&u->t[i], u->o.trials)) search_round(u, i);
+      if (!at_task_exhausted(&u->t[i], u->o.trials) && !search_round(u, i) && !at_lab_over(u->lab)) {
+        at_lab_deadline(u->lab, u->end); /* what was gained so far is made sure of */
+        final(u, i, false);
+      }
     }
     if (!at_lab_over(u->lab) && at_task_exhausted(&u->t[i], u->o.trials)) {
       at_lab_deadline(u->lab, u->end);
