@@ -96,7 +96,11 @@ cli_model *cli_load(cli *c, const char *path) {
       ir_graph_sort(m->graph);
     } else {
       m->program = ir_program_parse_with(ctx, text, path, from);
+      ir_where(ctx, path);
       lw_apply_schedules(ctx, m->program);
+      const char *wrong = ir_program_verify(ctx, m->program); /* slots within their memory, indices, scopes */
+      if (wrong) ir_fail(ctx, TN_EINPUT, "%s", wrong);
+      ir_where(ctx, NULL);
     }
     need_data(c, m);
   } else {

@@ -167,5 +167,10 @@ ir_program *lw_compile(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
 #endif
     if (options->after_pass) options->after_pass(options->after_user, ctx, p->name, g, now() - start);
   }
-  return lw_make_program(ctx, g, options);
+  ir_program *p = lw_make_program(ctx, g, options);
+#ifndef NDEBUG
+  const char *wrong = ir_program_verify(ctx, p);
+  if (wrong) ir_bug(ctx, "the program: %s", wrong);
+#endif
+  return p;
 }
