@@ -226,7 +226,7 @@ static bool contraction(plan *p) {
     }
   }
   int64_t lanes = cg_target_lanes(p->t, q->dtype);
-  if (lanes < 2 || !ir_is_float(q->dtype)) return false;
+  if (lanes < 2 || !(ir_is_float(q->dtype) || q->dtype == TN_I32)) return false;
   /* the vector axis: an output loop that only one operand walks, contiguous in the output;
    * failing that one that both walk (depthwise) */
   int v = -1, both = -1;

@@ -12,7 +12,26 @@ int64_t lw_stride(tn_ctx *ctx, ix load, const ir_var *v) {
   return ix_affine_in(ir_buf_offset(ctx, load->u.buf, load->args), v, &c) ? c : INT64_MIN;
 }
 
-/* The first fma update below s, with the loops and guards above it. */
+/* The product that an update adds to its accumulator, in a and b: acc = fma(a, b, acc), or of
+ * integers acc = acc + a b. */
+static bool product_of(const ir_stmt *s, ix *a, ix *b) {
+  ix v = s->value, product;
+  if (s->buf->space != IR_REGISTER || s->op != IR_SET || s->buf->rank) return false;
+  if (v->op == IX_FMA) {
+    *a = v->args[0];
+    *b = v->args[1];
+    return true;
+  }
+  if (v->op != IX_ADD || ir_is_float((tn_dtype)v->dtype)) return false;
+  bool first = v->args[0]->op == IX_LOAD && v->args[0]->u.buf == s->buf;
+  product = v->args[first];
+  if ((!first && !(v->args[1]->op == IX_LOAD && v->args[1]->u.buf == s->buf)) || product->op != IX_MUL) return false;
+  *a = product->args[0];
+  *b = product->args[1];
+  return true;
+}
+
+/* The first such update below s, with the loops and guards above it. */
 static bool find_update(tn_ctx *ctx, lw_problem *p, const ir_stmt *s) {
   if (!s) return false;
   switch (s->kind) {
@@ -38,7 +57,7 @@ static bool find_update(tn_ctx *ctx, lw_problem *p, const ir_stmt *s) {
   }
   case IR_LET: return find_update(ctx, p, s->body);
   case IR_STORE:
-    if (!p->nred || s->buf->space != IR_REGISTER || s->op != IR_SET || s->value->op != IX_FMA) return false;
+    if (!p->nred || !product_of(s, &p->a, &p->b)) return false;
     p->update = s;
     return true;
   default: return false;
@@ -64,10 +83,17 @@ static bool has_loop(const ir_stmt *s) {
   return has_loop(s->body) || has_loop(s->other);
 }
 
-/* Below casts of a widened operand: f32(load f16). */
+/* Whether an expression is the same in all iterations: no variables in it. */
+static bool is_uniform(ix e) { return e->vars == 0; }
+
+/* Below casts of a widened operand, f32(load f16), and a zero point, i32(load u8) - z. */
 static ix load_below(ix e) {
-  while (e->op == IX_CAST) e = e->args[0];
-  return e->op == IX_LOAD ? e : NULL;
+  for (;;) {
+    if (e->op == IX_CAST) e = e->args[0];
+    else if (!ir_is_float((tn_dtype)e->dtype) && (e->op == IX_ADD || e->op == IX_SUB) && is_uniform(e->args[1])) e = e->args[0];
+    else if (!ir_is_float((tn_dtype)e->dtype) && e->op == IX_ADD && is_uniform(e->args[0])) e = e->args[1];
+    else return e->op == IX_LOAD ? e : NULL;
+  }
 }
 
 /* Scalar statements that a statement executes, as if every guard held. */
@@ -116,7 +142,8 @@ lw_problem lw_problem_of(tn_ctx *ctx, const ir_kernel *k) {
   const ir_stmt *below = s;
   while (below && below->kind == IR_ALLOC) below = below->body;
   if (find_update(ctx, &p, below)) {
-    ix a = load_below(p.update->value->args[0]), b = load_below(p.update->value->args[1]);
+    ix a = load_below(p.a), b = load_below(p.b);
+    p.a = p.b = NULL;
     p.flops = 2 * points;
     for (int i = 0; i < p.nred; i++) p.flops *= p.red_extent[i] > 0 ? (double)p.red_extent[i] : 1;
     if (a && b) {
