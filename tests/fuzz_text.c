@@ -1,7 +1,8 @@
 /* Fuzzes the parsers of the texts. The first byte says which: k kernel, p program, g graph,
- * l layout, e expression, s schedule words; others count on. What parses must print, and
- * what was printed must parse to something that prints the same. */
+ * l layout, e expression, s schedule; others count on. What parses must print, and what was
+ * printed must parse to something that prints the same. A schedule is also applied. */
 #include "ir/text.h"
+#include "lower/schedule.h"
 #include "tests/fuzz_limit.h"
 
 static ix shape[2];
@@ -40,6 +41,24 @@ typedef struct input {
   const char *text;
 } input;
 
+/* Applied to a small product, as far as it is legal: what comes out prints and parses. */
+static const char *schedule(tn_ctx *ctx, const char *text) {
+  static const char product[] =
+      "kernel mm(in A: f32[6, 8], const B: f32[8, 20], out C: f32[6, 20]) { for m in 0..6 { for n in 0..20 {"
+      " alloc acc: f32[] register acc[] = 0.0 for k in 0..8 { if k + n < 25 { acc[] = fma(A[m, k], B[k, n], acc[]) } }"
+      " C[m, n] = max(0.0, acc[]) } } }";
+  const char *canonical = lw_schedule_canonical(ctx, text), *reason = NULL;
+  const ir_kernel *k = lw_schedule_apply(ctx, ir_kernel_parse(ctx, product, "fuzz"), text, &reason);
+  if (!k) {
+    if (!reason || !*reason) ir_bug(ctx, "refused without a reason");
+    return canonical;
+  }
+  const char *printed = ir_kernel_print(ctx, k);
+  (void)ir_kernel_verify(ctx, k);
+  if (strcmp(ir_kernel_print(ctx, ir_kernel_parse(ctx, printed, "scheduled")), printed) != 0) ir_bug(ctx, "a scheduled kernel prints differently");
+  return canonical;
+}
+
 static const char *once(tn_ctx *ctx, int kind, const char *text) {
   switch (kind) {
   case 0: {
@@ -63,11 +82,7 @@ static const char *once(tn_ctx *ctx, int kind, const char *text) {
     return l ? l->text : "";
   }
   case 4: expression(ctx, text); return NULL;
-  default: {
-    ir_lexer l;
-    for (ir_lex_start(&l, ctx, text, "fuzz", true); l.token != IR_T_END;) ir_lex_next(&l);
-    return NULL;
-  }
+  default: return schedule(ctx, text);
   }
 }
 
