@@ -42,8 +42,11 @@ static bool is_output(const chooser *c, const ir_value *v) {
   return false;
 }
 
+/* Floats, and what quantisation makes of them. */
+static bool suits(tn_dtype t) { return ir_is_float(t) || t == TN_U8 || t == TN_I8; }
+
 static bool eligible(const chooser *c, const ir_value *v) {
-  return v && v->rank == 4 && ir_static(v) && ir_is_float(v->dtype) && v->kind == IR_VALUE_NODE && !v->data &&
+  return v && v->rank == 4 && ir_static(v) && suits(v->dtype) && v->kind == IR_VALUE_NODE && !v->data &&
          ir_dim(c->ctx, v, 1) >= (c->block ? c->block : 4) && !is_output(c, v);
 }
 
