@@ -43,7 +43,7 @@ static bool is_output(const chooser *c, const ir_value *v) {
 }
 
 /* Floats, and what quantisation makes of them. */
-static bool suits(tn_dtype t) { return ir_is_float(t) || t == TN_U8 || t == TN_I8; }
+static bool suits(tn_dtype t) { return ir_is_float(t) || t == TN_U8 || t == TN_I8 || t == TN_I32; }
 
 static bool eligible(const chooser *c, const ir_value *v) {
   return v && v->rank == 4 && ir_static(v) && suits(v->dtype) && v->kind == IR_VALUE_NODE && !v->data &&
@@ -57,11 +57,11 @@ static bool same_dims(const ir_value *a, const ir_value *b) {
   return true;
 }
 
-static bool is_conv(const ir_node *n) { return ir_node_is(n, "Conv") || (ir_node_is(n, "ConvTranspose") && ir_attr_get_int(n, "group", 1) == 1); }
+static bool is_conv(const ir_node *n) { return ir_node_is(n, "Conv") || ir_node_is(n, "ConvInteger") || (ir_node_is(n, "ConvTranspose") && ir_attr_get_int(n, "group", 1) == 1); }
 
 /* A convolution wants its input blocked when it reduces over channels or works on each. */
 static bool wants_blocked(const chooser *c, const ir_node *n) {
-  return is_conv(n) && n->in[0]->rank == 4 && ir_static(n->in[0]) && ir_is_float(n->in[0]->dtype) &&
+  return is_conv(n) && n->in[0]->rank == 4 && ir_static(n->in[0]) && suits(n->in[0]->dtype) &&
          ir_dim(c->ctx, n->in[0], 1) >= (c->block ? c->block : 4);
 }
 
