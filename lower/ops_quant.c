@@ -162,6 +162,19 @@ static ir_value *along(ir_graph *g, ir_node *n, int k, int after) {
   return lw_reshape(g, n, v, 1 + after, dims);
 }
 
+/* Zero point input k: null when it is known to be 0, one number when all are known to be equal. */
+static ir_value *zero_point(ir_graph *g, ir_node *n, int k) {
+  ir_value *v = n->in[k];
+  if (!v || !v->data || !ir_static(v)) return v;
+  int64_t count = ir_value_elements(g->ctx, v);
+  const uint8_t *bytes = v->data;
+  if (ir_dtype_bytes(v->dtype) != 1 || count < 1) return v;
+  for (int64_t i = 1; i < count; i++)
+    if (bytes[i] != bytes[0]) return v;
+  if (!bytes[0]) return NULL;
+  return ir_graph_scalar(g, NULL, v->dtype, v->dtype == TN_U8 ? bytes[0] : (int8_t)bytes[0]);
+}
+
 static void need_quantised(tn_ctx *ctx, const ir_node *n, int k, int zero) {
   if (n->in[k]->dtype != TN_U8 && n->in[k]->dtype != TN_I8) lw_bad(ctx, n, "input %d is %s, not u8 or i8", k, ir_dtype_name(n->in[k]->dtype));
   lw_need_same_type(ctx, n, k, zero);
@@ -183,7 +196,7 @@ static void qmatmul_infer(tn_ctx *ctx, ir_node *n) { /* a, scale, zero, b, scale
   lw_set_like(n, 0, n->in[7]->dtype, &y);
 }
 static void qmatmul_expand(ir_graph *g, ir_node *n) {
-  ir_value *sum = lw_node(g, n, "MatMulInteger", 4, (ir_value *[]){n->in[0], n->in[3], n->in[2], n->in[5]});
+  ir_value *sum = lw_node(g, n, "MatMulInteger", 4, (ir_value *[]){n->in[0], n->in[3], zero_point(g, n, 2), zero_point(g, n, 5)});
   ir_value *by = lw_op2(g, n, "Div", lw_op2(g, n, "Mul", along(g, n, 1, 1), along(g, n, 4, 0)), along(g, n, 6, 1));
   lw_replace(g, n, 0, lw_op3(g, n, "tenon:Requantize", sum, by, along(g, n, 7, 1)));
 }
@@ -203,7 +216,9 @@ static void qconv_infer(tn_ctx *ctx, ir_node *n) { /* x, scale, zero, w, scale, 
 }
 static void qconv_expand(ir_graph *g, ir_node *n) {
   int spatial = n->in[0]->rank - 2;
-  ir_node *conv = lw_node_n(g, n, "ConvInteger", 4, (ir_value *[]){n->in[0], n->in[3], lw_reshape(g, n, n->in[2], 0, NULL), n->in[5]}, 1);
+  ir_value *zero_x = zero_point(g, n, 2);
+  if (zero_x) zero_x = lw_reshape(g, n, zero_x, 0, NULL);
+  ir_node *conv = lw_node_n(g, n, "ConvInteger", 4, (ir_value *[]){n->in[0], n->in[3], zero_x, zero_point(g, n, 5)}, 1);
   conv->nattrs = n->nattrs;
   conv->attrs = n->attrs;
   ir_infer(g->ctx, conv);
@@ -211,6 +226,41 @@ static void qconv_expand(ir_graph *g, ir_node *n) {
   if (lw_has(n, 8)) sum = lw_op2(g, n, "Add", sum, along(g, n, 8, spatial));
   ir_value *by = lw_op2(g, n, "Div", lw_op2(g, n, "Mul", along(g, n, 1, 0), along(g, n, 4, spatial)), along(g, n, 6, 0));
   lw_replace(g, n, 0, lw_op3(g, n, "tenon:Requantize", sum, by, along(g, n, 7, 0)));
+}
+
+/* ---- com.microsoft QGemm: a, scale, zero, b, scale, zero, i32 bias, y scale, zero; without
+ *      the last two the result is float ---- */
+
+static void turned_dims(const ir_node *n, const char *attr, const ir_value *v, ir_value *out) {
+  *out = *v;
+  if (ir_attr_get_int(n, attr, 0)) out->dims[0] = v->dims[1], out->dims[1] = v->dims[0];
+}
+static void qgemm_infer(tn_ctx *ctx, ir_node *n) {
+  need_quantised(ctx, n, 0, 2);
+  need_quantised(ctx, n, 3, 5);
+  need_scales(ctx, n, 1, 4, lw_has(n, 7) ? 7 : 4);
+  lw_need_rank(ctx, n, 0, 2);
+  lw_need_rank(ctx, n, 3, 2);
+  if (lw_has(n, 7) != lw_has(n, 8)) lw_bad(ctx, n, "one of y_scale and y_zero_point is missing");
+  if (lw_has(n, 6) && (n->in[6]->dtype != TN_I32 || n->in[6]->rank > 2)) lw_bad(ctx, n, "the bias must be i32, of rank 2 at most");
+  ir_value a, b;
+  turned_dims(n, "transA", n->in[0], &a);
+  turned_dims(n, "transB", n->in[3], &b);
+  ir_value y = lw_would_give(ctx, n, "MatMulInteger", 4, (ir_value *[]){&a, &b, n->in[2], n->in[5]}, 0, NULL);
+  lw_set_like(n, 0, lw_has(n, 8) ? n->in[8]->dtype : n->in[1]->dtype, &y);
+}
+static void qgemm_expand(ir_graph *g, ir_node *n) {
+  static const int64_t turn[] = {1, 0};
+  ir_value *a = n->in[0], *b = n->in[3];
+  if (ir_attr_get_int(n, "transA", 0)) a = lw_transpose(g, n, a, turn);
+  if (ir_attr_get_int(n, "transB", 0)) b = lw_transpose(g, n, b, turn);
+  ir_value *sum = lw_node(g, n, "MatMulInteger", 4, (ir_value *[]){a, b, zero_point(g, n, 2), zero_point(g, n, 5)});
+  if (lw_has(n, 6)) sum = lw_op2(g, n, "Add", sum, n->in[6]);
+  ir_value *by = lw_op2(g, n, "Mul", along(g, n, 1, 1), along(g, n, 4, 0));
+  double alpha = ir_attr_get_float(n, "alpha", 1);
+  if (alpha != 1) by = lw_op2(g, n, "Mul", by, lw_number(g, by, alpha));
+  if (lw_has(n, 7)) lw_replace(g, n, 0, lw_op3(g, n, "tenon:Requantize", sum, lw_op2(g, n, "Div", by, along(g, n, 7, 0)), along(g, n, 8, 0)));
+  else lw_replace(g, n, 0, lw_op2(g, n, "Mul", lw_cast_node(g, n, sum, by->dtype), by));
 }
 
 /* ---- DynamicQuantizeLinear: u8 over the range of the data ---- */
@@ -327,6 +377,7 @@ const ir_op lw_ops_quant[] = {
     COMPOSITE("", "QLinearMatMul", 8, 8, 1, "", qmatmul_infer, qmatmul_expand),
     COMPOSITE("", "QLinearConv", 8, 9, 1, "auto_pad:s dilations:I group:i kernel_shape:I pads:I strides:I", qconv_infer, qconv_expand),
     COMPOSITE("", "DynamicQuantizeLinear", 1, 1, 3, "", dynamic_infer, dynamic_expand),
+    COMPOSITE("com.microsoft", "QGemm", 6, 9, 1, "alpha:f transA:i transB:i", qgemm_infer, qgemm_expand),
     COMPOSITE("com.microsoft", "QLinearAdd", 1, 8, 1, "", binary_infer, binary_expand),
     COMPOSITE("com.microsoft", "QLinearMul", 1, 8, 1, "", binary_infer, binary_expand),
     COMPOSITE("com.microsoft", "QLinearSigmoid", 1, 5, 1, "", unary_infer, unary_expand),
