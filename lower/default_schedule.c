@@ -1,28 +1,13 @@
 /* default_schedule.c — the schedule of a kernel that nobody has tuned.
  *
- * From the problem record and the target alone, by rules measured once on AVX-512
- * machines: a register tile of MR rows x NR vectors with MR*NR + NR + 1 registers (more
- * spills), the vector axis innermost in memory, constants packed in the order they are
- * read. Steps are tried one after another: a refused optional step is left out, so the
- * result is always a legal schedule. */
-#include "lower/lower.h"
-#include "lower/problem.h"
-#include "lower/schedule.h"
+ * From the problem record and the target alone, by kernel class: contractions have a file of
+ * their own, all else is here. Steps are tried one after another: a refused optional step is
+ * left out, so the result is always a legal schedule. */
+#include "lower/default_schedule.h"
 #include <stdio.h>
 #include <string.h>
 
-typedef struct plan {
-  tn_ctx *ctx;
-  const ir_kernel *start, *k; /* k: after the steps so far */
-  const cg_target *t;
-  lw_tunables u;
-  ir_text text;
-  lw_problem p;               /* of the start */
-} plan;
-
-/* Appends a step if it is legal; false (and nothing changed) otherwise. */
-static bool step(plan *p, const char *fmt, ...) IR_PRINTF(2, 3);
-static bool step(plan *p, const char *fmt, ...) {
+bool lw_step(lw_plan *p, const char *fmt, ...) {
   char line[512];
   va_list ap;
   va_start(ap, fmt);
@@ -39,64 +24,26 @@ static bool step(plan *p, const char *fmt, ...) {
   return true;
 }
 
-static void cut(plan *p, size_t length) {
+void lw_cut(lw_plan *p, size_t length) {
   p->text.n = length;
   if (p->text.s) p->text.s[length] = 0;
 }
 
-static bool has_loop(const plan *p, const char *name) { return ir_find_loop(p->k->body, name) != NULL; }
+bool lw_has_loop(const lw_plan *p, const char *name) { return ir_find_loop(p->k->body, name) != NULL; }
 
-/* A kind for a loop and its copies (.i0, .i1, ... made by distribute). */
-static void kind(plan *p, const char *what, const char *name) {
-  if (has_loop(p, name)) step(p, "%s %s", what, name);
+void lw_kind(lw_plan *p, const char *what, const char *name) {
+  if (lw_has_loop(p, name)) lw_step(p, "%s %s", what, name);
   for (int i = 0; i < 8; i++) {
     const char *copy = ir_format(p->ctx, "%s.i%d", name, i);
-    if (has_loop(p, copy)) step(p, "%s %s", what, copy);
+    if (lw_has_loop(p, copy)) lw_step(p, "%s %s", what, copy);
   }
-}
-
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-
-/* ---- register tiles ---- */
-
-typedef struct tile {
-  int64_t mr, nr;
-  double cost; /* cycles per reduction step, summed over all tiles of an M x N plane */
-} tile;
-
-/* Cycles of one reduction step of an m x n-vector tile: two FMAs or two loads a cycle, and
- * at least the latency of 4 through a single accumulator. */
-static double tile_cycles(int64_t m, int64_t n) {
-  /* loads cost a little more than two a cycle: lines split, banks collide */
-  double fma = (double)(m * n) / 2, load = (double)(m + n) / 2 * 1.1;
-  double c = fma > load ? fma : load;
-  return c < 4 ? 4 : c;
-}
-
-static tile best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr) {
-  tile best = {1, 1, 1e300};
-  int64_t vectors = (n + lanes - 1) / lanes;
-  for (int64_t nr = 1; nr <= max_nr && nr <= vectors; nr++) {
-    int64_t most = (regs - 1 - nr) / nr;
-    if (nr == 1 && most > regs - 4) most = regs - 4;
-    for (int64_t mr = 1; mr <= most && mr <= m; mr++) {
-      double full = (double)(m / mr), rest = m % mr ? tile_cycles(m % mr, nr) : 0;
-      double cost = (full * tile_cycles(mr, nr) + rest) * (double)((vectors + nr - 1) / nr);
-      cost *= 1 + 0.25 / (double)(mr * nr) + 0.4 / (double)mr; /* prologue and epilogue of a tile; traffic of b */
-      if (mr > 1 && m % mr) cost *= 1.01;   /* a second loop body */
-      if (cost < best.cost * 0.999 || (cost < best.cost * 1.001 && mr * nr > best.mr * best.nr)) best = (tile){mr, nr, cost};
-    }
-  }
-  return best;
 }
 
 /* ---- tasks ---- */
 
 enum { PARALLEL_ELEMENTS = 1 << 15 };
 
-/* The outermost loops become tasks when there is enough work: enough of them to share out,
- * not so many that each is small. */
-static void parallel_outside(plan *p) {
+void lw_parallel_outside(lw_plan *p) {
   if (p->p.flops < PARALLEL_ELEMENTS) return;
   const ir_kernel *before = p->k;
   size_t length = p->text.n;
@@ -105,45 +52,26 @@ static void parallel_outside(plan *p) {
   for (const ir_stmt *s = p->k->body; s && s->kind == IR_FOR && total < 16;) {
     const char *name = s->var->name;
     if (!ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi) || total * (hi - lo) > 1 << 20) break;
-    if (!step(p, "parallel %s", name)) break;
-    if (last && !step(p, "fuse %s %s -> par", last, name)) break;
+    if (!lw_step(p, "parallel %s", name)) break;
+    if (last && !lw_step(p, "fuse %s %s -> par", last, name)) break;
     last = last ? "par" : name;
     total *= hi - lo;
     s = ir_find_loop(p->k->body, last)->body;
   }
   if (total < 2) {
     p->k = before;
-    cut(p, length);
+    lw_cut(p, length);
     return;
   }
   if (total > 128) /* the largest divisor that leaves 16 to 128 tasks */
     for (int64_t tasks = 128; tasks >= 16; tasks--)
       if (total % tasks == 0) {
-        step(p, "split %s %lld -> task %s.in", last, (long long)(total / tasks), last);
+        lw_step(p, "split %s %lld -> task %s.in", last, (long long)(total / tasks), last);
         return;
       }
 }
 
-/* ---- contractions ---- */
-
-
-/* Which logical axis of a load moves with v alone, with coefficient 1; -1: none. */
-static int axis_of(ix load, const ir_var *v) {
-  int axis = -1;
-  for (int i = 0; i < load->nargs; i++) {
-    int64_t c;
-    if (!ix_uses_var(load->args[i], v)) continue;
-    if (axis >= 0 || !ix_affine_in(load->args[i], v, &c) || c != 1) return -1;
-    axis = i;
-  }
-  return axis;
-}
-
-static bool uses(ix load, const ir_var *v) { return ix_uses_var(load, v); }
-
-/* The output store's buffer is walked by v with stride 1 within blocks of `lanes`: v splits
- * by it and the inner part is contiguous. */
-static bool contiguous_out(plan *p, const ir_var *v, int64_t lanes) {
+bool lw_contiguous_out(lw_plan *p, const ir_var *v, int64_t lanes) {
   const ir_stmt *s = p->p.store;
   if (!s) return false;
   tn_ctx *ctx = p->ctx;
@@ -152,270 +80,6 @@ static bool contiguous_out(plan *p, const ir_var *v, int64_t lanes) {
   ix at = ix_add(ctx, ix_muli(ctx, o->expr, lanes), i->expr);
   ix e = ix_subst1(ctx, ir_buf_offset(ctx, s->buf, s->index), v, at);
   return ix_affine_in(e, i, &c) && c == 1;
-}
-
-/* Packs constant operand b: blocks of `block` along its vector axis innermost, the rest in
- * the order of the loops. */
-static void pack_constant(plan *p, ix b, const ir_var *v, int64_t block, const char *const *order, int norder) {
-  tn_ctx *ctx = p->ctx;
-  ir_buf *buf = b->u.buf;
-  int va = axis_of(b, v);
-  if (!buf->constant || buf->layout || va < 0) return;
-  /* after "split va block": axes 0..va-1, va (outer), va+1 (inner), ... */
-  ir_text t = {.ctx = ctx};
-  ir_put(&t, "split %d %lld; perm %d", va, (long long)block, va);
-  bool used[IR_MAX_RANK] = {false};
-  used[va] = true;
-  for (int k = 0; k < norder; k++)
-    for (int i = 0; i < p->p.nred; i++)
-      if (strcmp(p->p.red[i]->var->name, order[k]) == 0) {
-        int a = axis_of(b, p->p.red[i]->var);
-        if (a < 0 || used[a]) continue;
-        used[a] = true;
-        ir_put(&t, " %d", a > va ? a + 1 : a);
-      }
-  /* axes of other loops (batch) go before: rebuild with them first */
-  ir_text first = {.ctx = ctx};
-  for (int a = 0; a < buf->rank; a++)
-    if (!used[a]) ir_put(&first, "%d ", a > va ? a + 1 : a);
-  const char *perm = strstr(ir_text_str(&t), "perm ") + 5;
-  step(p, "layout %s \"split %d %lld; perm %s%s %d\"", buf->name, va, (long long)block, ir_text_str(&first), perm, va + 1);
-}
-
-static bool guard_uses(const lw_problem *p, const char *name) {
-  if (!p->guard) return false;
-  for (int i = 0; i < p->nred; i++)
-    if (strcmp(p->red[i]->var->name, name) == 0) return ix_uses_var(p->guard, p->red[i]->var);
-  for (int i = 0; i < p->nout; i++)
-    if (strcmp(p->out[i]->var->name, name) == 0) return ix_uses_var(p->guard, p->out[i]->var);
-  return false;
-}
-
-/* Whether the joined row loop still walks its operand and the output by one stride each. */
-static bool rows_linear(plan *p, const char *row) {
-  const ir_stmt *l = ir_find_loop(p->k->body, row);
-  lw_problem q = lw_problem_of(p->ctx, p->k);
-  int64_t c;
-  if (!l || q.kind != LW_CONTRACTION || !q.store) return false;
-  ix a = uses(q.a, l->var) ? q.a : q.b;
-  return lw_stride(p->ctx, a, l->var) != INT64_MIN && ix_affine_in(ir_buf_offset(p->ctx, q.store->buf, q.store->index), l->var, &c);
-}
-
-/* The constant that v is divided by inside an index of e; 0: none. */
-static int64_t divisor_of(ix e, const ir_var *v) {
-  if ((e->op == IX_DIV || e->op == IX_REM) && e->dtype == TN_INDEX && e->args[1]->op == IX_CONST && ix_uses_var(e->args[0], v)) return e->args[1]->u.i;
-  for (int i = 0; i < e->nargs; i++) {
-    int64_t d = divisor_of(e->args[i], v);
-    if (d) return d;
-  }
-  return 0;
-}
-
-/* acc = fma(a, b, acc): a register tile over an axis of `a` (rows) and one of `b` (vectors). */
-static bool contraction(plan *p) {
-  lw_problem *q = &p->p;
-  /* axes read in phases (transposed convolution: x / stride, x mod stride) split by the stride */
-  for (int i = 0; i < q->nout; i++) {
-    int64_t d = divisor_of(q->a, q->out[i]->var);
-    if (!d) d = divisor_of(q->b, q->out[i]->var);
-    const char *name = q->out[i]->var->name;
-    if (d > 1 && d <= 8 && q->extent[i] % d == 0 && step(p, "split %s %lld -> %s.q %s.p", name, (long long)d, name, name)) {
-      *q = lw_problem_of(p->ctx, p->k);
-      if (q->kind != LW_CONTRACTION) return false;
-      i++;
-    }
-  }
-  int64_t lanes = cg_target_lanes(p->t, q->dtype);
-  if (lanes < 2 || !(ir_is_float(q->dtype) || q->dtype == TN_I32)) return false;
-  /* the vector axis: an output loop that only one operand walks, contiguous in the output;
-   * failing that one that both walk (depthwise) */
-  int v = -1, both = -1;
-  for (int i = 0; i < q->nout; i++) {
-    const ir_var *x = q->out[i]->var;
-    if (q->extent[i] < 2 || !contiguous_out(p, x, lanes)) continue;
-    bool ua = uses(q->a, x), ub = uses(q->b, x);
-    if (ua != ub) {
-      if (v < 0 || q->extent[i] >= lanes) v = i;
-      /* the operand that is contiguous (or can be packed) along it */
-    } else if (ua && ub) both = i;
-  }
-  bool depthwise = v < 0;
-  if (depthwise) v = both;
-  if (v < 0) return false;
-  if (!depthwise && uses(q->a, q->out[v]->var)) {
-    ix t = q->a;
-    q->a = q->b, q->b = t;
-  }
-  int64_t sb = lw_stride(p->ctx, q->b, q->out[v]->var);
-  if (!q->b->u.buf->constant && sb != 1 && !q->b->u.buf->layout) return false; /* would gather */
-  /* the row axis: the innermost other output loop that b does not walk; neighbours that
-   * continue it in memory join it (a 1x1 convolution is a GEMM over all pixels) */
-  int r = -1;
-  for (int i = q->nout; i-- > 0;)
-    if (i != v && q->extent[i] > 1 && !uses(q->b, q->out[i]->var) && uses(q->a, q->out[i]->var)) {
-      r = i;
-      break;
-    }
-  const char *vec = q->out[v]->var->name, *row = r >= 0 ? q->out[r]->var->name : NULL;
-  int64_t M = r >= 0 ? q->extent[r] : 1, N = q->extent[v];
-  bool padded = q->guard != NULL;
-  for (int i = r - 1; i >= 0 && i != v && !padded && !p->u.unfused; i--) {
-    const char *above = q->out[i]->var->name;
-    if (uses(q->b, q->out[i]->var) || q->extent[i] < 1) break;
-    const ir_kernel *before = p->k;
-    size_t length = p->text.n;
-    for (int j = i + 1; j < r; j++) /* loops of one iteration in between */
-      if (has_loop(p, q->out[j]->var->name)) step(p, "fuse %s %s -> %s", above, q->out[j]->var->name, above);
-    if (!step(p, "fuse %s %s -> %s", above, row, row) || !rows_linear(p, row)) {
-      p->k = before;
-      cut(p, length);
-      break;
-    }
-    M *= q->extent[i];
-  }
-  tile t = best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs, M <= 2 ? 8 : 6);
-  if (depthwise) { /* two loads an FMA: rows share the weights */
-    t.nr = 1;
-    t.mr = min64(M, p->t->vector_regs - 6);
-    for (int64_t m = t.mr; m > t.mr / 2; m--)
-      if (M % m == 0) {
-        t.mr = m;
-        break;
-      }
-  }
-  if (p->u.mr) t.mr = min64(p->u.mr, M);
-  if (p->u.nr && !depthwise) t.nr = p->u.nr;
-  int64_t nb = t.nr * lanes;
-  bool tiled_rows = row && M > 1 && t.mr > 1;
-
-  /* order of the reduction: channels in blocks outside the taps, inside them again */
-  const char *order[LW_MAX_LOOPS];
-  int norder = 0;
-  bool split_c = false;
-  int64_t cblock = cg_target_lanes(p->t, TN_F32);
-  if (q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] % cblock == 0 && q->red_extent[0] > cblock && q->a->u.buf->layout)
-    split_c = true;
-  bool channels_inside = split_c || (q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] >= 8);
-  if (channels_inside) {
-    for (int i = 1; i < q->nred; i++) order[norder++] = q->red[i]->var->name;
-    order[norder++] = q->red[0]->var->name;
-  } else
-    for (int i = 0; i < q->nred; i++) order[norder++] = q->red[i]->var->name;
-
-  if (q->b->u.buf->constant && !q->b->u.buf->layout) {
-    if (split_c) { /* [vo][co][r][s][ci][v] */
-      int va = axis_of(q->b, q->out[v]->var), ca = axis_of(q->b, q->red[0]->var);
-      if (va == 0 && ca == 1 && q->b->u.buf->rank == q->nred + 1) {
-        ir_text perm = {.ctx = p->ctx};
-        for (int i = 0; i < q->nred - 1; i++) ir_put(&perm, " %d", 4 + i);
-        step(p, "layout %s \"split 0 %lld; split 2 %lld; perm 0 2%s 3 1\"", q->b->u.buf->name, (long long)nb, (long long)cblock, ir_text_str(&perm));
-      }
-    } else
-      pack_constant(p, q->b, q->out[v]->var, nb, order, norder);
-  }
-
-  /* loops */
-  if (!step(p, "split %s %lld -> vo vi", vec, (long long)nb)) return false;
-  step(p, "split vi %lld -> vb vv", (long long)lanes);
-  if (tiled_rows && !step(p, "split %s %lld -> ro ri", row, (long long)t.mr)) return false;
-  /* outside: pixels first when the weights stay in L2, else vectors first */
-  int64_t wbytes = 1;
-  ix_const_value(ir_buf_elements(p->ctx, q->b->u.buf), &wbytes);
-  wbytes *= (int64_t)ir_dtype_bytes(q->b->u.buf->dtype);
-  /* a dynamic operand whose rows lie far apart is copied panel by panel, when enough rows use it */
-  bool pack = !q->b->u.buf->constant && !q->b->u.buf->layout && !depthwise && wbytes > p->t->l1_bytes * 2 && M >= 8 && p->u.order != 1;
-  int64_t rows = 1; /* of all output loops: what one panel of vectors is used for */
-  for (int i = 0; i < q->nout; i++)
-    if (i != v && q->extent[i] > 0 && !uses(q->b, q->out[i]->var)) rows *= q->extent[i];
-  bool vectors_first = pack || (p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && rows > t.mr);
-  ir_text ro = {.ctx = p->ctx};
-  ir_put(&ro, "reorder");
-  const char *outer = NULL;
-  int first = vectors_first ? 1 : 0;
-  if (first) ir_put(&ro, " vo"), outer = "vo";
-  for (int i = 0; i < q->nout; i++) {
-    const char *name = q->out[i]->var->name;
-    if (i == v || (strcmp(name, "n") == 0 && q->extent[i] == 1 && i == 0) || !has_loop(p, name)) continue;
-    if (row && strcmp(name, row) == 0 && tiled_rows) continue;
-    ir_put(&ro, " %s", name);
-    if (!outer) outer = name;
-  }
-  if (!first) {
-    ir_put(&ro, " vo");
-    if (!outer) outer = tiled_rows && q->nred == 1 ? "ro" : "vo";
-  }
-  if (tiled_rows) ir_put(&ro, " ro ri");
-  ir_put(&ro, " vb vv");
-  bool ordered = false;
-  if (tiled_rows && q->nred == 1 && strcmp(outer, "ro") == 0) ordered = step(p, "reorder ro vo ri vb vv"); /* a GEMM: rows outside, panels inside */
-  else if (tiled_rows && q->nred == 1 && first && !pack) {
-    /* panels that fill half of L2 together, all rows over them (Goto and van de Geijn, 2008) */
-    int64_t panel = nb * q->red_extent[0] * (int64_t)ir_dtype_bytes(q->b->u.buf->dtype), group = panel > 0 ? p->t->l2_bytes / 2 / panel : 1;
-    const char *list = strstr(ir_text_str(&ro), " vo") + 3, *rows_at = strstr(list, " ro ri");
-    int64_t panels = (N + nb - 1) / nb;
-    if (p->u.group) group = p->u.group;
-    if (group > panels) group = panels;
-    for (int64_t g = group; g > group / 2 && !p->u.group; g--) /* groups of one size where that costs little */
-      if (panels % g == 0) {
-        group = g;
-        break;
-      }
-    if (group > 1 && rows_at && step(p, "split vo %lld -> vc vo", (long long)group)) {
-      ordered = step(p, "reorder vc%.*s ro vo ri vb vv", (int)(rows_at - list), list);
-      if (ordered && panels % group) step(p, "narrow vo"); /* the guard of the last group out of the inner loops */
-    }
-  }
-  if (!ordered && !step(p, "%s", ir_text_str(&ro))) return false;
-  int64_t far = row ? lw_stride(p->ctx, q->a, ir_find_loop(p->start->body, row) ? ir_find_loop(p->start->body, row)->var : q->out[r]->var) : 0;
-  far *= far > 0 ? (int64_t)ir_dtype_bytes(q->a->u.buf->dtype) : 0;
-  bool collide = far > 0 && far % 2048 == 0 && t.mr > 4 && N >= 4 * nb && q->red_extent[0] >= 256;
-  if (ordered && (p->u.rows ? p->u.rows == 1 : collide)) {
-    /* rows a multiple of half a page apart fall on the same few sets of L1: a copy of the tile's rows does not */
-    const char *in = ir_format(p->ctx, "rows.%d", q->a->u.buf->rank - 1);
-    if (step(p, "cache %s ro -> rows", q->a->u.buf->name) && step(p, "split %s %lld -> rows.o rows.v", in, (long long)lanes)) step(p, "vectorize rows.v");
-  }
-  if (pack && step(p, "cache %s vo -> panel", q->b->u.buf->name)) {
-    const char *in = ir_format(p->ctx, "panel.%d", q->b->u.buf->rank - 1);
-    if (step(p, "split %s %lld -> panel.o panel.v", in, (long long)lanes)) step(p, "vectorize panel.v");
-  }
-  if (!step(p, "distribute %svb vv", tiled_rows ? "ri " : "")) return false;
-  if (tiled_rows) kind(p, "unroll", "ri");
-  kind(p, "unroll", "vb");
-  kind(p, "vectorize", "vv");
-  if (split_c) {
-    step(p, "split c %lld -> co c", (long long)cblock);
-    step(p, "reorder co%s%s%s c", q->nred > 1 ? " " : "", q->nred > 1 ? q->red[1]->var->name : "",
-         q->nred > 2 ? ir_format(p->ctx, " %s%s%s", q->red[2]->var->name, q->nred > 3 ? " " : "", q->nred > 3 ? q->red[3]->var->name : "") : "");
-  } else if (channels_inside)
-    step(p, "reorder %s%s%s c", q->red[1]->var->name, q->nred > 2 ? " " : "", q->nred > 2 ? q->red[2]->var->name : "");
-  /* guards: rows of taps by bounds, columns by apart first and last tiles */
-  const char *tap_row = q->nred > 2 ? "r" : NULL;
-  if (padded && tap_row && guard_uses(q, "r")) step(p, "narrow r");
-  if (padded && guard_uses(q, "q")) step(p, "narrow q");
-  bool columns = padded && guard_uses(q, "s");
-  int64_t tiles = tiled_rows ? (M + t.mr - 1) / t.mr : M;
-  if (columns) {
-    if (tiled_rows && tiles > 1) {
-      if (step(p, "peel ro 1 1")) {
-        step(p, "unroll s.a");
-        step(p, "unroll s.b");
-        if (has_loop(p, "s") && tiles == 1) step(p, "unroll s");
-      }
-    } else if (tiled_rows) step(p, "unroll s");
-  } else if (tiled_rows && M % t.mr) step(p, "peel ro 0 1");
-  const char *k = order[norder - 1]; /* the innermost reduction loop, some steps at a time */
-  int64_t steps = 1, ku = 1;
-  for (int i = 0; i < q->nred; i++)
-    if (strcmp(q->red[i]->var->name, k) == 0) steps = split_c && i == 0 ? cblock : q->red_extent[i];
-  if (p->u.ku) ku = steps % p->u.ku == 0 ? p->u.ku : 1;
-  else if (q->nred == 1) ku = steps % 8 == 0 && t.mr * t.nr * 8 <= 160 ? 8 : steps % 4 == 0 ? 4 : 1;
-  const char *copies[3] = {"", ".b", ".a"};
-  for (int i = 0; i < 3 && ku > 1; i++) {
-    const char *name = ir_format(p->ctx, "%s%s", k, copies[i]);
-    if (has_loop(p, name) && step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) step(p, "unroll %s.u", name);
-  }
-  parallel_outside(p);
-  return true;
 }
 
 /* ---- everything else ---- */
@@ -460,7 +124,7 @@ static void count_strides(strides *s, const ir_stmt *st) {
 }
 
 /* Innermost loops, one after another, become vectors where memory allows. */
-static void vectorize_inner_loops(plan *p, int64_t lanes) {
+static void vectorize_inner_loops(lw_plan *p, int64_t lanes) {
   const char *done[64];
   int ndone = 0;
   for (;;) {
@@ -478,30 +142,30 @@ static void vectorize_inner_loops(plan *p, int64_t lanes) {
     const ir_kernel *before = p->k;
     size_t length = p->text.n;
     bool ok = false;
-    int64_t width = min64(lanes, hi - lo);
-    if (d == LW_PARALLEL) ok = step(p, "split %s %lld -> %s %s", name, (long long)width, o, i) && step(p, "vectorize %s", i);
+    int64_t width = lw_min(lanes, hi - lo);
+    if (d == LW_PARALLEL) ok = lw_step(p, "split %s %lld -> %s %s", name, (long long)width, o, i) && lw_step(p, "vectorize %s", i);
     else if (d == LW_REDUCTION && hi - lo >= lanes) {
       int64_t wide = width = hi - lo >= 16 * lanes ? 4 * lanes : hi - lo >= 4 * lanes ? 2 * lanes : lanes;
       if (wide > 64) width = wide = 64;
-      ok = step(p, "rfactor %s %lld -> %s %s", name, (long long)wide, o, i) && step(p, "vectorize %s", i) &&
-           step(p, "vectorize %s.z", i) && step(p, "vectorize %s.r", i);
+      ok = lw_step(p, "rfactor %s %lld -> %s %s", name, (long long)wide, o, i) && lw_step(p, "vectorize %s", i) &&
+           lw_step(p, "vectorize %s.z", i) && lw_step(p, "vectorize %s.r", i);
       if (ok) done[ndone++] = ir_intern(p->ctx, ir_format(p->ctx, "%s.z", i)), done[ndone++] = ir_intern(p->ctx, ir_format(p->ctx, "%s.r", i));
     }
     if (!ok) {
       p->k = before;
-      cut(p, length);
+      lw_cut(p, length);
     } else {
       done[ndone++] = ir_intern(p->ctx, o);
       /* the masked tail apart, unless the loop is where tasks come from */
-      if ((hi - lo) % width && p->k->body->kind == IR_FOR && p->k->body->var->name != ir_intern(p->ctx, o)) step(p, "peel %s 0 1", o);
+      if ((hi - lo) % width && p->k->body->kind == IR_FOR && p->k->body->var->name != ir_intern(p->ctx, o)) lw_step(p, "peel %s 0 1", o);
     }
   }
 }
 
 /* The output loop that is contiguous in the stored buffer, by splitting where it is blocked. */
-static int vector_loop(plan *p, int64_t lanes) {
+static int vector_loop(lw_plan *p, int64_t lanes) {
   for (int i = p->p.nout; i-- > 0;)
-    if (p->p.extent[i] >= (lanes < 8 ? lanes : 4) && contiguous_out(p, p->p.out[i]->var, lanes)) return i;
+    if (p->p.extent[i] >= (lanes < 8 ? lanes : 4) && lw_contiguous_out(p, p->p.out[i]->var, lanes)) return i;
   return -1;
 }
 
@@ -511,13 +175,13 @@ static bool has_divisions(ix e) {
     if (has_divisions(e->args[i])) return true;
   return false;
 }
-static bool offset_has_divisions(plan *p, ix e) {
+static bool offset_has_divisions(lw_plan *p, ix e) {
   if (e->op == IX_LOAD && has_divisions(ir_buf_offset(p->ctx, e->u.buf, e->args))) return true;
   for (int i = 0; i < e->nargs; i++)
     if (offset_has_divisions(p, e->args[i])) return true;
   return e->op != IX_LOAD && e->dtype == TN_INDEX && has_divisions(e);
 }
-static bool any_divisions(plan *p, const ir_stmt *s) {
+static bool any_divisions(lw_plan *p, const ir_stmt *s) {
   if (!s) return false;
   if (s->value && offset_has_divisions(p, s->value)) return true;
   if (s->kind == IR_STORE && has_divisions(ir_buf_offset(p->ctx, s->buf, s->index))) return true;
@@ -527,7 +191,7 @@ static bool any_divisions(plan *p, const ir_stmt *s) {
 }
 
 /* Joins neighbouring loops of the nest, from the inside, while addresses stay linear. */
-static void fuse_contiguous(plan *p) {
+static void fuse_contiguous(lw_plan *p) {
   for (;;) {
     const ir_stmt *s = p->k->body, *outer = NULL, *inner = NULL;
     for (; s && s->kind == IR_FOR && s->loop == IR_SERIAL; s = s->body) {
@@ -537,37 +201,37 @@ static void fuse_contiguous(plan *p) {
     if (!outer || any_divisions(p, outer->body)) return;
     const ir_kernel *before = p->k;
     size_t length = p->text.n;
-    if (!step(p, "fuse %s %s -> %s", outer->var->name, inner->var->name, inner->var->name)) return;
+    if (!lw_step(p, "fuse %s %s -> %s", outer->var->name, inner->var->name, inner->var->name)) return;
     if (!any_divisions(p, p->k->body)) continue;
     p->k = before;
-    cut(p, length);
+    lw_cut(p, length);
     return;
   }
 }
 
-static void pointwise(plan *p) {
+static void pointwise(lw_plan *p) {
   int64_t lanes = cg_target_lanes(p->t, p->p.dtype == TN_F64 || p->p.dtype == TN_I64 || p->p.dtype == TN_U64 ? p->p.dtype : TN_F32);
   if (p->u.lanes) lanes = p->u.lanes;
   if (p->p.store && !p->p.store->buf->layout) {
     if (!p->u.unfused) fuse_contiguous(p);
     vectorize_inner_loops(p, lanes);
-    parallel_outside(p);
+    lw_parallel_outside(p);
     return;
   }
   int v = vector_loop(p, lanes);
-  if (v >= 0 && step(p, "split %s %lld -> vo vv", p->p.out[v]->var->name, (long long)lanes)) {
+  if (v >= 0 && lw_step(p, "split %s %lld -> vo vv", p->p.out[v]->var->name, (long long)lanes)) {
     ir_text t = {.ctx = p->ctx};
     ir_put(&t, "reorder vo");
     for (int i = v + 1; i < p->p.nout; i++) ir_put(&t, " %s", p->p.out[i]->var->name);
     ir_put(&t, " vv");
-    if (v + 1 == p->p.nout || step(p, "%s", ir_text_str(&t))) step(p, "vectorize vv");
+    if (v + 1 == p->p.nout || lw_step(p, "%s", ir_text_str(&t))) lw_step(p, "vectorize vv");
   }
-  parallel_outside(p);
+  lw_parallel_outside(p);
 }
 
 /* { accumulators; reductions; store } that is no contraction: vectors along an output loop
  * when memory runs along it, else along the reductions. */
-static void accumulate(plan *p) {
+static void accumulate(lw_plan *p) {
   int64_t lanes = p->u.lanes ? p->u.lanes : cg_target_lanes(p->t, TN_F32);
   int v = vector_loop(p, lanes);
   const ir_kernel *before = p->k;
@@ -575,7 +239,7 @@ static void accumulate(plan *p) {
   if (v >= 0 && p->p.extent[v] >= lanes / 2) {
     const char *name = p->p.out[v]->var->name;
     strides s = {.ctx = p->ctx};
-    if (step(p, "split %s %lld -> vo vv", name, (long long)lanes)) {
+    if (lw_step(p, "split %s %lld -> vo vv", name, (long long)lanes)) {
       const ir_stmt *l = ir_find_loop(p->k->body, "vv");
       s.v = l->var;
       count_strides(&s, l->body);
@@ -584,21 +248,21 @@ static void accumulate(plan *p) {
         ir_put(&t, "reorder vo");
         for (int i = v + 1; i < p->p.nout; i++) ir_put(&t, " %s", p->p.out[i]->var->name);
         ir_put(&t, " vv");
-        if ((v + 1 == p->p.nout || step(p, "%s", ir_text_str(&t))) && step(p, "distribute vv")) {
-          kind(p, "vectorize", "vv");
-          if (has_loop(p, "r") && p->p.guard) step(p, "narrow r");
+        if ((v + 1 == p->p.nout || lw_step(p, "%s", ir_text_str(&t))) && lw_step(p, "distribute vv")) {
+          lw_kind(p, "vectorize", "vv");
+          if (lw_has_loop(p, "r") && p->p.guard) lw_step(p, "narrow r");
           if (!ir_kernel_verify(p->ctx, p->k)) { /* a part that is no vector still indexes the accumulators */
-            parallel_outside(p);
+            lw_parallel_outside(p);
             return;
           }
         }
       }
     }
     p->k = before;
-    cut(p, length);
+    lw_cut(p, length);
   }
   vectorize_inner_loops(p, lanes);
-  parallel_outside(p);
+  lw_parallel_outside(p);
 }
 
 const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target *t) {
@@ -606,21 +270,21 @@ const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target
 }
 
 const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u) {
-  plan p = {.ctx = ctx, .start = k, .k = k, .t = t, .u = *u, .text = {.ctx = ctx}, .p = lw_problem_of(ctx, k)};
+  lw_plan p = {.ctx = ctx, .start = k, .k = k, .t = t, .u = *u, .text = {.ctx = ctx}, .p = lw_problem_of(ctx, k)};
   if (!k->body) return "";
   switch (p.p.kind) {
   case LW_CONTRACTION:
-    if (contraction(&p)) break;
+    if (lw_default_contraction(&p)) break;
     p.k = k;
-    cut(&p, 0);
+    lw_cut(&p, 0);
     accumulate(&p);
     break;
   case LW_POINTWISE: pointwise(&p); break;
   case LW_ACCUMULATE: accumulate(&p); break;
   default:
     vectorize_inner_loops(&p, u->lanes ? u->lanes : cg_target_lanes(t, TN_F32));
-    parallel_outside(&p);
+    lw_parallel_outside(&p);
   }
-  if (p.p.update && !t->fma) step(&p, "muladd");
+  if (p.p.update && !t->fma) lw_step(&p, "muladd");
   return ir_text_str(&p.text);
 }

@@ -1,0 +1,37 @@
+/* default_schedule.h — what the parts of the default schedule share: a kernel with the steps so
+ * far, and steps that are left out where they are refused. Private to default_*.c. */
+#ifndef LW_DEFAULT_SCHEDULE_H
+#define LW_DEFAULT_SCHEDULE_H
+#include "lower/lower.h"
+#include "lower/problem.h"
+#include "lower/schedule.h"
+
+typedef struct lw_plan {
+  tn_ctx *ctx;
+  const ir_kernel *start, *k; /* k: after the steps so far */
+  const cg_target *t;
+  lw_tunables u;
+  ir_text text;
+  lw_problem p;               /* of the start */
+} lw_plan;
+
+/* Appends a step if it is legal; false (and nothing changed) otherwise. */
+bool lw_step(lw_plan *p, const char *fmt, ...) IR_PRINTF(2, 3);
+/* Shortens the text to `length`, after p->k went back to what it was then. */
+void lw_cut(lw_plan *p, size_t length);
+bool lw_has_loop(const lw_plan *p, const char *name);
+/* A kind for a loop and its copies (.i0, .i1, ... made by distribute). */
+void lw_kind(lw_plan *p, const char *what, const char *name);
+/* The outermost loops become tasks when there is enough work: enough of them to share out,
+ * not so many that each is small. */
+void lw_parallel_outside(lw_plan *p);
+/* The output store's buffer is walked by v with stride 1 within blocks of `lanes`: v splits
+ * by it and the inner part is contiguous. */
+bool lw_contiguous_out(lw_plan *p, const ir_var *v, int64_t lanes);
+
+/* acc = fma(a, b, acc): a register tile over an axis of `a` (rows) and one of `b` (vectors).
+ * False: no such schedule (what was stepped so far is to be dropped). */
+bool lw_default_contraction(lw_plan *p);
+
+static inline int64_t lw_min(int64_t a, int64_t b) { return a < b ? a : b; }
+#endif
