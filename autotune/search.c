@@ -43,7 +43,7 @@ at_config *at_task_add(tn_ctx *ctx, at_task *t, int point, const char *origin) {
 /* ---- what the store knows ---- */
 
 typedef struct past {
-  const char *schedule;
+  const char *schedule, *reason;
   at_status status;
   int stage, n;
   bool settled;
@@ -60,7 +60,7 @@ typedef struct history {
 
 static bool remember(void *user, const at_record *r) {
   history *h = user;
-  past p = {ir_strdup(h->ctx, r->schedule), r->status, r->stage, r->n, strcmp(r->origin, AT_SETTLED) == 0, r->cost_ns, ir_grow(h->ctx, r->samples, (size_t)r->n, (size_t)r->n + 1, sizeof *r->samples), r->time_us, r->seq};
+  past p = {ir_strdup(h->ctx, r->schedule), r->reason ? ir_strdup(h->ctx, r->reason) : NULL, r->status, r->stage, r->n, strcmp(r->origin, AT_SETTLED) == 0, r->cost_ns, ir_grow(h->ctx, r->samples, (size_t)r->n, (size_t)r->n + 1, sizeof *r->samples), r->time_us, r->seq};
   IR_PUSH(h->ctx, h->rows, h->n, p);
   return true;
 }
@@ -107,7 +107,7 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
       bool first = !c, standard = t->space->standard && strcmp(p->schedule, t->space->standard) == 0;
       if (first) c = add(ctx, t, p->schedule, at_space_find(t->space, p->schedule), "store");
       if (standard) t->standard = c;
-      if (p->status != AT_OK) c->status = p->status;
+      if (p->status != AT_OK) c->status = p->status, c->c.reason = p->reason;
       if (p->status == AT_OK && p->n) c->ns = standard ? t->scale_ns : p->stage == AT_STAGE_FINAL ? p->cost : at_task_cost(relative(p, base, t->scale_ns));
       if (p->stage == AT_STAGE_FINAL && p->cost < least) least = p->cost, cheapest = c;
       if (first) at_task_learn(t, c);

@@ -250,15 +250,18 @@ static void drop_all_but(tuner *u, at_task *t, int n, at_config *const *c) {
     if (c[j] != t->standard && c[j] != t->best) at_lab_drop(u->lab, &c[j]->c);
 }
 
+/* What the machine's state at the time may have been to blame for. */
+static bool by_chance(at_status s) { return s == AT_HANG || s == AT_OOM || s == AT_NOISY; }
+
 /* The default alone, so that the kernel's weight is known. */
 static void time_default(tuner *u, int i) {
   at_task *t = &u->t[i];
+  t->standard->status = t->standard->c.status = AT_OK;
   if (!take_kernel(u, i)) return;
   at_config *c[1] = {t->standard};
   race(u, i, 1, c, "default");
   take_results(u, t, 1, c, 1);
   record(u, t, 1, c, 2, "default");
-  if (t->standard->status != AT_OK) t->state.trouble = ir_format(u->ctx, "the default schedule: %s: %s", at_status_name(t->standard->status), t->standard->c.reason);
   tell(u, i, "default", true);
 }
 
@@ -418,7 +421,10 @@ static void run_all(tuner *u) {
   for (int j = 0; j < k && !over(u); j++) {
     at_task *t = &u->t[order[j]];
     if (t->state.trouble) continue;
-    if (isnan(t->standard->ns)) time_default(u, order[j]);
+    const at_config *d = t->standard;
+    if (isnan(d->ns) && (d->status == AT_OK || by_chance(d->status))) time_default(u, order[j]);
+    if (isnan(d->ns) && d->status != AT_OK)
+      t->state.trouble = ir_format(u->ctx, "the default schedule: %s: %s", at_status_name(d->status), d->c.reason ? d->c.reason : "in an earlier run");
     tell(u, order[j], "default", false);
   }
   for (;;) {
