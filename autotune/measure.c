@@ -16,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MAX_WORKERS = 65, SAID = 512 };
@@ -27,7 +28,7 @@ typedef struct worker {
   int64_t life;       /* counts starts */
   at_frame answer;
   bool busy;
-  double since;       /* of the last beat seen */
+  double since, cpu;  /* of the last beat seen: moment, processor seconds used by then */
   int64_t beats;
   double limit;
   char said[SAID];    /* the last of its standard error */
@@ -226,10 +227,33 @@ static void listen_to(worker *w) {
   }
 }
 
+/* Processor seconds that the worker has used. */
+static double used(const worker *w) {
+  clockid_t clock;
+  struct timespec t;
+  if (clock_getcpuclockid(w->pid, &clock) || clock_gettime(clock, &t)) return 0;
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void heard(worker *w, double now) {
+  w->beats = w->shared->beats;
+  w->since = now;
+  w->cpu = used(w);
+}
+
+/* Seconds until the worker may be late: limits are processor time, so that a busy machine makes no
+ * candidate hang; one that sleeps has PATIENCE times as long. */
+static double until_late(const worker *w, double now) {
+  enum { PATIENCE = 10 };
+  double passed = now - w->since;
+  if (passed <= w->limit) return w->limit - passed;
+  double left = w->limit - (used(w) - w->cpu), most = PATIENCE * w->limit - passed;
+  return fmin(left, most);
+}
+
 static bool ask(at_lab *lab, worker *w, double limit) {
   w->limit = limit;
-  w->beats = w->shared->beats;
-  w->since = rt_now();
+  heard(w, rt_now());
   w->shared->note[0] = 0;
   w->shared->current = 0;
   at_frame_clear(&w->answer);
@@ -248,8 +272,7 @@ static worker *await(at_lab *lab, outcome *how) {
     if (!n) return NULL;
     double now = rt_now(), wait = 0.1;
     if (lab->deadline > 0 && lab->deadline - now < wait) wait = lab->deadline - now;
-    for (nfds_t i = 0; i < n; i++)
-      if (of[i]->since + of[i]->limit - now < wait) wait = of[i]->since + of[i]->limit - now;
+    for (nfds_t i = 0; i < n; i++) wait = fmin(wait, until_late(of[i], now));
     poll(fds, n, wait > 0 ? (int)(wait * 1e3) + 1 : 0);
     now = rt_now();
     for (nfds_t i = 0; i < n; i++) {
@@ -261,8 +284,8 @@ static worker *await(at_lab *lab, outcome *how) {
         *how = got > 0 ? ANSWERED : DIED;
         return w;
       }
-      if (w->shared->beats != w->beats) w->beats = w->shared->beats, w->since = now;
-      if (now - w->since > w->limit) {
+      if (w->shared->beats != w->beats) heard(w, now);
+      if (until_late(w, now) < 0) {
         *how = LATE;
         return w;
       }

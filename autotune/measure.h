@@ -20,7 +20,7 @@
 #include "lower/lower.h"
 #include <signal.h>
 
-typedef struct at_limits {
+typedef struct at_limits { /* seconds of the processor; asleep, a worker has ten times as long */
   double compile_s;     /* for one candidate; 0: 20 */
   double run_s;         /* for one run of a candidate; 0: 10 */
   int64_t memory_bytes; /* that a worker may take on top of what the tuner has; 0: 4 GiB */
