@@ -24,13 +24,16 @@
  * the loops run one element after another in row-major order, so an operand may alias
  * another; a reduction in order is a destination with stride 0 that is a source too.
  *
- * Synchronisation. Any instruction may wait[2] for and signal[2] semaphores 1..TPU_SEMAPHORES-1
- * (0: none). A semaphore counts: it starts at 0, signal adds 1 when the instruction has
- * completed, wait blocks until it is positive and takes 1 away, before the instruction
- * starts. Each semaphore of a core has one waiting and one signalling unit; anything else is an
- * error. What two units access without an order between them must not conflict (reported).
- * An instruction of the sequencer waits with all that follows it. Within a unit instructions
- * start and take effect in order, and signals are never out of order.
+ * Synchronisation, two ways; what two units access without an order between them must not
+ * conflict (reported). Within a unit instructions start and take effect in order.
+ *   after[u] = n > 0   starts once the n-th last instruction handed to the queue of unit u before this one
+ *                      has completed, and so all before it (1: the latest); no wait if there were fewer.
+ *                      Relative, so it works inside loops, and looks back, so it cannot deadlock
+ *   wait[2], signal[2] semaphores 1..TPU_SEMAPHORES-1 (0: none). A semaphore counts: it starts at 0, signal
+ *                      adds 1 when the instruction has completed; wait blocks until it is positive and
+ *                      takes 1 away, before the instruction starts. Each semaphore of a core
+ *                      has one waiting and one signalling unit; anything else is an error
+ * An instruction of the sequencer waits with all that follows it.
  *
  * Sequencer. Hands instructions to the queues in program order, one each issue_cycles, and
  * waits while a queue is full (queue_depth).
@@ -41,7 +44,8 @@
  *   config  reg, imm            reg = imm
  *   step    reg, reg2, imm      reg = reg + reg2 * imm when reg2 != 0, else reg + imm
  *   read    reg, operand        reg = one integer element of UB or ACC (extents 1). The sequencer reads
- *                               when it gets here: wait for the semaphore of who writes it
+ *                               when it gets here: let it wait for who writes the element. Timing
+ *                               alone: 1 the first imm times, then 0, then again from the start
  *   repeat  imm, reg2, span     runs the next `span` instructions imm times (0 and less: not at all); with
  *                               reg2 != 0: that register's value times. Nests up to TPU_MAX_NESTING;
  *                               an inner body lies within the outer. Jumps stay within their body
@@ -84,8 +88,8 @@
  *
  * Vector.  All ops of ir/scalar_ops.h with the interpreter's per-element results (ir/eval.c), on any dtype.
  *   v fn: dst[i] = fn(a[i], b[i], c[i]), dtypes as the op demands; a cast to its own dtype is a move.
- *     select reads the arm that is taken alone. TPU_MASK: c is a bool mask (fn has at most two
- *     sources): where false nothing is read or written.
+ *     select reads the arm that is taken alone. A mask (any vector instruction but pool; space none: all):
+ *     bool elements; where false nothing else is read and nothing is written.
  *   act: t = a[i]; then the steps of `chain` in order until one with fn 0; dst[i] = t. A step is
  *     t = fn(t), fn(t, x) or, with TPU_CHAIN_SWAP, fn(x, t); x by `arg`: b, c, imm0, imm1; `dtype`: that
  *     of t after the step. One pass over the elements whatever the steps (the pipeline behind
@@ -95,7 +99,7 @@
  *     src[n, Y, X, c]) where inside, extent = (n, y, x, c); `init` a value as imm. kc, k_* unused (0).
  *   gather:  dst[i] = src[i + index[i]]: index counts elements of src, added to the address of i
  *   scatter: dst[i + index[i]] = src[i], or fn(old, src[i]) when fn != 0; in row-major order.
- *     TPU_MASK: c is the mask. index: any integer dtype, UB.
+ *     index: any integer dtype, UB.
  *
  * Programs. Segments say what lies where in the DRAM: inputs are copied in before a run, outputs out after
  * it, both as dense row-major tensors; weights are bytes of the file. tpu_program_check() says
@@ -130,11 +134,11 @@ extern const char *const tpu_unit_names[TPU_UNITS]; /* "sequencer", "host", "loa
 typedef enum tpu_space { TPU_NONE, TPU_DRAM, TPU_UB, TPU_ACC, TPU_IMM, TPU_IOTA, TPU_SPACES } tpu_space;
 extern const char *const tpu_space_names[TPU_SPACES]; /* "none", "dram", "ub", "acc", "imm", "iota" */
 
-enum { TPU_ACCUMULATE = 1, TPU_SWAP = 2, TPU_CHANNELS_LAST = 4, TPU_MASK = 8 }; /* flags */
+enum { TPU_ACCUMULATE = 1, TPU_SWAP = 2, TPU_CHANNELS_LAST = 4 }; /* flags */
 enum {
   TPU_SEMAPHORES = 256, TPU_REGISTERS = 32, TPU_MAX_NESTING = 16, TPU_MAX_CORES = 64, TPU_CHAIN = 8, TPU_COUNT_MAX = 65535
 };
-enum { TPU_ARG_NONE, TPU_ARG_B, TPU_ARG_C, TPU_ARG_IMM0, TPU_ARG_IMM1, TPU_ARG_MASK = 7, TPU_CHAIN_SWAP = 8 };
+enum { TPU_ARG_NONE, TPU_ARG_B, TPU_ARG_C, TPU_ARG_IMM0, TPU_ARG_IMM1, TPU_CHAIN_SWAP = 8 };
 
 typedef struct tpu_operand { /* 32 bytes */
   int64_t addr;
@@ -165,28 +169,25 @@ typedef struct tpu_step_fn { /* one step of a chain */
   uint8_t zero;
 } tpu_step_fn;
 
-/* An instruction: 208 bytes, little-endian in files. */
+/* An instruction: 256 bytes, little-endian in files. */
 typedef struct tpu_inst {
   uint8_t op, flags, fn, unit; /* tpu_opcode; TPU_ACCUMULATE...; ir_opcode; sync: the queue */
   uint8_t wait[2], signal[2];  /* semaphores, 0: none */
   uint8_t reg, reg2;           /* control */
   uint8_t zero[2];
   int32_t span;                /* repeat, jump */
+  uint16_t after[8];           /* by tpu_unit; of the sequencer and [7]: 0 */
   int32_t extent[4];
   int64_t imm;                 /* control; chain: imm0 (as addr of an imm of the step's operand dtype) */
   int64_t imm1;                /* chain */
+  tpu_operand dst, src;        /* read, weights: src alone; v: src is a */
   union {
-    tpu_operand o[4];          /* dst, a, b, c */
-    struct {
-      tpu_operand dst, src;    /* weights: src alone (o[1]); read: src alone */
-      union {
-        tpu_window win;
-        tpu_pad pad;
-        struct { tpu_operand index, mask; }; /* gather, scatter, load.rows, store.rows */
-      };
-    };
-    struct { tpu_operand chain_dst, chain_src, b, c; };
+    struct { tpu_operand b, c; };  /* v, act */
+    tpu_operand index;             /* gather, scatter, load.rows, store.rows */
+    tpu_window win;                /* matmul, pool */
+    tpu_pad pad;                   /* host, load, store */
   };
+  tpu_operand mask;            /* v, act, gather, scatter */
   tpu_step_fn chain[TPU_CHAIN];
 } tpu_inst;
 

@@ -11,7 +11,8 @@
  * Timing of `tpu`: the array takes a row of A per row_cycles; rows + cols - 1 cycles later the last
  * result is there while the next product already runs; the next tile shifts in meanwhile.
  * Of `scalesim`: nothing overlaps and memory costs nothing. Weight and input stationary: a tile takes
- * `rows` cycles to load, a product M + rows + cols - 2; output stationary: K + rows + cols - 2.
+ * `rows` cycles to load, a product M + rows + cols - 2; output stationary: K + rows + cols - 2. There
+ * `repeat` costs its count times its body without running it again where values are not asked for.
  */
 #ifndef RT_TPU_SIM_H
 #define RT_TPU_SIM_H
@@ -33,6 +34,11 @@ typedef struct tpu_cycles {
   int64_t other_stall;   /* all else: nothing to do, the sequencer, stores, work of the vector unit alone */
 } tpu_cycles;
 
+typedef enum tpu_energy {
+  TPU_ENERGY_MAC, TPU_ENERGY_SHIFT, TPU_ENERGY_UB, TPU_ENERGY_ACC, TPU_ENERGY_DRAM, TPU_ENERGY_VECTOR, TPU_ENERGY_STATIC,
+  TPU_ENERGY_KINDS
+} tpu_energy;
+
 typedef struct tpu_counts {
   tpu_cycles cycles;
   int64_t instructions;
@@ -44,8 +50,8 @@ typedef struct tpu_counts {
   int64_t vector_elements;
   int64_t sram_ifmap_reads, sram_filter_reads, sram_ofmap_writes; /* elements, as SCALE-Sim counts them (with its faults if
                                                     options.faults) */
-  int64_t tiles;                                 /* weight tiles taken into the array */
-  double energy_pj;
+  int64_t tiles, matmuls;                        /* weight tiles taken into the array; matmul instructions */
+  double energy_pj[TPU_ENERGY_KINDS];            /* static energy only in sums over the whole program */
 } tpu_counts;
 
 typedef struct tpu_tag_result { /* tags in order; their cycles add up to the whole's: a cycle belongs to the first tag
