@@ -136,6 +136,17 @@ TN_API tn_tensor *tn_flatten(tn_graph *g, tn_tensor *x, int axis);              
 TN_API tn_tensor *tn_mean(tn_graph *g, tn_tensor *x, int axis, int keepdims);
 TN_API tn_tensor *tn_sum(tn_graph *g, tn_tensor *x, int axis, int keepdims);
 
+/* ---- gradients ----
+ *
+ * dxs[i] becomes the gradient of sum(y * seed) with respect to xs[i]: same type and shape, zeros where
+ * y does not depend on it. xs are any tensors of the graph: inputs, parameters, results. `seed` has y's
+ * shape; tn_omit() when y is one number. Gradients are tensors as any other, so they can be
+ * differentiated again. They pass through floats alone. Errors: TN_EUSAGE for integers and a missing
+ * seed; TN_EUNSUPPORTED naming a node on the way whose op has no rule (some are found when compiling). */
+TN_API tn_status tn_gradient(tn_graph *g, tn_tensor *y, tn_tensor *seed, int n, tn_tensor *const xs[], tn_tensor *dxs[]);
+/* x; gradients end here. */
+TN_API tn_tensor *tn_stop_gradient(tn_graph *g, tn_tensor *x);
+
 /* ---- layers: ops with parameters of their own, named "NAME.weight", "NAME.bias", ...
  * as PyTorch names them and in its layouts, so that state dicts load; the result is named NAME.
  * New weights start from a uniform distribution (Glorot) seeded by their name, biases from 0,

@@ -457,6 +457,7 @@ struct ir_node {
   ir_graph *graph;        /* that it belongs to */
   uint32_t id;
   int group;              /* kernel group given by fusion, else -1 */
+  bool opaque;            /* never folded, though its operands may be known: a gradient is taken by its outputs */
   bool dead;
 };
 
@@ -525,10 +526,12 @@ typedef enum ir_op_kind {
   IR_OP_ELEMENTWISE, IR_OP_REDUCTION, IR_OP_CONTRACTION, IR_OP_WINDOW, IR_OP_MOVEMENT,
   IR_OP_KERNEL,    /* loops of its own: TopK, recurrences, scatter */
   IR_OP_COMPOSITE, /* always replaced by other nodes (expand) */
-  IR_OP_CONTROL
+  IR_OP_CONTROL,
+  IR_OP_GRADIENT   /* composite; what it differentiates by is never folded into what depends on it */
 } ir_op_kind;
 
 typedef struct lw_build lw_build; /* lower/build.h */
+typedef struct lw_grad lw_grad;   /* lower/grad.h */
 struct ir_op {
   const char *name;       /* ONNX op_type where there is one */
   const char *domain;     /* "" ONNX, "com.microsoft", "tenon" */
@@ -543,7 +546,10 @@ struct ir_op {
   ix (*value)(lw_build *b, ir_node *n, int out, const ix *index); /* element of an output: can be inlined anywhere */
   void (*build)(lw_build *b, ir_node *n);                          /* statements that store all outputs */
   void (*expand)(ir_graph *g, ir_node *n);                         /* other nodes; may look at known inputs */
-  const char *grad;       /* graph text; null: not differentiable */
+  /* How gradients pass from outputs to operands, see lower/grad.h: statements, or a function where fixed text
+   * cannot say it. With neither they pass through the parts of `expand`; without that too: not differentiable. */
+  const char *grad;
+  void (*grad_build)(lw_grad *d);
 };
 /* Whether n is the ONNX op `name` (default domain). */
 bool ir_node_is(const ir_node *n, const char *name);

@@ -5,75 +5,76 @@
  * the operands' compute type (f32 for f16 and bf16), and its result is cast to the
  * output's type. Operands broadcast as numpy's do. */
 #include "lower/elementwise.h"
+#include "lower/grad.h"
 #include <string.h>
 
-/*    name, since, inputs (-1: any number), attributes, operand types, scalar operation or 0, formula, result
+/*    name, since, inputs (-1: any number), attributes, operand types, scalar operation or 0, formula, result, gradient as text, as a function
  * Types: f floats, i signed, u unsigned integers, b bool. Result: S as the first operand, B bool. */
 #define OPS(X)                                                                         \
-  X("Abs", 1, 1, "", "fiu", IX_ABS, 0, S)                                              \
-  X("Neg", 1, 1, "", "fi", IX_NEG, 0, S)                                               \
-  X("Not", 1, 1, "", "b", IX_NOT, 0, S)                                                \
-  X("BitwiseNot", 18, 1, "", "iu", IX_NOT, 0, S)                                       \
-  X("Sqrt", 1, 1, "", "f", IX_SQRT, 0, S)                                              \
-  X("Floor", 1, 1, "", "f", IX_FLOOR, 0, S)                                            \
-  X("Ceil", 1, 1, "", "f", IX_CEIL, 0, S)                                              \
-  X("Round", 11, 1, "", "f", IX_ROUND, 0, S)                                           \
-  X("Exp", 1, 1, "", "f", IX_EXP, 0, S)                                                \
-  X("Log", 1, 1, "", "f", IX_LOG, 0, S)                                                \
-  X("Sin", 7, 1, "", "f", IX_SIN, 0, S)                                                \
-  X("Cos", 7, 1, "", "f", IX_COS, 0, S)                                                \
-  X("Tan", 7, 1, "", "f", IX_TAN, 0, S)                                                \
-  X("Asin", 7, 1, "", "f", IX_ASIN, 0, S)                                              \
-  X("Acos", 7, 1, "", "f", IX_ACOS, 0, S)                                              \
-  X("Atan", 7, 1, "", "f", IX_ATAN, 0, S)                                              \
-  X("Sinh", 9, 1, "", "f", IX_SINH, 0, S)                                              \
-  X("Cosh", 9, 1, "", "f", IX_COSH, 0, S)                                              \
-  X("Tanh", 1, 1, "", "f", IX_TANH, 0, S)                                              \
-  X("Asinh", 9, 1, "", "f", IX_ASINH, 0, S)                                            \
-  X("Acosh", 9, 1, "", "f", IX_ACOSH, 0, S)                                            \
-  X("Atanh", 9, 1, "", "f", IX_ATANH, 0, S)                                            \
-  X("Erf", 9, 1, "", "f", IX_ERF, 0, S)                                                \
-  X("Sigmoid", 1, 1, "", "f", IX_SIGMOID, 0, S)                                        \
-  X("Reciprocal", 1, 1, "", "f", 0, lw_f_reciprocal, S)                                \
-  X("Sign", 9, 1, "", "fiu", 0, lw_f_sign, S)                                          \
-  X("IsNaN", 9, 1, "", "f", 0, lw_f_isnan, B)                                          \
-  X("IsInf", 10, 1, "detect_negative:i detect_positive:i", "f", 0, lw_f_isinf, B)      \
-  X("Relu", 1, 1, "", "fiu", 0, lw_f_relu, S)                                          \
-  X("LeakyRelu", 1, 1, "alpha:f", "f", 0, lw_f_leaky_relu, S)                          \
-  X("ThresholdedRelu", 10, 1, "alpha:f", "f", 0, lw_f_thresholded_relu, S)             \
-  X("Elu", 1, 1, "alpha:f", "f", 0, lw_f_elu, S)                                       \
-  X("Selu", 1, 1, "alpha:f gamma:f", "f", 0, lw_f_selu, S)                             \
-  X("Celu", 12, 1, "alpha:f", "f", 0, lw_f_celu, S)                                    \
-  X("Gelu", 20, 1, "approximate:s", "f", 0, lw_f_gelu, S)                              \
-  X("HardSigmoid", 1, 1, "alpha:f beta:f", "f", 0, lw_f_hard_sigmoid, S)               \
-  X("HardSwish", 14, 1, "", "f", 0, lw_f_hard_swish, S)                                \
-  X("Swish", 24, 1, "alpha:f", "f", 0, lw_f_swish, S)                                  \
-  X("Mish", 18, 1, "", "f", 0, lw_f_mish, S)                                           \
-  X("Softplus", 1, 1, "", "f", 0, lw_f_softplus, S)                                    \
-  X("Softsign", 1, 1, "", "f", 0, lw_f_softsign, S)                                    \
-  X("Shrink", 9, 1, "bias:f lambd:f", "fiu", 0, lw_f_shrink, S)                        \
-  X("Add", 1, 2, "", "fiu", IX_ADD, 0, S)                                              \
-  X("Sub", 1, 2, "", "fiu", IX_SUB, 0, S)                                              \
-  X("Mul", 1, 2, "", "fiu", IX_MUL, 0, S)                                              \
-  X("Div", 1, 2, "", "fiu", IX_DIV, 0, S)                                              \
-  X("Mod", 10, 2, "fmod:i", "fiu", 0, lw_f_mod, S)                                     \
-  X("PRelu", 1, 2, "", "fiu", 0, lw_f_prelu, S)                                        \
-  X("BitShift", 11, 2, "direction:s", "iu", 0, lw_f_bitshift, S)                       \
-  X("And", 1, 2, "", "b", IX_AND, 0, S)                                                \
-  X("Or", 1, 2, "", "b", IX_OR, 0, S)                                                  \
-  X("Xor", 1, 2, "", "b", IX_XOR, 0, S)                                                \
-  X("BitwiseAnd", 18, 2, "", "iu", IX_AND, 0, S)                                       \
-  X("BitwiseOr", 18, 2, "", "iu", IX_OR, 0, S)                                         \
-  X("BitwiseXor", 18, 2, "", "iu", IX_XOR, 0, S)                                       \
-  X("Equal", 1, 2, "", "fiub", IX_EQ, 0, B)                                            \
-  X("Less", 1, 2, "", "fiu", IX_LT, 0, B)                                              \
-  X("LessOrEqual", 12, 2, "", "fiu", IX_LE, 0, B)                                      \
-  X("Greater", 1, 2, "", "fiu", 0, lw_f_greater, B)                                    \
-  X("GreaterOrEqual", 12, 2, "", "fiu", 0, lw_f_greater_equal, B)                      \
-  X("Min", 1, -1, "", "fiu", 0, lw_f_min, S)                                           \
-  X("Max", 1, -1, "", "fiu", 0, lw_f_max, S)                                           \
-  X("Sum", 1, -1, "", "f", 0, lw_f_sum, S)                                             \
-  X("Mean", 1, -1, "", "f", 0, lw_f_mean, S)
+  X("Abs", 1, 1, "", "fiu", IX_ABS, 0, S, "da = dy * Sign(a)", 0) \
+  X("Neg", 1, 1, "", "fi", IX_NEG, 0, S, "da = -dy", 0) \
+  X("Not", 1, 1, "", "b", IX_NOT, 0, S, 0, 0) \
+  X("BitwiseNot", 18, 1, "", "iu", IX_NOT, 0, S, 0, 0) \
+  X("Sqrt", 1, 1, "", "f", IX_SQRT, 0, S, "da = dy / (2 * y)", 0) \
+  X("Floor", 1, 1, "", "f", IX_FLOOR, 0, S, "", 0) \
+  X("Ceil", 1, 1, "", "f", IX_CEIL, 0, S, "", 0) \
+  X("Round", 11, 1, "", "f", IX_ROUND, 0, S, "", 0) \
+  X("Exp", 1, 1, "", "f", IX_EXP, 0, S, "da = dy * y", 0) \
+  X("Log", 1, 1, "", "f", IX_LOG, 0, S, "da = dy / a", 0) \
+  X("Sin", 7, 1, "", "f", IX_SIN, 0, S, "da = dy * Cos(a)", 0) \
+  X("Cos", 7, 1, "", "f", IX_COS, 0, S, "da = -(dy * Sin(a))", 0) \
+  X("Tan", 7, 1, "", "f", IX_TAN, 0, S, "da = dy * (1 + y * y)", 0) \
+  X("Asin", 7, 1, "", "f", IX_ASIN, 0, S, "da = dy / Sqrt(1 - a * a)", 0) \
+  X("Acos", 7, 1, "", "f", IX_ACOS, 0, S, "da = -(dy / Sqrt(1 - a * a))", 0) \
+  X("Atan", 7, 1, "", "f", IX_ATAN, 0, S, "da = dy / (1 + a * a)", 0) \
+  X("Sinh", 9, 1, "", "f", IX_SINH, 0, S, "da = dy * Cosh(a)", 0) \
+  X("Cosh", 9, 1, "", "f", IX_COSH, 0, S, "da = dy * Sinh(a)", 0) \
+  X("Tanh", 1, 1, "", "f", IX_TANH, 0, S, "da = dy * (1 - y * y)", 0) \
+  X("Asinh", 9, 1, "", "f", IX_ASINH, 0, S, "da = dy / Sqrt(a * a + 1)", 0) \
+  X("Acosh", 9, 1, "", "f", IX_ACOSH, 0, S, "da = dy / Sqrt(a * a - 1)", 0) \
+  X("Atanh", 9, 1, "", "f", IX_ATANH, 0, S, "da = dy / (1 - a * a)", 0) \
+  X("Erf", 9, 1, "", "f", IX_ERF, 0, S, "da = dy * (1.1283791670955126 * Exp(-(a * a)))", 0) \
+  X("Sigmoid", 1, 1, "", "f", IX_SIGMOID, 0, S, "da = dy * (y * (1 - y))", 0) \
+  X("Reciprocal", 1, 1, "", "f", 0, lw_f_reciprocal, S, "da = -(dy * (y * y))", 0) \
+  X("Sign", 9, 1, "", "fiu", 0, lw_f_sign, S, "", 0) \
+  X("IsNaN", 9, 1, "", "f", 0, lw_f_isnan, B, 0, 0) \
+  X("IsInf", 10, 1, "detect_negative:i detect_positive:i", "f", 0, lw_f_isinf, B, 0, 0) \
+  X("Relu", 1, 1, "", "fiu", 0, lw_f_relu, S, "da = Where(y <= 0, 0, dy)", 0) \
+  X("LeakyRelu", 1, 1, "alpha:f", "f", 0, lw_f_leaky_relu, S, "da = Where(a > 0, dy, dy * $alpha=0.01)", 0) \
+  X("ThresholdedRelu", 10, 1, "alpha:f", "f", 0, lw_f_thresholded_relu, S, "da = Where(a > $alpha=1, dy, 0)", 0) \
+  X("Elu", 1, 1, "alpha:f", "f", 0, lw_f_elu, S, "da = Where(a > 0, dy, dy * ($alpha=1 * Exp(Min(a, 0))))", 0) \
+  X("Selu", 1, 1, "alpha:f gamma:f", "f", 0, lw_f_selu, S, "g = dy * $gamma=1.05070102214813232421875; da = Where(a > 0, g, g * ($alpha=1.67326319217681884765625 * Exp(Min(a, 0))))", 0) \
+  X("Celu", 12, 1, "alpha:f", "f", 0, lw_f_celu, S, "da = Where(a > 0, dy, dy * Exp(Min(a, 0) / $alpha=1))", 0) \
+  X("Gelu", 20, 1, "approximate:s", "f", 0, lw_f_gelu, S, 0, lw_grad_gelu) \
+  X("HardSigmoid", 1, 1, "alpha:f beta:f", "f", 0, lw_f_hard_sigmoid, S, "da = Where(y > 0, Where(y < 1, dy * $alpha=0.2, 0), 0)", 0) \
+  X("HardSwish", 14, 1, "", "f", 0, lw_f_hard_swish, S, "da = Where(a > -3, Where(a < 3, dy * (a / 3 + 0.5), dy), 0)", 0) \
+  X("Swish", 24, 1, "alpha:f", "f", 0, lw_f_swish, S, "s = Sigmoid($alpha=1 * a); da = dy * (s + $alpha=1 * (y * (1 - s)))", 0) \
+  X("Mish", 18, 1, "", "f", 0, lw_f_mish, S, "t = Tanh(Softplus(a)); da = dy * (t + a * ((1 - t * t) * Sigmoid(a)))", 0) \
+  X("Softplus", 1, 1, "", "f", 0, lw_f_softplus, S, "da = dy * Sigmoid(a)", 0) \
+  X("Softsign", 1, 1, "", "f", 0, lw_f_softsign, S, "t = 1 + Abs(a); da = dy / (t * t)", 0) \
+  X("Shrink", 9, 1, "bias:f lambd:f", "fiu", 0, lw_f_shrink, S, "da = Where(Abs(a) > $lambd=0.5, dy, 0)", 0) \
+  X("Add", 1, 2, "", "fiu", IX_ADD, 0, S, "da = dy; db = dy", 0) \
+  X("Sub", 1, 2, "", "fiu", IX_SUB, 0, S, "da = dy; db = -dy", 0) \
+  X("Mul", 1, 2, "", "fiu", IX_MUL, 0, S, "da = dy * b; db = dy * a", 0) \
+  X("Div", 1, 2, "", "fiu", IX_DIV, 0, S, "da = dy / b; db = -(dy * (y / b))", 0) \
+  X("Mod", 10, 2, "fmod:i", "fiu", 0, lw_f_mod, S, "da = dy; db = -(dy * Round((a - y) / b))", 0) \
+  X("PRelu", 1, 2, "", "fiu", 0, lw_f_prelu, S, "da = Where(a > 0, dy, dy * b); db = Where(a > 0, 0, dy * a)", 0) \
+  X("BitShift", 11, 2, "direction:s", "iu", 0, lw_f_bitshift, S, 0, 0) \
+  X("And", 1, 2, "", "b", IX_AND, 0, S, 0, 0) \
+  X("Or", 1, 2, "", "b", IX_OR, 0, S, 0, 0) \
+  X("Xor", 1, 2, "", "b", IX_XOR, 0, S, 0, 0) \
+  X("BitwiseAnd", 18, 2, "", "iu", IX_AND, 0, S, 0, 0) \
+  X("BitwiseOr", 18, 2, "", "iu", IX_OR, 0, S, 0, 0) \
+  X("BitwiseXor", 18, 2, "", "iu", IX_XOR, 0, S, 0, 0) \
+  X("Equal", 1, 2, "", "fiub", IX_EQ, 0, B, 0, 0) \
+  X("Less", 1, 2, "", "fiu", IX_LT, 0, B, 0, 0) \
+  X("LessOrEqual", 12, 2, "", "fiu", IX_LE, 0, B, 0, 0) \
+  X("Greater", 1, 2, "", "fiu", 0, lw_f_greater, B, 0, 0) \
+  X("GreaterOrEqual", 12, 2, "", "fiu", 0, lw_f_greater_equal, B, 0, 0) \
+  X("Min", 1, -1, "", "fiu", 0, lw_f_min, S, 0, lw_grad_extreme) \
+  X("Max", 1, -1, "", "fiu", 0, lw_f_max, S, 0, lw_grad_extreme) \
+  X("Sum", 1, -1, "", "f", 0, lw_f_sum, S, 0, lw_grad_each) \
+  X("Mean", 1, -1, "", "f", 0, lw_f_mean, S, 0, lw_grad_each)
 
 typedef struct row_info {
   const char *types;
@@ -83,7 +84,7 @@ typedef struct row_info {
 } row_info;
 
 static const row_info infos[] = {
-#define X(name, since, inputs, attrs, types, op, formula, result) {types, op, formula, #result[0]},
+#define X(name, since, inputs, attrs, types, op, formula, result, grad, grad_build) {types, op, formula, #result[0]},
     OPS(X)
 #undef X
 };
@@ -217,17 +218,17 @@ static ix dropout_value(lw_build *b, ir_node *n, int out, const ix *index) {
   return out ? ix_num(lw_ctx(b), n->out[1]->dtype, 1) : lw_in(b, n, 0, index);
 }
 
-#define ELEMENTWISE(NAME, SINCE, LEAST, MOST, ATTRS, INFER, VALUE) \
-  {.name = NAME, .kind = IR_OP_ELEMENTWISE, .since = SINCE, .min_in = LEAST, .max_in = MOST, .min_out = 1, .max_out = 1, .attrs = ATTRS, .infer = INFER, .value = VALUE}
+#define ELEMENTWISE(NAME, SINCE, LEAST, MOST, ATTRS, INFER, VALUE, GRAD, GRAD_BUILD) \
+  {.name = NAME, .kind = IR_OP_ELEMENTWISE, .since = SINCE, .min_in = LEAST, .max_in = MOST, .min_out = 1, .max_out = 1, .attrs = ATTRS, .infer = INFER, .value = VALUE, .grad = GRAD, .grad_build = GRAD_BUILD}
 const ir_op lw_ops_elementwise[] = {
-#define X(name, since, inputs, attrs, types, op, formula, result) ELEMENTWISE(name, since, inputs < 0 ? 1 : inputs, inputs, attrs, infer, value),
+#define X(name, since, inputs, attrs, types, op, formula, result, grad, grad_build) ELEMENTWISE(name, since, inputs < 0 ? 1 : inputs, inputs, attrs, infer, value, grad, grad_build),
     OPS(X) /* first: info_of counts on it */
 #undef X
-    ELEMENTWISE("Where", 9, 3, 3, "", where_infer, where_value),
-    ELEMENTWISE("Pow", 1, 2, 2, "", pow_infer, pow_value),
-    ELEMENTWISE("Clip", 1, 1, 3, "min:f max:f", clip_infer, clip_value),
-    ELEMENTWISE("Cast", 1, 1, 1, "to:i saturate:i round_mode:s", cast_infer, cast_value),
-    ELEMENTWISE("CastLike", 15, 2, 2, "saturate:i round_mode:s", cast_like_infer, cast_value),
-    ELEMENTWISE("BitCast", 26, 1, 1, "to:i", bitcast_infer, bitcast_value),
-    {.name = "Dropout", .kind = IR_OP_ELEMENTWISE, .since = 1, .min_in = 1, .max_in = 3, .min_out = 1, .max_out = 2, .attrs = "ratio:f seed:i", .infer = dropout_infer, .value = dropout_value},
+    ELEMENTWISE("Where", 9, 3, 3, "", where_infer, where_value, "db = Where(a, dy, 0); dc = Where(a, 0, dy)", 0),
+    ELEMENTWISE("Pow", 1, 2, 2, "", pow_infer, pow_value, 0, lw_grad_pow),
+    ELEMENTWISE("Clip", 1, 1, 3, "min:f max:f", clip_infer, clip_value, 0, lw_grad_clip),
+    ELEMENTWISE("Cast", 1, 1, 1, "to:i saturate:i round_mode:s", cast_infer, cast_value, "da = dy", 0),
+    ELEMENTWISE("CastLike", 15, 2, 2, "saturate:i round_mode:s", cast_like_infer, cast_value, "da = dy", 0),
+    ELEMENTWISE("BitCast", 26, 1, 1, "to:i", bitcast_infer, bitcast_value, 0, 0),
+    {.name = "Dropout", .kind = IR_OP_ELEMENTWISE, .since = 1, .min_in = 1, .max_in = 3, .min_out = 1, .max_out = 2, .attrs = "ratio:f seed:i", .infer = dropout_infer, .value = dropout_value, .grad = "da = dy"},
     {0}};

@@ -280,12 +280,12 @@ static void mel_infer(tn_ctx *ctx, ir_node *n) {
   lw_set_known(ctx, n, 0, t, 2, (int64_t[]){rows, bins}, data);
 }
 
-#define VALUE(name, since, nin, attrs, infer, value) {name, "", IR_OP_MOVEMENT, since, nin, nin, 1, 1, attrs, infer, value, NULL, NULL, NULL}
+#define VALUE(name, since, nin, attrs, infer, value) {name, "", IR_OP_MOVEMENT, since, nin, nin, 1, 1, attrs, infer, value, NULL, NULL, "", NULL}
 
 const ir_op lw_ops_generate[] = {
     {"Constant", "", IR_OP_COMPOSITE, 1, 0, 0, 1, 1,
      "value:t sparse_value:t value_float:f value_floats:F value_int:i value_ints:I value_string:s value_strings:S",
-     constant_infer, NULL, NULL, lw_expand_known, NULL},
+     constant_infer, NULL, NULL, lw_expand_known, NULL, NULL},
     VALUE("ConstantOfShape", 9, 1, "value:t", constant_of_shape_infer, constant_of_shape_value),
     VALUE("Range", 11, 3, "stash_type:i", range_infer, range_value),
     VALUE("EyeLike", 9, 1, "dtype:i k:i", eye_like_infer, eye_like_value),
@@ -294,9 +294,9 @@ const ir_op lw_ops_generate[] = {
     VALUE("RandomNormal", 1, 0, "dtype:i shape:I seed:f mean:f scale:f", random_infer, random_normal_value),
     VALUE("RandomNormalLike", 1, 1, "dtype:i seed:f mean:f scale:f", random_like_infer, random_normal_value),
     VALUE("Bernoulli", 15, 1, "dtype:i seed:f", bernoulli_infer, bernoulli_value),
-    {"Multinomial", "", IR_OP_KERNEL, 7, 1, 1, 1, 1, "dtype:i sample_size:i seed:f", multinomial_infer, NULL, multinomial_build, NULL, NULL},
+    {"Multinomial", "", IR_OP_KERNEL, 7, 1, 1, 1, 1, "dtype:i sample_size:i seed:f", multinomial_infer, NULL, multinomial_build, NULL, NULL, NULL},
     VALUE("HannWindow", 17, 1, "periodic:i output_datatype:i", window_infer, hann_value),
     VALUE("HammingWindow", 17, 1, "periodic:i output_datatype:i", window_infer, hamming_value),
     VALUE("BlackmanWindow", 17, 1, "periodic:i output_datatype:i", window_infer, blackman_value),
-    {"MelWeightMatrix", "", IR_OP_COMPOSITE, 17, 5, 5, 1, 1, "output_datatype:i", mel_infer, NULL, NULL, lw_expand_known, NULL},
+    {"MelWeightMatrix", "", IR_OP_COMPOSITE, 17, 5, 5, 1, 1, "output_datatype:i", mel_infer, NULL, NULL, lw_expand_known, NULL, NULL},
     {0}};

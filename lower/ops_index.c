@@ -254,14 +254,14 @@ static ix tensor_scatter_value(lw_build *b, ir_node *n, int out, const ix *index
 }
 
 #define ROW(name, since, nin, max_in, attrs, rule) \
-  {name, "", IR_OP_MOVEMENT, since, nin, max_in, 1, 1, attrs, rule##_infer, rule##_value, NULL, NULL, NULL}
+  {name, "", IR_OP_MOVEMENT, since, nin, max_in, 1, 1, attrs, rule##_infer, rule##_value, NULL, NULL, NULL, NULL}
 
 const ir_op lw_ops_index[] = {
     ROW("Gather", 1, 2, 2, "axis:i", gather),
     ROW("GatherElements", 11, 2, 2, "axis:i", gather_elements),
     ROW("GatherND", 11, 2, 2, "batch_dims:i", gather_nd),
     ROW("OneHot", 9, 3, 3, "axis:i", one_hot),
-    {"Compress", "", IR_OP_COMPOSITE, 9, 2, 2, 1, 1, "axis:i", compress_infer, NULL, NULL, compress_expand, NULL},
-    {"NonZero", "", IR_OP_COMPOSITE, 9, 1, 1, 1, 1, "", non_zero_infer, NULL, NULL, lw_expand_known, NULL},
+    {"Compress", "", IR_OP_COMPOSITE, 9, 2, 2, 1, 1, "axis:i", compress_infer, NULL, NULL, compress_expand, NULL, NULL},
+    {"NonZero", "", IR_OP_COMPOSITE, 9, 1, 1, 1, 1, "", non_zero_infer, NULL, NULL, lw_expand_known, NULL, NULL},
     ROW("TensorScatter", 24, 2, 3, "axis:i mode:s", tensor_scatter),
     {0}};

@@ -1,16 +1,22 @@
 /* ops_matmul.c — matrix products.
  *
  * for b0 b1 .. m n { acc = 0; for k acc = fma(a[.., m, k], b[.., k, n], acc); out = acc } */
+#include "lower/grad.h"
 #include "lower/window.h"
 #include <stdio.h>
 
-/* ---- MatMul, MatMulInteger: numpy's matmul ---- */
+/* ---- MatMul, MatMulInteger: numpy's matmul; tenon:MatMul: of operands that may be transposed ---- */
+
+/* Axes of rows and columns of operand k, which may be a vector: without rows (A) or columns (B). */
+static bool transposed(const ir_node *n, int k) { return ir_attr_get_int(n, k ? "transB" : "transA", 0) != 0; }
+static int row_axis(const ir_node *n, int k) { return n->in[k]->rank - (transposed(n, k) ? 1 : 2); }
+static int column_axis(const ir_node *n, int k) { return n->in[k]->rank - (transposed(n, k) ? 2 : 1); }
 
 /* Output extents [batch.., m, n] as if both operands were matrices, the extent of k. */
 static int product_shape(tn_ctx *ctx, const ir_node *n, ix *dims, ix *depth) {
   const ir_value *a = n->in[0], *b = n->in[1];
   if (a->rank < 1 || b->rank < 1) lw_bad(ctx, n, "an operand has rank 0");
-  ix ka = a->dims[a->rank - 1], kb = b->dims[b->rank > 1 ? b->rank - 2 : 0];
+  ix ka = a->dims[column_axis(n, 0)], kb = b->dims[b->rank > 1 ? row_axis(n, 1) : 0];
   if (ka != kb && ix_is_const(ka) && ix_is_const(kb))
     lw_bad(ctx, n, "'%s' has %s columns, '%s' has %s rows", a->name, ix_print(ctx, ka), b->name, ix_print(ctx, kb));
   *depth = ix_is_const(ka) ? ka : kb;
@@ -22,8 +28,8 @@ static int product_shape(tn_ctx *ctx, const ir_node *n, ix *dims, ix *depth) {
     if (dims[i] != db && !ix_is_int(db, 1))
       lw_bad(ctx, n, "batch axis %d has extents %s and %s", i, ix_print(ctx, da), ix_print(ctx, db));
   }
-  dims[batch] = a->rank > 1 ? a->dims[a->rank - 2] : ix_index(ctx, 1);
-  dims[batch + 1] = b->rank > 1 ? b->dims[b->rank - 1] : ix_index(ctx, 1);
+  dims[batch] = a->rank > 1 ? a->dims[row_axis(n, 0)] : ix_index(ctx, 1);
+  dims[batch + 1] = b->rank > 1 ? b->dims[column_axis(n, 1)] : ix_index(ctx, 1);
   return batch;
 }
 
@@ -39,6 +45,8 @@ static void product_set(tn_ctx *ctx, ir_node *n, tn_dtype t) {
 static void matmul_infer(tn_ctx *ctx, ir_node *n) {
   lw_need_same_type(ctx, n, 0, 1);
   if (n->in[0]->dtype == TN_BOOL) lw_bad(ctx, n, "operands of type bool");
+  for (int k = 0; k < 2; k++)
+    if (transposed(n, k) && n->in[k]->rank < 2) lw_bad(ctx, n, "a vector cannot be transposed");
   product_set(ctx, n, n->in[0]->dtype);
 }
 
@@ -84,10 +92,10 @@ static void matmul_build(lw_build *b, ir_node *n) {
   ix k = ib_loop(ib, "k", depth);
   for (int i = 0; i < a->rank - 2; i++) ia[i] = ix_is_int(a->dims[i], 1) ? one : o[batch - (a->rank - 2) + i];
   for (int i = 0; i < w->rank - 2; i++) iw[i] = ix_is_int(w->dims[i], 1) ? one : o[batch - (w->rank - 2) + i];
-  if (a->rank > 1) ia[a->rank - 2] = m;
-  ia[a->rank - 1] = k;
-  iw[w->rank > 1 ? w->rank - 2 : 0] = k;
-  if (w->rank > 1) iw[w->rank - 1] = column;
+  if (a->rank > 1) ia[row_axis(n, 0)] = m;
+  ia[column_axis(n, 0)] = k;
+  iw[w->rank > 1 ? row_axis(n, 1) : 0] = k;
+  if (w->rank > 1) iw[column_axis(n, 1)] = column;
   bool integer = n->op->max_in == 4; /* MatMulInteger */
   ix x = integer ? without_zero_point(b, n, 0, ia, m) : lw_in(b, n, 0, ia);
   ix y = integer ? without_zero_point(b, n, 1, iw, column) : lw_in(b, n, 1, iw);
@@ -155,7 +163,8 @@ static void gemm_build(lw_build *b, ir_node *n) {
 }
 
 const ir_op lw_ops_matmul[] = {
-    {.name = "MatMul", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .infer = matmul_infer, .build = matmul_build},
+    {.name = "MatMul", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .infer = matmul_infer, .build = matmul_build, .grad_build = lw_grad_matmul},
+    {.name = "MatMul", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = "transA:i transB:i", .infer = matmul_infer, .build = matmul_build, .grad_build = lw_grad_matmul},
     {.name = "MatMulInteger", .kind = IR_OP_CONTRACTION, .since = 10, .min_in = 2, .max_in = 4, .min_out = 1, .max_out = 1, .infer = matmul_integer_infer, .build = matmul_build},
-    {.name = "Gemm", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = "alpha:f beta:f transA:i transB:i", .infer = gemm_infer, .build = gemm_build},
+    {.name = "Gemm", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = "alpha:f beta:f transA:i transB:i", .infer = gemm_infer, .build = gemm_build, .grad_build = lw_grad_gemm},
     {0}};

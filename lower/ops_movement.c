@@ -1,6 +1,6 @@
 /* ops_movement.c — ops that only say where an element comes from: shapes, axes, joins,
  * cuts and borders. All are `value` rows, so they cost nothing when inlined. */
-#include "lower/ops_util.h"
+#include "lower/grad.h"
 #include <string.h>
 
 /* ---- Identity ---- */
@@ -331,6 +331,14 @@ static void slice_ranges(tn_ctx *ctx, const ir_node *n, slice_range *r) {
     r[axis].step = step;
   }
 }
+void lw_slice_numbers(tn_ctx *ctx, const ir_node *n, int64_t *start, int64_t *step) {
+  slice_range r[IR_MAX_RANK];
+  slice_ranges(ctx, n, r);
+  for (int i = 0; i < n->in[0]->rank; i++) {
+    start[i] = ix_need_const(ctx, r[i].start, "start of a slice");
+    step[i] = r[i].step;
+  }
+}
 static void slice_infer(tn_ctx *ctx, ir_node *n) {
   slice_range r[IR_MAX_RANK];
   ix dims[IR_MAX_RANK];
@@ -355,7 +363,7 @@ static ix slice_value(lw_build *b, ir_node *n, int out, const ix *index) {
 /* ---- Pad ---- */
 
 /* before[i], after[i]: elements added at the ends of axis i; negative: removed. */
-static void pad_amounts(tn_ctx *ctx, const ir_node *n, int64_t *before, int64_t *after) {
+void lw_pad_amounts(tn_ctx *ctx, const ir_node *n, int64_t *before, int64_t *after) {
   const ir_value *x = n->in[0];
   int64_t raw[2 * IR_MAX_RANK];
   const int64_t *pads = raw;
@@ -383,7 +391,7 @@ static void pad_infer(tn_ctx *ctx, ir_node *n) {
   const ir_value *x = n->in[0];
   int64_t before[IR_MAX_RANK], after[IR_MAX_RANK], d;
   ix dims[IR_MAX_RANK];
-  pad_amounts(ctx, n, before, after);
+  lw_pad_amounts(ctx, n, before, after);
   bool constant = strcmp(pad_mode(ctx, n), "constant") == 0;
   if (lw_has(n, 2)) {
     lw_need_same_type(ctx, n, 0, 2);
@@ -404,7 +412,7 @@ static ix pad_value(lw_build *b, ir_node *n, int out, const ix *index) {
   const ir_value *x = n->in[0];
   int64_t before[IR_MAX_RANK], after[IR_MAX_RANK];
   ix at[IR_MAX_RANK], inside = ix_bool(ctx, true), zero = ix_index(ctx, 0);
-  pad_amounts(ctx, n, before, after);
+  lw_pad_amounts(ctx, n, before, after);
   const char *mode = pad_mode(ctx, n);
   for (int i = 0; i < x->rank; i++) {
     at[i] = ix_addi(ctx, index[i], -before[i]);
@@ -455,7 +463,7 @@ static ix expand_value(lw_build *b, ir_node *n, int out, const ix *index) {
   return lw_in_bcast(b, n, 0, n->out[out]->rank, index);
 }
 
-static void tile_repeats(tn_ctx *ctx, const ir_node *n, int64_t *repeats) {
+void lw_tile_repeats(tn_ctx *ctx, const ir_node *n, int64_t *repeats) {
   int rank = n->in[0]->rank;
   if (n->nin == 3) { /* opset 1: tiles and axis are scalars */
     for (int i = 0; i < rank; i++) repeats[i] = 1;
@@ -469,7 +477,7 @@ static void tile_repeats(tn_ctx *ctx, const ir_node *n, int64_t *repeats) {
 static void tile_infer(tn_ctx *ctx, ir_node *n) {
   int64_t repeats[IR_MAX_RANK];
   ix dims[IR_MAX_RANK];
-  tile_repeats(ctx, n, repeats);
+  lw_tile_repeats(ctx, n, repeats);
   for (int i = 0; i < n->in[0]->rank; i++) dims[i] = ix_muli(ctx, n->in[0]->dims[i], repeats[i]);
   lw_set(n, 0, n->in[0]->dtype, n->in[0]->rank, dims);
 }
@@ -484,20 +492,22 @@ static ix tile_value(lw_build *b, ir_node *n, int out, const ix *index) {
   return lw_in(b, n, 0, at);
 }
 
-#define ROW(name, since, nin, max_in, nout, max_out, attrs, rule) \
-  {name, "", IR_OP_MOVEMENT, since, nin, max_in, nout, max_out, attrs, rule##_infer, rule##_value, NULL, NULL, NULL}
+#define ROW(name, since, nin, max_in, nout, max_out, attrs, rule, grad, grad_build) \
+  {name, "", IR_OP_MOVEMENT, since, nin, max_in, nout, max_out, attrs, rule##_infer, rule##_value, NULL, NULL, grad, grad_build}
+#define SHAPE(name, max_in, attrs, rule) \
+  {name, "", IR_OP_MOVEMENT, 1, 1, max_in, 1, 1, attrs, rule##_infer, reshape_value, NULL, NULL, NULL, lw_grad_reshape}
 
 const ir_op lw_ops_movement[] = {
-    ROW("Identity", 1, 1, 1, 1, 1, "", identity),
-    {"Reshape", "", IR_OP_MOVEMENT, 1, 1, 2, 1, 1, "shape:I allowzero:i consumed_inputs:I", reshape_infer, reshape_value, NULL, NULL, NULL},
-    {"Flatten", "", IR_OP_MOVEMENT, 1, 1, 1, 1, 1, "axis:i", flatten_infer, reshape_value, NULL, NULL, NULL},
-    {"Squeeze", "", IR_OP_MOVEMENT, 1, 1, 2, 1, 1, "axes:I", squeeze_infer, reshape_value, NULL, NULL, NULL},
-    {"Unsqueeze", "", IR_OP_MOVEMENT, 1, 1, 2, 1, 1, "axes:I", unsqueeze_infer, reshape_value, NULL, NULL, NULL},
-    ROW("Transpose", 1, 1, 1, 1, 1, "perm:I", transpose),
-    ROW("Concat", 1, 1, -1, 1, 1, "axis:i", concat),
-    ROW("Split", 1, 1, 2, 1, -1, "axis:i split:I num_outputs:i", split),
-    ROW("Slice", 1, 1, 5, 1, 1, "starts:I ends:I axes:I", slice),
-    ROW("Pad", 1, 1, 4, 1, 1, "mode:s pads:I paddings:I value:f", pad),
-    ROW("Expand", 8, 2, 2, 1, 1, "", expand),
-    ROW("Tile", 1, 2, 3, 1, 1, "", tile),
+    ROW("Identity", 1, 1, 1, 1, 1, "", identity, "da = dy", NULL),
+    SHAPE("Reshape", 2, "shape:I allowzero:i consumed_inputs:I", reshape),
+    SHAPE("Flatten", 1, "axis:i", flatten),
+    SHAPE("Squeeze", 2, "axes:I", squeeze),
+    SHAPE("Unsqueeze", 2, "axes:I", unsqueeze),
+    ROW("Transpose", 1, 1, 1, 1, 1, "perm:I", transpose, NULL, lw_grad_transpose),
+    ROW("Concat", 1, 1, -1, 1, 1, "axis:i", concat, NULL, lw_grad_concat),
+    ROW("Split", 1, 1, 2, 1, -1, "axis:i split:I num_outputs:i", split, NULL, lw_grad_split),
+    ROW("Slice", 1, 1, 5, 1, 1, "starts:I ends:I axes:I", slice, NULL, lw_grad_slice),
+    ROW("Pad", 1, 1, 4, 1, 1, "mode:s pads:I paddings:I value:f", pad, NULL, lw_grad_pad),
+    ROW("Expand", 8, 2, 2, 1, 1, "", expand, "da = dy", NULL),
+    ROW("Tile", 1, 2, 3, 1, 1, "", tile, NULL, lw_grad_tile),
     {0}};

@@ -197,7 +197,7 @@ static ix size_value(lw_build *b, ir_node *n, int out, const ix *index) {
 }
 
 #define ROW(name, since, nin, max_in, attrs, rule) \
-  {name, "", IR_OP_MOVEMENT, since, nin, max_in, 1, 1, attrs, rule##_infer, rule##_value, NULL, NULL, NULL}
+  {name, "", IR_OP_MOVEMENT, since, nin, max_in, 1, 1, attrs, rule##_infer, rule##_value, NULL, NULL, NULL, NULL}
 
 const ir_op lw_ops_rearrange[] = {
     ROW("DepthToSpace", 1, 1, 1, "blocksize:i mode:s", depth_to_space),

@@ -2,7 +2,7 @@
  *
  * Reduce*: for the axes that stay { acc = start; for r r1 .. acc op= term(x); out = finish(acc) }
  * Sums of f16 and bf16 are in f32, those of integers in their own type, wrapping. */
-#include "lower/ops_util.h"
+#include "lower/grad.h"
 #include "lower/window.h"
 #include <math.h>
 #include <stdio.h>
@@ -30,7 +30,7 @@ static const reduction reductions[] = { /* in the order of the table's first row
 static const reduction *reduction_of(const ir_node *n) { return &reductions[n->op - lw_ops_reduce]; }
 
 /* Which axes are reduced. No axes at all means every axis, or none when the node says so. */
-static void reduced_axes(tn_ctx *ctx, const ir_node *n, bool *reduced) {
+void lw_reduced_axes(tn_ctx *ctx, const ir_node *n, bool *reduced) {
   int axes[IR_MAX_RANK], rank = n->in[0]->rank;
   int count = lw_axes(ctx, n, "axes", n->nin > 1 ? 1 : -1, rank, axes);
   bool all = count <= 0 && !ir_attr_get_int(n, "noop_with_empty_axes", 0);
@@ -52,7 +52,7 @@ static void reduce_infer(tn_ctx *ctx, ir_node *n) {
   const reduction *r = reduction_of(n);
   bool reduced[IR_MAX_RANK], order = r->op == IR_MAX || r->op == IR_MIN;
   if (n->in[0]->dtype == TN_BOOL && !order) lw_bad(ctx, n, "an input of type bool");
-  reduced_axes(ctx, n, reduced);
+  lw_reduced_axes(ctx, n, reduced);
   set_reduced(ctx, n, n->in[0]->dtype, reduced);
 }
 
@@ -99,7 +99,7 @@ static void reduce_build(lw_build *b, ir_node *n) {
   /* logarithms of integers are taken in f64 */
   if (r->finish == FINISH_LOG_SUM_EXP && !ir_is_float(t)) ct = TN_F64;
   ix o[IR_MAX_RANK], at[IR_MAX_RANK], top = NULL;
-  reduced_axes(ctx, n, reduced);
+  lw_reduced_axes(ctx, n, reduced);
   int outer = open_kept(b, n, reduced, o, at), inner;
   if (r->finish == FINISH_LOG_SUM_EXP) { /* log sum exp(x) = top + log sum exp(x - top), top the largest finite */
     ir_buf *max = ib_local(ib, "max", ct, ix_float(ctx, ct, -INFINITY));
@@ -293,16 +293,18 @@ static void det_build(lw_build *b, ir_node *n) {
   ib_end_n(ib, batch);
 }
 
-#define REDUCE(NAME) \
-  {.name = NAME, .kind = IR_OP_REDUCTION, .since = 1, .min_in = 1, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = "axes:I keepdims:i noop_with_empty_axes:i", .infer = reduce_infer, .build = reduce_build}
+#define REDUCE(NAME, GRAD) \
+  {.name = NAME, .kind = IR_OP_REDUCTION, .since = 1, .min_in = 1, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = "axes:I keepdims:i noop_with_empty_axes:i", .infer = reduce_infer, .build = reduce_build, .grad_build = GRAD}
 #define ARG(NAME) \
   {.name = NAME, .kind = IR_OP_REDUCTION, .since = 1, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = "axis:i keepdims:i select_last_index:i", .infer = arg_infer, .build = arg_build}
 #define RUNNING(NAME, SINCE) \
   {.name = NAME, .kind = IR_OP_KERNEL, .since = SINCE, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = "exclusive:i reverse:i", .infer = running_infer, .build = running_build}
 const ir_op lw_ops_reduce[] = {
     /* first and in the order of `reductions` */
-    REDUCE("ReduceSum"), REDUCE("ReduceMean"), REDUCE("ReduceMax"), REDUCE("ReduceMin"), REDUCE("ReduceProd"), REDUCE("ReduceL1"),
-    REDUCE("ReduceL2"), REDUCE("ReduceSumSquare"), REDUCE("ReduceLogSum"), REDUCE("ReduceLogSumExp"),
+    REDUCE("ReduceSum", lw_grad_reduce_sum), REDUCE("ReduceMean", lw_grad_reduce_mean), REDUCE("ReduceMax", lw_grad_reduce_extreme),
+    REDUCE("ReduceMin", lw_grad_reduce_extreme), REDUCE("ReduceProd", lw_grad_reduce_prod), REDUCE("ReduceL1", lw_grad_reduce_l1),
+    REDUCE("ReduceL2", lw_grad_reduce_l2), REDUCE("ReduceSumSquare", lw_grad_reduce_sum_square), REDUCE("ReduceLogSum", lw_grad_reduce_log_sum),
+    REDUCE("ReduceLogSumExp", lw_grad_reduce_log_sum_exp),
     ARG("ArgMax"), ARG("ArgMin"),
     RUNNING("CumSum", 11), RUNNING("CumProd", 26),
     {.name = "Det", .kind = IR_OP_KERNEL, .since = 11, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .infer = det_infer, .build = det_build},

@@ -386,8 +386,8 @@ const ir_op lw_ops_resize[] = {
     {"Resize", "", IR_OP_COMPOSITE, 10, 1, 4, 1, 1,
      "mode:s coordinate_transformation_mode:s nearest_mode:s cubic_coeff_a:f exclude_outside:i extrapolation_value:f antialias:i axes:I "
      "keep_aspect_ratio_policy:s",
-     resize_infer, NULL, NULL, resize_expand, NULL},
-    {"Upsample", "", IR_OP_COMPOSITE, 1, 1, 2, 1, 1, "mode:s scales:F height_scale:f width_scale:f", resize_infer, NULL, NULL, resize_expand, NULL},
-    {"Stretch", "tenon", IR_OP_MOVEMENT, 1, 1, 1, 1, 1, "axis:i rule:I", stretch_infer, stretch_value, NULL, NULL, NULL},
-    {"Resample", "tenon", IR_OP_REDUCTION, 1, 3, 3, 1, 1, "axis:i outside:f to:s", resample_infer, NULL, resample_build, NULL, NULL},
+     resize_infer, NULL, NULL, resize_expand, NULL, NULL},
+    {"Upsample", "", IR_OP_COMPOSITE, 1, 1, 2, 1, 1, "mode:s scales:F height_scale:f width_scale:f", resize_infer, NULL, NULL, resize_expand, NULL, NULL},
+    {"Stretch", "tenon", IR_OP_MOVEMENT, 1, 1, 1, 1, 1, "axis:i rule:I", stretch_infer, stretch_value, NULL, NULL, NULL, NULL},
+    {"Resample", "tenon", IR_OP_REDUCTION, 1, 3, 3, 1, 1, "axis:i outside:f to:s", resample_infer, NULL, resample_build, NULL, NULL, NULL},
     {0}};

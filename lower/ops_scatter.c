@@ -105,7 +105,7 @@ static void scatter_nd_build(lw_build *b, ir_node *n) {
   ib_end_n(lw_b(b), u->rank);
 }
 
-#define ROW(name, since, attrs, rule) {name, "", IR_OP_KERNEL, since, 3, 3, 1, 1, attrs, rule##_infer, NULL, rule##_build, NULL, NULL}
+#define ROW(name, since, attrs, rule) {name, "", IR_OP_KERNEL, since, 3, 3, 1, 1, attrs, rule##_infer, NULL, rule##_build, NULL, NULL, NULL}
 
 const ir_op lw_ops_scatter[] = {
     ROW("Scatter", 9, "axis:i", scatter_elements),

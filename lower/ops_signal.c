@@ -208,8 +208,8 @@ static void stft_expand(ir_graph *g, ir_node *n) {
 }
 
 const ir_op lw_ops_signal[] = {
-    {"DFT", "", IR_OP_COMPOSITE, 17, 1, 3, 1, 1, "axis:i inverse:i onesided:i", dft_infer, NULL, NULL, dft_expand, NULL},
-    {"STFT", "", IR_OP_COMPOSITE, 17, 2, 4, 1, 1, "onesided:i", stft_infer, NULL, NULL, stft_expand, NULL},
-    {"Fourier", "tenon", IR_OP_KERNEL, 1, 2, 2, 1, 1, "axis:i inverse:i onesided:i", fourier_infer, NULL, fourier_build, NULL, NULL},
-    {"Frames", "tenon", IR_OP_MOVEMENT, 1, 1, 1, 1, 1, "step:i length:i", frames_infer, frames_value, NULL, NULL, NULL},
+    {"DFT", "", IR_OP_COMPOSITE, 17, 1, 3, 1, 1, "axis:i inverse:i onesided:i", dft_infer, NULL, NULL, dft_expand, NULL, NULL},
+    {"STFT", "", IR_OP_COMPOSITE, 17, 2, 4, 1, 1, "onesided:i", stft_infer, NULL, NULL, stft_expand, NULL, NULL},
+    {"Fourier", "tenon", IR_OP_KERNEL, 1, 2, 2, 1, 1, "axis:i inverse:i onesided:i", fourier_infer, NULL, fourier_build, NULL, NULL, NULL},
+    {"Frames", "tenon", IR_OP_MOVEMENT, 1, 1, 1, 1, 1, "step:i length:i", frames_infer, frames_value, NULL, NULL, NULL, NULL},
     {0}};

@@ -2,6 +2,7 @@
  *
  * Since opset 13 a row is one axis (default: the last); before, all axes from `axis` on
  * (default 1). Three passes: the largest, the sum of exp(x - largest), the result. */
+#include "lower/grad.h"
 #include "lower/rowop.h"
 #include <math.h>
 #include <string.h>
@@ -87,9 +88,9 @@ static void hardmax_build(lw_build *b, ir_node *n) {
   lw_rows_close(&r);
 }
 
-#define ROW_OP(NAME, BUILD) {.name = NAME, .kind = IR_OP_REDUCTION, .since = 1, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = "axis:i", .infer = infer, .build = BUILD}
+#define ROW_OP(NAME, BUILD, GRAD, GRAD_BUILD) {.name = NAME, .kind = IR_OP_REDUCTION, .since = 1, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = "axis:i", .infer = infer, .build = BUILD, .grad = GRAD, .grad_build = GRAD_BUILD}
 const ir_op lw_ops_softmax[] = {
-    ROW_OP("Softmax", softmax_build),
-    ROW_OP("LogSoftmax", softmax_build),
-    ROW_OP("Hardmax", hardmax_build),
+    ROW_OP("Softmax", softmax_build, NULL, lw_grad_softmax),
+    ROW_OP("LogSoftmax", softmax_build, NULL, lw_grad_log_softmax),
+    ROW_OP("Hardmax", hardmax_build, "", NULL),
     {0}};

@@ -42,7 +42,7 @@ static bool settle(tn_ctx *ctx, ir_graph *g, ir_node *n, int depth) {
   }
   bool known = true;
   for (int k = 0; k < n->nout; k++) known &= !n->out[k] || n->out[k]->data;
-  if (known || lw_fold_node(ctx, n, FOLD_LIMIT)) {
+  if (!n->opaque && (known || lw_fold_node(ctx, n, FOLD_LIMIT))) {
     for (int k = 0; k < n->nout; k++)
       if (n->out[k]) make_const(g, n->out[k]);
     n->dead = true;
@@ -55,8 +55,20 @@ void lw_settle(tn_ctx *ctx, ir_graph *g, int first) {
     if (!g->nodes[i]->dead) settle(ctx, g, g->nodes[i], 0);
 }
 
+/* What a gradient is taken by stays unknown, so that nothing computed from it is folded away. */
+static void keep_unknown(ir_graph *g) {
+  for (int i = 0; i < g->nnodes; i++)
+    for (int k = 2; g->nodes[i]->op->kind == IR_OP_GRADIENT && k < g->nodes[i]->nin; k++) {
+      ir_value *x = g->nodes[i]->in[k];
+      if (!x) continue;
+      if (x->def) x->def->opaque = true;
+      else if (x->data) x->raw = x->data, x->data = NULL;
+    }
+}
+
 void lw_pass_infer(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   (void)options;
+  keep_unknown(g);
   for (bool again = true; again;) {
     again = false;
     ir_graph_sort(g);
