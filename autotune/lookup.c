@@ -100,7 +100,7 @@ const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t) 
     e[i].hash = at_kernel_hash(ctx, k->kernel);
     ir_put(&one, "\nkernel %s ", e[i].hash);
     ir_put_string(&one, k->kernel->name);
-    ir_put(&one, "\n%s", lw_schedule_canonical(ctx, k->schedule));
+    ir_put(&one, "\n%s", lw_schedule_unnamed(ctx, k->kernel, k->schedule));
     e[i].schedule = ir_text_str(&one);
   }
   qsort(e, (size_t)p->nkernels, sizeof *e, by_hash);
@@ -129,6 +129,7 @@ typedef struct trial_use {
 
 static void try_it(tn_ctx *ctx, void *arg) {
   trial_use *u = arg;
+  u->text = lw_schedule_named(ctx, u->k, u->text);
   const ir_kernel *k = lw_schedule_apply(ctx, u->k, u->text, &u->reason);
   if (!k) return;
   u->reason = ir_kernel_verify(ctx, k);
@@ -138,7 +139,7 @@ static void try_it(tn_ctx *ctx, void *arg) {
 static const char *legal(tn_ctx *ctx, const ir_kernel *k, const char *text, const char *from) {
   trial_use u = {.k = k, .text = text};
   tn_status s = ir_protect(ctx, try_it, &u);
-  if (s == TN_OK && u.legal) return text;
+  if (s == TN_OK && u.legal) return u.text;
   ir_log(ctx, "kernel %s: the schedule from %s does not fit (%s); the default is taken", k->name, from, s ? ir_error(ctx) : u.reason);
   return NULL;
 }

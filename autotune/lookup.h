@@ -4,11 +4,12 @@
  *   # a comment
  *   target "x86-64 cpu=..."
  *   kernel 0f9c...32 hexadecimal digits "conv_3"
- *   split n 32 -> vo vi
+ *   split v1 32 -> vo vi
  *   ...
  *
- * A kernel is known by a hash of its canonical text. In a plan, steps up to the next `kernel`
- * are its schedule (none: as the op wrote it). Plans are made to be committed: sorted by hash.
+ * A kernel is known by a hash of its canonical text, and its loops and buffers by their names
+ * there. In a plan, steps up to the next `kernel` are its schedule (none: as the op wrote it).
+ * Plans are made to be committed: sorted by hash.
  */
 #ifndef AT_LOOKUP_H
 #define AT_LOOKUP_H

@@ -6,7 +6,7 @@
  * of the fastest, some are random. */
 #include "autotune/search.h"
 #include "autotune/stats.h"
-#include "lower/problem.h"
+#include "lower/schedule.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,13 +54,31 @@ typedef struct past {
 
 typedef struct history {
   tn_ctx *ctx;
+  const ir_kernel *kernel;
   past *rows;
   int n;
 } history;
 
+typedef struct naming {
+  const ir_kernel *k;
+  const char *text;
+} naming;
+
+static void name_loops(tn_ctx *ctx, void *arg) {
+  naming *j = arg;
+  j->text = lw_schedule_named(ctx, j->k, j->text);
+}
+
+/* A stored schedule in the names of this kernel; what is no schedule stays as it is. */
+static const char *named(tn_ctx *ctx, const ir_kernel *k, const char *text) {
+  naming j = {k, ir_strdup(ctx, text)};
+  ir_protect(ctx, name_loops, &j);
+  return j.text;
+}
+
 static bool remember(void *user, const at_record *r) {
   history *h = user;
-  past p = {ir_strdup(h->ctx, r->schedule), r->reason ? ir_strdup(h->ctx, r->reason) : NULL, r->status, r->stage, r->n, strcmp(r->origin, AT_SETTLED) == 0, r->cost_ns, ir_grow(h->ctx, r->samples, (size_t)r->n, (size_t)r->n + 1, sizeof *r->samples), r->time_us, r->seq};
+  past p = {named(h->ctx, h->kernel, r->schedule), r->reason ? ir_strdup(h->ctx, r->reason) : NULL, r->status, r->stage, r->n, strcmp(r->origin, AT_SETTLED) == 0, r->cost_ns, ir_grow(h->ctx, r->samples, (size_t)r->n, (size_t)r->n + 1, sizeof *r->samples), r->time_us, r->seq};
   IR_PUSH(h->ctx, h->rows, h->n, p);
   return true;
 }
@@ -85,7 +103,7 @@ static double relative(const past *p, const past *base, double scale) {
 }
 
 static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
-  history h = {.ctx = ctx};
+  history h = {.ctx = ctx, .kernel = t->kernel};
   at_filter f = {.kernel = t->key.kernel, .target = t->key.target, .policy = t->key.policy, .codegen = t->key.codegen};
   at_store_each_trial(store, &f, remember, &h);
   if (h.n) qsort(h.rows, (size_t)h.n, sizeof *h.rows, by_time);

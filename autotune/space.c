@@ -21,7 +21,7 @@ typedef struct making {
 
 static void make(tn_ctx *ctx, void *arg) {
   making *j = arg;
-  const char *text = lw_schedule_canonical(ctx, j->given ? j->given : lw_schedule_with(ctx, j->k, j->t, j->u)), *why;
+  const char *text = j->given ? lw_schedule_named(ctx, j->k, j->given) : lw_schedule_canonical(ctx, lw_schedule_with(ctx, j->k, j->t, j->u)), *why;
   const ir_kernel *k = lw_schedule_apply(ctx, j->k, text, &why);
   if (!k || (j->given && ir_kernel_verify(ctx, k))) return;
   j->predicted = at_predict(ctx, k, j->t, j->m).total;

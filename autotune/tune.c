@@ -4,6 +4,7 @@
 #include "autotune/search.h"
 #include "autotune/stats.h"
 #include "lower/problem.h"
+#include "lower/schedule.h"
 #include "runtime/profile.h"
 #include <math.h>
 #include <stdio.h>
@@ -60,7 +61,7 @@ static void update(at_task *t) {
   for (int i = 0; i < t->n; i++) {
     const at_config *c = t->configs[i];
     bool bad = c->status != AT_OK && c->status != AT_NOISY;
-    if (isnan(c->ns) && !bad) continue;
+    if (isnan(c->ns) && c->status == AT_OK) continue;
     s->tried++;
     s->ok += !bad;
     s->failed += bad;
@@ -119,7 +120,7 @@ static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, 
     const at_candidate *a = &c[i]->c;
     bool ok = c[i]->status == AT_OK;
     if (ok && !a->n) continue; /* there was no time for it: it was not tried */
-    at_trial r = {.key = t->key, .klass = t->state.klass, .name = t->state.name, .schedule = c[i]->schedule, .status = c[i]->status};
+    at_trial r = {.key = t->key, .klass = t->state.klass, .name = t->state.name, .schedule = lw_schedule_unnamed(u->ctx, t->kernel, c[i]->schedule), .status = c[i]->status};
     r.stage = stage;
     r.origin = origin ? origin : c[i]->origin;
     r.reason = c[i]->status == AT_OK ? (a->disturbed ? ir_format(u->ctx, "%d of %d samples are CPU times", a->disturbed, a->n) : NULL) : a->reason;

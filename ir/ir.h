@@ -301,6 +301,12 @@ const char *ir_kernel_print(tn_ctx *ctx, const ir_kernel *k);
 ir_kernel *ir_kernel_parse(tn_ctx *ctx, const char *text, const char *file); /* throws TN_EINPUT with file:line:column */
 /* A name-independent text (names by order of appearance): the key of caches. */
 const char *ir_kernel_canonical(tn_ctx *ctx, const ir_kernel *k);
+/* The loops and buffers of k by its own names and by those of the canonical text, in order of appearance. */
+typedef struct ir_named {
+  const char *own, *canonical;
+  bool buffer;
+} ir_named;
+const ir_named *ir_kernel_names(tn_ctx *ctx, const ir_kernel *k, int *n);
 
 /* Runs a kernel on host memory, slowly and obviously: the specification.
  * args[i]: memory of bufs[i] (physical layout); dims[j]: value of dims[j].

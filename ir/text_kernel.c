@@ -321,6 +321,8 @@ typedef struct namer {
   ir_map vars, bufs; /* names taken */
   bool canonical;
   int count[3];
+  ir_named *list; /* what was named, in this order */
+  int n;
 } namer;
 
 static void name_it(namer *n, const void *key, const char *own, int kind) {
@@ -332,6 +334,8 @@ static void name_it(namer *n, const void *key, const char *own, int kind) {
     for (int i = 1; ir_map_get(taken, name); i++) name = ir_intern(n->ctx, ir_format(n->ctx, "%s.%d", own ? own : "v", i));
   ir_map_set(taken, name, (void *)(uintptr_t)1);
   ir_map_set(&n->names, key, (void *)(uintptr_t)name);
+  ir_named both = {own ? own : "v", name, kind == 'b'};
+  IR_PUSH(n->ctx, n->list, n->n, both);
 }
 
 static void name_stmt(namer *n, const ir_stmt *s) {
@@ -480,12 +484,22 @@ static void put_stmts(writer *w, const ir_stmt *s, int depth) {
   }
 }
 
-static void put_kernel(ir_text *t, const ir_kernel *k, int depth, bool canonical) {
-  tn_ctx *ctx = t->ctx;
+static namer name_kernel(tn_ctx *ctx, const ir_kernel *k, bool canonical) {
   namer n = {.ctx = ctx, .names = {.ctx = ctx}, .vars = {.ctx = ctx}, .bufs = {.ctx = ctx}, .canonical = canonical};
   for (int i = 0; i < k->ndims; i++) name_it(&n, k->dims[i], k->dims[i]->name, 'd');
   for (int i = 0; i < k->nbufs; i++) name_it(&n, k->bufs[i], k->bufs[i]->name, 'b');
   name_stmt(&n, k->body);
+  return n;
+}
+
+const ir_named *ir_kernel_names(tn_ctx *ctx, const ir_kernel *k, int *n) {
+  namer all = name_kernel(ctx, k, true);
+  *n = all.n;
+  return all.list;
+}
+
+static void put_kernel(ir_text *t, const ir_kernel *k, int depth, bool canonical) {
+  namer n = name_kernel(t->ctx, k, canonical);
   writer w = {t, &n.names};
   ir_put_indent(t, depth);
   ir_put(t, "kernel ");

@@ -151,7 +151,7 @@ static void put_step(ir_text *t, const sched *s, const sched_step *step) {
   ir_put(t, "\n");
 }
 
-const char *lw_schedule_canonical(tn_ctx *ctx, const char *text) {
+const char *sched_print(tn_ctx *ctx, const char *text, void (*change)(sched *s, const sched_step *step, void *user), void *user) {
   sched s = {.ctx = ctx};
   ir_text out = {.ctx = ctx};
   ir_lexer l;
@@ -162,10 +162,13 @@ const char *lw_schedule_canonical(tn_ctx *ctx, const char *text) {
       continue;
     }
     const sched_step *step = read_step(&s, &l);
+    if (change) change(&s, step, user);
     put_step(&out, &s, step);
   }
   return ir_text_str(&out);
 }
+
+const char *lw_schedule_canonical(tn_ctx *ctx, const char *text) { return sched_print(ctx, text, NULL, NULL); }
 
 const ir_kernel *lw_schedule_apply(tn_ctx *ctx, const ir_kernel *k, const char *text, const char **reason) {
   sched s = {.ctx = ctx, .k = IR_NEW(ctx, ir_kernel)};

@@ -36,6 +36,11 @@
 const ir_kernel *lw_schedule_apply(tn_ctx *ctx, const ir_kernel *k, const char *text, const char **reason);
 /* The text in canonical spacing, without comments; throws when malformed. */
 const char *lw_schedule_canonical(tn_ctx *ctx, const char *text);
+/* A schedule of k in the names of k's canonical text (v0, b1, ...), as it is kept: it fits every kernel of
+ * that text. And such a text in k's own names. Names that steps make stay, unless the other kernel has them
+ * already; a text that speaks of no loop or buffer of k under the first names stays as it is. */
+const char *lw_schedule_unnamed(tn_ctx *ctx, const ir_kernel *k, const char *text);
+const char *lw_schedule_named(tn_ctx *ctx, const ir_kernel *k, const char *text);
 
 /* How the iterations of a loop depend on each other. */
 typedef enum lw_dependence {

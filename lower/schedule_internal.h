@@ -21,6 +21,8 @@ typedef struct sched_step {
   bool (*apply)(sched *s); /* false after refuse() */
 } sched_step;
 
+/* The text in canonical spacing; `change` (may be null) may alter the arguments of each step. */
+const char *sched_print(tn_ctx *ctx, const char *text, void (*change)(sched *s, const sched_step *step, void *user), void *user);
 bool refuse(sched *s, const char *fmt, ...) IR_PRINTF(2, 3);
 /* Replaces the loop by fn's result (null after refuse); there must be exactly one. */
 bool sched_replace(sched *s, const char *name, const ir_stmt *(*fn)(sched *s, const ir_stmt *loop, void *user), void *user);
