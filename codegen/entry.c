@@ -452,6 +452,24 @@ static void emit_pack(gen *g) {
   LLVMBuildRet(g->b, i32_const(g, CG_RUN_OK));
 }
 
+/* The state before the first run: zeros, then what the init section copies from the weights. */
+static void emit_init(gen *g) {
+  const ir_program *p = g->p;
+  LLVMTypeRef params[] = {g->ptr, g->ptr};
+  begin(g, g->o->init, 2, params, p->ninit, p->init);
+  g->state = LLVMGetParam(g->fn, 0), g->weights = LLVMGetParam(g->fn, 1), g->threads = null_ptr(g);
+  if (g->o->weights) g->weights = LLVMBuildSelect(g->b, is_null(g, g->weights), embedded(g), g->weights, "");
+  bool from_weights = p->weights_bytes > 0;
+  LLVMValueRef null = is_null(g, g->state), bits = misaligned(g, g->state, CG_ALIGN);
+  if (from_weights) null = either(g, null, is_null(g, g->weights)), bits = either(g, bits, misaligned(g, g->weights, CG_ALIGN));
+  fail_if(g, null, CG_RUN_ARG);
+  fail_if(g, LLVMBuildICmp(g->b, LLVMIntNE, bits, i64_const(g, 0), ""), CG_RUN_ALIGN);
+  if (from_weights) check_header(g);
+  LLVMBuildMemSet(g->b, g->state, LLVMConstInt(g->i8, 0, 0), i64_const(g, p->state_bytes), CG_ALIGN);
+  emit_all(g, p->ninit, p->init);
+  LLVMBuildRet(g->b, i32_const(g, CG_RUN_OK));
+}
+
 static void fill(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilderRef b) {
   gen *g = user;
   g->lc = lc, g->module = module, g->b = b;
@@ -466,6 +484,7 @@ static void fill(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilde
   g->kernel_type = LLVMFunctionType(LLVMVoidTypeInContext(lc), params, 3, 0);
   if (g->o->run) emit_run(g);
   if (g->o->pack) emit_pack(g);
+  if (g->o->init) emit_init(g);
 }
 
 const cg_object *cg_compile_entry(tn_ctx *ctx, const cg_target *t, const ir_program *p, const cg_kernel_info *infos,

@@ -1,4 +1,4 @@
-/* entry.h — the code around the kernels: P_run and P_pack of a program.
+/* entry.h — the code around the kernels: P_run, P_pack and P_init of a program.
  *
  * The entry checks what it was given, then calls one kernel after the other:
  *
@@ -61,6 +61,7 @@ void cg_mark_kernels(const ir_program *p, bool pack, bool *marks);
 typedef struct cg_entry_options {
   const char *run;     /* symbol of P_run; null: none */
   const char *pack;    /* symbol of P_pack; null: none */
+  const char *init;    /* symbol of P_init; null: none */
   const char *isa;     /* symbol of the ISA check (cg_compile_isa_check); null: not checked */
   const char *weights; /* symbol of the embedded blob, used when the caller passes null; null: none */
   bool any_alignment;  /* P_pack takes raw tensors at any address, as a mapped file has them. Only for code that

@@ -9,6 +9,8 @@ typedef struct gen {
   const cg_build *build;
   const cg_object_options *o;
   const char *lower, *upper; /* the prefix, and in capitals */
+  int nstates;
+  const ir_slot **states;
   ir_text out;
 } gen;
 
@@ -50,6 +52,23 @@ static const char *c_type(tn_dtype t) {
   }
 }
 
+/* The states: slots that are no views of others. */
+static int states(const gen *g, const ir_slot **out) {
+  int n = 0;
+  for (int i = 0; i < g->p->nslots; i++) {
+    const ir_slot *s = &g->p->slots[i];
+    bool whole = s->kind == IR_SLOT_STATE;
+    for (int k = 0; k < i && whole; k++) { /* made first */
+      const ir_slot *t = &g->p->slots[k];
+      whole = t->kind != IR_SLOT_STATE || s->offset < t->offset || s->offset >= t->offset + (t->bytes ? t->bytes : 1);
+    }
+    if (!whole) continue;
+    if (out) out[n] = s;
+    n++;
+  }
+  return n;
+}
+
 static const ir_slot *slot_of(const gen *g, ir_slot_kind kind, int index) {
   for (int i = 0; i < g->p->nslots; i++)
     if (g->p->slots[i].kind == kind && g->p->slots[i].index == index) return &g->p->slots[i];
@@ -65,10 +84,10 @@ static const char *dims_text(const gen *g, const ir_slot *s) {
 static void put_slots(gen *g, ir_slot_kind kind, int n, const char *word, const char *what) {
   ir_text *t = &g->out;
   for (int i = 0; i < n; i++) {
-    const ir_slot *s = slot_of(g, kind, i);
+    const ir_slot *s = kind == IR_SLOT_STATE ? g->states[i] : slot_of(g, kind, i);
     const char *u = g->upper, *dims = dims_text(g, s);
-    ir_put(t, "/* %s[%d]: %s, %s[%s]%s%s */\n", what, i, comment(g->ctx, s->name), ir_dtype_name(s->dtype), dims,
-           s->layout ? ", layout " : "", s->layout ? comment(g->ctx, s->layout->text) : "");
+    ir_put(t, "/* %s[%d]: %s, %s[%s]%s%s%s */\n", what, i, comment(g->ctx, s->name), ir_dtype_name(s->dtype), dims,
+           s->layout ? ", layout " : "", s->layout ? comment(g->ctx, s->layout->text) : "", s->inout ? ", changed in place" : "");
     ir_put(t, "#define %s_%s_%d_NAME  %s\n", u, word, i, literal(g->ctx, s->name));
     ir_put(t, "#define %s_%s_%d_DTYPE \"%s\"\n", u, word, i, ir_dtype_name(s->dtype));
     ir_put(t, "#define %s_%s_%d_TYPE  %s\n", u, word, i, c_type(s->dtype));
@@ -76,8 +95,9 @@ static void put_slots(gen *g, ir_slot_kind kind, int n, const char *word, const 
     if (s->rank) ir_put(t, "#define %s_%s_%d_DIMS  {%s}\n", u, word, i, dims);
     for (int d = 0; d < s->rank; d++) ir_put(t, "#define %s_%s_%d_DIM_%d %lld\n", u, word, i, d, (long long)s->dims[d]);
     ir_put(t, "#define %s_%s_%d_BYTES %lld\n", u, word, i, (long long)s->bytes);
+    if (kind == IR_SLOT_STATE) ir_put(t, "#define %s_%s_%d_OFFSET %lld\n", u, word, i, (long long)s->offset);
   }
-  if (n == 0) return;
+  if (n == 0 || kind == IR_SLOT_STATE) return;
   ir_put(t, "/* As initialisers of tables with %d entries. */\n", n);
   ir_put(t, "#define %s_%s_NAMES  {", g->upper, word);
   for (int i = 0; i < n; i++) ir_put(t, "%s%s", i ? ", " : "", literal(g->ctx, slot_of(g, kind, i)->name));
@@ -110,7 +130,8 @@ static void put_sizes(gen *g) {
     ir_put(t, "/* The file that holds them: map it or read it, at an address aligned to %s_ALIGN. */\n", u);
     ir_put(t, "#define %s_WEIGHTS_FILE %s\n", u, literal(g->ctx, slash ? slash + 1 : path));
   }
-  ir_put(t, "/* Bytes of the state, which a run reads and updates; zeroes to begin with. 0: pass null. */\n");
+  ir_put(t, "/* Bytes of the state, which a run reads and updates%s. 0: pass null. */\n",
+         p->state_bytes ? "; the init function fills it" : "");
   ir_put(t, "#define %s_STATE_BYTES %lld\n", u, (long long)p->state_bytes);
   if (pointer) {
     ir_put(t, "/* Bytes that %s_pack needs at `blob`; the first %s_WEIGHTS_BYTES of them are the weights, the\n"
@@ -150,6 +171,9 @@ static void put_functions(gen *g) {
             " * Never allocates, keeps nothing. Returns %s_OK or an error code; outputs are then untouched. */\n", u, u, u);
   ir_put(t, "int %s_run(const void *const in[], void *const out[], const int64_t dims[], int64_t out_dims[],\n"
             "    const void *weights, void *state, void *arena, const %s_threads *threads);\n", l, l);
+  if (g->p->state_bytes)
+    ir_put(t, "\n/* Fills the state with what it holds before the first run. weights: as for the run. Returns\n"
+              " * %s_OK or an error code. */\nint %s_init(void *state, const void *weights);\n", u, l);
   if (g->o->weights == CG_WEIGHTS_POINTER) {
     ir_put(t, "\n/* Fills blob (%s_PACK_BYTES bytes, aligned to %s_ALIGN) from the %s_NUM_RAW original tensors.\n"
               " * Returns %s_OK or an error code. */\n", u, u, u, u);
@@ -184,6 +208,12 @@ const char *cg_header_text(tn_ctx *ctx, const ir_program *p, const cg_build *bui
   if (o->weights == CG_WEIGHTS_POINTER) {
     ir_put(t, "\n/* ---- original tensors, for %s_pack ---- */\n\n#define %s_NUM_RAW %d\n", o->prefix, u, p->nraw);
     put_slots(&g, IR_SLOT_RAW, p->nraw, "RAW", "raw");
+  }
+  if (p->state_bytes) {
+    g.states = IR_NEW_ARRAY(ctx, const ir_slot *, p->nslots + 1);
+    g.nstates = states(&g, g.states);
+    ir_put(t, "\n/* ---- the state: tensors that runs update, at these offsets ---- */\n\n#define %s_NUM_STATES %d\n", u, g.nstates);
+    put_slots(&g, IR_SLOT_STATE, g.nstates, "STATE", "state");
   }
   ir_put(t, "\n");
   put_sizes(&g);

@@ -46,8 +46,9 @@ void cg_object_write(tn_ctx *ctx, const ir_program *p, const cg_build *build, co
   bool embed = o.weights == CG_WEIGHTS_EMBED && blob_bytes > 0;
   if (!pack && blob_bytes > 0 && !blob) ir_bug(ctx, "no packed weights to write");
 
-  const char *run = ir_format(ctx, "%s_run", o.prefix), *packer = ir_format(ctx, "%s_pack", o.prefix);
-  cg_entry_options eo = {.run = run, .pack = pack ? packer : NULL};
+  bool init = p->state_bytes > 0;
+  const char *run = ir_format(ctx, "%s_run", o.prefix), *packer = ir_format(ctx, "%s_pack", o.prefix), *starter = ir_format(ctx, "%s_init", o.prefix);
+  cg_entry_options eo = {.run = run, .pack = pack ? packer : NULL, .init = init ? starter : NULL};
   if (build->target->nisa > 0) eo.isa = ir_format(ctx, "%s_missing_isa", o.prefix);
   if (embed) eo.weights = ir_format(ctx, "%s_weights", o.prefix);
   const cg_object *entry = cg_compile_entry(ctx, build->target, p, build->infos, &eo);
@@ -64,8 +65,11 @@ void cg_object_write(tn_ctx *ctx, const ir_program *p, const cg_build *build, co
     in[n++] = (cg_elf_input){.bytes = k->bytes, .size = k->size, .what = ir_format(ctx, "kernel '%s'", k->name),
                              .symbol = k->symbol, .show = shown_name(ctx, o.prefix, i, k->name)};
   }
-  const char *publics[2] = {run, packer};
-  cg_elf_job job = {.ninputs = n, .inputs = in, .npublic = pack ? 2 : 1, .publics = publics,
+  const char *publics[3] = {run};
+  int npublic = 1;
+  if (pack) publics[npublic++] = packer;
+  if (init) publics[npublic++] = starter;
+  cg_elf_job job = {.ninputs = n, .inputs = in, .npublic = npublic, .publics = publics,
                     .blob_symbol = eo.weights, .blob = blob, .blob_bytes = (uint64_t)blob_bytes};
   /* all or nothing: the files take their names once each has been written */
   fe_writer *object = fe_write_begin(ctx, o.path), *weights = NULL, *header = NULL;

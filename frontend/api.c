@@ -14,7 +14,7 @@ enum { FOLD_LIMIT = 1024 };
 
 fe_mark fe_enter(tn_graph *g, const char *call) {
   fe_mark m = {.outermost = !g->call, .nnodes = g->g->nnodes, .nvalues = g->g->nvalues, .nparams = g->g->nparams,
-               .ninputs = g->g->ninputs, .ninits = g->ninits};
+               .ninputs = g->g->ninputs, .ninits = g->ninits, .nresults = ir_graph_results(g->g), .nupdates = g->g->nupdates, .step = g->step};
   if (m.outermost) g->call = call;
   return m;
 }
@@ -31,6 +31,11 @@ static void take_back(tn_graph *g, const fe_mark *m) {
   g->g->nparams = m->nparams;
   g->g->ninputs = m->ninputs;
   g->ninits = m->ninits;
+  g->step = m->step;
+  if (g->g->nupdates > m->nupdates) { /* they stand behind the outputs */
+    g->g->noutputs = m->nresults + m->nupdates;
+    g->g->nupdates = m->nupdates;
+  }
 }
 
 tn_tensor *fe_leave(tn_graph *g, const fe_mark *m, tn_tensor *result) {
@@ -282,7 +287,7 @@ typedef struct value_args {
 static void value_make(tn_ctx *ctx, void *arg) {
   value_args *a = arg;
   tn_graph *g = a->g;
-  const char *kind = a->kind == IR_VALUE_INPUT ? "input" : a->kind == IR_VALUE_PARAM ? "param" : "const";
+  const char *kind = a->kind == IR_VALUE_INPUT ? "input" : a->kind == IR_VALUE_PARAM ? "param" : a->kind == IR_VALUE_STATE ? "state" : "const";
   const char *name = a->name;
   if (name) check_name(g, name);
   else name = fresh_name(g, kind);
@@ -304,10 +309,8 @@ static void value_make(tn_ctx *ctx, void *arg) {
     if (a->kind == IR_VALUE_CONST && !a->data) ir_fail(ctx, TN_EUSAGE, "'%s': data is null", name);
     v = ir_graph_const(g->g, name, a->dtype, a->rank, a->dims, a->data, a->data != NULL);
     v->kind = a->kind;
-    if (a->kind == IR_VALUE_PARAM) {
-      v->raw = v->data;
-      v->data = NULL;
-    }
+    if (a->kind == IR_VALUE_PARAM) v->raw = v->data, v->data = NULL;
+    if (a->kind == IR_VALUE_STATE) v->start = v->data, v->data = NULL;
     if (a->init) IR_PUSH(ctx, g->inits, g->ninits, (fe_init){v, a->init->lo, a->init->hi});
   }
   add_name(g, v);
@@ -332,6 +335,10 @@ tn_tensor *tn_const(tn_graph *g, const char *name, tn_dtype dtype, int rank, con
 
 tn_tensor *tn_param(tn_graph *g, const char *name, tn_dtype dtype, int rank, const int64_t dims[], const void *data) {
   return value_call(g, "tn_param", (value_args){.name = name, .kind = IR_VALUE_PARAM, .dtype = dtype, .rank = rank, .dims = dims, .data = data});
+}
+
+tn_tensor *fe_state(tn_graph *g, const char *name, tn_dtype t, int rank, const int64_t *dims, const void *data) {
+  return value_call(g, "tn_state", (value_args){.name = name, .kind = IR_VALUE_STATE, .dtype = t, .rank = rank, .dims = dims, .data = data});
 }
 
 tn_tensor *fe_param_init(tn_graph *g, const char *name, tn_dtype t, int rank, const int64_t *dims, double lo, double hi) {

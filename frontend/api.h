@@ -15,6 +15,9 @@ struct tn_tensor {
   tn_graph *graph;
   ir_value *v;
   const void *fixed; /* an input that became a constant: its data */
+  void *stored;      /* what tn_module_store made; written again while nothing was compiled from it */
+  int stored_for;
+  bool frozen;       /* a parameter that training leaves alone: running statistics */
 };
 
 /* How a parameter starts, while nobody has given it data. */
@@ -36,6 +39,7 @@ struct tn_graph {
   ir_map names;       /* interned name -> ir_value */
   ir_map tensors;     /* ir_value -> tn_tensor */
   int serial;         /* of names that are made */
+  int ncompiled;
   int noutputs;
   tn_tensor **outputs; /* as the user knows them; g->outputs are the values */
   int ndims;
@@ -43,6 +47,9 @@ struct tn_graph {
   int ninits;
   fe_init *inits;
   bool loaded;        /* from a file: types are inferred on copies */
+  bool training;      /* layers take their training form */
+  tn_tensor *step;    /* number of the run, from 1; null: nobody asked */
+  int ndropouts;
 };
 
 /* ---- calls ---- */
@@ -50,7 +57,8 @@ struct tn_graph {
 /* The state of a graph to go back to. */
 typedef struct fe_mark {
   bool outermost;
-  int nnodes, nvalues, nparams, ninputs, ninits;
+  int nnodes, nvalues, nparams, ninputs, ninits, nresults, nupdates;
+  tn_tensor *step;
 } fe_mark;
 fe_mark fe_enter(tn_graph *g, const char *call);
 /* Returns `result`; when that is null everything since the mark is taken back. */
@@ -75,6 +83,10 @@ tn_status fe_node(tn_graph *g, const char *name, const char *op, const char *att
 /* The first output of op(in...), n tensors. */
 tn_tensor *fe_op(tn_graph *g, const char *name, const char *op, const char *attrs, int n, ...);
 tn_tensor *fe_ints(tn_graph *g, int n, const int64_t *v); /* 1-D i64 constant */
+/* As tn_state. */
+tn_tensor *fe_state(tn_graph *g, const char *name, tn_dtype t, int rank, const int64_t *dims, const void *data);
+/* The number of the run, from 1, as i64 []; counts from when it is first asked for. */
+tn_tensor *fe_step(tn_graph *g);
 tn_tensor *fe_param_init(tn_graph *g, const char *name, tn_dtype t, int rank, const int64_t *dims, double lo, double hi);
 /* Extent of an axis; throws nothing: reports and returns -1 when it is symbolic or x is null. */
 int64_t fe_extent(tn_graph *g, const tn_tensor *x, int axis, const char *what);

@@ -107,19 +107,28 @@ tn_tensor *tn_conv2d(tn_graph *g, tn_tensor *x, int64_t channels, int kernel, in
 
 /* ---- normalisation, embedding ---- */
 
+/* By the statistics of the batch, which move the running ones: 0.9 of them stay. */
+static tn_tensor *batch_norm_step(tn_graph *g, const char *name, const char *attrs, tn_tensor *in[5]) {
+  tn_tensor *out[3];
+  if (fe_node(g, name, "BatchNormalization", attrs, 5, in, 3, out) != TN_OK) return NULL;
+  return tn_update(g, in[3], out[1]) == TN_OK && tn_update(g, in[4], out[2]) == TN_OK ? out[0] : NULL;
+}
+
 tn_tensor *tn_batch_norm(tn_graph *g, tn_tensor *x, double epsilon, const char *name) {
   if (!g) return NULL;
   fe_mark m = fe_enter(g, "tn_batch_norm");
-  char room[FE_NAME_ROOM], attrs[48];
+  char room[FE_NAME_ROOM], attrs[64];
   name = fe_layer_name(g, room, name, "batch_norm");
   tn_tensor *y = NULL;
   int64_t c = is_float(g, x) ? fe_extent(g, x, 1, "x") : -1;
   if (c >= 0) {
     tn_dtype t = x->v->dtype;
-    snprintf(attrs, sizeof attrs, "epsilon=%.17g", epsilon);
+    snprintf(attrs, sizeof attrs, "epsilon=%.17g%s", epsilon, g->training ? " training_mode=1" : "");
     tn_tensor *scale = filled(g, name, "weight", t, c, 1), *bias = filled(g, name, "bias", t, c, 0);
     tn_tensor *mean = filled(g, name, "running_mean", t, c, 0), *var = filled(g, name, "running_var", t, c, 1);
-    y = fe_op(g, name, "BatchNormalization", attrs, 5, x, scale, bias, mean, var);
+    if (mean && var) mean->frozen = var->frozen = true;
+    if (!g->training) y = fe_op(g, name, "BatchNormalization", attrs, 5, x, scale, bias, mean, var);
+    else y = batch_norm_step(g, name, attrs, (tn_tensor *[]){x, scale, bias, mean, var});
   }
   return fe_leave(g, &m, y);
 }

@@ -8,6 +8,7 @@
 #include "autotune/lookup.h"
 #include "frontend/api.h"
 #include "lower/lower.h"
+#include "runtime/exec.h"
 #include "runtime/module.h"
 #include <pthread.h>
 #include <stdlib.h>
@@ -38,7 +39,7 @@ static void check_data(tn_ctx *ctx, ir_graph *h) {
   ir_graph_analyse(h);
   for (int i = 0; i < h->nparams; i++) {
     const ir_value *v = h->params[i];
-    if (v->nuses && !ir_value_source(v) && v->data_bytes)
+    if (v->kind != IR_VALUE_STATE && v->nuses && !ir_value_source(v) && v->data_bytes)
       ir_fail(ctx, TN_EUSAGE, "'%s' has no data", v->name);
   }
 }
@@ -64,11 +65,24 @@ static void bind_dims(tn_ctx *ctx, const tn_graph *g, ir_graph *h) {
   lw_bind_dims(ctx, h, n, names, sizes);
 }
 
+static bool is_updated(const ir_graph *g, const ir_value *v) {
+  for (int i = 0; i < g->nupdates; i++)
+    if (g->updates[i] == v) return true;
+  return false;
+}
+
 ir_graph *fe_copy(tn_ctx *ctx, const tn_graph *g, bool freeze, int nfetch, tn_tensor *const *fetch, ir_value ***map) {
   ir_graph *h = ir_graph_clone(ctx, g->g, map);
   for (int i = 0; i < h->nvalues; i++) { /* what was known with symbolic dimensions is found again */
     ir_value *v = h->values[i];
     if (v->kind == IR_VALUE_NODE) v->data = NULL, v->data_bytes = 0;
+    if (v->kind != IR_VALUE_PARAM) continue;
+    if (is_updated(h, v)) {
+      if (!v->raw && v->data_bytes) ir_fail(ctx, TN_EUSAGE, "'%s' has no data", v->name);
+      v->kind = IR_VALUE_STATE;
+      v->start = v->raw;
+      v->raw = NULL;
+    }
     if (v->kind != IR_VALUE_PARAM || !freeze) continue;
     v->kind = IR_VALUE_CONST;
     v->data = v->raw;
@@ -136,6 +150,11 @@ typedef struct raw_slot { /* a tensor that weights are packed from: this paramet
   int index, param;
 } raw_slot;
 
+typedef struct kept { /* a tensor in the state */
+  const tn_tensor *t;
+  int64_t offset, bytes;
+} kept;
+
 struct tn_module {
   tn_ctx *ctx;   /* owns everything here, the module itself too */
   tn_ctx *owner; /* the graph's */
@@ -148,7 +167,10 @@ struct tn_module {
   param *params;
   raw_slot *raws;
   const void **raw;      /* by number of the raw slot; null: the program's own */
-  pthread_rwlock_t lock; /* runs read the weights; tn_module_set writes them */
+  int nkept;
+  kept *kept;            /* what runs update: parameters and states */
+  char *state;           /* their memory; null: there are none */
+  pthread_rwlock_t lock; /* runs read the weights; those that update, and tn_module_set, write */
 };
 
 static void free_pool(void *pool) { rt_pool_free(pool); }
@@ -172,12 +194,12 @@ static void check_options(tn_ctx *ctx, const tn_options *o) {
   if (end == o->accuracy || *end || !(v >= 0 && v < 1)) ir_fail(ctx, TN_EUSAGE, "accuracy '%s' is neither strict nor a number in [0, 1)", o->accuracy);
 }
 
-static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, const char *db) {
+static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, const char *db, bool starts) {
   const char **names = IR_NEW_ARRAY(ctx, const char *, h->noutputs + 1);
   for (int i = 0; i < h->noutputs; i++) names[i] = h->outputs[i]->name;
   if (!h->noutputs) ir_fail(ctx, TN_EUSAGE, "the graph has no output: mark one with tn_output");
   check_data(ctx, h);
-  lw_options o = {.target = target};
+  lw_options o = {.target = target, .starts = starts};
   at_store *store = at_store_open(ctx, db, AT_STORE_READONLY); /* null for "none" */
   if (store) {
     o.schedule = at_lookup_schedule;
@@ -215,6 +237,25 @@ static void find_params(tn_ctx *ctx, tn_module *m, const tn_graph *g, const ir_p
   m->raw = IR_NEW_ARRAY(ctx, const void *, p->nraw + 1);
 }
 
+static void make_state(tn_ctx *ctx, tn_module *m, const tn_graph *g, const ir_program *p, ir_value **map) {
+  if (!p->state_bytes) return;
+  m->state = aligned_alloc(64, (size_t)p->state_bytes); /* whole cache lines */
+  if (!m->state) ir_fail(ctx, TN_ERESOURCE, "out of memory for %lld bytes of state", (long long)p->state_bytes);
+  ir_defer(ctx, free, m->state);
+  rt_state_start(p, m->state);
+  for (int i = 0; i < g->g->nparams; i++) {
+    const ir_value *v = g->g->params[i], *w = map[v->id];
+    const tn_tensor *t = ir_map_get(&g->tensors, v);
+    if (w->kind != IR_VALUE_STATE || !t) continue;
+    for (int k = 0; k < p->nslots; k++)
+      if (p->slots[k].kind == IR_SLOT_STATE && strcmp(p->slots[k].name, w->name) == 0) {
+        kept s = {t, p->slots[k].offset, p->slots[k].bytes};
+        IR_PUSH(ctx, m->kept, m->nkept, s);
+        break;
+      }
+  }
+}
+
 static void build(tn_ctx *ctx, void *arg) {
   build_args *a = arg;
   const tn_graph *g = a->g;
@@ -236,7 +277,7 @@ static void build(tn_ctx *ctx, void *arg) {
   ir_graph *h = fe_copy(ctx, g, false, nmore, more, &map);
   /* the handles of ports: what the user calls them */
   m->nin = h->ninputs;
-  m->nout = h->noutputs;
+  m->nout = ir_graph_results(h);
   m->in = IR_NEW_ARRAY(ctx, port, m->nin + 1);
   m->out = IR_NEW_ARRAY(ctx, port, m->nout + 1);
   int n = 0;
@@ -246,8 +287,7 @@ static void build(tn_ctx *ctx, void *arg) {
   }
   for (int i = 0; i < g->noutputs; i++) m->out[i].t = g->outputs[i];
   for (int i = 0; i < nmore; i++) m->out[g->noutputs + i].t = more[i];
-  const ir_program *p = lower(ctx, h, target, o.db);
-  if (p->state_bytes) ir_fail(ctx, TN_EUNSUPPORTED, "graphs with state cannot be run yet");
+  const ir_program *p = lower(ctx, h, target, o.db, false);
   for (int i = 0; i < m->nin; i++) {
     const ir_slot *s = find_slot(p, IR_SLOT_INPUT, i);
     m->in[i].name = s->name, m->in[i].bytes = s->bytes;
@@ -257,6 +297,7 @@ static void build(tn_ctx *ctx, void *arg) {
     m->out[i].name = s->name, m->out[i].bytes = s->bytes;
   }
   find_params(ctx, m, g, p);
+  make_state(ctx, m, g, p, map);
   m->module = rt_module_build(ctx, p, &(rt_options){.target = target, .jobs = thread_count(o.jobs)});
   if (thread_count(o.threads) > 1) {
     m->pool = rt_pool_new(thread_count(o.threads));
@@ -280,10 +321,11 @@ static void build(tn_ctx *ctx, void *arg) {
 static void prepare(tn_ctx *ctx, void *arg) {
   build_args *a = arg;
   tn_graph *g = a->g;
+  g->ncompiled++;
   fe_fill(ctx, g);
   for (int i = 0; i < g->g->ninputs; i++) fe_tensor(g, g->g->inputs[i]);
   for (int i = 0; i < g->g->nparams; i++)
-    if (g->g->params[i]->kind == IR_VALUE_PARAM) fe_tensor(g, g->g->params[i]);
+    if (g->g->params[i]->kind != IR_VALUE_CONST) fe_tensor(g, g->g->params[i]);
   for (int i = 0; i < a->nfetch; i++)
     if (a->fetch[i]->graph != g) ir_fail(ctx, TN_EUSAGE, "fetched tensor %d ('%s') belongs to another graph", i, tn_name(a->fetch[i]));
 }
@@ -407,8 +449,9 @@ tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]) {
     if (failed) status = run_error(TN_ERESOURCE, "tn_run: out of memory for outputs that are not bound");
   }
   if (status == TN_OK) {
-    pthread_rwlock_rdlock(&m->lock);
-    int code = rt_run(m->module, in, out, NULL, m->threads);
+    if (m->state) pthread_rwlock_wrlock(&m->lock);
+    else pthread_rwlock_rdlock(&m->lock);
+    int code = rt_run(m->module, in, out, m->state, m->threads);
     pthread_rwlock_unlock(&m->lock);
     if (code == RT_NO_MEMORY) status = run_error(TN_ERESOURCE, "tn_run: out of memory for the arena");
     else if (code) status = run_error(TN_EINTERNAL, "tn_run: %s", cg_run_error(code));
@@ -426,6 +469,12 @@ typedef struct set_args {
   const void *data;
 } set_args;
 
+static const kept *find_kept(const tn_module *m, const tn_tensor *t) {
+  for (int i = 0; i < m->nkept; i++)
+    if (m->kept[i].t == t) return &m->kept[i];
+  return NULL;
+}
+
 static void set(tn_ctx *ctx, void *arg) {
   set_args *a = arg;
   tn_module *m = a->m;
@@ -439,6 +488,13 @@ static void set(tn_ctx *ctx, void *arg) {
 
 tn_status tn_module_set(tn_module *m, const tn_tensor *t, const void *data) {
   if (!m || !t || !data) return run_error(TN_EUSAGE, "tn_module_set: the module, the parameter or the data is null");
+  const kept *k = find_kept(m, t);
+  if (k) {
+    pthread_rwlock_wrlock(&m->lock);
+    memcpy(m->state + k->offset, data, (size_t)k->bytes);
+    pthread_rwlock_unlock(&m->lock);
+    return TN_OK;
+  }
   set_args a = {m, 0, data};
   while (a.index < m->nparams && m->params[a.index].t != t) a.index++;
   if (a.index == m->nparams) return run_error(TN_EUSAGE, "tn_module_set: '%s' is no parameter of this module", tn_name(t));
@@ -447,6 +503,47 @@ tn_status tn_module_set(tn_module *m, const tn_tensor *t, const void *data) {
   if (status != TN_OK) run_error(status, "tn_module_set: %s", ir_error(m->ctx));
   pthread_rwlock_unlock(&m->lock);
   return status;
+}
+
+tn_status tn_module_get(tn_module *m, const tn_tensor *t, void *data) {
+  if (!m || !t || !data) return run_error(TN_EUSAGE, "tn_module_get: the module, the tensor or the data is null");
+  const kept *k = find_kept(m, t);
+  const void *from = k ? m->state + k->offset : NULL;
+  int64_t bytes = k ? k->bytes : 0;
+  pthread_rwlock_rdlock(&m->lock);
+  for (int i = 0; i < m->nparams && !from; i++)
+    if (m->params[i].t == t) from = m->params[i].own ? m->params[i].own : ir_value_source(t->v), bytes = m->params[i].bytes;
+  if (from) memcpy(data, from, (size_t)bytes);
+  pthread_rwlock_unlock(&m->lock);
+  return from ? TN_OK : run_error(TN_EUSAGE, "tn_module_get: '%s' is no parameter or state of this module", tn_name(t));
+}
+
+typedef struct store_args {
+  tn_module *m;
+  const kept *k;
+} store_args;
+
+static void store_one(tn_ctx *ctx, void *arg) {
+  store_args *a = arg;
+  tn_tensor *t = (tn_tensor *)a->k->t;
+  ir_value *v = t->v;
+  const void **at = v->kind == IR_VALUE_STATE ? &v->start : &v->raw;
+  void *own = *at == t->stored && t->stored_for == t->graph->ncompiled ? t->stored : ir_alloc(ctx, (size_t)v->data_bytes);
+  memcpy(own, a->m->state + a->k->offset, (size_t)a->k->bytes);
+  *at = t->stored = own;
+  t->stored_for = t->graph->ncompiled;
+}
+
+tn_status tn_module_store(tn_module *m) {
+  if (!m) return run_error(TN_EUSAGE, "tn_module_store: the module is null");
+  tn_status status = TN_OK;
+  pthread_rwlock_rdlock(&m->lock);
+  for (int i = 0; i < m->nkept && status == TN_OK; i++) {
+    store_args a = {m, &m->kept[i]};
+    status = ir_protect(m->owner, store_one, &a);
+  }
+  pthread_rwlock_unlock(&m->lock);
+  return status == TN_OK ? TN_OK : run_error(status, "tn_module_store: %s", ir_error(m->owner));
 }
 
 /* ---- objects ---- */
@@ -472,7 +569,7 @@ static void write_object(tn_ctx *ctx, void *arg) {
   ir_value **map;
   /* weights that the caller packs stay tensors; else they are frozen, and may be folded */
   ir_graph *h = fe_copy(ctx, a->b.g, a->weights != TN_WEIGHTS_POINTER, 0, NULL, &map);
-  const ir_program *p = lower(ctx, h, target, o.db);
+  const ir_program *p = lower(ctx, h, target, o.db, true);
   rt_object_options ro = {.target = target, .jobs = thread_count(o.jobs)};
   ro.files = (cg_object_options){.path = a->object, .header = header, .prefix = a->prefix, .weights = (cg_weights_mode)a->weights};
   rt_write_object(ctx, p, &ro);

@@ -45,7 +45,8 @@ static void data_get(tn_ctx *ctx, void *arg) {
   tn_graph *g = a->t->graph;
   for (int i = 0; i < g->ninits; i++)
     if (g->inits[i].v == a->t->v) fill_one(ctx, &g->inits[i]);
-  a->data = a->t->v->kind == IR_VALUE_CONST || a->t->v->kind == IR_VALUE_PARAM ? ir_value_source(a->t->v) : NULL;
+  const ir_value *v = a->t->v;
+  a->data = v->kind == IR_VALUE_STATE ? v->start : v->kind == IR_VALUE_CONST || v->kind == IR_VALUE_PARAM ? ir_value_source(v) : NULL;
 }
 
 const void *tn_data(const tn_tensor *t) {
@@ -86,6 +87,7 @@ typedef struct file_args {
   const char *(*map)(void *user, const char *name);
   void *user;
   int *missing;
+  bool states;
 } file_args;
 
 static const char *shape_text(tn_ctx *ctx, tn_dtype t, int rank, const int64_t *dims) {
@@ -100,6 +102,9 @@ static void dims_of(tn_ctx *ctx, const ir_value *v, int64_t *dims) {
   for (int i = 0; i < v->rank; i++) dims[i] = ir_dim(ctx, v, i);
 }
 
+/* Where a parameter or state has its bytes. */
+static const void **contents(ir_value *v) { return v->kind == IR_VALUE_STATE ? &v->start : &v->raw; }
+
 static void load(tn_ctx *ctx, void *arg) {
   file_args *a = arg;
   ir_graph *g = a->g->g;
@@ -109,10 +114,11 @@ static void load(tn_ctx *ctx, void *arg) {
   int missing = 0;
   for (int i = 0; i < g->nparams; i++) {
     const ir_value *v = g->params[i];
-    if (v->kind != IR_VALUE_PARAM) continue;
+    if (v->kind == IR_VALUE_CONST) continue;
     const char *name = a->map ? a->map(a->user, v->name) : v->name;
     if (!name) continue;
     if (!fe_safetensors_find(file, name)) {
+      if (v->kind == IR_VALUE_STATE) continue; /* starts as it was made */
       if (++missing <= 5) ir_put(&names, "%s%s", names.n ? ", " : "", name);
       continue;
     }
@@ -131,14 +137,14 @@ static void load(tn_ctx *ctx, void *arg) {
   if (missing && !a->missing)
     ir_fail(ctx, TN_EINPUT, "%s: %d parameters have no tensor in it: %s%s", a->path, missing, names.s, missing > 5 ? ", ..." : "");
   for (int i = 0; i < g->nparams; i++) /* all or nothing */
-    if (found[i]) g->params[i]->raw = found[i];
+    if (found[i]) *contents(g->params[i]) = found[i];
   if (a->missing) *a->missing = missing;
 }
 
 tn_status tn_load_safetensors(tn_graph *g, const char *path, const char *(*map)(void *user, const char *name), void *user, int *missing) {
   if (!g) return TN_EUSAGE;
   fe_mark m = fe_enter(g, "tn_load_safetensors");
-  file_args a = {g, path, map, user, missing};
+  file_args a = {g, path, map, user, missing, true};
   tn_status status = path ? fe_protect(g, load, &a) : fe_error(g, TN_EUSAGE, "the path is null");
   if (m.outermost) g->call = NULL;
   return status;
@@ -151,22 +157,27 @@ static void save(tn_ctx *ctx, void *arg) {
   fe_array *items = IR_NEW_ARRAY(ctx, fe_array, g->nparams + 1);
   int n = 0;
   for (int i = 0; i < g->nparams; i++) {
-    const ir_value *v = g->params[i];
-    if (v->kind != IR_VALUE_PARAM) continue;
-    if (!v->raw) ir_fail(ctx, TN_EUSAGE, "parameter '%s' has no data", v->name);
+    ir_value *v = g->params[i];
+    if (v->kind != IR_VALUE_PARAM && !(v->kind == IR_VALUE_STATE && a->states)) continue;
+    if (v->kind == IR_VALUE_STATE && !v->start) v->start = ir_alloc(ctx, (size_t)v->data_bytes);
+    if (!*contents(v)) ir_fail(ctx, TN_EUSAGE, "parameter '%s' has no data", v->name);
     int64_t *dims = IR_NEW_ARRAY(ctx, int64_t, v->rank + 1);
     dims_of(ctx, v, dims);
     items[n++] = (fe_array){.name = v->name, .dtype = v->dtype, .rank = v->rank, .dims = dims, .count = ir_value_elements(ctx, v),
-                            .data = v->raw, .bytes = (size_t)v->data_bytes};
+                            .data = *contents(v), .bytes = (size_t)v->data_bytes};
   }
   fe_safetensors_save(ctx, a->path, items, n, NULL, 0);
 }
 
-tn_status tn_save_safetensors(tn_graph *g, const char *path) {
+static tn_status save_call(tn_graph *g, const char *call, file_args a) {
   if (!g) return TN_EUSAGE;
-  fe_mark m = fe_enter(g, "tn_save_safetensors");
-  file_args a = {.g = g, .path = path};
-  tn_status status = path ? fe_protect(g, save, &a) : fe_error(g, TN_EUSAGE, "the path is null");
+  fe_mark m = fe_enter(g, call);
+  tn_status status = a.path ? fe_protect(g, save, &a) : fe_error(g, TN_EUSAGE, "the path is null");
   if (m.outermost) g->call = NULL;
   return status;
+}
+
+tn_status tn_save_safetensors(tn_graph *g, const char *path) { return save_call(g, "tn_save_safetensors", (file_args){.g = g, .path = path}); }
+tn_status tn_save_checkpoint(tn_graph *g, const char *path) {
+  return save_call(g, "tn_save_checkpoint", (file_args){.g = g, .path = path, .states = true});
 }

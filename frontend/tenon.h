@@ -163,7 +163,7 @@ TN_API tn_tensor *tn_conv2d(tn_graph *g, tn_tensor *x, int64_t channels, int ker
 TN_API tn_tensor *tn_max_pool(tn_graph *g, tn_tensor *x, int kernel, int stride, int pad);
 TN_API tn_tensor *tn_avg_pool(tn_graph *g, tn_tensor *x, int kernel, int stride, int pad);
 TN_API tn_tensor *tn_global_avg_pool(tn_graph *g, tn_tensor *x);                               /* [N, C, 1, ...] */
-TN_API tn_tensor *tn_batch_norm(tn_graph *g, tn_tensor *x, double epsilon, const char *name);  /* over axis 1, inference form */
+TN_API tn_tensor *tn_batch_norm(tn_graph *g, tn_tensor *x, double epsilon, const char *name);  /* over axis 1; see tn_training */
 TN_API tn_tensor *tn_layer_norm(tn_graph *g, tn_tensor *x, double epsilon, const char *name);  /* over the last axis */
 TN_API tn_tensor *tn_embedding(tn_graph *g, tn_tensor *ids, int64_t count, int64_t width, const char *name); /* ids [...] i32 or i64 -> [..., width] */
 /* Multi-head attention with separate projections NAME.query, .key, .value (no output
@@ -204,6 +204,52 @@ TN_API tn_tensor *tn_layer_tanh(tn_graph *g, tn_tensor *x, const tn_layer *l, co
 TN_API tn_tensor *tn_layer_softmax(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name); /* last axis */
 TN_API tn_tensor *tn_layer_flatten(tn_graph *g, tn_tensor *x, const tn_layer *l, const char *name); /* [N, rest] */
 
+/* ---- training: what runs keep and change ----
+ *
+ *   tn_training(g, 1);
+ *   tn_tensor *loss = tn_cross_entropy(g, net(g, x), labels);
+ *   tn_minimize(g, loss, &(tn_optimizer){.kind = TN_ADAM, .rate = 1e-3}, 0, NULL);
+ *   tn_output(g, "loss", loss);
+ *   m = tn_compile(g, ...);       each tn_run is one step; tn_module_store(m) brings the weights back into g
+ *
+ * Updates take effect together, at the end of a run: everything in the run reads the old contents.
+ * Runs of a module with updates happen one at a time. */
+
+/* A tensor that a module keeps from run to run, starting from data (null: zeros), for tn_update. */
+TN_API tn_tensor *tn_state(tn_graph *g, const char *name, tn_dtype dtype, int rank, const int64_t dims[], const void *data);
+/* After each run `kept`, a state or a parameter, holds `value`, of the same type and shape. Once per tensor. */
+TN_API tn_status tn_update(tn_graph *g, tn_tensor *kept, tn_tensor *value);
+/* Layers that are added from now on take their training form: tn_dropout drops, tn_batch_norm
+ * normalises by the batch and moves its running statistics. Off to begin with. */
+TN_API void tn_training(tn_graph *g, int on);
+/* Whether tn_minimize changes a parameter when it is given no list: all but running statistics to begin
+ * with. A constant of a loaded graph becomes a parameter when it is switched on; a null `param` stands for
+ * all constants that a file holds, floats of rank 1 or more, but running statistics. */
+TN_API tn_status tn_trainable(tn_graph *g, tn_tensor *param, int on);
+
+/* Losses: one number, the mean over the batch. */
+TN_API tn_tensor *tn_cross_entropy(tn_graph *g, tn_tensor *logits, tn_tensor *labels); /* [N, C, ...], the classes [N, ...] as i32 or i64 */
+TN_API tn_tensor *tn_mse(tn_graph *g, tn_tensor *y, tn_tensor *target);
+/* Zero with probability p, else x / (1 - p). Which, is a function of the number of the run, of the place
+ * of the call in the graph and of the element's; the identity when tn_training is off. */
+TN_API tn_tensor *tn_dropout(tn_graph *g, tn_tensor *x, double p);
+
+typedef enum tn_optimizer_kind { TN_SGD, TN_ADAM, TN_ADAMW } tn_optimizer_kind;
+typedef struct tn_optimizer { /* formulas and defaults are PyTorch's */
+  tn_optimizer_kind kind;
+  double rate;            /* of learning */
+  tn_tensor *rate_from;   /* one f32, such as an input: instead of rate */
+  double decay;           /* of weights: added to the gradient; TN_ADAMW: apart from it */
+  double clip;            /* largest norm of all gradients together; 0: not clipped */
+  double momentum;        /* TN_SGD */
+  int nesterov;           /* TN_SGD */
+  double beta1, beta2;    /* TN_ADAM, TN_ADAMW; 0: 0.9 and 0.999 */
+  double epsilon;         /* TN_ADAM, TN_ADAMW; 0: 1e-8 */
+} tn_optimizer;
+/* Each run makes one step of the optimizer down the gradient of loss, by the n parameters or, with
+ * n 0, by all that are trainable. Its states are named "PARAM.momentum", "PARAM.variance". */
+TN_API tn_status tn_minimize(tn_graph *g, tn_tensor *loss, const tn_optimizer *o, int n, tn_tensor *const params[]);
+
 /* Fills the parameters from a safetensors file, by name; dtypes and shapes must agree. The file
  * stays mapped. `map` turns a parameter's name into the file's (null: the same; returning null
  * skips it). `missing` gets the number of parameters that the file does not have; with null
@@ -211,6 +257,9 @@ TN_API tn_tensor *tn_layer_flatten(tn_graph *g, tn_tensor *x, const tn_layer *l,
 TN_API tn_status tn_load_safetensors(tn_graph *g, const char *path, const char *(*map)(void *user, const char *name), void *user, int *missing);
 /* Writes the parameters as the graph has them, under their names. */
 TN_API tn_status tn_save_safetensors(tn_graph *g, const char *path);
+/* The same with the states (of optimizers), so that training can go on from there: tn_load_safetensors
+ * fills those that the file has. */
+TN_API tn_status tn_save_checkpoint(tn_graph *g, const char *path);
 
 /* ---- compiling and running ---- */
 
@@ -240,6 +289,11 @@ TN_API tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]);
 /* New data for a parameter of a compiled module; takes effect for runs that start later (waits
  * for runs that go on). The graph keeps its own. May be called by any thread. */
 TN_API tn_status tn_module_set(tn_module *m, const tn_tensor *param, const void *data);
+/* The contents that a parameter or state has in the module now. */
+TN_API tn_status tn_module_get(tn_module *m, const tn_tensor *kept, void *data);
+/* The graph takes over what runs have made of its parameters and states: for saving, and for what is
+ * compiled from now on. By the thread that uses the context. */
+TN_API tn_status tn_module_store(tn_module *m);
 /* Message of the calling thread's last failed tn_run or tn_module_set: threads share modules, so the
  * context's error is not theirs to write. */
 TN_API const char *tn_run_error(void);
@@ -248,7 +302,8 @@ TN_API void tn_module_free(tn_module *m);
 
 typedef enum tn_weights { TN_WEIGHTS_EMBED, TN_WEIGHTS_FILE, TN_WEIGHTS_POINTER } tn_weights;
 /* Writes PREFIX_run as an object and its header (null: beside the object, .h). Weights: in the
- * object; in a file beside it (.weights); or packed by the caller from the original tensors. */
+ * object; in a file beside it (.weights); or packed by the caller from the original tensors. A graph with
+ * updates gets PREFIX_init, too, which fills the state that runs change. */
 TN_API tn_status tn_save_object(tn_graph *g, const tn_options *o, const char *object_path, const char *header_path,
                                 const char *prefix, tn_weights weights);
 

@@ -79,7 +79,23 @@ ir_value *ir_graph_scalar(ir_graph *g, const char *name, tn_dtype t, double v) {
   return ir_graph_const(g, name, t, 0, NULL, &u, true);
 }
 
-void ir_graph_output(ir_graph *g, ir_value *v) { IR_PUSH(g->ctx, g->outputs, g->noutputs, v); }
+void ir_graph_output(ir_graph *g, ir_value *v) {
+  IR_PUSH(g->ctx, g->outputs, g->noutputs, v);
+  for (int i = g->noutputs - 1, stop = i - g->nupdates; i > stop; i--) /* updates stay behind */
+    g->outputs[i] = g->outputs[i - 1], g->outputs[i - 1] = v;
+}
+
+void ir_graph_update(ir_graph *g, ir_value *target, ir_value *v) {
+  IR_PUSH(g->ctx, g->updates, g->nupdates, target);
+  IR_PUSH(g->ctx, g->outputs, g->noutputs, v);
+}
+
+ir_value *ir_graph_state(ir_graph *g, const char *name, tn_dtype t, int rank, const int64_t *dims, const void *start) {
+  ir_value *v = ir_graph_const(g, name, t, rank, dims, NULL, false);
+  v->kind = IR_VALUE_STATE;
+  v->start = start;
+  return v;
+}
 
 ir_node *ir_node_new(ir_graph *g, const char *op, const char *name, int nin, ir_value *const *in, int nout) {
   tn_ctx *ctx = g->ctx;
@@ -308,6 +324,16 @@ const char *ir_graph_verify(tn_ctx *ctx, const ir_graph *g) {
     if (!v) return "an output is null";
     if (v->kind == IR_VALUE_NODE && v->def && v->def->graph == g && !seen[v->def->id])
       return ir_format(ctx, "output '%s' is not computed", v->name);
+  }
+  if (g->nupdates > g->noutputs) return "an update stores nothing";
+  for (int i = 0; i < g->nupdates; i++) {
+    const ir_value *t = g->updates[i], *v = g->outputs[ir_graph_results(g) + i];
+    if (!t || (t->kind != IR_VALUE_STATE && t->kind != IR_VALUE_INPUT && t->kind != IR_VALUE_PARAM)) return "an update of what is neither state nor input";
+    for (int k = 0; k < i; k++)
+      if (g->updates[k] == t) return ir_format(ctx, "'%s' is updated twice", t->name);
+    bool same = t->dtype == v->dtype && t->rank == v->rank;
+    for (int a = 0; same && a < t->rank; a++) same = t->dims[a] == v->dims[a];
+    if (!same && v->dtype != TN_NONE && t->dtype != TN_NONE) return ir_format(ctx, "'%s' is updated by '%s' of another type", t->name, v->name);
   }
   return NULL;
 }

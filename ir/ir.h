@@ -359,7 +359,8 @@ typedef struct ir_slot { /* memory that kernels are called on */
   int64_t dims[IR_MAX_RANK];
   const ir_layout *layout;
   int64_t bytes;      /* size in memory, layout padding included */
-  const void *data;   /* raw: the original bytes (mapped or in the arena) */
+  bool inout;         /* input: changed in place */
+  const void *data;   /* raw: the original bytes (mapped or in the arena); state: what it starts with, null: zeros */
   const char *file;   /* raw: null, or the external file it came from, for messages */
 } ir_slot;
 
@@ -390,6 +391,7 @@ typedef struct ir_program {
   int nkernels; ir_program_kernel *kernels;
   int npack; ir_inst *pack;     /* raw -> weights (may use the arena) */
   int nrun; ir_inst *run;
+  int ninit; ir_inst *init;     /* weights -> state, before the first run: for objects, which start by themselves */
   int64_t weights_bytes, arena_bytes, state_bytes; /* without the scratch of workers */
   int64_t pack_arena_bytes;
   int64_t live_peak_bytes;      /* of run: the lower bound of the arena */
@@ -409,7 +411,7 @@ typedef enum ir_value_kind {
   IR_VALUE_INPUT,  /* graph input */
   IR_VALUE_CONST,  /* data known and frozen */
   IR_VALUE_PARAM,  /* trainable or replaceable constant: packed again after an update */
-  IR_VALUE_STATE
+  IR_VALUE_STATE   /* kept from run to run: an update of the graph gives it its next contents */
 } ir_value_kind;
 
 struct ir_value {
@@ -424,6 +426,7 @@ struct ir_value {
   int64_t data_bytes;
   const void *raw;        /* param: its bytes while they may still be replaced, `data` being null then: weights are packed
                               from here, and no pass may look inside */
+  const void *start;      /* state: what it holds before the first run; null: zeros */
   bool packed;            /* known before run: a constant, or computed from constants alone (set by fusion) */
   ir_node *def;           /* node outputs */
   int def_index;
@@ -474,7 +477,9 @@ struct ir_graph {
   ir_graph *outer;        /* of a subgraph attribute */
   int nnodes; ir_node **nodes;       /* topological order once ir_graph_sort has run */
   int ninputs; ir_value **inputs;
-  int noutputs; ir_value **outputs;
+  int noutputs; ir_value **outputs;  /* the last nupdates of them are what updates store */
+  int nupdates; ir_value **updates;  /* states, or inputs that runs change in place: updates[i] becomes
+                                        outputs[noutputs - nupdates + i] once all is computed from its old contents */
   int nvalues; ir_value **values;    /* all, by creation */
   int nparams; ir_value **params;    /* parameters and constants with names */
 };
@@ -491,6 +496,11 @@ ir_value *ir_graph_const(ir_graph *g, const char *name, tn_dtype t, int rank, co
 ir_value *ir_graph_ints(ir_graph *g, const char *name, int n, const int64_t *v); /* 1-D i64 constant */
 ir_value *ir_graph_scalar(ir_graph *g, const char *name, tn_dtype t, double v);   /* rank 0 constant */
 void ir_graph_output(ir_graph *g, ir_value *v);
+/* After a run `target` (state or input, of v's type) holds v. Outputs may still be added. */
+void ir_graph_update(ir_graph *g, ir_value *target, ir_value *v);
+ir_value *ir_graph_state(ir_graph *g, const char *name, tn_dtype t, int rank, const int64_t *dims, const void *start); /* start is not copied */
+/* Outputs that a run gives its caller: without the updates. */
+static inline int ir_graph_results(const ir_graph *g) { return g->noutputs - g->nupdates; }
 /* A node with fresh outputs (nout of them); op by name, throws when unknown. Not yet inferred. */
 ir_node *ir_node_new(ir_graph *g, const char *op, const char *name, int nin, ir_value *const *in, int nout);
 void ir_attr_int(ir_node *n, const char *name, int64_t v);

@@ -7,7 +7,7 @@ typedef struct check {
   tn_ctx *ctx;
   const ir_program *p;
   const char *wrong; /* the first thing found */
-  bool pack;         /* the section looked at */
+  enum { PACK, RUN, INIT } section; /* the one looked at */
   ir_var **vars;     /* lets in scope */
   int nvars;
 } check;
@@ -96,18 +96,19 @@ static void check_use(check *c, int i, bool stored, const char *by) {
   const ir_slot *s = &c->p->slots[i];
   bool allowed = true;
   switch (s->kind) {
-  case IR_SLOT_INPUT: allowed = !c->pack && !stored; break;
-  case IR_SLOT_OUTPUT: case IR_SLOT_STATE: allowed = !c->pack; break;
-  case IR_SLOT_RAW: allowed = c->pack && !stored; break;
-  case IR_SLOT_WEIGHTS: allowed = c->pack || !stored; break;
+  case IR_SLOT_INPUT: allowed = c->section == RUN && (!stored || s->inout); break;
+  case IR_SLOT_OUTPUT: allowed = c->section == RUN; break;
+  case IR_SLOT_STATE: allowed = c->section == RUN || (c->section == INIT && stored); break;
+  case IR_SLOT_RAW: allowed = c->section == PACK && !stored; break;
+  case IR_SLOT_WEIGHTS: allowed = c->section == PACK || !stored; break;
   case IR_SLOT_ARENA: {
-    int64_t room = c->pack ? c->p->pack_arena_bytes : c->p->arena_bytes;
+    int64_t room = c->section == PACK ? c->p->pack_arena_bytes : c->section == RUN ? c->p->arena_bytes : 0;
     if (s->offset + s->bytes > room)
       WRONG(c, "%s: slot '%s' ends at byte %lld of an arena of %lld", by, s->name, (long long)(s->offset + s->bytes), (long long)room);
     break;
   }
   }
-  if (!allowed) WRONG(c, "%s: slot '%s' cannot be %s in %s", by, s->name, stored ? "stored" : "used", c->pack ? "pack" : "run");
+  if (!allowed) WRONG(c, "%s: slot '%s' cannot be %s in %s", by, s->name, stored ? "stored" : "used", (const char *[]){"pack", "run", "init"}[c->section]);
 }
 
 static void check_call(check *c, const ir_inst *in) {
@@ -213,9 +214,10 @@ const char *ir_program_verify(tn_ctx *ctx, const ir_program *p) {
     }
     if (!k->kernel) WRONG(&c, "kernel %d is missing", i);
   }
-  c.pack = true;
   check_insts(&c, p->npack, p->pack);
-  c.pack = false;
+  c.section = RUN;
   check_insts(&c, p->nrun, p->run);
+  c.section = INIT;
+  check_insts(&c, p->ninit, p->init);
   return c.wrong;
 }

@@ -6,6 +6,7 @@
  *           | "input" NAME [":" vtype]
  *           | ("const" | "param" | "state") NAME ["packed"] ":" type [data]
  *           | "output" NAME {"," NAME}
+ *           | "update" NAME "=" NAME                            # a state or input, and what it holds after a run
  *           | out {"," out} "=" OP "(" [in {"," in}] ")" ["{" attr {"," attr} "}"] { "as" NAME |
  *             "where" STRING | "opset" INT | "group" INT }
  *   out    := "_" | NAME ["packed"] [":" vtype ["known" values]] # "_": omitted
@@ -48,7 +49,8 @@ typedef struct late { /* an output or a tensor attribute: set when all names hav
   ir_value **place;
   ir_graph *g; /* output k of g, or */
   ir_node *n;  /* attribute k of n */
-  int k;
+  int k;       /* outputs and updates: as they are numbered among their kind */
+  bool update; /* the state or input that is updated */
 } late;
 
 typedef struct reader {
@@ -243,7 +245,7 @@ static void read_attr(reader *r, ir_node *n) {
         a.tensor = read_const(r, ir_graph_new(r->ctx, "tensor"), own);
         a.tensor->name = own;
       } else {
-        late t = {IR_NEW(r->ctx, ir_value *), NULL, n, n->nattrs - 1};
+        late t = {IR_NEW(r->ctx, ir_value *), NULL, n, n->nattrs - 1, false};
         use(r, t.place);
         IR_PUSH(r->ctx, r->late, r->nlate, t);
       }
@@ -406,14 +408,25 @@ static void read_item(reader *r) {
     ir_value *v = read_const(r, s->g, name);
     v->kind = kind;
     v->packed = packed;
+    if (kind == IR_VALUE_STATE) v->start = ir_value_source(v), v->data = v->raw = NULL;
     define(r, at, name, v);
   } else if (word && ir_lex_accept(l, "output")) {
     do {
-      late t = {IR_NEW(r->ctx, ir_value *), s->g, NULL, s->g->noutputs};
+      if (s->g->nupdates) ir_lex_fail_at(l, at, "outputs come before updates");
+      late t = {IR_NEW(r->ctx, ir_value *), s->g, NULL, s->g->noutputs, false};
       use(r, t.place);
       ir_graph_output(s->g, NULL);
       IR_PUSH(r->ctx, r->late, r->nlate, t);
     } while (ir_lex_accept(l, ","));
+  } else if (word && ir_lex_accept(l, "update")) {
+    if (s->outer) ir_lex_fail_at(l, at, "updates are those of the outermost graph");
+    late t = {IR_NEW(r->ctx, ir_value *), s->g, NULL, s->g->nupdates, true}, v = {IR_NEW(r->ctx, ir_value *), s->g, NULL, s->g->noutputs, false};
+    use(r, t.place);
+    ir_lex_expect(l, "=");
+    use(r, v.place);
+    ir_graph_update(s->g, NULL, NULL);
+    IR_PUSH(r->ctx, r->late, r->nlate, t);
+    IR_PUSH(r->ctx, r->late, r->nlate, v);
   } else {
     read_node(r);
   }
@@ -444,7 +457,7 @@ static ir_graph *read_graph(reader *r) {
   r->depth--;
   for (int i = 0; !s.outer && i < r->nlate; i++) {
     late t = r->late[i];
-    if (t.g) t.g->outputs[t.k] = *t.place;
+    if (t.g) (t.update ? t.g->updates : t.g->outputs)[t.k] = *t.place;
     else t.n->attrs[t.k].tensor = *t.place;
   }
   return s.g;

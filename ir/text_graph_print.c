@@ -7,7 +7,7 @@
 enum { INLINE_ELEMENTS = 64 }; /* of constants whose values are printed */
 
 /* Words that begin an item or follow a node, and the sign of what is omitted: quoted as names of values. */
-static const char *const quoted[] = {"_", "as", "where", "opset", "group", "file", "dim", "input", "const", "param", "state", "output"};
+static const char *const quoted[] = {"_", "as", "where", "opset", "group", "file", "dim", "input", "const", "param", "state", "output", "update"};
 
 /* Four lanes of 8 bytes: a large model is hashed at memory speed. */
 uint64_t ir_data_hash(const void *data, int64_t bytes) {
@@ -89,10 +89,12 @@ static void put_vtype(writer *w, const ir_value *v) {
   ir_put_type(w->t, &t, &w->names);
 }
 
+static const void *bytes_of(const ir_value *v) { return v->kind == IR_VALUE_STATE ? v->start : ir_value_source(v); }
+
 /* Elements of a value whose bytes are all there; -1 when they are not. */
 static int64_t elements(const ir_value *v) {
   int64_t n = 1, d, bytes;
-  if (!ir_value_source(v) || v->dtype == TN_NONE || v->rank < 0) return -1;
+  if (!bytes_of(v) || v->dtype == TN_NONE || v->rank < 0) return -1;
   for (int i = 0; i < v->rank; i++)
     if (!ix_const_value(v->dims[i], &d) || !ir_mul_size(n, d, &n)) return -1;
   return ir_mul_size(n, (int64_t)ir_dtype_bytes(v->dtype), &bytes) && bytes <= v->data_bytes ? n : -1;
@@ -101,7 +103,7 @@ static int64_t elements(const ir_value *v) {
 static void put_values(writer *w, const ir_value *v, int64_t n) {
   ir_text *t = w->t;
   size_t size = ir_dtype_bytes(v->dtype);
-  const char *p = ir_value_source(v);
+  const char *p = bytes_of(v);
   bool bits = false;
   for (int64_t i = 0; i < n && !bits; i++) { /* what decimals cannot say: NaN payloads, bools that are not 0 or 1 */
     ir_scalar s = ir_scalar_load(v->dtype, p + (size_t)i * size);
@@ -125,12 +127,12 @@ static void put_values(writer *w, const ir_value *v, int64_t n) {
 static void put_data(writer *w, const ir_value *v) {
   int64_t n = elements(v);
   if (n < 0) return;
-  if (!v->data) ir_put(w->t, " raw");
+  if (v->raw) ir_put(w->t, " raw");
   if (n <= INLINE_ELEMENTS) {
     ir_put(w->t, " = ");
     put_values(w, v, n);
   } else {
-    ir_put(w->t, " data %lld hash 0x%016llx", (long long)v->data_bytes, (unsigned long long)ir_data_hash(ir_value_source(v), v->data_bytes));
+    ir_put(w->t, " data %lld hash 0x%016llx", (long long)v->data_bytes, (unsigned long long)ir_data_hash(bytes_of(v), v->data_bytes));
   }
 }
 
@@ -298,7 +300,8 @@ static void put_graph(writer *w, const ir_graph *g, names *outer, int depth) {
   }
   for (int i = 0; i < g->nnodes; i++)
     if (!g->nodes[i]->dead) put_node(w, g->nodes[i], in, opset, depth + 1);
-  for (int i = 0; i < g->noutputs; i++) {
+  int results = ir_graph_results(g);
+  for (int i = 0; i < results; i++) {
     if (i) ir_put(t, ", ");
     else {
       ir_put_indent(t, depth + 1);
@@ -306,7 +309,15 @@ static void put_graph(writer *w, const ir_graph *g, names *outer, int depth) {
     }
     put_value(w, g->outputs[i]);
   }
-  if (g->noutputs) ir_put(t, "\n");
+  if (results) ir_put(t, "\n");
+  for (int i = 0; i < g->nupdates; i++) {
+    ir_put_indent(t, depth + 1);
+    ir_put(t, "update ");
+    put_value(w, g->updates[i]);
+    ir_put(t, " = ");
+    put_value(w, g->outputs[results + i]);
+    ir_put(t, "\n");
+  }
   ir_put_indent(t, depth);
   ir_put(t, "}");
 }

@@ -1,10 +1,10 @@
 /* text_program.c — programs as text, and back.
  *
- *   program := "program" NAME "{" { bytes | counts | slot | kernel } "pack" insts "run" insts "}"
+ *   program := "program" NAME "{" { bytes | counts | slot | kernel } "pack" insts "run" insts ["init" insts] "}"
  *   bytes   := "bytes" "weights" INT "arena" INT "state" INT "pack_arena" INT "live_peak" INT
  *   counts  := "counts" "inputs" INT "outputs" INT "raw" INT
  *   slot    := "slot" NAME ":" type place "bytes" INT ["file" STRING]
- *   place   := ("input" | "output" | "raw") INT ["@" INT] | ("weights" | "arena" | "state") "@" INT
+ *   place   := ("input" | "output" | "raw") INT ["@" INT] ["inout"] | ("weights" | "arena" | "state") "@" INT
  *   kernel  := a kernel, see ir/ir.h  ["schedule" steps] ["lowered" kernel]
  *   steps   := "{" lines of the schedule "}" on a line of its own | STRING
  *   insts   := "{" { inst } "}"
@@ -137,6 +137,7 @@ static void read_slot(reader *r) {
     int *n = kind == IR_SLOT_INPUT ? &p->ninputs : kind == IR_SLOT_OUTPUT ? &p->noutputs : &p->nraw;
     if (s.index >= *n) *n = s.index + 1;
     if (ir_lex_accept(l, "@")) s.offset = read_size(l, "an offset in bytes");
+    s.inout = kind == IR_SLOT_INPUT && ir_lex_accept(l, "inout");
   } else {
     ir_lex_expect(l, "@");
     s.offset = read_size(l, "an offset in bytes");
@@ -330,7 +331,7 @@ static void parse_program(ir_lexer *l, void *arg) {
   ir_lex_expect(l, "program");
   p->name = ir_lex_name(l, "the name of the program");
   ir_lex_expect(l, "{");
-  bool packed = false, ran = false;
+  bool packed = false, ran = false, started = false;
   while (!ir_lex_accept(l, "}")) {
     if (ir_lex_at(l, "kernel")) {
       read_kernel(r);
@@ -349,8 +350,12 @@ static void parse_program(ir_lexer *l, void *arg) {
       ir_lex_next(l);
       p->nrun = read_insts(r, &p->run);
       ran = true;
+    } else if (ir_lex_at(l, "init") && !started) {
+      ir_lex_next(l);
+      p->ninit = read_insts(r, &p->init);
+      started = true;
     } else {
-      ir_lex_expected(l, "bytes, counts, slot, kernel, pack, run or '}'");
+      ir_lex_expected(l, "bytes, counts, slot, kernel, pack, run, init or '}'");
     }
   }
   if (l->token != IR_T_END) ir_lex_expected(l, "the end of the text");
@@ -413,6 +418,7 @@ static void put_slot(writer *w, const ir_slot *s) {
   ir_put(t, " %s", kind_names[s->kind]);
   if (is_numbered(s->kind)) ir_put(t, " %d", s->index);
   if (!is_numbered(s->kind) || s->offset) ir_put(t, " @%lld", (long long)s->offset);
+  if (s->inout) ir_put(t, " inout");
   ir_put(t, " bytes %lld", (long long)s->bytes);
   if (s->file) {
     ir_put(t, " file ");
@@ -545,6 +551,10 @@ const char *ir_program_print(tn_ctx *ctx, const ir_program *p) {
   put_block(&w, p->npack, p->pack, 1);
   ir_put(&t, "\n\n  run ");
   put_block(&w, p->nrun, p->run, 1);
+  if (p->ninit) {
+    ir_put(&t, "\n\n  init ");
+    put_block(&w, p->ninit, p->init, 1);
+  }
   ir_put(&t, "\n}\n");
   return ir_text_str(&t);
 }

@@ -11,6 +11,7 @@
  * before a node joins, the groups between are searched (reaches). */
 #include "lower/lower.h"
 #include "lower/build_internal.h"
+#include "lower/inplace.h"
 
 typedef struct fuse {
   tn_ctx *ctx;
@@ -183,6 +184,7 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   (void)options;
   fuse f = {.ctx = ctx, .g = g};
   uint32_t ids = 0;
+  lw_own_updates(ctx, g);
   for (int i = 0; i < g->nnodes; i++)
     if (g->nodes[i]->id >= ids) ids = g->nodes[i]->id + 1;
   f.pos = IR_NEW_ARRAY(ctx, int, ids);

@@ -13,6 +13,7 @@ typedef struct lw_options {
   const cg_target *target;    /* null: schedules and layouts for no machine in particular: none */
   bool unscheduled;           /* every kernel as its op wrote it */
   lw_layout_choice layout;
+  bool starts;                /* states get their first contents by an init section, not by whoever runs the program */
   bool free_io;               /* inputs and outputs may get another layout: for timing a kernel alone */
   /* The schedule of a kernel: text of steps; null or returning null: the default one. */
   const char *(*schedule)(void *user, tn_ctx *ctx, const ir_kernel *k);

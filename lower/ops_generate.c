@@ -113,23 +113,24 @@ static uint32_t seed_of(const ir_node *n) {
   return (uint32_t)(a ? ir_hash_bytes(&seed, sizeof seed, 1) : ir_hash_bytes(n->name, strlen(n->name), 2));
 }
 /* 32 well mixed bits of a counter and a seed (the finaliser of MurmurHash3, twice). */
-static ix mixed(tn_ctx *ctx, ix counter, uint32_t seed) {
-  ix h = ix_binary(ctx, IX_XOR, ix_mul(ctx, counter, ix_int(ctx, TN_U32, 0x9e3779b9)), ix_int(ctx, TN_U32, seed));
+static ix mixed(tn_ctx *ctx, ix counter, ix seed) {
+  ix h = ix_binary(ctx, IX_XOR, ix_mul(ctx, counter, ix_int(ctx, TN_U32, 0x9e3779b9)), seed);
   for (int round = 0; round < 2; round++) {
     h = ix_binary(ctx, IX_XOR, h, ix_binary(ctx, IX_SHR, h, ix_int(ctx, TN_U32, 16)));
     h = ix_mul(ctx, h, ix_int(ctx, TN_U32, 0x85ebca6b));
     h = ix_binary(ctx, IX_XOR, h, ix_binary(ctx, IX_SHR, h, ix_int(ctx, TN_U32, 13)));
     h = ix_mul(ctx, h, ix_int(ctx, TN_U32, 0xc2b2ae35));
     h = ix_binary(ctx, IX_XOR, h, ix_binary(ctx, IX_SHR, h, ix_int(ctx, TN_U32, 16)));
-    if (round == 0) h = ix_add(ctx, h, ix_int(ctx, TN_U32, seed ^ 0x5bd1e995));
+    if (round == 0) h = ix_add(ctx, h, ix_binary(ctx, IX_XOR, seed, ix_int(ctx, TN_U32, 0x5bd1e995)));
   }
   return h;
 }
 /* Uniform in [0, 1): 24 bits, exact in f32. */
-static ix uniform01(tn_ctx *ctx, ix counter, uint32_t seed) {
+static ix uniform_of(tn_ctx *ctx, ix counter, ix seed) {
   ix bits = ix_binary(ctx, IX_SHR, mixed(ctx, counter, seed), ix_int(ctx, TN_U32, 8));
   return ix_mul(ctx, ix_cast(ctx, TN_F32, bits), ix_float(ctx, TN_F32, 0x1p-24));
 }
+static ix uniform01(tn_ctx *ctx, ix counter, uint32_t seed) { return uniform_of(ctx, counter, ix_int(ctx, TN_U32, seed)); }
 static ix counter_of(tn_ctx *ctx, const ir_value *v, const ix *index) {
   ix linear = ix_index(ctx, 0);
   for (int i = 0; i < v->rank; i++) linear = ix_add(ctx, ix_mul(ctx, linear, v->dims[i]), index[i]);
@@ -172,6 +173,19 @@ static ix random_normal_value(lw_build *b, ir_node *n, int out, const ix *index)
   ix z = ix_mul(ctx, r, ix_unary(ctx, IX_COS, ix_mul(ctx, v, ix_float(ctx, TN_F32, 6.283185307179586))));
   z = ix_mul(ctx, z, ix_float(ctx, TN_F32, ir_attr_get_float(n, "scale", 1)));
   return ix_cast(ctx, n->out[out]->dtype, ix_add(ctx, z, ix_float(ctx, TN_F32, ir_attr_get_float(n, "mean", 0))));
+}
+
+/* tenon Uniform: in [0, 1), a function of the number in operand 0, of the seed and of the element's place in the
+ * shape of operand 1: the same step of a training draws the same numbers, wherever and how often it is computed. */
+static void uniform_infer(tn_ctx *ctx, ir_node *n) {
+  if (n->in[0]->dtype != TN_I64) lw_bad(ctx, n, "a step of type %s, not i64", ir_dtype_name(n->in[0]->dtype));
+  lw_need_single(ctx, n, 0);
+  lw_set_like(n, 0, TN_F32, n->in[1]);
+}
+static ix uniform_value(lw_build *b, ir_node *n, int out, const ix *index) {
+  tn_ctx *ctx = lw_ctx(b);
+  ix step = ix_cast(ctx, TN_U32, lw_scalar_in(b, n, 0)), seed = ix_int(ctx, TN_U32, (uint32_t)ir_attr_get_int(n, "seed", 0));
+  return uniform_of(ctx, counter_of(ctx, n->out[out], index), mixed(ctx, step, seed));
 }
 
 static void bernoulli_infer(tn_ctx *ctx, ir_node *n) {
@@ -294,6 +308,8 @@ const ir_op lw_ops_generate[] = {
     VALUE("RandomNormal", 1, 0, "dtype:i shape:I seed:f mean:f scale:f", random_infer, random_normal_value),
     VALUE("RandomNormalLike", 1, 1, "dtype:i seed:f mean:f scale:f", random_like_infer, random_normal_value),
     VALUE("Bernoulli", 15, 1, "dtype:i seed:f", bernoulli_infer, bernoulli_value),
+    {.name = "Uniform", .domain = "tenon", .kind = IR_OP_MOVEMENT, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1,
+     .attrs = "seed:i", .infer = uniform_infer, .value = uniform_value, .grad = ""},
     {"Multinomial", "", IR_OP_KERNEL, 7, 1, 1, 1, 1, "dtype:i sample_size:i seed:f", multinomial_infer, NULL, multinomial_build, NULL, NULL, NULL},
     VALUE("HannWindow", 17, 1, "periodic:i output_datatype:i", window_infer, hann_value),
     VALUE("HammingWindow", 17, 1, "periodic:i output_datatype:i", window_infer, hamming_value),

@@ -6,6 +6,7 @@
  * and leave their results in the weights. */
 #include "lower/lower.h"
 #include "lower/build_internal.h"
+#include "lower/inplace.h"
 #include "lower/schedule.h"
 #include <string.h>
 
@@ -21,7 +22,15 @@ typedef struct store { /* of one value, by value id */
   int64_t bytes;
   int first, last;      /* life in its section, instruction numbers; -1 none */
   int life;             /* index into the lifetimes */
+  bool renewed;         /* the next contents of `base`, a state or input, stored there */
 } store;
+
+typedef struct update { /* graph->updates[i] */
+  ir_value *target, *value;
+  int group;       /* that computes the value in place, after the groups in `before`; -1: copied at the end */
+  int nbefore;
+  int *before;
+} update;
 
 typedef struct maker {
   tn_ctx *ctx;
@@ -38,6 +47,10 @@ typedef struct maker {
   uint8_t *state;       /* by group */
   int *order;
   int norder;
+  int nupdates;
+  update *updates;
+  uint32_t *seen;       /* by group: stamp of a search */
+  uint32_t stamp;
   const char **canon;   /* by kernel: canonical text of the unscheduled kernel */
   int ncalls;
   struct call *calls;
@@ -79,6 +92,7 @@ static void collect_groups(maker *m) {
   m->nmembers = IR_NEW_ARRAY(m->ctx, int, m->ngroups + 1);
   m->group_packed = IR_NEW_ARRAY(m->ctx, bool, m->ngroups + 1);
   m->state = IR_NEW_ARRAY(m->ctx, uint8_t, m->ngroups + 1);
+  m->seen = IR_NEW_ARRAY(m->ctx, uint32_t, m->ngroups + 1);
   m->order = IR_NEW_ARRAY(m->ctx, int, m->ngroups + 1);
   for (int i = 0; i < m->ngroups; i++) m->group_packed[i] = true;
   for (int i = 0; i < g->nnodes; i++) {
@@ -92,10 +106,16 @@ static void collect_groups(maker *m) {
   }
 }
 
-static void visit_group(maker *m, int group);
-static void visit_value(maker *m, ir_value *v) {
+/* The group that computes v, -1: none does. */
+static int group_of(const ir_value *v) {
   while (v && v->def && v->def->group == LW_GROUP_ALIAS) v = v->def->in[0];
-  if (v && !v->data && v->def && v->def->group >= 0) visit_group(m, v->def->group);
+  return v && !v->data && v->def && v->def->group >= 0 ? v->def->group : -1;
+}
+
+static void visit_group(maker *m, int group);
+static void visit_value(maker *m, const ir_value *v) {
+  int group = group_of(v);
+  if (group >= 0) visit_group(m, group);
 }
 static void visit_group(maker *m, int group) {
   if (m->state[group] == 2) return;
@@ -106,8 +126,74 @@ static void visit_group(maker *m, int group) {
     for (int k = 0; k < n->nin; k++)
       if (n->in[k] && !(n->in[k]->def && n->in[k]->def->group == group)) visit_value(m, n->in[k]);
   }
+  for (int i = 0; i < m->nupdates; i++)
+    for (int k = 0; m->updates[i].group == group && k < m->updates[i].nbefore; k++) visit_group(m, m->updates[i].before[k]);
   m->state[group] = 2;
   m->order[m->norder++] = group;
+}
+
+/* ---- updates in place ---- */
+
+/* Whether group a runs after b: it needs b's results, or overwrites what b reads. */
+static bool runs_after(maker *m, int a, int b) {
+  if (a == b) return true;
+  if (m->seen[a] == m->stamp) return false;
+  m->seen[a] = m->stamp;
+  for (int i = 0; i < m->nmembers[a]; i++)
+    for (int k = 0; k < m->members[a][i]->nin; k++) {
+      int need = group_of(m->members[a][i]->in[k]);
+      if (need >= 0 && need != a && runs_after(m, need, b)) return true;
+    }
+  for (int i = 0; i < m->nupdates; i++)
+    for (int k = 0; m->updates[i].group == a && k < m->updates[i].nbefore; k++)
+      if (runs_after(m, m->updates[i].before[k], b)) return true;
+  return false;
+}
+
+/* Whether `group` reads the memory of v; *shifted: also through an alias. */
+static bool reads(const maker *m, int group, const ir_value *v, bool *shifted) {
+  bool found = false;
+  for (int i = 0; i < m->nmembers[group]; i++)
+    for (int k = 0; k < m->members[group][i]->nin; k++) {
+      const ir_value *w = m->members[group][i]->in[k], *base = w;
+      while (base && base->def && base->def->group == LW_GROUP_ALIAS) base = base->def->in[0];
+      if (base != v) continue;
+      found = true;
+      *shifted |= w != v;
+    }
+  return found;
+}
+
+/* Which updates are stored over the old contents, and what must have run by then. */
+static void plan_updates(maker *m) {
+  ir_graph *g = m->g;
+  int results = ir_graph_results(g);
+  m->updates = IR_NEW_ARRAY(m->ctx, update, g->nupdates + 1);
+  for (int i = 0; i < g->nupdates; i++) {
+    update *u = &m->updates[i];
+    *u = (update){.target = g->updates[i], .value = g->outputs[results + i], .group = -1};
+    m->nupdates = i + 1;
+    ir_value *v = u->value, *own = v; /* a reshape of what a kernel stores may lie there, too */
+    while (own->def && own->def->group == LW_GROUP_ALIAS) own = own->def->in[0];
+    int group = group_of(v);
+    bool possible = group >= 0 && !m->group_packed[group] && own->kind == IR_VALUE_NODE && !own->layout &&
+                    ir_value_bytes(m->ctx, own) == ir_value_bytes(m->ctx, u->target);
+    for (int k = 0; k < results + i && possible; k++) { /* it must have no other place to be stored at */
+      const ir_value *w = g->outputs[k];
+      while (w->def && w->def->group == LW_GROUP_ALIAS) w = w->def->in[0];
+      possible = w != own;
+    }
+    bool shifted = false;
+    if (possible && reads(m, group, u->target, &shifted) && (shifted || own != v)) possible = false;
+    int nbefore = 0, *before = NULL;
+    for (int r = 0; r < m->ngroups && possible; r++) {
+      if (r == group || !m->nmembers[r] || !reads(m, r, u->target, &shifted)) continue;
+      IR_PUSH(m->ctx, before, nbefore, r);
+      m->stamp++;
+      possible = !runs_after(m, r, group);
+    }
+    if (possible) u->group = group, u->nbefore = nbefore, u->before = before;
+  }
 }
 
 /* A value leaves its group when a node of another group (or the caller) uses it. */
@@ -242,11 +328,38 @@ static ir_value *in_layout(maker *m, ir_value *v, const ir_layout *layout) {
   return w;
 }
 
+/* The kernel's updates take the place of what they are computed from; else they are copied there. */
+static void update_in_place(maker *m, int group, lw_kernel *lk) {
+  for (int i = 0; i < m->nupdates; i++) {
+    update *u = &m->updates[i];
+    if (u->group != group) continue;
+    int in = 0, out = 0;
+    while (in < lk->nvalues && lk->values[in] != u->target) in++;
+    while (out < lk->nvalues && lk->values[out] != u->value) out++;
+    ir_kernel *k = lk->kernel;
+    if (in < lk->nvalues && out < lk->nvalues) {
+      k = lw_kernel_in_place(m->ctx, lk->kernel, in, out);
+      if (k) memmove(&lk->values[in], &lk->values[in + 1], (size_t)(--lk->nvalues - in) * sizeof *lk->values);
+    }
+    if (!k) {
+      u->group = -1;
+      continue;
+    }
+    lk->kernel = k;
+    ir_value *own = u->value;
+    while (own->def->group == LW_GROUP_ALIAS) own = own->def->in[0];
+    store *s = store_of(m, own);
+    s->base = store_of(m, u->target);
+    s->renewed = true;
+  }
+}
+
 static void make_call(maker *m, int group) {
   ir_node *root = m->root[group];
   bool pack = m->group_packed[group];
   lw_kernel lk = lw_build_group(m->ctx, kernel_name(m, m->members[group][0], root), root, group, m->nmembers[group],
                                 m->members[group], pack, leaves_group, m);
+  update_in_place(m, group, &lk);
   call c = {.name = call_name(m, group), .nvalues = lk.nvalues, .values = lk.values, .pack = pack};
   c.kernel = kernel_index(m, lk.kernel);
   const ir_program_kernel *pk = &m->p->kernels[c.kernel];
@@ -294,12 +407,59 @@ static int slot_of(maker *m, ir_value *v, bool run) {
   return s->slot;
 }
 
+enum { STORED, COPIED, COPIED_FIRST }; /* how an output comes to its place */
+
 static ir_inst copy_inst(tn_ctx *ctx, int dst, int src, const char *name) {
   ir_inst i = {.kind = IR_COPY_SLOT, .nargs = 2, .name = name};
   i.args = IR_NEW_ARRAY(ctx, int, 2);
   i.args[0] = dst;
   i.args[1] = src;
   return i;
+}
+
+static void copy_output(maker *m, int to, ir_value *v) {
+  ir_inst c = copy_inst(m->ctx, to, slot_of(m, v, true), v->name);
+  IR_PUSH(m->ctx, m->p->run, m->p->nrun, c);
+}
+
+/* Whether v is what a state or input held before it was updated. */
+static bool is_old(maker *m, ir_value *v) {
+  store *s = store_of(m, v);
+  for (; s->base; s = s->base)
+    if (s->renewed) return false;
+  for (int i = 0; i < m->nupdates; i++)
+    if (store_of(m, m->updates[i].target) == s) return true;
+  return false;
+}
+
+/* Places of states, and what they start with. */
+static void place_states(maker *m) {
+  tn_ctx *ctx = m->ctx;
+  ir_graph *g = m->g;
+  ir_program *p = m->p;
+  for (int i = 0; i < g->nparams; i++) {
+    ir_value *v = g->params[i];
+    if (v->kind != IR_VALUE_STATE) continue;
+    store *s = store_of(m, v);
+    int64_t bytes = ir_value_bytes(ctx, v), room = (bytes + 63) & ~(int64_t)63;
+    s->kind = IR_SLOT_STATE;
+    s->bytes = p->state_bytes;
+    s->slot = slot_add(m, v->name, IR_SLOT_STATE, 0, p->state_bytes, v, bytes);
+    p->slots[s->slot].data = v->start;
+    if (!ir_add_size(p->state_bytes, room, &p->state_bytes)) ir_fail(ctx, TN_EINPUT, "the states' size overflows");
+    if (!m->options->starts || !v->start) continue;
+    int raw = slot_add(m, v->name, IR_SLOT_RAW, p->nraw++, 0, v, bytes);
+    p->slots[raw].data = v->start;
+    int first = slot_add(m, v->name, IR_SLOT_WEIGHTS, 0, p->weights_bytes, v, bytes);
+    if (!ir_add_size(p->weights_bytes, room, &p->weights_bytes)) ir_fail(ctx, TN_EINPUT, "the weights' size overflows");
+    ir_inst pack = copy_inst(ctx, first, raw, v->name), init = copy_inst(ctx, s->slot, first, v->name);
+    IR_PUSH(ctx, p->pack, p->npack, pack);
+    IR_PUSH(ctx, p->init, p->ninit, init);
+  }
+  for (int i = 0; i < m->nupdates; i++) {
+    store *s = store_of(m, m->updates[i].target);
+    if (s->kind == IR_SLOT_INPUT) p->slots[s->slot].inout = true;
+  }
 }
 
 ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
@@ -313,6 +473,8 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
   collect_groups(m);
   join_aliases(m);
 
+  plan_updates(m);
+
   /* order: what the outputs need */
   for (int i = 0; i < g->noutputs; i++) visit_value(m, g->outputs[i]);
 
@@ -322,7 +484,7 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
 
   /* storages: inputs and outputs first */
   p->ninputs = g->ninputs;
-  p->noutputs = g->noutputs;
+  p->noutputs = ir_graph_results(g);
   for (int i = 0; i < g->ninputs; i++) {
     store *s = store_of(m, g->inputs[i]);
     s->kind = IR_SLOT_INPUT;
@@ -330,9 +492,10 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
     s->bytes = 0;
     s->slot = slot_add(m, g->inputs[i]->name, IR_SLOT_INPUT, i, 0, g->inputs[i], ir_value_bytes(ctx, g->inputs[i]));
   }
-  bool *by_copy = IR_NEW_ARRAY(ctx, bool, g->noutputs + 1);
+  place_states(m);
+  int *how = IR_NEW_ARRAY(ctx, int, g->noutputs + 1);
   int *out_slot = IR_NEW_ARRAY(ctx, int, g->noutputs + 1);
-  for (int i = 0; i < g->noutputs; i++) {
+  for (int i = 0; i < p->noutputs; i++) {
     ir_value *v = g->outputs[i];
     int64_t offset;
     store *s = base_of(m, v, &offset);
@@ -340,21 +503,27 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
     /* the producer writes straight into the caller's memory when it can */
     bool direct = s->kind < 0 && !s->value->packed && s->value->kind == IR_VALUE_NODE && offset == 0 &&
                   ir_value_bytes(ctx, s->value) == ir_value_bytes(ctx, v) && !v->layout;
-    by_copy[i] = !direct;
+    how[i] = direct ? STORED : is_old(m, v) ? COPIED_FIRST : COPIED;
     if (!direct) continue;
     s->kind = IR_SLOT_OUTPUT;
     s->index = i;
     s->bytes = 0;
   }
+  for (int i = 0; i < m->nupdates; i++) {
+    out_slot[p->noutputs + i] = store_of(m, m->updates[i].target)->slot;
+    how[p->noutputs + i] = m->updates[i].group < 0 ? COPIED : STORED;
+  }
 
   /* lives: numbers within the two sections */
   int npack = 0, nrun = 0;
+  for (int i = 0; i < g->noutputs; i++)
+    if (how[i] == COPIED_FIRST) use(m, g->outputs[i], nrun++, true);
   for (int i = 0; i < m->ncalls; i++) {
     int at = calls[i].pack ? npack++ : nrun++;
     for (int k = 0; k < calls[i].nvalues; k++) use(m, calls[i].values[k], at, !calls[i].pack);
   }
   for (int i = 0; i < g->noutputs; i++)
-    if (by_copy[i]) use(m, g->outputs[i], nrun++, true);
+    if (how[i] == COPIED) use(m, g->outputs[i], nrun++, true);
 
   /* weights, pack arena, arena */
   lw_lifetime *run_life = IR_NEW_ARRAY(ctx, lw_lifetime, g->nvalues + 1), *pack_life = IR_NEW_ARRAY(ctx, lw_lifetime, g->nvalues + 1);
@@ -393,6 +562,8 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
     ir_inst c = copy_inst(ctx, dst, src, copies[i]->value->name);
     IR_PUSH(ctx, p->pack, p->npack, c);
   }
+  for (int i = 0; i < g->noutputs; i++)
+    if (how[i] == COPIED_FIRST) copy_output(m, out_slot[i], g->outputs[i]);
   for (int i = 0; i < m->ncalls; i++) {
     bool run = !calls[i].pack;
     ir_inst c = {.kind = IR_CALL, .kernel = calls[i].kernel, .nargs = calls[i].nvalues, .name = calls[i].name};
@@ -402,10 +573,7 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
     else IR_PUSH(ctx, p->pack, p->npack, c);
   }
   for (int i = 0; i < g->noutputs; i++)
-    if (by_copy[i]) {
-      ir_inst c = copy_inst(ctx, out_slot[i], slot_of(m, g->outputs[i], true), g->outputs[i]->name);
-      IR_PUSH(ctx, p->run, p->nrun, c);
-    }
+    if (how[i] == COPIED) copy_output(m, out_slot[i], g->outputs[i]);
   return p;
 }
 

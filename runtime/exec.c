@@ -30,6 +30,14 @@ void *rt_slot_address(tn_ctx *ctx, const ir_slot *s, const rt_memory *m) {
   ir_bug(ctx, "slot '%s' has no kind", s->name);
 }
 
+void rt_state_start(const ir_program *p, void *state) {
+  if (p->state_bytes) memset(state, 0, (size_t)p->state_bytes);
+  for (int i = 0; i < p->nslots; i++) {
+    const ir_slot *s = &p->slots[i];
+    if (s->kind == IR_SLOT_STATE && s->data && s->bytes) memcpy((char *)state + s->offset, s->data, (size_t)s->bytes);
+  }
+}
+
 static ir_scalar value_of(exec *x, ix e);
 
 /* An element of the first slot that has the buffer's name. */

@@ -19,5 +19,7 @@ typedef void (*rt_call)(void *user, const ir_inst *call, void *const *args, cons
 /* Runs the instructions in order. Dimensions of a kernel are the lets in scope of the same
  * name; a load in a value is one of the first slot of the buffer's name. */
 void rt_exec(tn_ctx *ctx, const ir_program *p, int n, const ir_inst *insts, const rt_memory *m, rt_call call, void *user);
+/* Fills a state (program->state_bytes) with what it holds before the first run. */
+void rt_state_start(const ir_program *p, void *state);
 void *rt_slot_address(tn_ctx *ctx, const ir_slot *s, const rt_memory *m);
 #endif
