@@ -238,8 +238,10 @@ static void find_params(tn_ctx *ctx, tn_module *m, const tn_graph *g, const ir_p
 }
 
 static void make_state(tn_ctx *ctx, tn_module *m, const tn_graph *g, const ir_program *p, ir_value **map) {
-  if (!p->state_bytes) return;
-  m->state = aligned_alloc(64, (size_t)p->state_bytes); /* whole cache lines */
+  bool any = false;
+  for (int i = 0; i < p->nslots; i++) any |= p->slots[i].kind == IR_SLOT_STATE;
+  if (!any) return;
+  m->state = aligned_alloc(64, (size_t)p->state_bytes + 64); /* whole cache lines */
   if (!m->state) ir_fail(ctx, TN_ERESOURCE, "out of memory for %lld bytes of state", (long long)p->state_bytes);
   ir_defer(ctx, free, m->state);
   rt_state_start(p, m->state);

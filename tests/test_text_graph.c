@@ -129,7 +129,7 @@ Test(text_program, refused) {
                 "kernel k(in A: f32[8], out B: f32[8]) {}\n" body "}"
   static const char *const cases[][2] = {
       {"", "p.tn:1:1: expected 'program'"},
-      {"program p { wat }", "expected bytes, counts, slot, kernel, pack, run or '}'"},
+      {"program p { wat }", "expected bytes, counts, slot, kernel, pack, run, init or '}'"},
       {P("run { call f(x) }"), "p.tn:2:12: there is no kernel 'f'"},
       {P("run { call k(x) }"), "kernel 'k' takes 2 buffers, 1 are given"},
       {P("run { call k(x, y) }"), "p.tn:2:17: several slots are named 'y'"},
