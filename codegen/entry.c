@@ -352,13 +352,16 @@ static void check_table(gen *g, ir_slot_kind kind, LLVMValueRef table) {
 /* The embedded blob's address: a 64-bit distance in read-only data, so that it may lie farther
  * than 2 GiB away and needs no relocation when loaded. */
 static LLVMValueRef embedded(gen *g) {
-  LLVMTypeRef none = LLVMArrayType2(g->i8, 0);
-  LLVMValueRef blob = LLVMAddGlobal(g->module, none, g->o->weights);
-  LLVMSetVisibility(blob, LLVMHiddenVisibility);
-  LLVMValueRef far = LLVMAddGlobal(g->module, g->i64, "weights_distance");
-  LLVMSetLinkage(far, LLVMPrivateLinkage);
-  LLVMSetGlobalConstant(far, 1);
-  LLVMSetInitializer(far, LLVMConstSub(LLVMConstPtrToInt(blob, g->i64), LLVMConstPtrToInt(far, g->i64)));
+  LLVMValueRef far = LLVMGetNamedGlobal(g->module, "weights_distance");
+  if (!far) {
+    LLVMTypeRef none = LLVMArrayType2(g->i8, 0);
+    LLVMValueRef blob = LLVMAddGlobal(g->module, none, g->o->weights);
+    LLVMSetVisibility(blob, LLVMHiddenVisibility);
+    far = LLVMAddGlobal(g->module, g->i64, "weights_distance");
+    LLVMSetLinkage(far, LLVMPrivateLinkage);
+    LLVMSetGlobalConstant(far, 1);
+    LLVMSetInitializer(far, LLVMConstSub(LLVMConstPtrToInt(blob, g->i64), LLVMConstPtrToInt(far, g->i64)));
+  }
   LLVMValueRef d = load(g, g->i64, far, 0, 8);
   return LLVMBuildGEP2(g->b, g->i8, far, &d, 1, "");
 }

@@ -62,9 +62,9 @@ static void runs(cg_weights_mode mode, const char *publics) {
   SH("rm -rf %s", dir);
 }
 
-Test(object, embedded) { runs(CG_WEIGHTS_EMBED, "sample_run"); }
-Test(object, beside) { runs(CG_WEIGHTS_FILE, "sample_run"); }
-Test(object, from_pointers) { runs(CG_WEIGHTS_POINTER, "sample_pack sample_run"); }
+Test(object, embedded) { runs(CG_WEIGHTS_EMBED, "sample_init sample_run"); }
+Test(object, beside) { runs(CG_WEIGHTS_FILE, "sample_init sample_run"); }
+Test(object, from_pointers) { runs(CG_WEIGHTS_POINTER, "sample_init sample_pack sample_run"); }
 
 Test(object, two_models_in_cpp) {
   folder();
@@ -103,7 +103,7 @@ Test(object, refuses_old_cpu) {
 Test(object, aarch64) {
   if (!have("aarch64-linux-gnu-gcc") || !have("qemu-aarch64")) cr_skip_test("no AArch64 cross compiler or qemu-aarch64");
   static const struct { cg_weights_mode mode; const char *publics; } ways[] = {
-      {CG_WEIGHTS_EMBED, "sample_run"}, {CG_WEIGHTS_POINTER, "sample_pack sample_run"}};
+      {CG_WEIGHTS_EMBED, "sample_init sample_run"}, {CG_WEIGHTS_POINTER, "sample_init sample_pack sample_run"}};
   fill(0);
   for (int i = 0; i < 2; i++) {
     folder();

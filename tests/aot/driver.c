@@ -81,7 +81,8 @@ static void run_and_check(const sample_threads *threads, int poison) {
   size_t n = SAMPLE_ARENA_BYTES(threads ? threads->workers : 1);
   unsigned char *arena = (unsigned char *)aligned(n);
   int64_t *state = (int64_t *)aligned(SAMPLE_STATE_BYTES);
-  memset(state, 0, SAMPLE_STATE_BYTES);
+  memset(state, 0xff, SAMPLE_STATE_BYTES);
+  CHECK(sample_init(state, weights) == SAMPLE_OK);
   memset(arena, poison, n + SAMPLE_ALIGN);
   for (int k = 1; k <= 2; k++) {
     result r;
