@@ -218,6 +218,7 @@ struct ir_buf {
   ir_space space;
   ir_access access;       /* of a parameter */
   bool constant;          /* a weight: packed ahead, so a schedule may choose its layout; text "const NAME" */
+  const struct ir_kernel *made; /* of a constant that a schedule put in place of the kernel's own: (in: that, out: this); else null */
   uint32_t id;
 };
 ir_buf *ir_buf_new(tn_ctx *ctx, const char *name, tn_dtype dtype, int rank, const ix *shape,

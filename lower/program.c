@@ -248,7 +248,7 @@ typedef struct call { /* a kernel call before slots have addresses */
   bool pack; /* of the pack section */
 } call;
 
-typedef struct relayout { /* a packed value in the layout that a schedule asked for */
+typedef struct relayout { /* a packed value as a schedule asked for it */
   ir_value *of, *is;
 } relayout;
 
@@ -286,17 +286,49 @@ static const char *call_name(maker *m, int group) {
   return t.s;
 }
 
-/* The packed value v in another layout: computed once in the pack section. */
-static ir_value *in_layout(maker *m, ir_value *v, const ir_layout *layout) {
+static bool same_shape(const ir_value *v, const ir_buf *b) {
+  bool same = v->rank == b->rank;
+  for (int i = 0; i < v->rank && same; i++) same = v->dims[i] == b->shape[i];
+  return same;
+}
+
+/* Copies a tensor into another layout, or computes what a schedule put in its place. */
+static ir_kernel *pack_kernel(maker *m, const ir_value *from, const ir_value *to, const ir_kernel *made) {
+  tn_ctx *ctx = m->ctx;
+  ir_builder *ib = ir_builder_new(ctx);
+  ir_kernel *k = IR_NEW(ctx, ir_kernel);
+  k->name = ir_intern(ctx, ir_format(ctx, "pack_%d", m->p->nkernels));
+  k->nbufs = 2;
+  k->bufs = IR_NEW_ARRAY(ctx, ir_buf *, 2);
+  ir_buf *in = k->bufs[0] = ir_buf_new(ctx, "in0", from->dtype, from->rank, from->dims, from->layout, IR_GLOBAL);
+  ir_buf *out = k->bufs[1] = ir_buf_new(ctx, "out1", to->dtype, to->rank, to->dims, to->layout, IR_GLOBAL);
+  in->access = IR_IN;
+  out->access = IR_OUT;
+  if (made) {
+    k->body = ir_subst_buf(ctx, ir_subst_buf(ctx, made->body, made->bufs[0], in), made->bufs[1], out);
+    return k;
+  }
+  ix idx[IR_MAX_RANK];
+  for (int i = 0; i < from->rank; i++) idx[i] = ib_loop(ib, ir_format(ctx, "i%d", i), from->dims[i]);
+  ib_store(ib, out, idx, ix_load(ctx, in, idx));
+  ib_end_n(ib, from->rank);
+  k->body = ib_finish(ib);
+  return k;
+}
+
+/* The packed value v as a scheduled kernel wants it: computed once in the pack section. */
+static ir_value *packed_as(maker *m, ir_value *v, const ir_buf *want) {
   tn_ctx *ctx = m->ctx;
   for (int i = 0; i < m->nrelayouts; i++)
-    if (m->relayouts[i].of == v && m->relayouts[i].is->layout == layout) return m->relayouts[i].is;
+    if (m->relayouts[i].of == v && m->relayouts[i].is->layout == want->layout && same_shape(m->relayouts[i].is, want)) return m->relayouts[i].is;
   ir_value *w = IR_NEW(ctx, ir_value);
   *w = *v;
   w->id = m->nids++;
   w->name = ir_intern(ctx, ir_format(ctx, "%s.packed", v->name));
   w->kind = IR_VALUE_NODE;
-  w->layout = layout;
+  w->layout = want->layout;
+  w->rank = want->rank;
+  for (int i = 0; i < want->rank; i++) w->dims[i] = want->shape[i];
   w->data = w->raw = NULL;
   w->def = NULL;
   w->nuses = 1;
@@ -304,23 +336,7 @@ static ir_value *in_layout(maker *m, ir_value *v, const ir_layout *layout) {
   IR_PUSH(ctx, m->g->values, m->g->nvalues, w);
   m->of = ir_grow(ctx, m->of, m->nids - 1, m->nids, sizeof *m->of);
   IR_PUSH(ctx, m->relayouts, m->nrelayouts, (relayout){v, w});
-  ir_builder *ib = ir_builder_new(ctx);
-  ir_buf *from = ir_buf_new(ctx, "in0", v->dtype, v->rank, v->dims, v->layout, IR_GLOBAL);
-  ir_buf *to = ir_buf_new(ctx, "out1", v->dtype, v->rank, v->dims, layout, IR_GLOBAL);
-  from->access = IR_IN;
-  to->access = IR_OUT;
-  ix idx[IR_MAX_RANK];
-  for (int i = 0; i < v->rank; i++) idx[i] = ib_loop(ib, ir_format(ctx, "i%d", i), v->dims[i]);
-  ib_store(ib, to, idx, ix_load(ctx, from, idx));
-  ib_end_n(ib, v->rank);
-  ir_kernel *k = IR_NEW(ctx, ir_kernel);
-  k->name = ir_intern(ctx, ir_format(ctx, "pack_%d", m->p->nkernels));
-  k->nbufs = 2;
-  k->bufs = IR_NEW_ARRAY(ctx, ir_buf *, 2);
-  k->bufs[0] = from;
-  k->bufs[1] = to;
-  k->body = ib_finish(ib);
-  call c = {.kernel = kernel_index(m, k), .name = w->name, .nvalues = 2, .pack = true};
+  call c = {.kernel = kernel_index(m, pack_kernel(m, v, w, want->made)), .name = w->name, .nvalues = 2, .pack = true};
   c.values = IR_NEW_ARRAY(ctx, ir_value *, 2);
   c.values[0] = v;
   c.values[1] = w;
@@ -364,7 +380,7 @@ static void make_call(maker *m, int group) {
   c.kernel = kernel_index(m, lk.kernel);
   const ir_program_kernel *pk = &m->p->kernels[c.kernel];
   for (int i = 0; i < c.nvalues; i++)
-    if (pk->lowered->bufs[i]->layout != pk->kernel->bufs[i]->layout) c.values[i] = in_layout(m, c.values[i], pk->lowered->bufs[i]->layout);
+    if (pk->lowered->bufs[i]->layout != pk->kernel->bufs[i]->layout || pk->lowered->bufs[i]->made) c.values[i] = packed_as(m, c.values[i], pk->lowered->bufs[i]);
   IR_PUSH(m->ctx, m->calls, m->ncalls, c);
 }
 
@@ -611,9 +627,15 @@ void lw_apply_schedules(tn_ctx *ctx, ir_program *p) {
       const ir_inst *c = &sections[s][i];
       if (c->kind != IR_CALL) continue;
       const ir_kernel *k = p->kernels[c->kernel].lowered;
-      for (int b = 0; b < c->nargs; b++)
-        if (k->bufs[b]->layout != p->slots[c->args[b]].layout)
-          ir_fail(ctx, TN_EINPUT, "kernel %s: its schedule lays '%s' out as \"%s\", the program packs it as \"%s\"", k->name, k->bufs[b]->name,
-                  k->bufs[b]->layout ? k->bufs[b]->layout->text : "", p->slots[c->args[b]].layout ? p->slots[c->args[b]].layout->text : "");
+      for (int b = 0; b < c->nargs; b++) {
+        const ir_buf *want = k->bufs[b];
+        const ir_slot *have = &p->slots[c->args[b]];
+        if (want->layout != have->layout)
+          ir_fail(ctx, TN_EINPUT, "kernel %s: its schedule lays '%s' out as \"%s\", the program packs it as \"%s\"", k->name, want->name,
+                  want->layout ? want->layout->text : "", have->layout ? have->layout->text : "");
+        bool fits = want->rank == have->rank;
+        for (int i = 0; i < want->rank && fits; i++) fits = !ix_is_const(want->shape[i]) || ix_is_int(want->shape[i], have->dims[i]);
+        if (!fits) ir_fail(ctx, TN_EINPUT, "kernel %s: its schedule wants '%s' of another shape than the program packs", k->name, want->name);
+      }
     }
 }

@@ -1,10 +1,25 @@
 /* schedule.c — reading schedules and running their steps; see schedule.h. */
 #include "lower/schedule_internal.h"
+#include "lower/winograd.h"
 #include "ir/text.h"
 #include <stdio.h>
 #include <string.h>
 
+/* ---- algorithm name ... ---- */
+
+static const struct {
+  const char *name;
+  bool (*apply)(sched *s);
+} algorithms[] = {{"winograd", sched_winograd}};
+
+bool sched_algorithm(sched *s) {
+  for (int i = 0; i < IR_COUNT(algorithms); i++)
+    if (strcmp(algorithms[i].name, s->arg[0]) == 0) return algorithms[i].apply(s);
+  return refuse(s, "there is no algorithm '%s'", s->arg[0]);
+}
+
 static const sched_step steps[] = {
+    {"algorithm", "si*", sched_algorithm},
     {"split", "vinn", sched_split},       {"fuse", "vvn", sched_fuse},          {"reorder", "vv*", sched_reorder},
     {"unroll", "v", sched_unroll},        {"vectorize", "v", sched_vectorize},  {"parallel", "v", sched_parallel},
     {"serial", "v", sched_serial},        {"peel", "vii", sched_peel},          {"narrow", "v", sched_narrow},
@@ -12,7 +27,7 @@ static const sched_step steps[] = {
     {"tensorize", "sv", sched_tensorize}, {"cache", "bvn", sched_cache},
     {"muladd", "", sched_muladd},
 };
-const char *const lw_schedule_steps[] = {"split",  "fuse",   "reorder",    "unroll",  "vectorize", "parallel",  "serial",
+const char *const lw_schedule_steps[] = {"algorithm", "split",  "fuse",   "reorder",    "unroll",  "vectorize", "parallel",  "serial",
                                          "peel",   "narrow", "distribute", "rfactor", "layout",    "tensorize", "cache", "muladd", NULL};
 
 bool refuse(sched *s, const char *fmt, ...) {
@@ -169,6 +184,22 @@ const char *sched_print(tn_ctx *ctx, const char *text, void (*change)(sched *s, 
 }
 
 const char *lw_schedule_canonical(tn_ctx *ctx, const char *text) { return sched_print(ctx, text, NULL, NULL); }
+
+double lw_schedule_error(tn_ctx *ctx, const char *text) {
+  sched s = {.ctx = ctx};
+  ir_lexer l;
+  double worst = 0;
+  ir_lex_start(&l, ctx, text, "schedule", true);
+  while (l.token != IR_T_END) {
+    if (l.token == IR_T_LINE) {
+      ir_lex_next(&l);
+      continue;
+    }
+    lw_winograd w;
+    if (read_step(&s, &l)->apply == sched_algorithm && s.nargs > 1 && lw_winograd_of((int)s.num[1], &w) && w.error > worst) worst = w.error;
+  }
+  return worst;
+}
 
 const ir_kernel *lw_schedule_apply(tn_ctx *ctx, const ir_kernel *k, const char *text, const char **reason) {
   sched s = {.ctx = ctx, .k = IR_NEW(ctx, ir_kernel)};

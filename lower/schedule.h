@@ -5,6 +5,12 @@
  * A step never changes what the kernel computes, except that reductions may be summed
  * in another order. Steps name loops; a step that makes loops names them.
  *
+ *   algorithm winograd m tiles panel block parts
+ *                           a 3x3 convolution of stride 1, not yet scheduled, as F(m x m, 3 x 3): m of 2, 4, 6;
+ *                           groups of so many tiles, panels of output channels, blocks of channels (vectors),
+ *                           and parts of the output channels that are tasks of their own. The constant
+ *                           operand becomes the transformed weights (ir_buf.made). Rounds differently:
+ *                           lw_schedule_error(). Loops: schedule_winograd.c
  *   split v F -> o i        for v in 0..N          for o in 0..ceil(N/F): for i in 0..F:
  *                             B(v)                   if o*F + i < N: B(o*F + i)
  *                           (no guard where F divides N)
@@ -34,6 +40,9 @@
 /* The kernel after all steps. On a refused step: null, with *reason = "line N: step: why"
  * (in the arena). Malformed text throws TN_EINPUT. */
 const ir_kernel *lw_schedule_apply(tn_ctx *ctx, const ir_kernel *k, const char *text, const char **reason);
+/* What a schedule may change of a result beyond the order of sums: largest error / largest output,
+ * as its algorithm states; 0 for most. */
+double lw_schedule_error(tn_ctx *ctx, const char *text);
 /* The text in canonical spacing, without comments; throws when malformed. */
 const char *lw_schedule_canonical(tn_ctx *ctx, const char *text);
 /* A schedule of k in the names of k's canonical text (v0, b1, ...), as it is kept: it fits every kernel of

@@ -277,6 +277,7 @@ bool sched_layout(sched *s) {
     ir_buf *by = ir_buf_new(ctx, b->name, b->dtype, b->rank, b->shape, ir_layout_parse(ctx, s->arg[1]), b->space);
     by->access = b->access;
     by->constant = true;
+    by->made = b->made;
     ir_buf_elements(ctx, by); /* throws when the steps do not fit the shape */
     rebuf w = {.r = {.ctx = ctx, .expr = rebuf_expr}, .old = b, .by = by};
     s->k->body = ir_rewrite(&w.r, s->k->body);
