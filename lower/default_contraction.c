@@ -8,11 +8,6 @@
 
 /* ---- register tiles ---- */
 
-typedef struct tile {
-  int64_t mr, nr;
-  double cost; /* cycles per reduction step, summed over all tiles of an M x N plane */
-} tile;
-
 /* Cycles of one reduction step of an m x n-vector tile: two FMAs or two loads a cycle, and at
  * least the latency of 4 through a single accumulator, with one more: chains that only just
  * cover the latency lose every bubble for good (4x2 in a loop reaches 60 % of the peak, 6x2 95 %). */
@@ -23,8 +18,8 @@ static double tile_cycles(int64_t m, int64_t n) {
   return c < 5 ? 5 : c;
 }
 
-static tile best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr) {
-  tile best = {1, 1, 1e300};
+lw_tile lw_best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr) {
+  lw_tile best = {1, 1, 1e300};
   int64_t vectors = (n + lanes - 1) / lanes;
   for (int64_t nr = 1; nr <= max_nr && nr <= vectors; nr++) {
     int64_t most = (regs - 1 - nr) / nr;
@@ -34,7 +29,7 @@ static tile best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t
       double cost = (full * tile_cycles(mr, nr) + rest) * (double)((vectors + nr - 1) / nr);
       cost *= 1 + 0.25 / (double)(mr * nr) + 0.4 / (double)mr; /* prologue and epilogue of a tile; traffic of b */
       if (mr > 1 && m % mr) cost *= 1.01;   /* a second loop body */
-      if (cost < best.cost * 0.999 || (cost < best.cost * 1.001 && mr * nr > best.mr * best.nr)) best = (tile){mr, nr, cost};
+      if (cost < best.cost * 0.999 || (cost < best.cost * 1.001 && mr * nr > best.mr * best.nr)) best = (lw_tile){mr, nr, cost};
     }
   }
   return best;
@@ -174,7 +169,7 @@ bool lw_default_contraction(lw_plan *p) {
     }
     M *= q->extent[i];
   }
-  tile t = best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs, M <= 2 ? 8 : 6);
+  lw_tile t = lw_best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs, M <= 2 ? 8 : 6);
   if (depthwise) { /* two loads an FMA: rows share the weights */
     t.nr = 1;
     t.mr = lw_min(M, p->t->vector_regs - 6);

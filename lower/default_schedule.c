@@ -265,8 +265,8 @@ static void accumulate(lw_plan *p) {
   lw_parallel_outside(p);
 }
 
-const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target *t) {
-  return lw_schedule_with(ctx, k, t, &(lw_tunables){0});
+const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, double accuracy) {
+  return lw_schedule_with(ctx, k, t, &(lw_tunables){.accuracy = accuracy});
 }
 
 const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u) {
@@ -274,6 +274,9 @@ const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t
   if (!k->body) return "";
   switch (p.p.kind) {
   case LW_CONTRACTION:
+    if (lw_default_winograd(&p)) return ir_text_str(&p.text);
+    p.k = k;
+    lw_cut(&p, 0);
     if (lw_default_contraction(&p)) break;
     p.k = k;
     lw_cut(&p, 0);

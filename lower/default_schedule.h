@@ -29,9 +29,19 @@ void lw_parallel_outside(lw_plan *p);
  * by it and the inner part is contiguous. */
 bool lw_contiguous_out(lw_plan *p, const ir_var *v, int64_t lanes);
 
+typedef struct lw_tile { /* MR rows of NR vectors */
+  int64_t mr, nr;
+  double cost; /* cycles per reduction step, summed over all tiles of an M x N plane */
+} lw_tile;
+/* The register tile for m rows and n elements, of at most max_nr vectors. */
+lw_tile lw_best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr);
+
 /* acc = fma(a, b, acc): a register tile over an axis of `a` (rows) and one of `b` (vectors).
  * False: no such schedule (what was stepped so far is to be dropped). */
 bool lw_default_contraction(lw_plan *p);
+/* A 3x3 convolution by Winograd's algorithm, where the tunables ask for it or where it should be
+ * faster and loses no more than u.accuracy allows. */
+bool lw_default_winograd(lw_plan *p);
 
 static inline int64_t lw_min(int64_t a, int64_t b) { return a < b ? a : b; }
 #endif

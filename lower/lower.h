@@ -14,6 +14,8 @@ typedef struct lw_options {
   bool unscheduled;           /* every kernel as its op wrote it */
   lw_layout_choice layout;
   bool starts;                /* states get their first contents by an init section, not by whoever runs the program */
+
+  double accuracy;            /* error that the whole model may gain by faster algorithms, relative to its largest output; 0: strict, none */
   bool free_io;               /* inputs and outputs may get another layout: for timing a kernel alone */
   /* The schedule of a kernel: text of steps; null or returning null: the default one. */
   const char *(*schedule)(void *user, tn_ctx *ctx, const ir_kernel *k);
@@ -67,8 +69,11 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
  * schedule asks for another layout of a slot than the program packs. */
 void lw_apply_schedules(tn_ctx *ctx, ir_program *p);
 
-/* Text of the default schedule of a kernel on a target; "" when there is nothing to gain. */
-const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target *t);
+/* Error that a model may gain where nobody says otherwise. */
+#define LW_ACCURACY 1e-4
+/* Text of the default schedule of a kernel on a target; "" when there is nothing to gain.
+ * `accuracy` as in lw_options. */
+const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, double accuracy);
 
 /* What a tuner may vary in it; 0 leaves the rule's own choice. A variant that the kernel
  * does not allow comes out as some other legal schedule (compare texts). */
@@ -80,6 +85,8 @@ typedef struct lw_tunables {
   int rows;     /* contractions: 1 a tile's rows are copied before use, 2 they are not */
   int lanes;    /* of vector loops, in elements (also beyond one register) */
   int unfused;  /* 1: neighbouring row loops are not joined */
+  int winograd; /* 3x3 convolutions: 2, 4, 6 by tiles of so many outputs; 1 directly */
+  double accuracy; /* no variable: what the rule may choose, as in lw_options */
 } lw_tunables;
 const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u);
 #endif

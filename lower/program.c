@@ -594,19 +594,19 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
 }
 
 static void schedule_kernel(maker *m, ir_program_kernel *k) {
-  if (m->options->unscheduled || !m->options->target) return;
-  const char *text = m->options->schedule ? m->options->schedule(m->options->user, m->ctx, k->kernel) : NULL;
-  bool given = text != NULL;
-  if (!text) text = lw_default_schedule(m->ctx, k->kernel, m->options->target);
-  if (!*text) return;
-  const char *reason;
-  const ir_kernel *lowered = lw_schedule_apply(m->ctx, k->kernel, text, &reason);
-  if (!lowered && given) { /* a stored schedule that no longer fits is a miss, not a failure */
-    ir_log(m->ctx, "kernel %s: a given schedule was refused (%s); the default is taken", k->kernel->name, reason);
-    text = lw_default_schedule(m->ctx, k->kernel, m->options->target);
+  const lw_options *o = m->options;
+  if (o->unscheduled || !o->target) return;
+  const char *text = o->schedule ? o->schedule(o->user, m->ctx, k->kernel) : NULL, *reason = NULL;
+  const ir_kernel *lowered = NULL;
+  if (text && lw_schedule_error(m->ctx, text) > lw_accuracy_of_kernel(o->accuracy)) reason = "it is less accurate than asked for";
+  else if (text) lowered = lw_schedule_apply(m->ctx, k->kernel, text, &reason);
+  if (!lowered) { /* a stored schedule that no longer fits is a miss, not a failure */
+    if (text) ir_log(m->ctx, "kernel %s: a given schedule was refused (%s); the default is taken", k->kernel->name, reason);
+    text = lw_default_schedule(m->ctx, k->kernel, o->target, o->accuracy);
     lowered = lw_schedule_apply(m->ctx, k->kernel, text, &reason);
   }
   if (!lowered) ir_bug(m->ctx, "the default schedule of %s was refused: %s\n%s", k->kernel->name, reason, ir_kernel_print(m->ctx, k->kernel));
+  if (!*text) return;
   k->schedule = text;
   k->lowered = lowered;
 }

@@ -43,6 +43,9 @@ const ir_kernel *lw_schedule_apply(tn_ctx *ctx, const ir_kernel *k, const char *
 /* What a schedule may change of a result beyond the order of sums: largest error / largest output,
  * as its algorithm states; 0 for most. */
 double lw_schedule_error(tn_ctx *ctx, const char *text);
+/* The share of a model's accuracy that one kernel may use: errors of layers add up like a random
+ * walk, and later layers dampen them. */
+static inline double lw_accuracy_of_kernel(double accuracy) { return accuracy / 4; }
 /* The text in canonical spacing, without comments; throws when malformed. */
 const char *lw_schedule_canonical(tn_ctx *ctx, const char *text);
 /* A schedule of k in the names of k's canonical text (v0, b1, ...), as it is kept: it fits every kernel of

@@ -3,9 +3,9 @@
  * A 3x3 convolution of stride 1 becomes, per group of `tiles` tiles (and one of `parts` parts of
  * the output channels, so that small pictures have several tasks):
  *
- *   for it, ib: V[., ., it, .] = B' d B     tiles of the input, transformed, in blocks of channels
+ *   for it, ib: V[., (ib, it, .)] = B' d B     tiles of the input, transformed, in blocks of channels
  *   for wp:                                 panels of output channels
- *     for wx, wt, wk: M[wx, wt, wk] = sum over wb, wc of V[wb, wx, wt, wc] * U[wp, wx, wb*block+wc, wk]
+ *     for wx, wt, wk: M[wx, (wt, wk)] = sum over wb, wc of V[wx, (wb, wt, wc)] * U[wp, wx, wb*block+wc, wk]
  *     for ot, ob: A' M A, and what follows the sum in the original kernel, once per output
  *
  * U, the transformed weights, takes the place of the constant operand; the kernel that makes
@@ -28,14 +28,15 @@ typedef struct wino {
   const ir_stmt *after;                                        /* what follows the sum */
 } wino;
 
+static ix number(const wino *w, int64_t v) { return ix_index(w->ctx, v); }
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 /* ---- which kernels it fits ---- */
 
 /* e = out + tap - pad for constant pad: its value; false otherwise. */
 static bool window_index(tn_ctx *ctx, ix e, const ir_var *out, const ir_var *tap, int64_t *pad) {
   return ix_const_value(ix_sub(ctx, ix_add(ctx, out->expr, tap->expr), e), pad);
 }
-
-static bool is_load_of(ix e, const ir_buf *b) { return e->op == IX_LOAD && e->u.buf == b; }
 
 /* acc = 0; the reduction; the rest. */
 static bool read_body(wino *w, const lw_problem *q) {
@@ -164,6 +165,16 @@ static const ir_kernel *make_weights(wino *w) {
 
 /* ---- the three stages ---- */
 
+/* V and M are rows, one per product of a tile, of odd numbers of cache lines: what lies a row apart
+ * (the stores of one tile, the loads of one result) would else meet in few sets of the cache. */
+static ir_buf *rows_of(wino *w, const char *name, int64_t elements) {
+  int64_t lines = ceil_div(elements, 16) | 1;
+  return ib_alloc(w->b, name, TN_F32, 2, (ix[]){number(w, w->f.a * w->f.a), number(w, lines * 16)}, IR_LOCAL);
+}
+/* V: channel block cb, tile t, channel c of the block. */
+static ix v_at(wino *w, ix cb, ix t, ix c) { return ix_add(w->ctx, ix_muli(w->ctx, ix_add(w->ctx, ix_muli(w->ctx, cb, w->tiles), t), w->block), c); }
+static ix m_at(wino *w, ix t, ix k) { return ix_add(w->ctx, ix_muli(w->ctx, t, w->panel), k); }
+
 typedef struct place { /* of a tile */
   ix n, y, x; /* picture, and the tile's first output */
 } place;
@@ -178,7 +189,6 @@ static place place_of(wino *w, ix tile) {
 }
 
 static ix lane_loop(wino *w) { return ib_loop(w->b, "lane", ix_index(w->ctx, w->block)); }
-static ix number(const wino *w, int64_t v) { return ix_index(w->ctx, v); }
 
 /* Columns of a tile: half = B' d. `edges`: parts of the tile may lie outside the picture. */
 static void input_columns(wino *w, const place *p, ix cb, ir_buf *half, bool edges) {
@@ -212,7 +222,7 @@ static void transform_input(wino *w, ix first_tile, ir_buf *v) {
   ix i = ib_loop(w->b, "ii", number(w, w->f.a)), lane = lane_loop(w), d[LW_WINO_A], out[LW_WINO_A];
   for (int j = 0; j < w->f.a; j++) d[j] = ib_let(w->b, "d", ix_load(ctx, half, (ix[]){i, number(w, j), lane}));
   input_1d(w, d, out);
-  for (int j = 0; j < w->f.a; j++) ib_store(w->b, v, (ix[]){cb, ix_addi(ctx, ix_muli(ctx, i, w->f.a), j), t, lane}, out[j]);
+  for (int j = 0; j < w->f.a; j++) ib_store(w->b, v, (ix[]){ix_addi(ctx, ix_muli(ctx, i, w->f.a), j), v_at(w, cb, t, lane)}, out[j]);
   ib_end_n(w->b, 4);
 }
 
@@ -221,10 +231,10 @@ static void multiply(wino *w, ix p, ir_buf *v, ir_buf *m) {
   ix at = ib_loop(w->b, "wx", number(w, w->f.a * w->f.a)), t = ib_loop(w->b, "wt", number(w, w->tiles)), k = ib_loop(w->b, "wk", number(w, w->panel));
   ir_buf *acc = ib_local(w->b, "acc", TN_F32, ix_float(ctx, TN_F32, 0));
   ix cb = ib_loop(w->b, "wb", number(w, w->cblocks)), c = ib_loop(w->b, "wc", number(w, w->block));
-  ix a = ix_load(ctx, v, (ix[]){cb, at, t, c}), u = ix_load(ctx, w->u, (ix[]){p, at, ix_add(ctx, ix_muli(ctx, cb, w->block), c), k});
+  ix a = ix_load(ctx, v, (ix[]){at, v_at(w, cb, t, c)}), u = ix_load(ctx, w->u, (ix[]){p, at, ix_add(ctx, ix_muli(ctx, cb, w->block), c), k});
   ib_set(w->b, acc, ix_fma(ctx, a, u, ib_get(w->b, acc)));
   ib_end_n(w->b, 2);
-  ib_store(w->b, m, (ix[]){at, t, k}, ib_get(w->b, acc));
+  ib_store(w->b, m, (ix[]){at, m_at(w, t, k)}, ib_get(w->b, acc));
   ib_end_n(w->b, 3);
 }
 
@@ -272,7 +282,7 @@ static void transform_output(wino *w, ix first_tile, ix p, ir_buf *m) {
   ir_buf *result = ib_alloc(w->b, "result", TN_F32, 3, (ix[]){number(w, fm), number(w, fm), number(w, w->block)}, IR_LOCAL);
   ix v[LW_WINO_A], out[LW_WINO_A];
   ix j = ib_loop(w->b, "sj", number(w, fa)), lane = lane_loop(w);
-  for (int i = 0; i < fa; i++) v[i] = ib_let(w->b, "v", ix_load(ctx, m, (ix[]){ix_addi(ctx, j, i * fa), t, ix_add(ctx, kv, lane)}));
+  for (int i = 0; i < fa; i++) v[i] = ib_let(w->b, "v", ix_load(ctx, m, (ix[]){ix_addi(ctx, j, i * fa), m_at(w, t, ix_add(ctx, kv, lane))}));
   output_1d(w, v, out);
   for (int i = 0; i < fm; i++) ib_store(w->b, half, (ix[]){number(w, i), j, lane}, out[i]);
   ib_end_n(w->b, 2);
@@ -300,8 +310,6 @@ static const ir_stmt *lanes_are_vectors(ir_rewriter *r, const ir_stmt *st) {
 
 /* ---- the step ---- */
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 bool sched_winograd(sched *s) {
   wino w = {.s = s, .ctx = s->ctx, .b = ir_builder_new(s->ctx), .tiles = s->num[2], .panel = s->num[3], .block = s->num[4], .parts = s->num[5]};
   if (s->nargs != 6) return refuse(s, "winograd takes five numbers: m tiles panel block parts");
@@ -322,10 +330,10 @@ bool sched_winograd(sched *s) {
   w.u->made = make_weights(&w);
   ix task = ib_loop(w.b, "task", number(&w, w.groups * w.parts));
   ix first = ix_muli(ctx, ix_divi(ctx, task, w.parts), w.tiles), part = ix_muli(ctx, ix_remi(ctx, task, w.parts), w.panels);
-  ir_buf *v = ib_alloc(w.b, "V", TN_F32, 4, (ix[]){number(&w, w.cblocks), aa, number(&w, w.tiles), number(&w, w.block)}, IR_LOCAL);
+  ir_buf *v = rows_of(&w, "V", w.cblocks * w.tiles * w.block);
   transform_input(&w, first, v);
   ix p = ix_add(ctx, part, ib_loop(w.b, "wp", number(&w, w.panels)));
-  ir_buf *m = ib_alloc(w.b, "M", TN_F32, 3, (ix[]){aa, number(&w, w.tiles), number(&w, w.panel)}, IR_LOCAL);
+  ir_buf *m = rows_of(&w, "M", w.tiles * w.panel);
   multiply(&w, p, v, m);
   transform_output(&w, first, p, m);
   ib_end_n(w.b, 2);

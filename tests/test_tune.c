@@ -108,7 +108,7 @@ static void spaces(void) {
     at_space *s = at_space_new(ctx, k, target(), &m, 0);
     cr_assert(s->n >= 1);
     cr_assert(at_space_find(s, s->standard) >= 0);
-    cr_assert_str_eq(s->standard, lw_schedule_canonical(ctx, lw_default_schedule(ctx, k, target())));
+    cr_assert_str_eq(s->standard, lw_schedule_canonical(ctx, lw_default_schedule(ctx, k, target(), 0)));
     for (int i = 0; i < s->n; i++) {
       const char *why;
       cr_assert_not_null(lw_schedule_apply(ctx, k, s->points[i].schedule, &why));
@@ -124,7 +124,7 @@ Test(tune, spaces_are_legal_and_sorted) { ok(spaces); }
 
 static void prediction(void) {
   const ir_kernel *k = kernel(gemm_text);
-  const char *why, *text = lw_default_schedule(ctx, k, target());
+  const char *why, *text = lw_default_schedule(ctx, k, target(), 0);
   double plain = at_predict(ctx, k, target(), NULL).total, tiled = at_predict(ctx, lw_schedule_apply(ctx, k, text, &why), target(), NULL).total;
   cr_assert(tiled < plain / 2, "a tiled kernel (%g ns) is predicted to be faster than a plain one (%g ns)", tiled, plain);
 }
@@ -163,7 +163,7 @@ static void lab_works(void) {
   at_subject s = {.kernel = kernel(gemm_text)};
   cr_assert_null(at_lab_kernel(lab, &s));
   cr_assert_eq(s.nreferences, 1);
-  at_candidate good = {.schedule = lw_default_schedule(ctx, s.kernel, target())}, plain = {.schedule = ""}, refused = {.schedule = "split x 4 -> a b\n"},
+  at_candidate good = {.schedule = lw_default_schedule(ctx, s.kernel, target(), 0)}, plain = {.schedule = ""}, refused = {.schedule = "split x 4 -> a b\n"},
                malformed = {.schedule = "fold spindle\n"};
   at_candidate *all[] = {&good, &plain, &refused, &malformed};
   at_lab_compile(lab, 4, all);
@@ -196,7 +196,7 @@ static void sampled(void) {
   at_subject s = {.kernel = kernel(gemm_text)};
   cr_assert_null(at_lab_kernel(lab, &s));
   cr_assert(s.sampled);
-  at_candidate good = {.schedule = lw_default_schedule(ctx, s.kernel, target())}, plain = {.schedule = ""};
+  at_candidate good = {.schedule = lw_default_schedule(ctx, s.kernel, target(), 0)}, plain = {.schedule = ""};
   at_candidate *all[] = {&good, &plain};
   at_lab_compile(lab, 2, all);
   at_lab_check(lab, 2, all);
@@ -224,7 +224,7 @@ static void sums(void) {
   at_lab *lab = at_lab_new(ctx, &(at_lab_options){.target = target(), .jobs = 1});
   at_subject s = {.kernel = kernel(norm_text)};
   cr_assert_null(at_lab_kernel(lab, &s));
-  at_candidate c = {.schedule = lw_default_schedule(ctx, s.kernel, target())}, *all[] = {&c};
+  at_candidate c = {.schedule = lw_default_schedule(ctx, s.kernel, target(), 0)}, *all[] = {&c};
   cr_assert(strlen(c.schedule) > 0);
   at_lab_compile(lab, 1, all);
   at_lab_check(lab, 1, all);
@@ -307,7 +307,7 @@ static bool is_standard(const char *schedule, const char *const *standard) {
   return strcmp(schedule, standard[0]) == 0 || strcmp(schedule, standard[1]) == 0;
 }
 
-static const char *default_of(const char *text) { return lw_schedule_canonical(ctx, lw_default_schedule(ctx, kernel(text), target())); }
+static const char *default_of(const char *text) { return lw_schedule_canonical(ctx, lw_default_schedule(ctx, kernel(text), target(), 0)); }
 
 static void some_crimes(void *user, at_moment moment, const char *schedule, void *const *args, int nargs) {
   if (is_standard(schedule, user)) return;

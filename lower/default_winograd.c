@@ -1,0 +1,95 @@
+/* default_winograd.c — when a 3x3 convolution goes by Winograd's algorithm, and in what sizes.
+ *
+ * Cycles are estimated for the direct form and each F(m x m, 3 x 3): the products by the register
+ * tile's rule, the transforms by their loads and stores, weights by what memory delivers (16 to 64
+ * numbers stand for 9). Many channels on small pictures stay direct or take small tiles for
+ * the weights' sake; few channels stay direct for the transforms' sake. */
+#include "lower/default_schedule.h"
+#include "lower/winograd.h"
+#include <string.h>
+
+enum { WEIGHT_BYTES_A_CYCLE = 6, LEAST_CHANNELS = 16 };
+
+typedef struct choice {
+  int m;
+  int64_t tiles, parts;
+  lw_tile tile;
+  double cycles;
+} choice;
+
+typedef struct layer {
+  int64_t n, k, c, height, width, lanes, regs, l2;
+} layer;
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* Weights beyond half of the second-level cache come from further away; half of that hides. */
+static double weight_cycles(const layer *l, double bytes) { return bytes > (double)l->l2 / 2 ? bytes / WEIGHT_BYTES_A_CYCLE / 2 : 0; }
+
+static double direct_cycles(const layer *l) {
+  lw_tile t = lw_best_tile(l->width, l->k, l->lanes, l->regs, 6);
+  return t.cost * (double)(9 * l->c * l->n * l->height) + weight_cycles(l, 36.0 * (double)(l->c * l->k));
+}
+
+static choice winograd(const layer *l, const lw_winograd *w) {
+  choice best = {.m = w->m, .cycles = 1e300};
+  int64_t a = w->a, m = w->m, aa = a * a, all = l->n * ceil_div(l->height, m) * ceil_div(l->width, m);
+  int64_t blocks = ceil_div(l->c, l->lanes), most = l->l2 * 3 / 4 / (4 * aa * (blocks * l->lanes + 2 * l->lanes));
+  if (most < 16) most = 16; /* fewer would leave the weights to be read too often */
+  int64_t fewest = ceil_div(all, most);
+  for (int64_t groups = fewest; groups <= 2 * fewest + 1; groups++) {
+    int64_t tiles = ceil_div(all, groups), parts = groups == 1 && l->k >= 8 * l->lanes ? 2 : 1;
+    if (groups > fewest && tiles < 12) break;
+    lw_tile t = lw_best_tile(tiles, l->k, l->lanes, l->regs, 4);
+    double product = t.cost * (double)(aa * blocks * l->lanes * groups);
+    /* stores, one a cycle, are the limit of the transforms: a^2 twice; m a + 2 m^2 */
+    double in = (double)(groups * tiles * parts * blocks) * (2.4 * (double)aa + 24);
+    double out = (double)(groups * tiles * ceil_div(l->k, l->lanes)) * (1.2 * (double)(m * a + 2 * m * m) + 24);
+    double weights = weight_cycles(l, 4.0 * (double)(aa * blocks * l->lanes * l->k)) * (1 + 0.5 * (double)(groups - 1));
+    choice c = {w->m, tiles, parts, t, product + in + out + weights};
+    if (c.cycles < best.cycles) best = c;
+  }
+  return best;
+}
+
+static bool layer_of(lw_plan *p, layer *l) {
+  const lw_problem *q = &p->p;
+  if (q->kind != LW_CONTRACTION || q->dtype != TN_F32 || q->nout != 4 || q->nred != 3 || q->red_extent[1] != 3 || q->red_extent[2] != 3) return false;
+  *l = (layer){q->extent[0], q->extent[1], q->red_extent[0], q->extent[2], q->extent[3], cg_target_lanes(p->t, TN_F32), p->t->vector_regs, p->t->l2_bytes};
+  return l->n > 0 && l->height > 0 && l->width > 0 && l->lanes >= 4 && l->c >= LEAST_CHANNELS && l->k >= LEAST_CHANNELS && lw_contiguous_out(p, q->out[1]->var, l->lanes);
+}
+
+bool lw_default_winograd(lw_plan *p) {
+  layer l;
+  const lw_tunables *u = &p->u;
+  if (u->winograd == 1 || (!u->winograd && u->accuracy <= 0) || !layer_of(p, &l)) return false;
+  choice best = {.cycles = u->winograd ? 1e300 : direct_cycles(&l) * 0.95};
+  for (int m = 2; m <= 6; m += 2) {
+    lw_winograd w;
+    if (!lw_winograd_of(m, &w) || (u->winograd ? m != u->winograd : w.error > lw_accuracy_of_kernel(u->accuracy))) continue;
+    choice c = winograd(&l, &w);
+    if (c.cycles < best.cycles) best = c;
+  }
+  if (!best.m) return false;
+  if (u->mr) best.tile.mr = lw_min(u->mr, best.tiles);
+  if (u->nr) best.tile.nr = u->nr;
+  long long panel = (long long)(best.tile.nr * l.lanes);
+  if (!lw_step(p, "algorithm winograd %d %lld %lld %lld %lld", best.m, (long long)best.tiles, panel, (long long)l.lanes, (long long)best.parts)) return false;
+  bool rows = best.tile.mr > 1 && best.tiles > 1;
+  if (rows && !lw_step(p, "split wt %lld -> wt ri", (long long)best.tile.mr)) return false;
+  lw_step(p, "split wk %lld -> vb vv", (long long)l.lanes);
+  if (!lw_step(p, rows ? "distribute ri vb vv" : "distribute vb vv")) return false;
+  if (rows) lw_kind(p, "unroll", "ri");
+  lw_kind(p, "unroll", "vb");
+  lw_kind(p, "vectorize", "vv");
+  if (rows && best.tiles % best.tile.mr) lw_step(p, "peel wt 0 1");
+  int64_t ku = u->ku ? u->ku : 1;
+  while (!u->ku && ku < 8 && l.lanes % (2 * ku) == 0 && best.tile.mr * best.tile.nr * ku < 24) ku *= 2;
+  if (ku > 1 && l.lanes % ku == 0) {
+    static const char *const copies[] = {"wc", "wc.b"};
+    for (int i = 0; i < 2; i++)
+      if (lw_has_loop(p, copies[i]) && lw_step(p, "split %s %lld -> %s.o %s.u", copies[i], (long long)ku, copies[i], copies[i])) lw_step(p, "unroll %s.u", copies[i]);
+  }
+  lw_step(p, "parallel task");
+  return true;
+}
