@@ -255,13 +255,31 @@ static void make_room(at_operands *o) {
   }
 }
 
-/* At least so many copies of constant i in a layout. */
-static packed *packed_get(at_operands *o, tn_ctx *ctx, int i, const ir_layout *l, int copies) {
-  const char *text = l ? l->text : "";
+static const at_made *made_of(const at_code *c, int i) { return c->made && c->made[i].text ? &c->made[i] : NULL; }
+static int64_t constant_bytes(const at_operands *o, const at_code *c, int i) {
+  const at_made *m = made_of(c, i);
+  return m ? m->bytes : layout_bytes(&o->op[i], c->layouts[i]);
+}
+
+static void run_tasks(const at_code *c, void *const *args) {
+  for (int64_t i = 0; i < c->tasks; i++) c->fn(args, (int32_t)i, 0);
+}
+
+static void make_constant(at_operands *o, tn_ctx *ctx, const at_made *m, int i, void *to) {
+  void *scratch = m->code.scratch_bytes ? ir_alloc(ctx, (size_t)m->code.scratch_bytes + 64) : NULL;
+  scratch = scratch ? (void *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63) : NULL;
+  run_tasks(&m->code, (void *[]){o->op[i].data, to, scratch});
+}
+
+/* At least so many copies of constant i as the code wants it. */
+static packed *packed_get(at_operands *o, tn_ctx *ctx, int i, const at_code *code, int copies) {
+  const ir_layout *l = code->layouts[i];
+  const at_made *made = made_of(code, i);
+  const char *text = made ? made->text : l ? l->text : "";
   for (packed **at = &o->packed; *at; at = &(*at)->next)
     if ((*at)->buf == i && (*at)->copies >= copies && strcmp((*at)->layout, text) == 0) return *at;
   const operand *p = &o->op[i];
-  size_t bytes = (size_t)layout_bytes(p, l);
+  size_t bytes = (size_t)constant_bytes(o, code, i);
   make_room(o);
   packed *k = calloc(1, sizeof *k + (size_t)copies * sizeof(region));
   if (!k) ir_fail(ctx, TN_ERESOURCE, "out of memory");
@@ -274,6 +292,7 @@ static packed *packed_get(at_operands *o, tn_ctx *ctx, int i, const ir_layout *l
     k->copies++;
     k->bytes += bytes;
     if (c) memcpy(k->r[c].p, k->r[0].p, bytes);
+    else if (made) make_constant(o, ctx, made, i, k->r[0].p);
     else at_pack(ctx, l, p->buf->rank, p->shape, p->size, p->data, k->r[0].p);
     region_read_only(&k->r[c]);
   }
@@ -281,11 +300,11 @@ static packed *packed_get(at_operands *o, tn_ctx *ctx, int i, const ir_layout *l
 }
 
 /* Copies such that all constants together are larger than `cold` bytes, when one set is larger than `l1`. */
-static int copies_wanted(const at_operands *o, const ir_layout *const *layouts, int64_t l1, int64_t cold) {
+static int copies_wanted(const at_operands *o, const at_code *code, int64_t l1, int64_t cold) {
   enum { MOST_COPIES = 256 };
   int64_t fixed = 0;
   for (int i = 0; i < o->n; i++)
-    if (o->op[i].buf->constant) fixed += layout_bytes(&o->op[i], layouts[i]);
+    if (o->op[i].buf->constant) fixed += constant_bytes(o, code, i);
   int64_t copies = fixed > l1 ? cold / fixed + 2 : 1;
   return copies > MOST_COPIES ? MOST_COPIES : (int)copies;
 }
@@ -297,10 +316,6 @@ typedef struct guarded_run {
   region *scratch;
 } guarded_run;
 
-static void run_tasks(const at_code *c, void *const *args) {
-  for (int64_t i = 0; i < c->tasks; i++) c->fn(args, (int32_t)i, 0);
-}
-
 static const char *guarded(at_operands *o, tn_ctx *ctx, const at_code *c, guarded_run *g, at_run_hook hook, void *user) {
   g->r = IR_NEW_ARRAY(ctx, region *, o->n + 1);
   void **args = IR_NEW_ARRAY(ctx, void *, o->n + 1);
@@ -308,7 +323,7 @@ static const char *guarded(at_operands *o, tn_ctx *ctx, const at_code *c, guarde
     operand *p = &o->op[i];
     const ir_layout *l = c->layouts[i];
     if (p->buf->constant && p->data) {
-      args[i] = packed_get(o, ctx, i, l, copies_wanted(o, c->layouts, o->t->l1_bytes, 2 * o->t->l2_bytes))->r[0].p;
+      args[i] = packed_get(o, ctx, i, c, copies_wanted(o, c, o->t->l1_bytes, 2 * o->t->l2_bytes))->r[0].p;
       continue;
     }
     region *r = g->r[i] = region_new(ctx, (size_t)layout_bytes(p, l), p->buf->name);
@@ -406,20 +421,21 @@ static const char *place(tn_ctx *ctx, const operand *p, int64_t i) {
 }
 
 /* Both dense. Rounding of a reordered sum of n terms is a random walk: about sqrt(n) eps times the
- * size of the sums, for which the largest result stands in; 8 times that is allowed. */
-static const char *compare(const at_operands *o, tn_ctx *ctx, const operand *p, const char *got) {
+ * size of the sums, for which the largest result stands in; 8 times that is allowed. `error`: what
+ * the algorithm loses besides, relative to the largest result. */
+static const char *compare(const at_operands *o, tn_ctx *ctx, const operand *p, const char *got, double error) {
   const char *want = p->want;
   tn_dtype t = p->buf->dtype;
   double top = 0, eps = epsilon(t), slack = 4 * eps, walk = 0;
   char hole[16];
   memset(hole, UNWRITTEN, sizeof hole);
   bool real = ir_is_float(t);
-  if (real && !o->exact) {
+  if (real && (!o->exact || error > 0)) {
     for (int64_t i = 0; i < p->elements; i++) {
       double f = fabs(ir_scalar_load(t, want + (size_t)i * p->size).f);
       if (isfinite(f) && f > top) top = f;
     }
-    walk = 8 * sqrt(o->terms) * (eps > 0x1p-23 ? eps : t == TN_F64 ? eps : 0x1p-23);
+    walk = error + (o->exact ? 0 : 8) * sqrt(o->terms) * (eps > 0x1p-23 ? eps : t == TN_F64 ? eps : 0x1p-23);
   }
   for (int64_t i = 0; i < p->elements; i++) {
     const char *w = want + (size_t)i * p->size, *h = got + (size_t)i * p->size;
@@ -446,7 +462,7 @@ const char *at_operands_check(at_operands *o, tn_ctx *ctx, const at_code *code, 
     if (p->want_memory && memcmp(p->want_memory, g.r[i]->p, g.r[i]->bytes) == 0) continue;
     char *got = ir_alloc_array(ctx, (size_t)p->elements + 1, p->size);
     at_unpack(ctx, code->layouts[i], p->buf->rank, p->shape, p->size, g.r[i]->p, got);
-    why = compare(o, ctx, p, got);
+    why = compare(o, ctx, p, got, code->error);
     if (!why && adopt) memcpy(p->want, got, (size_t)p->elements * p->size);
   }
   if (!why && adopt) o->sampled = false;
@@ -547,14 +563,14 @@ static void end_use(void *arg) { ((use *)arg)->of->users--; }
 const at_arguments *at_operands_timing(at_operands *o, tn_ctx *ctx, const at_code *code) {
   if (!o->moving) make_moving(o, ctx);
   at_arguments *g = IR_NEW(ctx, at_arguments);
-  g->copies = copies_wanted(o, code->layouts, o->t->l1_bytes, 2 * o->t->l2_bytes);
+  g->copies = copies_wanted(o, code, o->t->l1_bytes, 2 * o->t->l2_bytes);
   void *scratch = code->scratch_bytes ? plain(ctx, (size_t)code->scratch_bytes) : NULL;
   void *const **lists = IR_NEW_ARRAY(ctx, void *const *, g->copies);
   packed **of = IR_NEW_ARRAY(ctx, packed *, o->n + 1);
   for (int i = 0; i < o->n; i++) {
     if (!o->op[i].buf->constant) continue;
     use *u = IR_NEW(ctx, use);
-    u->of = of[i] = packed_get(o, ctx, i, code->layouts[i], g->copies);
+    u->of = of[i] = packed_get(o, ctx, i, code, g->copies);
     u->of->users++;
     ir_defer(ctx, end_use, u);
   }

@@ -24,7 +24,16 @@ typedef struct at_code {
   at_kernel_fn fn;
   int64_t tasks, scratch_bytes;
   const ir_layout *const *layouts; /* per buffer; differs from the kernel's for constants only */
+  const struct at_made *made;      /* per buffer: what takes a constant's place; may be null */
+  double error;                    /* lw_schedule_error of its schedule */
 } at_code;
+
+/* A constant that is computed from the kernel's own (ir_buf.made). */
+typedef struct at_made {
+  const char *text; /* its kernel, which tells it from others; null: the constant itself */
+  at_code code;
+  int64_t bytes;
+} at_made;
 
 typedef struct at_operands at_operands;
 

@@ -140,7 +140,7 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
 }
 
 void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
-  t->space = at_space_new(ctx, t->kernel, o->target, m, -1);
+  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, -1);
   t->scale_ns = NAN;
   t->expected = 0.15;
   t->round_s = 0.5;
@@ -188,7 +188,7 @@ static void borrow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_m
 void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m, double seconds) {
   if (t->wide) return;
   t->wide = true;
-  t->space = at_space_new(ctx, t->kernel, o->target, m, seconds);
+  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, seconds);
   borrow(ctx, t, o, m);
   t->state.space = t->space->n;
   for (int i = 0; i < t->n; i++) t->configs[i]->point = at_space_find(t->space, t->configs[i]->schedule);

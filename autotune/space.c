@@ -83,6 +83,14 @@ static void contractions(maker *m, const lw_problem *q) {
       }
 }
 
+/* Where it does not fit, these come out as doubles of the direct form. */
+static void winograd(maker *m, double accuracy) {
+  for (int w = 2; w <= 6 && accuracy > 0; w += 2)
+    for (int nr = 0; nr <= 4; nr++)
+      for (int mr = nr ? 2 : 0; mr * nr + nr + 1 <= m->j.t->vector_regs && mr <= (nr ? 16 : 0); mr++)
+        add(m, &(lw_tunables){.winograd = w, .mr = mr, .nr = nr, .accuracy = accuracy}, AT_OWN);
+}
+
 static void others(maker *m) {
   static const int lanes[] = {0, 4, 8, 16, 32, 64};
   for (int unfused = 0; unfused < 2; unfused++)
@@ -128,16 +136,19 @@ void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target 
   quiet_end(&mk);
 }
 
-at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double seconds) {
+at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, double seconds) {
   at_space *s = IR_NEW(ctx, at_space);
   maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}, .until = seconds > 0 ? rt_now() + seconds : 0};
   quiet_begin(&mk, k);
-  add(&mk, &(lw_tunables){0}, AT_OWN);
+  add(&mk, &(lw_tunables){.accuracy = accuracy}, AT_OWN);
   if (s->n && seconds < 0) s->standard = s->points[0].schedule;
   else if (s->n) {
     s->standard = s->points[0].schedule;
     lw_problem q = lw_problem_of(ctx, k);
-    if (q.kind == LW_CONTRACTION) contractions(&mk, &q);
+    if (q.kind == LW_CONTRACTION) {
+      winograd(&mk, accuracy);
+      contractions(&mk, &q);
+    }
     else others(&mk);
   }
   quiet_end(&mk);
@@ -155,7 +166,7 @@ static double ratio(int a, int b) { return a == b ? 0 : !a || !b ? 0.5 : fabs(lo
 
 double at_space_distance(const at_point *a, const at_point *b) {
   if (a->source != AT_OWN || b->source != AT_OWN) return a == b ? 0 : 4; /* not comparable by tunables */
-  return 2 * ratio(a->u.mr, b->u.mr) + 2 * ratio(a->u.nr, b->u.nr) + 0.5 * ratio(a->u.ku, b->u.ku) + (a->u.order != b->u.order) +
+  return 2 * ratio(a->u.winograd, b->u.winograd) + 2 * ratio(a->u.mr, b->u.mr) + 2 * ratio(a->u.nr, b->u.nr) + 0.5 * ratio(a->u.ku, b->u.ku) + (a->u.order != b->u.order) +
          0.5 * ratio(a->u.group, b->u.group) + 0.5 * (a->u.rows != b->u.rows) +
          ratio(a->u.lanes, b->u.lanes) + (a->u.unfused != b->u.unfused);
 }

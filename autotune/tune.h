@@ -57,6 +57,7 @@ typedef struct at_tune_progress {
 typedef struct at_tune_options {
   const cg_target *target;
   at_store *store;             /* null: nothing is kept */
+  double accuracy;             /* as in lw_options */
   double budget_s;             /* 0: no limit */
   int64_t trials;              /* distinct schedules per kernel, those in the store included; 0: no limit */
   uint64_t seed;

@@ -117,6 +117,12 @@ static void compile(tn_ctx *ctx, void *arg) {
   }
 }
 
+/* How a buffer lies: its layout, or for what a schedule put in a constant's place the kernel that makes it. */
+static const char *form_of(tn_ctx *ctx, const ir_buf *b) {
+  if (b->made) return ir_kernel_print(ctx, lw_made_kernel(ctx, b));
+  return b->layout ? b->layout->text : "";
+}
+
 static void do_compile(void) {
   answer a = {AT_OK, ""};
   compile_job j = {.a = &a};
@@ -135,7 +141,7 @@ static void do_compile(void) {
     at_put_int(&the.out, tasks);
     at_put_int(&the.out, j.object->kernels[0].scratch_bytes);
     at_put_int(&the.out, j.lowered->nbufs);
-    for (int i = 0; i < j.lowered->nbufs; i++) at_put_text(&the.out, j.lowered->bufs[i]->layout ? j.lowered->bufs[i]->layout->text : "");
+    for (int i = 0; i < j.lowered->nbufs; i++) at_put_text(&the.out, form_of(ctx, j.lowered->bufs[i]));
     at_put_bytes(&the.out, j.object->bytes, j.object->size);
   }
   tn_ctx_free(ctx);
@@ -231,19 +237,39 @@ static void misbehave(void *user, int stage, void *const *args, int nargs) {
   the.o->misbehave.fn(the.o->misbehave.user, stage ? AT_AFTER_RUN : AT_BEFORE_RUN, user, args, nargs);
 }
 
+/* Compiles the kernel that makes a constant. */
+static at_made make_maker(tn_ctx *ctx, cg_jit *jit, const char *text, int i) {
+  const ir_kernel *k = ir_kernel_parse(ctx, text, "constant");
+  const char *symbol = ir_format(ctx, "tn_constant_%d", i);
+  const cg_object *object = cg_compile_kernel(ctx, the.o->target, k, symbol);
+  cg_jit_add(ctx, jit, object->bytes, object->size);
+  at_made m = {.text = text, .code = {.fn = (at_kernel_fn)cg_jit_symbol(ctx, jit, symbol), .tasks = 1, .scratch_bytes = object->kernels[0].scratch_bytes}};
+  int64_t n;
+  if (k->nbufs != 2 || !ix_const_value(ir_buf_elements(ctx, k->bufs[1]), &n)) ir_fail(ctx, TN_EINPUT, "a constant of unknown size");
+  m.bytes = n * (int64_t)ir_dtype_bytes(k->bufs[1]->dtype);
+  return m;
+}
+
 static void load(tn_ctx *ctx, void *arg) {
   load_job *j = arg;
   const ir_kernel *k = the.kernel;
   if (j->nlayouts != k->nbufs) ir_bug(ctx, "%d layouts for %d buffers", j->nlayouts, k->nbufs);
   const ir_layout **layouts = own_layouts(ctx, k);
+  at_made *made = IR_NEW_ARRAY(ctx, at_made, k->nbufs + 1);
+  cg_jit *jit = cg_jit_new(ctx);
   for (int i = 0; i < k->nbufs; i++) {
+    if (k->bufs[i]->constant && strncmp(j->layouts[i], "kernel ", 7) == 0) {
+      made[i] = make_maker(ctx, jit, j->layouts[i], i);
+      continue;
+    }
     layouts[i] = ir_layout_parse(ctx, j->layouts[i]);
     const char *own = k->bufs[i]->layout ? k->bufs[i]->layout->text : "";
     if (!k->bufs[i]->constant && strcmp(own, j->layouts[i]))
       ir_fail(ctx, TN_EINPUT, "the schedule lays out %s, which is no constant", k->bufs[i]->name);
   }
   j->l->code.layouts = layouts;
-  cg_jit *jit = cg_jit_new(ctx);
+  j->l->code.made = made;
+  j->l->code.error = lw_schedule_error(ctx, j->schedule);
   cg_jit_add(ctx, jit, j->object, j->size);
   j->l->code.fn = (at_kernel_fn)cg_jit_symbol(ctx, jit, "tn_candidate");
   beat();

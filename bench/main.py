@@ -37,6 +37,7 @@ def options():
     p.add_argument("--seconds", type=float, help="of one sample; default 0.1, models 0.5")
     p.add_argument("--threads", default="1", metavar="N[,N...]", help="of every program (default 1); 1,2 also tells the speed-ups")
     p.add_argument("--cpus", help="such as 1 or 0,1; default: the last ones")
+    p.add_argument("--accuracy", default="1e-4", help="of Tenon: strict, or what faster algorithms may lose (default 1e-4)")
     p.add_argument("--isa", choices=["avx2"], help="holds Tenon, oneDNN, MKL and OpenVINO to it")
     p.add_argument("--why", type=float, metavar="R", help="at the end the schedules of kernels whose ratio is below R")
     p.add_argument("--peers", help="comma-separated, of mkl, onednn, onnxruntime, openvino, inductor; default: all that are there")
@@ -81,7 +82,7 @@ def make_peers(o, threads, cpus, work):
         one.update(ONEDNN_MAX_CPU_ISA="AVX2", DNNL_MAX_CPU_ISA="AVX2", MKL_ENABLE_INSTRUCTIONS="AVX2", ATEN_CPU_CAPABILITY="avx2")
     log = lambda name: os.path.join(work, name + ".log")
     cpu = ["--cpu", "x86-64-v3"] if o.isa else []
-    tenon = Peer("tenon", [os.path.join(built, "bench_worker"), "--threads", str(threads), "--db", o.db, *cpu], log("tenon"), cpus=cpus)
+    tenon = Peer("tenon", [os.path.join(built, "bench_worker"), "--threads", str(threads), "--db", o.db, "--accuracy", o.accuracy, *cpu], log("tenon"), cpus=cpus)
     peers = []
     lib = os.path.join(sys.prefix, "lib")
     mkl, dnnl = library("libmkl_rt.so*"), os.path.join(built, "peer_dnnl")

@@ -1,6 +1,6 @@
 /* worker.c — Tenon as one of the programs that the benchmark compares (protocol: serve.h).
  *
- *   bench_worker [--threads N] [--db FILE|none] [--cpu NAME]
+ *   bench_worker [--threads N] [--db FILE|none] [--cpu NAME] [--accuracy strict|A]
  *
  *   load ID gemm M N K const|var DIR    C = A B; DIR/a.bin, b.bin; const: B is a constant, packed
  *   load ID conv SPEC DIR               one convolution; DIR/x.bin, w.bin; timed is the convolution in
@@ -44,6 +44,7 @@ typedef struct item { /* a case that is ready */
 static item items[CASES];
 static rt_pool *pool; /* null: one thread */
 static const char *cpu, *store_path = "none";
+static double accuracy = LW_ACCURACY;
 
 static item *find(const char *id) {
   for (int i = 0; i < CASES; i++)
@@ -132,7 +133,7 @@ static void compile(tn_ctx *ctx, request *r) {
   else if (strcmp(r->word[2], "model") == 0) make_model(ctx, r);
   else make_conv(ctx, r);
   it->import_s = serve_now() - start;
-  lw_options o = {.target = cg_target_find(ctx, cpu, NULL)};
+  lw_options o = {.target = cg_target_find(ctx, cpu, NULL), .accuracy = accuracy};
   start = serve_now();
   at_store *store = at_store_open(ctx, store_path, AT_STORE_READONLY);
   if (store) {
@@ -326,6 +327,7 @@ int main(int argc, char **argv) {
     if (strcmp(argv[i], "--threads") == 0) threads = atoi(argv[i + 1]);
     else if (strcmp(argv[i], "--db") == 0) store_path = argv[i + 1];
     else if (strcmp(argv[i], "--cpu") == 0) cpu = argv[i + 1];
+    else if (strcmp(argv[i], "--accuracy") == 0) accuracy = strcmp(argv[i + 1], "strict") == 0 ? 0 : atof(argv[i + 1]);
   }
   if (threads > 1 && !(pool = rt_pool_new(threads))) return 1;
   serve(handle);

@@ -187,19 +187,21 @@ typedef struct build_args {
 
 static int thread_count(int n) { return n < 0 ? rt_cpu_count() : n ? n : 1; }
 
-static void check_options(tn_ctx *ctx, const tn_options *o) {
-  if (!o->accuracy || strcmp(o->accuracy, "strict") == 0) return;
+static double accuracy_of(tn_ctx *ctx, const tn_options *o) {
+  if (!o->accuracy) return LW_ACCURACY;
+  if (strcmp(o->accuracy, "strict") == 0) return 0;
   char *end;
   double v = strtod(o->accuracy, &end);
   if (end == o->accuracy || *end || !(v >= 0 && v < 1)) ir_fail(ctx, TN_EUSAGE, "accuracy '%s' is neither strict nor a number in [0, 1)", o->accuracy);
+  return v;
 }
 
-static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, const char *db, bool starts) {
+static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, const char *db, bool starts, double accuracy) {
   const char **names = IR_NEW_ARRAY(ctx, const char *, h->noutputs + 1);
   for (int i = 0; i < h->noutputs; i++) names[i] = h->outputs[i]->name;
   if (!h->noutputs) ir_fail(ctx, TN_EUSAGE, "the graph has no output: mark one with tn_output");
   check_data(ctx, h);
-  lw_options o = {.target = target, .starts = starts};
+  lw_options o = {.target = target, .starts = starts, .accuracy = accuracy};
   at_store *store = at_store_open(ctx, db, AT_STORE_READONLY); /* null for "none" */
   if (store) {
     o.schedule = at_lookup_schedule;
@@ -265,7 +267,7 @@ static void build(tn_ctx *ctx, void *arg) {
   tn_module *m = IR_NEW(ctx, tn_module);
   m->ctx = ctx;
   m->owner = g->ctx;
-  check_options(ctx, &o);
+  double accuracy = accuracy_of(ctx, &o);
   const cg_target *target = cg_target_find(ctx, o.cpu, o.triple);
   tn_tensor **more = IR_NEW_ARRAY(ctx, tn_tensor *, a->nfetch + 1); /* fetched, and no outputs anyway */
   int nmore = 0;
@@ -289,7 +291,7 @@ static void build(tn_ctx *ctx, void *arg) {
   }
   for (int i = 0; i < g->noutputs; i++) m->out[i].t = g->outputs[i];
   for (int i = 0; i < nmore; i++) m->out[g->noutputs + i].t = more[i];
-  const ir_program *p = lower(ctx, h, target, o.db, false);
+  const ir_program *p = lower(ctx, h, target, o.db, false, accuracy);
   for (int i = 0; i < m->nin; i++) {
     const ir_slot *s = find_slot(p, IR_SLOT_INPUT, i);
     m->in[i].name = s->name, m->in[i].bytes = s->bytes;
@@ -559,7 +561,7 @@ typedef struct object_args {
 static void write_object(tn_ctx *ctx, void *arg) {
   object_args *a = arg;
   const tn_options o = a->b.o ? *a->b.o : (tn_options){0};
-  check_options(ctx, &o);
+  double accuracy = accuracy_of(ctx, &o);
   const cg_target *target = cg_target_find(ctx, o.cpu, o.triple);
   const char *header = a->header;
   if (!header) {
@@ -571,7 +573,7 @@ static void write_object(tn_ctx *ctx, void *arg) {
   ir_value **map;
   /* weights that the caller packs stay tensors; else they are frozen, and may be folded */
   ir_graph *h = fe_copy(ctx, a->b.g, a->weights != TN_WEIGHTS_POINTER, 0, NULL, &map);
-  const ir_program *p = lower(ctx, h, target, o.db, true);
+  const ir_program *p = lower(ctx, h, target, o.db, true, accuracy);
   rt_object_options ro = {.target = target, .jobs = thread_count(o.jobs)};
   ro.files = (cg_object_options){.path = a->object, .header = header, .prefix = a->prefix, .weights = (cg_weights_mode)a->weights};
   rt_write_object(ctx, p, &ro);

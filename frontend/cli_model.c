@@ -242,6 +242,7 @@ void cli_lower(cli *c, cli_model *m) {
   if (m->program) return;
   watch w = {.m = m, .dump = getenv("TN_DUMP")};
   lw_options o = {.target = m->target, .unscheduled = c->unscheduled, .after_pass = after_pass, .after_user = &w};
+  o.accuracy = cli_accuracy(c);
   o.free_io = m->kernel; /* as libraries are timed: operands in the layout that suits */
   o.layout = !c->layout ? LW_LAYOUT_AUTO : strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : strcmp(c->layout, "NHWC") == 0 ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHWC;
   cli_use_schedules(c, m, &o);

@@ -1,6 +1,7 @@
 /* cli_options.c — arguments and help texts. */
 #include "frontend/cli.h"
 #include "codegen/target.h"
+#include "lower/lower.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,6 +98,8 @@ static void check_common(cli *c) {
   }
   if (c->threads > 1024) ir_fail(c->ctx, TN_EUSAGE, "--threads: at most 1024");
 }
+
+double cli_accuracy(const cli *c) { return !c->accuracy ? LW_ACCURACY : strcmp(c->accuracy, "strict") == 0 ? 0 : strtod(c->accuracy, NULL); }
 
 bool cli_parse(cli *c, int argc, char **argv, int nown, const cli_option *own, bool common, int min, int max, const char *more) {
   cli_option rows[MAX_COMMON];

@@ -371,7 +371,7 @@ void cli_tune(cli *c, int argc, char **argv) {
   if (!cg_target_runs_here(ctx, target, &missing)) ir_fail(ctx, TN_EUSAGE, "code for '%s' does not run here: no %s", target->name, missing);
   at_store *store = at_store_open(ctx, c->db, 0);
   display d = {.c = c, .terminal = isatty(2), .last = -10};
-  at_tune_options o = {.target = target, .store = store, .budget_s = budget, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop};
+  at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop};
   o.progress = show;
   o.user = &d;
   o.label = l.njobs == 1 ? l.jobs[0].path : ir_format(ctx, "%d models and kernels", l.njobs);

@@ -267,7 +267,7 @@ typedef struct tn_options { /* zero: the defaults; also for a null pointer */
   const char *cpu;      /* "native" (default), "x86-64-v3", ... */
   const char *triple;   /* for objects of another machine */
   const char *db;       /* tuning store: null the default one, "none" none */
-  const char *accuracy; /* "strict" or a tolerance as text; null "1e-4". What is chosen so far is strict anyway. */
+  const char *accuracy; /* "strict" or a tolerance as text; null "1e-4" (error / largest output of the whole model) */
   int threads;          /* of runs by tn_run; 0 and 1: the caller alone; -1: as many as there are CPUs */
   int jobs;             /* threads of compilation, likewise */
 } tn_options;

@@ -292,25 +292,20 @@ static bool same_shape(const ir_value *v, const ir_buf *b) {
   return same;
 }
 
-/* Copies a tensor into another layout, or computes what a schedule put in its place. */
-static ir_kernel *pack_kernel(maker *m, const ir_value *from, const ir_value *to, const ir_kernel *made) {
+/* Copies a tensor into another layout. */
+static ir_kernel *copy_kernel(maker *m, const ir_value *from, const ir_value *to) {
   tn_ctx *ctx = m->ctx;
   ir_builder *ib = ir_builder_new(ctx);
   ir_kernel *k = IR_NEW(ctx, ir_kernel);
-  k->name = ir_intern(ctx, ir_format(ctx, "pack_%d", m->p->nkernels));
   k->nbufs = 2;
   k->bufs = IR_NEW_ARRAY(ctx, ir_buf *, 2);
-  ir_buf *in = k->bufs[0] = ir_buf_new(ctx, "in0", from->dtype, from->rank, from->dims, from->layout, IR_GLOBAL);
-  ir_buf *out = k->bufs[1] = ir_buf_new(ctx, "out1", to->dtype, to->rank, to->dims, to->layout, IR_GLOBAL);
-  in->access = IR_IN;
-  out->access = IR_OUT;
-  if (made) {
-    k->body = ir_subst_buf(ctx, ir_subst_buf(ctx, made->body, made->bufs[0], in), made->bufs[1], out);
-    return k;
-  }
+  k->bufs[0] = ir_buf_new(ctx, "in0", from->dtype, from->rank, from->dims, from->layout, IR_GLOBAL);
+  k->bufs[1] = ir_buf_new(ctx, "out1", to->dtype, to->rank, to->dims, to->layout, IR_GLOBAL);
+  k->bufs[0]->access = IR_IN;
+  k->bufs[1]->access = IR_OUT;
   ix idx[IR_MAX_RANK];
   for (int i = 0; i < from->rank; i++) idx[i] = ib_loop(ib, ir_format(ctx, "i%d", i), from->dims[i]);
-  ib_store(ib, out, idx, ix_load(ctx, in, idx));
+  ib_store(ib, k->bufs[1], idx, ix_load(ctx, k->bufs[0], idx));
   ib_end_n(ib, from->rank);
   k->body = ib_finish(ib);
   return k;
@@ -336,7 +331,10 @@ static ir_value *packed_as(maker *m, ir_value *v, const ir_buf *want) {
   IR_PUSH(ctx, m->g->values, m->g->nvalues, w);
   m->of = ir_grow(ctx, m->of, m->nids - 1, m->nids, sizeof *m->of);
   IR_PUSH(ctx, m->relayouts, m->nrelayouts, (relayout){v, w});
-  call c = {.kernel = kernel_index(m, pack_kernel(m, v, w, want->made)), .name = w->name, .nvalues = 2, .pack = true};
+  ir_kernel *k = copy_kernel(m, v, w);
+  if (want->made) *k = *lw_made_kernel(ctx, want);
+  k->name = ir_intern(ctx, ir_format(ctx, "pack_%d", m->p->nkernels));
+  call c = {.kernel = kernel_index(m, k), .name = w->name, .nvalues = 2, .pack = true};
   c.values = IR_NEW_ARRAY(ctx, ir_value *, 2);
   c.values[0] = v;
   c.values[1] = w;

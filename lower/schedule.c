@@ -185,6 +185,16 @@ const char *sched_print(tn_ctx *ctx, const char *text, void (*change)(sched *s, 
 
 const char *lw_schedule_canonical(tn_ctx *ctx, const char *text) { return sched_print(ctx, text, NULL, NULL); }
 
+const ir_kernel *lw_made_kernel(tn_ctx *ctx, const ir_buf *b) {
+  ir_kernel *k = IR_NEW(ctx, ir_kernel);
+  *k = *b->made;
+  k->bufs = ir_grow(ctx, k->bufs, 2, 2, sizeof *k->bufs);
+  k->bufs[1] = ir_buf_new(ctx, "out1", b->dtype, b->rank, b->shape, b->layout, IR_GLOBAL);
+  k->bufs[1]->access = IR_OUT;
+  k->body = ir_subst_buf(ctx, k->body, b->made->bufs[1], k->bufs[1]);
+  return k;
+}
+
 double lw_schedule_error(tn_ctx *ctx, const char *text) {
   sched s = {.ctx = ctx};
   ir_lexer l;

@@ -40,6 +40,8 @@
 /* The kernel after all steps. On a refused step: null, with *reason = "line N: step: why"
  * (in the arena). Malformed text throws TN_EINPUT. */
 const ir_kernel *lw_schedule_apply(tn_ctx *ctx, const ir_kernel *k, const char *text, const char **reason);
+/* The kernel that computes buffer b, which a schedule put in a constant's place (b->made), in b's layout. */
+const ir_kernel *lw_made_kernel(tn_ctx *ctx, const ir_buf *b);
 /* What a schedule may change of a result beyond the order of sums: largest error / largest output,
  * as its algorithm states; 0 for most. */
 double lw_schedule_error(tn_ctx *ctx, const char *text);

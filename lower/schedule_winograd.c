@@ -329,6 +329,7 @@ bool sched_winograd(sched *s) {
   w.u->constant = true;
   w.u->made = make_weights(&w);
   ix task = ib_loop(w.b, "task", number(&w, w.groups * w.parts));
+  task->u.var->independent = true; /* tasks own tiles and panels: more than addresses show */
   ix first = ix_muli(ctx, ix_divi(ctx, task, w.parts), w.tiles), part = ix_muli(ctx, ix_remi(ctx, task, w.parts), w.panels);
   ir_buf *v = rows_of(&w, "V", w.cblocks * w.tiles * w.block);
   transform_input(&w, first, v);

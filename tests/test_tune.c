@@ -105,7 +105,7 @@ static void spaces(void) {
   at_machine m = {3, 100};
   for (int t = 0; t < 2; t++) {
     const ir_kernel *k = kernel(texts[t]);
-    at_space *s = at_space_new(ctx, k, target(), &m, 0);
+    at_space *s = at_space_new(ctx, k, target(), &m, 0, 0);
     cr_assert(s->n >= 1);
     cr_assert(at_space_find(s, s->standard) >= 0);
     cr_assert_str_eq(s->standard, lw_schedule_canonical(ctx, lw_default_schedule(ctx, k, target(), 0)));
@@ -118,7 +118,7 @@ static void spaces(void) {
       if (i) cr_assert(s->points[i - 1].predicted_ns <= s->points[i].predicted_ns);
     }
   }
-  cr_assert(at_space_new(ctx, kernel(gemm_text), target(), &m, 0)->n > 20);
+  cr_assert(at_space_new(ctx, kernel(gemm_text), target(), &m, 0, 0)->n > 20);
 }
 Test(tune, spaces_are_legal_and_sorted) { ok(spaces); }
 
