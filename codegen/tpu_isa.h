@@ -245,6 +245,27 @@ const char *tpu_inst_check(tn_ctx *ctx, const tpu_machine *m, const tpu_inst *i)
 /* Null, or what is wrong with a program, with core and instruction number. */
 const char *tpu_program_check(tn_ctx *ctx, const tpu_machine *m, const tpu_program *p);
 
+/* ---- what an instruction touches (tpu_boxes.c): for checks and for who computes waits ---- */
+
+/* A strided box of elements in a memory, dense axes merged: what an operand touches. */
+typedef struct tpu_box {
+  tpu_space space;
+  bool write;
+  int64_t lo, hi;      /* bytes [lo, hi) that bound it; lo == hi: nothing */
+  int n;               /* axes left, outermost first */
+  int64_t extent[4], stride[4]; /* strides in bytes, made positive; the run of `run` bytes is innermost */
+  int64_t run;
+} tpu_box;
+
+enum { TPU_BOXES = 6 };
+/* Boxes that are read and written, at most TPU_BOXES; their number. Registers must have been added. Not told: rows and
+ * elements that an index operand chooses; that weights fill the FIFO and a swap empties it; the old
+ * contents of dst where it accumulates (the same box as the one written). */
+int tpu_boxes(const tpu_inst *i, tpu_box *out);
+tpu_box tpu_operand_box(const tpu_operand *o, const int32_t *extent, bool write); /* empty when not in a memory */
+/* Whether two boxes of one space share a byte; true when in doubt (very many pieces). */
+bool tpu_boxes_meet(const tpu_box *a, const tpu_box *b);
+
 /* ---- text (tpu_asm.c): an instruction a line; print and parse are inverse. Large weights are
  * named by size and hash; `data` gives their bytes when reading (null: none can be read). ---- */
 const char *tpu_inst_print(tn_ctx *ctx, const tpu_inst *i);

@@ -25,7 +25,7 @@ typedef struct tpu_machine {
   int64_t dataflow;            /* tpu_dataflow */
   int64_t cores;
   double clock_mhz;
-  int64_t int8, bf16, f16, f32; /* cycles a row of A takes in the array; 0: not supported */
+  double int8, bf16, f16, f32; /* cycles a row of A takes in the array; 0: not supported */
   int64_t shift_rows;          /* rows of a tile shifted into the shadow registers per cycle */
   int64_t fifo_depth;          /* tiles */
   int64_t pad_tiles;           /* 1: the weight memory holds whole rows x cols tiles, so all of it is read */
@@ -34,7 +34,7 @@ typedef struct tpu_machine {
   int64_t ub_bytes, acc_bytes; /* per core */
   int64_t channels;            /* DRAM channels, 1..3: 1 all traffic; 2 reads | writes; 3 loads | stores | weights */
   double dram_gbps;            /* all channels together, all cores, 1e9 bytes per second */
-  double dram_share[3];        /* part of it that each channel has; sum <= 1 */
+  double dram_share[3];        /* relative weights: channel c has share[c] / (sum over channels) of it */
   double dram_latency;         /* cycles from the last byte leaving to its being usable */
   int64_t dram_burst;          /* bytes: each contiguous piece counts as whole bursts */
   double host_gbps;            /* link to the host, shared by the cores; 0: `host` uses the load channel */
@@ -64,11 +64,15 @@ extern const char *const tpu_machine_names[]; /* of the presets, null-terminated
 /* Sets one property by its name in the text; false: there is none of that name. For sweeps. */
 bool tpu_machine_set(tpu_machine *m, const char *property, double value);
 
+/* Cycles that the array takes for a row of A of a dtype; 0: it cannot multiply it. */
+static inline double tpu_row_cycles(const tpu_machine *m, tn_dtype t) {
+  return t == TN_I8 || t == TN_U8 ? m->int8 : t == TN_BF16 ? m->bf16 : t == TN_F16 ? m->f16 : t == TN_F32 ? m->f32 : 0;
+}
 static inline int64_t tpu_tile_cols(const tpu_machine *m) { return m->cols * m->arrays; }
 /* Bytes of DRAM traffic per cycle, all channels. */
 static inline double tpu_dram_bytes_per_cycle(const tpu_machine *m) { return m->dram_gbps * 1e3 / m->clock_mhz; }
 /* Multiply-adds per second of all cores at the given cycles per row. */
-static inline double tpu_peak_macs(const tpu_machine *m, int64_t row_cycles) {
-  return (double)(m->rows * m->cols * m->arrays * m->cores) * m->clock_mhz * 1e6 / (double)row_cycles;
+static inline double tpu_peak_macs(const tpu_machine *m, double row_cycles) {
+  return (double)(m->rows * m->cols * m->arrays * m->cores) * m->clock_mhz * 1e6 / row_cycles;
 }
 #endif
