@@ -203,12 +203,22 @@ static double read_value(ir_lexer *l, const property *p) {
   return v;
 }
 
+/* A machine's name: "quoted", or as in tpu-v4: all up to a blank. */
+static const char *read_name(ir_lexer *l) {
+  if (l->token != IR_T_NAME) return ir_lex_string(l, "a machine's name");
+  size_t n = strcspn(l->at, " \t\r\n#");
+  const char *name = ir_intern(l->ctx, ir_strndup(l->ctx, l->at, n));
+  l->p = l->at + n;
+  ir_lex_next(l);
+  return name;
+}
+
 static void read_line(ir_lexer *l, tpu_machine *m, bool *first) {
   const char *at = l->at, *word = ir_lex_name(l, "a property");
-  if (strcmp(word, "name") == 0) m->name = ir_lex_name(l, "a name");
+  if (strcmp(word, "name") == 0) m->name = read_name(l);
   else if (strcmp(word, "like") == 0) {
     if (!*first) ir_lex_fail_at(l, at, "'like' must come first");
-    const char *where = l->at, *whose = ir_lex_name(l, "a machine's name"), *own = m->name;
+    const char *where = l->at, *whose = read_name(l), *own = m->name;
     const tpu_machine *base = known(l->ctx, whose);
     if (!base) ir_lex_fail_at(l, where, "there is no machine '%s'", whose);
     *m = *base;
@@ -244,7 +254,7 @@ tpu_machine *tpu_machine_parse(tn_ctx *ctx, const char *text, const char *file) 
 const char *tpu_machine_print(tn_ctx *ctx, const tpu_machine *m) {
   ir_text t = {.ctx = ctx};
   ir_put(&t, "name ");
-  ir_put_name(&t, m->name);
+  ir_put_string(&t, m->name);
   ir_put(&t, "\n");
   for (int k = 0; k < IR_COUNT(properties); k++) {
     const property *p = &properties[k];
