@@ -14,7 +14,7 @@ const cli_verb cli_verbs[] = {
     {"db", "ls|show|export|import|merge|verify|gc|pin ...", "The tuning store.", cli_db},
     {"explain", "MODEL [options]", "What became of a model: kernels, what was fused, schedules.", cli_explain},
     {"view", "MODEL -o page.html [options]", "The same as one HTML page, with graph, passes and loops.", cli_view},
-    {"simulate", "MODEL|TOPOLOGY.csv --machine NAME", "Runs on a simulated systolic machine (not yet).", cli_later},
+    {"simulate", "MODEL|TOPOLOGY.csv|PROGRAM --machine NAME [--timing tpu|scalesim] [--csv out.csv] [--no-faults] [options]", "Runs on a simulated systolic machine: cycles, stalls, a timeline.", cli_simulate},
     {"report", "[KERNEL] [--db FILE] -o page.html", "What is in the tuning store, as an HTML page.", cli_report},
     {NULL, NULL, NULL, NULL},
 };

@@ -204,5 +204,5 @@ void cli_db(cli *c, int argc, char **argv);
 void cli_explain(cli *c, int argc, char **argv);
 void cli_view(cli *c, int argc, char **argv);
 void cli_report(cli *c, int argc, char **argv);
-void cli_later(cli *c, int argc, char **argv); /* simulate: not yet */
+void cli_simulate(cli *c, int argc, char **argv);
 #endif
