@@ -571,4 +571,5 @@ struct ir_op {
 /* Whether n is the ONNX op `name` (default domain). */
 bool ir_node_is(const ir_node *n, const char *name);
 const ir_op *ir_op_find(const char *domain, const char *name); /* null when unknown; lower/op_table.c */
+const ir_op *ir_op_at(int i); /* row i of the whole table; null behind the last */
 #endif

@@ -16,7 +16,6 @@
 typedef struct fuse {
   tn_ctx *ctx;
   ir_graph *g;
-  int *pos;          /* topological position by node id */
   bool *packed;      /* by node id: computed from constants alone */
   int ngroups;
   ir_node **root;    /* by group; null for value groups */
@@ -73,8 +72,9 @@ static void join(fuse *f, ir_node *n, int group) {
   IR_PUSH(f->ctx, f->members[group], f->nmembers[group], n);
 }
 
-/* Whether computing v needs group `target`, looking through groups and aliases. */
-static bool reaches(fuse *f, const ir_value *v, int target, int first_pos) {
+/* Whether computing v needs group `target`, looking through groups and aliases. Positions tell
+ * nothing: an early group may hold a late node that waits for the target. */
+static bool reaches(fuse *f, const ir_value *v, int target) {
   ir_node *d = v ? v->def : NULL;
   if (!d || v->data) return false;
   if (d->group == target) return true;
@@ -85,13 +85,12 @@ static bool reaches(fuse *f, const ir_value *v, int target, int first_pos) {
       ir_node *m = f->members[d->group][i];
       f->visited[m->id] = f->stamp;
       for (int k = 0; k < m->nin; k++)
-        if (m->in[k] && (!m->in[k]->def || m->in[k]->def->group != d->group) && reaches(f, m->in[k], target, first_pos)) return true;
+        if (m->in[k] && (!m->in[k]->def || m->in[k]->def->group != d->group) && reaches(f, m->in[k], target)) return true;
     }
     return false;
   }
-  if (f->pos[d->id] < first_pos) return false; /* not yet in a group and earlier than the target */
   for (int k = 0; k < d->nin; k++)
-    if (reaches(f, d->in[k], target, first_pos)) return true;
+    if (reaches(f, d->in[k], target)) return true;
   return false;
 }
 
@@ -111,7 +110,6 @@ enum { MAX_GROUP = 48 };
 /* Consumers that are elementwise over a value of the group at the same index. */
 static void grow_epilogue(fuse *f, int group) {
   ir_node *root = f->root[group];
-  int first_pos = f->pos[root->id];
   for (int i = 0; i < f->nmembers[group] && f->nmembers[group] < MAX_GROUP; i++) {
     ir_node *m = f->members[group][i];
     if (m == root && root->nout > 1) { /* several outputs: only when one is wanted */
@@ -134,7 +132,7 @@ static void grow_epilogue(fuse *f, int group) {
           if (w->def && w->def->group == group) fits = same_shape(w, v);
           else {
             f->stamp++;
-            fits = !reaches(f, w, group, first_pos);
+            fits = !reaches(f, w, group);
           }
         }
         if (fits) join(f, c, group);
@@ -187,7 +185,6 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   lw_own_updates(ctx, g);
   for (int i = 0; i < g->nnodes; i++)
     if (g->nodes[i]->id >= ids) ids = g->nodes[i]->id + 1;
-  f.pos = IR_NEW_ARRAY(ctx, int, ids);
   f.packed = IR_NEW_ARRAY(ctx, bool, ids);
   f.visited = IR_NEW_ARRAY(ctx, uint32_t, ids);
   f.root = IR_NEW_ARRAY(ctx, ir_node *, g->nnodes + 1);
@@ -198,7 +195,6 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   for (int i = 0; i < g->nnodes; i++) {
     ir_node *n = g->nodes[i];
     int64_t offset;
-    f.pos[n->id] = i;
     f.packed[n->id] = true;
     for (int k = 0; k < n->nin; k++) {
       ir_value *v = n->in[k];

@@ -73,10 +73,15 @@ typedef void lw_grad_rule(lw_grad *d);
 /* grad_math.c */
 lw_grad_rule lw_grad_pow, lw_grad_clip, lw_grad_gelu, lw_grad_extreme, lw_grad_each;
 /* grad_move.c */
-lw_grad_rule lw_grad_reshape, lw_grad_transpose, lw_grad_concat, lw_grad_split, lw_grad_slice, lw_grad_put_slice, lw_grad_pad, lw_grad_tile, lw_grad_moved;
+lw_grad_rule lw_grad_reshape, lw_grad_transpose, lw_grad_concat, lw_grad_split, lw_grad_slice, lw_grad_put_slice, lw_grad_pad, lw_grad_tile, lw_grad_moved, lw_grad_unpool, lw_grad_top_k,
+    lw_grad_gather, lw_grad_gather_elements, lw_grad_gather_nd, lw_grad_scatter_elements, lw_grad_scatter_nd;
 /* grad_reduce.c */
 lw_grad_rule lw_grad_reduce_sum, lw_grad_reduce_mean, lw_grad_reduce_extreme, lw_grad_reduce_prod, lw_grad_reduce_l1, lw_grad_reduce_l2,
-    lw_grad_reduce_sum_square, lw_grad_reduce_log_sum, lw_grad_reduce_log_sum_exp, lw_grad_softmax, lw_grad_log_softmax;
+    lw_grad_reduce_sum_square, lw_grad_reduce_log_sum, lw_grad_reduce_log_sum_exp, lw_grad_softmax, lw_grad_log_softmax, lw_grad_cum_sum, lw_grad_cum_prod;
 /* grad_contract.c */
 lw_grad_rule lw_grad_matmul, lw_grad_gemm;
+/* grad_norm.c: rules, and the parts that the others are differentiated through */
+lw_grad_rule lw_grad_batch_norm, lw_grad_layer_norm;
+void lw_batch_norm_expand(ir_graph *g, ir_node *n), lw_rms_norm_expand(ir_graph *g, ir_node *n), lw_instance_norm_expand(ir_graph *g, ir_node *n),
+    lw_group_norm_expand(ir_graph *g, ir_node *n), lw_lp_norm_expand(ir_graph *g, ir_node *n), lw_mvn_expand(ir_graph *g, ir_node *n), lw_lrn_expand(ir_graph *g, ir_node *n);
 #endif

@@ -1,5 +1,6 @@
 /* grad_move.c — gradients of ops that only move elements. */
 #include "lower/grad.h"
+#include <string.h>
 
 /* ---- the same elements in another shape or order ---- */
 
@@ -140,4 +141,96 @@ void lw_grad_tile(lw_grad *d) {
   }
   ir_value *v = lw_grad_sum(d->g, d->n, lw_reshape(d->g, d->n, d->dy[0], rank, dims), count, axes, false);
   lw_grad_add(d, 0, v);
+}
+
+/* MaxUnpool puts each element where Indices say, counting the whole result: from there it is fetched. */
+void lw_grad_unpool(lw_grad *d) {
+  int64_t all = 1;
+  if (lw_has(d->n, 2)) lw_unsupported(d->ctx, d->n, "the gradient with an output_shape");
+  for (int i = 0; i < d->dy[0]->rank; i++) all *= ir_dim(d->ctx, d->dy[0], i);
+  lw_grad_add(d, 0, lw_op2_int(d->g, d->n, "Gather", lw_reshape(d->g, d->n, d->dy[0], 1, &all), d->n->in[1], "axis", 0));
+}
+
+/* ---- where data says: what was gathered is scattered, adding up, and the other way ---- */
+
+static ir_value *scatter(lw_grad *d, const char *op, ir_value *data, ir_value *at, ir_value *updates, int axis, const char *reduction) {
+  ir_node *m = lw_node_n(d->g, d->n, op, 3, (ir_value *[]){data, at, updates}, 1);
+  if (axis >= 0) ir_attr_int(m, "axis", axis);
+  ir_attr_string(m, "reduction", reduction);
+  ir_infer(d->ctx, m);
+  return m->out[0];
+}
+
+/* Rows along one axis, added up by place: ScatterND where that is the first axis. */
+void lw_grad_gather(lw_grad *d) {
+  ir_node *n = d->n;
+  const ir_value *x = n->in[0], *at = n->in[1];
+  int axis = ir_axis(d->ctx, n, ir_attr_get_int(n, "axis", 0), x->rank);
+  int64_t dims[IR_MAX_RANK], to_front[IR_MAX_RANK], back[IR_MAX_RANK], shape[IR_MAX_RANK];
+  ir_value *dy = d->dy[0];
+  if (at->rank + 1 > IR_MAX_RANK - 3) lw_unsupported(d->ctx, n, "the gradient for indices of rank %d", at->rank);
+  if (axis > 0) { /* the axes of the indices first */
+    int k = 0;
+    for (int i = axis; i < axis + at->rank; i++) to_front[k++] = i;
+    for (int i = 0; i < dy->rank; i++)
+      if (i < axis || i >= axis + at->rank) to_front[k++] = i;
+    dy = lw_transpose(d->g, n, dy, to_front);
+  }
+  for (int i = 0; i < at->rank; i++) dims[i] = ir_dim(d->ctx, at, i);
+  dims[at->rank] = 1;
+  ir_value *rows = lw_reshape(d->g, n, n->in[1], at->rank + 1, dims);
+  for (int i = 0; i < x->rank; i++) shape[i] = ir_dim(d->ctx, x, i == 0 ? axis : i <= axis ? i - 1 : i);
+  ir_value *dx = scatter(d, "ScatterND", lw_grad_full(d, x, x->rank, shape, 0), rows, dy, -1, "add");
+  if (axis > 0) {
+    for (int i = 0; i < x->rank; i++) back[i] = i < axis ? i + 1 : i == axis ? 0 : i;
+    dx = lw_transpose(d->g, n, dx, back);
+  }
+  lw_grad_add(d, 0, dx);
+}
+
+static int axis_of(lw_grad *d, int64_t otherwise) { return ir_axis(d->ctx, d->n, ir_attr_get_int(d->n, "axis", otherwise), d->n->in[0]->rank); }
+
+void lw_grad_gather_elements(lw_grad *d) {
+  lw_grad_add(d, 0, scatter(d, "ScatterElements", lw_grad_zeros(d, d->n->in[0]), d->n->in[1], d->dy[0], axis_of(d, 0), "add"));
+}
+
+void lw_grad_gather_nd(lw_grad *d) {
+  if (ir_attr_get_int(d->n, "batch_dims", 0)) lw_grad_moved(d);
+  else lw_grad_add(d, 0, scatter(d, "ScatterND", lw_grad_zeros(d, d->n->in[0]), d->n->in[1], d->dy[0], -1, "add"));
+}
+
+/* Both scatters, by `fetch`, which reads at their indices. Without a reduction the data loses the places
+ * written to; "add" leaves all to both; a factor gets the product of the others (none of them zero);
+ * equal extremes share. */
+static void scattered(lw_grad *d, const char *op, int axis, ir_value *(*fetch)(lw_grad *d, ir_value *from)) {
+  ir_graph *g = d->g;
+  ir_node *n = d->n;
+  ir_value *x = n->in[0], *at = n->in[1], *u = n->in[2], *y = n->out[0], *dy = d->dy[0], *zero = lw_number(g, x, 0);
+  const char *how = ir_attr_get_string(n, "reduction", "none");
+  if (strcmp(how, "none") == 0) {
+    if (d->wanted[0]) lw_grad_add(d, 0, scatter(d, op, dy, at, lw_grad_zeros(d, u), axis, "none"));
+    if (d->wanted[2]) lw_grad_add(d, 2, fetch(d, dy));
+  } else if (strcmp(how, "add") == 0) {
+    lw_grad_add(d, 0, dy);
+    if (d->wanted[2]) lw_grad_add(d, 2, fetch(d, dy));
+  } else if (strcmp(how, "mul") == 0) {
+    ir_value *v = lw_op2(g, n, "Mul", dy, y);
+    if (d->wanted[0]) lw_grad_add(d, 0, lw_op2(g, n, "Div", v, x));
+    if (d->wanted[2]) lw_grad_add(d, 2, lw_op2(g, n, "Div", fetch(d, v), u));
+  } else {
+    ir_value *mine = lw_op2(g, n, "Equal", x, y), *theirs = lw_op2(g, n, "Equal", u, fetch(d, y));
+    ir_value *count = scatter(d, op, lw_cast_node(g, n, mine, x->dtype), at, lw_cast_node(g, n, theirs, x->dtype), axis, "add");
+    ir_value *share = lw_op2(g, n, "Div", dy, count);
+    if (d->wanted[0]) lw_grad_add(d, 0, lw_op3(g, n, "Where", mine, share, zero));
+    if (d->wanted[2]) lw_grad_add(d, 2, lw_op3(g, n, "Where", theirs, fetch(d, share), zero));
+  }
+}
+static ir_value *fetch_elements(lw_grad *d, ir_value *from) { return lw_op2_int(d->g, d->n, "GatherElements", from, d->n->in[1], "axis", axis_of(d, 0)); }
+static ir_value *fetch_nd(lw_grad *d, ir_value *from) { return lw_op2(d->g, d->n, "GatherND", from, d->n->in[1]); }
+void lw_grad_scatter_elements(lw_grad *d) { scattered(d, "ScatterElements", axis_of(d, 0), fetch_elements); }
+void lw_grad_scatter_nd(lw_grad *d) { scattered(d, "ScatterND", -1, fetch_nd); }
+
+/* TopK: the values go back to where Indices say they came from. */
+void lw_grad_top_k(lw_grad *d) {
+  if (d->dy[0]) lw_grad_add(d, 0, scatter(d, "ScatterElements", lw_grad_zeros(d, d->n->in[0]), lw_grad_output(d, 1), d->dy[0], axis_of(d, -1), "add"));
 }

@@ -115,3 +115,33 @@ void lw_grad_log_softmax(lw_grad *d) {
   row_axes(d, in_row);
   lw_grad_add(d, 0, op2(d, "Sub", dy, op2(d, "Mul", lw_op1(d->g, d->n, "Exp", y), summed(d, dy, in_row))));
 }
+
+/* ---- CumSum, CumProd: sums along one axis, the other way ---- */
+
+static ir_value *running(lw_grad *d, const char *op, ir_value *v, bool reverse, bool exclusive) {
+  ir_node *m = lw_node_n(d->g, d->n, op, 2, (ir_value *[]){v, d->n->in[1]}, 1);
+  ir_attr_int(m, "reverse", reverse);
+  ir_attr_int(m, "exclusive", exclusive);
+  ir_infer(d->ctx, m);
+  return m->out[0];
+}
+
+void lw_grad_cum_sum(lw_grad *d) {
+  bool reverse = ir_attr_get_int(d->n, "reverse", 0) != 0, exclusive = ir_attr_get_int(d->n, "exclusive", 0) != 0;
+  lw_grad_add(d, 0, running(d, "CumSum", d->dy[0], !reverse, exclusive));
+}
+
+/* dx_i = sum over k after i of dy_k y_k / x_i. At the first zero: the same with 1 in its place. Behind it: 0. */
+void lw_grad_cum_prod(lw_grad *d) {
+  ir_graph *g = d->g;
+  ir_node *n = d->n;
+  ir_value *x = n->in[0], *zero = lw_number(g, x, 0), *one = lw_number(g, x, 1);
+  bool reverse = ir_attr_get_int(n, "reverse", 0) != 0, exclusive = ir_attr_get_int(n, "exclusive", 0) != 0;
+  ir_value *is_zero = op2(d, "Equal", x, zero), *seen = running(d, "CumSum", lw_cast_node(g, n, is_zero, x->dtype), reverse, true);
+  ir_value *before = op2(d, "Equal", seen, zero), *first = op2(d, "And", is_zero, before);
+  ir_value *filled = lw_op3(g, n, "Where", first, one, x);
+  ir_value *at_first = running(d, "CumSum", op2(d, "Mul", d->dy[0], running(d, "CumProd", filled, reverse, exclusive)), !reverse, exclusive);
+  ir_value *sums = running(d, "CumSum", op2(d, "Mul", d->dy[0], n->out[0]), !reverse, exclusive);
+  ir_value *ahead = op2(d, "Div", sums, lw_op3(g, n, "Where", is_zero, one, x));
+  lw_grad_add(d, 0, lw_op3(g, n, "Where", first, at_first, lw_op3(g, n, "Where", before, ahead, zero)));
+}

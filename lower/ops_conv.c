@@ -3,6 +3,7 @@
  * Conv and ConvInteger: for n [g] k [z [y]] x { acc = 0; for c [q [r]] s
  *   if (inside) acc = fma(x[..], w[..], acc);  out = acc + bias }
  * The output channel is g * (K / groups) + k, the input channel g * (C / groups) + c. */
+#include "lower/grad.h"
 #include "lower/window.h"
 #include <string.h>
 
@@ -314,12 +315,179 @@ static void deform_build(lw_build *b, ir_node *n) {
   ib_end_n(ib, 4 + (v.groups > 1));
 }
 
+/* ---- gradients: Conv, ConvTranspose and ConvWeights are each other's ----
+ *
+ * All three are sums over (i, o, t) with i = o * stride + t * dilation - begin of one of X[i],
+ * Y[o], W[t] given the other two: Conv gives Y, ConvTranspose X, ConvWeights W. */
+
+typedef struct geometry { /* of the convolution from x to y */
+  int rank;
+  int64_t groups, stride[LW_MAX_SPATIAL], dilation[LW_MAX_SPATIAL], begin[LW_MAX_SPATIAL], end[LW_MAX_SPATIAL];
+  int64_t x[LW_MAX_SPATIAL], y[LW_MAX_SPATIAL], taps[LW_MAX_SPATIAL];
+} geometry;
+
+/* Input coordinates that the convolution does not read for want of a whole step. */
+static int64_t left_over(const geometry *v, int i) {
+  return v->x[i] + v->begin[i] + v->end[i] - ((v->y[i] - 1) * v->stride[i] + (v->taps[i] - 1) * v->dilation[i] + 1);
+}
+
+static ir_node *with_geometry(lw_grad *d, const char *op, ir_value *a, ir_value *b, const geometry *v) {
+  int64_t pads[2 * LW_MAX_SPATIAL];
+  ir_node *m = lw_node_n(d->g, d->n, op, 2, (ir_value *[]){a, b}, 1);
+  for (int i = 0; i < v->rank; i++) pads[i] = v->begin[i], pads[v->rank + i] = v->end[i];
+  ir_attr_int(m, "group", v->groups);
+  ir_attr_ints(m, "strides", v->rank, v->stride);
+  ir_attr_ints(m, "dilations", v->rank, v->dilation);
+  ir_attr_ints(m, "pads", 2 * v->rank, pads);
+  return m;
+}
+static ir_value *made(lw_grad *d, ir_node *m) {
+  ir_infer(d->ctx, m);
+  return m->out[0];
+}
+
+/* Y from X and W. X may reach further than the windows do: they then leave it alone. */
+static ir_value *conv_forward(lw_grad *d, ir_value *x, ir_value *w, const geometry *v) {
+  geometry u = *v;
+  for (int i = 0; i < u.rank; i++) {
+    int64_t over = left_over(&u, i), from_end = over < u.end[i] ? over : u.end[i];
+    u.end[i] -= from_end;
+    if (over > from_end) x = lw_slice(d->g, d->n, x, i + 2, 0, u.x[i] - (over - from_end));
+  }
+  return made(d, with_geometry(d, "Conv", x, w, &u));
+}
+/* X from Y and W. */
+static ir_value *conv_back(lw_grad *d, ir_value *y, ir_value *w, const geometry *v) {
+  int64_t extra[LW_MAX_SPATIAL];
+  ir_node *m = with_geometry(d, "ConvTranspose", y, w, v);
+  for (int i = 0; i < v->rank; i++) extra[i] = left_over(v, i);
+  ir_attr_ints(m, "output_padding", v->rank, extra);
+  return made(d, m);
+}
+/* W from X and Y. */
+static ir_value *conv_weights(lw_grad *d, ir_value *x, ir_value *y, const geometry *v) {
+  ir_node *m = with_geometry(d, "tenon:ConvWeights", x, y, v);
+  ir_attr_ints(m, "kernel_shape", v->rank, v->taps);
+  return made(d, m);
+}
+
+/* Sums over all axes but the channels. */
+static void bias_back(lw_grad *d, int k) {
+  int64_t axes[IR_MAX_RANK];
+  int count = 0;
+  if (!lw_has(d->n, k) || !d->wanted[k]) return;
+  for (int i = 0; i < d->dy[0]->rank; i++)
+    if (i != 1) axes[count++] = i;
+  lw_grad_add(d, k, lw_grad_sum(d->g, d->n, d->dy[0], count, axes, false));
+}
+
+static geometry geometry_of(tn_ctx *ctx, const lw_window *w, int64_t groups) {
+  geometry v = {.rank = w->rank, .groups = groups};
+  for (int i = 0; i < w->rank; i++) {
+    v.stride[i] = w->stride[i];
+    v.dilation[i] = w->dilation[i];
+    v.begin[i] = ix_need_const(ctx, w->begin[i], "padding");
+    v.end[i] = ix_need_const(ctx, w->end[i], "padding");
+    v.x[i] = ix_need_const(ctx, w->in[i], "extent");
+    v.y[i] = ix_need_const(ctx, w->out[i], "extent");
+    v.taps[i] = ix_need_const(ctx, w->taps[i], "extent");
+  }
+  return v;
+}
+
+static void conv_grad(lw_grad *d) {
+  ir_node *n = d->n;
+  conv c = conv_of(d->ctx, n);
+  geometry v = geometry_of(d->ctx, &c.w, c.groups);
+  if (d->wanted[0]) lw_grad_add(d, 0, conv_back(d, d->dy[0], n->in[1], &v));
+  if (d->wanted[1]) lw_grad_add(d, 1, conv_weights(d, n->in[0], d->dy[0], &v));
+  bias_back(d, 2);
+}
+
+static void transpose_grad(lw_grad *d) {
+  ir_node *n = d->n;
+  tn_ctx *ctx = d->ctx;
+  transpose t = transpose_of(ctx, n);
+  geometry v = {.rank = t.rank, .groups = t.groups};
+  ir_value *dy = d->dy[0];
+  for (int i = 0; i < t.rank; i++) {
+    v.stride[i] = t.stride[i];
+    v.dilation[i] = t.dilation[i];
+    v.begin[i] = ix_need_const(ctx, t.begin[i], "padding");
+    v.x[i] = ix_need_const(ctx, t.out[i], "extent");
+    v.y[i] = ix_need_const(ctx, t.in[i], "extent");
+    v.taps[i] = ix_need_const(ctx, t.taps[i], "extent");
+    if (left_over(&v, i) < 0) v.end[i] = -left_over(&v, i); /* what was cut off behind */
+  }
+  if (d->wanted[0]) lw_grad_add(d, 0, conv_forward(d, dy, n->in[1], &v));
+  if (d->wanted[1]) lw_grad_add(d, 1, conv_weights(d, dy, n->in[0], &v));
+  bias_back(d, 2);
+}
+
+/* The window of ConvWeights(x, y): taps from kernel_shape, output extents those of y. */
+static lw_window weights_window(tn_ctx *ctx, const ir_node *n) {
+  lw_window w;
+  ix taps[LW_MAX_SPATIAL];
+  int rank = n->in[0]->rank - 2;
+  if (rank < 1) lw_bad(ctx, n, "the input has rank %d; N, C and at least one spatial axis are needed", n->in[0]->rank);
+  lw_need_rank(ctx, n, 1, rank + 2);
+  lw_kernel_shape(ctx, n, rank, taps);
+  lw_window_of(ctx, n, taps, &w);
+  for (int i = 0; i < rank; i++) w.out[i] = n->in[1]->dims[i + 2];
+  return w;
+}
+
+static void weights_infer(tn_ctx *ctx, ir_node *n) {
+  const ir_value *x = n->in[0], *y = n->in[1];
+  lw_need_same_type(ctx, n, 0, 1);
+  int64_t groups = ir_attr_get_int(n, "group", 1);
+  lw_window w = weights_window(ctx, n);
+  if (groups < 1 || ir_dim(ctx, x, 1) % groups || ir_dim(ctx, y, 1) % groups) lw_bad(ctx, n, "group %lld", (long long)groups);
+  ix dims[IR_MAX_RANK] = {y->dims[1], ix_divi(ctx, x->dims[1], groups)};
+  for (int i = 0; i < w.rank; i++) dims[i + 2] = w.taps[i];
+  lw_set(n, 0, x->dtype, x->rank, dims);
+}
+
+static void weights_build(lw_build *b, ir_node *n) {
+  tn_ctx *ctx = lw_ctx(b);
+  ir_builder *ib = lw_b(b);
+  lw_window w = weights_window(ctx, n);
+  const ir_value *x = n->in[0], *y = n->in[1];
+  int64_t groups = ir_attr_get_int(n, "group", 1);
+  ix o[IR_MAX_RANK], at[IR_MAX_RANK], from[IR_MAX_RANK], g = ix_index(ctx, 0), k_each = ix_divi(ctx, y->dims[1], groups), c_each = ix_divi(ctx, x->dims[1], groups);
+  if (groups > 1) g = ib_loop(ib, "g", ix_index(ctx, groups));
+  ix k = ib_loop(ib, "k", k_each);
+  o[0] = from[1] = ix_add(ctx, ix_mul(ctx, g, k_each), k);
+  o[1] = ib_loop(ib, "c", c_each);
+  at[1] = ix_add(ctx, ix_mul(ctx, g, c_each), o[1]);
+  lw_loops(b, lw_tap_names(w.rank), w.rank, w.taps, o + 2);
+  ir_buf *acc = lw_accumulator(b, x->dtype);
+  at[0] = from[0] = ib_loop(ib, "n", x->dims[0]);
+  lw_loops(b, lw_axis_names(w.rank), w.rank, w.out, from + 2);
+  lw_window_at(ctx, &w, from + 2, o + 2, at + 2);
+  ib_if(ib, lw_window_inside(ctx, &w, at + 2));
+  ix p = lw_in(b, n, 0, at), q = lw_in(b, n, 1, from);
+  lw_accumulate(b, acc, p, q);
+  ib_end(ib);
+  ib_end_n(ib, w.rank + 1);
+  lw_out(b, n, 0, o, ix_cast(ctx, x->dtype, ib_get(ib, acc)));
+  ib_end_n(ib, w.rank + 2 + (groups > 1));
+}
+
+static void weights_grad(lw_grad *d) {
+  lw_window w = weights_window(d->ctx, d->n);
+  geometry v = geometry_of(d->ctx, &w, ir_attr_get_int(d->n, "group", 1));
+  if (d->wanted[0]) lw_grad_add(d, 0, conv_back(d, d->n->in[1], d->dy[0], &v));
+  if (d->wanted[1]) lw_grad_add(d, 1, conv_forward(d, d->n->in[0], d->dy[0], &v));
+}
+
 #define CONV_ATTRS "auto_pad:s dilations:I group:i kernel_shape:I pads:I strides:I"
-#define CONV(NAME, SINCE, LEAST, MOST, ATTRS, INFER, BUILD) \
-  {.name = NAME, .kind = IR_OP_CONTRACTION, .since = SINCE, .min_in = LEAST, .max_in = MOST, .min_out = 1, .max_out = 1, .attrs = ATTRS, .infer = INFER, .build = BUILD}
+#define CONV(NAME, SINCE, LEAST, MOST, ATTRS, INFER, BUILD, GRAD) \
+  {.name = NAME, .kind = IR_OP_CONTRACTION, .since = SINCE, .min_in = LEAST, .max_in = MOST, .min_out = 1, .max_out = 1, .attrs = ATTRS, .infer = INFER, .build = BUILD, .grad_build = GRAD}
 const ir_op lw_ops_conv[] = {
-    CONV("Conv", 1, 2, 3, CONV_ATTRS, conv_infer, conv_build),
-    CONV("ConvInteger", 10, 2, 4, CONV_ATTRS, conv_integer_infer, conv_build),
-    CONV("ConvTranspose", 1, 2, 3, CONV_ATTRS " output_padding:I output_shape:I", transpose_infer, transpose_build),
-    CONV("DeformConv", 19, 3, 5, CONV_ATTRS " offset_group:i", deform_infer, deform_build),
+    CONV("Conv", 1, 2, 3, CONV_ATTRS, conv_infer, conv_build, conv_grad),
+    CONV("ConvInteger", 10, 2, 4, CONV_ATTRS, conv_integer_infer, conv_build, NULL),
+    CONV("ConvTranspose", 1, 2, 3, CONV_ATTRS " output_padding:I output_shape:I", transpose_infer, transpose_build, transpose_grad),
+    CONV("DeformConv", 19, 3, 5, CONV_ATTRS " offset_group:i", deform_infer, deform_build, NULL),
+    {.name = "ConvWeights", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS, .infer = weights_infer, .build = weights_build, .grad_build = weights_grad},
     {0}};

@@ -1,5 +1,6 @@
 /* ops_image.c — sampling images where data says: GridSample, AffineGrid, RoiAlign,
  * MaxRoiPool; and the inverses of windows: MaxUnpool, Col2Im. */
+#include "lower/grad.h"
 #include "lower/window.h"
 #include <math.h>
 #include <string.h>
@@ -456,14 +457,14 @@ static void col2im_build(lw_build *b, ir_node *n) {
   ib_end_n(s, y->rank);
 }
 
-#define BUILD(name, kind, since, nin, max_in, attrs, rule) {name, "", kind, since, nin, max_in, 1, 1, attrs, rule##_infer, NULL, rule##_build, NULL, NULL, NULL}
+#define BUILD(name, kind, since, nin, max_in, attrs, rule, grad) {name, "", kind, since, nin, max_in, 1, 1, attrs, rule##_infer, NULL, rule##_build, NULL, NULL, grad}
 
 const ir_op lw_ops_image[] = {
-    BUILD("GridSample", IR_OP_REDUCTION, 16, 2, 2, "mode:s padding_mode:s align_corners:i", grid_sample),
+    BUILD("GridSample", IR_OP_REDUCTION, 16, 2, 2, "mode:s padding_mode:s align_corners:i", grid_sample, NULL),
     {"AffineGrid", "", IR_OP_MOVEMENT, 20, 2, 2, 1, 1, "align_corners:i", affine_grid_infer, affine_grid_value, NULL, NULL, NULL, NULL},
     BUILD("RoiAlign", IR_OP_REDUCTION, 10, 3, 3,
-          "coordinate_transformation_mode:s mode:s output_height:i output_width:i sampling_ratio:i spatial_scale:f", roi_align),
-    BUILD("MaxRoiPool", IR_OP_REDUCTION, 1, 2, 2, "pooled_shape:I spatial_scale:f", max_roi_pool),
-    BUILD("MaxUnpool", IR_OP_KERNEL, 9, 2, 3, "kernel_shape:I pads:I strides:I", max_unpool),
-    BUILD("Col2Im", IR_OP_REDUCTION, 18, 3, 3, "strides:I pads:I dilations:I", col2im),
+          "coordinate_transformation_mode:s mode:s output_height:i output_width:i sampling_ratio:i spatial_scale:f", roi_align, NULL),
+    BUILD("MaxRoiPool", IR_OP_REDUCTION, 1, 2, 2, "pooled_shape:I spatial_scale:f", max_roi_pool, NULL),
+    BUILD("MaxUnpool", IR_OP_KERNEL, 9, 2, 3, "kernel_shape:I pads:I strides:I", max_unpool, lw_grad_unpool),
+    BUILD("Col2Im", IR_OP_REDUCTION, 18, 3, 3, "strides:I pads:I dilations:I", col2im, NULL),
     {0}};

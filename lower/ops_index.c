@@ -1,6 +1,6 @@
 /* ops_index.c — ops that read where data says: the Gather family, OneHot, and those whose
  * size data decides (Compress, NonZero), which need that data when compiling. */
-#include "lower/ops_util.h"
+#include "lower/grad.h"
 #include "ir/interp.h"
 #include <string.h>
 
@@ -253,15 +253,48 @@ static ix tensor_scatter_value(lw_build *b, ir_node *n, int out, const ix *index
   return ix_select(ctx, fresh, lw_in(b, n, 1, at), lw_in(b, n, 0, index));
 }
 
-#define ROW(name, since, nin, max_in, attrs, rule) \
-  {name, "", IR_OP_MOVEMENT, since, nin, max_in, 1, 1, attrs, rule##_infer, rule##_value, NULL, NULL, NULL, NULL}
+/* ---- gradients ---- */
+
+/* The two values share what lies where they were put. */
+static void one_hot_grad(lw_grad *d) {
+  ir_node *n = d->n;
+  ir_value *off = ir_graph_scalar(d->g, NULL, n->in[2]->dtype, 0), *on = ir_graph_scalar(d->g, NULL, n->in[2]->dtype, 1), *pair[2] = {off, on};
+  for (int i = 0; i < 2; i++) pair[i] = lw_reshape(d->g, n, pair[i], 1, (int64_t[]){1});
+  ir_node *hot = lw_node_n(d->g, n, "OneHot", 3, (ir_value *[]){n->in[0], n->in[1], lw_concat(d->g, n, 0, 2, pair)}, 1);
+  hot->nattrs = n->nattrs;
+  hot->attrs = n->attrs;
+  ir_infer(d->ctx, hot);
+  ir_value *second = lw_reduce_all(d->g, n, "ReduceSum", lw_op2(d->g, n, "Mul", d->dy[0], hot->out[0]));
+  ir_value *first = lw_op2(d->g, n, "Sub", lw_reduce_all(d->g, n, "ReduceSum", d->dy[0]), second), *both[2] = {first, second};
+  for (int i = 0; i < 2; i++) both[i] = lw_reshape(d->g, n, both[i], 1, (int64_t[]){1});
+  lw_grad_add(d, 2, lw_concat(d->g, n, 0, 2, both));
+}
+
+/* Elements of cache and update are told apart by scattering truth. */
+static void tensor_scatter_grad(lw_grad *d) {
+  ir_graph *g = d->g;
+  ir_node *n = d->n;
+  if (d->wanted[1]) lw_unsupported(d->ctx, n, "the gradient of the update");
+  ir_node *m = lw_node_n(g, n, "TensorScatter", n->nin, n->in, 1);
+  int64_t dims[IR_MAX_RANK];
+  lw_grad_dims(d->ctx, n->in[0], dims);
+  m->in[0] = lw_grad_full(d, n->in[0], n->in[0]->rank, dims, 1);
+  m->in[1] = lw_grad_zeros(d, n->in[1]);
+  m->nattrs = n->nattrs;
+  m->attrs = n->attrs;
+  ir_infer(d->ctx, m);
+  lw_grad_add(d, 0, lw_op2(g, n, "Mul", d->dy[0], m->out[0]));
+}
+
+#define ROW(name, since, nin, max_in, attrs, rule, grad) \
+  {name, "", IR_OP_MOVEMENT, since, nin, max_in, 1, 1, attrs, rule##_infer, rule##_value, NULL, NULL, NULL, grad}
 
 const ir_op lw_ops_index[] = {
-    ROW("Gather", 1, 2, 2, "axis:i", gather),
-    ROW("GatherElements", 11, 2, 2, "axis:i", gather_elements),
-    ROW("GatherND", 11, 2, 2, "batch_dims:i", gather_nd),
-    ROW("OneHot", 9, 3, 3, "axis:i", one_hot),
+    ROW("Gather", 1, 2, 2, "axis:i", gather, lw_grad_gather),
+    ROW("GatherElements", 11, 2, 2, "axis:i", gather_elements, lw_grad_gather_elements),
+    ROW("GatherND", 11, 2, 2, "batch_dims:i", gather_nd, lw_grad_gather_nd),
+    ROW("OneHot", 9, 3, 3, "axis:i", one_hot, one_hot_grad),
     {"Compress", "", IR_OP_COMPOSITE, 9, 2, 2, 1, 1, "axis:i", compress_infer, NULL, NULL, compress_expand, NULL, NULL},
     {"NonZero", "", IR_OP_COMPOSITE, 9, 1, 1, 1, 1, "", non_zero_infer, NULL, NULL, lw_expand_known, NULL, NULL},
-    ROW("TensorScatter", 24, 2, 3, "axis:i mode:s", tensor_scatter),
+    ROW("TensorScatter", 24, 2, 3, "axis:i mode:s", tensor_scatter, tensor_scatter_grad),
     {0}};

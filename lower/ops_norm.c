@@ -2,6 +2,7 @@
  *
  * All but BatchNormalization and LRN pass over rows (rowop.h): the statistics in f32 for
  * f16 and bf16 (and as stash_type asks), then the result. */
+#include "lower/grad.h"
 #include "lower/rowop.h"
 #include "lower/window.h"
 #include <math.h>
@@ -34,10 +35,14 @@ static void batch_infer(tn_ctx *ctx, ir_node *n) {
   for (int k = 1; k < n->nin; k++) need_vector(ctx, n, k, x->rank > 1 ? x->dims[1] : ix_index(ctx, 1));
   lw_set_like(n, 0, x->dtype, x);
   if (ir_attr_get_int(n, "training_mode", 0)) { /* statistics of the batch: another op, whose row takes over */
-    if (strcmp(n->op->domain ? n->op->domain : "", "tenon") != 0) n->op = ir_op_find("tenon", "BatchNormalizationTraining");
-    if (n->nout > 3) lw_bad(ctx, n, "%d outputs", n->nout);
+    if (strcmp(n->op->domain ? n->op->domain : "", "tenon") != 0) {
+      if (n->nout > 3) lw_bad(ctx, n, "%d outputs", n->nout);
+      n->op = ir_op_find("tenon", "BatchNormalizationTraining");
+    }
+    for (int k = 3; k < n->nout; k++) lw_set_like(n, k, lw_compute_type(x->dtype), n->in[3]);
   }
-  for (int k = 1; k < n->nout; k++) lw_set_like(n, k, n->in[k % 2 ? 3 : 4]->dtype, n->in[3]);
+  for (int k = 1; k < n->nout && k < 3; k++) lw_set_like(n, k, n->in[k % 2 ? 3 : 4]->dtype, n->in[3]);
+  for (int k = 3; k < n->nout && !ir_attr_get_int(n, "training_mode", 0); k++) lw_set_like(n, k, n->in[k % 2 ? 3 : 4]->dtype, n->in[3]);
 }
 
 static ix batch_value(lw_build *b, ir_node *n, int out, const ix *index) {
@@ -54,7 +59,8 @@ static ix batch_value(lw_build *b, ir_node *n, int out, const ix *index) {
 
 /* With training_mode: normalised by the statistics of the batch, which also move the
  * running ones: running * momentum + of the batch * (1 - momentum), the variance that of
- * the population. Outputs Y, running mean, running variance. */
+ * the population. Outputs Y, running mean, running variance; for the gradient also the
+ * batch's mean and 1 / sqrt(variance + epsilon). */
 static void training_build(lw_build *b, ir_node *n) {
   tn_ctx *ctx = lw_ctx(b);
   ir_builder *ib = lw_b(b);
@@ -74,6 +80,8 @@ static void training_build(lw_build *b, ir_node *n) {
     lw_out(b, n, k, &channel, ix_cast(ctx, n->out[k]->dtype, moved));
   }
   ix deviation = ix_unary(ctx, IX_SQRT, ix_add(ctx, variance, epsilon_of(ctx, n, t)));
+  if (lw_wants(b, n, 3)) lw_out(b, n, 3, &channel, mean);
+  if (lw_wants(b, n, 4)) lw_out(b, n, 4, &channel, ix_div(ctx, ix_float(ctx, t, 1), deviation));
   ix scale = ib_let(ib, "scale", ix_div(ctx, v[1], deviation));
   lw_rows_pass(&r);
   ix e = ix_add(ctx, ix_mul(ctx, ix_sub(ctx, lw_rows_x(&r), mean), scale), v[2]);
@@ -318,16 +326,16 @@ static void lrn_build(lw_build *b, ir_node *n) {
   ib_end_n(ib, x->rank);
 }
 
-#define NORM(NAME, KIND, SINCE, LEAST, MOST, OUTPUTS, ATTRS, INFER, BUILD) \
-  {.name = NAME, .kind = KIND, .since = SINCE, .min_in = LEAST, .max_in = MOST, .min_out = 1, .max_out = OUTPUTS, .attrs = ATTRS, .infer = INFER, .build = BUILD}
+#define NORM(NAME, KIND, SINCE, LEAST, MOST, OUTPUTS, ATTRS, INFER, BUILD, GRAD, EXPAND) \
+  {.name = NAME, .kind = KIND, .since = SINCE, .min_in = LEAST, .max_in = MOST, .min_out = 1, .max_out = OUTPUTS, .attrs = ATTRS, .infer = INFER, .build = BUILD, .grad_build = GRAD, .expand = EXPAND}
 const ir_op lw_ops_norm[] = {
-    {.name = "BatchNormalization", .kind = IR_OP_ELEMENTWISE, .since = 1, .min_in = 5, .max_in = 5, .min_out = 1, .max_out = 5, .attrs = "epsilon:f momentum:f training_mode:i spatial:i", .infer = batch_infer, .value = batch_value},
-    {.name = "BatchNormalizationTraining", .domain = "tenon", .kind = IR_OP_KERNEL, .since = 14, .min_in = 5, .max_in = 5, .min_out = 1, .max_out = 3, .attrs = "epsilon:f momentum:f training_mode:i spatial:i", .infer = batch_infer, .build = training_build},
-    NORM("LayerNormalization", IR_OP_REDUCTION, 17, 2, 3, 3, "axis:i epsilon:f stash_type:i", row_infer, row_build),
-    NORM("RMSNormalization", IR_OP_REDUCTION, 23, 2, 2, 1, "axis:i epsilon:f stash_type:i", row_infer, row_build),
-    NORM("InstanceNormalization", IR_OP_REDUCTION, 1, 3, 3, 1, "epsilon:f", instance_infer, instance_build),
-    NORM("GroupNormalization", IR_OP_REDUCTION, 18, 3, 3, 1, "epsilon:f num_groups:i stash_type:i", group_infer, group_build),
-    NORM("LpNormalization", IR_OP_REDUCTION, 1, 1, 1, 1, "axis:i p:i", lp_infer, lp_build),
-    NORM("MeanVarianceNormalization", IR_OP_REDUCTION, 9, 1, 1, 1, "axes:I", mvn_infer, mvn_build),
-    NORM("LRN", IR_OP_WINDOW, 1, 1, 1, 1, "alpha:f beta:f bias:f size:i", lrn_infer, lrn_build),
+    {.name = "BatchNormalization", .kind = IR_OP_ELEMENTWISE, .since = 1, .min_in = 5, .max_in = 5, .min_out = 1, .max_out = 5, .attrs = "epsilon:f momentum:f training_mode:i spatial:i", .infer = batch_infer, .value = batch_value, .expand = lw_batch_norm_expand},
+    {.name = "BatchNormalizationTraining", .domain = "tenon", .kind = IR_OP_KERNEL, .since = 14, .min_in = 5, .max_in = 5, .min_out = 1, .max_out = 5, .attrs = "epsilon:f momentum:f training_mode:i spatial:i", .infer = batch_infer, .build = training_build, .grad_build = lw_grad_batch_norm},
+    NORM("LayerNormalization", IR_OP_REDUCTION, 17, 2, 3, 3, "axis:i epsilon:f stash_type:i", row_infer, row_build, lw_grad_layer_norm, NULL),
+    NORM("RMSNormalization", IR_OP_REDUCTION, 23, 2, 2, 1, "axis:i epsilon:f stash_type:i", row_infer, row_build, NULL, lw_rms_norm_expand),
+    NORM("InstanceNormalization", IR_OP_REDUCTION, 1, 3, 3, 1, "epsilon:f", instance_infer, instance_build, NULL, lw_instance_norm_expand),
+    NORM("GroupNormalization", IR_OP_REDUCTION, 18, 3, 3, 1, "epsilon:f num_groups:i stash_type:i", group_infer, group_build, NULL, lw_group_norm_expand),
+    NORM("LpNormalization", IR_OP_REDUCTION, 1, 1, 1, 1, "axis:i p:i", lp_infer, lp_build, NULL, lw_lp_norm_expand),
+    NORM("MeanVarianceNormalization", IR_OP_REDUCTION, 9, 1, 1, 1, "axes:I", mvn_infer, mvn_build, NULL, lw_mvn_expand),
+    NORM("LRN", IR_OP_WINDOW, 1, 1, 1, 1, "alpha:f beta:f bias:f size:i", lrn_infer, lrn_build, NULL, lw_lrn_expand),
     {0}};

@@ -2,15 +2,16 @@
  *
  * for n c [z [y]] x { acc = start; for [q [r]] s if (inside) acc = combine(acc, x[..]);
  *   out = finish(acc) } */
+#include "lower/grad.h"
 #include "lower/window.h"
 #include <math.h>
 #include <string.h>
 
-typedef enum pool_kind { POOL_MAX, POOL_AVERAGE, POOL_LP } pool_kind;
+typedef enum pool_kind { POOL_MAX, POOL_AVERAGE, POOL_SUM, POOL_LP } pool_kind;
 
 static pool_kind kind_of(const ir_node *n) {
   const char *s = n->op->name;
-  return strstr(s, "Max") ? POOL_MAX : strstr(s, "Average") ? POOL_AVERAGE : POOL_LP;
+  return strstr(s, "Max") ? POOL_MAX : strstr(s, "Average") ? POOL_AVERAGE : strstr(s, "Sum") ? POOL_SUM : POOL_LP;
 }
 
 static bool is_global(const ir_node *n) { return strncmp(n->op->name, "Global", 6) == 0; }
@@ -120,7 +121,7 @@ static void pool_build(lw_build *b, ir_node *n) {
     ib_set(ib, where, flat_position(ctx, n, at));
     ib_end(ib);
   } else if (kind == POOL_MAX) ib_update(ib, acc, NULL, IR_MAX, x);
-  else if (kind == POOL_AVERAGE || p == 1) ib_update(ib, acc, NULL, IR_ADD, kind == POOL_LP ? ix_unary(ctx, IX_ABS, x) : x);
+  else if (kind != POOL_LP || p == 1) ib_update(ib, acc, NULL, IR_ADD, kind == POOL_LP ? ix_unary(ctx, IX_ABS, x) : x);
   else if (p == 2) lw_accumulate(b, acc, x, x);
   else ib_update(ib, acc, NULL, IR_ADD, ix_binary(ctx, IX_POW, ix_unary(ctx, IX_ABS, x), ix_float(ctx, ct, p)));
   ib_end(ib);
@@ -134,86 +135,172 @@ static void pool_build(lw_build *b, ir_node *n) {
   ib_end_n(ib, outer);
 }
 
-/* ---- MaxUnpool: elements go back where MaxPool's Indices say, zeros elsewhere ----
+/* ---- gradients ----
  *
- * Indices count positions of the unpooled tensor; with an explicit output_shape, of the
- * tensor that the window alone would give, which lies at the origin of the larger one. */
+ * PoolBack(dy): each element of `shape` gets the dy of all windows that hold it, divided by the
+ * count of each if `average`. With Indices as second operand, only of those that chose it.
+ * Gathered, as ConvTranspose is: with p = coordinate + begin, without dilation the taps that
+ * reach it are p mod stride + j * stride, of windows p div stride - j. */
 
-static void unpool_extents(tn_ctx *ctx, const ir_node *n, ix *dims) {
-  const ir_value *x = n->in[0];
-  int rank = x->rank - 2;
-  int64_t stride[LW_MAX_SPATIAL];
-  ix taps[LW_MAX_SPATIAL];
-  if (rank < 1) lw_bad(ctx, n, "the input has rank %d; N, C and at least one spatial axis are needed", x->rank);
-  lw_kernel_shape(ctx, n, rank, taps);
-  lw_spatial_attr(ctx, n, "strides", rank, 1, 1, stride);
-  const int64_t *pads;
-  int npads = ir_attr_get_ints(n, "pads", &pads);
-  if (npads >= 0 && npads != 2 * rank) lw_bad(ctx, n, "'pads' has %d entries, not %d", npads, 2 * rank);
-  dims[0] = x->dims[0];
-  dims[1] = x->dims[1];
-  for (int i = 0; i < rank; i++) {
-    int64_t cut = npads < 0 ? 0 : pads[i] + pads[rank + i];
-    if (npads >= 0 && (pads[i] < 0 || pads[rank + i] < 0 || pads[i] > INT32_MAX || pads[rank + i] > INT32_MAX)) lw_bad(ctx, n, "'pads' holds a number out of range");
-    ix full = ix_add(ctx, ix_muli(ctx, ix_addi(ctx, x->dims[i + 2], -1), stride[i]), taps[i]);
-    dims[i + 2] = ix_max(ctx, ix_addi(ctx, full, -cut), ix_index(ctx, 0));
-  }
+static void back_window(tn_ctx *ctx, const ir_node *n, lw_window *w, ir_value *x) {
+  const int64_t *shape;
+  int rank = ir_attr_get_ints(n, "shape", &shape);
+  if (rank != n->in[0]->rank || rank < 3) lw_bad(ctx, n, "shape has %d entries", rank);
+  *x = (ir_value){.dtype = n->in[0]->dtype, .rank = rank, .name = n->name};
+  for (int i = 0; i < rank; i++) x->dims[i] = ix_index(ctx, shape[i]);
+  ir_value *in = x;
+  ir_node pool = *n; /* the pool that is undone */
+  pool.in = &in;
+  pool.nin = 1;
+  pool_window(ctx, &pool, w);
 }
 
-static void unpool_infer(tn_ctx *ctx, ir_node *n) {
-  const ir_value *x = n->in[0], *places = n->in[1];
-  ix dims[IR_MAX_RANK];
-  unpool_extents(ctx, n, dims);
-  if (x->dtype == TN_BOOL || places->dtype != TN_I64) lw_bad(ctx, n, "inputs of types %s and %s", ir_dtype_name(x->dtype), ir_dtype_name(places->dtype));
-  lw_need_rank(ctx, n, 1, x->rank);
-  for (int i = 0; i < x->rank; i++)
-    if (x->dims[i] != places->dims[i] && ix_is_const(x->dims[i]) && ix_is_const(places->dims[i])) lw_bad(ctx, n, "the inputs differ in axis %d", i);
-  if (lw_has(n, 2)) {
-    int64_t shape[IR_MAX_RANK];
-    if (lw_need_ints(ctx, n, 2, "output_shape", shape, IR_MAX_RANK) != x->rank) lw_bad(ctx, n, "output_shape does not have %d entries", x->rank);
-    for (int i = 0; i < x->rank; i++) {
-      int64_t least;
-      if (shape[i] < 0 || (ix_const_value(dims[i], &least) && shape[i] < least)) lw_bad(ctx, n, "output_shape is smaller than the unpooled input in axis %d", i);
-      dims[i] = ix_index(ctx, shape[i]);
-    }
-  }
-  lw_set(n, 0, x->dtype, x->rank, dims);
+static void back_infer(tn_ctx *ctx, ir_node *n) {
+  lw_window w;
+  ir_value x;
+  back_window(ctx, n, &w, &x);
+  lw_set_like(n, 0, x.dtype, &x);
 }
 
-static void unpool_build(lw_build *b, ir_node *n) {
+static void back_build(lw_build *b, ir_node *n) {
   tn_ctx *ctx = lw_ctx(b);
   ir_builder *ib = lw_b(b);
-  const ir_value *x = n->in[0], *v = n->out[0];
-  ir_buf *out = lw_out_buf(b, n, 0);
-  ix o[IR_MAX_RANK], at[IR_MAX_RANK], dims[IR_MAX_RANK];
-  unpool_extents(ctx, n, dims);
-  lw_loops(b, NULL, v->rank, v->dims, o);
-  ib_store(ib, out, o, lw_zero(ctx, v->dtype));
-  ib_end_n(ib, v->rank);
-  lw_loops(b, NULL, x->rank, x->dims, o);
-  ix place = ib_let(ib, "place", ix_cast(ctx, TN_INDEX, lw_in(b, n, 1, o)));
-  ix rest = place, all = ix_index(ctx, 1);
-  for (int i = x->rank - 1; i >= 0; i--) {
-    if (ix_is_int(dims[i], 0)) dims[i] = ix_index(ctx, 1); /* no elements: nothing runs */
-    at[i] = lw_clamp(ctx, ix_rem(ctx, rest, dims[i]), ix_index(ctx, 0), ix_addi(ctx, v->dims[i], -1));
-    rest = ix_div(ctx, rest, dims[i]);
-    all = ix_mul(ctx, all, dims[i]);
+  lw_window w;
+  ir_value x;
+  back_window(ctx, n, &w, &x);
+  ix at[IR_MAX_RANK], steps[LW_MAX_SPATIAL], j[LW_MAX_SPATIAL], o[IR_MAX_RANK], zero = ix_index(ctx, 0), reached = ix_bool(ctx, true);
+  lw_loops(b, "nc", 2, x.dims, at);
+  lw_loops(b, lw_axis_names(w.rank), w.rank, x.dims + 2, at + 2);
+  ir_buf *acc = lw_accumulator(b, x.dtype);
+  for (int i = 0; i < w.rank; i++) steps[i] = w.dilation[i] == 1 ? ix_ceil_div(ctx, w.taps[i], w.stride[i]) : w.taps[i];
+  lw_loops(b, lw_tap_names(w.rank), w.rank, steps, j);
+  o[0] = at[0];
+  o[1] = at[1];
+  for (int i = 0; i < w.rank; i++) {
+    ix p = ix_add(ctx, at[i + 2], w.begin[i]);
+    if (w.dilation[i] == 1) {
+      o[i + 2] = ix_sub(ctx, ix_divi(ctx, p, w.stride[i]), j[i]);
+      reached = ix_and(ctx, reached, ix_lt(ctx, ix_add(ctx, ix_remi(ctx, p, w.stride[i]), ix_muli(ctx, j[i], w.stride[i])), w.taps[i]));
+    } else {
+      ix from = ix_sub(ctx, p, ix_muli(ctx, j[i], w.dilation[i]));
+      o[i + 2] = ix_divi(ctx, from, w.stride[i]);
+      reached = ix_and(ctx, reached, ix_eq(ctx, ix_remi(ctx, from, w.stride[i]), zero));
+    }
+    reached = ix_and(ctx, reached, ix_within(ctx, o[i + 2], zero, w.out[i]));
   }
-  ib_if(ib, ix_within(ctx, place, ix_index(ctx, 0), all)); /* an index from outside writes nothing */
-  ib_store(ib, out, at, lw_in(b, n, 0, o));
+  ib_if(ib, reached);
+  ix v = ix_cast(ctx, acc->dtype, lw_in(b, n, 0, o));
+  if (ir_attr_get_int(n, "average", 0)) v = ix_div(ctx, v, average_count(ctx, n, &w, o + 2, acc->dtype));
+  if (lw_has(n, 1)) {
+    ir_value *in = &x;
+    ir_node pool = *n;
+    pool.in = &in;
+    ix chosen = ix_eq(ctx, ix_cast(ctx, TN_INDEX, lw_in(b, n, 1, o)), flat_position(ctx, &pool, at));
+    v = ix_select(ctx, chosen, v, lw_zero(ctx, acc->dtype));
+  }
+  ib_update(ib, acc, NULL, IR_ADD, v);
   ib_end(ib);
-  ib_end_n(ib, x->rank);
+  ib_end_n(ib, w.rank);
+  lw_out(b, n, 0, at, ix_cast(ctx, x.dtype, ib_get(ib, acc)));
+  ib_end_n(ib, x.rank);
+}
+
+static void copy_attrs(ir_node *m, const ir_node *n, const char *but) {
+  m->opset = n->opset;
+  for (int i = 0; i < n->nattrs; i++)
+    if (!but || strcmp(n->attrs[i].name, but) != 0) IR_PUSH(m->graph->ctx, m->attrs, m->nattrs, n->attrs[i]);
+}
+
+static ir_value *pool_back(lw_grad *d, ir_value *dy, ir_value *indices, bool average) {
+  ir_node *m = lw_node_n(d->g, d->n, "tenon:PoolBack", indices ? 2 : 1, (ir_value *[]){dy, indices}, 1);
+  int64_t shape[IR_MAX_RANK];
+  copy_attrs(m, d->n, "p");
+  lw_grad_dims(d->ctx, d->n->in[0], shape);
+  ir_attr_ints(m, "shape", d->n->in[0]->rank, shape);
+  if (average) ir_attr_int(m, "average", 1);
+  ir_infer(d->ctx, m);
+  return m->out[0];
+}
+
+static void max_grad(lw_grad *d) { lw_grad_add(d, 0, pool_back(d, d->dy[0], lw_grad_output(d, 1), false)); }
+static void average_grad(lw_grad *d) { lw_grad_add(d, 0, pool_back(d, d->dy[0], NULL, true)); }
+
+/* y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p-1) times what the windows send of dy y^(1-p); 0 where y is. */
+static void lp_grad(lw_grad *d) {
+  ir_graph *g = d->g;
+  ir_node *n = d->n;
+  ir_value *x = n->in[0], *y = n->out[0], *dy = d->dy[0], *zero = lw_number(g, x, 0), *slope = lw_op1(g, n, "Sign", x);
+  double p = (double)ir_attr_get_int(n, "p", 2);
+  if (p == 2) slope = x;
+  else if (p > 1) slope = lw_op2(g, n, "Mul", slope, lw_op2(g, n, "Pow", lw_op1(g, n, "Abs", x), lw_number(g, x, p - 1)));
+  if (p > 1) {
+    ir_value *none = lw_op2(g, n, "Equal", y, zero), *base = lw_op3(g, n, "Where", none, lw_number(g, x, 1), y);
+    dy = lw_op3(g, n, "Where", none, zero, lw_op2(g, n, "Mul", dy, lw_op2(g, n, "Pow", base, lw_number(g, x, 1 - p))));
+  }
+  if (!is_global(n)) dy = pool_back(d, dy, NULL, false);
+  lw_grad_add(d, 0, lw_op2(g, n, "Mul", slope, dy));
+}
+
+static void global_average_grad(lw_grad *d) {
+  double count = 1;
+  for (int i = 2; i < d->n->in[0]->rank; i++) count *= (double)ir_dim(d->ctx, d->n->in[0], i);
+  lw_grad_add(d, 0, lw_op2(d->g, d->n, "Mul", d->dy[0], lw_number(d->g, d->dy[0], 1 / count)));
+}
+
+/* The first of equals gets all, as in MaxPool. */
+static void global_max_grad(lw_grad *d) {
+  ir_graph *g = d->g;
+  ir_node *n = d->n;
+  const ir_value *x = n->in[0];
+  int64_t dims[IR_MAX_RANK], rows[3] = {1, 1, 1};
+  lw_grad_dims(d->ctx, x, dims);
+  for (int i = 0; i < x->rank; i++) rows[i < 2 ? i : 2] *= dims[i];
+  ir_value *where = lw_op1_int(g, n, "ArgMax", lw_reshape(g, n, n->in[0], 3, rows), "axis", 2);
+  ir_value *dy = lw_reshape(g, n, d->dy[0], 3, (int64_t[]){rows[0], rows[1], 1});
+  ir_node *m = lw_node_n(g, n, "ScatterElements", 3, (ir_value *[]){lw_grad_full(d, x, 3, rows, 0), where, dy}, 1);
+  ir_attr_int(m, "axis", 2);
+  ir_infer(d->ctx, m);
+  lw_grad_add(d, 0, lw_reshape(g, n, m->out[0], x->rank, dims));
+}
+
+static void sum_grad(lw_grad *d) { lw_grad_add(d, 0, pool_back(d, d->dy[0], NULL, false)); }
+
+/* PoolBack is linear in dy: its transpose are the averages, the sums, or the elements that were chosen. */
+static void back_grad(lw_grad *d) {
+  ir_graph *g = d->g;
+  ir_node *n = d->n;
+  ir_value *v = d->dy[0];
+  if (!lw_has(n, 1)) {
+    bool average = ir_attr_get_int(n, "average", 0) != 0;
+    ir_node *m = lw_node_n(g, n, average ? "AveragePool" : "tenon:SumPool", 1, &v, 1);
+    copy_attrs(m, n, "shape");
+    int kept = 0;
+    for (int i = 0; i < m->nattrs; i++)
+      if (strcmp(m->attrs[i].name, "average") != 0) m->attrs[kept++] = m->attrs[i];
+    m->nattrs = kept;
+    ir_infer(d->ctx, m);
+    lw_grad_add(d, 0, m->out[0]);
+    return;
+  }
+  int64_t back[IR_MAX_RANK], all = 1;
+  if (ir_attr_get_int(n, "storage_order", 0)) { /* Indices count the spatial axes from the last */
+    for (int i = 0; i < v->rank; i++) back[i] = i < 2 ? i : v->rank + 1 - i;
+    v = lw_transpose(g, n, v, back);
+  }
+  for (int i = 0; i < v->rank; i++) all *= ir_dim(d->ctx, v, i);
+  lw_grad_add(d, 0, lw_op2_int(g, n, "Gather", lw_reshape(g, n, v, 1, &all), n->in[1], "axis", 0));
 }
 
 #define WINDOW_ATTRS "auto_pad:s kernel_shape:I pads:I strides:I ceil_mode:i dilations:I "
-#define POOL(NAME, SINCE, OUTPUTS, ATTRS) \
-  {.name = NAME, .kind = IR_OP_WINDOW, .since = SINCE, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = OUTPUTS, .attrs = ATTRS, .infer = pool_infer, .build = pool_build}
+#define POOL(NAME, SINCE, OUTPUTS, ATTRS, GRAD) \
+  {.name = NAME, .kind = IR_OP_WINDOW, .since = SINCE, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = OUTPUTS, .attrs = ATTRS, .infer = pool_infer, .build = pool_build, .grad_build = GRAD}
 const ir_op lw_ops_pool[] = {
-    POOL("MaxPool", 1, 2, WINDOW_ATTRS "storage_order:i"),
-    POOL("AveragePool", 1, 1, WINDOW_ATTRS "count_include_pad:i"),
-    POOL("LpPool", 1, 1, WINDOW_ATTRS "p:i"),
-    POOL("GlobalMaxPool", 1, 1, ""),
-    POOL("GlobalAveragePool", 1, 1, ""),
-    POOL("GlobalLpPool", 1, 1, "p:i"),
-    {.name = "MaxUnpool", .kind = IR_OP_KERNEL, .since = 9, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = "kernel_shape:I pads:I strides:I", .infer = unpool_infer, .build = unpool_build},
+    POOL("MaxPool", 1, 2, WINDOW_ATTRS "storage_order:i", max_grad),
+    POOL("AveragePool", 1, 1, WINDOW_ATTRS "count_include_pad:i", average_grad),
+    POOL("LpPool", 1, 1, WINDOW_ATTRS "p:i", lp_grad),
+    POOL("GlobalMaxPool", 1, 1, "", global_max_grad),
+    POOL("GlobalAveragePool", 1, 1, "", global_average_grad),
+    POOL("GlobalLpPool", 1, 1, "p:i", lp_grad),
+    {.name = "SumPool", .domain = "tenon", .kind = IR_OP_WINDOW, .since = 1, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = WINDOW_ATTRS "storage_order:i count_include_pad:i", .infer = pool_infer, .build = pool_build, .grad_build = sum_grad},
+    {.name = "PoolBack", .domain = "tenon", .kind = IR_OP_WINDOW, .since = 1, .min_in = 1, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = WINDOW_ATTRS "storage_order:i count_include_pad:i shape:I average:i", .infer = back_infer, .build = back_build, .grad_build = back_grad},
     {0}};

@@ -1,5 +1,5 @@
 /* ops_rearrange.c — movement ops with a pattern of their own, and shapes as data. */
-#include "lower/ops_util.h"
+#include "lower/grad.h"
 #include <string.h>
 
 /* ---- DepthToSpace, SpaceToDepth ---- */
@@ -196,15 +196,41 @@ static ix size_value(lw_build *b, ir_node *n, int out, const ix *index) {
   return ix_cast(lw_ctx(b), TN_I64, size_expr(lw_ctx(b), n));
 }
 
-#define ROW(name, since, nin, max_in, attrs, rule) \
-  {name, "", IR_OP_MOVEMENT, since, nin, max_in, 1, 1, attrs, rule##_infer, rule##_value, NULL, NULL, NULL, NULL}
+/* ---- gradients: each is its own inverse, or keeps what it kept ---- */
+
+static ir_value *again(lw_grad *d, ir_value *v) { /* the same op on another operand */
+  ir_node *n = d->n, *m = lw_node_n(d->g, n, n->op->name, n->nin, n->in, 1);
+  m->in[0] = v;
+  m->opset = n->opset;
+  m->nattrs = n->nattrs;
+  m->attrs = n->attrs;
+  ir_infer(d->ctx, m);
+  return m->out[0];
+}
+static void trilu_grad(lw_grad *d) { lw_grad_add(d, 0, again(d, d->dy[0])); }
+static void reverse_sequence_grad(lw_grad *d) { lw_grad_add(d, 0, again(d, d->dy[0])); }
+
+static void crop_pad_grad(lw_grad *d) {
+  ix dims[IR_MAX_RANK];
+  int64_t shift[IR_MAX_RANK], pads[2 * IR_MAX_RANK];
+  int rank = d->n->in[0]->rank;
+  crop_pad(d->ctx, d->n, dims, shift);
+  for (int i = 0; i < rank; i++) {
+    pads[i] = shift[i]; /* cropped before, or padded if negative */
+    pads[rank + i] = ir_dim(d->ctx, d->n->in[0], i) - ir_dim(d->ctx, d->n->out[0], i) - shift[i];
+  }
+  lw_grad_add(d, 0, lw_op2(d->g, d->n, "Pad", d->dy[0], ir_graph_ints(d->g, NULL, 2 * rank, pads)));
+}
+
+#define ROW(name, since, nin, max_in, attrs, rule, grad) \
+  {name, "", IR_OP_MOVEMENT, since, nin, max_in, 1, 1, attrs, rule##_infer, rule##_value, NULL, NULL, NULL, grad}
 
 const ir_op lw_ops_rearrange[] = {
-    ROW("DepthToSpace", 1, 1, 1, "blocksize:i mode:s", depth_to_space),
-    ROW("SpaceToDepth", 1, 1, 1, "blocksize:i mode:s", space_to_depth),
-    ROW("Trilu", 14, 1, 2, "upper:i", trilu),
-    ROW("CenterCropPad", 18, 2, 2, "axes:I", crop_pad),
-    ROW("ReverseSequence", 10, 2, 2, "batch_axis:i time_axis:i", reverse_sequence),
-    ROW("Shape", 1, 1, 1, "start:i end:i", shape),
-    ROW("Size", 1, 1, 1, "", size),
+    ROW("DepthToSpace", 1, 1, 1, "blocksize:i mode:s", depth_to_space, lw_grad_moved),
+    ROW("SpaceToDepth", 1, 1, 1, "blocksize:i mode:s", space_to_depth, lw_grad_moved),
+    ROW("Trilu", 14, 1, 2, "upper:i", trilu, trilu_grad),
+    ROW("CenterCropPad", 18, 2, 2, "axes:I", crop_pad, crop_pad_grad),
+    ROW("ReverseSequence", 10, 2, 2, "batch_axis:i time_axis:i", reverse_sequence, reverse_sequence_grad),
+    ROW("Shape", 1, 1, 1, "start:i end:i", shape, NULL),
+    ROW("Size", 1, 1, 1, "", size, NULL),
     {0}};

@@ -297,8 +297,8 @@ static void det_build(lw_build *b, ir_node *n) {
   {.name = NAME, .kind = IR_OP_REDUCTION, .since = 1, .min_in = 1, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = "axes:I keepdims:i noop_with_empty_axes:i", .infer = reduce_infer, .build = reduce_build, .grad_build = GRAD}
 #define ARG(NAME) \
   {.name = NAME, .kind = IR_OP_REDUCTION, .since = 1, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = "axis:i keepdims:i select_last_index:i", .infer = arg_infer, .build = arg_build}
-#define RUNNING(NAME, SINCE) \
-  {.name = NAME, .kind = IR_OP_KERNEL, .since = SINCE, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = "exclusive:i reverse:i", .infer = running_infer, .build = running_build}
+#define RUNNING(NAME, SINCE, GRAD) \
+  {.name = NAME, .kind = IR_OP_KERNEL, .since = SINCE, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = "exclusive:i reverse:i", .infer = running_infer, .build = running_build, .grad_build = GRAD}
 const ir_op lw_ops_reduce[] = {
     /* first and in the order of `reductions` */
     REDUCE("ReduceSum", lw_grad_reduce_sum), REDUCE("ReduceMean", lw_grad_reduce_mean), REDUCE("ReduceMax", lw_grad_reduce_extreme),
@@ -306,6 +306,6 @@ const ir_op lw_ops_reduce[] = {
     REDUCE("ReduceL2", lw_grad_reduce_l2), REDUCE("ReduceSumSquare", lw_grad_reduce_sum_square), REDUCE("ReduceLogSum", lw_grad_reduce_log_sum),
     REDUCE("ReduceLogSumExp", lw_grad_reduce_log_sum_exp),
     ARG("ArgMax"), ARG("ArgMin"),
-    RUNNING("CumSum", 11), RUNNING("CumProd", 26),
+    RUNNING("CumSum", 11, lw_grad_cum_sum), RUNNING("CumProd", 26, lw_grad_cum_prod),
     {.name = "Det", .kind = IR_OP_KERNEL, .since = 11, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .infer = det_infer, .build = det_build},
     {0}};

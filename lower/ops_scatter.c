@@ -1,6 +1,6 @@
 /* ops_scatter.c — ops that write where data says. Rows may repeat an address, so the
  * writes run in order; the copy of the data before them does not depend on order. */
-#include "lower/ops_util.h"
+#include "lower/grad.h"
 #include <string.h>
 
 static ir_store_op reduction(tn_ctx *ctx, const ir_node *n) {
@@ -105,10 +105,10 @@ static void scatter_nd_build(lw_build *b, ir_node *n) {
   ib_end_n(lw_b(b), u->rank);
 }
 
-#define ROW(name, since, attrs, rule) {name, "", IR_OP_KERNEL, since, 3, 3, 1, 1, attrs, rule##_infer, NULL, rule##_build, NULL, NULL, NULL}
+#define ROW(name, since, attrs, rule, grad) {name, "", IR_OP_KERNEL, since, 3, 3, 1, 1, attrs, rule##_infer, NULL, rule##_build, NULL, NULL, grad}
 
 const ir_op lw_ops_scatter[] = {
-    ROW("Scatter", 9, "axis:i", scatter_elements),
-    ROW("ScatterElements", 11, "axis:i reduction:s", scatter_elements),
-    ROW("ScatterND", 11, "reduction:s", scatter_nd),
+    ROW("Scatter", 9, "axis:i", scatter_elements, lw_grad_scatter_elements),
+    ROW("ScatterElements", 11, "axis:i reduction:s", scatter_elements, lw_grad_scatter_elements),
+    ROW("ScatterND", 11, "reduction:s", scatter_nd, lw_grad_scatter_nd),
     {0}};

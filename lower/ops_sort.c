@@ -1,6 +1,6 @@
 /* ops_sort.c — TopK as a kernel; Unique and NonMaxSuppression, whose output size data
  * decides, only on data that is known when compiling. */
-#include "lower/ops_util.h"
+#include "lower/grad.h"
 #include "ir/interp.h"
 #include <string.h>
 
@@ -273,7 +273,7 @@ static void nms_infer(tn_ctx *ctx, ir_node *n) {
 }
 
 const ir_op lw_ops_sort[] = {
-    {"TopK", "", IR_OP_KERNEL, 1, 1, 2, 1, 2, "axis:i k:i largest:i sorted:i", top_k_infer, NULL, top_k_build, NULL, NULL, NULL},
+    {"TopK", "", IR_OP_KERNEL, 1, 1, 2, 1, 2, "axis:i k:i largest:i sorted:i", top_k_infer, NULL, top_k_build, NULL, NULL, lw_grad_top_k},
     {"Unique", "", IR_OP_COMPOSITE, 11, 1, 1, 1, 4, "axis:i sorted:i", unique_infer, NULL, NULL, lw_expand_known, NULL, NULL},
     {"NonMaxSuppression", "", IR_OP_COMPOSITE, 10, 2, 5, 1, 1, "center_point_box:i", nms_infer, NULL, NULL, lw_expand_known, NULL, NULL},
     {0}};

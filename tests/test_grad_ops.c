@@ -1,0 +1,125 @@
+/* Every op of the table that lets gradients pass, against differences; an op without a case here,
+ * and without a reason to have none, fails. */
+#include "grad_help.h"
+
+#define A "input a: f64[2, 3] "
+#define AB "input a: f64[2, 3] input b: f64[2, 3] "
+#define ONE(OP) {.op = OP, .text = A "y = " OP "(a)"}
+#define TWO(OP) {.op = OP, .text = AB "y = " OP "(a, b)"}, {.op = OP, .text = "input a: f64[3, 1] input b: f64[2, 1, 2] y = " OP "(a, b)"}
+
+static const grad_case elementwise[] = {
+    ONE("Abs"), ONE("Neg"), {.op = "Sqrt", .text = A "y = Sqrt(a)", 0.2, 2}, ONE("Floor"), ONE("Ceil"), ONE("Round"), ONE("Exp"), {.op = "Log", .text = A "y = Log(a)", 0.2, 2},
+    ONE("Sin"), ONE("Cos"), ONE("Tan"), {.op = "Asin", .text = A "y = Asin(a)", -0.9, 0.9}, {.op = "Acos", .text = A "y = Acos(a)", -0.9, 0.9}, ONE("Atan"), ONE("Sinh"), ONE("Cosh"),
+    ONE("Tanh"), ONE("Asinh"), {.op = "Acosh", .text = A "y = Acosh(a)", 1.2, 3}, {.op = "Atanh", .text = A "y = Atanh(a)", -0.9, 0.9}, ONE("Erf"), ONE("Sigmoid"),
+    {.op = "Reciprocal", .text = A "y = Reciprocal(a)", 0.3, 2}, ONE("Sign"), ONE("Relu"), {.op = "LeakyRelu", .text = A "y = LeakyRelu(a) { alpha = 0.2 }"},
+    {.op = "ThresholdedRelu", .text = A "y = ThresholdedRelu(a) { alpha = 0.1 }"}, {.op = "Elu", .text = A "y = Elu(a) { alpha = 1.5 }"}, ONE("Selu"), {.op = "Celu", .text = A "y = Celu(a) { alpha = 0.7 }"},
+    ONE("Gelu"), {.op = "Gelu", .text = A "y = Gelu(a) { approximate = \"tanh\" }"}, {.op = "HardSigmoid", .text = A "y = HardSigmoid(a) { alpha = 0.6 }", -2, 2}, {.op = "HardSwish", .text = A "y = HardSwish(a)", -4, 4},
+    {.op = "Swish", .text = A "y = Swish(a) { alpha = 1.3 }"}, ONE("Mish"), ONE("Softplus"), ONE("Softsign"), {.op = "Shrink", .text = A "y = Shrink(a) { lambd = 0.3, bias = 0.2 }"},
+    TWO("Add"), TWO("Sub"), TWO("Mul"), {.op = "Div", .text = AB "y = Div(a, b)", 0.3, 2}, {.op = "Div", .text = "input a: f64[3, 1] input b: f64[2, 1, 2] y = Div(a, b)", 0.3, 2},
+    {.op = "Mod", .text = A "input b: f64[3] y = Mod(a, b) { fmod = 1 }", 0.3, 4}, {.op = "Mod", .text = A "input b: f64[3] y = Mod(a, b)", 0.3, 4}, {.op = "PRelu", .text = A "input b: f64[3] y = PRelu(a, b)"},
+    TWO("Min"), TWO("Max"), {.op = "Max", .text = AB "input c: f64[3] y = Max(a, b, c)"}, TWO("Sum"), TWO("Mean"),
+    {.op = "Where", .text = AB "const c: bool[3] = [true, false, true] y = Where(c, a, b)"}, {.op = "Pow", .text = AB "y = Pow(a, b)", 0.3, 2}, {.op = "Pow", .text = A "const p: f64[] = 3.0 y = Pow(a, p)"},
+    {.op = "Pow", .text = A "const p: i64[3] = [2, 3, 0] y = Pow(a, p)", 0.2, 1}, {.op = "Clip", .text = A "input l: f64[] const h: f64[] = 0.5 y = Clip(a, l, h)"},
+    {.op = "Clip", .text = A "y = Clip(a) { min = -0.5, max = 0.25 } opset 6"}, {.op = "Cast", .text = A "s = Cast(a) { to = 11 } y = Mul(s, s)"}, {.op = "CastLike", .text = A "const t: f64[] = 1.0 s = CastLike(a, t) y = Mul(s, s)"},
+    {.op = "Dropout", .text = A "y = Dropout(a)"}, {.op = "Identity", .text = A "y = Identity(a)"},
+};
+
+static const grad_case movement[] = {
+    {.op = "Reshape", .text = A "const s: i64[2] = [3, -1] y = Reshape(a, s)"}, {.op = "Flatten", .text = "input a: f64[2, 3, 2] y = Flatten(a)"}, {.op = "Squeeze", .text = "input a: f64[2, 1, 3] y = Squeeze(a)"},
+    {.op = "Unsqueeze", .text = A "const s: i64[1] = [1] y = Unsqueeze(a, s)"}, {.op = "Transpose", .text = "input a: f64[2, 3, 2] y = Transpose(a) { perm = [1, 2, 0] }"}, {.op = "Transpose", .text = A "y = Transpose(a)"},
+    {.op = "Concat", .text = A "input b: f64[2, 1] s = Concat(a, b, a) { axis = 1 } y = Mul(s, s)"}, {.op = "Split", .text = "input a: f64[5, 2] u, v = Split(a) { axis = 0, num_outputs = 2 } w = Exp(u) y = Mul(v, v) output w, y"},
+    {.op = "Split", .text = "input a: f64[5, 2] u, v = Split(a) { axis = 0, num_outputs = 2 } y = Mul(v, v)"},
+    {.op = "Slice", .text = "input a: f64[7, 4] const s: i64[2] = [-2, 1] const e: i64[2] = [-9, 3] const x: i64[2] = [0, 1] const t: i64[2] = [-2, 1] v = Slice(a, s, e, x, t) y = Mul(v, v)"},
+    {.op = "Slice", .text = "input a: f64[7] const s: i64[1] = [1] const e: i64[1] = [7] const x: i64[1] = [0] const t: i64[1] = [3] v = Slice(a, s, e, x, t) y = Mul(v, v)"},
+    {.op = "tenon:PutSlice", .text = A "v = tenon:PutSlice(a) { starts = [3, 0], steps = [-2, 2], shape = [5, 6] } y = Mul(v, v)"},
+    {.op = "Pad", .text = A "input c: f64[] const p: i64[4] = [1, -1, 2, 1] v = Pad(a, p, c) y = Mul(v, v)"}, {.op = "Pad", .text = A "const p: i64[4] = [1, 2, 0, 1] v = Pad(a, p) { mode = \"reflect\" } y = Mul(v, v)"},
+    {.op = "Pad", .text = A "const p: i64[4] = [1, 2, 0, 1] v = Pad(a, p) { mode = \"edge\" } y = Mul(v, v)"}, {.op = "Pad", .text = A "const p: i64[4] = [1, 2, 0, 1] v = Pad(a, p) { mode = \"wrap\" } y = Mul(v, v)"},
+    {.op = "Expand", .text = "input a: f64[3, 1] const s: i64[3] = [2, 1, 2] v = Expand(a, s) y = Mul(v, v)"}, {.op = "Tile", .text = A "const s: i64[2] = [2, 3] v = Tile(a, s) y = Mul(v, v)"},
+    {.op = "Gather", .text = "input a: f64[2, 4, 3] const i: i64[2, 2] = [1, 3, -1, 1] v = Gather(a, i) { axis = 1 } y = Mul(v, v)"},
+    {.op = "Gather", .text = "input a: f64[4, 2] const i: i64[3] = [1, 3, 1] v = Gather(a, i) y = Mul(v, v)"}, {.op = "Gather", .text = "input a: f64[2, 3] const i: i64[] = 1 v = Gather(a, i) { axis = 1 } y = Mul(v, v)"},
+    {.op = "GatherElements", .text = A "const i: i64[2, 2] = [1, 1, 2, 0] v = GatherElements(a, i) { axis = 1 } y = Mul(v, v)"},
+    {.op = "GatherND", .text = "input a: f64[2, 3, 2] const i: i64[3, 2] = [0, 1, 1, 2, 0, 1] v = GatherND(a, i) y = Mul(v, v)"},
+    {.op = "GatherND", .text = "input a: f64[2, 3, 2] const i: i64[2, 1] = [1, 2] v = GatherND(a, i) { batch_dims = 1 } y = Mul(v, v)"},
+    {.op = "OneHot", .text = "input a: f64[2] const i: i64[3] = [0, 2, -1] const d: i64[] = 4 v = OneHot(i, d, a) y = Mul(v, v)"},
+    {.op = "TensorScatter", .text = "input a: f64[2, 4, 3] const u: f64[2, 1, 3] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0] const w: i64[2] = [1, 3] v = TensorScatter(a, u, w) y = Mul(v, v)"},
+    {.op = "ScatterElements", .text = A "input b: f64[2, 2] const i: i64[2, 2] = [2, 1, 0, 1] v = ScatterElements(a, i, b) { axis = 1 } y = Mul(v, v)"},
+    {.op = "ScatterElements", .text = A "input b: f64[2, 2] const i: i64[2, 2] = [1, 1, 0, 1] v = ScatterElements(a, i, b) { axis = 1, reduction = \"add\" } y = Mul(v, v)"},
+    {.op = "ScatterElements", .text = A "input b: f64[2, 2] const i: i64[2, 2] = [1, 1, 0, 1] v = ScatterElements(a, i, b) { axis = 1, reduction = \"mul\" } y = Mul(v, v)", 0.5, 2},
+    {.op = "ScatterElements", .text = A "input b: f64[2, 2] const i: i64[2, 2] = [1, 1, 0, 1] v = ScatterElements(a, i, b) { axis = 1, reduction = \"max\" } y = Mul(v, v)"},
+    {.op = "Scatter", .text = A "input b: f64[1, 3] const i: i64[1, 3] = [1, 0, 1] v = Scatter(a, i, b) y = Mul(v, v)"},
+    {.op = "ScatterND", .text = "input a: f64[4, 2] input b: f64[2, 2] const i: i64[2, 1] = [2, 0] v = ScatterND(a, i, b) y = Mul(v, v)"},
+    {.op = "ScatterND", .text = "input a: f64[4, 2] input b: f64[3, 2] const i: i64[3, 1] = [2, 0, 2] v = ScatterND(a, i, b) { reduction = \"min\" } y = Mul(v, v)"},
+    {.op = "DepthToSpace", .text = "input a: f64[1, 8, 1, 2] v = DepthToSpace(a) { blocksize = 2 } y = Mul(v, v)"}, {.op = "SpaceToDepth", .text = "input a: f64[1, 2, 2, 4] v = SpaceToDepth(a) { blocksize = 2 } y = Mul(v, v)"},
+    {.op = "Trilu", .text = "input a: f64[2, 3, 3] v = Trilu(a) { upper = 0 } y = Mul(v, v)"}, {.op = "CenterCropPad", .text = "input a: f64[3, 4] const s: i64[2] = [5, 1] v = CenterCropPad(a, s) y = Mul(v, v)"},
+    {.op = "ReverseSequence", .text = "input a: f64[4, 2] const l: i64[2] = [3, 2] v = ReverseSequence(a, l) y = Mul(v, v)"},
+    {.op = "TopK", .text = "input a: f64[2, 5] const k: i64[1] = [2] v, i = TopK(a, k) y = Mul(v, v)"},
+    {.op = "Compress", .text = A "const c: bool[3] = [true, false, true] v = Compress(a, c) { axis = 1 } y = Mul(v, v)"},
+};
+
+#define REDUCED(OP) {.op = OP, .text = "input a: f64[2, 3, 2] const x: i64[1] = [1] v = " OP "(a, x) y = Mul(v, v)"}, {.op = OP, .text = A "v = " OP "(a) { keepdims = 0 } y = Exp(v)"}
+#define POSITIVE(OP) {.op = OP, .text = "input a: f64[2, 3, 2] const x: i64[2] = [0, -1] v = " OP "(a, x) { keepdims = 0 } y = Mul(v, v)", .lo = 0.3, .hi = 1.5}
+static const grad_case reductions[] = {
+    REDUCED("ReduceSum"), REDUCED("ReduceMean"), REDUCED("ReduceMax"), REDUCED("ReduceMin"), REDUCED("ReduceProd"), REDUCED("ReduceL1"), REDUCED("ReduceL2"), REDUCED("ReduceSumSquare"),
+    POSITIVE("ReduceLogSum"), REDUCED("ReduceLogSumExp"), {.op = "CumSum", .text = A "const x: i64[] = 1 v = CumSum(a, x) { exclusive = 1 } y = Mul(v, v)"},
+    {.op = "CumSum", .text = A "const x: i64[] = 0 v = CumSum(a, x) { reverse = 1 } y = Mul(v, v)"}, {.op = "CumProd", .text = A "const x: i64[] = 1 v = CumProd(a, x) y = Mul(v, v)"},
+    {.op = "CumProd", .text = A "const x: i64[] = 1 v = CumProd(a, x) { exclusive = 1, reverse = 1 } y = Mul(v, v)"},
+    {.op = "Softmax", .text = "input a: f64[2, 3, 2] y = Softmax(a) { axis = 1 }"}, {.op = "Softmax", .text = "input a: f64[2, 3, 2] y = Softmax(a) { axis = 1 } opset 11"},
+    {.op = "LogSoftmax", .text = "input a: f64[2, 3, 2] y = LogSoftmax(a)"}, {.op = "Hardmax", .text = A "y = Hardmax(a)"},
+};
+
+#define WINDOW "kernel_shape = [3, 2], strides = [2, 1], pads = [1, 0, 1, 1]"
+static const grad_case contractions[] = {
+    {.op = "MatMul", .text = "input a: f64[2, 3] input b: f64[3, 4] v = MatMul(a, b) y = Mul(v, v)"}, {.op = "MatMul", .text = "input a: f64[2, 2, 3] input b: f64[3, 4] y = MatMul(a, b)"},
+    {.op = "MatMul", .text = "input a: f64[2, 1, 2, 3] input b: f64[3, 3, 2] y = MatMul(a, b)"}, {.op = "MatMul", .text = "input a: f64[3] input b: f64[2, 3, 2] y = MatMul(a, b)"},
+    {.op = "MatMul", .text = "input a: f64[2, 2, 3] input b: f64[3] y = MatMul(a, b)"}, {.op = "MatMul", .text = "input a: f64[3] input b: f64[3] y = MatMul(a, b)"},
+    {.op = "tenon:MatMul", .text = "input a: f64[2, 3, 2] input b: f64[4, 3] y = tenon:MatMul(a, b) { transA = 1, transB = 1 }"},
+    {.op = "Gemm", .text = "input a: f64[3, 2] input b: f64[4, 3] input c: f64[4] y = Gemm(a, b, c) { transA = 1, transB = 1, alpha = 0.5, beta = 2.0 }"},
+    {.op = "Gemm", .text = "input a: f64[2, 3] input b: f64[3, 4] input c: f64[2, 1] y = Gemm(a, b, c)"},
+    {.op = "Conv", .text = "input x: f64[2, 2, 5, 4] input w: f64[3, 2, 3, 2] input b: f64[3] y = Conv(x, w, b) { strides = [2, 1], pads = [1, 0, 1, 1] }"},
+    {.op = "Conv", .text = "input x: f64[1, 4, 6] input w: f64[4, 2, 2] y = Conv(x, w) { group = 2, dilations = [2], strides = [2] }"},
+    {.op = "Conv", .text = "input x: f64[1, 2, 3, 3, 2] input w: f64[2, 1, 2, 2, 1] y = Conv(x, w) { group = 2, auto_pad = \"SAME_UPPER\" }"},
+    {.op = "ConvTranspose", .text = "input x: f64[1, 2, 3, 2] input w: f64[2, 2, 3, 2] input b: f64[2] y = ConvTranspose(x, w, b) { strides = [2, 1], pads = [1, 0, 1, 0], output_padding = [1, 0] }"},
+    {.op = "ConvTranspose", .text = "input x: f64[1, 2, 3] input w: f64[2, 1, 2] y = ConvTranspose(x, w) { group = 2, dilations = [2] }"},
+    {.op = "tenon:ConvWeights", .text = "input x: f64[2, 2, 5, 4] input v: f64[2, 3, 3, 4] y = tenon:ConvWeights(x, v) { " WINDOW " }"},
+    {.op = "MaxPool", .text = "input a: f64[1, 2, 5, 4] v = MaxPool(a) { " WINDOW " } y = Mul(v, v)"}, {.op = "MaxPool", .text = "input a: f64[1, 2, 4, 4] v = MaxPool(a) { kernel_shape = [2, 2], strides = [2, 2], storage_order = 1 } y = Mul(v, v)"},
+    {.op = "MaxPool", .text = "input a: f64[1, 1, 7] v = MaxPool(a) { kernel_shape = [3], dilations = [2], strides = [2], ceil_mode = 1 } y = Mul(v, v)"},
+    {.op = "AveragePool", .text = "input a: f64[1, 2, 5, 4] v = AveragePool(a) { " WINDOW " } y = Mul(v, v)"}, {.op = "AveragePool", .text = "input a: f64[1, 1, 5] v = AveragePool(a) { kernel_shape = [3], pads = [1, 1], count_include_pad = 1 } y = Mul(v, v)"},
+    {.op = "LpPool", .text = "input a: f64[1, 2, 5, 4] y = LpPool(a) { " WINDOW " }"}, {.op = "LpPool", .text = "input a: f64[1, 1, 6] y = LpPool(a) { kernel_shape = [2], p = 3 }"},
+    {.op = "tenon:SumPool", .text = "input a: f64[1, 2, 5, 4] v = tenon:SumPool(a) { " WINDOW " } y = Mul(v, v)"},
+    {.op = "tenon:PoolBack", .text = "input a: f64[1, 2, 3, 4] v = tenon:PoolBack(a) { " WINDOW ", shape = [1, 2, 5, 4], average = 1 } y = Mul(v, v)"},
+    {.op = "GlobalMaxPool", .text = "input a: f64[2, 2, 2, 3] v = GlobalMaxPool(a) y = Mul(v, v)"}, {.op = "GlobalAveragePool", .text = "input a: f64[2, 2, 2, 3] v = GlobalAveragePool(a) y = Mul(v, v)"},
+    {.op = "GlobalLpPool", .text = "input a: f64[2, 2, 2, 3] y = GlobalLpPool(a)"},
+    {.op = "MaxUnpool", .text = "input a: f64[1, 1, 2, 2] const i: i64[1, 1, 2, 2] = [5, 2, 8, 15] v = MaxUnpool(a, i) { kernel_shape = [2, 2], strides = [2, 2] } y = Mul(v, v)"},
+};
+
+#define STATS " input s: f64[3] input b: f64[3] const m: f64[3] = [0.1, -0.2, 0.3] const v: f64[3] = [1.1, 0.7, 0.9] "
+static const grad_case norms[] = {
+    {.op = "BatchNormalization", .text = "input a: f64[2, 3, 2]" STATS "y = BatchNormalization(a, s, b, m, v)"},
+    {.op = "tenon:BatchNormalizationTraining", .text = "input a: f64[2, 3, 2]" STATS "y, p, q = BatchNormalization(a, s, b, m, v) { training_mode = 1, momentum = 0.7 } output y, p, q"},
+    {.op = "tenon:BatchNormalizationTraining", .text = "input a: f64[3, 3]" STATS "y = BatchNormalization(a, s, b, m, v) { training_mode = 1 }"},
+    {.op = "LayerNormalization", .text = "input a: f64[2, 3, 2] input s: f64[2] input b: f64[2] y = LayerNormalization(a, s, b)", 0, 0, 0},
+    {.op = "LayerNormalization", .text = "input a: f64[2, 3, 2] input s: f64[3, 2] y, m, i = LayerNormalization(a, s) { axis = 1, stash_type = 11 } output y, m, i"},
+    {.op = "RMSNormalization", .text = "input a: f64[2, 3] input s: f64[3] y = RMSNormalization(a, s)"}, {.op = "InstanceNormalization", .text = "input a: f64[2, 3, 4] input s: f64[3] input b: f64[3] y = InstanceNormalization(a, s, b)"},
+    {.op = "GroupNormalization", .text = "input a: f64[2, 4, 3] input s: f64[4] input b: f64[4] y = GroupNormalization(a, s, b) { num_groups = 2 }"},
+    {.op = "GroupNormalization", .text = "input a: f64[2, 4, 3] input s: f64[2] input b: f64[2] y = GroupNormalization(a, s, b) { num_groups = 2 } opset 18"},
+    {.op = "LpNormalization", .text = A "y = LpNormalization(a)"}, {.op = "LpNormalization", .text = A "y = LpNormalization(a) { p = 1, axis = 0 }"},
+    {.op = "MeanVarianceNormalization", .text = "input a: f64[2, 3, 2, 2] y = MeanVarianceNormalization(a)"}, {.op = "LRN", .text = "input a: f64[2, 4, 3] y = LRN(a) { size = 3, alpha = 0.5 }"},
+    {.op = "NegativeLogLikelihoodLoss", .text = "input a: f64[3, 4] input w: f64[4] const t: i64[3] = [1, 3, 0] y = NegativeLogLikelihoodLoss(a, t, w)", 0.2, 1},
+    {.op = "SoftmaxCrossEntropyLoss", .text = "input a: f64[3, 4] const t: i64[3] = [1, 3, 0] y = SoftmaxCrossEntropyLoss(a, t)"},
+    {.op = "SoftmaxCrossEntropyLoss", .text = "input a: f64[2, 3, 2] const t: i64[2, 2] = [1, 2, 0, 1] y, p = SoftmaxCrossEntropyLoss(a, t) { ignore_index = 2, reduction = \"sum\" } output y, p"},
+};
+
+#define TABLE(t) {t, IR_COUNT(t)}
+static const struct {
+  const grad_case *cases;
+  int count;
+} tables[] = {TABLE(elementwise), TABLE(movement), TABLE(reductions), TABLE(contractions), TABLE(norms)};
+
+static void run(int t) {
+  for (int i = 0; i < tables[t].count; i++) grad_check(&tables[t].cases[i]);
+}
+Test(grad_ops, elementwise) { run(0); }
+Test(grad_ops, movement) { run(1); }
+Test(grad_ops, reductions) { run(2); }
+Test(grad_ops, contractions) { run(3); }
+Test(grad_ops, norms) { run(4); }
