@@ -6,6 +6,7 @@
  *
  * Grouped heads need no repeated keys: queries of one group are rows of one product. */
 #include "lower/attention.h"
+#include "lower/grad.h"
 #include "lower/rowop.h"
 #include <math.h>
 #include <string.h>
@@ -128,6 +129,35 @@ static void softmax_build(lw_build *b, ir_node *n) {
   lw_out(b, n, 0, r.index, ix_cast(ctx, t, rounded(ctx, kind, x)));
   lw_rows_pass_end(&r);
   lw_rows_close(&r);
+}
+
+/* p = softmax(z): dz = p (dy - sum dy p), and what the shown scores got; hidden scores have p = 0. Then back
+ * through the cap, x = cap tanh(s / cap), and to a mask of numbers. */
+static void softmax_grad(lw_grad *d) {
+  ir_graph *g = d->g;
+  ir_node *n = d->n;
+  ir_value *p = n->out[0], *dy = d->dy[0], *dz = NULL, *shown = n->nout > 1 ? d->dy[1] : NULL, *dx;
+  const int64_t last = 3;
+  if (dy) dz = lw_op2(g, n, "Mul", p, lw_op2(g, n, "Sub", dy, lw_grad_sum(g, n, lw_op2(g, n, "Mul", dy, p), 1, &last, true)));
+  bool biased_shown = shown && ir_attr_get_int(n, "show", 0) != LW_SCORES_CAPPED;
+  if (biased_shown) { /* -inf stays -inf */
+    ir_value *seen = lw_op3(g, n, "Where", lw_op2(g, n, "Greater", n->out[1], lw_number(g, dy ? dy : shown, -INFINITY)), shown, lw_number(g, shown, 0));
+    dz = dz ? lw_op2(g, n, "Add", dz, seen) : seen;
+  }
+  if (lw_has(n, 1) && d->wanted[1] && dz) {
+    ir_value *mask = dz;
+    int64_t columns = ir_dim(d->ctx, n->in[1], -1);
+    if (ir_attr_get_int(n, "pads_mask", 0) && columns != ir_dim(d->ctx, dz, 3)) mask = lw_slice(g, n, dz, 3, 0, columns);
+    lw_grad_add(d, 1, mask);
+  }
+  dx = dz;
+  if (shown && !biased_shown) dx = dx ? lw_op2(g, n, "Add", dx, shown) : shown;
+  double cap = (float)ir_attr_get_float(n, "softcap", 0);
+  if (cap != 0 && dx) {
+    ir_value *t = lw_op1(g, n, "Tanh", lw_op2(g, n, "Div", n->in[0], lw_number(g, p, cap)));
+    dx = lw_op2(g, n, "Mul", dx, lw_op2(g, n, "Sub", lw_number(g, p, 1), lw_op2(g, n, "Mul", t, t)));
+  }
+  lw_grad_add(d, 0, dx);
 }
 
 /* ---- attention as nodes ---- */
@@ -400,11 +430,27 @@ static void rotary_build(lw_build *b, ir_node *n) {
   ib_end_n(ib, 3);
 }
 
+/* A rotation is undone by that of the opposite angle. */
+static void rotary_grad(lw_grad *d) {
+  ir_node *n = d->n;
+  rotary r = rotary_of(d->ctx, n);
+  for (int k = 1; k < n->nin; k++)
+    if (d->wanted[k]) lw_unsupported(d->ctx, n, "the gradient of the table of angles");
+  bool plain = !n->op->domain || !*n->op->domain;
+  ir_node *m = lw_node_n(d->g, n, plain ? n->op->name : ir_format(d->ctx, "%s:%s", n->op->domain, n->op->name), n->nin, n->in, 1);
+  m->in[0] = d->dy[0];
+  m->in[r.sin] = lw_op1(d->g, n, "Neg", n->in[r.sin]);
+  m->nattrs = n->nattrs;
+  m->attrs = n->attrs;
+  ir_infer(d->ctx, m);
+  lw_grad_add(d, 0, m->out[0]);
+}
+
 #define ROTARY(DOMAIN, LEAST, ATTRS) \
-  {.name = "RotaryEmbedding", .domain = DOMAIN, .kind = IR_OP_KERNEL, .since = 1, .min_in = LEAST, .max_in = 4, .min_out = 1, .max_out = 1, .attrs = "interleaved:i num_heads:i rotary_embedding_dim:i" ATTRS, .infer = rotary_infer, .build = rotary_build}
+  {.name = "RotaryEmbedding", .domain = DOMAIN, .kind = IR_OP_KERNEL, .since = 1, .min_in = LEAST, .max_in = 4, .min_out = 1, .max_out = 1, .attrs = "interleaved:i num_heads:i rotary_embedding_dim:i" ATTRS, .infer = rotary_infer, .build = rotary_build, .grad_build = rotary_grad}
 const ir_op lw_ops_attention[] = {
     {.name = "AttentionSoftmax", .domain = "tenon", .kind = IR_OP_REDUCTION, .since = 1, .min_in = 1, .max_in = 3, .min_out = 1, .max_out = 2,
-     .attrs = "causal:i offset:i fixed_offset:i left:i right:i pads_mask:i softcap:f precision:i show:i", .infer = softmax_infer, .build = softmax_build},
+     .attrs = "causal:i offset:i fixed_offset:i left:i right:i pads_mask:i softcap:f precision:i show:i", .infer = softmax_infer, .build = softmax_build, .grad_build = softmax_grad},
     {.name = "Attention", .kind = IR_OP_COMPOSITE, .since = 23, .min_in = 3, .max_in = 7, .min_out = 1, .max_out = 4,
      .attrs = "is_causal:i kv_num_heads:i left_window_size:i q_num_heads:i qk_matmul_output_mode:i right_window_size:i scale:f softcap:f softmax_precision:i",
      .infer = attention_infer, .expand = attention_expand},

@@ -5,6 +5,7 @@
  *   for .. { acc = 0; for k .. acc = fma(a[..] * b[..], z[..], acc); out = acc }
  * Loops are named as in MatMul where they play its parts: b0 b1 .. in all operands, m in
  * the first, n in the last, k for what is summed. */
+#include "lower/grad.h"
 #include "lower/window.h"
 #include <ctype.h>
 #include <stdio.h>
@@ -153,6 +154,76 @@ static void build(lw_build *b, ir_node *n) {
   ib_end_n(ib, e.out_rank);
 }
 
+/* ---- the gradient of an operand: the einsum of dy and the other operands with its labels ----
+ *
+ * A label that stands twice in the operand is renamed once and tied by the identity matrix; one that
+ * nothing else names is broadcast. */
+
+typedef struct equation {
+  char text[IR_MAX_RANK * (MAX_OPERANDS + 4) + 8];
+  int n;
+  char letter[LABELS]; /* 0: none yet */
+  int letters;
+} equation;
+
+static char new_letter(equation *q) {
+  int i = q->letters++;
+  return (char)(i < 26 ? 'a' + i : 'A' + i - 26);
+}
+static char letter_of(equation *q, int label) {
+  if (!q->letter[label]) q->letter[label] = new_letter(q);
+  return q->letter[label];
+}
+static void put(equation *q, char c) { q->text[q->n++] = c; }
+
+static void grad_of(lw_grad *d, const einsum *e, int k) {
+  ir_node *n = d->n;
+  equation q = {0};
+  ir_value *in[MAX_OPERANDS + IR_MAX_RANK];
+  int nin = 0;
+  bool known[LABELS] = {false}, seen[LABELS] = {false};
+  in[nin++] = d->dy[0];
+  for (int i = 0; i < e->out_rank; i++) put(&q, letter_of(&q, e->out[i])), known[e->out[i]] = true;
+  for (int j = 0; j < e->nin; j++) {
+    if (j == k) continue;
+    put(&q, ',');
+    in[nin++] = n->in[j];
+    for (int i = 0; i < e->rank[j]; i++) put(&q, letter_of(&q, e->axis[j][i])), known[e->axis[j][i]] = true;
+  }
+  char own[IR_MAX_RANK];
+  int64_t dims[IR_MAX_RANK];
+  for (int i = 0; i < e->rank[k]; i++) {
+    int l = e->axis[k][i];
+    int64_t extent = ix_need_const(d->ctx, e->extent[l], "extent");
+    own[i] = known[l] || seen[l] ? letter_of(&q, l) : 0;
+    dims[i] = own[i] ? extent : 1;
+    if (seen[l]) { /* eye[first, this] */
+      ir_value *square = lw_grad_full(d, n->in[k], 2, (int64_t[]){extent, extent}, 0);
+      if (ix_is_int(n->in[k]->dims[i], 1) || !known[l]) lw_unsupported(d->ctx, n, "the gradient of a diagonal that is broadcast or summed alone");
+      put(&q, ',');
+      put(&q, own[i]);
+      own[i] = new_letter(&q);
+      put(&q, own[i]);
+      in[nin++] = lw_op1(d->g, n, "EyeLike", square);
+    }
+    seen[l] = true;
+  }
+  put(&q, '-');
+  put(&q, '>');
+  for (int i = 0; i < e->rank[k]; i++)
+    if (own[i]) put(&q, own[i]);
+  ir_node *m = lw_node_n(d->g, n, "Einsum", nin, in, 1);
+  ir_attr_string(m, "equation", q.text);
+  ir_infer(d->ctx, m);
+  lw_grad_add(d, k, lw_reshape(d->g, n, m->out[0], e->rank[k], dims));
+}
+
+static void grad(lw_grad *d) {
+  einsum e = einsum_of(d->ctx, d->n);
+  for (int k = 0; k < e.nin; k++)
+    if (d->wanted[k]) grad_of(d, &e, k);
+}
+
 const ir_op lw_ops_einsum[] = {
-    {.name = "Einsum", .kind = IR_OP_CONTRACTION, .since = 12, .min_in = 1, .max_in = -1, .min_out = 1, .max_out = 1, .attrs = "equation:s", .infer = infer, .build = build},
+    {.name = "Einsum", .kind = IR_OP_CONTRACTION, .since = 12, .min_in = 1, .max_in = -1, .min_out = 1, .max_out = 1, .attrs = "equation:s", .infer = infer, .build = build, .grad_build = grad},
     {0}};

@@ -367,11 +367,160 @@ static void steps_build(lw_build *b, ir_node *n) {
     run_direction(&s, ix_index(ctx, d), ix_bool(ctx, two ? d == 1 : strcmp(how, "reverse") == 0));
 }
 
+/* ---- the steps as nodes, unrolled: what gradients pass through ---- */
+
+typedef struct unrolled {
+  ir_graph *g;
+  ir_node *n;
+  int gates;
+  int64_t neurons;
+  const activation *f;
+  ir_value *r, *reset, *peep; /* of one direction: R' [H, nH], [H], [3H] */
+} unrolled;
+
+static ir_value *op2(const unrolled *u, const char *op, ir_value *a, ir_value *b) { return lw_op2(u->g, u->n, op, a, b); }
+
+static ir_value *activated(const unrolled *u, int which, ir_value *x) {
+  const activation *a = &u->f[which];
+  ir_graph *g = u->g;
+  if (strcmp(a->name, "Affine") == 0) return op2(u, "Add", op2(u, "Mul", x, lw_number(g, x, (float)a->alpha)), lw_number(g, x, (float)a->beta));
+  if (strcmp(a->name, "ScaledTanh") == 0)
+    return op2(u, "Mul", lw_op1(g, u->n, "Tanh", op2(u, "Mul", x, lw_number(g, x, (float)a->beta))), lw_number(g, x, (float)a->alpha));
+  ir_node *m = lw_node_n(g, u->n, a->name, 1, &x, 1);
+  if (a->has_alpha) ir_attr_float(m, "alpha", a->alpha);
+  if (a->has_beta) ir_attr_float(m, "beta", a->beta);
+  ir_infer(g->ctx, m);
+  return m->out[0];
+}
+
+/* The activation of a sum, which `clip` bounds. */
+static ir_value *function_of(const unrolled *u, int which, ir_value *x) {
+  if (lw_has_attr(u->n, "clip")) {
+    double c = ir_attr_get_float(u->n, "clip", 0);
+    x = lw_op3(u->g, u->n, "Clip", x, lw_number(u->g, x, -c), lw_number(u->g, x, c));
+  }
+  return activated(u, which, x);
+}
+
+static ir_value *columns(const unrolled *u, ir_value *v, int from, int to) {
+  return lw_slice(u->g, u->n, v, v->rank - 1, from * u->neurons, to * u->neurons);
+}
+static ir_value *peeped(const unrolled *u, ir_value *sum, int k, ir_value *c) {
+  return u->peep ? op2(u, "Add", sum, op2(u, "Mul", columns(u, u->peep, k, k + 1), c)) : sum;
+}
+
+/* One step of all sequences: p [B, nH] and the states [B, H], which it replaces. */
+static void unrolled_step(const unrolled *u, ir_value *p, ir_value **h, ir_value **c) {
+  bool reset_last = u->gates == GRU && ir_attr_get_int(u->n, "linear_before_reset", 0);
+  if (u->gates == RNN) {
+    *h = function_of(u, 0, op2(u, "Add", p, op2(u, "MatMul", *h, u->r)));
+    return;
+  }
+  ir_value *one = lw_number(u->g, p, 1);
+  if (u->gates == LSTM) {
+    ir_value *sum = op2(u, "Add", p, op2(u, "MatMul", *h, u->r)), *before = *c;
+    ir_value *i = function_of(u, 0, peeped(u, columns(u, sum, 0, 1), 0, before));
+    ir_value *f = ir_attr_get_int(u->n, "input_forget", 0) ? op2(u, "Sub", one, i) : function_of(u, 0, peeped(u, columns(u, sum, 2, 3), 2, before));
+    *c = op2(u, "Add", op2(u, "Mul", f, before), op2(u, "Mul", i, function_of(u, 1, columns(u, sum, 3, 4))));
+    *h = op2(u, "Mul", function_of(u, 0, peeped(u, columns(u, sum, 1, 2), 1, *c)), activated(u, 2, *c));
+    return;
+  }
+  ir_value *both = op2(u, "Add", columns(u, p, 0, 2), op2(u, "MatMul", *h, columns(u, u->r, 0, 2))), *own = columns(u, u->r, 2, 3), *sum;
+  ir_value *z = function_of(u, 0, columns(u, both, 0, 1)), *reset = function_of(u, 0, columns(u, both, 1, 2));
+  if (reset_last) {
+    sum = op2(u, "MatMul", *h, own);
+    if (u->reset) sum = op2(u, "Add", sum, u->reset);
+    sum = op2(u, "Mul", reset, sum);
+  } else sum = op2(u, "MatMul", op2(u, "Mul", reset, *h), own);
+  ir_value *now = function_of(u, 1, op2(u, "Add", columns(u, p, 2, 3), sum));
+  *h = op2(u, "Add", op2(u, "Mul", op2(u, "Sub", one, z), now), op2(u, "Mul", z, *h));
+}
+
+/* Direction d of v along axis `axis`, which goes. */
+static ir_value *direction_of(const unrolled *u, ir_value *v, int axis, int64_t d) {
+  if (!v) return NULL;
+  int64_t dims[IR_MAX_RANK];
+  int rank = 0;
+  for (int i = 0; i < v->rank; i++)
+    if (i != axis) dims[rank++] = ir_dim(u->g->ctx, v, i);
+  return lw_reshape(u->g, u->n, lw_slice(u->g, u->n, v, axis, d, d + 1), rank, dims);
+}
+
+static ir_value *reversed(const unrolled *u, ir_value *v, ir_value *lengths) { /* v [S, B, ..] */
+  ir_node *m = lw_node_n(u->g, u->n, "ReverseSequence", 2, (ir_value *[]){v, lengths}, 1);
+  ir_attr_int(m, "time_axis", 0);
+  ir_attr_int(m, "batch_axis", 1);
+  ir_infer(u->g->ctx, m);
+  return m->out[0];
+}
+
+static ir_value *zeros(const unrolled *u, const ir_value *like, int64_t rows) {
+  return op2(u, "Expand", lw_number(u->g, like, 0), ir_graph_ints(u->g, NULL, 2, (int64_t[]){rows, u->neurons}));
+}
+
+/* All steps of one direction: y [S, B, H] and the last states [B, H]. */
+static ir_value *unrolled_direction(const unrolled *u, ir_value *p, ir_value *lengths, bool backwards, ir_value **h, ir_value **c) {
+  ir_graph *g = u->g;
+  int64_t S = ir_dim(g->ctx, p, 0), B = ir_dim(g->ctx, p, 1), H = u->neurons, all = u->gates * H;
+  ir_value **y = IR_NEW_ARRAY(g->ctx, ir_value *, S + 1), *none = zeros(u, p, B);
+  if (!*h) *h = none;
+  if (!*c) *c = none;
+  if (backwards && lengths) p = reversed(u, p, lengths);
+  for (int64_t t = 0; t < S; t++) {
+    int64_t at = backwards && !lengths ? S - 1 - t : t;
+    ir_value *h0 = *h, *c0 = *c;
+    unrolled_step(u, lw_reshape(g, u->n, lw_slice(g, u->n, p, 0, at, at + 1), 2, (int64_t[]){B, all}), h, c);
+    y[at] = *h;
+    if (lengths) { /* behind the end the states stay and the results are 0 */
+      ir_value *left = lw_reshape(g, u->n, lw_cast_node(g, u->n, lengths, TN_I64), 2, (int64_t[]){B, 1});
+      ir_value *runs = op2(u, "Greater", left, ir_graph_scalar(g, NULL, TN_I64, (double)t));
+      *h = lw_op3(g, u->n, "Where", runs, *h, h0);
+      *c = lw_op3(g, u->n, "Where", runs, *c, c0);
+      y[at] = lw_op3(g, u->n, "Where", runs, y[at], none);
+    }
+    y[at] = lw_reshape(g, u->n, y[at], 3, (int64_t[]){1, B, H});
+  }
+  ir_value *whole = lw_concat(g, u->n, 0, (int)S, y);
+  return backwards && lengths ? reversed(u, whole, lengths) : whole;
+}
+
+static void steps_expand(ir_graph *g, ir_node *n) {
+  tn_ctx *ctx = g->ctx;
+  activation all[6];
+  const char *how = ir_attr_get_string(n, "direction", "forward");
+  bool two = strcmp(how, "bidirectional") == 0, batch_first = ir_attr_get_int(n, "layout", 0) == 1;
+  int each = activations_of(ctx, n, all), D = two ? 2 : 1;
+  ir_value *y[2], *h[2], *c[2], *in[7] = {NULL};
+  for (int k = 0; k < n->nin; k++) in[k] = n->in[k];
+  if (ir_dim(ctx, in[0], batch_first ? 2 : 1) == 0) lw_unsupported(ctx, n, "the gradient of no steps");
+  if (batch_first) in[0] = lw_transpose(g, n, in[0], (int64_t[]){0, 2, 1, 3});
+  for (int d = 0; d < D; d++) {
+    unrolled u = {.g = g, .n = n, .gates = gates_of(n), .neurons = ir_dim(ctx, in[1], 1), .f = all + d * each};
+    u.r = direction_of(&u, in[1], 0, d);
+    u.reset = direction_of(&u, in[2], 0, d);
+    u.peep = direction_of(&u, in[6], 0, d);
+    h[d] = direction_of(&u, in[4], batch_first ? 1 : 0, d);
+    c[d] = direction_of(&u, in[5], batch_first ? 1 : 0, d);
+    y[d] = unrolled_direction(&u, direction_of(&u, in[0], 0, d), in[3], two ? d == 1 : strcmp(how, "reverse") == 0, &h[d], &c[d]);
+    int64_t S = ir_dim(ctx, y[d], 0), B = ir_dim(ctx, y[d], 1), H = u.neurons;
+    y[d] = lw_reshape(g, n, y[d], 4, (int64_t[]){S, 1, B, H});
+    if (batch_first) y[d] = lw_transpose(g, n, y[d], (int64_t[]){2, 0, 1, 3});
+    for (int k = 0; k < 2; k++) {
+      ir_value **v = k ? &c[d] : &h[d];
+      *v = lw_reshape(g, n, *v, 3, batch_first ? (int64_t[]){B, 1, H} : (int64_t[]){1, B, H});
+    }
+  }
+  ir_value *results[3] = {lw_concat(g, n, batch_first ? 2 : 1, D, y), lw_concat(g, n, batch_first ? 1 : 0, D, h), lw_concat(g, n, batch_first ? 1 : 0, D, c)};
+  for (int k = n->nout; k-- > 0;)
+    if (n->out[k]) lw_replace(g, n, k, results[k]);
+  n->dead = true;
+}
+
 #define ATTRS "activation_alpha:F activation_beta:F activations:S clip:f direction:s hidden_size:i layout:i"
 #define RECURRENT(NAME, MOST, OUTS, MORE) \
   {.name = NAME, .kind = IR_OP_COMPOSITE, .since = 7, .min_in = 3, .max_in = MOST, .min_out = 0, .max_out = OUTS, .attrs = ATTRS MORE, .infer = recurrent_infer, .expand = recurrent_expand}
 #define STEPS(NAME, OUTS, MORE) \
-  {.name = NAME, .domain = "tenon", .kind = IR_OP_KERNEL, .since = 1, .min_in = 2, .max_in = 7, .min_out = 1, .max_out = OUTS, .attrs = ATTRS MORE, .infer = steps_infer, .build = steps_build}
+  {.name = NAME, .domain = "tenon", .kind = IR_OP_KERNEL, .since = 1, .min_in = 2, .max_in = 7, .min_out = 1, .max_out = OUTS, .attrs = ATTRS MORE, .infer = steps_infer, .build = steps_build, .expand = steps_expand}
 const ir_op lw_ops_recurrent[] = {
     RECURRENT("RNN", 6, 2, ""),
     RECURRENT("GRU", 6, 2, " linear_before_reset:i"),

@@ -6,6 +6,7 @@
  *
  * Coordinates follow the ONNX operator document; those of `nearest`, where a rounding
  * error moves a whole pixel, are computed in f32 as inference engines do, others in f64. */
+#include "lower/grad.h"
 #include "lower/ops_util.h"
 #include <math.h>
 #include <string.h>
@@ -382,12 +383,39 @@ static void resample_build(lw_build *b, ir_node *n) {
   ib_end_n(s, y->rank);
 }
 
+/* Linear along one axis: y = W x with W[o, i] the weights of the taps that read i. */
+static void resample_grad(lw_grad *d) {
+  ir_graph *g = d->g;
+  ir_node *n = d->n;
+  const ir_value *x = n->in[0];
+  tn_dtype t = lw_compute_type(x->dtype);
+  int axis = ir_axis(d->ctx, n, ir_attr_get_int(n, "axis", 0), x->rank);
+  int64_t in = ir_dim(d->ctx, x, axis), out = ir_dim(d->ctx, n->out[0], axis), taps = ir_dim(d->ctx, n->in[1], 1), rows[3] = {1, out, 1}, dims[IR_MAX_RANK];
+  ir_value *zero = ir_graph_scalar(g, NULL, TN_I64, 0), *bits[2] = {ir_graph_scalar(g, NULL, t, 0), ir_graph_scalar(g, NULL, t, 1)};
+  for (int i = 0; i < 2; i++) bits[i] = lw_reshape(g, n, bits[i], 1, (int64_t[]){1});
+  ir_value *w = lw_cast_node(g, n, n->in[2], t);
+  if (lw_has_attr(n, "outside")) { /* rows from outside are a number */
+    ir_value *first = lw_slice(g, n, n->in[1], 1, 0, 1);
+    w = lw_op3(g, n, "Where", lw_op2(g, n, "Less", first, zero), lw_number(g, w, 0), w);
+  }
+  ir_value *place = lw_op2(g, n, "Max", n->in[1], zero);
+  ir_value *hot = lw_op3(g, n, "OneHot", place, ir_graph_scalar(g, NULL, TN_I64, (double)in), lw_concat(g, n, 0, 2, bits)); /* [out, taps, in] */
+  ir_value *matrix = lw_grad_sum(g, n, lw_op2(g, n, "Mul", hot, lw_reshape(g, n, w, 3, (int64_t[]){out, taps, 1})), 1, (int64_t[]){1}, false);
+  for (int i = 0; i < x->rank; i++) rows[i < axis ? 0 : 2] *= i == axis ? 1 : ir_dim(d->ctx, x, i);
+  ir_value *dy = lw_cast_node(g, n, lw_reshape(g, n, d->dy[0], 3, rows), t);
+  ir_node *m = lw_node_n(g, n, "tenon:MatMul", 2, (ir_value *[]){lw_reshape(g, n, matrix, 3, (int64_t[]){1, out, in}), dy}, 1);
+  ir_attr_int(m, "transA", 1);
+  ir_infer(d->ctx, m);
+  lw_grad_dims(d->ctx, x, dims);
+  lw_grad_add(d, 0, lw_reshape(g, n, m->out[0], x->rank, dims));
+}
+
 const ir_op lw_ops_resize[] = {
     {"Resize", "", IR_OP_COMPOSITE, 10, 1, 4, 1, 1,
      "mode:s coordinate_transformation_mode:s nearest_mode:s cubic_coeff_a:f exclude_outside:i extrapolation_value:f antialias:i axes:I "
      "keep_aspect_ratio_policy:s",
      resize_infer, NULL, NULL, resize_expand, NULL, NULL},
     {"Upsample", "", IR_OP_COMPOSITE, 1, 1, 2, 1, 1, "mode:s scales:F height_scale:f width_scale:f", resize_infer, NULL, NULL, resize_expand, NULL, NULL},
-    {"Stretch", "tenon", IR_OP_MOVEMENT, 1, 1, 1, 1, 1, "axis:i rule:I", stretch_infer, stretch_value, NULL, NULL, NULL, NULL},
-    {"Resample", "tenon", IR_OP_REDUCTION, 1, 3, 3, 1, 1, "axis:i outside:f to:s", resample_infer, NULL, resample_build, NULL, NULL, NULL},
+    {"Stretch", "tenon", IR_OP_MOVEMENT, 1, 1, 1, 1, 1, "axis:i rule:I", stretch_infer, stretch_value, NULL, NULL, NULL, lw_grad_moved},
+    {"Resample", "tenon", IR_OP_REDUCTION, 1, 3, 3, 1, 1, "axis:i outside:f to:s", resample_infer, NULL, resample_build, NULL, NULL, resample_grad},
     {0}};

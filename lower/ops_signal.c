@@ -4,6 +4,7 @@
  *   DFT   ->  Fourier, with a table of cosines and sines made when compiling
  *
  * Sums run in f64 whatever the element type: outputs that cancel to nothing then do so. */
+#include "lower/grad.h"
 #include "lower/ops_util.h"
 #include <math.h>
 
@@ -207,9 +208,39 @@ static void stft_expand(ir_graph *g, ir_node *n) {
   lw_replace(g, n, 0, m->out[0]);
 }
 
+/* The transform as a product with M[t, part in, k, part out], for gradients. */
+static void fourier_expand(ir_graph *g, ir_node *n) {
+  tn_ctx *ctx = g->ctx;
+  ir_value *x = n->in[0];
+  const ir_value *y = n->out[0];
+  fourier f;
+  fourier_of(ctx, n, ir_attr_get_int(n, "axis", -2), ir_dim(ctx, n->in[1], 0), &f);
+  int last = x->rank - 1;
+  int64_t ci = ir_dim(ctx, x, last), co = ir_dim(ctx, y, last), K = ir_dim(ctx, y, f.axis), dims[4] = {f.used, ci, K, co}, count = f.used * K;
+  double *m = ir_alloc_array(ctx, (size_t)(count * ci * co) + 1, sizeof *m);
+  for (int64_t i = 0; i < count; i++) {
+    int64_t t = i / K, k = i % K;
+    double a = 2 * 3.14159265358979323846 * (double)(k * t % f.length) / (double)f.length, c = cos(a), s = f.inverse ? sin(a) : -sin(a);
+    double by = f.inverse ? 1 / (double)f.length : 1;
+    if (f.real_out && t && 2 * t != f.length) by *= 2;
+    double part[2][2] = {{c, s}, {-s, c}};
+    for (int64_t p = 0; p < ci; p++)
+      for (int64_t q = 0; q < co; q++) m[((t * ci + p) * K + k) * co + q] = by * part[p][q];
+  }
+  ir_value *matrix = lw_cast_node(g, n, ir_graph_const(g, NULL, TN_F64, 4, dims, m, false), x->dtype);
+  x = lw_slice(g, n, x, f.axis, 0, f.used);
+  char equation[64], from[16] = {0}, to[16] = {0};
+  for (int i = 0; i <= last; i++) from[i] = i == f.axis ? 'w' : i == last ? 'x' : (char)('a' + i), to[i] = i == f.axis ? 'y' : i == last ? 'z' : from[i];
+  snprintf(equation, sizeof equation, "%s,wxyz->%s", from, to);
+  ir_node *e = lw_node_n(g, n, "Einsum", 2, (ir_value *[]){x, matrix}, 1);
+  ir_attr_string(e, "equation", equation);
+  ir_infer(ctx, e);
+  lw_replace(g, n, 0, e->out[0]);
+}
+
 const ir_op lw_ops_signal[] = {
     {"DFT", "", IR_OP_COMPOSITE, 17, 1, 3, 1, 1, "axis:i inverse:i onesided:i", dft_infer, NULL, NULL, dft_expand, NULL, NULL},
     {"STFT", "", IR_OP_COMPOSITE, 17, 2, 4, 1, 1, "onesided:i", stft_infer, NULL, NULL, stft_expand, NULL, NULL},
-    {"Fourier", "tenon", IR_OP_KERNEL, 1, 2, 2, 1, 1, "axis:i inverse:i onesided:i", fourier_infer, NULL, fourier_build, NULL, NULL, NULL},
-    {"Frames", "tenon", IR_OP_MOVEMENT, 1, 1, 1, 1, 1, "step:i length:i", frames_infer, frames_value, NULL, NULL, NULL, NULL},
+    {"Fourier", "tenon", IR_OP_KERNEL, 1, 2, 2, 1, 1, "axis:i inverse:i onesided:i", fourier_infer, NULL, fourier_build, fourier_expand, NULL, NULL},
+    {"Frames", "tenon", IR_OP_MOVEMENT, 1, 1, 1, 1, 1, "step:i length:i", frames_infer, frames_value, NULL, NULL, NULL, lw_grad_moved},
     {0}};

@@ -109,11 +109,42 @@ static const grad_case norms[] = {
     {.op = "SoftmaxCrossEntropyLoss", .text = "input a: f64[2, 3, 2] const t: i64[2, 2] = [1, 2, 0, 1] y, p = SoftmaxCrossEntropyLoss(a, t) { ignore_index = 2, reduction = \"sum\" } output y, p"},
 };
 
+#define X4 "input x: f64[3, 2, 2] "
+#define STATE "input h: f64[1, 2, 3] "
+static const grad_case composites[] = {
+    {.op = "Einsum", .text = "input a: f64[2, 3, 2] input b: f64[3, 2, 2] v = Einsum(a, b) { equation = \"bij,ijk->bk\" } y = Mul(v, v)"},
+    {.op = "Einsum", .text = "input a: f64[2, 3] input b: f64[3, 3] input c: f64[2, 4] y = Einsum(a, b, c) { equation = \"ij,jj,ik->i\" }"},
+    {.op = "Einsum", .text = "input a: f64[2, 1, 3] input b: f64[4, 3] y = Einsum(a, b) { equation = \"...i,...i->...\" }"},
+    {.op = "RNN", .text = X4 "input w: f64[1, 3, 2] input r: f64[1, 3, 3] input b: f64[1, 6] " STATE "y, z = RNN(x, w, r, b, _, h) output y, z"},
+    {.op = "RNN", .text = X4 "input w: f64[2, 3, 2] input r: f64[2, 3, 3] const l: i32[2] = [3, 2] y = RNN(x, w, r, _, l) { direction = \"bidirectional\", activations = [\"Tanh\", \"Softsign\"], clip = 3.0 }"},
+    {.op = "tenon:RNNSteps", .text = "input p: f64[1, 2, 2, 3] input r: f64[1, 3, 3] y = tenon:RNNSteps(p, r) { direction = \"reverse\" }"},
+    {.op = "GRU", .text = X4 "input w: f64[1, 9, 2] input r: f64[1, 9, 3] input b: f64[1, 18] " STATE "y, z = GRU(x, w, r, b, _, h) { linear_before_reset = 1 } output y, z"},
+    {.op = "GRU", .text = X4 "input w: f64[1, 9, 2] input r: f64[1, 9, 3] y = GRU(x, w, r) { layout = 1, direction = \"reverse\" }"},
+    {.op = "tenon:GRUSteps", .text = "input p: f64[1, 2, 2, 9] input r: f64[1, 3, 9] y = tenon:GRUSteps(p, r)"},
+    {.op = "LSTM", .text = X4 "input w: f64[1, 12, 2] input r: f64[1, 12, 3] input b: f64[1, 24] " STATE "input c: f64[1, 2, 3] input p: f64[1, 9] y, z, q = LSTM(x, w, r, b, _, h, c, p) output y, z, q"},
+    {.op = "LSTM", .text = X4 "input w: f64[2, 12, 2] input r: f64[2, 12, 3] const l: i32[2] = [1, 3] y = LSTM(x, w, r, _, l) { direction = \"bidirectional\", input_forget = 1 }"},
+    {.op = "tenon:LSTMSteps", .text = "input p: f64[1, 2, 2, 12] input r: f64[1, 3, 12] y = tenon:LSTMSteps(p, r)"},
+    {.op = "Attention", .text = "input q: f64[1, 2, 3, 2] input k: f64[1, 1, 4, 2] input v: f64[1, 1, 4, 3] input m: f64[3, 4] y = Attention(q, k, v, m) { softcap = 2.0 }"},
+    {.op = "Attention", .text = "input q: f64[2, 3, 4] input k: f64[2, 3, 4] input v: f64[2, 3, 4] y = Attention(q, k, v) { is_causal = 1, q_num_heads = 2, kv_num_heads = 2 }"},
+    {.op = "tenon:AttentionSoftmax", .text = "input s: f64[1, 2, 3, 4] input m: f64[1, 1, 3] y, z = tenon:AttentionSoftmax(s, m) { pads_mask = 1, softcap = 1.5, show = 1 } output y, z"},
+    {.op = "RotaryEmbedding", .text = "input x: f64[1, 2, 2, 4] const c: f64[2, 2] = [0.8, 0.6, 0.3, 0.2] const s: f64[2, 2] = [0.6, 0.8, 0.9, 0.7] const p: i64[1, 2] = [1, 0] v = RotaryEmbedding(x, c, s, p) y = Mul(v, v)"},
+    {.op = "com.microsoft:RotaryEmbedding", .text = "input x: f64[1, 2, 2, 4] const c: f64[2, 2] = [0.8, 0.6, 0.3, 0.2] const s: f64[2, 2] = [0.6, 0.8, 0.9, 0.7] const p: i64[1, 2] = [1, 0] v = com.microsoft:RotaryEmbedding(x, p, c, s) y = Mul(v, v)"},
+    {.op = "Resize", .text = "input a: f64[1, 2, 3, 4] const s: f32[4] = [1.0, 1.0, 2.0, 0.5] v = Resize(a, _, s) { mode = \"linear\" } y = Mul(v, v)"},
+    {.op = "Resize", .text = "input a: f64[1, 2, 3, 4] const s: i64[4] = [1, 2, 5, 3] v = Resize(a, _, _, s) { mode = \"cubic\" } y = Mul(v, v)"},
+    {.op = "tenon:Resample", .text = "input a: f64[2, 4] const s: i64[2] = [2, 7] const r: f32[4] = [0.0, -0.2, 1.0, 1.3] v = Resize(a, r, _, s) { mode = \"linear\", coordinate_transformation_mode = \"tf_crop_and_resize\", extrapolation_value = 0.5 } y = Mul(v, v)"},
+    {.op = "tenon:Stretch", .text = "input a: f64[1, 1, 2, 3] const s: f32[4] = [1.0, 1.0, 2.0, 2.0] v = Resize(a, _, s) y = Mul(v, v)"},
+    {.op = "Upsample", .text = "input a: f64[1, 1, 2, 3] const s: f32[4] = [1.0, 1.0, 2.0, 2.0] v = Upsample(a, s) opset 9 y = Mul(v, v)"},
+    {.op = "DFT", .text = "input a: f64[1, 6, 2] const x: i64[] = 1 v = DFT(a, _, x) y = Mul(v, v)"}, {.op = "DFT", .text = "input a: f64[1, 5, 1] const x: i64[] = 1 v = DFT(a, _, x) { onesided = 1 } y = Mul(v, v)"},
+    {.op = "tenon:Fourier", .text = "input a: f64[2, 4, 2] const x: i64[] = 1 v = DFT(a, _, x) { inverse = 1 } y = Mul(v, v)"},
+    {.op = "STFT", .text = "input a: f64[1, 10, 1] const s: i64[] = 2 const n: i64[] = 4 input w: f64[4] v = STFT(a, s, w, n) y = Mul(v, v)"},
+    {.op = "tenon:Frames", .text = "input a: f64[1, 7, 1] v = tenon:Frames(a) { step = 2, length = 3 } y = Mul(v, v)"},
+};
+
 #define TABLE(t) {t, IR_COUNT(t)}
 static const struct {
   const grad_case *cases;
   int count;
-} tables[] = {TABLE(elementwise), TABLE(movement), TABLE(reductions), TABLE(contractions), TABLE(norms)};
+} tables[] = {TABLE(elementwise), TABLE(movement), TABLE(reductions), TABLE(contractions), TABLE(norms), TABLE(composites)};
 
 static void run(int t) {
   for (int i = 0; i < tables[t].count; i++) grad_check(&tables[t].cases[i]);
@@ -123,3 +154,4 @@ Test(grad_ops, movement) { run(1); }
 Test(grad_ops, reductions) { run(2); }
 Test(grad_ops, contractions) { run(3); }
 Test(grad_ops, norms) { run(4); }
+Test(grad_ops, composites) { run(5); }
