@@ -11,13 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-uint64_t at_random(uint64_t *state) {
-  uint64_t z = *state += 0x9e3779b97f4a7c15u;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-  return z ^ z >> 31;
-}
-
 at_config *at_task_find(const at_task *t, const char *schedule) {
   for (int i = 0; i < t->n; i++)
     if (strcmp(t->configs[i]->schedule, schedule) == 0) return t->configs[i];

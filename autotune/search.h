@@ -51,7 +51,6 @@ typedef struct at_task {
   int same_as;          /* index of an earlier task with this kernel; -1 */
 } at_task;
 
-uint64_t at_random(uint64_t *state);
 /* Starts a space with the default alone and takes over what the store knows. */
 void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m);
 at_config *at_task_find(const at_task *t, const char *schedule);

@@ -7,6 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+uint64_t at_random(uint64_t *state) {
+  uint64_t z = *state += 0x9e3779b97f4a7c15u;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+
 /* The text of a point and its prediction, made in a context of its own: schedules leave much
  * behind. Null text when the tunables give nothing legal. */
 typedef struct making {
@@ -49,10 +56,68 @@ static void add(maker *m, const lw_tunables *u, at_source source) {
   if (status || !m->j.text) return;
   if (at_space_find(s, m->j.text) >= 0) s->doubles++;
   else {
-    at_point p = {*u, source, ir_strdup(m->ctx, m->j.text), m->j.predicted};
+    at_point p = {*u, source, ir_strdup(m->ctx, m->j.text), m->j.predicted, false};
     IR_PUSH(m->ctx, s->points, s->n, p);
   }
   free(m->j.text);
+}
+
+/* ---- tunables ---- */
+
+/* What a point may vary: values in order of size, 0 first, which leaves the choice to the default's rules. */
+typedef struct knob {
+  const char *name;
+  size_t at;       /* in lw_tunables */
+  double weight;   /* of a step, in distances */
+  bool contraction, others; /* where it matters */
+  int n, values[10];
+} knob;
+#define KNOB(field, weight, contraction, others, ...) \
+  {#field, offsetof(lw_tunables, field), weight, contraction, others, (int)(sizeof((int[]){__VA_ARGS__}) / sizeof(int)), {__VA_ARGS__}}
+static const knob knobs[] = {
+    KNOB(mr, 2, true, false, 0), /* limited by registers alone: see legal */
+    KNOB(nr, 2, true, false, 0, 1, 2, 3, 4, 5, 6, 7, 8),
+    KNOB(ku, 0.5, true, false, 0, 1, 2, 4, 8, 16),
+    KNOB(order, 1, true, false, 0, 1, 2),
+    KNOB(group, 0.5, true, false, 0, 1, 2, 4, 8, 16, 32),
+    KNOB(rows, 0.5, true, false, 0, 1, 2),
+    KNOB(lanes, 1, false, true, 0, 4, 8, 16, 32, 64),
+    KNOB(unfused, 1, true, true, 0, 1),
+};
+
+static int *field(lw_tunables *u, const knob *k) { return (int *)((char *)u + k->at); }
+static int value(const lw_tunables *u, const knob *k) { return *(const int *)((const char *)u + k->at); }
+
+const char *at_tunables_print(tn_ctx *ctx, const lw_tunables *u) {
+  ir_text t = {.ctx = ctx};
+  for (int i = 0; i < IR_COUNT(knobs); i++)
+    if (value(u, &knobs[i])) ir_put(&t, "%s%s=%d", t.n ? " " : "", knobs[i].name, value(u, &knobs[i]));
+  return ir_text_str(&t);
+}
+
+bool at_tunables_parse(const char *text, lw_tunables *u) {
+  *u = (lw_tunables){0};
+  for (const char *p = text; *p; p += strspn(p, " ")) {
+    size_t n = strcspn(p, "=");
+    const knob *k = NULL;
+    for (int i = 0; i < IR_COUNT(knobs); i++)
+      if (strlen(knobs[i].name) == n && memcmp(knobs[i].name, p, n) == 0) k = &knobs[i];
+    if (!k || !p[n]) return false;
+    char *end;
+    long v = strtol(p + n + 1, &end, 10);
+    if (end == p + n + 1 || (*end && *end != ' ') || v < 1 || v > 1024) return false;
+    *field(u, k) = (int)v;
+    p = end;
+  }
+  return true;
+}
+
+/* Whether a point may be worth its compilation: the tile fits the registers. */
+static bool fits(const maker *m, const lw_tunables *u) {
+  if (u->mr < 0 || u->nr < 0 || u->mr >= m->j.t->vector_regs) return false;
+  if (!u->mr || !u->nr) return true;
+  if (u->mr > 1 && u->mr * u->nr < 4) return false; /* latency alone: never worth it */
+  return u->mr * u->nr + u->nr + 1 <= m->j.t->vector_regs;
 }
 
 static void contractions(maker *m, const lw_problem *q) {
@@ -62,18 +127,18 @@ static void contractions(maker *m, const lw_problem *q) {
   for (int i = 0; i < q->nout; i++)
     if (q->extent[i] > widest) widest = q->extent[i];
   int lanes = cg_target_lanes(m->j.t, q->dtype);
-  /* good shapes first, in case that time runs out: near the square root of the registers */
+  /* good shapes first, in case time runs out: near the square root of the registers */
   for (int ku = 0; ku < IR_COUNT(steps); ku++)
     for (int order = 1; order <= 2; order++)
       for (int nr = 1; nr <= 8; nr++) {
         if (nr > 1 && (int64_t)(nr - 1) * lanes >= widest) continue;
         for (int mr = 1; mr < regs; mr++) {
-          if (mr * nr + nr + 1 > regs) {
+          lw_tunables u = {.mr = mr, .nr = nr, .ku = steps[ku], .order = order};
+          if (!fits(m, &u)) {
             m->s->pruned++;
             continue;
           }
-          if (mr > 1 && mr * nr < 4) continue; /* latency alone: never worth it */
-          add(m, &(lw_tunables){.mr = mr, .nr = nr, .ku = steps[ku], .order = order}, AT_OWN);
+          add(m, &u, AT_OWN);
           if (ku || order == 1) continue;
           add(m, &(lw_tunables){.mr = mr, .nr = nr, .unfused = 1}, AT_OWN);
           if (q->nred > 1 || q->guard || mr * nr < 8) continue;
@@ -95,6 +160,28 @@ static void others(maker *m) {
   static const int lanes[] = {0, 4, 8, 16, 32, 64};
   for (int unfused = 0; unfused < 2; unfused++)
     for (int i = 0; i < IR_COUNT(lanes); i++) add(m, &(lw_tunables){.lanes = lanes[i], .unfused = unfused}, AT_OWN);
+}
+
+/* The points one step from u: one tunable at its next smaller or larger value, or what the rules left open. */
+static void steps_from(maker *m, lw_tunables u, bool contraction) {
+  for (int i = 0; i < IR_COUNT(knobs); i++) {
+    const knob *k = &knobs[i];
+    if (!(contraction ? k->contraction : k->others)) continue;
+    int now = value(&u, k), at = 0;
+    while (at < k->n && k->values[at] != now) at++;
+    for (int step = -1; step <= 1; step += 2) {
+      lw_tunables v = u;
+      if (k->n > 1 && at + step >= 0 && at + step < k->n) *field(&v, k) = k->values[at + step];
+      else if (k->n == 1 && now && now + step > 0) *field(&v, k) = now + step;
+      else continue;
+      if (fits(m, &v)) add(m, &v, AT_OWN);
+    }
+    for (int j = 2; j < k->n && !now && k->n > 1 && k->n < 8; j++) {
+      lw_tunables v = u;
+      *field(&v, k) = k->values[j];
+      add(m, &v, AT_OWN);
+    }
+  }
 }
 
 static int by_prediction(const void *a, const void *b) {
@@ -127,6 +214,34 @@ static void quiet_begin(maker *m, const ir_kernel *k) {
 static void quiet_end(maker *m) {
   ir_undefer(m->ctx, free_ctx, m->quiet);
   tn_ctx_free(m->quiet);
+}
+
+static bool is_contraction(tn_ctx *ctx, const ir_kernel *k) { return lw_problem_of(ctx, k).kind == LW_CONTRACTION; }
+
+void at_space_near(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int point) {
+  at_point *p = &s->points[point];
+  if (p->source != AT_OWN || p->grown) return;
+  p->grown = true;
+  maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}};
+  quiet_begin(&mk, k);
+  steps_from(&mk, p->u, is_contraction(ctx, k));
+  quiet_end(&mk);
+}
+
+void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, uint64_t *random) {
+  maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}};
+  bool contraction = is_contraction(ctx, k);
+  quiet_begin(&mk, k);
+  for (int tries = 0; s->n < want && tries < 20 * want; tries++) {
+    lw_tunables u = {0};
+    for (int i = 0; i < IR_COUNT(knobs); i++) {
+      if (!(contraction ? knobs[i].contraction : knobs[i].others)) continue;
+      uint64_t dice = at_random(random);
+      *field(&u, &knobs[i]) = knobs[i].n > 1 ? knobs[i].values[dice % (uint64_t)knobs[i].n] : (int)(dice % (uint64_t)t->vector_regs);
+    }
+    if (fits(&mk, &u)) add(&mk, &u, AT_OWN);
+  }
+  quiet_end(&mk);
 }
 
 void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, const char *schedule, at_source source) {
@@ -166,7 +281,7 @@ static double ratio(int a, int b) { return a == b ? 0 : !a || !b ? 0.5 : fabs(lo
 
 double at_space_distance(const at_point *a, const at_point *b) {
   if (a->source != AT_OWN || b->source != AT_OWN) return a == b ? 0 : 4; /* not comparable by tunables */
-  return 2 * ratio(a->u.winograd, b->u.winograd) + 2 * ratio(a->u.mr, b->u.mr) + 2 * ratio(a->u.nr, b->u.nr) + 0.5 * ratio(a->u.ku, b->u.ku) + (a->u.order != b->u.order) +
-         0.5 * ratio(a->u.group, b->u.group) + 0.5 * (a->u.rows != b->u.rows) +
-         ratio(a->u.lanes, b->u.lanes) + (a->u.unfused != b->u.unfused);
+  double sum = 0;
+  for (int i = 0; i < IR_COUNT(knobs); i++) sum += knobs[i].weight * ratio(value(&a->u, &knobs[i]), value(&b->u, &knobs[i]));
+  return sum;
 }

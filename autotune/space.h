@@ -15,6 +15,7 @@ typedef struct at_point {
   at_source source;     /* nearby: the winner of another kernel; stale: of another code generator */
   const char *schedule; /* canonical text */
   double predicted_ns;
+  bool grown;           /* at_space_near has been here */
 } at_point;
 
 typedef struct at_space {
@@ -29,8 +30,17 @@ typedef struct at_space {
 at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, double seconds);
 /* One more point from its text as stores have it, if that is legal for the kernel and new; at the end. */
 void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, const char *schedule, at_source source);
+/* More points: those one step from a point of the space's own. */
+void at_space_near(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int point);
+/* More points: random ones until there are `want`, or hardly any new ones are found. */
+void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, uint64_t *random);
 /* Index of the point with that text; -1. */
 int at_space_find(const at_space *s, const char *schedule);
 /* How unlike two points are: the number of tunables that differ, weighted by how far; 0 for the same. */
 double at_space_distance(const at_point *a, const at_point *b);
+
+/* Tunables as text, "mr=6 nr=2"; those the default's rules choose are left out. False: no such text. */
+const char *at_tunables_print(tn_ctx *ctx, const lw_tunables *u);
+bool at_tunables_parse(const char *text, lw_tunables *u);
+uint64_t at_random(uint64_t *state); /* splitmix64 */
 #endif
