@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { MAX_DEPTH = 48, LINE = 64, MAX_ACCESSES = 4096 };
 
@@ -283,7 +282,7 @@ at_cost_parts at_predict(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, co
     all += bytes;
     if (k->bufs[i]->constant) constants += bytes;
   }
-  long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  int64_t l3 = machine ? machine->l3_bytes : 0;
   double l1 = (double)t->l1_bytes * 0.8, l2 = (double)t->l2_bytes * 0.8, third = l3 > 0 ? (double)l3 * 0.5 : 16e6;
   double from2 = all > l1 ? misses(m, l1, print) : 0, from3 = all > l2 ? misses(m, l2, print) : 0;
   double from_memory = all > third ? misses(m, third, print) : 0;

@@ -362,6 +362,7 @@ static at_frame *begin(at_lab *lab, at_request what) {
 }
 
 at_machine at_lab_machine(at_lab *lab) {
+  lab->machine.l3_bytes = (int64_t)sysconf(_SC_LEVEL3_CACHE_SIZE) > 0 ? (int64_t)sysconf(_SC_LEVEL3_CACHE_SIZE) : 0;
   if (lab->probed || !worker_start(lab, &lab->w[0])) return lab->machine;
   at_status status;
   const char *reason;

@@ -30,6 +30,7 @@ typedef struct at_limits { /* seconds of the processor; asleep, a worker has ten
 typedef struct at_machine {
   double ghz;        /* simple dependent integer additions per nanosecond */
   double fma_gflops; /* f32, one core, from registers; 2 per fused multiply-add */
+  int64_t l3_bytes;  /* as the system says; 0: not known */
 } at_machine;
 
 /* For tests: called inside the worker as a candidate is compiled (no arguments yet), just

@@ -22,7 +22,7 @@ static at_config *add(tn_ctx *ctx, at_task *t, const char *schedule, int point, 
   c->schedule = schedule;
   c->point = point;
   c->origin = origin;
-  c->ns = NAN;
+  c->ns = c->plain_ns = NAN;
   c->order = ++t->clock;
   c->c.schedule = schedule;
   IR_PUSH(ctx, t->configs, t->n, c);
@@ -85,14 +85,15 @@ static int by_time(const void *a, const void *b) {
 
 static bool is_bad(at_status s) { return s != AT_OK && s != AT_NOISY; }
 
-/* The time behind a row, on the scale of the default: relative to the default's samples of its batch. */
-static double relative(const past *p, const past *base, double scale) {
+void at_task_time(at_config *c, const double *samples, int n, const double *base, int nbase, double scale) {
   double r[64];
-  int n = p->n < IR_COUNT(r) ? p->n : IR_COUNT(r);
-  if (!base) return at_cost(p->samples, p->n);
-  if (n > base->n) n = base->n;
-  for (int i = 0; i < n; i++) r[i] = p->samples[i] / base->samples[i];
-  return at_cost(r, n) * scale;
+  if (!base) scale = 1;
+  if (base && n > nbase) n = nbase;
+  if (n > IR_COUNT(r)) n = IR_COUNT(r);
+  if (n < 1) return;
+  for (int i = 0; i < n; i++) r[i] = samples[i] / (base ? base[i] : 1);
+  c->plain_ns = at_median(r, n) * scale;
+  c->ns = at_cost(r, n) * scale * 1.01;
 }
 
 static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
@@ -119,7 +120,9 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
       if (first) c = add(ctx, t, p->schedule, at_space_find(t->space, p->schedule), "store");
       if (standard) t->standard = c;
       if (p->status != AT_OK) c->status = p->status, c->c.reason = p->reason;
-      if (p->status == AT_OK && p->n) c->ns = standard ? t->scale_ns : p->stage == AT_STAGE_FINAL ? p->cost : at_task_cost(relative(p, base, t->scale_ns));
+      if (p->status == AT_OK && p->n) at_task_time(c, p->samples, p->n, base ? base->samples : NULL, base ? base->n : 0, t->scale_ns);
+      if (p->status == AT_OK && p->n && p->stage == AT_STAGE_FINAL) c->ns = p->cost;
+      if (p->status == AT_OK && p->n && standard) c->ns = c->plain_ns = t->scale_ns;
       if (p->stage == AT_STAGE_FINAL && p->cost < least) least = p->cost, cheapest = c;
       if (first) at_task_learn(t, c);
       if (p->settled) t->settled_at = ++t->clock;
@@ -183,6 +186,7 @@ void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_m
   t->wide = true;
   t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, seconds);
   borrow(ctx, t, o, m);
+  if ((t->explore = o->explore > 0)) at_space_fill(ctx, t->space, t->kernel, o->target, m, o->explore, &t->rng);
   t->state.space = t->space->n;
   for (int i = 0; i < t->n; i++) t->configs[i]->point = at_space_find(t->space, t->configs[i]->schedule);
 }
@@ -240,7 +244,7 @@ int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out) {
     int pick = -1;
     const char *origin = "model";
     uint64_t dice = at_random(&t->rng) % 16;
-    if (measured > 2 && dice >= 14) {
+    if (measured > 2 && dice >= (t->explore ? 6 : 14)) {
       origin = "random";
       for (int tries = 0; tries < 64 && pick < 0; tries++) {
         int i = order[at_random(&t->rng) % (uint64_t)k].point;
@@ -290,6 +294,7 @@ static int points_left(const at_task *t) {
 
 bool at_task_exhausted(const at_task *t, int64_t trials) {
   if (t->wide && points_left(t) <= 0) return true;
+  if (t->explore && trials <= 0) return false;
   if (trials > 0) return t->n >= trials;
   return t->idle >= AT_PATIENCE || (t->n && t->settled_at > t->configs[t->n - 1]->order);
 }

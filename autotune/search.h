@@ -19,7 +19,8 @@ typedef struct at_config {
   const char *schedule;
   int point;            /* in the space; -1: not there (from elsewhere, or of an older space) */
   at_status status;
-  double ns;            /* time of a call on the scale of the default's; NaN: not timed */
+  double ns;            /* time of a call on the scale of the default's, dearer where few samples stand behind it; NaN: not timed */
+  double plain_ns;      /* the median on that scale */
   int64_t order;        /* when it was first tried */
   bool won;             /* the last final */
   const char *origin;
@@ -47,6 +48,7 @@ typedef struct at_task {
   double check_s;       /* seconds to compile and check a schedule, about */
   double sample_s;      /* seconds that a sample takes, disturbances included, about */
   bool wide;            /* the space is whole */
+  bool explore;         /* to try much, not to find the best soon */
   double weight;        /* calls in a run of the model, those of equal kernels included */
   int same_as;          /* index of an earlier task with this kernel; -1 */
 } at_task;
@@ -71,6 +73,7 @@ bool at_task_exhausted(const at_task *t, int64_t trials);
 int at_task_finalists(const at_task *t, at_config **out);
 /* What a compile would use now: the winner of the last final, or the default. */
 at_config *at_task_winner(const at_task *t);
-/* What a time counts as that has not won a final: dearer, so that a lucky moment unseats nobody. */
-static inline double at_task_cost(double ns) { return ns * 1.01; }
+/* Takes n samples over, relative to those of the default in the same rounds (null: as they are); on the
+ * scale of the default's time. What has not won a final counts as dearer: a lucky moment unseats nobody. */
+void at_task_time(at_config *c, const double *samples, int n, const double *base, int nbase, double scale);
 #endif

@@ -81,6 +81,8 @@ static const knob knobs[] = {
     KNOB(order, 1, true, false, 0, 1, 2),
     KNOB(group, 0.5, true, false, 0, 1, 2, 4, 8, 16, 32),
     KNOB(rows, 0.5, true, false, 0, 1, 2),
+    KNOB(taps, 1, true, false, 0, 1, 2),
+    KNOB(winograd, 2, true, false, 0, 2, 4, 6),
     KNOB(lanes, 1, false, true, 0, 4, 8, 16, 32, 64),
     KNOB(unfused, 1, true, true, 0, 1),
 };
@@ -114,6 +116,7 @@ bool at_tunables_parse(const char *text, lw_tunables *u) {
 
 /* Whether a point may be worth its compilation: the tile fits the registers. */
 static bool fits(const maker *m, const lw_tunables *u) {
+  if (u->winograd && m->s->accuracy <= 0) return false;
   if (u->mr < 0 || u->nr < 0 || u->mr >= m->j.t->vector_regs) return false;
   if (!u->mr || !u->nr) return true;
   if (u->mr > 1 && u->mr * u->nr < 4) return false; /* latency alone: never worth it */
@@ -141,6 +144,7 @@ static void contractions(maker *m, const lw_problem *q) {
           add(m, &u, AT_OWN);
           if (ku || order == 1) continue;
           add(m, &(lw_tunables){.mr = mr, .nr = nr, .unfused = 1}, AT_OWN);
+          if (q->nred > 1 && mr * nr >= 8) add(m, &(lw_tunables){.mr = mr, .nr = nr, .taps = 1}, AT_OWN);
           if (q->nred > 1 || q->guard || mr * nr < 8) continue;
           for (int rows = 1; rows <= 2; rows++) add(m, &(lw_tunables){.mr = mr, .nr = nr, .rows = rows}, AT_OWN);
           for (int group = 1; group <= 16; group *= 2) add(m, &(lw_tunables){.mr = mr, .nr = nr, .order = 2, .group = group}, AT_OWN);
@@ -174,12 +178,14 @@ static void steps_from(maker *m, lw_tunables u, bool contraction) {
       if (k->n > 1 && at + step >= 0 && at + step < k->n) *field(&v, k) = k->values[at + step];
       else if (k->n == 1 && now && now + step > 0) *field(&v, k) = now + step;
       else continue;
+      if (v.winograd) v.accuracy = m->s->accuracy;
       if (fits(m, &v)) add(m, &v, AT_OWN);
     }
     for (int j = 2; j < k->n && !now && k->n > 1 && k->n < 8; j++) {
       lw_tunables v = u;
       *field(&v, k) = k->values[j];
-      add(m, &v, AT_OWN);
+      if (v.winograd) v.accuracy = m->s->accuracy;
+      if (fits(m, &v)) add(m, &v, AT_OWN);
     }
   }
 }
@@ -231,15 +237,20 @@ void at_space_near(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target
 void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, uint64_t *random) {
   maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}};
   bool contraction = is_contraction(ctx, k);
+  enum { ENOUGH = 400 }; /* draws without anything new */
   quiet_begin(&mk, k);
-  for (int tries = 0; s->n < want && tries < 20 * want; tries++) {
+  for (int vain = 0; s->n < want && vain < ENOUGH; vain++) {
     lw_tunables u = {0};
     for (int i = 0; i < IR_COUNT(knobs); i++) {
       if (!(contraction ? knobs[i].contraction : knobs[i].others)) continue;
       uint64_t dice = at_random(random);
       *field(&u, &knobs[i]) = knobs[i].n > 1 ? knobs[i].values[dice % (uint64_t)knobs[i].n] : (int)(dice % (uint64_t)t->vector_regs);
     }
-    if (fits(&mk, &u)) add(&mk, &u, AT_OWN);
+    int before = s->n;
+    if (u.winograd) u.accuracy = s->accuracy;
+    if (!fits(&mk, &u)) continue;
+    add(&mk, &u, AT_OWN);
+    if (s->n > before) vain = 0;
   }
   quiet_end(&mk);
 }
@@ -253,6 +264,7 @@ void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target 
 
 at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, double seconds) {
   at_space *s = IR_NEW(ctx, at_space);
+  s->accuracy = accuracy;
   maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}, .until = seconds > 0 ? rt_now() + seconds : 0};
   quiet_begin(&mk, k);
   add(&mk, &(lw_tunables){.accuracy = accuracy}, AT_OWN);

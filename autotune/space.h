@@ -21,6 +21,7 @@ typedef struct at_point {
 typedef struct at_space {
   int n;
   at_point *points;    /* by predicted time, then text */
+  double accuracy;
   const char *standard; /* canonical text of the default schedule; one of the points */
   int made, pruned, doubles; /* tunables looked at; out by registers; out as doubles */
 } at_space;

@@ -217,9 +217,9 @@ static void race(tuner *u, int i, int n, at_config *const *c, const char *phase)
 static void take_results(tuner *u, at_task *t, int n, at_config *const *c, int fresh) {
   if (isnan(t->scale_ns) && t->standard->c.n) t->scale_ns = at_median(t->standard->c.samples, t->standard->c.n);
   for (int j = 0; j < n; j++) {
-    double r[64];
-    int k = c[j]->status == AT_OK ? ratios(&c[j]->c, &t->standard->c, r, IR_COUNT(r)) : 0;
-    if (k) c[j]->ns = c[j] == t->standard ? t->scale_ns : at_task_cost(at_cost(r, k) * t->scale_ns);
+    const at_candidate *q = &c[j]->c, *base = &t->standard->c;
+    if (c[j] == t->standard && q->n) c[j]->ns = c[j]->plain_ns = t->scale_ns;
+    else if (c[j]->status == AT_OK) at_task_time(c[j], q->samples, q->n, base->samples, base->n, t->scale_ns);
   }
   for (int j = 0; j < fresh; j++) {
     at_stats x = at_stats_of(c[j]->c.samples, c[j]->status == AT_OK ? c[j]->c.n : 0);
@@ -356,6 +356,7 @@ static void final(tuner *u, int i, bool settled) {
   double ratio[4];
   int won = decide(t, n, c, ratio);
   for (int j = 0; j < t->n; j++) t->configs[j]->won = t->configs[j] == c[won];
+  for (int j = 0; j < n; j++) c[j]->plain_ns = t->scale_ns * ratio[j];
   for (int j = 0; j < n; j++) c[j]->ns = t->scale_ns * (j == won || c[j] == t->standard ? ratio[j] : fmax(ratio[j], ratio[won] * 1.001));
   at_task_rank(t);
   record(u, t, n, c, AT_STAGE_FINAL, settled ? AT_SETTLED : AT_FINAL);
@@ -451,6 +452,16 @@ static void run_all(tuner *u) {
     if (u->t[i].space && !u->t[i].state.trouble && u->t[i].same_as < 0) final(u, i, false);
 }
 
+static void tell_points(tuner *u, int i) {
+  const at_task *t = &u->t[i];
+  for (int j = 0; j < t->n; j++) {
+    const at_config *c = t->configs[j];
+    bool bad = c->status != AT_OK && c->status != AT_NOISY;
+    if (c->point < 0 || t->space->points[c->point].source != AT_OWN || (!bad && isnan(c->plain_ns))) continue;
+    u->o.each(u->o.each_user, i, at_tunables_print(u->ctx, &t->space->points[c->point].u), c->status, bad ? NAN : c->plain_ns);
+  }
+}
+
 const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels, const at_tune_options *o) {
   tuner *u = IR_NEW(ctx, tuner);
   *u = (tuner){.ctx = ctx, .o = *o, .n = n, .current = -1, .t = IR_NEW_ARRAY(ctx, at_task, n + 1), .start = rt_now()};
@@ -468,6 +479,7 @@ const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels,
   if (o->store) u->run = at_run_begin(o->store, &info);
   run_all(u);
   if (o->store) at_run_end(o->store, u->run);
+  for (int i = 0; i < n && o->each; i++) tell_points(u, i);
   at_tune_result *r = IR_NEW(ctx, at_tune_result);
   at_tune_state *states = IR_NEW_ARRAY(ctx, at_tune_state, n + 1);
   for (int i = 0; i < n; i++) {
@@ -484,6 +496,7 @@ const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels,
   totals(u, &r->before_ns, &r->after_ns);
   r->peak_gflops = u->machine.fma_gflops;
   r->ghz = u->machine.ghz;
+  r->l3_bytes = u->machine.l3_bytes;
   r->stopped = o->stop && *o->stop;
   at_lab_free(u->lab);
   r->seconds = rt_now() - u->start;

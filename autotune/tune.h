@@ -59,6 +59,7 @@ typedef struct at_tune_options {
   at_store *store;             /* null: nothing is kept */
   double accuracy;             /* as in lw_options */
   double budget_s;             /* 0: no limit */
+  int explore;                 /* > 0: every space grows to so many points and patience never ends */
   int64_t trials;              /* distinct schedules per kernel, those in the store included; 0: no limit */
   uint64_t seed;
   int jobs;                    /* compile workers; 0: as many as CPUs */
@@ -66,6 +67,10 @@ typedef struct at_tune_options {
   volatile sig_atomic_t *stop; /* may be null */
   void (*progress)(void *user, const at_tune_progress *p); /* several times a second; may be null */
   void *user;
+  /* at the end, for every point of every kernel with a time or a failure; ns: one call on the scale of the
+   * default's time, NaN: failed. May be null. */
+  void (*each)(void *each_user, int kernel, const char *tunables, at_status status, double ns);
+  void *each_user;
   at_limits limits;
   at_misbehave misbehave;      /* tests */
 } at_tune_options;
@@ -77,6 +82,7 @@ typedef struct at_tune_result {
   double seconds;
   double before_ns, after_ns;
   double peak_gflops, ghz;
+  int64_t l3_bytes;
   bool stopped;                /* by the flag */
 } at_tune_result;
 

@@ -272,6 +272,34 @@ static void json(cli *c, const list *l, const at_tune_result *r, const char *db,
   cj_end(&j, c);
 }
 
+/* ---- replay tables ---- */
+
+typedef struct recording { /* of all kernels, each with the points of its space and their times */
+  cli *c;
+  const at_tune_kernel *kernels;
+  int current;
+  ir_text out;
+} recording;
+
+static void record_point(void *user, int kernel, const char *tunables, at_status status, double ns) {
+  recording *r = user;
+  if (kernel != r->current) {
+    ir_put(&r->out, "\nworkload %s\n%s", r->kernels[kernel].name, ir_kernel_print(r->c->ctx, r->kernels[kernel].kernel));
+    r->current = kernel;
+  }
+  if (status == AT_OK || status == AT_NOISY) ir_put(&r->out, "%.4g %s\n", ns, tunables);
+  else ir_put(&r->out, "%s %s\n", at_status_name(status), tunables);
+}
+
+static void write_recording(recording *r, const char *path, const cg_target *t, const at_tune_result *x) {
+  tn_ctx *ctx = r->c->ctx;
+  const char *head = ir_format(ctx, "# tenon replay 1: nanoseconds of points of search spaces (tests/README.md)\n"
+                                    "machine bits=%d regs=%d l1=%lld l2=%lld l3=%lld ghz=%.2f gflops=%.1f\n",
+                               t->vector_bits, t->vector_regs, (long long)t->l1_bytes, (long long)t->l2_bytes, (long long)x->l3_bytes, x->ghz, x->peak_gflops);
+  const char *all = ir_format(ctx, "%s%s", head, ir_text_str(&r->out));
+  fe_write_file(ctx, path, all, strlen(all));
+}
+
 /* ---- the winners inside the whole model ---- */
 
 static double timed(cli *c, cli_model *m) {
@@ -342,9 +370,9 @@ void cli_write_plan(cli *c, const cli_model *m, const char *path) {
 
 void cli_tune(cli *c, int argc, char **argv) {
   tn_ctx *ctx = c->ctx;
-  const char *file = NULL, *plan = NULL;
+  const char *file = NULL, *plan = NULL, *table_file = NULL;
   double budget = 0;
-  int64_t trials = 0, jobs = 0;
+  int64_t trials = 0, jobs = 0, explore = 0;
   bool check = false;
   cli_option own[] = {
       {"--list", CLI_TEXT, &file, "FILE", "models and kernels, one a line"},
@@ -352,6 +380,8 @@ void cli_tune(cli *c, int argc, char **argv) {
       {"--trials", CLI_INT, &trials, "N", "schedules of each kernel, those in the store included"},
       {"--jobs", CLI_INT, &jobs, "N", "processes that compile (default: all CPUs)"},
       {"--check", CLI_FLAG, &check, NULL, "afterwards, compares whole runs with and without the winners"},
+      {"--explore", CLI_INT, &explore, "N", "makes spaces of N schedules and tries them all, good and bad"},
+      {"--record", CLI_TEXT, &table_file, "FILE", "afterwards, writes what is known of all kernels as a replay table"},
       {"--plan-out", CLI_TEXT, &plan, "FILE", "afterwards, writes the schedules of the model as a plan"},
   };
   if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 0, -1,
@@ -361,6 +391,8 @@ void cli_tune(cli *c, int argc, char **argv) {
   if (!c->nargs && !file) ir_fail(ctx, TN_EUSAGE, "an argument is missing: tenon %s %s", c->verb->name, c->verb->form);
   if (plan && (c->nargs != 1 || file)) ir_fail(ctx, TN_EUSAGE, "--plan-out is for one model");
   if (budget <= 0 && !trials) budget = 60;
+  if (explore > 1 << 20) ir_fail(ctx, TN_EUSAGE, "--explore: at most %d", 1 << 20);
+  if (table_file && !explore) explore = 1200;
   list l = {0};
   for (int i = 0; i < c->nargs; i++) add_job(c, &l, c->args[i]);
   if (file) read_list(c, &l, file);
@@ -371,7 +403,9 @@ void cli_tune(cli *c, int argc, char **argv) {
   if (!cg_target_runs_here(ctx, target, &missing)) ir_fail(ctx, TN_EUSAGE, "code for '%s' does not run here: no %s", target->name, missing);
   at_store *store = at_store_open(ctx, c->db, 0);
   display d = {.c = c, .terminal = isatty(2), .last = -10};
-  at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop};
+  at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop, .explore = (int)explore};
+  recording points = {.c = c, .kernels = l.kernels, .current = -1, .out = {.ctx = ctx}};
+  if (table_file) o.each = record_point, o.each_user = &points;
   o.progress = show;
   o.user = &d;
   o.label = l.njobs == 1 ? l.jobs[0].path : ir_format(ctx, "%d models and kernels", l.njobs);
@@ -390,6 +424,7 @@ void cli_tune(cli *c, int argc, char **argv) {
     l.jobs[l.job_of[i]].before_ns += s->count * s->default_ns;
     l.jobs[l.job_of[i]].after_ns += s->count * s->best_ns;
   }
+  if (table_file) write_recording(&points, table_file, target, r);
   for (int i = 0; i < l.njobs && check; i++) check_model(c, &l.jobs[i]);
   if (c->json) json(c, &l, r, c->db ? c->db : at_store_default_path(ctx), *trouble ? trouble : NULL);
   else table(c, &l, r);

@@ -312,6 +312,8 @@ bool lw_default_contraction(lw_plan *p) {
     const char *name = ir_format(p->ctx, "%s%s", k, copies[i]);
     if (lw_has_loop(p, name) && lw_step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) lw_step(p, "unroll %s.u", name);
   }
+  for (int i = q->nred - 1; i > 0 && p->u.taps >= q->nred - i; i--) /* windows: the inner taps without a loop */
+    if (lw_has_loop(p, q->red[i]->var->name)) lw_step(p, "unroll %s", q->red[i]->var->name);
   lw_parallel_outside(p);
   return true;
 }

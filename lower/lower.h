@@ -83,6 +83,7 @@ typedef struct lw_tunables {
   int order;    /* contractions: 1 rows outside vectors, 2 vectors outside rows */
   int group;    /* contractions: panels of vectors that all rows pass over together */
   int rows;     /* contractions: 1 a tile's rows are copied before use, 2 they are not */
+  int taps;     /* contractions over a window: loops of taps that are unrolled, innermost first */
   int lanes;    /* of vector loops, in elements (also beyond one register) */
   int unfused;  /* 1: neighbouring row loops are not joined */
   int winograd; /* 3x3 convolutions: 2, 4, 6 by tiles of so many outputs; 1 directly */

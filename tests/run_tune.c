@@ -79,7 +79,7 @@ typedef struct attempt {
 
 static const ir_kernel *kernel(tn_ctx *ctx) { return ir_kernel_parse(ctx, kernel_text, "kernel"); }
 static const char *standard_of(tn_ctx *ctx) {
-  return lw_schedule_canonical(ctx, lw_default_schedule(ctx, kernel(ctx), cg_target_find(ctx, NULL, NULL)));
+  return lw_schedule_canonical(ctx, lw_default_schedule(ctx, kernel(ctx), cg_target_find(ctx, NULL, NULL), 0));
 }
 
 static void tune(tn_ctx *ctx, void *arg) {

@@ -102,7 +102,7 @@ Test(tune, layouts_as_the_ir_has_them) { ok(layouts); }
 
 static void spaces(void) {
   const char *const texts[] = {gemm_text, add_text};
-  at_machine m = {3, 100};
+  at_machine m = {3, 100, 32 << 20};
   for (int t = 0; t < 2; t++) {
     const ir_kernel *k = kernel(texts[t]);
     at_space *s = at_space_new(ctx, k, target(), &m, 0, 0);
@@ -143,7 +143,7 @@ static const char twin_text[] = "kernel twin(in x: f32[24, 32], const vo: f32[32
 static void twins(void) {
   const ir_kernel *k = kernel(gemm_text), *twin = kernel(twin_text);
   cr_assert_str_eq(ir_kernel_canonical(ctx, k), ir_kernel_canonical(ctx, twin));
-  at_space *s = at_space_new(ctx, k, target(), &(at_machine){3, 100}, 0, 0);
+  at_space *s = at_space_new(ctx, k, target(), &(at_machine){3, 100, 32 << 20}, 0, 0);
   for (int i = 0; i < s->n; i++) {
     const char *why, *text = s->points[i].schedule, *kept = lw_schedule_unnamed(ctx, k, text), *other = lw_schedule_named(ctx, twin, kept);
     cr_assert_str_eq(lw_schedule_named(ctx, k, kept), text);
