@@ -1,6 +1,7 @@
 /* api.c — graphs by C calls: inputs, constants, nodes, names; see api.h. */
-#include "frontend/api.h"
+#include "frontend/eager.h"
 #include "frontend/import.h"
+#include "ir/interp.h"
 #include "lower/fold.h"
 #include "lower/lower.h"
 #include <ctype.h>
@@ -12,10 +13,20 @@ enum { FOLD_LIMIT = 1024 };
 
 /* ---- calls ---- */
 
+/* Where the calling thread's next call stands, as the macros of tenon.h say. */
+static _Thread_local const char *here_file;
+static _Thread_local int here_line;
+
+void tn_here(const char *file, int line) { here_file = file, here_line = line; }
+
 fe_mark fe_enter(tn_graph *g, const char *call) {
   fe_mark m = {.outermost = !g->call, .nnodes = g->g->nnodes, .nvalues = g->g->nvalues, .nparams = g->g->nparams,
                .ninputs = g->g->ninputs, .ninits = g->ninits, .nresults = ir_graph_results(g->g), .nupdates = g->g->nupdates, .step = g->step};
-  if (m.outermost) g->call = call;
+  if (m.outermost) {
+    g->call = call;
+    g->file = here_file, g->line = here_line;
+    here_file = NULL;
+  }
   return m;
 }
 
@@ -39,8 +50,9 @@ static void take_back(tn_graph *g, const fe_mark *m) {
 }
 
 tn_tensor *fe_leave(tn_graph *g, const fe_mark *m, tn_tensor *result) {
-  if (!result) take_back(g, m);
+  if (!result && !g->eager) take_back(g, m); /* what an eager graph recorded is right whatever came after */
   if (m->outermost) g->call = NULL;
+  if (m->outermost && g->eager) fe_eager_leave(g, result);
   return result;
 }
 
@@ -49,13 +61,24 @@ static tn_status note(tn_graph *g, tn_status status) {
   return status;
 }
 
+/* Puts the place of the call before the message, unless it stands there. */
+static void say_place(tn_graph *g, tn_status status) {
+  char place[300], text[2048];
+  if (!g->file) return;
+  snprintf(place, sizeof place, "%.200s:%d: ", g->file, g->line);
+  snprintf(text, sizeof text, "%s", tn_error(g->ctx));
+  if (strncmp(text, place, strlen(place)) != 0) ir_error_set(g->ctx, status, "%s%s", place, text);
+}
+
 tn_status fe_error(tn_graph *g, tn_status status, const char *fmt, ...) {
   char text[1024];
   va_list ap;
   va_start(ap, fmt);
   vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  return note(g, ir_error_set(g->ctx, status, "%s: %s", g->call ? g->call : "tenon", text));
+  note(g, ir_error_set(g->ctx, status, "%s: %s", g->call ? g->call : "tenon", text));
+  say_place(g, status);
+  return status;
 }
 
 tn_status fe_protect(tn_graph *g, void (*fn)(tn_ctx *ctx, void *arg), void *arg) {
@@ -65,6 +88,7 @@ tn_status fe_protect(tn_graph *g, void (*fn)(tn_ctx *ctx, void *arg), void *arg)
   ir_where(g->ctx, NULL);
   if (status != TN_OK) {
     note(g, status);
+    say_place(g, status);
     take_back(g, &m);
   }
   if (m.outermost) g->call = NULL;
@@ -116,6 +140,10 @@ static void make_name(tn_ctx *ctx, void *arg) {
 
 const char *fe_layer_name(tn_graph *g, char room[FE_NAME_ROOM], const char *name, const char *kind) {
   name_args a = {g, kind, name};
+  if (!name && g->eager) { /* by its place in the step, the same in each */
+    snprintf(room, FE_NAME_ROOM, "%s_%d", kind, ++g->nlayers);
+    return room;
+  }
   if (!name && fe_protect(g, make_name, &a) != TN_OK) return "";
   snprintf(room, FE_NAME_ROOM, "%s", a.name);
   return room;
@@ -126,6 +154,7 @@ static void add_name(tn_graph *g, ir_value *v) { ir_map_set(&g->names, v->name, 
 tn_tensor *fe_tensor(tn_graph *g, ir_value *v) {
   tn_tensor *t = ir_map_get(&g->tensors, v);
   if (t) return t;
+  if (g->eager) return fe_eager_handle(g->ctx, g, v);
   t = IR_NEW(g->ctx, tn_tensor);
   t->graph = g;
   t->v = v;
@@ -145,6 +174,7 @@ static void graph_make(tn_ctx *ctx, graph_args *a, ir_graph *ig) {
   g->ctx = ctx;
   g->names.ctx = g->tensors.ctx = ctx;
   g->g = ig;
+  fe_live_add(ctx, g);
   a->g = g;
 }
 
@@ -249,7 +279,7 @@ static void dim_make(tn_ctx *ctx, void *arg) {
 static int64_t dim_code(int k) { return -2 - (int64_t)k; }
 
 int64_t tn_dim(tn_graph *g, const char *name) {
-  if (!g) return -1;
+  if (!fe_alive(g)) return -1;
   dim_args a = {g, name, 0};
   fe_mark m = fe_enter(g, "tn_dim");
   tn_status status = fe_protect(g, dim_make, &a);
@@ -258,7 +288,7 @@ int64_t tn_dim(tn_graph *g, const char *name) {
 }
 
 tn_status tn_graph_set_dim(tn_graph *g, const char *name, int64_t size) {
-  if (!g) return TN_EUSAGE;
+  if (!fe_alive(g)) return TN_EUSAGE;
   fe_mark m = fe_enter(g, "tn_graph_set_dim");
   int k = name ? find_dim(g, name) : -1;
   tn_status status = TN_OK;
@@ -289,11 +319,12 @@ static void value_make(tn_ctx *ctx, void *arg) {
   tn_graph *g = a->g;
   const char *kind = a->kind == IR_VALUE_INPUT ? "input" : a->kind == IR_VALUE_PARAM ? "param" : a->kind == IR_VALUE_STATE ? "state" : "const";
   const char *name = a->name;
-  if (name) check_name(g, name);
-  else name = fresh_name(g, kind);
+  if (!name) name = fresh_name(g, kind);
+  else if (!g->eager) check_name(g, name);
   if (a->dtype <= TN_NONE || a->dtype >= TN_INDEX) ir_fail(ctx, TN_EUSAGE, "'%s': dtype %d is none of tn_dtype's", name, (int)a->dtype);
   if (a->rank < 0 || a->rank > TN_MAX_RANK) ir_fail(ctx, TN_EUSAGE, "'%s': rank %d; 0 to %d are possible", name, a->rank, TN_MAX_RANK);
   if (a->rank && !a->dims) ir_fail(ctx, TN_EUSAGE, "'%s': dims are null", name);
+  if (g->eager && a->kind == IR_VALUE_INPUT) ir_fail(ctx, TN_EUSAGE, "an eager graph has no inputs: tn_array makes a tensor of data");
   ix dims[IR_MAX_RANK];
   for (int i = 0; i < a->rank; i++) {
     int64_t d = a->dims[i], k = d <= -2 ? -2 - d : -1;
@@ -305,8 +336,17 @@ static void value_make(tn_ctx *ctx, void *arg) {
   if (a->kind == IR_VALUE_INPUT) {
     v = ir_graph_input(g->g, name, a->dtype, a->rank, dims);
     if (ir_static(v)) (void)ir_value_bytes(ctx, v); /* throws when the size overflows */
+  } else if (g->eager && a->kind != IR_VALUE_CONST) {
+    if (a->kind == IR_VALUE_PARAM && !a->data && !a->init && !ir_map_get(&g->names, ir_intern(ctx, name)))
+      ir_fail(ctx, TN_EUSAGE, "'%s': data is null", name);
+    a->t = fe_eager_kept(ctx, g, name, a->kind, a->dtype, a->rank, a->dims, a->data, a->init);
+    return;
   } else {
     if (a->kind == IR_VALUE_CONST && !a->data) ir_fail(ctx, TN_EUSAGE, "'%s': data is null", name);
+    if (g->eager) {
+      a->t = fe_eager_const(ctx, g, a->dtype, a->rank, a->dims, a->data);
+      return;
+    }
     v = ir_graph_const(g->g, name, a->dtype, a->rank, a->dims, a->data, a->data != NULL);
     v->kind = a->kind;
     if (a->kind == IR_VALUE_PARAM) v->raw = v->data, v->data = NULL;
@@ -318,7 +358,7 @@ static void value_make(tn_ctx *ctx, void *arg) {
 }
 
 static tn_tensor *value_call(tn_graph *g, const char *call, value_args a) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   a.g = g;
   fe_mark m = fe_enter(g, call);
   tn_status status = fe_protect(g, value_make, &a);
@@ -360,13 +400,21 @@ typedef struct scalar_args {
 static void scalar_make(tn_ctx *ctx, void *arg) {
   scalar_args *a = arg;
   if (a->dtype <= TN_NONE || a->dtype >= TN_INDEX) ir_fail(ctx, TN_EUSAGE, "dtype %d is none of tn_dtype's", (int)a->dtype);
+  if (a->g->eager) {
+    char bytes[8];
+    ir_scalar s = {.i = (int64_t)a->value};
+    if (ir_is_float(a->dtype)) s.f = a->value;
+    ir_scalar_store(a->dtype, bytes, s);
+    a->t = fe_eager_const(ctx, a->g, a->dtype, 0, NULL, bytes);
+    return;
+  }
   ir_value *v = ir_graph_scalar(a->g->g, fresh_name(a->g, "scalar"), a->dtype, a->value);
   add_name(a->g, v);
   a->t = fe_tensor(a->g, v);
 }
 
 tn_tensor *tn_scalar(tn_graph *g, tn_dtype dtype, double value) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   scalar_args a = {g, dtype, value, NULL};
   fe_mark m = fe_enter(g, "tn_scalar");
   tn_status status = fe_protect(g, scalar_make, &a);
@@ -387,34 +435,40 @@ typedef struct node_args {
   tn_tensor **out;
 } node_args;
 
-static void node_make(tn_ctx *ctx, void *arg) {
-  node_args *a = arg;
-  tn_graph *g = a->g;
-  if (!a->op) ir_fail(ctx, TN_EUSAGE, "the op's name is null");
-  if (a->nin < 0 || a->nin > 1 << 20 || a->nout < 1 || a->nout > 1 << 20) ir_fail(ctx, TN_EUSAGE, "%s with %d inputs and %d outputs", a->op, a->nin, a->nout);
-  const char *name = a->name;
-  if (name) check_name(g, name);
-  else name = fresh_name(g, a->op);
-  ir_value **in = IR_NEW_ARRAY(ctx, ir_value *, a->nin);
-  for (int i = 0; i < a->nin; i++) {
-    if (a->in[i] == &omitted) continue;
-    if (a->in[i]->graph != g) ir_fail(ctx, TN_EUSAGE, "node '%s': input %d ('%s') belongs to another graph", name, i, a->in[i]->v->name);
-    in[i] = a->in[i]->v;
-  }
-  ir_node *n = ir_node_new(g->g, a->op, name, a->nin, in, a->nout);
-  n->where = ir_format(ctx, "%s: node '%s'", g->call, name);
-  if (a->attrs) fe_attrs(ctx, n, a->attrs);
+ir_node *fe_make_node(tn_ctx *ctx, tn_graph *g, const char *name, const char *op, const char *attrs, int nin, ir_value **in, int nout) {
+  if (!name) name = fresh_name(g, op);
+  ir_node *n = ir_node_new(g->g, op, name, nin, in, nout);
+  const char *place = g->file ? ir_format(ctx, "%.200s:%d: ", g->file, g->line) : "";
+  n->where = ir_format(ctx, "%s%s: node '%s'", place, g->call, name);
+  if (attrs) fe_attrs(ctx, n, attrs);
   ir_where(ctx, NULL); /* n->where says it from here */
   ir_infer(ctx, n);
   bool known = n->nin > 0;
   for (int i = 0; i < n->nin; i++) known &= !n->in[i] || n->in[i]->data;
   for (int i = 0; i < n->nout; i++) known &= !n->out[i]->data;
   if (known) lw_fold_node(ctx, n, FOLD_LIMIT);
-  for (int i = 0; i < a->nout; i++) {
-    if (taken(g, n->out[i]->name)) n->out[i]->name = fresh_name(g, a->op);
+  for (int i = 0; i < nout; i++) {
+    if (taken(g, n->out[i]->name)) n->out[i]->name = fresh_name(g, op);
     add_name(g, n->out[i]);
-    a->out[i] = fe_tensor(g, n->out[i]);
   }
+  return n;
+}
+
+static void node_make(tn_ctx *ctx, void *arg) {
+  node_args *a = arg;
+  tn_graph *g = a->g;
+  if (!a->op) ir_fail(ctx, TN_EUSAGE, "the op's name is null");
+  if (a->nin < 0 || a->nin > 1 << 20 || a->nout < 1 || a->nout > 1 << 20) ir_fail(ctx, TN_EUSAGE, "%s with %d inputs and %d outputs", a->op, a->nin, a->nout);
+  if (a->name) check_name(g, a->name);
+  const char *name = a->name ? a->name : fresh_name(g, a->op);
+  ir_value **in = IR_NEW_ARRAY(ctx, ir_value *, a->nin);
+  for (int i = 0; i < a->nin; i++) {
+    if (a->in[i] == &omitted) continue;
+    if (a->in[i]->graph != g) ir_fail(ctx, TN_EUSAGE, "node '%s': input %d ('%s') belongs to another graph", name, i, a->in[i]->v->name);
+    in[i] = a->in[i]->v;
+  }
+  ir_node *n = fe_make_node(ctx, g, name, a->op, a->attrs, a->nin, in, a->nout);
+  for (int i = 0; i < a->nout; i++) a->out[i] = fe_tensor(g, n->out[i]);
 }
 
 tn_status fe_node(tn_graph *g, const char *name, const char *op, const char *attrs, int nin, tn_tensor *const *in, int nout, tn_tensor **out) {
@@ -425,6 +479,7 @@ tn_status fe_node(tn_graph *g, const char *name, const char *op, const char *att
       snprintf(what, sizeof what, "input %d of %.40s", i, op ? op : "the op");
       return fe_null(g, what);
     }
+  if (g->eager) return fe_eager_node(g, op, attrs, nin, in, nout, out);
   node_args a = {g, name, op, attrs, nin, in, nout, out};
   tn_status status = fe_protect(g, node_make, &a);
   if (status != TN_OK)
@@ -443,7 +498,7 @@ tn_tensor *fe_op(tn_graph *g, const char *name, const char *op, const char *attr
 }
 
 tn_tensor *tn_op(tn_graph *g, const char *op, int ninputs, tn_tensor *const inputs[], const char *attrs) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   tn_tensor *out;
   fe_mark m = fe_enter(g, "tn_op");
   fe_node(g, NULL, op, attrs, ninputs, inputs, 1, &out);
@@ -451,10 +506,11 @@ tn_tensor *tn_op(tn_graph *g, const char *op, int ninputs, tn_tensor *const inpu
 }
 
 tn_status tn_op_n(tn_graph *g, const char *op, int ninputs, tn_tensor *const inputs[], const char *attrs, int noutputs, tn_tensor *outputs[]) {
-  if (!g) return TN_EUSAGE;
+  if (!fe_alive(g)) return TN_EUSAGE;
   fe_mark m = fe_enter(g, "tn_op_n");
   tn_status status = !outputs || noutputs < 1 ? fe_error(g, TN_EUSAGE, "there is no room for outputs")
                                               : fe_node(g, NULL, op, attrs, ninputs, inputs, noutputs, outputs);
+  if (status == TN_OK) fe_eager_keep(g, noutputs, outputs);
   fe_leave(g, &m, status == TN_OK ? outputs[0] : NULL);
   return status;
 }
@@ -471,6 +527,7 @@ static void output_make(tn_ctx *ctx, void *arg) {
   output_args *a = arg;
   tn_graph *g = a->g;
   ir_value *v = a->t->v;
+  if (g->eager) ir_fail(ctx, TN_EUSAGE, "an eager graph has no outputs: tn_value computes a tensor");
   if (a->t->graph != g) ir_fail(ctx, TN_EUSAGE, "'%s' belongs to another graph", v->name);
   bool already = false;
   for (int i = 0; i < g->g->noutputs; i++) already |= g->g->outputs[i] == v;
@@ -496,7 +553,7 @@ static void output_make(tn_ctx *ctx, void *arg) {
 }
 
 tn_status tn_output(tn_graph *g, const char *name, tn_tensor *t) {
-  if (!g) return TN_EUSAGE;
+  if (!fe_alive(g)) return TN_EUSAGE;
   fe_mark m = fe_enter(g, "tn_output");
   output_args a = {g, name, t};
   int before = g->noutputs;
@@ -516,7 +573,7 @@ static void fix_input(tn_ctx *ctx, void *arg) {
 }
 
 tn_status tn_fix_input(tn_graph *g, tn_tensor *input, const void *data) {
-  if (!g) return TN_EUSAGE;
+  if (!fe_alive(g)) return TN_EUSAGE;
   fe_mark m = fe_enter(g, "tn_fix_input");
   output_args a = {g, data, input};
   tn_status status;
@@ -569,7 +626,7 @@ static void list_make(tn_ctx *ctx, void *arg) {
 }
 
 static int list_call(tn_graph *g, const char *call, list_args a) {
-  if (!g) return 0;
+  if (!fe_alive(g)) return 0;
   a.g = g;
   fe_mark m = fe_enter(g, call);
   tn_status status = fe_protect(g, list_make, &a);
@@ -582,7 +639,7 @@ int tn_inputs(tn_graph *g, int max, tn_tensor *out[]) {
 }
 
 int tn_outputs(tn_graph *g, int max, tn_tensor *out[]) {
-  if (!g) return 0;
+  if (!fe_alive(g)) return 0;
   for (int i = 0; i < g->noutputs && i < max && out; i++) out[i] = g->outputs[i];
   return g->noutputs;
 }

@@ -17,6 +17,14 @@ struct tn_tensor {
   const void *fixed; /* an input that became a constant: its data */
   void *stored;      /* what tn_module_store made; written again while nothing was compiled from it */
   int stored_for;
+  /* of an eager graph, see eager.h */
+  struct fe_buffer *buf;   /* contents; null: pending */
+  uint64_t trace;          /* in which v stands for it */
+  uint32_t serial;         /* another one each time the memory is used again */
+  int refs;                /* 0: released */
+  bool kept;               /* lives as long as the graph: parameters and states */
+  bool held;               /* stays when the call or scope ends */
+  struct tn_tensor *next, *prev;
   bool frozen;       /* a parameter that training leaves alone: running statistics */
 };
 
@@ -35,6 +43,10 @@ struct tn_graph {
   tn_ctx *ctx;
   ir_graph *g;
   const char *call;   /* the outermost public call that is running */
+  const char *file;   /* where it was called from; null: not known */
+  int line;
+  struct fe_eager *eager; /* null: a graph to be compiled */
+  int nlayers;        /* eager: layers without names in this trace */
   tn_status status;   /* of the first call that failed: what a null passes on */
   ir_map names;       /* interned name -> ir_value */
   ir_map tensors;     /* ir_value -> tn_tensor */
@@ -63,7 +75,12 @@ typedef struct fe_mark {
 fe_mark fe_enter(tn_graph *g, const char *call);
 /* Returns `result`; when that is null everything since the mark is taken back. */
 tn_tensor *fe_leave(tn_graph *g, const fe_mark *m, tn_tensor *result);
-/* Sets "CALL: message" and notes the status. */
+/* Whether g is a graph of a context that exists; if not, tn_run_error says so. frontend/live.c */
+bool fe_alive(const tn_graph *g);
+void fe_live_add(tn_ctx *ctx, tn_graph *g); /* throws */
+/* Sets the calling thread's tn_run_error. */
+tn_status fe_run_error(tn_status status, const char *fmt, ...) IR_PRINTF(2, 3);
+/* Sets "FILE:LINE: CALL: message" and notes the status. */
 tn_status fe_error(tn_graph *g, tn_status status, const char *fmt, ...) IR_PRINTF(3, 4);
 /* Runs fn in the graph's context with "CALL" before messages; takes back on failure. */
 tn_status fe_protect(tn_graph *g, void (*fn)(tn_ctx *ctx, void *arg), void *arg);
@@ -96,6 +113,11 @@ void fe_attrs(tn_ctx *ctx, ir_node *n, const char *text);
 
 /* ---- data and copies ---- */
 
+/* A node with its results inferred, and computed when that is little; throws. */
+ir_node *fe_make_node(tn_ctx *ctx, tn_graph *g, const char *name, const char *op, const char *attrs, int nin, ir_value **in, int nout);
+void fe_init_fill(const fe_init *init, const ir_value *v, void *data);
+/* Compiles h, which is in ctx, as options say; names of outputs stay. Throws. frontend/api_module.c */
+struct rt_module *fe_build(tn_ctx *ctx, ir_graph *h, const tn_options *o);
 /* Gives every parameter that nobody set its starting data. Throws. frontend/api_weights.c */
 void fe_fill(tn_ctx *ctx, tn_graph *g);
 /* Inferred types of a loaded graph, on a copy; quiet when they cannot be had yet. frontend/api_module.c */

@@ -1,5 +1,5 @@
 /* api_grad.c — gradients: one node tenon:Gradient, which compilation turns into others. */
-#include "frontend/api.h"
+#include "frontend/eager.h"
 
 typedef struct room_args {
   int count;
@@ -11,7 +11,7 @@ static void make_room(tn_ctx *ctx, void *arg) {
 }
 
 tn_status tn_gradient(tn_graph *g, tn_tensor *y, tn_tensor *seed, int n, tn_tensor *const xs[], tn_tensor *dxs[]) {
-  if (!g) return TN_EUSAGE;
+  if (!fe_alive(g)) return TN_EUSAGE;
   fe_mark m = fe_enter(g, "tn_gradient");
   room_args a = {n + 2, NULL};
   tn_status status = n < 1 || !xs || !dxs ? fe_error(g, TN_EUSAGE, "there is nothing to differentiate by") : fe_protect(g, make_room, &a);
@@ -21,12 +21,13 @@ tn_status tn_gradient(tn_graph *g, tn_tensor *y, tn_tensor *seed, int n, tn_tens
     for (int i = 0; i < n; i++) a.room[i + 2] = xs[i];
     status = fe_node(g, NULL, "tenon:Gradient", NULL, n + 2, a.room, n, dxs);
   }
+  if (status == TN_OK) fe_eager_keep(g, n, dxs);
   fe_leave(g, &m, status == TN_OK ? dxs[0] : NULL);
   return status;
 }
 
 tn_tensor *tn_stop_gradient(tn_graph *g, tn_tensor *x) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_stop_gradient");
   return fe_leave(g, &m, fe_op(g, NULL, "tenon:StopGradient", NULL, 1, x));
 }

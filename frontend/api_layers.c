@@ -42,7 +42,7 @@ static tn_tensor *dense(tn_graph *g, tn_tensor *x, int64_t units, const char *na
 }
 
 tn_tensor *tn_dense(tn_graph *g, tn_tensor *x, int64_t units, const char *name) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_dense");
   char room[FE_NAME_ROOM];
   return fe_leave(g, &m, dense(g, x, units, fe_layer_name(g, room, name, "dense")));
@@ -89,14 +89,14 @@ static tn_tensor *conv(tn_graph *g, tn_tensor *x, int64_t channels, const tn_con
 }
 
 tn_tensor *tn_conv(tn_graph *g, tn_tensor *x, int64_t channels, const tn_conv_options *o, const char *name) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_conv");
   char room[FE_NAME_ROOM];
   return fe_leave(g, &m, conv(g, x, channels, o, fe_layer_name(g, room, name, "conv")));
 }
 
 tn_tensor *tn_conv2d(tn_graph *g, tn_tensor *x, int64_t channels, int kernel, int stride, int pad, const char *name) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_conv2d");
   tn_conv_options o = {.kernel = {kernel, kernel}, .stride = {stride, stride}, .pad = {pad, pad}};
   tn_tensor *y = NULL;
@@ -115,7 +115,7 @@ static tn_tensor *batch_norm_step(tn_graph *g, const char *name, const char *att
 }
 
 tn_tensor *tn_batch_norm(tn_graph *g, tn_tensor *x, double epsilon, const char *name) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_batch_norm");
   char room[FE_NAME_ROOM], attrs[64];
   name = fe_layer_name(g, room, name, "batch_norm");
@@ -134,7 +134,7 @@ tn_tensor *tn_batch_norm(tn_graph *g, tn_tensor *x, double epsilon, const char *
 }
 
 tn_tensor *tn_layer_norm(tn_graph *g, tn_tensor *x, double epsilon, const char *name) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_layer_norm");
   char room[FE_NAME_ROOM], attrs[64];
   name = fe_layer_name(g, room, name, "layer_norm");
@@ -149,7 +149,7 @@ tn_tensor *tn_layer_norm(tn_graph *g, tn_tensor *x, double epsilon, const char *
 }
 
 tn_tensor *tn_embedding(tn_graph *g, tn_tensor *ids, int64_t count, int64_t width, const char *name) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_embedding");
   char room[FE_NAME_ROOM];
   name = fe_layer_name(g, room, name, "embedding");
@@ -189,7 +189,7 @@ static tn_tensor *attention(tn_graph *g, tn_tensor *query, tn_tensor *key, tn_te
 }
 
 tn_tensor *tn_attention(tn_graph *g, tn_tensor *query, tn_tensor *key, tn_tensor *value, int heads, tn_tensor *mask, const char *name) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_attention");
   char room[FE_NAME_ROOM];
   return fe_leave(g, &m, attention(g, query, key, value, heads, mask, fe_layer_name(g, room, name, "attention")));
@@ -229,7 +229,7 @@ static tn_tensor *recurrent(tn_graph *g, const char *op, int n, const int *order
 }
 
 tn_tensor *tn_lstm(tn_graph *g, tn_tensor *x, int64_t hidden, const char *name) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   static const int order[] = {0, 3, 1, 2}; /* i f g o -> i o f c */
   fe_mark m = fe_enter(g, "tn_lstm");
   char room[FE_NAME_ROOM];
@@ -237,7 +237,7 @@ tn_tensor *tn_lstm(tn_graph *g, tn_tensor *x, int64_t hidden, const char *name) 
 }
 
 tn_tensor *tn_gru(tn_graph *g, tn_tensor *x, int64_t hidden, const char *name) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   static const int order[] = {1, 0, 2}; /* r z n -> z r h */
   fe_mark m = fe_enter(g, "tn_gru");
   char room[FE_NAME_ROOM];
@@ -247,7 +247,7 @@ tn_tensor *tn_gru(tn_graph *g, tn_tensor *x, int64_t hidden, const char *name) {
 /* ---- sequential style ---- */
 
 tn_tensor *tn_sequential(tn_graph *g, tn_tensor *x, int n, const tn_layer layers[], const char *name) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_sequential");
   if (!x) fe_null(g, "x");
   for (int i = 0; i < n && x; i++) {

@@ -214,6 +214,13 @@ static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, cons
   return p;
 }
 
+rt_module *fe_build(tn_ctx *ctx, ir_graph *h, const tn_options *o) {
+  check_options(ctx, o);
+  const cg_target *target = cg_target_find(ctx, o->cpu, o->triple);
+  const ir_program *p = lower(ctx, h, target, o->db, false);
+  return rt_module_build(ctx, p, &(rt_options){.target = target, .jobs = thread_count(o->jobs)});
+}
+
 static const ir_slot *find_slot(const ir_program *p, ir_slot_kind kind, int index) {
   for (int i = 0; i < p->nslots; i++)
     if (p->slots[i].kind == kind && p->slots[i].index == index) return &p->slots[i];
@@ -349,13 +356,14 @@ static tn_ctx *in_own_context(tn_graph *g, void (*fn)(tn_ctx *ctx, void *arg), b
 }
 
 tn_module *tn_compile(tn_graph *g, const tn_options *o, int nfetch, tn_tensor *const fetch[]) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark mark = fe_enter(g, "tn_compile");
   build_args a = {g, o, nfetch, fetch, NULL};
   tn_ctx *own = NULL;
   bool null = nfetch > 0 && !fetch;
   for (int i = 0; i < nfetch && !null; i++) null = !fetch[i];
-  if (null) fe_null(g, "a fetched tensor");
+  if (g->eager) fe_error(g, TN_EUSAGE, "an eager graph compiles by itself: tn_value, or tn_call");
+  else if (null) fe_null(g, "a fetched tensor");
   else own = in_own_context(g, build, &a);
   if (own && fe_protect(g, hold, a.m) != TN_OK) {
     tn_ctx_free(own);
@@ -377,8 +385,7 @@ static _Thread_local char run_message[512]; /* runs share no context */
 
 const char *tn_run_error(void) { return run_message; }
 
-static tn_status run_error(tn_status status, const char *fmt, ...) IR_PRINTF(2, 3);
-static tn_status run_error(tn_status status, const char *fmt, ...) {
+tn_status fe_run_error(tn_status status, const char *fmt, ...) {
   va_list ap;
   va_start(ap, fmt);
   vsnprintf(run_message, sizeof run_message, fmt, ap);
@@ -390,13 +397,13 @@ static tn_status run_error(tn_status status, const char *fmt, ...) {
 static tn_status place(const tn_module *m, int n, const tn_binding *b, const void **in, void **out) {
   for (int i = 0; i < n; i++) {
     const tn_tensor *t = b[i].tensor;
-    if (!t) return run_error(TN_EUSAGE, "tn_run: the tensor of binding %d is null", i);
+    if (!t) return fe_run_error(TN_EUSAGE, "tn_run: the tensor of binding %d is null", i);
     bool found = false, done = false;
     for (int k = 0; k < m->nin && !done; k++) {
       if (m->in[k].t != t) continue;
       found = true;
       if (in[k]) continue;
-      if (!b[i].data && m->in[k].bytes) return run_error(TN_EUSAGE, "tn_run: the data of input '%s' is null", m->in[k].name);
+      if (!b[i].data && m->in[k].bytes) return fe_run_error(TN_EUSAGE, "tn_run: the data of input '%s' is null", m->in[k].name);
       in[k] = b[i].data ? b[i].data : "";
       done = true;
     }
@@ -404,16 +411,16 @@ static tn_status place(const tn_module *m, int n, const tn_binding *b, const voi
       if (m->out[k].t != t) continue;
       found = true;
       if (out[k]) continue;
-      if (!b[i].data && m->out[k].bytes) return run_error(TN_EUSAGE, "tn_run: the data of output '%s' is null", m->out[k].name);
+      if (!b[i].data && m->out[k].bytes) return fe_run_error(TN_EUSAGE, "tn_run: the data of output '%s' is null", m->out[k].name);
       static char nothing[64];
       out[k] = b[i].data ? b[i].data : nothing; /* no bytes: never touched */
       done = true;
     }
-    if (!found) return run_error(TN_EUSAGE, "tn_run: '%s' is no input, output or fetched tensor of this module", tn_name(t));
-    if (!done) return run_error(TN_EUSAGE, "tn_run: '%s' is bound twice", tn_name(t));
+    if (!found) return fe_run_error(TN_EUSAGE, "tn_run: '%s' is no input, output or fetched tensor of this module", tn_name(t));
+    if (!done) return fe_run_error(TN_EUSAGE, "tn_run: '%s' is bound twice", tn_name(t));
   }
   for (int k = 0; k < m->nin; k++)
-    if (!in[k]) return run_error(TN_EUSAGE, "tn_run: input '%s' is not bound", m->in[k].name);
+    if (!in[k]) return fe_run_error(TN_EUSAGE, "tn_run: input '%s' is not bound", m->in[k].name);
   return TN_OK;
 }
 
@@ -438,10 +445,10 @@ static char *spare(const tn_module *m, void **out, bool *failed) {
 tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]) {
   enum { FEW = 32 };
   void *few[2 * FEW];
-  if (!m || n < 0 || (n && !bindings)) return run_error(TN_EUSAGE, "tn_run: the module or the bindings are null");
+  if (!m || n < 0 || (n && !bindings)) return fe_run_error(TN_EUSAGE, "tn_run: the module or the bindings are null");
   size_t slots = (size_t)m->nin + (size_t)m->nout;
   void **all = slots <= 2 * FEW ? few : malloc(slots * sizeof *all);
-  if (!all) return run_error(TN_ERESOURCE, "tn_run: out of memory");
+  if (!all) return fe_run_error(TN_ERESOURCE, "tn_run: out of memory");
   memset(all, 0, slots * sizeof *all);
   const void **in = (const void **)all;
   void **out = all + m->nin;
@@ -450,15 +457,15 @@ tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]) {
   tn_status status = place(m, n, bindings, in, out);
   if (status == TN_OK) {
     rest = spare(m, out, &failed);
-    if (failed) status = run_error(TN_ERESOURCE, "tn_run: out of memory for outputs that are not bound");
+    if (failed) status = fe_run_error(TN_ERESOURCE, "tn_run: out of memory for outputs that are not bound");
   }
   if (status == TN_OK) {
     if (m->state) pthread_rwlock_wrlock(&m->lock);
     else pthread_rwlock_rdlock(&m->lock);
     int code = rt_run(m->module, in, out, m->state, m->threads);
     pthread_rwlock_unlock(&m->lock);
-    if (code == RT_NO_MEMORY) status = run_error(TN_ERESOURCE, "tn_run: out of memory for the arena");
-    else if (code) status = run_error(TN_EINTERNAL, "tn_run: %s", cg_run_error(code));
+    if (code == RT_NO_MEMORY) status = fe_run_error(TN_ERESOURCE, "tn_run: out of memory for the arena");
+    else if (code) status = fe_run_error(TN_EINTERNAL, "tn_run: %s", cg_run_error(code));
   }
   free(rest);
   if (all != few) free(all);
@@ -491,7 +498,7 @@ static void set(tn_ctx *ctx, void *arg) {
 }
 
 tn_status tn_module_set(tn_module *m, const tn_tensor *t, const void *data) {
-  if (!m || !t || !data) return run_error(TN_EUSAGE, "tn_module_set: the module, the parameter or the data is null");
+  if (!m || !t || !data) return fe_run_error(TN_EUSAGE, "tn_module_set: the module, the parameter or the data is null");
   const kept *k = find_kept(m, t);
   if (k) {
     pthread_rwlock_wrlock(&m->lock);
@@ -501,16 +508,16 @@ tn_status tn_module_set(tn_module *m, const tn_tensor *t, const void *data) {
   }
   set_args a = {m, 0, data};
   while (a.index < m->nparams && m->params[a.index].t != t) a.index++;
-  if (a.index == m->nparams) return run_error(TN_EUSAGE, "tn_module_set: '%s' is no parameter of this module", tn_name(t));
+  if (a.index == m->nparams) return fe_run_error(TN_EUSAGE, "tn_module_set: '%s' is no parameter of this module", tn_name(t));
   pthread_rwlock_wrlock(&m->lock);
   tn_status status = ir_protect(m->ctx, set, &a); /* the module's context: whoever holds the lock uses it */
-  if (status != TN_OK) run_error(status, "tn_module_set: %s", ir_error(m->ctx));
+  if (status != TN_OK) fe_run_error(status, "tn_module_set: %s", ir_error(m->ctx));
   pthread_rwlock_unlock(&m->lock);
   return status;
 }
 
 tn_status tn_module_get(tn_module *m, const tn_tensor *t, void *data) {
-  if (!m || !t || !data) return run_error(TN_EUSAGE, "tn_module_get: the module, the tensor or the data is null");
+  if (!m || !t || !data) return fe_run_error(TN_EUSAGE, "tn_module_get: the module, the tensor or the data is null");
   const kept *k = find_kept(m, t);
   const void *from = k ? m->state + k->offset : NULL;
   int64_t bytes = k ? k->bytes : 0;
@@ -519,7 +526,7 @@ tn_status tn_module_get(tn_module *m, const tn_tensor *t, void *data) {
     if (m->params[i].t == t) from = m->params[i].own ? m->params[i].own : ir_value_source(t->v), bytes = m->params[i].bytes;
   if (from) memcpy(data, from, (size_t)bytes);
   pthread_rwlock_unlock(&m->lock);
-  return from ? TN_OK : run_error(TN_EUSAGE, "tn_module_get: '%s' is no parameter or state of this module", tn_name(t));
+  return from ? TN_OK : fe_run_error(TN_EUSAGE, "tn_module_get: '%s' is no parameter or state of this module", tn_name(t));
 }
 
 typedef struct store_args {
@@ -539,7 +546,7 @@ static void store_one(tn_ctx *ctx, void *arg) {
 }
 
 tn_status tn_module_store(tn_module *m) {
-  if (!m) return run_error(TN_EUSAGE, "tn_module_store: the module is null");
+  if (!m) return fe_run_error(TN_EUSAGE, "tn_module_store: the module is null");
   tn_status status = TN_OK;
   pthread_rwlock_rdlock(&m->lock);
   for (int i = 0; i < m->nkept && status == TN_OK; i++) {
@@ -547,7 +554,7 @@ tn_status tn_module_store(tn_module *m) {
     status = ir_protect(m->owner, store_one, &a);
   }
   pthread_rwlock_unlock(&m->lock);
-  return status == TN_OK ? TN_OK : run_error(status, "tn_module_store: %s", ir_error(m->owner));
+  return status == TN_OK ? TN_OK : fe_run_error(status, "tn_module_store: %s", ir_error(m->owner));
 }
 
 /* ---- objects ---- */
@@ -580,14 +587,15 @@ static void write_object(tn_ctx *ctx, void *arg) {
 }
 
 tn_status tn_save_object(tn_graph *g, const tn_options *o, const char *object_path, const char *header_path, const char *prefix, tn_weights weights) {
-  if (!g) return TN_EUSAGE;
+  if (!fe_alive(g)) return TN_EUSAGE;
   _Static_assert((int)TN_WEIGHTS_EMBED == (int)CG_WEIGHTS_EMBED && (int)TN_WEIGHTS_FILE == (int)CG_WEIGHTS_FILE &&
                  (int)TN_WEIGHTS_POINTER == (int)CG_WEIGHTS_POINTER, "the same numbers");
   fe_mark mark = fe_enter(g, "tn_save_object");
   object_args a = {.b = {.g = g, .o = o}, .object = object_path, .header = header_path, .prefix = prefix, .weights = weights};
   tn_status before = g->status, status = TN_OK;
   g->status = TN_OK;
-  if (!object_path || !prefix) status = fe_error(g, TN_EUSAGE, "the path or the prefix is null");
+  if (g->eager) status = fe_error(g, TN_EUSAGE, "an eager graph has no object: call the same functions on a graph of tn_graph_new");
+  else if (!object_path || !prefix) status = fe_error(g, TN_EUSAGE, "the path or the prefix is null");
   else if ((int)weights < 0 || weights > TN_WEIGHTS_POINTER) status = fe_error(g, TN_EUSAGE, "weights %d is none of tn_weights", (int)weights);
   else {
     tn_ctx *own = in_own_context(g, write_object, &a.b);

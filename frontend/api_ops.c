@@ -4,7 +4,7 @@
 
 /* One node over n tensors, called by the public function `call`. */
 static tn_tensor *one(tn_graph *g, const char *call, const char *op, const char *attrs, int n, tn_tensor *a, tn_tensor *b) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, call);
   tn_tensor *in[2] = {a, b}, *out;
   fe_node(g, NULL, op, attrs, n, in, 1, &out);
@@ -31,7 +31,7 @@ tn_tensor *tn_softmax(tn_graph *g, tn_tensor *x, int axis) { return with_axis(g,
 tn_tensor *tn_flatten(tn_graph *g, tn_tensor *x, int axis) { return with_axis(g, "tn_flatten", "Flatten", x, axis); }
 
 tn_tensor *tn_concat(tn_graph *g, int n, tn_tensor *const xs[], int axis) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_concat");
   char attrs[32];
   tn_tensor *out;
@@ -41,7 +41,7 @@ tn_tensor *tn_concat(tn_graph *g, int n, tn_tensor *const xs[], int axis) {
 }
 
 tn_tensor *tn_reshape(tn_graph *g, tn_tensor *x, int rank, const int64_t dims[]) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_reshape");
   tn_tensor *out = NULL;
   if (rank < 0 || rank > TN_MAX_RANK || (rank && !dims)) fe_error(g, TN_EUSAGE, "rank %d, or null dims", rank);
@@ -51,7 +51,7 @@ tn_tensor *tn_reshape(tn_graph *g, tn_tensor *x, int rank, const int64_t dims[])
 }
 
 tn_tensor *tn_transpose(tn_graph *g, tn_tensor *x, const int perm[]) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_transpose");
   char attrs[16 + 12 * TN_MAX_RANK] = "perm=[";
   int rank = x && x->v ? x->v->rank : 0;
@@ -62,7 +62,7 @@ tn_tensor *tn_transpose(tn_graph *g, tn_tensor *x, const int perm[]) {
 }
 
 tn_tensor *tn_slice(tn_graph *g, tn_tensor *x, int axis, int64_t start, int64_t end) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_slice");
   int64_t a = axis;
   tn_tensor *out = NULL;
@@ -75,7 +75,7 @@ tn_tensor *tn_slice(tn_graph *g, tn_tensor *x, int axis, int64_t start, int64_t 
 }
 
 static tn_tensor *reduce(tn_graph *g, const char *call, const char *op, tn_tensor *x, int axis, int keepdims) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, call);
   int64_t a = axis;
   tn_tensor *out = NULL;
@@ -88,7 +88,7 @@ tn_tensor *tn_sum(tn_graph *g, tn_tensor *x, int axis, int keepdims) { return re
 
 /* "kernel_shape=[k,k] strides=[s,s] pads=[p,p,p,p]" for every spatial axis of x. */
 static tn_tensor *pool(tn_graph *g, const char *call, const char *op, tn_tensor *x, int kernel, int stride, int pad) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, call);
   char attrs[512];
   int axes = x && x->v ? x->v->rank - 2 : 1;

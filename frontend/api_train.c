@@ -1,5 +1,5 @@
 /* api_train.c — states, updates, losses, optimizers: what makes a graph a step of training. */
-#include "frontend/api.h"
+#include "frontend/eager.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -29,14 +29,14 @@ static void update_make(tn_ctx *ctx, void *arg) {
 }
 
 tn_status tn_update(tn_graph *g, tn_tensor *kept, tn_tensor *value) {
-  if (!g) return TN_EUSAGE;
+  if (!fe_alive(g)) return TN_EUSAGE;
   fe_mark m = fe_enter(g, "tn_update");
   update_args a = {g, kept, value};
   tn_status status;
   if (!kept || !value) status = fe_null(g, kept ? "the value" : "the state");
   else if (!kept->v || !value->v) status = fe_error(g, TN_EUSAGE, "tn_omit() is no tensor");
-  else status = fe_protect(g, update_make, &a);
-  if (m.outermost) g->call = NULL;
+  else status = g->eager ? fe_eager_update(g, kept, value) : fe_protect(g, update_make, &a);
+  fe_leave(g, &m, kept);
   return status;
 }
 
@@ -44,7 +44,8 @@ tn_tensor *fe_step(tn_graph *g) {
   if (g->step) return g->step;
   tn_tensor *before = fe_state(g, "step", TN_I64, 0, NULL, NULL);
   tn_tensor *now = fe_op(g, NULL, "Add", NULL, 2, before, tn_scalar(g, TN_I64, 1));
-  return tn_update(g, before, now) == TN_OK ? g->step = now : NULL;
+  if (tn_update(g, before, now) != TN_OK) return NULL;
+  return g->step = tn_retain(g, now);
 }
 
 void tn_training(tn_graph *g, int on) {
@@ -91,7 +92,7 @@ static void trainable_make(tn_ctx *ctx, void *arg) {
 }
 
 tn_status tn_trainable(tn_graph *g, tn_tensor *param, int on) {
-  if (!g) return TN_EUSAGE;
+  if (!fe_alive(g)) return TN_EUSAGE;
   fe_mark m = fe_enter(g, "tn_trainable");
   update_args a = {g, param, on ? tn_omit() : NULL};
   tn_status status = param && !param->v ? fe_error(g, TN_EUSAGE, "tn_omit() is no tensor") : fe_protect(g, trainable_make, &a);
@@ -102,20 +103,20 @@ tn_status tn_trainable(tn_graph *g, tn_tensor *param, int on) {
 /* ---- losses, dropout ---- */
 
 tn_tensor *tn_cross_entropy(tn_graph *g, tn_tensor *logits, tn_tensor *labels) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_cross_entropy");
   return fe_leave(g, &m, fe_op(g, NULL, "SoftmaxCrossEntropyLoss", NULL, 2, logits, labels));
 }
 
 tn_tensor *tn_mse(tn_graph *g, tn_tensor *y, tn_tensor *target) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_mse");
   tn_tensor *d = fe_op(g, NULL, "Sub", NULL, 2, y, target);
   return fe_leave(g, &m, fe_op(g, NULL, "ReduceMean", "keepdims=0", 1, fe_op(g, NULL, "Mul", NULL, 2, d, d)));
 }
 
 tn_tensor *tn_dropout(tn_graph *g, tn_tensor *x, double p) {
-  if (!g) return NULL;
+  if (!fe_alive(g)) return NULL;
   fe_mark m = fe_enter(g, "tn_dropout");
   tn_tensor *y = NULL;
   char attrs[32];
@@ -214,7 +215,7 @@ static tn_status minimize(tn_graph *g, tn_tensor *loss, const tn_optimizer *o, i
 }
 
 tn_status tn_minimize(tn_graph *g, tn_tensor *loss, const tn_optimizer *o, int n, tn_tensor *const params[]) {
-  if (!g) return TN_EUSAGE;
+  if (!fe_alive(g)) return TN_EUSAGE;
   fe_mark m = fe_enter(g, "tn_minimize");
   tn_status status = n < 0 || (n && !params) ? fe_error(g, TN_EUSAGE, "%d parameters, or null", n) : minimize(g, loss, o, n, params);
   fe_leave(g, &m, status == TN_OK ? loss : NULL);

@@ -1,5 +1,5 @@
 /* api_weights.c — the data of parameters: how they start, how they are set, loaded and saved. */
-#include "frontend/api.h"
+#include "frontend/eager.h"
 #include "frontend/safetensors.h"
 #include "ir/interp.h"
 #include <string.h>
@@ -14,17 +14,22 @@ static uint64_t next(uint64_t *state) {
   return z ^ z >> 31;
 }
 
-static void fill_one(tn_ctx *ctx, const fe_init *init) {
-  ir_value *v = init->v;
-  if (v->raw) return; /* somebody gave it data */
+void fe_init_fill(const fe_init *init, const ir_value *v, void *data) {
   size_t size = ir_dtype_bytes(v->dtype), n = (size_t)v->data_bytes / size;
-  char *p = ir_alloc(ctx, (size_t)v->data_bytes);
+  char *p = data;
   uint64_t state = ir_hash_bytes(v->name, strlen(v->name), 0); /* the same whatever else is in the graph */
   for (size_t i = 0; i < n; i++) {
     double u = init->lo == init->hi ? 0 : (double)(next(&state) >> 11) * 0x1p-53;
     ir_scalar x = {.f = init->lo + u * (init->hi - init->lo)};
     ir_scalar_store(v->dtype, p + i * size, x); /* rounds */
   }
+}
+
+static void fill_one(tn_ctx *ctx, const fe_init *init) {
+  ir_value *v = init->v;
+  if (v->raw) return; /* somebody gave it data */
+  void *p = ir_alloc(ctx, (size_t)v->data_bytes);
+  fe_init_fill(init, v, p);
   v->raw = p;
 }
 
@@ -51,6 +56,7 @@ static void data_get(tn_ctx *ctx, void *arg) {
 
 const void *tn_data(const tn_tensor *t) {
   if (!t || !t->v) return NULL;
+  if (t->kept) return t->buf->data;
   data_args a = {(tn_tensor *)t, NULL};
   fe_mark m = fe_enter(t->graph, "tn_data");
   tn_status status = fe_protect(t->graph, data_get, &a);
@@ -72,7 +78,10 @@ tn_status tn_param_set(tn_tensor *param, const void *data) {
   fe_mark m = fe_enter(g, "tn_param_set");
   data_args a = {param, data};
   tn_status status;
-  if (param->v->kind != IR_VALUE_PARAM) status = fe_error(g, TN_EUSAGE, "'%s' is no parameter", param->v->name);
+  if (param->kept && data) {
+    memcpy(param->buf->data, data, (size_t)param->v->data_bytes);
+    status = TN_OK;
+  } else if (param->v->kind != IR_VALUE_PARAM) status = fe_error(g, TN_EUSAGE, "'%s' is no parameter", param->v->name);
   else if (!data) status = fe_error(g, TN_EUSAGE, "'%s': data is null", param->v->name);
   else status = fe_protect(g, data_set, &a);
   if (m.outermost) g->call = NULL;
@@ -142,10 +151,11 @@ static void load(tn_ctx *ctx, void *arg) {
 }
 
 tn_status tn_load_safetensors(tn_graph *g, const char *path, const char *(*map)(void *user, const char *name), void *user, int *missing) {
-  if (!g) return TN_EUSAGE;
+  if (!fe_alive(g)) return TN_EUSAGE;
   fe_mark m = fe_enter(g, "tn_load_safetensors");
   file_args a = {g, path, map, user, missing, true};
   tn_status status = path ? fe_protect(g, load, &a) : fe_error(g, TN_EUSAGE, "the path is null");
+  if (g->eager) fe_eager_absorb(g);
   if (m.outermost) g->call = NULL;
   return status;
 }
@@ -170,9 +180,11 @@ static void save(tn_ctx *ctx, void *arg) {
 }
 
 static tn_status save_call(tn_graph *g, const char *call, file_args a) {
-  if (!g) return TN_EUSAGE;
+  if (!fe_alive(g)) return TN_EUSAGE;
   fe_mark m = fe_enter(g, call);
+  if (g->eager) fe_eager_expose(g);
   tn_status status = a.path ? fe_protect(g, save, &a) : fe_error(g, TN_EUSAGE, "the path is null");
+  if (g->eager) fe_eager_absorb(g);
   if (m.outermost) g->call = NULL;
   return status;
 }

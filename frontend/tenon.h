@@ -307,6 +307,53 @@ typedef enum tn_weights { TN_WEIGHTS_EMBED, TN_WEIGHTS_FILE, TN_WEIGHTS_POINTER 
 TN_API tn_status tn_save_object(tn_graph *g, const tn_options *o, const char *object_path, const char *header_path,
                                 const char *prefix, tn_weights weights);
 
+/* ---- define by run ----
+ *
+ *   tn_graph *g = tn_eager(ctx, "net", NULL);
+ *   for (;;) {
+ *     tn_begin(g);
+ *     tn_tensor *y = tn_tanh(g, tn_dense(g, tn_array(g, TN_F32, 2, dims, data), 10, "fc"));
+ *     const float *v = tn_value(g, y);     computes what y needs; C decides what comes next
+ *     tn_end(g, 0, NULL);                  releases the tensors of the step
+ *   }
+ *
+ * The calls are those that build graphs, on a graph whose tensors have values. They record; asking for a
+ * value compiles what is pending and runs it. A step that was seen before is recognised and compiles
+ * nothing; shapes and control flow may change from step to step, each variant is compiled once.
+ * Layers find their parameters by name, in each step the same; without a name, by their place in the
+ * step. tn_scalar, tn_const and attributes are part of what is compiled: numbers that change are arrays.
+ * tn_update and tn_minimize take effect when the next value is asked for, or at tn_end; tensors of the step
+ * that were not computed by then cannot be any more. */
+TN_API tn_graph *tn_eager(tn_ctx *ctx, const char *name, const tn_options *o);
+/* A tensor of data, which is copied. */
+TN_API tn_tensor *tn_array(tn_graph *g, tn_dtype dtype, int rank, const int64_t dims[], const void *data);
+/* Computes tensors, together; tn_value gives the contents of one: dense, row-major, valid until the tensor is
+ * released (a parameter's: until it is updated). */
+TN_API tn_status tn_eval(tn_graph *g, int n, tn_tensor *const ts[]);
+TN_API const void *tn_value(tn_graph *g, tn_tensor *t);
+/* Scopes: what is made after tn_begin is released at its tn_end, but `keep`, which is computed first and then
+ * belongs to the scope around, or to the caller. Without scopes: tn_release each. tn_retain asks for one
+ * more release. */
+TN_API tn_status tn_begin(tn_graph *g);
+TN_API tn_status tn_end(tn_graph *g, int nkeep, tn_tensor *const keep[]);
+TN_API void tn_release(tn_graph *g, tn_tensor *t);
+TN_API tn_tensor *tn_retain(tn_graph *g, tn_tensor *t);
+/* To look into a program: name, shape and the first elements on standard output (also from a debugger);
+ * and whether each operation runs at once, one at a time, which is slow. */
+TN_API tn_status tn_print(tn_graph *g, tn_tensor *t);
+TN_API void tn_eager_each(tn_graph *g, int on);
+/* How often an eager graph has compiled and run something; either may be null. */
+TN_API void tn_eager_counts(tn_graph *g, int *compiled, int *runs);
+
+/* A function in two styles. It makes nout results of nin inputs by calls on g; eagerly it is called each
+ * time, and may ask for values. Compiled, it is called once for inputs of some types and shapes, and
+ * what it recorded runs whole from then on. The results have their values; in both styles the same. */
+typedef struct tn_function tn_function;
+typedef void (*tn_fn)(tn_graph *g, void *user, tn_tensor *const in[], tn_tensor *out[]);
+TN_API tn_function *tn_function_new(tn_graph *g, tn_fn fn, void *user, int nin, int nout);
+TN_API void tn_function_compiled(tn_function *f, int on); /* off to begin with */
+TN_API tn_status tn_call(tn_function *f, tn_tensor *const in[], tn_tensor *out[]);
+
 /* ---- DLPack: tensors of other frameworks, without copying (dlpack.h, v0.8 layout) ---- */
 struct DLManagedTensor;
 /* Binds memory that another framework owns; CPU, dense, dtype and shape must match. Released by
@@ -315,6 +362,72 @@ TN_API tn_status tn_bind_dlpack(tn_ctx *ctx, tn_binding *b, const tn_tensor *t, 
 /* Zeroed memory for a tensor, aligned to 64 bytes, owned by the result: its deleter frees it, also
  * after the context is gone and on any thread (the context's allocator is used). */
 TN_API struct DLManagedTensor *tn_alloc_dlpack(tn_ctx *ctx, const tn_tensor *t);
+
+/* ---- places: messages name the file and line of the call. Define TN_NO_PLACES to do without. ---- */
+TN_API void tn_here(const char *file, int line); /* of the thread's next call */
+#ifndef TN_NO_PLACES
+#define TN_AT(call) (tn_here(__FILE__, __LINE__), call)
+#define tn_input(...) TN_AT(tn_input(__VA_ARGS__))
+#define tn_dim(...) TN_AT(tn_dim(__VA_ARGS__))
+#define tn_graph_set_dim(...) TN_AT(tn_graph_set_dim(__VA_ARGS__))
+#define tn_const(...) TN_AT(tn_const(__VA_ARGS__))
+#define tn_param(...) TN_AT(tn_param(__VA_ARGS__))
+#define tn_scalar(...) TN_AT(tn_scalar(__VA_ARGS__))
+#define tn_output(...) TN_AT(tn_output(__VA_ARGS__))
+#define tn_fix_input(...) TN_AT(tn_fix_input(__VA_ARGS__))
+#define tn_op(...) TN_AT(tn_op(__VA_ARGS__))
+#define tn_op_n(...) TN_AT(tn_op_n(__VA_ARGS__))
+#define tn_add(...) TN_AT(tn_add(__VA_ARGS__))
+#define tn_sub(...) TN_AT(tn_sub(__VA_ARGS__))
+#define tn_mul(...) TN_AT(tn_mul(__VA_ARGS__))
+#define tn_div(...) TN_AT(tn_div(__VA_ARGS__))
+#define tn_matmul(...) TN_AT(tn_matmul(__VA_ARGS__))
+#define tn_relu(...) TN_AT(tn_relu(__VA_ARGS__))
+#define tn_gelu(...) TN_AT(tn_gelu(__VA_ARGS__))
+#define tn_sigmoid(...) TN_AT(tn_sigmoid(__VA_ARGS__))
+#define tn_tanh(...) TN_AT(tn_tanh(__VA_ARGS__))
+#define tn_softmax(...) TN_AT(tn_softmax(__VA_ARGS__))
+#define tn_reshape(...) TN_AT(tn_reshape(__VA_ARGS__))
+#define tn_transpose(...) TN_AT(tn_transpose(__VA_ARGS__))
+#define tn_concat(...) TN_AT(tn_concat(__VA_ARGS__))
+#define tn_slice(...) TN_AT(tn_slice(__VA_ARGS__))
+#define tn_flatten(...) TN_AT(tn_flatten(__VA_ARGS__))
+#define tn_mean(...) TN_AT(tn_mean(__VA_ARGS__))
+#define tn_sum(...) TN_AT(tn_sum(__VA_ARGS__))
+#define tn_gradient(...) TN_AT(tn_gradient(__VA_ARGS__))
+#define tn_stop_gradient(...) TN_AT(tn_stop_gradient(__VA_ARGS__))
+#define tn_dense(...) TN_AT(tn_dense(__VA_ARGS__))
+#define tn_conv(...) TN_AT(tn_conv(__VA_ARGS__))
+#define tn_conv2d(...) TN_AT(tn_conv2d(__VA_ARGS__))
+#define tn_max_pool(...) TN_AT(tn_max_pool(__VA_ARGS__))
+#define tn_avg_pool(...) TN_AT(tn_avg_pool(__VA_ARGS__))
+#define tn_global_avg_pool(...) TN_AT(tn_global_avg_pool(__VA_ARGS__))
+#define tn_batch_norm(...) TN_AT(tn_batch_norm(__VA_ARGS__))
+#define tn_embedding(...) TN_AT(tn_embedding(__VA_ARGS__))
+#define tn_attention(...) TN_AT(tn_attention(__VA_ARGS__))
+#define tn_lstm(...) TN_AT(tn_lstm(__VA_ARGS__))
+#define tn_gru(...) TN_AT(tn_gru(__VA_ARGS__))
+#define tn_sequential(...) TN_AT(tn_sequential(__VA_ARGS__))
+#define tn_state(...) TN_AT(tn_state(__VA_ARGS__))
+#define tn_update(...) TN_AT(tn_update(__VA_ARGS__))
+#define tn_trainable(...) TN_AT(tn_trainable(__VA_ARGS__))
+#define tn_cross_entropy(...) TN_AT(tn_cross_entropy(__VA_ARGS__))
+#define tn_mse(...) TN_AT(tn_mse(__VA_ARGS__))
+#define tn_dropout(...) TN_AT(tn_dropout(__VA_ARGS__))
+#define tn_minimize(...) TN_AT(tn_minimize(__VA_ARGS__))
+#define tn_load_safetensors(...) TN_AT(tn_load_safetensors(__VA_ARGS__))
+#define tn_save_safetensors(...) TN_AT(tn_save_safetensors(__VA_ARGS__))
+#define tn_save_checkpoint(...) TN_AT(tn_save_checkpoint(__VA_ARGS__))
+#define tn_compile(...) TN_AT(tn_compile(__VA_ARGS__))
+#define tn_save_object(...) TN_AT(tn_save_object(__VA_ARGS__))
+#define tn_array(...) TN_AT(tn_array(__VA_ARGS__))
+#define tn_eval(...) TN_AT(tn_eval(__VA_ARGS__))
+#define tn_value(...) TN_AT(tn_value(__VA_ARGS__))
+#define tn_begin(...) TN_AT(tn_begin(__VA_ARGS__))
+#define tn_end(...) TN_AT(tn_end(__VA_ARGS__))
+#define tn_print(...) TN_AT(tn_print(__VA_ARGS__))
+#define tn_function_new(...) TN_AT(tn_function_new(__VA_ARGS__))
+#endif
 
 #ifdef __cplusplus
 }

@@ -89,6 +89,7 @@ void *ir_grow(tn_ctx *ctx, const void *old, size_t old_count, size_t new_count, 
   return p;
 }
 
+uint32_t ir_next_id(const tn_ctx *ctx) { return ctx->next_id; }
 size_t ir_bytes(const tn_ctx *ctx) { return ctx->arena_bytes; }
 
 char *ir_strndup(tn_ctx *ctx, const char *s, size_t n) {

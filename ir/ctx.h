@@ -40,6 +40,8 @@ char *ir_strndup(tn_ctx *ctx, const char *s, size_t n);
 char *ir_format(tn_ctx *ctx, const char *fmt, ...) IR_PRINTF(2, 3);
 /* The same string pointer for equal strings: names compare by pointer. */
 const char *ir_intern(tn_ctx *ctx, const char *s);
+/* One more than the largest id given to expressions, values and nodes. */
+uint32_t ir_next_id(const tn_ctx *ctx);
 /* Bytes that the arena holds now. */
 size_t ir_bytes(const tn_ctx *ctx);
 /* Raw memory from the context's allocator, for buffers with a life of their own; throws. */

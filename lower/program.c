@@ -418,6 +418,7 @@ static int slot_of(maker *m, ir_value *v, bool run) {
   if (s->slot >= 0 && (run || m->p->slots[s->slot].kind != IR_SLOT_RAW)) return s->slot;
   if (base->kind < 0) ir_bug(m->ctx, "'%s' has no storage", v->name);
   s->slot = slot_add(m, v->name, base->kind, base->index, base->bytes /* holds the offset by now */ + offset, v, ir_value_bytes(m->ctx, v));
+  m->p->slots[s->slot].inout = base->slot >= 0 && m->p->slots[base->slot].inout;
   return s->slot;
 }
 
