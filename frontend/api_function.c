@@ -129,7 +129,7 @@ static tn_status record_and_run(call_args *a, bool capture) {
     for (int i = 0; i < f->nout && status == TN_OK; i++)
       if (!a->out[i]) status = g->status != TN_OK ? g->status : fe_error(g, TN_EUSAGE, "tn_call: the function gave no result %d", i);
   }
-  if (status == TN_OK) status = fe_eager_eval(g, f->nout, a->out, &a->plan);
+  if (status == TN_OK) status = fe_eager_eval(g, f->nout, a->out, true, &a->plan);
   if (status == TN_OK && capture && a->plan) status = fe_protect(g, remember, a);
   tn_status end = tn_end(g, status == TN_OK ? f->nout : 0, a->out);
   g->call = call;
@@ -162,7 +162,7 @@ tn_status tn_call(tn_function *f, tn_tensor *const in[], tn_tensor *out[]) {
   if ((f->nin && !in) || (f->nout && !out)) status = fe_error(g, TN_EUSAGE, "the inputs or the results are null");
   for (int i = 0; i < f->nin && status == TN_OK; i++) {
     if (!in[i] || in[i] == tn_omit() || in[i]->graph != g) status = fe_error(g, TN_EUSAGE, "input %d is no tensor of this graph", i);
-    else if (f->compiled && !in[i]->buf) status = fe_eager_eval(g, 1, &in[i], NULL);
+    else if (f->compiled && !in[i]->buf) status = fe_eager_eval(g, 1, &in[i], true, NULL);
   }
   for (a.c = f->first; status == TN_OK && f->compiled && a.c; a.c = a.c->next)
     if (fits(f, a.c, in)) break;

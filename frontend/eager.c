@@ -250,7 +250,7 @@ static void record(tn_ctx *ctx, void *arg) {
 tn_status fe_eager_node(tn_graph *g, const char *op, const char *attrs, int nin, tn_tensor *const *in, int nout, tn_tensor **out) {
   record_args a = {g, op, attrs, nin, in, nout, out};
   tn_status status = fe_protect(g, record, &a);
-  if (status == TN_OK && g->eager->each && !g->eager->capturing) status = fe_eager_eval(g, nout, out, NULL);
+  if (status == TN_OK && g->eager->each && !g->eager->capturing) status = fe_eager_eval(g, nout, out, false, NULL);
   for (int i = 0; i < nout && status != TN_OK; i++) out[i] = NULL;
   return status;
 }
@@ -328,6 +328,7 @@ typedef struct eval_args {
   tn_graph *g;
   int n;
   tn_tensor *const *ts;
+  bool updates;
   fe_plan *plan;
 } eval_args;
 
@@ -349,7 +350,8 @@ static void eval(tn_ctx *ctx, void *arg) {
   eval_args *a = arg;
   tn_graph *g = a->g;
   struct fe_eager *e = g->eager;
-  size_t most = (size_t)a->n + 2 * (size_t)e->nupdates + (size_t)e->nknown + 2;
+  int nupdates = a->updates ? e->nupdates : 0;
+  size_t most = (size_t)a->n + 2 * (size_t)nupdates + (size_t)e->nknown + 2;
   ir_value **roots = scratch(ctx, e, (size_t)a->n * sizeof *roots + most * sizeof(uint32_t));
   uint32_t *key = (uint32_t *)(roots + a->n);
   int nroots = 0, nkey = 0;
@@ -362,13 +364,13 @@ static void eval(tn_ctx *ctx, void *arg) {
     if (!again) roots[nroots++] = v;
   }
   a->plan = NULL;
-  if (!nroots && !e->nupdates) return;
+  if (!nroots && !nupdates) return;
   for (int i = 0; i < nroots; i++) key[nkey++] = roots[i]->id;
   key[nkey++] = UINT32_MAX;
-  for (int i = 0; i < e->nupdates; i++) key[nkey++] = e->updates[i].kept->v->id, key[nkey++] = e->updates[i].value->id;
+  for (int i = 0; i < nupdates; i++) key[nkey++] = e->updates[i].kept->v->id, key[nkey++] = e->updates[i].value->id;
   key[nkey++] = UINT32_MAX;
   for (int i = 0; i < e->nknown; i++) key[nkey++] = e->known[i];
-  fe_plan *p = fe_plan_get(ctx, g, nroots, roots, nkey, key);
+  fe_plan *p = fe_plan_get(ctx, g, nroots, roots, nupdates, nkey, key);
   fe_buffer **bufs = scratch(ctx, e, (size_t)(p->nin + p->nout) * sizeof *bufs);
   for (int i = 0; i < p->nin; i++) bufs[i] = fe_bound_get(e, p->in[i]);
   fe_plan_run(ctx, g, p, bufs, bufs + p->nin);
@@ -383,15 +385,15 @@ static void eval(tn_ctx *ctx, void *arg) {
     e->known[e->nknown++] = p->out[i]->id;
   }
   take_known(g);
-  if (e->nupdates) {
+  if (nupdates) {
     e->nupdates = 0;
     end_trace(g);
   }
   a->plan = p;
 }
 
-tn_status fe_eager_eval(tn_graph *g, int n, tn_tensor *const *ts, fe_plan **plan) {
-  eval_args a = {g, n, ts, NULL};
+tn_status fe_eager_eval(tn_graph *g, int n, tn_tensor *const *ts, bool updates, fe_plan **plan) {
+  eval_args a = {g, n, ts, updates, NULL};
   tn_status status = fe_protect(g, eval, &a);
   if (plan) *plan = a.plan;
   return status;
@@ -518,7 +520,7 @@ tn_status tn_eval(tn_graph *g, int n, tn_tensor *const ts[]) {
   tn_status status = TN_EUSAGE;
   if (!is_eager(g) || !check_all(g, n, ts)) status = g->status;
   else if (g->eager->capturing) status = fe_error(g, TN_EUSAGE, "values cannot be asked for while a function is compiled whole; run it eagerly");
-  else status = fe_eager_eval(g, n, ts, NULL);
+  else status = fe_eager_eval(g, n, ts, true, NULL);
   fe_leave(g, &m, NULL);
   return status;
 }
@@ -565,7 +567,7 @@ tn_status tn_end(tn_graph *g, int nkeep, tn_tensor *const keep[]) {
   else {
     bool outermost = e->nscopes == 1;
     int start = e->scopes[e->nscopes - 1], n = start;
-    if (outermost && !e->capturing) status = fe_eager_eval(g, nkeep, keep, NULL);
+    if (outermost && !e->capturing) status = fe_eager_eval(g, nkeep, keep, true, NULL);
     for (int i = 0; i < nkeep; i++) keep[i]->held = true;
     for (int i = start; i < e->nmade; i++) {
       tn_tensor *t = e->made[i].t;

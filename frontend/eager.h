@@ -125,10 +125,10 @@ tn_status fe_eager_update(tn_graph *g, tn_tensor *kept, tn_tensor *value);
 /* The end of a public call: releases what it made but `result` and what fe_eager_keep named. */
 void fe_eager_leave(tn_graph *g, tn_tensor *result);
 void fe_eager_keep(tn_graph *g, int n, tn_tensor *const *ts);
-/* Computes what is pending of ts, and all updates. *plan (may be null): what ran, null: nothing did. */
-tn_status fe_eager_eval(tn_graph *g, int n, tn_tensor *const *ts, fe_plan **plan);
+/* Computes what is pending of ts, and all updates if `updates`. *plan (may be null): what ran, null: nothing did. */
+tn_status fe_eager_eval(tn_graph *g, int n, tn_tensor *const *ts, bool updates, fe_plan **plan);
 /* eager_run.c: the plan of a key, made when it is new; running one: `in` by plan->in, `out` gets new buffers. Both throw. */
-fe_plan *fe_plan_get(tn_ctx *ctx, tn_graph *g, int nroots, ir_value **roots, int nkey, const uint32_t *key);
+fe_plan *fe_plan_get(tn_ctx *ctx, tn_graph *g, int nroots, ir_value **roots, int nupdates, int nkey, const uint32_t *key);
 void fe_plan_run(tn_ctx *ctx, tn_graph *g, const fe_plan *p, fe_buffer *const *in, fe_buffer **out);
 fe_buffer *fe_buffer_new(tn_ctx *ctx, struct fe_eager *e, size_t bytes); /* throws */
 void fe_buffer_drop(tn_ctx *ctx, struct fe_eager *e, fe_buffer *b);

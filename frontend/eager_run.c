@@ -11,7 +11,10 @@ typedef struct cone {
   tn_graph *g;
   ir_graph sub; /* shares nodes and values with the whole */
   uint8_t *seen; /* by id */
+  bool whole;    /* down to data: a gradient needs the way that its operand was computed, known or not */
 } cone;
+
+static bool is_known(const cone *c, const ir_value *v) { return fe_bound_get(c->g->eager, v) && !(c->whole && v->def); }
 
 static void add_input(cone *c, ir_value *v) {
   IR_PUSH(c->own, c->sub.inputs, c->sub.ninputs, v);
@@ -27,7 +30,7 @@ typedef struct frame {
 static bool enter(cone *c, ir_value *v) {
   if (c->seen[v->id]) return false;
   c->seen[v->id] = 1;
-  if (fe_bound_get(c->g->eager, v)) add_input(c, v);
+  if (is_known(c, v)) add_input(c, v);
   else if (v->def) return !c->seen[v->def->id];
   else if (v->kind == IR_VALUE_CONST) {
     IR_PUSH(c->own, c->sub.params, c->sub.nparams, v);
@@ -55,7 +58,7 @@ static void visit(cone *c, ir_value *v) {
     }
     IR_PUSH(c->own, c->sub.nodes, c->sub.nnodes, n);
     for (int i = 0; i < n->nout; i++)
-      if (n->out[i] && !fe_bound_get(c->g->eager, n->out[i])) IR_PUSH(c->own, c->sub.values, c->sub.nvalues, n->out[i]);
+      if (n->out[i] && !is_known(c, n->out[i])) IR_PUSH(c->own, c->sub.values, c->sub.nvalues, n->out[i]);
     depth--;
   }
 }
@@ -82,24 +85,34 @@ static const char *canonical_text(tn_ctx *ctx, ir_graph *h) {
 
 typedef struct make_args {
   tn_graph *g;
-  int nroots;
+  int nroots, nupdates;
   ir_value **roots;
   fe_compiled *c;  /* found, or new */
   bool fresh;
   cone cone;
 } make_args;
 
+/* The cone of roots and updates; true when it has a gradient. */
+static bool collect(tn_ctx *own, make_args *a, bool whole) {
+  const struct fe_eager *e = a->g->eager;
+  cone *c = &a->cone;
+  *c = (cone){.own = own, .g = a->g, .sub = {.ctx = a->g->ctx, .name = "eager"}, .whole = whole};
+  c->seen = IR_NEW_ARRAY(own, uint8_t, ir_next_id(a->g->ctx));
+  for (int i = 0; i < a->nroots; i++) visit(c, a->roots[i]);
+  for (int i = 0; i < a->nupdates; i++) visit(c, e->updates[i].value);
+  for (int i = 0; i < a->nupdates; i++) enter(c, e->updates[i].kept->v);
+  for (int i = 0; i < c->sub.nnodes; i++)
+    if (strcmp(c->sub.nodes[i]->op->name, "Gradient") == 0) return true;
+  return false;
+}
+
 static void make(tn_ctx *own, void *arg) {
   make_args *a = arg;
   struct fe_eager *e = a->g->eager;
   cone *c = &a->cone;
-  *c = (cone){.own = own, .g = a->g, .sub = {.ctx = a->g->ctx, .name = "eager"}};
-  c->seen = IR_NEW_ARRAY(own, uint8_t, ir_next_id(a->g->ctx));
-  for (int i = 0; i < a->nroots; i++) visit(c, a->roots[i]);
-  for (int i = 0; i < e->nupdates; i++) visit(c, e->updates[i].value);
-  for (int i = 0; i < e->nupdates; i++) enter(c, e->updates[i].kept->v);
+  if (collect(own, a, false)) collect(own, a, true);
   for (int i = 0; i < a->nroots; i++) IR_PUSH(own, c->sub.outputs, c->sub.noutputs, a->roots[i]);
-  for (int i = 0; i < e->nupdates; i++) {
+  for (int i = 0; i < a->nupdates; i++) {
     IR_PUSH(own, c->sub.updates, c->sub.nupdates, e->updates[i].kept->v);
     IR_PUSH(own, c->sub.outputs, c->sub.noutputs, e->updates[i].value);
   }
@@ -124,12 +137,12 @@ static void make(tn_ctx *own, void *arg) {
 
 static void free_own(void *own) { tn_ctx_free(own); }
 
-static fe_plan *plan_make(tn_ctx *ctx, tn_graph *g, int nroots, ir_value **roots, int nkey, const uint32_t *key) {
+static fe_plan *plan_make(tn_ctx *ctx, tn_graph *g, int nroots, ir_value **roots, int nupdates, int nkey, const uint32_t *key) {
   struct fe_eager *e = g->eager;
   tn_ctx *own = ir_ctx_like(ctx);
   if (!own) ir_fail(ctx, TN_ERESOURCE, "out of memory");
   ir_defer(ctx, free_own, own);
-  make_args a = {.g = g, .nroots = nroots, .roots = roots};
+  make_args a = {.g = g, .nroots = nroots, .nupdates = nupdates, .roots = roots};
   tn_status status = ir_protect(own, make, &a);
   if (status != TN_OK) {
     ir_where(ctx, NULL); /* the node says its place */
@@ -149,13 +162,13 @@ static fe_plan *plan_make(tn_ctx *ctx, tn_graph *g, int nroots, ir_value **roots
   return p;
 }
 
-fe_plan *fe_plan_get(tn_ctx *ctx, tn_graph *g, int nroots, ir_value **roots, int nkey, const uint32_t *key) {
+fe_plan *fe_plan_get(tn_ctx *ctx, tn_graph *g, int nroots, ir_value **roots, int nupdates, int nkey, const uint32_t *key) {
   struct fe_eager *e = g->eager;
   uint64_t h = ir_hash_bytes(key, (size_t)nkey * sizeof *key, 4);
   fe_plan **chain = &e->plans[h % FE_TABLE], *p = *chain;
   while (p && (p->hash != h || p->nkey != nkey || memcmp(p->key, key, (size_t)nkey * sizeof *key) != 0)) p = p->next;
   if (p) return p;
-  p = plan_make(ctx, g, nroots, roots, nkey, key);
+  p = plan_make(ctx, g, nroots, roots, nupdates, nkey, key);
   p->hash = h;
   p->next = *chain;
   *chain = p;

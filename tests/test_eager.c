@@ -91,7 +91,7 @@ Test(eager, kept_tensors) {
   cr_assert_eq(compiled(), 1);
 }
 
-static tn_tensor *net(tn_graph *h, tn_tensor *x) { return tn_dense(h, tn_relu(h, tn_dense(h, x, 8, "fc1")), 2, NULL); }
+static tn_tensor *net(tn_graph *h, tn_tensor *x) { return tn_dense(h, tn_relu(h, tn_dense(h, x, 8, "fc1")), 2, "fc2"); }
 
 enum { N = 6, IN = 5 };
 static void draw(float *x, float *t, int step) {
@@ -193,6 +193,23 @@ Test(eager, too_late) {
   cr_assert_null(tn_value(g, y)); /* of the old w */
   SAYS("was not computed before its step ended");
   cr_assert_float_eq(scalar(tn_sum(g, tn_mul(g, w, w), 0, 0)), 1.25, 1e-6); /* of the new */
+}
+
+/* Gradients pass through what was computed before they were asked for. */
+Test(eager, looks_between) {
+  tn_tensor *w = tn_param(g, "w", TN_F32, 1, DIMS(2), (float[]){1, 2});
+  for (int i = 0; i < 3; i++) {
+    OK(tn_begin(g));
+    tn_tensor *y = tn_mul(g, w, w), *l = tn_sum(g, y, 0, 0);
+    float scale = 1;
+    for (int k = 0; k < i; k++) scale /= 4;
+    cr_assert_float_eq(scalar(l), 5 * scale, 1e-6);
+    cr_assert(tn_value(g, y));
+    OK(tn_minimize(g, l, &(tn_optimizer){.rate = 0.25}, 0, NULL));
+    OK(tn_end(g, 0, NULL));
+  }
+  cr_assert_float_eq(((const float *)tn_data(w))[0], 0.125, 1e-6);
+  cr_assert_eq(compiled(), 3); /* the loss, y, the step */
 }
 
 static void asks(tn_graph *h, void *user, tn_tensor *const in[], tn_tensor *out[]) {
