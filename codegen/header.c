@@ -75,6 +75,8 @@ static const ir_slot *slot_of(const gen *g, ir_slot_kind kind, int index) {
   ir_bug(g->ctx, "slot %d of kind %d is missing", index, (int)kind);
 }
 
+static const ir_slot *slot_at(const gen *g, ir_slot_kind kind, int i) { return kind == IR_SLOT_STATE ? g->states[i] : slot_of(g, kind, i); }
+
 static const char *dims_text(const gen *g, const ir_slot *s) {
   ir_text t = {.ctx = g->ctx};
   for (int d = 0; d < s->rank; d++) ir_put(&t, "%s%lld", d ? ", " : "", (long long)s->dims[d]);
@@ -84,7 +86,7 @@ static const char *dims_text(const gen *g, const ir_slot *s) {
 static void put_slots(gen *g, ir_slot_kind kind, int n, const char *word, const char *what) {
   ir_text *t = &g->out;
   for (int i = 0; i < n; i++) {
-    const ir_slot *s = kind == IR_SLOT_STATE ? g->states[i] : slot_of(g, kind, i);
+    const ir_slot *s = slot_at(g, kind, i);
     const char *u = g->upper, *dims = dims_text(g, s);
     ir_put(t, "/* %s[%d]: %s, %s[%s]%s%s%s */\n", what, i, comment(g->ctx, s->name), ir_dtype_name(s->dtype), dims,
            s->layout ? ", layout " : "", s->layout ? comment(g->ctx, s->layout->text) : "", s->inout ? ", changed in place" : "");
@@ -97,16 +99,22 @@ static void put_slots(gen *g, ir_slot_kind kind, int n, const char *word, const 
     ir_put(t, "#define %s_%s_%d_BYTES %lld\n", u, word, i, (long long)s->bytes);
     if (kind == IR_SLOT_STATE) ir_put(t, "#define %s_%s_%d_OFFSET %lld\n", u, word, i, (long long)s->offset);
   }
-  if (n == 0 || kind == IR_SLOT_STATE) return;
+  if (n == 0) return;
   ir_put(t, "/* As initialisers of tables with %d entries. */\n", n);
   ir_put(t, "#define %s_%s_NAMES  {", g->upper, word);
-  for (int i = 0; i < n; i++) ir_put(t, "%s%s", i ? ", " : "", literal(g->ctx, slot_of(g, kind, i)->name));
-  ir_put(t, "}\n#define %s_%s_DTYPES {", g->upper, word);
-  for (int i = 0; i < n; i++) ir_put(t, "%s\"%s\"", i ? ", " : "", ir_dtype_name(slot_of(g, kind, i)->dtype));
+  for (int i = 0; i < n; i++) ir_put(t, "%s%s", i ? ", " : "", literal(g->ctx, slot_at(g, kind, i)->name));
+  ir_put(t, "}\n");
+  if (kind == IR_SLOT_STATE) {
+    ir_put(t, "#define %s_%s_OFFSETS {", g->upper, word);
+    for (int i = 0; i < n; i++) ir_put(t, "%s%lld", i ? ", " : "", (long long)g->states[i]->offset);
+    ir_put(t, "}\n");
+  }
+  ir_put(t, "#define %s_%s_DTYPES {", g->upper, word);
+  for (int i = 0; i < n; i++) ir_put(t, "%s\"%s\"", i ? ", " : "", ir_dtype_name(slot_at(g, kind, i)->dtype));
   ir_put(t, "}\n#define %s_%s_RANKS  {", g->upper, word);
-  for (int i = 0; i < n; i++) ir_put(t, "%s%d", i ? ", " : "", slot_of(g, kind, i)->rank);
+  for (int i = 0; i < n; i++) ir_put(t, "%s%d", i ? ", " : "", slot_at(g, kind, i)->rank);
   ir_put(t, "}\n#define %s_%s_BYTES  {", g->upper, word);
-  for (int i = 0; i < n; i++) ir_put(t, "%s%lld", i ? ", " : "", (long long)slot_of(g, kind, i)->bytes);
+  for (int i = 0; i < n; i++) ir_put(t, "%s%lld", i ? ", " : "", (long long)slot_at(g, kind, i)->bytes);
   ir_put(t, "}\n");
 }
 

@@ -118,6 +118,8 @@ ir_node *fe_make_node(tn_ctx *ctx, tn_graph *g, const char *name, const char *op
 void fe_init_fill(const fe_init *init, const ir_value *v, void *data);
 /* Compiles h, which is in ctx, as options say; names of outputs stay. Throws. frontend/api_module.c */
 struct rt_module *fe_build(tn_ctx *ctx, ir_graph *h, const tn_options *o);
+/* Writes g as ONNX, updates left out; `largest`: bytes from which the data lies beside it (0: 2 GB). Throws. frontend/onnx_write.c */
+void fe_onnx_write(tn_ctx *ctx, ir_graph *g, const char *path, int64_t largest);
 /* Gives every parameter that nobody set its starting data. Throws. frontend/api_weights.c */
 void fe_fill(tn_ctx *ctx, tn_graph *g);
 /* Inferred types of a loaded graph, on a copy; quiet when they cannot be had yet. frontend/api_module.c */

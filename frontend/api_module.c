@@ -215,9 +215,9 @@ static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, cons
 }
 
 rt_module *fe_build(tn_ctx *ctx, ir_graph *h, const tn_options *o) {
-  check_options(ctx, o);
+  double accuracy = accuracy_of(ctx, o);
   const cg_target *target = cg_target_find(ctx, o->cpu, o->triple);
-  const ir_program *p = lower(ctx, h, target, o->db, false);
+  const ir_program *p = lower(ctx, h, target, o->db, false, accuracy);
   return rt_module_build(ctx, p, &(rt_options){.target = target, .jobs = thread_count(o->jobs)});
 }
 

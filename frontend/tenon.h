@@ -261,6 +261,11 @@ TN_API tn_status tn_save_safetensors(tn_graph *g, const char *path);
  * fills those that the file has. */
 TN_API tn_status tn_save_checkpoint(tn_graph *g, const char *path);
 
+/* Writes the graph with its parameters as an ONNX file (opset 21, or that of the file the graph came from); data of
+ * more than 2 GB lies beside it in PATH.data. Updates are left out; ops that ONNX does not have are an
+ * error, dropout in training for one. */
+TN_API tn_status tn_save_onnx(tn_graph *g, const char *path);
+
 /* ---- compiling and running ---- */
 
 typedef struct tn_options { /* zero: the defaults; also for a null pointer */
@@ -418,6 +423,7 @@ TN_API void tn_here(const char *file, int line); /* of the thread's next call */
 #define tn_load_safetensors(...) TN_AT(tn_load_safetensors(__VA_ARGS__))
 #define tn_save_safetensors(...) TN_AT(tn_save_safetensors(__VA_ARGS__))
 #define tn_save_checkpoint(...) TN_AT(tn_save_checkpoint(__VA_ARGS__))
+#define tn_save_onnx(...) TN_AT(tn_save_onnx(__VA_ARGS__))
 #define tn_compile(...) TN_AT(tn_compile(__VA_ARGS__))
 #define tn_save_object(...) TN_AT(tn_save_object(__VA_ARGS__))
 #define tn_array(...) TN_AT(tn_array(__VA_ARGS__))
