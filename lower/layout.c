@@ -57,7 +57,7 @@ static bool same_dims(const ir_value *a, const ir_value *b) {
   return true;
 }
 
-static bool is_conv(const ir_node *n) { return ir_node_is(n, "Conv") || ir_node_is(n, "ConvInteger") || (ir_node_is(n, "ConvTranspose") && ir_attr_get_int(n, "group", 1) == 1); }
+static bool is_conv(const ir_node *n) { return ir_node_is(n, "Conv") || strcmp(n->op->name, "ConvWide") == 0 || ir_node_is(n, "ConvInteger") || (ir_node_is(n, "ConvTranspose") && ir_attr_get_int(n, "group", 1) == 1); }
 
 /* A convolution wants its input blocked when it reduces over channels or works on each. */
 static bool wants_blocked(const chooser *c, const ir_node *n) {

@@ -64,6 +64,15 @@ static void conv_infer(tn_ctx *ctx, ir_node *n) {
   need_bias(ctx, n, 2, n->in[1]->dims[0]);
 }
 
+/* Narrow floats whose sums, bias and result are f32. */
+static void conv_wide_infer(tn_ctx *ctx, ir_node *n) {
+  tn_dtype t = n->in[0]->dtype;
+  lw_need_same_type(ctx, n, 0, 1);
+  if (t != TN_BF16 && t != TN_F16) lw_bad(ctx, n, "operands of type %s", ir_dtype_name(t));
+  if (lw_has(n, 2) && n->in[2]->dtype != TN_F32) lw_bad(ctx, n, "a bias of type %s", ir_dtype_name(n->in[2]->dtype));
+  conv_set(ctx, n, TN_F32);
+}
+
 static void conv_integer_infer(tn_ctx *ctx, ir_node *n) {
   for (int k = 0; k < 2; k++)
     if (n->in[k]->dtype != TN_U8 && n->in[k]->dtype != TN_I8) lw_bad(ctx, n, "input %d is %s, not u8 or i8", k, ir_dtype_name(n->in[k]->dtype));
@@ -487,6 +496,7 @@ static void weights_grad(lw_grad *d) {
 const ir_op lw_ops_conv[] = {
     CONV("Conv", 1, 2, 3, CONV_ATTRS, conv_infer, conv_build, conv_grad),
     CONV("ConvInteger", 10, 2, 4, CONV_ATTRS, conv_integer_infer, conv_build, NULL),
+    {.name = "ConvWide", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS, .infer = conv_wide_infer, .build = conv_build},
     CONV("ConvTranspose", 1, 2, 3, CONV_ATTRS " output_padding:I output_shape:I", transpose_infer, transpose_build, transpose_grad),
     CONV("DeformConv", 19, 3, 5, CONV_ATTRS " offset_group:i", deform_infer, deform_build, NULL),
     {.name = "ConvWeights", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS, .infer = weights_infer, .build = weights_build, .grad_build = weights_grad},

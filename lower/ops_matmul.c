@@ -50,6 +50,18 @@ static void matmul_infer(tn_ctx *ctx, ir_node *n) {
   product_set(ctx, n, n->in[0]->dtype);
 }
 
+static void need_narrow(tn_ctx *ctx, const ir_node *n) {
+  tn_dtype t = n->in[0]->dtype;
+  lw_need_same_type(ctx, n, 0, 1);
+  if (t != TN_BF16 && t != TN_F16) lw_bad(ctx, n, "operands of type %s", ir_dtype_name(t));
+}
+
+/* Narrow floats, the sums f32. */
+static void matmul_wide_infer(tn_ctx *ctx, ir_node *n) {
+  need_narrow(ctx, n);
+  product_set(ctx, n, TN_F32);
+}
+
 static void matmul_integer_infer(tn_ctx *ctx, ir_node *n) {
   for (int k = 0; k < 2; k++) {
     if (n->in[k]->dtype != TN_U8 && n->in[k]->dtype != TN_I8) lw_bad(ctx, n, "input %d is %s, not u8 or i8", k, ir_dtype_name(n->in[k]->dtype));
@@ -166,5 +178,6 @@ const ir_op lw_ops_matmul[] = {
     {.name = "MatMul", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .infer = matmul_infer, .build = matmul_build, .grad_build = lw_grad_matmul},
     {.name = "MatMul", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = "transA:i transB:i", .infer = matmul_infer, .build = matmul_build, .grad_build = lw_grad_matmul},
     {.name = "MatMulInteger", .kind = IR_OP_CONTRACTION, .since = 10, .min_in = 2, .max_in = 4, .min_out = 1, .max_out = 1, .infer = matmul_integer_infer, .build = matmul_build},
+    {.name = "MatMulWide", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .infer = matmul_wide_infer, .build = matmul_build},
     {.name = "Gemm", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = "alpha:f beta:f transA:i transB:i", .infer = gemm_infer, .build = gemm_build, .grad_build = lw_grad_gemm},
     {0}};

@@ -317,14 +317,20 @@ const void *rt_module_weights(const rt_module *m) { return m->blob.p; }
 /* -------------------------------------------------------------- objects ---- */
 
 /* Packs the weights with code for this machine; the code is gone afterwards. */
-static void pack_here(tn_ctx *ctx, const ir_program *p, const rt_object_options *o, region *blob) {
-  cg_build_options bo = {.target = cg_target_find(ctx, NULL, NULL), .pack = true, .jobs = o->jobs, .cache = o->cache};
+static void pack_here(tn_ctx *ctx, const ir_program *p, int jobs, const cg_cache *cache, region *blob) {
+  cg_build_options bo = {.target = cg_target_find(ctx, NULL, NULL), .pack = true, .jobs = jobs, .cache = cache};
   const cg_build *b = cg_build_kernels(ctx, p, &bo);
   cg_jit *jit = cg_jit_new(ctx);
   cg_entry_options eo = {.pack = "tn_program_pack", .any_alignment = true};
   link_parts(ctx, jit, p, b, &eo);
   pack_new(ctx, p, b->infos, (pack_fn)cg_jit_symbol(ctx, jit, eo.pack), blob);
   cg_jit_free(ctx, jit);
+}
+
+const void *rt_pack_weights(tn_ctx *ctx, const ir_program *p, int jobs) {
+  region *blob = IR_NEW(ctx, region);
+  if (p->weights_bytes > 0) pack_here(ctx, p, jobs, NULL, blob);
+  return blob->p;
 }
 
 void rt_write_object(tn_ctx *ctx, const ir_program *p, const rt_object_options *o) {
@@ -334,7 +340,7 @@ void rt_write_object(tn_ctx *ctx, const ir_program *p, const rt_object_options *
   cg_build_options bo = {.target = t, .run = true, .pack = pointer, .jobs = o->jobs, .cache = o->cache};
   const cg_build *b = cg_build_kernels(ctx, p, &bo);
   region *blob = IR_NEW(ctx, region);
-  if (!pointer && p->weights_bytes > 0) pack_here(ctx, p, o, blob);
+  if (!pointer && p->weights_bytes > 0) pack_here(ctx, p, o->jobs, o->cache, blob);
   cg_object_write(ctx, p, b, blob->p, &o->files);
   if (blob->p) {
     ir_undefer(ctx, region_free, blob);

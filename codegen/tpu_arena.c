@@ -1,0 +1,91 @@
+/* tpu_arena.c — memory on the chip while a kernel is compiled; maps by pointer. See tpu_lower.h. */
+#include "codegen/tpu_lower.h"
+#include <string.h>
+
+/* ---- maps ---- */
+
+static size_t slot_of(const tc_map *m, const void *key) {
+  size_t i = ((uintptr_t)key >> 4) * 0x9e3779b97f4a7c15u >> 20 & (m->cap - 1);
+  while (m->keys[i] && m->keys[i] != key) i = (i + 1) & (m->cap - 1);
+  return i;
+}
+
+void *tc_map_get(const tc_map *m, const void *key) { return m->cap ? m->values[slot_of(m, key)] : NULL; }
+
+void tc_map_put(tc_map *m, const void *key, void *value) {
+  if (m->n * 2 >= m->cap) {
+    tc_map old = *m;
+    m->cap = old.cap ? old.cap * 2 : 64;
+    m->keys = IR_NEW_ARRAY(m->ctx, const void *, m->cap);
+    m->values = IR_NEW_ARRAY(m->ctx, void *, m->cap);
+    for (size_t i = 0; i < old.cap; i++)
+      if (old.keys[i]) {
+        size_t j = slot_of(m, old.keys[i]);
+        m->keys[j] = old.keys[i];
+        m->values[j] = old.values[i];
+      }
+  }
+  size_t i = slot_of(m, key);
+  m->n += !m->keys[i];
+  m->keys[i] = key;
+  m->values[i] = value;
+}
+
+/* ---- free blocks ---- */
+
+void tc_arena_init(tc_arena *a, int64_t base, int64_t bytes) {
+  *a = (tc_arena){.n = 1, .next = base};
+  a->at[0] = base;
+  a->size[0] = bytes & ~(int64_t)63;
+}
+
+static int64_t take(tc_arena *a, int i, int64_t bytes) {
+  int64_t at = a->at[i];
+  a->at[i] += bytes;
+  a->size[i] -= bytes;
+  if (!a->size[i]) {
+    a->n--;
+    memmove(a->at + i, a->at + i + 1, (size_t)(a->n - i) * sizeof *a->at);
+    memmove(a->size + i, a->size + i + 1, (size_t)(a->n - i) * sizeof *a->size);
+  }
+  return at;
+}
+
+int64_t tc_arena_get(tc_arena *a, int64_t bytes, bool rotate) {
+  bytes = (bytes + 63) & ~(int64_t)63;
+  if (!bytes) bytes = 64;
+  int first = 0;
+  while (rotate && first < a->n && a->at[first] < a->next) first++;
+  for (int k = 0; k < a->n; k++) {
+    int i = (first + k) % a->n;
+    if (a->size[i] < bytes) continue;
+    int64_t at = take(a, i, bytes);
+    if (rotate) a->next = at + bytes;
+    return at;
+  }
+  return -1;
+}
+
+void tc_arena_put(tc_arena *a, int64_t at, int64_t bytes) {
+  bytes = (bytes + 63) & ~(int64_t)63;
+  if (!bytes) bytes = 64;
+  int i = 0;
+  while (i < a->n && a->at[i] < at) i++;
+  bool low = i > 0 && a->at[i - 1] + a->size[i - 1] == at, high = i < a->n && at + bytes == a->at[i];
+  if (low && high) {
+    a->size[i - 1] += bytes + a->size[i];
+    a->n--;
+    memmove(a->at + i, a->at + i + 1, (size_t)(a->n - i) * sizeof *a->at);
+    memmove(a->size + i, a->size + i + 1, (size_t)(a->n - i) * sizeof *a->size);
+  } else if (low) a->size[i - 1] += bytes;
+  else if (high) {
+    a->at[i] = at;
+    a->size[i] += bytes;
+  } else if (a->n < TC_BLOCKS) { /* beyond: the block is lost until the chunk ends */
+    memmove(a->at + i + 1, a->at + i, (size_t)(a->n - i) * sizeof *a->at);
+    memmove(a->size + i + 1, a->size + i, (size_t)(a->n - i) * sizeof *a->size);
+    a->at[i] = at;
+    a->size[i] = bytes;
+    a->n++;
+  }
+}

@@ -1,0 +1,31 @@
+/* tpu_compile.h — programs of kernels become programs of the systolic machine.
+ *
+ *   ir_program + machine ── tpu_compile ──> tpu_program
+ *
+ * Kernels are taken with their schedules, and every result has the bits that the interpreter gives for
+ * them: sums in the order of the loops. Never refuses a kernel that the interpreter can run, but for: loops whose
+ * unrolled body would exceed TPU_MAX_INSTS instructions, and calls of other devices.
+ */
+#ifndef CG_TPU_COMPILE_H
+#define CG_TPU_COMPILE_H
+#include "codegen/tpu_isa.h"
+
+enum { TPU_MAX_INSTS = 1 << 22 };
+
+/* What a tuner may vary; 0 leaves the choice to the model. */
+typedef struct tpu_tunables {
+  int64_t rows;     /* rows of A that a tile's accumulators take */
+  int64_t columns;  /* columns of it: a multiple of the array's is best */
+  int order;        /* 1: tiles of columns outside those of rows, 2: the reverse */
+  int stationary;   /* 1: B rests in the array, 2: A */
+  int64_t vector;   /* most lanes of a vector instruction's chunk */
+} tpu_tunables;
+
+typedef struct tpu_options {
+  const tpu_tunables *tile;     /* for all contractions; may be null */
+  const uint8_t *weights;       /* the packed weights, offset 0; program->weights_bytes long */
+  bool no_resident;             /* every buffer of the program lies in DRAM: for tests */
+} tpu_options;
+
+tpu_program *tpu_compile(tn_ctx *ctx, const ir_program *p, const tpu_machine *m, const tpu_options *o);
+#endif

@@ -1,0 +1,29 @@
+/* tpu_build.h — from a graph to a program of the systolic machine.
+ *
+ *   graph ── infer, canon ── narrow ── lower (NHWC, no schedules but layouts of weights) ── pack ── tpu_compile
+ */
+#ifndef RT_TPU_BUILD_H
+#define RT_TPU_BUILD_H
+#include "codegen/tpu_compile.h"
+#include "lower/lower.h"
+#include "lower/narrow.h"
+
+typedef struct rt_tpu_options {
+  lw_precision precision;
+  const tpu_tunables *tile;      /* may be null */
+  int jobs;                      /* threads that compile the packing of weights */
+  /* int8: the inputs that ranges are measured with, dense, by number; null: random ones, floats in [-1, 1). */
+  const void *const *sample;
+} rt_tpu_options;
+
+typedef struct rt_tpu_build {
+  tpu_program *tpu;
+  ir_program *program;           /* what it was made from: the same arithmetic for the CPU */
+  double lower_s, pack_s, compile_s;
+} rt_tpu_build;
+
+/* The precision that suits a machine: what the graph says where it has f32, else bf16, else int8. */
+lw_precision rt_tpu_precision(const tpu_machine *m);
+/* The graph's dimensions must be numbers; it is changed. The weights live as long as the context. */
+rt_tpu_build rt_tpu_compile(tn_ctx *ctx, ir_graph *g, const tpu_machine *m, const rt_tpu_options *o);
+#endif
