@@ -183,7 +183,7 @@ static void weights(tpu_core *c, const tpu_inst *i, int64_t number) {
 }
 
 void tpu_take_tile(tpu_core *c) {
-  tpu_tile *t = &c->tiles[c->taken & (c->tile_cap - 1)], old = c->active;
+  tpu_tile *t = &c->tiles[c->taken++ & (c->tile_cap - 1)], old = c->active;
   c->active = *t;
   t->values = old.values; /* the buffers change places */
   t->room = old.room;

@@ -43,8 +43,8 @@ typedef struct tpu_unit_state {
   tpu_done *done;          /* ring of the last `history` */
   int64_t *start;          /* ring of queue_depth */
   tpu_clock clock;
-  tpu_access *recent;      /* ring of RECENT */
-  int64_t nrecent;
+  tpu_access *recent;      /* ring that grows to TPU_RECENT */
+  int64_t nrecent, recent_cap;
   int64_t bound[TPU_SPACES][2][2]; /* read, written: [lo, hi) of all its accesses */
 } tpu_unit_state;
 

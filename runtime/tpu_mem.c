@@ -69,7 +69,12 @@ uint8_t *tpu_touch(tpu_core *c, const tpu_inst *i, int64_t number, int space, in
 
 /* ---- order ---- */
 
-static void remember(tpu_unit_state *u, const tpu_box *b, int64_t index, int64_t number) {
+static void remember(tn_ctx *ctx, tpu_unit_state *u, const tpu_box *b, int64_t index, int64_t number) {
+  if (u->nrecent == u->recent_cap && u->recent_cap < TPU_RECENT) {
+    int64_t cap = u->recent_cap ? 4 * u->recent_cap : 64;
+    u->recent = ir_grow(ctx, u->recent, (size_t)u->recent_cap, (size_t)cap, sizeof *u->recent);
+    u->recent_cap = cap;
+  }
   u->recent[u->nrecent++ & (TPU_RECENT - 1)] = (tpu_access){index, number, *b};
   int64_t *bound = u->bound[b->space][b->write];
   if (bound[0] == bound[1]) bound[0] = b->lo, bound[1] = b->hi;
@@ -101,5 +106,5 @@ void tpu_check_order(tpu_core *c, int unit, const tpu_pending *p, int64_t index)
       }
     }
   }
-  for (int k = 0; k < n; k++) remember(&c->unit[unit], &box[k], index, p->number);
+  for (int k = 0; k < n; k++) remember(c->sim->ctx, &c->unit[unit], &box[k], index, p->number);
 }

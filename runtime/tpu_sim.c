@@ -52,7 +52,7 @@ static void multiply_counts(tpu_counts *n, const tpu_counts *before, int64_t tur
 
 /* The first of `turns` turns is done: accounts for the others at once. */
 static bool multiply_turns(tpu_core *c, const tpu_snapshot *s, int64_t turns) {
-  if (!s->usable || c->npending || c->made != c->taken) return false;
+  if (c->npending || c->made != c->taken) return false;
   tpu_unit_state *array = &c->unit[TPU_UNIT_MATRIX];
   int64_t add;
   if (__builtin_mul_overflow(array->free - s->free, turns - 1, &add) || add > INT64_MAX / 4)
@@ -85,11 +85,17 @@ static void enter_repeat(tpu_core *c, const tpu_inst *i) {
   c->pc = from;
 }
 
+static void progress(tpu_core *c);
+
 /* Ends of bodies at which the sequencer has arrived. */
 static void turn_loops(tpu_core *c) {
   while (c->depth && c->pc == c->loop[c->depth - 1].end) {
     tpu_loop *l = &c->loop[c->depth - 1];
-    if (l->left == l->count && l->count > 1 && multiply_turns(c, &c->snapshot[c->depth - 1], l->count)) l->left = 1;
+    const tpu_snapshot *s = &c->snapshot[c->depth - 1];
+    if (s->usable && l->left == l->count) {
+      progress(c);
+      if (multiply_turns(c, s, l->count)) l->left = 1;
+    }
     if (--l->left > 0) {
       c->pc = l->start;
       return;
@@ -317,7 +323,6 @@ static void open_core(tpu_sim *s, int id) {
   c->time = c->end = s->scalesim ? 0 : (int64_t)m->launch_cycles;
   for (int u = 0; u < TPU_UNITS; u++) {
     tpu_unit_state *t = &c->unit[u];
-    if (s->checks) t->recent = IR_NEW_ARRAY(ctx, tpu_access, TPU_RECENT);
     if (u == TPU_UNIT_SEQ) continue;
     t->queue = IR_NEW_ARRAY(ctx, tpu_pending, s->queue_depth);
     t->start = IR_NEW_ARRAY(ctx, int64_t, s->queue_depth);

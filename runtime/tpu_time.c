@@ -308,12 +308,24 @@ static bool fifo_ready(tpu_core *c, int op, const tpu_inst *i) {
   return op != TPU_MATMUL || !(i->flags & TPU_SWAP) || c->taken < c->made;
 }
 
+/* The tile that a product will use is as large as it says. */
+static void must_fit(tpu_core *c, const tpu_inst *i, int64_t number) {
+  const tpu_tile *t = i->flags & TPU_SWAP ? tile_at(c, c->taken) : &c->active;
+  if (!t->k) tpu_fault(c, i, number, "there is no tile in the array");
+  if (t->k != i->win.k_count || t->n != i->extent[3])
+    tpu_fault(c, i, number, "the resident tile is %lld x %lld, the product wants %d x %d", (long long)t->k, (long long)t->n, i->win.k_count, i->extent[3]);
+  bool bytes = t->dtype == TN_I8 || t->dtype == TN_U8, rows = i->src.dtype == TN_I8 || i->src.dtype == TN_U8;
+  if (bytes != rows || (!bytes && t->dtype != i->src.dtype))
+    tpu_fault(c, i, number, "the resident tile is %s, the rows are %s", ir_dtype_name((tn_dtype)t->dtype), ir_dtype_name((tn_dtype)i->src.dtype));
+}
+
 /* A product: first the next tile, if it asks for one; then the rows. Says on whose account the array waited. */
 static times time_matmul(tpu_core *c, const tpu_pending *p, int64_t ready, const cost *k, const int64_t *cause, tpu_counts *n) {
   const tpu_sim *s = c->sim;
   const tpu_machine *m = s->m;
   int64_t start = ready, arrival = 0, shifted = 0;
   bool on_chip = false;
+  must_fit(c, p->inst, p->number);
   if (p->inst->flags & TPU_SWAP) {
     tpu_tile *t = tile_at(c, c->taken);
     int64_t shift = m->dataflow == TPU_OS ? 0 : s->scalesim ? m->rows : (m->rows + m->shift_rows - 1) / m->shift_rows;
@@ -363,10 +375,7 @@ static int64_t fifo_time(tpu_core *c, const tpu_inst *i, tpu_clock *clock) {
 static void run_values(tpu_core *c, const tpu_pending *p) {
   const tpu_inst *i = p->inst;
   switch (i->op) {
-  case TPU_MATMUL:
-    if (i->flags & TPU_SWAP) tpu_take_tile(c);
-    tpu_matmul(c, i, p->number);
-    break;
+  case TPU_MATMUL: tpu_matmul(c, i, p->number); break;
   case TPU_POOL: tpu_pool(c, i, p->number); break;
   case TPU_ACT: case TPU_VECTOR: tpu_vector(c, i, p->number); break;
   case TPU_GATHER: case TPU_SCATTER: tpu_gather(c, i, p->number); break;
@@ -416,8 +425,8 @@ bool tpu_time_head(tpu_core *c, int unit) {
   if (s->checks) tpu_check_order(c, unit, p, index);
   tell(c, unit, p, &t, &k);
   if (i->op == TPU_WEIGHTS) made_tile(c, i, t.done, index);
+  if (i->op == TPU_MATMUL && i->flags & TPU_SWAP) tpu_take_tile(c);
   if (s->values) run_values(c, p);
-  if (i->op == TPU_MATMUL && i->flags & TPU_SWAP) c->taken++;
   n->instructions++;
   n->busy[unit] += t.end - t.start;
   u->free = most(u->free, t.end);
