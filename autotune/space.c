@@ -43,9 +43,10 @@ typedef struct maker {
   double until;
 } maker;
 
-static void add(maker *m, const lw_tunables *u, at_source source) {
+/* The point's index; -1 when it is not legal, or time is up. */
+static int add(maker *m, const lw_tunables *u, at_source source) {
   at_space *s = m->s;
-  if (s->n && m->until > 0 && rt_now() > m->until) return;
+  if (s->n && m->until > 0 && rt_now() > m->until) return -1;
   s->made++;
   tn_ctx *child = ir_ctx_child(m->quiet);
   if (!child) ir_fail(m->ctx, TN_ERESOURCE, "out of memory");
@@ -53,13 +54,16 @@ static void add(maker *m, const lw_tunables *u, at_source source) {
   m->j.text = NULL;
   tn_status status = ir_protect(child, make, &m->j);
   tn_ctx_free(child);
-  if (status || !m->j.text) return;
-  if (at_space_find(s, m->j.text) >= 0) s->doubles++;
+  if (status || !m->j.text) return -1;
+  int at = at_space_find(s, m->j.text);
+  if (at >= 0) s->doubles++;
   else {
+    at = s->n;
     at_point p = {*u, source, ir_strdup(m->ctx, m->j.text), m->j.predicted, false};
     IR_PUSH(m->ctx, s->points, s->n, p);
   }
   free(m->j.text);
+  return at;
 }
 
 /* ---- tunables ---- */
@@ -232,6 +236,15 @@ void at_space_near(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target
   quiet_begin(&mk, k);
   steps_from(&mk, p->u, is_contraction(ctx, k));
   quiet_end(&mk);
+}
+
+int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int n, const lw_tunables *u) {
+  maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}};
+  int *at = IR_NEW_ARRAY(ctx, int, n + 1);
+  quiet_begin(&mk, k);
+  for (int i = 0; i < n; i++) at[i] = add(&mk, &u[i], AT_OWN);
+  quiet_end(&mk);
+  return at;
 }
 
 void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, uint64_t *random) {

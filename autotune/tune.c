@@ -274,6 +274,8 @@ static bool search_round(tuner *u, int i) {
   at_config *c[AT_BATCH + 4];
   int most = AT_BATCH;
   if (u->o.trials > 0 && u->o.trials - t->n < most) most = (int)(u->o.trials - t->n);
+  if (t->best && t->best->point >= 0 && !t->explore) at_space_near(u->ctx, t->space, t->kernel, u->o.target, &u->machine, t->best->point);
+  t->state.space = t->space->n;
   int fresh = at_task_propose(u->ctx, t, most, c), n = fresh;
   double before = t->best ? t->best->ns : t->standard->ns;
   if (t->best && t->best != t->standard) c[n++] = t->best;
@@ -453,7 +455,9 @@ static void run_all(tuner *u) {
 }
 
 static void tell_points(tuner *u, int i) {
-  const at_task *t = &u->t[i];
+  at_task *t = &u->t[i];
+  if (!t->space || t->state.trouble || t->same_as >= 0) return;
+  at_task_widen(u->ctx, t, &u->o, &u->machine, 0);
   for (int j = 0; j < t->n; j++) {
     const at_config *c = t->configs[j];
     bool bad = c->status != AT_OK && c->status != AT_NOISY;

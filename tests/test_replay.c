@@ -1,0 +1,195 @@
+/* test_replay.c — the quality of the search, without timing anything: recorded times of whole spaces
+ * (tests/replay, made by `bench/record`) stand in for the machine. Predictions are today's. */
+#include "autotune/search.h"
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SEEDS = 5, MOST_WORKLOADS = 64, LEAST_POINTS = 1000 };
+
+typedef struct workload {
+  const char *name;
+  const ir_kernel *kernel;
+  const cg_target *target;
+  at_space *space;
+  at_status *status; /* per point of the space, as ns: NaN where it failed */
+  double *ns;
+  int rows;          /* of the table */
+  double best;
+} workload;
+
+typedef struct tables {
+  tn_ctx *ctx;
+  int n;
+  workload w[MOST_WORKLOADS];
+} tables;
+
+static const char *read_file(tn_ctx *ctx, const char *path) {
+  ir_text t = {.ctx = ctx};
+  FILE *f = fopen(path, "r");
+  cr_assert(f, "%s", path);
+  char buffer[1 << 14];
+  for (size_t n; (n = fread(buffer, 1, sizeof buffer, f)) > 0;) ir_put_bytes(&t, buffer, n);
+  fclose(f);
+  return ir_text_str(&t);
+}
+
+/* The machine of a table: what a compile for it would see. */
+static void read_machine(tn_ctx *ctx, const char *text, cg_target *t, at_machine *m) {
+  int bits, regs;
+  long long l1, l2, l3;
+  const char *line = strstr(text, "\nmachine ");
+  cr_assert(line && sscanf(line, "\nmachine bits=%d regs=%d l1=%lld l2=%lld l3=%lld ghz=%lf gflops=%lf", &bits, &regs, &l1, &l2, &l3, &m->ghz, &m->fma_gflops) == 7);
+  *t = *cg_target_find(ctx, bits == 512 ? "x86-64-v4" : "x86-64-v3", "x86_64-unknown-linux-gnu");
+  t->vector_regs = regs;
+  t->l1_bytes = l1, t->l2_bytes = l2, m->l3_bytes = l3;
+}
+
+/* "1234 mr=6 nr=2" or "crash mr=6": a row of the table. False: no row. */
+static bool read_row(const char *line, lw_tunables *u, at_status *status, double *ns) {
+  char first[32];
+  int n = 0;
+  if (sscanf(line, "%31s%n", first, &n) != 1 || !at_tunables_parse(line + n + strspn(line + n, " "), u)) return false;
+  char *end;
+  *ns = strtod(first, &end);
+  *status = AT_OK;
+  if (!*end) return *ns > 0;
+  *ns = NAN;
+  return at_status_parse(first, status);
+}
+
+static void read_workload(tables *all, const char *text, const cg_target *t, const at_machine *m) {
+  tn_ctx *ctx = all->ctx;
+  cr_assert(all->n < MOST_WORKLOADS);
+  workload *w = &all->w[all->n++];
+  const char *line = strchr(text, '\n') + 1, *end = strstr(line, "\n}\n");
+  cr_assert(end);
+  w->name = ir_strndup(ctx, text, (size_t)(line - 1 - text));
+  w->kernel = ir_kernel_parse(ctx, ir_strndup(ctx, line, (size_t)(end + 3 - line)), w->name);
+  w->target = t;
+  int n = 0;
+  lw_tunables *u = NULL;
+  struct row {
+    at_status status;
+    double ns;
+    size_t said;
+  } *rows = NULL;
+  for (line = end + 3; *line && *line != '\n'; line += strcspn(line, "\n") + 1) {
+    struct row r;
+    lw_tunables v;
+    const char *one = ir_strndup(ctx, line, strcspn(line, "\n"));
+    cr_assert(read_row(one, &v, &r.status, &r.ns), "%s: %s", w->name, one);
+    r.said = strlen(one);
+    int k = n;
+    IR_PUSH(ctx, u, k, v);
+    IR_PUSH(ctx, rows, n, r);
+  }
+  w->space = at_space_new(ctx, w->kernel, t, m, 0, -1);
+  int *at = at_space_put(ctx, w->space, w->kernel, t, m, n, u);
+  w->status = IR_NEW_ARRAY(ctx, at_status, w->space->n);
+  w->ns = IR_NEW_ARRAY(ctx, double, w->space->n);
+  size_t *said = IR_NEW_ARRAY(ctx, size_t, w->space->n);
+  for (int i = 0; i < w->space->n; i++) w->ns[i] = NAN, w->status[i] = AT_REFUSED;
+  w->best = INFINITY;
+  for (int i = 0; i < n; i++) {
+    if (at[i] < 0 || rows[i].said < said[at[i]]) continue; /* not legal any more; or a double that leaves more to rules, which may have changed */
+    said[at[i]] = rows[i].said;
+    w->status[at[i]] = rows[i].status;
+    w->ns[at[i]] = rows[i].ns;
+  }
+  for (int i = 0; i < w->space->n; i++)
+    if (w->ns[i] < w->best) w->best = w->ns[i];
+  w->rows = n;
+}
+
+static tables *read_all(tn_ctx *ctx) {
+  tables *all = IR_NEW(ctx, tables);
+  all->ctx = ctx;
+  DIR *d = opendir(TN_SOURCE_DIR "/tests/replay");
+  cr_assert(d);
+  for (struct dirent *e; (e = readdir(d));) {
+    if (!strstr(e->d_name, ".txt")) continue;
+    const char *text = read_file(ctx, ir_format(ctx, TN_SOURCE_DIR "/tests/replay/%s", e->d_name));
+    cg_target *t = IR_NEW(ctx, cg_target);
+    at_machine m;
+    read_machine(ctx, text, t, &m);
+    for (const char *w = text; (w = strstr(w, "\nworkload "));) read_workload(all, w += 10, t, &m);
+  }
+  closedir(d);
+  return all;
+}
+
+/* ---- searching ---- */
+
+static void take_time(const workload *w, at_task *t, at_config *c) {
+  c->status = w->status[c->point];
+  c->ns = c->plain_ns = w->ns[c->point];
+  if (c != t->standard) at_task_learn(t, c);
+  at_task_rank(t);
+}
+
+/* Fraction of the best speed that is found with so many schedules, the default among them; one per look. */
+static void search(tn_ctx *ctx, const workload *w, uint64_t seed, int nlooks, const int *looks, double *out) {
+  at_task t = {.kernel = w->kernel, .space = w->space, .wide = true, .rng = seed, .scale_ns = NAN};
+  t.standard = at_task_add(ctx, &t, at_space_find(w->space, w->space->standard), "default");
+  take_time(w, &t, t.standard);
+  for (int k = 0; k < nlooks; k++) {
+    at_config *c[AT_BATCH];
+    while (t.n < looks[k]) {
+      int want = looks[k] - t.n < AT_BATCH ? looks[k] - t.n : AT_BATCH, n = at_task_propose(ctx, &t, want, c);
+      if (!n) break;
+      for (int i = 0; i < n; i++) take_time(w, &t, c[i]);
+    }
+    out[k] = w->best / t.best->ns;
+  }
+}
+
+static void search_randomly(const workload *w, uint64_t seed, int nlooks, const int *looks, double *out) {
+  double best = INFINITY;
+  for (int k = 0, n = 0; k < nlooks; k++) {
+    for (; n < looks[k]; n++) {
+      double ns = w->ns[at_random(&seed) % (uint64_t)w->space->n];
+      if (ns < best) best = ns;
+    }
+    out[k] = isinf(best) ? 0.01 : w->best / best;
+  }
+}
+
+static void quality(tn_ctx *ctx, void *arg) {
+  (void)arg;
+  enum { LOOKS = 3 };
+  static const int looks[LOOKS] = {1, 16, 64}, more[LOOKS] = {4, 64, 256};
+  static const double bar[LOOKS] = {0.92, 0.96, 0.98};
+  tables *all = read_all(ctx);
+  double sum[LOOKS] = {0}, random_sum[LOOKS] = {0}, worst = 1;
+  for (int i = 0; i < all->n; i++) {
+    const workload *w = &all->w[i];
+    double mine[LOOKS] = {0};
+    cr_expect(w->rows >= LEAST_POINTS / 2, "%s: %d points", w->name, w->rows);
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+      double f[LOOKS], r[LOOKS];
+      search(ctx, w, seed, LOOKS, looks, f);
+      search_randomly(w, seed, LOOKS, more, r);
+      for (int k = 0; k < LOOKS; k++) mine[k] += log(f[k]) / SEEDS, random_sum[k] += log(r[k]) / SEEDS / all->n;
+      if (f[0] < worst) worst = f[0];
+    }
+    for (int k = 0; k < LOOKS; k++) sum[k] += mine[k] / all->n;
+    if (getenv("TENON_REPLAY")) fprintf(stderr, "%-40s %4d points: %.3f %.3f %.3f\n", w->name, w->space->n, exp(mine[0]), exp(mine[1]), exp(mine[2]));
+  }
+  if (getenv("TENON_REPLAY"))
+    for (int k = 0; k < LOOKS; k++) fprintf(stderr, "%d trials: %.3f; %d at random: %.3f\n", looks[k], exp(sum[k]), more[k], exp(random_sum[k]));
+  for (int k = 0; k < LOOKS; k++) cr_expect(exp(sum[k]) >= bar[k], "%d trials give %.3f of the best speed, less than %.2f", looks[k], exp(sum[k]), bar[k]);
+  for (int k = 1; k < LOOKS; k++)
+    cr_expect(exp(sum[k]) >= exp(random_sum[k]), "%d trials give %.3f, %d at random %.3f", looks[k], exp(sum[k]), more[k], exp(random_sum[k]));
+  cr_expect(worst >= 0.75, "the worst default has %.3f of the best speed", worst);
+}
+
+Test(replay, search_quality, .timeout = 600) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tn_status s = ir_protect(ctx, quality, NULL);
+  cr_assert_eq(s, TN_OK, "%s", ir_error(ctx));
+  tn_ctx_free(ctx);
+}
