@@ -266,19 +266,20 @@ void fe_onnx_write(tn_ctx *ctx, ir_graph *g, const char *path, int64_t largest) 
 }
 
 typedef struct save_args {
-  ir_graph *g;
+  tn_graph *g;
   const char *path;
 } save_args;
 
 static void save(tn_ctx *ctx, void *arg) {
   save_args *a = arg;
-  fe_onnx_write(ctx, a->g, a->path, 0);
+  fe_fill(ctx, a->g);
+  fe_onnx_write(ctx, a->g->g, a->path, 0);
 }
 
 tn_status tn_save_onnx(tn_graph *g, const char *path) {
   if (!fe_alive(g)) return TN_EUSAGE;
   fe_mark m = fe_enter(g, "tn_save_onnx");
-  save_args a = {g->g, path};
+  save_args a = {g, path};
   tn_status status;
   if (!path) status = fe_error(g, TN_EUSAGE, "the path is null");
   else if (g->eager || !g->noutputs) status = fe_error(g, TN_EUSAGE, g->eager ? "an eager graph has no outputs: call the same functions on a graph of tn_graph_new" : "the graph has no output: mark one with tn_output");

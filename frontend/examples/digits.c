@@ -10,8 +10,8 @@
 
 /* In functional style. */
 static tn_tensor *mlp(tn_graph *g, tn_tensor *x) {
-  tn_tensor *h = tn_relu(g, tn_dense(g, x, 128, "fc1"));
-  return tn_dense(g, tn_dropout(g, h, 0.2), 10, "fc2");
+  tn_tensor *h = tn_relu(g, tn_dense(g, x, 256, "fc1"));
+  return tn_dense(g, tn_dropout(g, h, 0.4), 10, "fc2");
 }
 
 /* In sequential style. */

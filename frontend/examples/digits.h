@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { BATCH = 32, EPOCHS = 30, PIXELS = 64 };
+enum { BATCH = 32, EPOCHS = 80, PIXELS = 64 };
 
 static int32_t ntrain, ntest;
 static float (*images)[PIXELS];
