@@ -113,7 +113,7 @@ static void put_slots(gen *g, ir_slot_kind kind, int n, const char *word, const 
   for (int i = 0; i < n; i++) ir_put(t, "%s\"%s\"", i ? ", " : "", ir_dtype_name(slot_at(g, kind, i)->dtype));
   ir_put(t, "}\n#define %s_%s_RANKS  {", g->upper, word);
   for (int i = 0; i < n; i++) ir_put(t, "%s%d", i ? ", " : "", slot_at(g, kind, i)->rank);
-  ir_put(t, "}\n#define %s_%s_BYTES  {", g->upper, word);
+  ir_put(t, "}\n#define %s_%s_%s  {", g->upper, word, kind == IR_SLOT_STATE ? "SIZES" : "BYTES"); /* STATE_BYTES is the whole */
   for (int i = 0; i < n; i++) ir_put(t, "%s%lld", i ? ", " : "", (long long)slot_at(g, kind, i)->bytes);
   ir_put(t, "}\n");
 }

@@ -409,7 +409,7 @@ static void free_eager(void *arg) {
   for (size_t i = 0; i < e->nbound; i++)
     if (e->bound[i].buf && !--e->bound[i].buf->refs) ir_raw_free(g->ctx, e->bound[i].buf->raw);
   for (fe_buffer *b = e->spare, *next; b; b = next) next = b->next, ir_raw_free(g->ctx, b->raw);
-  for (fe_compiled *c = e->modules; c; c = c->next) tn_ctx_free(c->own);
+  for (fe_compiled *c = e->modules, *next; c; c = next) next = c->next, tn_ctx_free(c->own); /* it lies there itself */
 }
 
 typedef struct eager_args {

@@ -103,6 +103,7 @@ Test(onnx_write, refused) {
 
 /* Constants of a file become parameters, but not running statistics. */
 Test(onnx_write, trained_after_import) {
+  for (int i = 0; i < (int)(sizeof x / sizeof *x); i++) x[i] = (float)(i * 37 % 101) / 50 - 1;
   OK(tn_save_onnx(net(), path));
   tn_graph *h = tn_graph_load(ctx, path);
   cr_assert(h, "%s", tn_error(ctx));
