@@ -23,8 +23,8 @@ typedef struct layer {
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/* Weights beyond half of the second-level cache come from further away; half of that hides. */
-static double weight_cycles(const layer *l, double bytes) { return bytes > (double)l->l2 / 2 ? bytes / WEIGHT_BYTES_A_CYCLE / 2 : 0; }
+/* Weights beyond half of the second-level cache come from further away. */
+static double weight_cycles(const layer *l, double bytes) { return bytes > (double)l->l2 / 2 ? bytes / WEIGHT_BYTES_A_CYCLE : 0; }
 
 static double direct_cycles(const layer *l) {
   lw_tile t = lw_best_tile(l->width, l->k, l->lanes, l->regs, 6);
@@ -46,7 +46,7 @@ static choice winograd(const layer *l, const lw_winograd *w) {
     double in = (double)(groups * tiles * parts * blocks) * (2.4 * (double)aa + 24);
     double out = (double)(groups * tiles * ceil_div(l->k, l->lanes)) * (1.2 * (double)(m * a + 2 * m * m) + 24);
     double weights = weight_cycles(l, 4.0 * (double)(aa * blocks * l->lanes * l->k)) * (1 + 0.5 * (double)(groups - 1));
-    choice c = {w->m, tiles, parts, t, product + in + out + weights};
+    choice c = {w->m, tiles, parts, t, (product + in + out + weights) * (1 + 0.01 * (double)m)}; /* of equals the smaller: packing, memory */
     if (c.cycles < best.cycles) best = c;
   }
   return best;

@@ -47,7 +47,7 @@ const ir_kernel *lw_made_kernel(tn_ctx *ctx, const ir_buf *b);
 double lw_schedule_error(tn_ctx *ctx, const char *text);
 /* The share of a model's accuracy that one kernel may use: errors of layers add up like a random
  * walk, and later layers dampen them. */
-static inline double lw_accuracy_of_kernel(double accuracy) { return accuracy / 4; }
+static inline double lw_accuracy_of_kernel(double accuracy) { return accuracy / 2; }
 /* The text in canonical spacing, without comments; throws when malformed. */
 const char *lw_schedule_canonical(tn_ctx *ctx, const char *text);
 /* A schedule of k in the names of k's canonical text (v0, b1, ...), as it is kept: it fits every kernel of

@@ -10,7 +10,7 @@ static const struct {
 } forms[] = {
     {2, 1, {1}, 2e-6},
     {4, 2, {0.75, 1.5}, 1e-5},
-    {6, 3, {1, 2, 0.5}, 5e-5},
+    {6, 3, {1, 2, 0.5}, 4e-5},
 };
 
 /* Coefficients of the product of (z - p^2) over all pairs but `skip`. */
