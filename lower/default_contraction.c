@@ -108,6 +108,31 @@ static int64_t divisor_of(ix e, const ir_var *v) {
   return 0;
 }
 
+static bool one_tap(const lw_problem *q) {
+  for (int i = 1; i < q->nred; i++)
+    if (q->red_extent[i] != 1) return false;
+  return true;
+}
+
+/* Rows of a 1x1 convolution that all panels of vectors pass over before the next rows come: a divisor
+ * of all rows, such that they stay in the second-level cache. In blocked layouts a row is read in as many
+ * pieces as there are blocks of channels, which no prefetcher follows, so reading it again is dear. */
+static int64_t row_group(const lw_plan *p, int64_t m, int64_t n, int64_t lanes) {
+  const lw_problem *q = &p->p;
+  int64_t k = q->red_extent[0] * (int64_t)ir_dtype_bytes(q->a->u.buf->dtype), best = m;
+  double least = 1e300;
+  for (int64_t r = m; r >= 12; r--) {
+    if (m % r) continue;
+    lw_tile t = lw_best_tile(r, n, lanes, p->t->vector_regs, 6);
+    int64_t nb = t.nr * lanes, groups = m / r, panels = (n + nb - 1) / nb;
+    bool stays = (r + nb) * k <= p->t->l2_bytes * 7 / 8;
+    double far = (double)(m * k) * (double)(stays ? 1 : panels) + (double)(n * k) * (double)(n * k <= p->t->l2_bytes / 4 ? 1 : groups);
+    double cycles = t.cost * (double)(groups * q->red_extent[0]) + far / 4; /* bytes a cycle from beyond that cache */
+    if (cycles < least) least = cycles, best = r;
+  }
+  return best;
+}
+
 bool lw_default_contraction(lw_plan *p) {
   lw_problem *q = &p->p;
   /* axes read in phases (transposed convolution: x / stride, x mod stride) split by the stride */
@@ -169,6 +194,13 @@ bool lw_default_contraction(lw_plan *p) {
     }
     M *= q->extent[i];
   }
+  int64_t cblock = cg_target_lanes(p->t, TN_F32);
+  bool split_c = q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] % cblock == 0 && q->red_extent[0] > cblock && q->a->u.buf->layout;
+  bool grouped = false;
+  if (split_c && row && !padded && !p->u.order && !p->u.unfused && one_tap(q)) {
+    int64_t group = row_group(p, M, N, lanes);
+    if (group < M && lw_step(p, "split %s %lld -> xo %s", row, (long long)group, row)) grouped = true, M = group;
+  }
   lw_tile t = lw_best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs, M <= 2 ? 8 : 6);
   if (depthwise) { /* two loads an FMA: rows share the weights */
     t.nr = 1;
@@ -187,10 +219,6 @@ bool lw_default_contraction(lw_plan *p) {
   /* order of the reduction: channels in blocks outside the taps, inside them again */
   const char *order[LW_MAX_LOOPS];
   int norder = 0;
-  bool split_c = false;
-  int64_t cblock = cg_target_lanes(p->t, TN_F32);
-  if (q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] % cblock == 0 && q->red_extent[0] > cblock && q->a->u.buf->layout)
-    split_c = true;
   bool channels_inside = split_c || (q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] >= 8);
   if (channels_inside) {
     for (int i = 1; i < q->nred; i++) order[norder++] = q->red[i]->var->name;
@@ -223,11 +251,12 @@ bool lw_default_contraction(lw_plan *p) {
   int64_t rows = 1; /* of all output loops: what one panel of vectors is used for */
   for (int i = 0; i < q->nout; i++)
     if (i != v && q->extent[i] > 0 && !uses(q->b, q->out[i]->var)) rows *= q->extent[i];
-  bool vectors_first = pack || (p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && rows > t.mr);
+  bool vectors_first = pack || grouped || (p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && rows > t.mr);
   ir_text ro = {.ctx = p->ctx};
   ir_put(&ro, "reorder");
   const char *outer = NULL;
   int first = vectors_first ? 1 : 0;
+  if (grouped) ir_put(&ro, " xo");
   if (first) ir_put(&ro, " vo"), outer = "vo";
   for (int i = 0; i < q->nout; i++) {
     const char *name = q->out[i]->var->name;
@@ -307,8 +336,8 @@ bool lw_default_contraction(lw_plan *p) {
   else if (q->nred == 1) ku = steps % 8 == 0 && t.mr * t.nr * 8 <= 160 ? 8 : steps % 4 == 0 ? 4 : 1;
   else /* two steps of a small tile hide the loop's own work; more of a large one spills */
     while (ku < 8 && steps % (2 * ku) == 0 && t.mr * t.nr * ku < 24) ku *= 2;
-  const char *copies[3] = {"", ".b", ".a"};
-  for (int i = 0; i < 3 && ku > 1; i++) {
+  static const char *const copies[] = {"", ".b", ".a"}; /* not .e: borders are few */
+  for (int i = 0; i < IR_COUNT(copies) && ku > 1; i++) {
     const char *name = ir_format(p->ctx, "%s%s", k, copies[i]);
     if (lw_has_loop(p, name) && lw_step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) lw_step(p, "unroll %s.u", name);
   }
