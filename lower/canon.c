@@ -6,6 +6,7 @@
  * constants are ordinary nodes over constants: the pack section computes them. */
 #include "lower/lower.h"
 #include "lower/build.h"
+#include <string.h>
 
 static bool constant(const ir_value *v) { return v && (ir_value_source(v) || v->kind == IR_VALUE_CONST); }
 
@@ -56,12 +57,30 @@ static void batch_norm(tn_ctx *ctx, ir_graph *g, ir_node *n) {
   if (fold) conv->dead = true;
 }
 
+/* A 1x1 convolution of stride s reads every s-th pixel: these are gathered first, so that the convolution
+ * is a product over all pixels in a row, and not rows of 7 or 14 of them with the rest in between. */
+static void strided(tn_ctx *ctx, ir_graph *g, ir_node *n) {
+  const ir_value *w = n->in[1], *x = n->in[0];
+  const int64_t *strides, *pads;
+  if (x->rank != 4 || !ir_static(x) || !ir_static(w) || ir_attr_get_int(n, "group", 1) != 1 || ir_dim(ctx, w, 1) < 16) return;
+  if (ir_dim(ctx, w, 2) != 1 || ir_dim(ctx, w, 3) != 1 || ir_attr_get_ints(n, "strides", &strides) != 2 || (strides[0] == 1 && strides[1] == 1)) return;
+  int npads = ir_attr_get_ints(n, "pads", &pads);
+  for (int i = 0; i < npads; i++)
+    if (pads[i]) return;
+  if (strcmp(ir_attr_get_string(n, "auto_pad", "NOTSET"), "NOTSET") != 0) return;
+  ir_value *in[5] = {n->in[0], ir_graph_ints(g, NULL, 2, (int64_t[]){0, 0}), ir_graph_ints(g, NULL, 2, (int64_t[]){ir_dim(ctx, x, 2), ir_dim(ctx, x, 3)}),
+                     ir_graph_ints(g, NULL, 2, (int64_t[]){2, 3}), ir_graph_ints(g, NULL, 2, strides)};
+  n->in[0] = lw_node(g, n, "Slice", 5, in);
+  ir_attr_ints(n, "strides", 2, (int64_t[]){1, 1});
+}
+
 void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
-  (void)options;
   ir_graph_analyse(g);
   int count = g->nnodes; /* appended nodes are canonical already */
   for (int i = 0; i < count; i++)
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "BatchNormalization")) batch_norm(ctx, g, g->nodes[i]);
+  for (int i = 0; i < count && options->target && !options->unscheduled; i++)
+    if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Conv")) strided(ctx, g, g->nodes[i]);
   ir_graph_sort(g);
   ir_graph_analyse(g);
 }

@@ -80,6 +80,7 @@ static bool keeps_layout(const ir_node *n) {
   case IR_OP_ELEMENTWISE: return true;
   case IR_OP_WINDOW: return !is_conv(n); /* pooling, resizing */
   case IR_OP_MOVEMENT: {
+    if (strcmp(n->op->name, "Slice") == 0) return n->in[0]->rank == 4 && n->in[0]->dims[1] == n->out[0]->dims[1]; /* of pixels */
     if (strcmp(n->op->name, "Concat") != 0) return false;
     int64_t axis = ir_attr_get_int(n, "axis", 1);
     return axis == 1 || axis == -3;
