@@ -17,6 +17,7 @@ struct at_lookup {
   const cg_target *t;
   const char *fingerprint, *codegen, *plan_name;
   bool planned;
+  lw_layout_choice layout; /* of the plan */
   int n;
   entry *plan; /* sorted by hash */
   at_lookup_tally tally;
@@ -32,6 +33,57 @@ static const char *hash_text(tn_ctx *ctx, const char *canonical) {
 }
 
 const char *at_kernel_hash(tn_ctx *ctx, const ir_kernel *k) { return hash_text(ctx, ir_kernel_canonical(ctx, k)); }
+
+/* ---- layouts ---- */
+
+static const char *const layout_names[] = {[LW_LAYOUT_AUTO] = NULL, [LW_LAYOUT_NCHW] = "NCHW", [LW_LAYOUT_NHWC] = "NHWC", [LW_LAYOUT_NCHWC] = "NCHWc"};
+
+const char *at_layout_name(lw_layout_choice layout) { return layout_names[layout]; }
+
+static lw_layout_choice layout_of(const char *name) {
+  for (int i = 1; i < IR_COUNT(layout_names); i++)
+    if (strcmp(name, layout_names[i]) == 0) return (lw_layout_choice)i;
+  return LW_LAYOUT_AUTO;
+}
+
+static void put_shape(ir_text *t, const ir_value *v) {
+  ir_put(t, " %s%s[", v->kind == IR_VALUE_NODE || v->kind == IR_VALUE_INPUT ? "" : "const ", ir_dtype_name(v->dtype));
+  for (int i = 0; i < v->rank; i++) ir_put(t, i ? ", %s" : "%s", ix_print(t->ctx, v->dims[i]));
+  ir_put(t, "]");
+}
+
+/* What a graph's times depend on: ops, shapes of what comes from outside, whole attributes; not names and
+ * not the weights, which are too large to look at in every compile. */
+static const char *graph_shape(tn_ctx *ctx, const ir_graph *g) {
+  ir_text t = {.ctx = ctx};
+  for (int i = 0; i < g->nnodes; i++) {
+    const ir_node *n = g->nodes[i];
+    ir_put(&t, "%s:%s", n->op->domain, n->op->name);
+    for (int k = 0; k < n->nin; k++)
+      if (n->in[k] && n->in[k]->kind != IR_VALUE_NODE) put_shape(&t, n->in[k]);
+      else ir_put(&t, n->in[k] ? " _" : " -");
+    for (int k = 0; k < n->nattrs; k++) {
+      ir_put(&t, " %s=%lld", n->attrs[k].name, (long long)n->attrs[k].i);
+      for (int j = 0; j < n->attrs[k].n && n->attrs[k].ints; j++) ir_put(&t, ",%lld", (long long)n->attrs[k].ints[j]);
+    }
+    ir_put(&t, "\n");
+  }
+  return ir_text_str(&t);
+}
+
+at_key at_layout_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t) {
+  const char *hash = hash_text(ctx, graph_shape(ctx, g));
+  return (at_key){ir_format(ctx, "graph %s\n", hash), cg_target_fingerprint(ctx, t), "whole runs", at_codegen(ctx)};
+}
+
+lw_layout_choice at_lookup_layout(const at_lookup *l, const at_key *key) {
+  at_winner w;
+  char name[16];
+  if (!l) return LW_LAYOUT_AUTO;
+  if (l->planned) return l->layout;
+  if (!at_store_best(l->store, key, &w) || w.stale || sscanf(w.schedule, "layout %15s", name) != 1) return LW_LAYOUT_AUTO;
+  return layout_of(name);
+}
 
 /* ---- plans ---- */
 
@@ -80,8 +132,12 @@ static void read_plan(tn_ctx *ctx, at_lookup *l, const char *text) {
       size_t n = strlen(target);
       if (n > 1 && target[0] == '"' && target[n - 1] == '"') target = ir_strndup(ctx, target + 1, n - 2);
       if (strcmp(target, l->fingerprint)) ir_log(ctx, "%s: the plan was made for another target (%s)", l->plan_name, target);
+    } else if (strcmp(first, "layout") == 0 && !hash) {
+      const char *name = word(ctx, &at, end);
+      l->layout = layout_of(name);
+      if (l->layout == LW_LAYOUT_AUTO) ir_fail(ctx, TN_EINPUT, "%s:%d: expected NCHW, NHWC or NCHWc, found '%.40s'", l->plan_name, line, name);
     } else if (hash) ir_put(&steps, "%.*s\n", (int)(end - p), p);
-    else if (*first && *first != '#') ir_fail(ctx, TN_EINPUT, "%s:%d: expected 'kernel' or 'target', found '%.40s'", l->plan_name, line, first);
+    else if (*first && *first != '#') ir_fail(ctx, TN_EINPUT, "%s:%d: expected 'kernel', 'target' or 'layout', found '%.40s'", l->plan_name, line, first);
     p = *end ? end + 1 : end;
   }
   if (!head) ir_fail(ctx, TN_EINPUT, "%s: no plan: the line '# tenon plan 1' is missing", l->plan_name);
@@ -90,9 +146,10 @@ static void read_plan(tn_ctx *ctx, at_lookup *l, const char *text) {
     if (strcmp(l->plan[i].hash, l->plan[i - 1].hash) == 0) ir_fail(ctx, TN_EINPUT, "%s: kernel %s stands twice", l->plan_name, l->plan[i].hash);
 }
 
-const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t) {
+const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t, lw_layout_choice layout) {
   ir_text out = {.ctx = ctx};
   ir_put(&out, "# tenon plan 1\n# Schedules of '%s', %d kernels.\ntarget \"%s\"\n", p->name ? p->name : "", p->nkernels, cg_target_fingerprint(ctx, t));
+  if (layout != LW_LAYOUT_AUTO) ir_put(&out, "layout %s\n", at_layout_name(layout));
   entry *e = IR_NEW_ARRAY(ctx, entry, p->nkernels + 1);
   for (int i = 0; i < p->nkernels; i++) {
     const ir_program_kernel *k = &p->kernels[i];

@@ -3,6 +3,7 @@
  *   # tenon plan 1
  *   # a comment
  *   target "x86-64 cpu=..."
+ *   layout NHWC            (when it is not the usual one)
  *   kernel 0f9c...32 hexadecimal digits "conv_3"
  *   split v1 32 -> vo vi
  *   ...
@@ -35,5 +36,14 @@ bool at_lookup_knows(const at_lookup *l, tn_ctx *ctx, const ir_kernel *k);
 /* 32 hexadecimal digits of a kernel's canonical text. */
 const char *at_kernel_hash(tn_ctx *ctx, const ir_kernel *k);
 /* The plan that fixes all kernels of a program as they are scheduled. */
-const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t);
+const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t, lw_layout_choice layout);
+
+/* ---- layouts: a decision for a whole graph, by times of whole runs ---- */
+
+/* "NCHW", "NHWC", "NCHWc"; null for AUTO. */
+const char *at_layout_name(lw_layout_choice layout);
+/* The key under which a graph's runs are kept; their config is "layout NAME". `g`: before the passes. */
+at_key at_layout_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t);
+/* What plan or store say; AUTO: nothing. `l` may be null. */
+lw_layout_choice at_lookup_layout(const at_lookup *l, const at_key *key);
 #endif

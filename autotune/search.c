@@ -309,8 +309,10 @@ int at_task_finalists(const at_task *t, at_config **out) {
   int n = 0;
   at_config *now = at_task_winner(t);
   if (!t->standard || isnan(t->standard->ns) || isnan(now->ns)) return 0;
-  if (!t->best || t->best == now || t->best->ns > now->ns * (1 - AT_GAIN)) return 0;
-  if (t->best->order < t->final_at && t->final_at > 0) return 0; /* it had its chance */
+  if (!t->best) return 0;
+  bool doubtful = now != t->standard && now->ns > t->standard->ns; /* it won, and does not look like it any more */
+  if (!doubtful && (t->best == now || t->best->ns > now->ns * (1 - AT_GAIN))) return 0;
+  if (!doubtful && t->best->order < t->final_at && t->final_at > 0) return 0; /* it had its chance */
   int most = now == t->standard ? 3 : 2;
   for (int i = 0; i < t->n; i++) {
     at_config *c = t->configs[i];

@@ -49,6 +49,7 @@ typedef struct at_task {
   double sample_s;      /* seconds that a sample takes, disturbances included, about */
   bool wide;            /* the space is whole */
   bool explore;         /* to try much, not to find the best soon */
+  bool aside;           /* as in at_tune_kernel */
   double weight;        /* calls in a run of the model, those of equal kernels included */
   int same_as;          /* index of an earlier task with this kernel; -1 */
 } at_task;

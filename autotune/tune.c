@@ -48,7 +48,7 @@ static void totals(const tuner *u, double *before, double *after) {
   *before = *after = 0;
   for (int i = 0; i < u->n; i++) {
     const at_task *t = &u->t[i];
-    if (t->same_as >= 0 || isnan(t->state.default_ns)) continue;
+    if (t->same_as >= 0 || t->aside || isnan(t->state.default_ns)) continue;
     *before += t->weight * t->state.default_ns;
     *after += t->weight * t->state.best_ns;
   }
@@ -377,7 +377,7 @@ static int choose(const tuner *u) {
   for (int i = 0; i < u->n; i++) {
     const at_task *t = &u->t[i];
     if (t->same_as >= 0 || t->state.trouble || t->state.converged || !t->best) continue;
-    double gain = fmax(t->expected, 0.002) * t->weight * t->best->ns;
+    double gain = fmax(t->expected, 0.002) * t->weight * t->best->ns * (t->aside ? 0.25 : 1);
     double left = u->machine.fma_gflops > 0 ? 1 - t->state.flops / t->best->ns / u->machine.fma_gflops : 0.5;
     double value = gain * fmin(1, fmax(left, 0.05)) / fmax(t->round_s, 0.02);
     if (value > most) most = value, best = i;
@@ -405,7 +405,9 @@ static void set_up(tuner *u, const at_tune_kernel *kernels) {
     t->same_as = -1;
     for (int k = 0; k < i && t->same_as < 0; k++)
       if (u->t[k].same_as < 0 && strcmp(u->t[k].key.kernel, t->key.kernel) == 0) t->same_as = k;
-    u->t[t->same_as >= 0 ? t->same_as : i].weight += kernels[i].count;
+    t->aside = kernels[i].aside;
+    if (t->same_as < 0) t->weight = kernels[i].count;
+    else if (!t->aside) u->t[t->same_as].weight += kernels[i].count; /* alternatives come last */
   }
 }
 

@@ -27,6 +27,7 @@ typedef struct at_tune_kernel {
   const ir_kernel *kernel; /* unscheduled */
   const char *name;        /* for people */
   double count;            /* calls in one run of the model */
+  bool aside;              /* an alternative that the model does not use (yet): worth less time, in no sum */
 } at_tune_kernel;
 
 /* The state of one kernel, for displays and as a result. */
@@ -86,6 +87,6 @@ typedef struct at_tune_result {
   bool stopped;                /* by the flag */
 } at_tune_result;
 
-/* Kernels that are equal (canonical text) share their work. */
+/* Kernels that are equal (canonical text) share their work; those aside come after the others. */
 const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels, const at_tune_options *o);
 #endif

@@ -207,6 +207,10 @@ static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, cons
     o.schedule = at_lookup_schedule;
     o.user = at_lookup_new(ctx, store, target, NULL, NULL);
   }
+  if (store) {
+    at_key key = at_layout_key(ctx, h, target);
+    o.layout = at_lookup_layout(o.user, &key);
+  }
   ir_program *p = lw_compile(ctx, h, &o);
   at_store_close(store);
   for (int i = 0; i < p->nslots; i++) /* passes replace values; outputs keep their names */

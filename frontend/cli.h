@@ -106,6 +106,8 @@ typedef struct cli_model {
   int npasses;
   cli_pass *passes;
   bool keep_texts;         /* set before cli_lower: passes carry the graph's text */
+  lw_layout_choice layout; /* that it was lowered in */
+  const struct at_key *layout_key; /* where its layout is looked for; null: nowhere */
   struct at_lookup *lookup; /* where schedules come from; null: the defaults */
   bool kernel;             /* made of a specification, not read */
   int copies;              /* a kernel of cold operands is there so many times; else 1 */

@@ -1,4 +1,5 @@
 /* cli_model.c — a model on its way: file, graph, program, code, run. */
+#include "autotune/lookup.h"
 #include "frontend/cli.h"
 #include "frontend/npy.h"
 #include "ir/text.h"
@@ -238,18 +239,27 @@ static void after_pass(void *user, tn_ctx *ctx, const char *pass, const ir_graph
   IR_PUSH(ctx, w->m->passes, w->m->npasses, p);
 }
 
+static const at_key *new_key(tn_ctx *ctx, at_key key) {
+  at_key *k = IR_NEW(ctx, at_key);
+  *k = key;
+  return k;
+}
+
 void cli_lower(cli *c, cli_model *m) {
   if (m->program) return;
   watch w = {.m = m, .dump = getenv("TN_DUMP")};
   lw_options o = {.target = m->target, .unscheduled = c->unscheduled, .after_pass = after_pass, .after_user = &w};
   o.accuracy = cli_accuracy(c);
   o.free_io = m->kernel; /* as libraries are timed: operands in the layout that suits */
-  o.layout = !c->layout ? LW_LAYOUT_AUTO : strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : strcmp(c->layout, "NHWC") == 0 ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHWC;
   cli_use_schedules(c, m, &o);
   ir_where(c->ctx, m->path);
   bind_dims(c, m);
   ir_where(c->ctx, NULL);
   freeze_shapes(c, m);
+  if (c->layout) o.layout = strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : strcmp(c->layout, "NHWC") == 0 ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHWC;
+  if (!m->kernel && m->lookup) m->layout_key = new_key(c->ctx, at_layout_key(c->ctx, m->graph, m->target));
+  if (!c->layout && m->layout_key) o.layout = at_lookup_layout(m->lookup, m->layout_key);
+  m->layout = o.layout;
   double start = rt_now();
   m->program = lw_compile(c->ctx, m->graph, &o);
   m->lower_s = rt_now() - start;

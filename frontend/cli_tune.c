@@ -58,6 +58,7 @@ typedef struct job { /* one model or kernel */
   double before_ns, after_ns; /* of its kernels */
   /* of whole runs, with --check */
   double untuned_s, tuned_s, change; /* medians; median of the ratios of pairs */
+  bool layouts;                      /* other layouts give other kernels */
   bool checked, slower;              /* slower: beyond noise */
 } job;
 
@@ -84,15 +85,27 @@ static const char *short_name(cli *c, const job *j, const ir_kernel *k, bool onl
   return ir_format(c->ctx, "%.*s/%s", (int)(dot ? dot - base : (long)strlen(base)), base, k->name);
 }
 
-static void add_job(cli *c, list *l, const char *path) {
+static bool among(tn_ctx *ctx, const ir_program *p, const ir_kernel *k) {
+  const char *hash = at_kernel_hash(ctx, k);
+  for (int i = 0; i < p->nkernels; i++)
+    if (strcmp(at_kernel_hash(ctx, p->kernels[i].kernel), hash) == 0) return true;
+  return false;
+}
+
+/* The program with default schedules: they are where tuning starts. */
+static cli_model *untuned(cli *c, const char *path, const char *layout) {
+  cli with = *c;
+  with.db = "none", with.plan = NULL, with.frozen = false, with.layout = layout;
+  cli_model *m = cli_load(&with, path);
+  cli_lower(&with, m);
+  return m;
+}
+
+/* The kernels of a job, or (layout) those that it would have besides in another layout. Returns how many. */
+static int add_kernels(cli *c, list *l, const job *j, const cli_model *m, const char *layout) {
   tn_ctx *ctx = c->ctx;
-  job j = {.path = path, .m = cli_load(c, path)};
-  const char *db = c->db, *plan = c->plan;
-  bool frozen = c->frozen;
-  c->db = "none", c->plan = NULL, c->frozen = false; /* the defaults are where tuning starts */
-  cli_lower(c, j.m);
-  c->db = db, c->plan = plan, c->frozen = frozen;
-  const ir_program *p = j.m->program;
+  const ir_program *p = m->program;
+  int before = l->n;
   double *calls = IR_NEW_ARRAY(ctx, double, p->nkernels + 1);
   count_calls(p->run, p->nrun, calls);
   int heavy = -1;
@@ -103,12 +116,31 @@ static void add_job(cli *c, list *l, const char *path) {
   }
   for (int i = 0; i < p->nkernels; i++) {
     if (!calls[i]) continue;
-    at_tune_kernel k = {p->kernels[i].kernel, short_name(c, &j, p->kernels[i].kernel, i == heavy), calls[i] / j.m->copies};
+    at_tune_kernel k = {p->kernels[i].kernel, short_name(c, j, p->kernels[i].kernel, i == heavy), calls[i] / m->copies, layout != NULL};
+    if (layout) k.name = ir_format(ctx, "%s in %s", k.name, layout);
+    if (layout && among(ctx, j->m->program, k.kernel)) continue;
     int n = l->n;
     IR_PUSH(ctx, l->kernels, l->n, k);
-    IR_PUSH(ctx, l->job_of, n, l->njobs);
+    IR_PUSH(ctx, l->job_of, n, layout ? -1 : l->njobs);
   }
-  IR_PUSH(ctx, l->jobs, l->njobs, j);
+  return l->n - before;
+}
+
+static void add_job(cli *c, list *l, const char *path) {
+  job j = {.path = path, .m = untuned(c, path, c->layout)};
+  add_kernels(c, l, &j, j.m, NULL);
+  IR_PUSH(c->ctx, l->jobs, l->njobs, j);
+}
+
+/* Whole models, not forced into a layout: their other layouts. The first is what untuned models have. */
+static const char *const layouts[] = {"NCHWc", "NHWC", "NCHW"};
+
+static void add_layouts(cli *c, list *l) {
+  for (int i = 0; i < l->njobs && !c->layout; i++)
+    for (int k = 1; k < IR_COUNT(layouts) && !l->jobs[i].m->kernel; k++) {
+      job *j = &l->jobs[i];
+      j->layouts |= add_kernels(c, l, j, untuned(c, j->path, layouts[k]), layouts[k]) > 0;
+    }
 }
 
 /* One model or kernel a line; blanks around it and lines with # do not count. */
@@ -349,6 +381,37 @@ static void check_model(cli *c, job *j) {
   for (int i = 0; i < 2; i++) cli_stop(c, m[i]);
 }
 
+/* Times whole runs of a model in each layout with the winners so far, in turn, and keeps the times: the
+ * fastest is what compiles take from then on, if it is faster beyond noise. */
+static void choose_layout(cli *c, at_store *store, const job *j) {
+  enum { MOST = 40, LEAST = 7, KINDS = IR_COUNT(layouts) };
+  cli_model *m[KINDS];
+  for (int k = 0; k < KINDS; k++) {
+    cli with = *c;
+    with.layout = layouts[k];
+    m[k] = cli_load(&with, j->path);
+    cli_lower(&with, m[k]);
+    cli_fill(&with, m[k]);
+    cli_start(&with, m[k]);
+    cli_run_once(&with, m[k]);
+  }
+  double x[KINDS][MOST], start = rt_now();
+  int n = 0;
+  for (; n < LEAST || (n < MOST && rt_now() - start < 2); n++)
+    for (int k = 0; k < KINDS; k++) x[(k + n) % KINDS][n] = 1e9 * timed(c, m[(k + n) % KINDS]);
+  at_trial rows[KINDS];
+  at_key key = *m[0]->layout_key;
+  for (int k = 0; k < KINDS; k++) {
+    double cost = at_cost(x[k], n), usual = at_cost(x[0], n);
+    bool faster = k && cost < 0.99 * usual && at_signed_rank(x[k], x[0], n) < 0.05;
+    rows[k] = (at_trial){.key = key, .klass = "layout", .name = j->path, .schedule = ir_format(c->ctx, "layout %s\n", layouts[k]), .origin = "whole run"};
+    rows[k].samples = x[k], rows[k].n = n;
+    rows[k].cost_ns = faster || !k ? cost : fmax(cost, 1.001 * usual);
+    cli_stop(c, m[k]);
+  }
+  at_store_add_trials(store, NULL, rows, KINDS);
+}
+
 static volatile sig_atomic_t stop;
 static void on_interrupt(int signal) {
   (void)signal;
@@ -364,7 +427,7 @@ static void plan_out(cli *c, const char *path, const char *model) {
 }
 
 void cli_write_plan(cli *c, const cli_model *m, const char *path) {
-  const char *text = at_plan_print(c->ctx, m->program, m->target);
+  const char *text = at_plan_print(c->ctx, m->program, m->target, m->layout);
   fe_write_file(c->ctx, path, text, strlen(text));
 }
 
@@ -373,13 +436,14 @@ void cli_tune(cli *c, int argc, char **argv) {
   const char *file = NULL, *plan = NULL, *table_file = NULL;
   double budget = 0;
   int64_t trials = 0, jobs = 0, explore = 0;
-  bool check = false;
+  bool check = false, try_layouts = false;
   cli_option own[] = {
       {"--list", CLI_TEXT, &file, "FILE", "models and kernels, one a line"},
       {"--budget", CLI_SECONDS, &budget, "T", "for how long (default 60s, or no limit with --trials)"},
       {"--trials", CLI_INT, &trials, "N", "schedules of each kernel, those in the store included"},
       {"--jobs", CLI_INT, &jobs, "N", "processes that compile (default: all CPUs)"},
       {"--check", CLI_FLAG, &check, NULL, "afterwards, compares whole runs with and without the winners"},
+      {"--layouts", CLI_FLAG, &try_layouts, NULL, "also tunes models in other layouts, and keeps the fastest (with a budget of 3m or more: always)"},
       {"--explore", CLI_INT, &explore, "N", "makes spaces of N schedules and tries them all, good and bad"},
       {"--record", CLI_TEXT, &table_file, "FILE", "afterwards, writes what is known of all kernels as a replay table"},
       {"--plan-out", CLI_TEXT, &plan, "FILE", "afterwards, writes the schedules of the model as a plan"},
@@ -398,12 +462,17 @@ void cli_tune(cli *c, int argc, char **argv) {
   if (file) read_list(c, &l, file);
   if (!l.n) ir_fail(ctx, TN_EUSAGE, "there is no kernel to tune");
 
+  enum { LONG = 180, LAYOUT_SECONDS = 6 };
+  try_layouts |= budget >= LONG;
+  if (try_layouts) add_layouts(c, &l);
+  int whole = 0;
+  for (int i = 0; i < l.njobs && try_layouts; i++) whole += l.jobs[i].layouts;
   const char *missing;
   const cg_target *target = l.jobs[0].m->target;
   if (!cg_target_runs_here(ctx, target, &missing)) ir_fail(ctx, TN_EUSAGE, "code for '%s' does not run here: no %s", target->name, missing);
   at_store *store = at_store_open(ctx, c->db, 0);
   display d = {.c = c, .terminal = isatty(2), .last = -10};
-  at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop, .explore = (int)explore};
+  at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget > 0 ? fmax(budget - whole * LAYOUT_SECONDS, budget / 2) : 0, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop, .explore = (int)explore};
   recording points = {.c = c, .kernels = l.kernels, .current = -1, .out = {.ctx = ctx}};
   if (table_file) o.each = record_point, o.each_user = &points;
   o.progress = show;
@@ -416,11 +485,13 @@ void cli_tune(cli *c, int argc, char **argv) {
   sigaction(SIGINT, &before_int, NULL);
   sigaction(SIGTERM, &before_term, NULL);
   clear(&d);
+  for (int i = 0; i < l.njobs && store && !r->stopped; i++)
+    if (l.jobs[i].layouts) choose_layout(c, store, &l.jobs[i]);
   const char *trouble = store ? ir_strdup(ctx, at_store_trouble(store)) : "";
   at_store_close(store);
   for (int i = 0; i < r->n; i++) {
     const at_tune_state *s = &r->state[i];
-    if (isnan(s->default_ns)) continue;
+    if (isnan(s->default_ns) || l.job_of[i] < 0) continue;
     l.jobs[l.job_of[i]].before_ns += s->count * s->default_ns;
     l.jobs[l.job_of[i]].after_ns += s->count * s->best_ns;
   }

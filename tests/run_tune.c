@@ -84,7 +84,7 @@ static const char *standard_of(tn_ctx *ctx) {
 
 static void tune(tn_ctx *ctx, void *arg) {
   attempt *a = arg;
-  at_tune_kernel k = {kernel(ctx), "gemm", 1};
+  at_tune_kernel k = {kernel(ctx), "gemm", 1, false};
   at_tune_options o = {.target = cg_target_find(ctx, NULL, NULL), .store = at_store_open(ctx, a->file, AT_STORE_NOSHARED), .trials = TRIALS,
                        .seed = a->seed, .jobs = 2, .limits = {2, 0.2, 256 << 20}};
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

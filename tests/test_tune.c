@@ -323,7 +323,7 @@ static bool innocent(const char *schedule, const char *const *standard) {
 static const char *db(void) { return ir_format(ctx, "%s/tune.db", dir); }
 
 static const at_tune_result *tune(at_store *store, int64_t trials, double budget, at_misbehave bad) {
-  at_tune_kernel k[2] = {{kernel(gemm_text), "gemm", 2}, {kernel(add_text), "add", 1}};
+  at_tune_kernel k[2] = {{kernel(gemm_text), "gemm", 2, false}, {kernel(add_text), "add", 1, false}};
   at_tune_options o = {.target = target(), .store = store, .trials = trials, .budget_s = budget, .seed = 1, .jobs = 1, .misbehave = bad};
   return at_tune(ctx, 2, k, &o);
 }
@@ -402,7 +402,7 @@ static void raise_flag(void *user, const at_tune_progress *p) {
 
 static void stops(void) {
   at_store *store = at_store_open(ctx, db(), 0);
-  at_tune_kernel k = {kernel(gemm_text), "gemm", 1};
+  at_tune_kernel k = {kernel(gemm_text), "gemm", 1, false};
   at_tune_options o = {.target = target(), .store = store, .trials = 500, .jobs = 1, .stop = &flag, .progress = raise_flag};
   const at_tune_result *r = at_tune(ctx, 1, &k, &o);
   cr_assert(r->stopped && r->trials < 500);
@@ -420,7 +420,7 @@ static void no_store(void) {
 Test(tune, without_a_store, .timeout = 120) { ok(no_store); }
 
 static void equal_kernels(void) {
-  at_tune_kernel k[2] = {{kernel(gemm_text), "first", 1}, {kernel(gemm_text), "second", 2}};
+  at_tune_kernel k[2] = {{kernel(gemm_text), "first", 1, false}, {kernel(gemm_text), "second", 2, false}};
   at_tune_options o = {.target = target(), .trials = 3, .jobs = 1};
   const at_tune_result *r = at_tune(ctx, 2, k, &o);
   cr_assert_eq(r->trials, 3);
@@ -443,7 +443,7 @@ static ir_program *program(void) {
 }
 
 static void plans(void) {
-  const char *text = at_plan_print(ctx, program(), target());
+  const char *text = at_plan_print(ctx, program(), target(), LW_LAYOUT_NHWC);
   at_lookup *l = at_lookup_new(ctx, NULL, target(), text, "test.plan");
   cr_assert_str_eq(at_lookup_schedule(l, ctx, kernel(gemm_text)), "split m 4 -> mo mi\n");
   cr_assert_str_eq(at_lookup_schedule(l, ctx, kernel(add_text)), "");
@@ -457,6 +457,7 @@ static void plans(void) {
   m[6] = 'z';
   l = at_lookup_new(ctx, NULL, target(), bent, "test.plan");
   cr_assert_null(at_lookup_schedule(l, ctx, kernel(gemm_text)));
+  cr_assert_eq(at_lookup_layout(l, NULL), LW_LAYOUT_NHWC);
   cr_assert_not_null(strstr(said, "no loop 'z0'"), "%s", said);
 }
 Test(tune, plans) { ok(plans); }
@@ -473,6 +474,22 @@ Test(tune, plans_that_are_none) {
     cr_assert_eq(ir_protect(ctx, run_body, &(body){read_bad}), TN_EINPUT, "%d", i);
   }
 }
+
+/* A graph's layout: the fastest whole run. */
+static void layout_choice(void) {
+  ir_graph *g = ir_graph_new(ctx, "g");
+  at_store *store = at_store_open(ctx, db(), 0);
+  at_lookup *l = at_lookup_new(ctx, store, target(), NULL, NULL);
+  at_key key = at_layout_key(ctx, g, target());
+  cr_assert_eq(at_lookup_layout(NULL, NULL), LW_LAYOUT_AUTO);
+  cr_assert_eq(at_lookup_layout(l, &key), LW_LAYOUT_AUTO);
+  double fast[3] = {10, 10, 10}, slow[3] = {12, 12, 12};
+  at_trial rows[2] = {{.key = key, .schedule = "layout NCHWc\n", .samples = slow, .n = 3}, {.key = key, .schedule = "layout NHWC\n", .samples = fast, .n = 3}};
+  at_store_add_trials(store, NULL, rows, 2);
+  cr_assert_eq(at_lookup_layout(l, &key), LW_LAYOUT_NHWC);
+  at_store_close(store);
+}
+Test(tune, layout_of_a_graph) { ok(layout_choice); }
 
 static void stored(void) {
   at_store *store = at_store_open(ctx, db(), 0);

@@ -60,6 +60,25 @@ wait $pid || fail "an interrupt is no error"
 "$tenon" tune --list list.txt --db b.db --trials 3 --jobs 1 --json >rest.json 2>/dev/null || fail "taking it up again"
 [ "$(grep -o '"default_ns": null' rest.json | wc -l)" = 0 ] || fail "kernels are left without a time"
 
+# a model's layouts: other forms of its kernels are tuned, whole runs decide, and compiles follow
+cat >net.tn <<'END'
+graph net {
+  input x: f32[1, 16, 8, 8]
+  input w: f32[16, 16, 3, 3]
+  y = Conv(x, w) { pads = [1, 1, 1, 1] }
+  output y
+}
+END
+"$tenon" tune net.tn --db l.db --trials 3 --jobs 1 --layouts >layouts.txt 2>&1 || fail "tune --layouts: $(cat layouts.txt)"
+grep -q "in NHWC" layouts.txt && grep -q "in NCHW " layouts.txt || fail "other layouts are not tuned"
+[ "$("$tenon" db export --db l.db | grep -o '"layout N[A-Za-z]*' | sort | uniq -c | wc -l)" = 3 ] || fail "whole runs of three layouts are not kept"
+for l in NHWC NCHW; do
+  "$tenon" compile net.tn -o l$l.o --header l$l.h --prefix net --db l.db --layout $l --plan-out l$l.plan >/dev/null 2>&1 || fail "compile --layout $l"
+  grep -q "^layout $l\$" l$l.plan || fail "the plan does not say $l"
+  "$tenon" compile net.tn -o p$l.o --header p$l.h --prefix net --plan l$l.plan --frozen >/dev/null 2>&1 || fail "compile with the plan of $l"
+  cmp -s l$l.o p$l.o || fail "a plan forgets the layout $l"
+done
+
 # killed at some moment: what was committed stays and is not tried again
 for ms in 150 400 700; do
   "$tenon" tune $gemm gemm:f32:16x16x16 --db k.db --trials 60 --jobs 1 >/dev/null 2>&1 &
