@@ -4,6 +4,8 @@
 /* Registers: where the operands of this group begin, and how far the folds have come in each. */
 enum { GROUP_A = 1, GROUP_B, GROUP_D, KEPT_OUTER, KEPT_INNER, STREAM_OUTER, STREAM_INNER, RESULT_OUTER, RESULT_INNER };
 
+#define MOST ((int64_t)1 << 40) /* elements that an instruction may have */
+
 typedef struct gen {
   tn_ctx *ctx;
   tpu_program *p;
@@ -161,6 +163,7 @@ static void product(gen *g, const tpu_machine *m) {
 /* Room in the DRAM for [groups, rows, cols]. */
 static int64_t segment(gen *g, const char *what, tpu_segment_kind kind, int index, tn_dtype t, int64_t rows, int64_t cols) {
   int64_t at = g->p->dram_bytes, bytes = ir_dtype_bytes(t), most = (int64_t)1 << 60;
+  if (rows > MOST / cols) ir_fail(g->ctx, TN_ERESOURCE, "layer '%s': an operand of more than 2^40 elements", g->l->name);
   if (__builtin_mul_overflow(bytes, rows, &bytes) || __builtin_mul_overflow(bytes, cols, &bytes) || __builtin_mul_overflow(bytes, g->l->groups, &bytes) ||
       bytes > most - at)
     ir_fail(g->ctx, TN_ERESOURCE, "layer '%s': the operands are more than 2^60 bytes", g->l->name);

@@ -21,6 +21,7 @@ typedef struct tpu_product { /* D[g] = A[g] * B[g] for each of the groups */
 } tpu_product;
 
 /* Inputs 2i and 2i + 1 are A [groups, M, K] and B [groups, K, N] of product i, output i is D [groups, M, N];
- * tag i + 1 is product i. Throws TN_ERESOURCE when the operands are more than 2^60 bytes. */
+ * tag i + 1 is product i. Throws TN_ERESOURCE when an operand is more than 2^40 elements, or
+ * all of them 2^60 bytes. */
 tpu_program *tpu_folds(tn_ctx *ctx, const tpu_machine *m, int n, const tpu_product *products);
 #endif

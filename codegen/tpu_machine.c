@@ -36,10 +36,14 @@ static const property properties[] = {
     P(INT, fifo_depth, 4, 1, 1 << 16),
     P(INT, pad_tiles, 0, 0, 1),
     P(INT, matmul_overhead, 0, 0, 1 << 20),
+    P(INT, sum_depth, 0, 0, 1 << 30),
+    P(REAL, sum_cycles, 0, 0, 1e6),
     P(INT, ub_bytes, 64 << 20, 64, BIG),
     P(INT, acc_bytes, 8 << 20, 64, BIG),
     P(INT, channels, 1, 1, 3),
     P(REAL, dram_gbps, 1000, 1e-6, 1e9),
+    P(INT, near_bytes, 0, 0, BIG),
+    P(REAL, near_gbps, 1000, 1e-6, 1e9),
     {"dram_share0", REAL, offsetof(tpu_machine, dram_share[0]), 1, 1e-3, 1},
     {"dram_share1", REAL, offsetof(tpu_machine, dram_share[1]), 1, 1e-3, 1},
     {"dram_share2", REAL, offsetof(tpu_machine, dram_share[2]), 1, 1e-3, 1},
@@ -58,6 +62,7 @@ static const property properties[] = {
     P(INT, issue_cycles, 1, 0, 1 << 20),
     P(INT, queue_depth, 64, 1, 1 << 16),
     P(REAL, launch_cycles, 0, 0, 1e9),
+    P(REAL, join_cycles, 0, 0, 1e9),
     P(REAL, pj_mac_int8, 0.077, 0, 1e6),
     P(REAL, pj_mac_bf16, 0.59, 0, 1e6),
     P(REAL, pj_mac_f32, 1.69, 0, 1e6),
@@ -124,10 +129,15 @@ static const preset presets[] = {
      "pj_vector_op 4.6\npj_shift_byte 1.25\nstatic_watts 28\n"},
     /* Jouppi et al., "TPU v4", ISCA 2023, and the paper of 2021: 4 arrays of 128 x 128 bf16 a core, two cores at
      * 1050 MHz, 16 MiB of VMEM a core and 128 MiB of CMEM, HBM2 at 1200 GB/s; a vector unit of 128 x 8 lanes,
-     * two operations each a cycle. f32 in six passes of bf16. */
+     * two operations each a cycle. f32 in six passes of bf16.
+     * Five constants are fitted to 156 measured f16 products of 1024 to 4096 (bench/tpu_v4_fit.py), a sixth, launch_cycles, is
+     * the time of the smallest product. f16: the arrays take bf16, so rows are converted on their way in.
+     * sum_depth, sum_cycles: sums of f32 collect in the array over that much of K, then pass the vector registers.
+     * near_gbps: operands of such a product lie in the CMEM (near_bytes). join_cycles: dividing a product
+     * among two cores and waiting for both; below about 1024 x 1024 x 1024 one core is faster, as measured. */
     {"tpu-v4",
-     "rows 128\ncols 128\narrays 4\ncores 2\nclock_mhz 1050\nint8 1\nbf16 1\nf16 1\nf32 6\nub_bytes 83886080\n"
-     "acc_bytes 8388608\ndram_gbps 1200\ndram_latency 400\nlanes 2048\nact_lanes 2048\npj_dram_byte 44\nstatic_watts 27\n"},
+     "rows 128\ncols 128\narrays 4\ncores 2\nclock_mhz 1050\nint8 1\nbf16 1\nf16 1.46\nf32 6\nub_bytes 83886080\n"
+     "acc_bytes 8388608\nsum_depth 1280\nsum_cycles 2.2\ndram_gbps 1200\nnear_bytes 134217728\nnear_gbps 3200\ndram_latency 400\nlaunch_cycles 1000\njoin_cycles 18600\nlanes 2048\nact_lanes 2048\npj_dram_byte 44\nstatic_watts 27\n"},
     {"tpu-v4-core", "like tpu-v4\ncores 1\ndram_gbps 600\n"},
     /* Google Cloud, "TPU v6e": one core, 918 TFLOP/s of bf16 (4 arrays of 256 x 256 at 1750 MHz), twice that in int8,
      * HBM at 1640 GB/s; 128 MiB of VMEM. */

@@ -30,10 +30,14 @@ typedef struct tpu_machine {
   int64_t fifo_depth;          /* tiles */
   int64_t pad_tiles;           /* 1: the weight memory holds whole rows x cols tiles, so all of it is read */
   int64_t matmul_overhead;     /* cycles of the array lost per instruction */
+  int64_t sum_depth;           /* so much of K the array sums by itself, then a row of sums goes to or from the accumulators; 0: all */
+  double sum_cycles;           /* that a row takes for each such pass */
   /* memory */
   int64_t ub_bytes, acc_bytes; /* per core */
   int64_t channels;            /* DRAM channels, 1..3: 1 all traffic; 2 reads | writes; 3 loads | stores | weights */
   double dram_gbps;            /* all channels together, all cores, 1e9 bytes per second */
+  int64_t near_bytes;          /* a program whose whole image is not larger finds it in a memory beside the DRAM... */
+  double near_gbps;            /* ...of this bandwidth, in place of dram_gbps */
   double dram_share[3];        /* relative weights: channel c has share[c] / (sum over channels) of it */
   double dram_latency;         /* cycles from the last byte leaving to its being usable */
   int64_t dram_burst;          /* bytes: each contiguous piece counts as whole bursts */
@@ -47,6 +51,7 @@ typedef struct tpu_machine {
   /* sequencer */
   int64_t issue_cycles, queue_depth;
   double launch_cycles;        /* once per program: before the first instruction */
+  double join_cycles;          /* besides, when several cores take part */
   /* energy, picojoules */
   double pj_mac_int8, pj_mac_bf16, pj_mac_f32, pj_ub_byte, pj_acc_byte, pj_dram_byte, pj_vector_op, pj_shift_byte;
   double static_watts;         /* per core */
@@ -71,6 +76,10 @@ static inline double tpu_row_cycles(const tpu_machine *m, tn_dtype t) {
 static inline int64_t tpu_tile_cols(const tpu_machine *m) { return m->cols * m->arrays; }
 /* Bytes of DRAM traffic per cycle, all channels. */
 static inline double tpu_dram_bytes_per_cycle(const tpu_machine *m) { return m->dram_gbps * 1e3 / m->clock_mhz; }
+/* The same of a program with an image of so many bytes. */
+static inline double tpu_image_bytes_per_cycle(const tpu_machine *m, int64_t image) {
+  return (image <= m->near_bytes ? m->near_gbps : m->dram_gbps) * 1e3 / m->clock_mhz;
+}
 /* Multiply-adds per second of all cores at the given cycles per row. */
 static inline double tpu_peak_macs(const tpu_machine *m, double row_cycles) {
   return (double)(m->rows * m->cols * m->arrays * m->cores) * m->clock_mhz * 1e6 / row_cycles;

@@ -15,6 +15,7 @@
 #include "lower/problem.h"
 #include "runtime/module.h"
 #include "runtime/threads.h"
+#include "runtime/tpu_build.h"
 #include <stdio.h>
 
 /* ---- options ---- */
@@ -124,6 +125,11 @@ cli_model *cli_load(cli *c, const char *path);
 void cli_feed(cli *c, cli_model *m, const cli_list *inputs);
 /* More outputs: the values of these names. */
 void cli_fetch(cli *c, cli_model *m, const cli_list *names);
+/* --dim sizes, and inputs that decide shapes, are bound. Throws TN_EUSAGE naming the missing ones. */
+void cli_bind(cli *c, cli_model *m);
+/* Graph to a program of the systolic machine; m->program is the same arithmetic for the CPU. Null options: the
+ * precision that suits the machine. */
+tpu_program *cli_lower_tpu(cli *c, cli_model *m, const tpu_machine *machine, const rt_tpu_options *o);
 /* Graph to program; --dim sizes are bound first. Throws TN_EUSAGE naming the missing ones. */
 void cli_lower(cli *c, cli_model *m);
 /* Inputs that were not given become random; outputs get memory. */

@@ -245,6 +245,30 @@ static const at_key *new_key(tn_ctx *ctx, at_key key) {
   return k;
 }
 
+void cli_bind(cli *c, cli_model *m) {
+  ir_where(c->ctx, m->path);
+  bind_dims(c, m);
+  ir_where(c->ctx, NULL);
+  freeze_shapes(c, m);
+}
+
+/* Passes may have renamed the outputs. */
+static void name_outputs(cli *c, cli_model *m) {
+  for (int i = 0; i < m->nout; i++) ((ir_slot *)(uintptr_t)cli_out_slot(m, i))->name = ir_intern(c->ctx, m->out_name[i]);
+}
+
+tpu_program *cli_lower_tpu(cli *c, cli_model *m, const tpu_machine *machine, const rt_tpu_options *o) {
+  if (!m->graph) ir_fail(c->ctx, TN_EUNSUPPORTED, "%s: a program's text cannot be compiled for %s: give the model or its graph", m->path, machine->name);
+  cli_bind(c, m);
+  ir_where(c->ctx, m->path);
+  rt_tpu_build b = rt_tpu_compile(c->ctx, m->graph, machine, o);
+  ir_where(c->ctx, NULL);
+  m->program = b.program;
+  m->lower_s = b.lower_s, m->compile_s = b.pack_s + b.compile_s;
+  name_outputs(c, m);
+  return b.tpu;
+}
+
 void cli_lower(cli *c, cli_model *m) {
   if (m->program) return;
   watch w = {.m = m, .dump = getenv("TN_DUMP")};
@@ -252,10 +276,7 @@ void cli_lower(cli *c, cli_model *m) {
   o.accuracy = cli_accuracy(c);
   o.free_io = m->kernel; /* as libraries are timed: operands in the layout that suits */
   cli_use_schedules(c, m, &o);
-  ir_where(c->ctx, m->path);
-  bind_dims(c, m);
-  ir_where(c->ctx, NULL);
-  freeze_shapes(c, m);
+  cli_bind(c, m);
   if (c->layout) o.layout = strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : strcmp(c->layout, "NHWC") == 0 ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHWC;
   if (!m->kernel && m->lookup) m->layout_key = new_key(c->ctx, at_layout_key(c->ctx, m->graph, m->target));
   if (!c->layout && m->layout_key) o.layout = at_lookup_layout(m->lookup, m->layout_key);
@@ -264,7 +285,7 @@ void cli_lower(cli *c, cli_model *m) {
   m->program = lw_compile(c->ctx, m->graph, &o);
   m->lower_s = rt_now() - start;
   cli_check_frozen(c, m);
-  for (int i = 0; i < m->nout; i++) ((ir_slot *)(uintptr_t)cli_out_slot(m, i))->name = ir_intern(c->ctx, m->out_name[i]); /* passes may have renamed them */
+  name_outputs(c, m);
   if (wanted(w.dump, "program")) fprintf(stderr, "# program\n%s", ir_program_print(c->ctx, m->program));
 }
 

@@ -14,6 +14,7 @@
 typedef struct sim_row {
   const char *name;
   int64_t M, N, K;      /* 0: no matrix product */
+  int64_t macs;         /* multiply-adds that it needs */
   int64_t cycles;       /* as reported: of SCALE-Sim's rules from 0, unless --no-faults */
   double utilization;   /* multiply-adds of the layer / (cycles * places of the array), 0 to 1 */
   const tpu_counts *counts;
@@ -28,7 +29,7 @@ typedef struct sim_span {
   int fifo;             /* tiles in the weight FIFO when it started */
 } sim_span;
 
-enum { SIM_BINS = 1024 };
+enum { SIM_BINS = 1024, SIM_BLOCKS = 2048 };
 
 /* What happened when, in bounded memory: spans that stand closer than `gap` are joined once there are too
  * many; counters are kept in bins whose width doubles. */
@@ -43,11 +44,18 @@ typedef struct sim_recorder {
   int64_t width;        /* cycles of a bin */
   double bytes[SIM_BINS]; /* DRAM and host traffic */
   int fifo[SIM_BINS];   /* most tiles seen; -1: nothing seen */
+  /* The unified buffer in blocks: one is in use from a write to the last read before the next. */
+  int64_t block;        /* bytes of one; 0: not watched */
+  struct {
+    int64_t written, read; /* cycle; -1: not since the last write */
+  } blocks[TPU_MAX_CORES][SIM_BLOCKS];
+  double in_use[SIM_BINS]; /* bytes * cycles */
   int64_t at;           /* where the program that runs now begins on the timeline */
   const int *row_of_tag; /* of it; -1: none */
 } sim_recorder;
-sim_recorder *sim_recorder_new(tn_ctx *ctx, int most);
+sim_recorder *sim_recorder_new(tn_ctx *ctx, int most, int64_t ub_bytes); /* 0: what is in use there is not watched */
 void sim_record(void *recorder, const tpu_event *e); /* for tpu_sim_options.event */
+void sim_recorded(sim_recorder *r); /* at the end of a program: what is still in use */
 /* The spans of a track, joined until there are at most `most`; returns how many. */
 int sim_joined(const sim_recorder *r, int core, int unit, int most, sim_span **out);
 
@@ -65,6 +73,8 @@ typedef struct sim {
   double useful;        /* multiply-adds */
   tn_dtype dtype;       /* of most of them */
   int cores;            /* that take part */
+  double bandwidth;     /* bytes per second of the memory that programs find their data in */
+  int64_t at;           /* where the timeline ends so far */
   sim_recorder *recorder; /* null: nobody asked */
   double compile_s, simulate_s;
 } sim;
@@ -84,7 +94,7 @@ double sim_energy_uj(const tpu_counts *c);
 /* Multiply-adds per second that all arrays in use could do; bytes per second of their memory. */
 double sim_peak(const sim *s);
 double sim_bandwidth(const sim *s);
-double sim_intensity(const tpu_counts *c); /* operations (2 a multiply-add) per byte of DRAM traffic; 0: no traffic */
+double sim_intensity(const sim_row *r); /* operations (2 a multiply-add) per byte of DRAM traffic; 0: no traffic */
 
 const char *sim_csv(const sim *s);
 void sim_table(const sim *s, int most);

@@ -66,8 +66,8 @@ typedef struct axes {
 static double px(const axes *a, double x) { return LEFT + (W - LEFT - RIGHT) * (log10(x) - a->x0) / (a->x1 - a->x0); }
 static double py(const axes *a, double y) { return H - BOTTOM - (H - TOP - BOTTOM) * (log10(y) - a->y0) / (a->y1 - a->y0); }
 
-static double reached(const sim *s, const sim_row *r) { return 2.0 * (double)r->counts->macs / sim_seconds(s, r->cycles > 0 ? r->cycles : 1); }
-static bool plotted(const sim_row *r) { return r->counts->macs > 0 && sim_intensity(r->counts) > 0; }
+static double reached(const sim *s, const sim_row *r) { return 2.0 * (double)r->macs / sim_seconds(s, r->cycles > 0 ? r->cycles : 1); }
+static bool plotted(const sim_row *r) { return r->macs > 0 && sim_intensity(r) > 0; }
 
 static void grid(ir_text *t, tn_ctx *ctx, const axes *a) {
   for (double e = a->x0; e <= a->x1 + 1e-9; e++)
@@ -85,7 +85,7 @@ const char *sim_roofline(const sim *s, bool alone) {
   double peak = 2 * sim_peak(s), band = sim_bandwidth(s), ridge = peak / band, lo = ridge, hi = ridge, least = peak;
   for (int k = 0; k < s->nrows; k++) {
     if (!plotted(&s->rows[k])) continue;
-    double x = sim_intensity(s->rows[k].counts), y = reached(s, &s->rows[k]);
+    double x = sim_intensity(&s->rows[k]), y = reached(s, &s->rows[k]);
     lo = fmin(lo, x), hi = fmax(hi, x), least = fmin(least, y);
   }
   axes a = {floor(log10(lo) - 0.3), ceil(log10(hi) + 0.3), floor(log10(least)), ceil(log10(peak) + 0.1)};
@@ -99,15 +99,15 @@ const char *sim_roofline(const sim *s, bool alone) {
   ir_put(t, "<text class=\"roofname\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%sop/s (%s)</text>\n", px(&a, right), py(&a, peak) - 6, sim_short(ctx, peak), ir_dtype_name(s->dtype));
   double mx = sqrt(from * ridge), angle = -atan2(py(&a, from * band) - py(&a, peak), px(&a, ridge) - px(&a, from)) * 180 / M_PI;
   ir_put(t, "<text class=\"roofname\" x=\"%.1f\" y=\"%.1f\" transform=\"rotate(%.1f %.1f %.1f)\" text-anchor=\"middle\">%.6g GB/s</text>\n", px(&a, mx), py(&a, mx * band) - 7, angle,
-         px(&a, mx), py(&a, mx * band) - 7, s->machine->dram_gbps);
+         px(&a, mx), py(&a, mx * band) - 7, band * 1e-9);
   for (int k = 0; k < s->nrows; k++) {
     const sim_row *r = &s->rows[k];
     if (!plotted(r)) continue;
     double weight = s->cycles > 0 ? (double)r->cycles / (double)s->cycles : 0;
-    ir_put(t, "<circle class=\"dot\" cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\"><title>", px(&a, sim_intensity(r->counts)), py(&a, reached(s, r)), 3 + 12 * sqrt(weight));
+    ir_put(t, "<circle class=\"dot\" cx=\"%.1f\" cy=\"%.1f\" r=\"%.1f\"><title>", px(&a, sim_intensity(r)), py(&a, reached(s, r)), 3 + 12 * sqrt(weight));
     html(t, r->name);
     ir_put(t, "\n%lld x %lld x %lld\n%sop/s, %.3g op/byte\n%.1f %% of the time</title></circle>\n", (long long)r->M, (long long)r->N, (long long)r->K, sim_short(ctx, reached(s, r)),
-           sim_intensity(r->counts), 100 * weight);
+           sim_intensity(r), 100 * weight);
   }
   ir_put(t, "</svg>\n");
   return ir_text_str(t);
@@ -175,7 +175,9 @@ static void timeline(ir_text *t, const sim *s) {
     if (r->fifo[i] >= 0) level = r->fifo[i];
     ir_put(t, "%s%d", i ? "," : "", level);
   }
-  ir_put(t, "],PEAK=%.6g,DEPTH=%lld;\n", s->machine->dram_gbps, (long long)s->machine->fifo_depth);
+  ir_put(t, "],CHIP=[");
+  for (int i = 0; r->block && i < bins; i++) ir_put(t, "%s%.4g", i ? "," : "", r->in_use[i] / (double)r->width * 1e-6);
+  ir_put(t, "],PEAK=%.6g,DEPTH=%lld;\n", s->bandwidth * 1e-9, (long long)s->machine->fifo_depth);
 }
 
 static const char script[] =
@@ -183,13 +185,13 @@ static const char script[] =
     "let a=0,b=END,L=104,w=0;const css=n=>getComputedStyle(document.documentElement).getPropertyValue(n).trim();"
     "const hue=i=>i<0?0:(i*137.5)%360,dark=()=>matchMedia('(prefers-color-scheme:dark)').matches;"
     "const RH=24,CH=46,rows=[{name:'layers',k:'l'},...TRACKS.map(t=>({name:t.name,k:'t',s:t.s})),{name:'DRAM GB/s',k:'c',v:GBPS,m:Math.max(PEAK,...GBPS)},"
-    "{name:'FIFO tiles',k:'c',v:FIFO,m:Math.max(DEPTH,1)}];let y=22;for(const r of rows){r.y=y;r.h=r.k=='c'?CH:RH;y+=r.h+5}const HH=y+4;"
+    "{name:'FIFO tiles',k:'c',v:FIFO,m:Math.max(DEPTH,1)}];if(CHIP.length)rows.push({name:'on-chip MB',k:'c',v:CHIP,m:Math.max(...CHIP)||1});let y=22;for(const r of rows){r.y=y;r.h=r.k=='c'?CH:RH;y+=r.h+5}const HH=y+4;"
     "const us=c=>{const t=c/MHZ;return t<1?(t*1e3).toFixed(1)+' ns':t<1e3?t.toFixed(2)+' \\u00b5s':(t/1e3).toFixed(3)+' ms'};"
     "const X=c=>L+(c-a)/(b-a)*(w-L-8);"
     "function fill(i,f){return i<0?`hsl(0 0% ${dark()?45:65}%/${.25+.75*f})`:`hsl(${hue(i)} 55% ${dark()?62:46}%/${.25+.75*f})`}"
     "function draw(){w=box.clientWidth;const d=devicePixelRatio||1;cv.width=w*d;cv.height=HH*d;cv.style.height=HH+'px';g.setTransform(d,0,0,d,0,0);g.clearRect(0,0,w,HH);"
     "g.font='11px system-ui,sans-serif';g.textBaseline='middle';const soft=css('--soft'),line=css('--line'),ink=css('--ink');"
-    "let st=Math.pow(10,Math.floor(Math.log10((b-a)/5)));while((b-a)/st>9)st*=(b-a)/st>18?5:2;g.textAlign='center';"
+    "let st=Math.pow(10,Math.floor(Math.log10((b-a)/MHZ/5)))*MHZ;while((b-a)/st>9)st*=(b-a)/st>18?5:2;g.textAlign='center';"
     "for(let c=Math.ceil(a/st)*st;c<=b;c+=st){g.fillStyle=line;g.fillRect(X(c),18,1,HH);g.fillStyle=soft;g.fillText(us(c),Math.min(Math.max(X(c),L+20),w-30),9)}"
     "for(const r of rows){g.textAlign='right';g.fillStyle=ink;g.fillText(r.name,L-8,r.y+r.h/2);g.save();g.beginPath();g.rect(L,0,w-L-8,HH);g.clip();"
     "if(r.k=='l')LAYERS.forEach((l,i)=>{if(l[2]<a||l[1]>b||l[2]<=l[1])return;const x=X(l[1]),e=Math.max(X(l[2])-x,.5);g.fillStyle=fill(i,.75);g.fillRect(x,r.y,e,r.h);"
@@ -249,7 +251,7 @@ static void layers(ir_text *t, const sim *s) {
       }
       double bytes = (double)(r->counts->dram_read + r->counts->dram_written);
       number(t, bytes, cli_bytes(s->c, bytes));
-      number(t, sim_intensity(r->counts), ir_format(ctx, "%.3g", sim_intensity(r->counts)));
+      number(t, sim_intensity(r), ir_format(ctx, "%.3g", sim_intensity(r)));
     } else {
       number(t, (double)r->counts->tiles, sim_short(ctx, (double)r->counts->tiles));
       number(t, (double)r->counts->sram_ifmap_reads, sim_short(ctx, (double)r->counts->sram_ifmap_reads));
@@ -276,8 +278,8 @@ const char *sim_page(const sim *s) {
          s->timing == TPU_TIMING_SCALESIM && s->faults ? ", with SCALE-Sim's known faults" : "");
   fact(t, cli_time(s->c, sim_seconds(s, s->cycles)), ir_format(ctx, "%lld cycles", (long long)s->cycles));
   fact(t, ir_format(ctx, "%.2f %%", 100 * s->utilization), "utilization of the array");
-  fact(t, ir_format(ctx, "%sop/s", sim_short(ctx, s->cycles > 0 ? 2.0 * (double)s->all.macs / sim_seconds(s, s->cycles) : 0)), ir_format(ctx, "of %sop/s, %s", sim_short(ctx, 2 * sim_peak(s)), ir_dtype_name(s->dtype)));
-  fact(t, sim_short(ctx, (double)s->all.macs), "multiply-adds");
+  fact(t, ir_format(ctx, "%sop/s", sim_short(ctx, s->cycles > 0 ? 2.0 * s->useful / sim_seconds(s, s->cycles) : 0)), ir_format(ctx, "of %sop/s, %s", sim_short(ctx, 2 * sim_peak(s)), ir_dtype_name(s->dtype)));
+  fact(t, sim_short(ctx, s->useful), "multiply-adds");
   if (s->timing == TPU_TIMING_TPU) {
     fact(t, cli_bytes(s->c, (double)s->all.dram_read), "read from DRAM");
     fact(t, cli_bytes(s->c, (double)s->all.dram_written), "written to DRAM");

@@ -13,10 +13,10 @@ double sim_peak(const sim *s) {
   double row = sim_row_cycles(s->machine, s->dtype);
   return (double)(s->machine->rows * tpu_tile_cols(s->machine)) * s->cores * s->machine->clock_mhz * 1e6 / (row > 0 ? row : 1);
 }
-double sim_bandwidth(const sim *s) { return s->machine->dram_gbps * 1e9; }
-double sim_intensity(const tpu_counts *c) {
-  int64_t bytes = c->dram_read + c->dram_written;
-  return bytes ? 2.0 * (double)c->macs / (double)bytes : 0;
+double sim_bandwidth(const sim *s) { return s->bandwidth; }
+double sim_intensity(const sim_row *r) {
+  int64_t bytes = r->counts->dram_read + r->counts->dram_written;
+  return bytes ? 2.0 * (double)r->macs / (double)bytes : 0;
 }
 
 const char *sim_short(tn_ctx *ctx, double v) {
@@ -117,7 +117,7 @@ void sim_table(const sim *s, int most) {
   if (s->nrows > most) fprintf(out, "... and %d more (--csv FILE holds all)\n", s->nrows - most);
   fprintf(out, "%d layers on %s, --timing %s: %lld cycles, %s at %.6g MHz, utilization %.2f %%, %s multiply-adds, DRAM %s, %.4g mJ\n", s->nrows, s->machine->name,
           tpu ? "tpu" : "scalesim", (long long)s->cycles, cli_time(s->c, sim_seconds(s, s->cycles)), s->machine->clock_mhz, 100 * s->utilization,
-          sim_short(ctx, (double)s->all.macs), cli_bytes(s->c, (double)(s->all.dram_read + s->all.dram_written)), 1e-3 * sim_energy_uj(&s->all));
+          sim_short(ctx, s->useful), cli_bytes(s->c, (double)(s->all.dram_read + s->all.dram_written)), 1e-3 * sim_energy_uj(&s->all));
   if (tpu) {
     const tpu_cycles *y = &s->all.cycles;
     fprintf(out, "the array, %% of all cycles: active %s, weight stall %s, weight shift %s, raw stall %s, input stall %s, other %s\n", share(ctx, y->active, y->total),

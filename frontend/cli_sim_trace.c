@@ -2,9 +2,11 @@
 #include "frontend/cli_sim.h"
 #include <string.h>
 
-sim_recorder *sim_recorder_new(tn_ctx *ctx, int most) {
+sim_recorder *sim_recorder_new(tn_ctx *ctx, int most, int64_t ub_bytes) {
   sim_recorder *r = IR_NEW(ctx, sim_recorder);
   r->ctx = ctx, r->most = most, r->width = 1;
+  r->block = (ub_bytes + SIM_BLOCKS - 1) / SIM_BLOCKS;
+  memset(r->blocks, -1, sizeof r->blocks);
   for (int i = 0; i < SIM_BINS; i++) r->fifo[i] = -1;
   return r;
 }
@@ -34,22 +36,56 @@ static void squeeze_all(sim_recorder *r) {
   }
 }
 
+/* Spreads an amount over the bins of [start, end). */
+static void spread(const sim_recorder *r, double *bins, int64_t start, int64_t end, double amount) {
+  int64_t a = start / r->width, b = end / r->width;
+  for (int64_t i = a; i <= b; i++) {
+    int64_t from = i * r->width > start ? i * r->width : start, to = (i + 1) * r->width < end ? (i + 1) * r->width : end;
+    bins[i] += end > start ? amount * (double)(to - from) / (double)(end - start) : amount;
+  }
+}
+
 static void bin(sim_recorder *r, const sim_span *s) {
   while (s->end / r->width >= SIM_BINS) { /* half as many bins, twice as wide */
     for (int i = 0; i < SIM_BINS / 2; i++) {
       r->bytes[i] = r->bytes[2 * i] + r->bytes[2 * i + 1];
+      r->in_use[i] = r->in_use[2 * i] + r->in_use[2 * i + 1];
       r->fifo[i] = r->fifo[2 * i] > r->fifo[2 * i + 1] ? r->fifo[2 * i] : r->fifo[2 * i + 1];
     }
-    for (int i = SIM_BINS / 2; i < SIM_BINS; i++) r->bytes[i] = 0, r->fifo[i] = -1;
+    for (int i = SIM_BINS / 2; i < SIM_BINS; i++) r->bytes[i] = r->in_use[i] = 0, r->fifo[i] = -1;
     r->width *= 2;
   }
-  int64_t a = s->start / r->width, b = s->end / r->width;
+  int64_t a = s->start / r->width;
   if (s->fifo >= 0 && s->fifo > r->fifo[a]) r->fifo[a] = s->fifo;
-  if (!s->bytes) return;
-  for (int64_t i = a; i <= b; i++) {
-    int64_t from = i * r->width > s->start ? i * r->width : s->start, to = (i + 1) * r->width < s->end ? (i + 1) * r->width : s->end;
-    r->bytes[i] += s->end > s->start ? (double)s->bytes * (double)(to - from) / (double)(s->end - s->start) : (double)s->bytes;
-  }
+  if (s->bytes) spread(r, r->bytes, s->start, s->end, (double)s->bytes);
+}
+
+/* The block was in use from its write to its last read. */
+static void close_block(sim_recorder *r, int core, int k) {
+  int64_t from = r->blocks[core][k].written, to = r->blocks[core][k].read;
+  if (from >= 0 && to > from) spread(r, r->in_use, from, to, (double)r->block * (double)(to - from));
+  r->blocks[core][k].written = r->blocks[core][k].read = -1;
+}
+
+static void watch(sim_recorder *r, int core, const tpu_inst *i, int64_t start, int64_t end) {
+  tpu_box box[TPU_BOXES];
+  int n = tpu_boxes(i, box);
+  for (int pass = 0; pass < 2; pass++) /* reads come first */
+    for (int b = 0; b < n; b++) {
+      if (box[b].space != TPU_UB || box[b].write != pass || box[b].hi <= box[b].lo) continue;
+      for (int64_t k = box[b].lo / r->block; k <= (box[b].hi - 1) / r->block && k < SIM_BLOCKS; k++) {
+        if (!box[b].write) r->blocks[core][k].read = end;
+        else {
+          if (r->blocks[core][k].read >= 0) close_block(r, core, (int)k);
+          if (r->blocks[core][k].written < 0) r->blocks[core][k].written = start;
+        }
+      }
+    }
+}
+
+void sim_recorded(sim_recorder *r) {
+  for (int c = 0; c < TPU_MAX_CORES; c++)
+    for (int k = 0; k < SIM_BLOCKS; k++) close_block(r, c, k);
 }
 
 void sim_record(void *recorder, const tpu_event *e) {
@@ -58,6 +94,7 @@ void sim_record(void *recorder, const tpu_event *e) {
   sim_span s = {.start = r->at + e->start, .end = r->at + e->end, .busy = e->end - e->start, .bytes = e->bytes, .count = 1, .row = r->row_of_tag[e->tag], .op = e->inst->op,
                 .fifo = tiles ? e->fifo : -1};
   bin(r, &s);
+  if (r->block) watch(r, e->core, e->inst, s.start, s.end);
   int *n = &r->track[e->core][e->unit].n;
   sim_span **spans = &r->track[e->core][e->unit].spans;
   if (r->gap && *n && join(&(*spans)[*n - 1], &s, r->gap)) return;
@@ -130,6 +167,7 @@ const char *sim_trace(const sim *s) {
     counter(t, "DRAM bandwidth", at, "GB/s", r->bytes[i] / (us * (double)r->width) * 1e-3);
     if (r->fifo[i] >= 0) fifo = r->fifo[i];
     counter(t, "weight FIFO", at, "tiles", fifo);
+    if (r->block) counter(t, "on-chip memory in use", at, "MB", r->in_use[i] / (double)r->width * 1e-6);
   }
   ir_put(t, "\n]}\n");
   return ir_text_str(t);

@@ -1,7 +1,8 @@
 /* cli_simulate.c — tenon simulate: layers, models and programs on a systolic machine. */
 #include "codegen/tpu_folds.h"
 #include "frontend/cli_sim.h"
-#include "frontend/topology.h"
+#include "frontend/compare.h"
+#include "frontend/npy.h"
 #include <string.h>
 #include <strings.h>
 
@@ -17,13 +18,11 @@ static void add_counts(tpu_counts *to, const tpu_counts *c) {
 }
 _Static_assert(offsetof(tpu_counts, energy_pj) + sizeof(double) * TPU_ENERGY_KINDS == sizeof(tpu_counts), "all but the last member are int64_t");
 
-static int64_t now(const sim *s) { return s->nrows ? s->rows[s->nrows - 1].end : 0; }
-
 /* A row behind the others. `took`: cycles on the timeline. */
 static void add_row(sim *s, const char *name, int64_t M, int64_t N, int64_t K, int64_t macs, int64_t cycles, int64_t took, const tpu_counts *counts, int cores) {
   double places = (double)(s->machine->rows * tpu_tile_cols(s->machine)) * cores;
-  sim_row row = {.name = name, .M = M, .N = N, .K = K, .cycles = cycles, .counts = counts, .start = now(s)};
-  row.end = row.start + took;
+  sim_row row = {.name = name, .M = M, .N = N, .K = K, .macs = macs, .cycles = cycles, .counts = counts, .start = s->at};
+  row.end = s->at += took;
   if (cycles > 0) row.utilization = (double)macs / ((double)cycles * places);
   IR_PUSH(s->c->ctx, s->rows, s->nrows, row);
   s->cycles += cycles;
@@ -36,12 +35,14 @@ static void add_row(sim *s, const char *name, int64_t M, int64_t N, int64_t K, i
 static const tpu_result *simulate(sim *s, const tpu_program *p, const int *row_of, const void *const *in, void *const *out, void *state) {
   tpu_sim_options o = {.timing = s->timing, .no_values = !out, .faults = s->faults};
   if (s->recorder) {
-    s->recorder->at = now(s), s->recorder->row_of_tag = row_of;
+    s->recorder->at = s->at, s->recorder->row_of_tag = row_of;
     o.event = sim_record, o.user = s->recorder;
   }
-  double start = rt_now();
+  double bandwidth = tpu_image_bytes_per_cycle(s->machine, p->dram_bytes) * s->machine->clock_mhz * 1e6, start = rt_now();
+  if (bandwidth > s->bandwidth) s->bandwidth = bandwidth;
   const tpu_result *r = tpu_simulate(s->c->ctx, s->machine, p, &o, in, out, state);
   s->simulate_s += rt_now() - start;
+  if (s->recorder) sim_recorded(s->recorder);
   return r;
 }
 
@@ -121,14 +122,26 @@ static void model_folds(sim *s, cli_model *m) {
 
 /* ---- as a TPU does it ---- */
 
-static void topology_compiled(sim *s, const fe_topology *t, const char *dtype, int cores) {
+/* The layer on as many cores as make it fastest: waking them costs too, so that small ones stay on one. */
+static const tpu_program *on_cores(sim *s, const fe_topology_layer *l, int cores, bool all) {
+  tn_ctx *ctx = s->c->ctx;
+  tpu_program *p = sim_layer_program(ctx, s->machine, l, s->dtype, cores);
+  if (all || p->ncores == 1) return p;
+  tpu_sim_options o = {.timing = s->timing, .no_values = true};
+  int64_t took = tpu_simulate(ctx, s->machine, p, &o, NULL, NULL, NULL)->cycles;
+  if ((double)took > 4 * s->machine->join_cycles) return p;
+  tpu_program *one = sim_layer_program(ctx, s->machine, l, s->dtype, 1);
+  return tpu_simulate(ctx, s->machine, one, &o, NULL, NULL, NULL)->cycles < took ? one : p;
+}
+
+static void topology_compiled(sim *s, const fe_topology *t, const char *dtype, int64_t cores) {
   tn_ctx *ctx = s->c->ctx;
   s->dtype = sim_dtype(s->c, s->machine, dtype);
   for (int i = 0; i < t->n; i++) {
     const fe_topology_layer *l = &t->layers[i];
     ir_where(ctx, ir_format(ctx, "%s:%d: layer '%s'", t->path, l->line, l->name));
     double start = rt_now();
-    const tpu_program *p = sim_layer_program(ctx, s->machine, l, s->dtype, cores);
+    const tpu_program *p = on_cores(s, l, (int)(cores ? cores : s->machine->cores), cores > 0);
     s->compile_s += rt_now() - start;
     int *row_of = IR_NEW_ARRAY(ctx, int, p->ntags + 1);
     for (int k = 0; k < p->ntags; k++) row_of[k] = s->nrows;
@@ -137,6 +150,94 @@ static void topology_compiled(sim *s, const fe_topology *t, const char *dtype, i
       add_row(s, fe_topology_name(ctx, l, k), l->M, l->N, l->K, l->M * l->N * l->K * l->groups, r->cycles, r->cycles, &r->all, p->ncores);
   }
   ir_where(ctx, NULL);
+}
+
+/* Rows of a program that has a tag per layer; what comes before the first belongs to none. */
+static void tag_rows(sim *s, const tpu_program *p, const tpu_result *r) {
+  s->at += r->tags[0].counts.cycles.total;
+  s->cycles += r->tags[0].counts.cycles.total;
+  add_counts(&s->all, &r->tags[0].counts);
+  for (int t = 1; t < p->ntags; t++) {
+    const tpu_tag *g = &p->tags[t];
+    add_row(s, g->name, g->M, g->N, g->K, g->macs, r->tags[t].reported, r->tags[t].counts.cycles.total, &r->tags[t].counts, p->ncores);
+  }
+}
+
+static const int *rows_by_tag(tn_ctx *ctx, const tpu_program *p) {
+  int *row_of = IR_NEW_ARRAY(ctx, int, p->ntags + 1);
+  for (int t = 0; t < p->ntags; t++) row_of[t] = t - 1;
+  return row_of;
+}
+
+static lw_precision precision_of(sim *s, const char *dtype) {
+  static const tn_dtype of[] = {[LW_PRECISION_F32] = TN_F32, [LW_PRECISION_BF16] = TN_BF16, [LW_PRECISION_INT8] = TN_I8};
+  lw_precision p = rt_tpu_precision(s->machine);
+  if (dtype) {
+    tn_dtype t = sim_dtype(s->c, s->machine, dtype);
+    if (t == TN_F16) ir_fail(s->c->ctx, TN_EUSAGE, "--dtype f16: of a model's products f32, bf16 and i8 are to be had");
+    for (int k = 0; k < IR_COUNT(of); k++)
+      if (of[k] == t) p = (lw_precision)k;
+  }
+  s->dtype = of[p];
+  return p;
+}
+
+/* The results beside those of the same arithmetic on the CPU. */
+static void against_cpu(sim *s, cli_model *m, void *const *got, fe_tolerance *tol) {
+  cli *c = s->c;
+  cli_start(c, m);
+  cli_run_once(c, m);
+  cli_stop(c, m);
+  int bad = 0;
+  for (int i = 0; i < m->nout; i++) {
+    const ir_slot *v = cli_out_slot(m, i);
+    int64_t n = cli_elements(v);
+    fe_difference d = fe_compare(v->dtype, n, got[i], m->out[i], tol);
+    bool same = memcmp(got[i], m->out[i], (size_t)n * ir_dtype_bytes(v->dtype)) == 0;
+    if (!c->json) fprintf(c->out, "%s: %s\n", m->out_name[i], same ? "the bits of the CPU" : fe_difference_text(c->ctx, &d, v->rank, v->dims));
+    bad += !d.equal;
+  }
+  if (bad) ir_fail(c->ctx, TN_EWRONG, "%s: %d of %d outputs are not those of the CPU", m->path, bad, m->nout);
+}
+
+static void save_outputs(cli *c, const cli_model *m, void *const *out, const char *dir) {
+  cli_make_folder(c, dir);
+  for (int i = 0; i < m->nout; i++) {
+    const ir_slot *v = cli_out_slot(m, i);
+    int64_t n = cli_elements(v);
+    fe_array a = {.name = m->out_name[i], .dtype = v->dtype, .rank = v->rank, .dims = v->dims, .count = n, .data = out[i], .bytes = (size_t)n * ir_dtype_bytes(v->dtype)};
+    fe_npy_save(c->ctx, cli_npy_path(c, dir, m->out_name[i]), &a);
+  }
+}
+
+static void model_compiled(sim *s, cli_model *m, const char *dtype, const char *dir, bool compare) {
+  cli *c = s->c;
+  tn_ctx *ctx = c->ctx;
+  rt_tpu_options o = {.precision = precision_of(s, dtype), .jobs = c->threads ? (int)c->threads : rt_cpu_count()};
+  const tpu_program *p = cli_lower_tpu(c, m, s->machine, &o);
+  s->compile_s = m->lower_s + m->compile_s;
+  const void **in = NULL;
+  void **out = NULL;
+  if (dir || compare) {
+    cli_fill(c, m);
+    in = IR_NEW_ARRAY(ctx, const void *, m->nin + 1);
+    out = IR_NEW_ARRAY(ctx, void *, m->nout + 1);
+    for (int i = 0; i < m->nin; i++) in[i] = m->in[i].data;
+    for (int i = 0; i < m->nout; i++) out[i] = fe_buffer(ctx, cli_out_slot(m, i)->bytes);
+  }
+  void *state = out && m->program->state_bytes ? fe_buffer(ctx, m->program->state_bytes) : NULL;
+  tag_rows(s, p, simulate(s, p, rows_by_tag(ctx, p), in, out, state));
+  if (dir) save_outputs(c, m, out, dir);
+  if (compare) against_cpu(s, m, out, &(fe_tolerance){1e-3, 1e-7});
+}
+
+/* A program file: for the machine it was made for unless --machine names another. */
+static void program_file(sim *s, const tpu_program *p) {
+  s->dtype = TN_BF16;
+  for (int c = 0; c < p->ncores; c++)
+    for (int64_t i = 0; i < p->core[c].n; i++)
+      if (p->core[c].insts[i].op == TPU_MATMUL) s->dtype = (tn_dtype)p->core[c].insts[i].src.dtype;
+  tag_rows(s, p, simulate(s, p, rows_by_tag(s->c->ctx, p), NULL, NULL, NULL));
 }
 
 /* ---- what comes out ---- */
@@ -195,8 +296,8 @@ static const char more[] =
     "--timing scalesim: its rules, to the cycle; totals then count from 0 as SCALE-Sim's do, unless --no-faults.\n";
 
 void cli_simulate(cli *c, int argc, char **argv) {
-  const char *machine = NULL, *timing = NULL, *dtype = NULL;
-  bool no_faults = false;
+  const char *machine = NULL, *timing = NULL, *dtype = NULL, *dir = NULL;
+  bool no_faults = false, compare = false;
   int64_t cores = 0;
   outputs o = {0};
   cli_list inputs = {0};
@@ -204,30 +305,39 @@ void cli_simulate(cli *c, int argc, char **argv) {
       {"--machine", CLI_TEXT, &machine, "NAME|FILE", "the machine (needed)"},
       {"--timing", CLI_TEXT, &timing, "T", "tpu, or scalesim (default for scalesim-*)"},
       {"--no-faults", CLI_FLAG, &no_faults, NULL, "scalesim: without SCALE-Sim's known faults"},
-      {"--cores", CLI_INT, &cores, "N", "of a topology's layers with --timing tpu: cores that share each (default: all)"},
-      {"--dtype", CLI_TEXT, &dtype, "T", "of them: f16, bf16, i8 or f32 (default: the first of these that the array takes)"},
+      {"--cores", CLI_INT, &cores, "N", "of a topology's layers with --timing tpu: cores that share each (default: as many as make it fastest)"},
+      {"--dtype", CLI_TEXT, &dtype, "T", "operands of products: f16, bf16, i8, f32 (default: the first that the array takes; of a model what suits it)"},
       {"--csv", CLI_TEXT, &o.csv, "FILE", "a row per layer"},
       {"--trace", CLI_TEXT, &o.trace, "FILE", "a Chrome trace (ui.perfetto.dev, chrome://tracing)"},
       {"--html", CLI_TEXT, &o.page, "FILE", "a page: timeline, roofline, layers"},
       {"--roofline", CLI_TEXT, &o.roofline, "FILE", "the roofline alone, SVG"},
       {"--input", CLI_TEXTS, &inputs, "NAME=FILE", "an input of a model; those not given are random"},
+      {"--output-dir", CLI_TEXT, &dir, "DIR", "of a model: computes its outputs too, as DIR/NAME.npy"},
+      {"--compare", CLI_FLAG, &compare, NULL, "of a model: computes its outputs too, and compares them with the CPU's"},
   };
   if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 1, 1, more)) return;
+  const fe_map *file = cli_is_kernel(c->args[0]) ? NULL : fe_map_file(c->ctx, c->args[0]);
+  const tpu_program *program = file && tpu_is_program(file->data, file->size) ? tpu_program_decode(c->ctx, file->data, file->size, file->path) : NULL;
+  if (!machine && program) machine = program->machine;
   if (!machine) ir_fail(c->ctx, TN_EUSAGE, "tenon simulate: --machine NAME is missing");
   sim s = {.c = c, .path = c->args[0], .machine = tpu_machine_find(c->ctx, machine), .faults = !no_faults, .cores = 1};
   s.timing = timing_of(c, timing, s.machine);
-  if (o.trace || o.page) s.recorder = sim_recorder_new(c->ctx, TRACE_SPANS);
+  if (o.trace || o.page) s.recorder = sim_recorder_new(c->ctx, TRACE_SPANS, s.timing == TPU_TIMING_TPU ? s.machine->ub_bytes : 0);
   if (cores > s.machine->cores) ir_fail(c->ctx, TN_EUSAGE, "--cores: %s has %lld", s.machine->name, (long long)s.machine->cores);
   if (ends_with(s.path, ".csv")) {
     const fe_topology *t = fe_topology_load(c->ctx, s.path);
     if (s.timing == TPU_TIMING_SCALESIM) topology_folds(&s, t);
-    else topology_compiled(&s, t, dtype, (int)(cores ? cores : s.machine->cores));
-  } else {
+    else topology_compiled(&s, t, dtype, cores);
+  } else if (program) program_file(&s, program);
+  else {
     cli_model *m = cli_load(c, s.path);
     cli_feed(c, m, &inputs);
-    c->unscheduled = true;
-    cli_lower(c, m);
-    model_folds(&s, m);
+    if (s.timing == TPU_TIMING_TPU) model_compiled(&s, m, dtype, dir, compare);
+    else {
+      c->unscheduled = true;
+      cli_lower(c, m);
+      model_folds(&s, m);
+    }
   }
   report(&s, &o);
 }

@@ -320,7 +320,7 @@ static void open_core(tpu_sim *s, int id) {
   c->id = id;
   c->text = s->p->core[id].insts;
   c->n = s->p->core[id].n;
-  c->time = c->end = s->scalesim ? 0 : (int64_t)m->launch_cycles;
+  c->time = c->end = s->scalesim ? 0 : (int64_t)(m->launch_cycles + (s->p->ncores > 1 ? m->join_cycles : 0));
   for (int u = 0; u < TPU_UNITS; u++) {
     tpu_unit_state *t = &c->unit[u];
     if (u == TPU_UNIT_SEQ) continue;
@@ -337,11 +337,12 @@ static void open_core(tpu_sim *s, int id) {
   c->tiles = IR_NEW_ARRAY(ctx, tpu_tile, c->tile_cap);
   c->visit = IR_NEW_ARRAY(ctx, tpu_visit, TPU_VISITS);
   c->tags = IR_NEW_ARRAY(ctx, tpu_tag_result, s->p->ntags);
+  tpu_close_account(c); /* the start */
 }
 
 static void open_channels(tpu_sim *s) {
   const tpu_machine *m = s->m;
-  double sum = 0, all = tpu_dram_bytes_per_cycle(m);
+  double sum = 0, all = tpu_image_bytes_per_cycle(m, s->p->dram_bytes);
   for (int k = 0; k < m->channels; k++) sum += m->dram_share[k];
   for (int k = 0; k < m->channels; k++) s->bytes_per_cycle[k] = all * m->dram_share[k] / sum;
   s->host_bytes_per_cycle = m->host_gbps * 1e3 / m->clock_mhz;

@@ -199,13 +199,22 @@ static double pj_mac(const tpu_machine *m, int dtype) {
   return dtype == TN_I8 || dtype == TN_U8 ? m->pj_mac_int8 : dtype == TN_F32 ? m->pj_mac_f32 : m->pj_mac_bf16;
 }
 
+/* Times that the sums of a row pass between the array and the accumulators, by the part of K that an instruction takes:
+ * at each multiple of sum_depth, and once more for the first. */
+static int64_t passes(const tpu_machine *m, const tpu_window *w) {
+  if (!m->sum_depth) return 0;
+  int64_t d = m->sum_depth, begun = (w->k_first + w->k_count + d - 1) / d - (w->k_first + d - 1) / d;
+  return begun + (w->k_first == 0);
+}
+
 static cost matmul_cost(const tpu_sim *s, const tpu_inst *i, tpu_counts *n) {
   const tpu_machine *m = s->m;
   int64_t rows = (int64_t)i->extent[0] * i->extent[1] * i->extent[2], cols = i->extent[3], k = i->win.k_count;
   int64_t streamed = m->dataflow == TPU_OS ? k : rows;
   cost t = {0};
   if (s->scalesim) t.occupy = streamed + m->rows + m->cols - 2;
-  else t.occupy = (int64_t)ceil((double)streamed * tpu_row_cycles(m, (tn_dtype)i->src.dtype)) + m->matmul_overhead;
+  else
+    t.occupy = (int64_t)ceil((double)streamed * tpu_row_cycles(m, (tn_dtype)i->src.dtype) + (double)(rows * passes(m, &i->win)) * m->sum_cycles) + m->matmul_overhead;
   int64_t macs = rows * cols * k, size = (int64_t)ir_dtype_bytes((tn_dtype)i->src.dtype);
   n->matmuls++;
   n->macs += macs;
