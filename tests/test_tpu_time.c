@@ -323,6 +323,9 @@ static tpu_machine random_machine(tn_ctx *ctx, tpu_random *r) {
   m.pad_tiles = tpu_between(r, 0, 1);
   m.matmul_overhead = tpu_between(r, 0, 9);
   m.launch_cycles = (double)tpu_between(r, 0, 90);
+  m.join_cycles = (double)tpu_between(r, 0, 90);
+  m.near_bytes = 0; /* dram_gbps counts */
+  m.sum_depth = tpu_between(r, 0, 3) * TILE / 2;
   return m;
 }
 
@@ -409,6 +412,7 @@ static tpu_program *streams(tn_ctx *ctx, const tpu_machine *m, int cores, int n)
 Test(tpu_time, cores_share_the_memory) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   tpu_machine m = *tpu_machine_find(ctx, "tpu-v4");
+  m.launch_cycles = m.join_cycles = 0;
   tpu_result one, two;
   cr_assert_eq(simulate(ctx, &m, streams(ctx, &m, 1, 50), NULL, &one), TN_OK, "%s", tn_error(ctx));
   cr_assert_eq(simulate(ctx, &m, streams(ctx, &m, 2, 50), NULL, &two), TN_OK, "%s", tn_error(ctx));
