@@ -125,7 +125,7 @@ static int64_t row_group(const lw_plan *p, int64_t m, int64_t n, int64_t lanes) 
     if (m % r) continue;
     lw_tile t = lw_best_tile(r, n, lanes, p->t->vector_regs, 6);
     int64_t nb = t.nr * lanes, groups = m / r, panels = (n + nb - 1) / nb;
-    bool stays = (r + nb) * k <= p->t->l2_bytes * 7 / 8;
+    bool stays = (r + nb) * k <= p->t->l2_bytes * 15 / 16;
     double far = (double)(m * k) * (double)(stays ? 1 : panels) + (double)(n * k) * (double)(n * k <= p->t->l2_bytes / 4 ? 1 : groups);
     double cycles = t.cost * (double)(groups * q->red_extent[0]) + far / 4; /* bytes a cycle from beyond that cache */
     if (cycles < least) least = cycles, best = r;
