@@ -57,6 +57,58 @@ static void batch_norm(tn_ctx *ctx, ir_graph *g, ir_node *n) {
   if (fold) conv->dead = true;
 }
 
+/* ---- transposed matrices in products ----
+ *
+ * Products read their operands as they lie or turned, so many a Transpose around them is work for nothing: those in
+ * the gradients of X W^T, a dense layer whose W is trained. A second operand is fast when its rows lie
+ * along the result's, so it is never turned away from that; constants stay, they are turned when packed. */
+
+static bool turns(const ir_value *v) { /* v = Transpose of a matrix that runs change */
+  const ir_node *n = v ? v->def : NULL;
+  const int64_t *perm;
+  if (!n || n->dead || !ir_node_is(n, "Transpose") || n->in[0]->rank != 2 || constant(n->in[0])) return false;
+  int count = ir_attr_get_ints(n, "perm", &perm);
+  return count < 0 || (count == 2 && perm[0] == 1);
+}
+
+static bool is_flat(const ir_node *n) { return ir_node_is(n, "Gemm"); }
+static bool is_product(const ir_node *n) {
+  bool own = strcmp(n->op->name, "MatMul") == 0 && n->op->domain && strcmp(n->op->domain, "tenon") == 0;
+  return !n->dead && (is_flat(n) || own || ir_node_is(n, "MatMul")) && ir_is_float(n->in[0]->dtype) && n->in[0]->rank >= 2 && n->in[1]->rank >= 2;
+}
+
+static void turn_operands(tn_ctx *ctx, ir_graph *g, ir_node *n) {
+  static const char *const flags[] = {"transA", "transB"};
+  bool turn[2] = {turns(n->in[0]), turns(n->in[1]) && ir_attr_find(n, "transB") && ir_attr_get_int(n, "transB", 0)};
+  if (!turn[0] && !turn[1]) return;
+  if (ir_node_is(n, "MatMul")) { /* has no flags: another op */
+    bool flat = n->in[0]->rank == 2 && n->in[1]->rank == 2;
+    ir_node *m = lw_node_n(g, n, flat ? "Gemm" : "tenon:MatMul", 2, n->in, 1);
+    ir_infer(ctx, m);
+    lw_replace(g, n, 0, m->out[0]);
+    n = m;
+  }
+  for (int k = 0; k < 2; k++) {
+    if (!turn[k]) continue;
+    ir_attr_int(n, flags[k], !ir_attr_get_int(n, flags[k], 0));
+    n->in[k] = n->in[k]->def->in[0];
+  }
+}
+
+/* (A B)^T = B^T A^T */
+static void turn_result(tn_ctx *ctx, ir_graph *g, ir_node *n) {
+  ir_node *p = turns(n->out[0]) ? n->in[0]->def : NULL;
+  if (!p || p->dead || !is_flat(p) || lw_has(p, 2) || n->in[0]->nuses != 1 || !ir_attr_get_int(p, "transA", 0)) return;
+  ir_node *m = lw_node_n(g, n, "Gemm", 2, (ir_value *[]){p->in[1], p->in[0]}, 1);
+  m->opset = p->opset;
+  ir_attr_int(m, "transA", !ir_attr_get_int(p, "transB", 0));
+  ir_attr_int(m, "transB", 0);
+  ir_attr_float(m, "alpha", ir_attr_get_float(p, "alpha", 1));
+  ir_infer(ctx, m);
+  lw_replace(g, n, 0, m->out[0]);
+  turn_operands(ctx, g, m);
+}
+
 /* A 1x1 convolution of stride s reads every s-th pixel: these are gathered first, so that the convolution
  * is a product over all pixels in a row, and not rows of 7 or 14 of them with the rest in between. */
 static void strided(tn_ctx *ctx, ir_graph *g, ir_node *n) {
@@ -79,6 +131,10 @@ void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   int count = g->nnodes; /* appended nodes are canonical already */
   for (int i = 0; i < count; i++)
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "BatchNormalization")) batch_norm(ctx, g, g->nodes[i]);
+  for (int i = 0; i < count; i++)
+    if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Transpose")) turn_result(ctx, g, g->nodes[i]);
+  for (int i = 0; i < count; i++)
+    if (is_product(g->nodes[i])) turn_operands(ctx, g, g->nodes[i]);
   for (int i = 0; i < count && options->target && !options->unscheduled; i++)
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Conv")) strided(ctx, g, g->nodes[i]);
   ir_graph_sort(g);
