@@ -17,7 +17,7 @@ TINY = "on one pixel"  # below a microsecond: reported, but left out of the mean
 
 
 def geomean(values):
-    values = [v for v in values if v and math.isfinite(v)]
+    values = [v for v in values if v and v > 0 and math.isfinite(v)]  # a difference of two times below what can be told may be negative
     return math.exp(statistics.fmean(math.log(v) for v in values)) if values else None
 
 
