@@ -16,13 +16,13 @@ enum { TPU_MAX_INSTS = 1 << 22 };
 typedef struct tpu_tunables {
   int64_t rows;     /* rows of A that a tile's accumulators take */
   int64_t columns;  /* columns of it: a multiple of the array's is best */
-  int order;        /* 1: tiles of columns outside those of rows, 2: the reverse */
   int stationary;   /* 1: B rests in the array, 2: A */
   int64_t vector;   /* most lanes of a vector instruction's chunk */
 } tpu_tunables;
 
 typedef struct tpu_options {
   const tpu_tunables *tile;     /* for all contractions; may be null */
+  const tpu_tunables *tiles;    /* by kernel of the program, before `tile`; may be null */
   const uint8_t *weights;       /* the packed weights, offset 0; program->weights_bytes long */
   bool no_resident;             /* every buffer of the program lies in DRAM: for tests */
 } tpu_options;

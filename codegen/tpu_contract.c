@@ -21,7 +21,7 @@ static double matrix_cycles(const tc *c, const ct_match *x, const ct_plan *p) {
   const tpu_machine *m = c->m;
   double tiles = (double)(p->batch * ceil_div(p->K, m->rows) * ceil_div(p->N, tpu_tile_cols(m)));
   double bytes = (double)ir_dtype_bytes(p->resting->t) * (double)((p->K < m->rows ? p->K : m->rows) * (p->N < tpu_tile_cols(m) ? p->N : tpu_tile_cols(m)));
-  double rows = (double)(p->M * x->row_cycles), shift = (double)ceil_div(m->rows, m->shift_rows), dram = bytes / tpu_dram_bytes_per_cycle(m);
+  double rows = (double)p->M * x->row_cycles, shift = (double)ceil_div(m->rows, m->shift_rows), dram = bytes / tpu_dram_bytes_per_cycle(m);
   if (shift > rows) rows = shift;
   if (!p->resting->m->home.chip && dram > rows) rows = dram;
   return tiles * (rows + (double)m->matmul_overhead);
@@ -31,8 +31,10 @@ static double vector_cycles(const tc *c, const ct_plan *p) {
   const tpu_machine *m = c->m;
   double macs = (double)p->batch * (double)p->M * (double)p->N * (double)p->K;
   double least = (double)p->K * m->vector_overhead;
-  double cycles = macs * m->cost_simple / (double)(m->lanes > 0 ? m->lanes : 1);
-  return cycles > least ? cycles : least;
+  double cycles = macs * m->cost_simple / (double)(m->lanes > 0 ? m->lanes : 1), bytes = (double)ir_dtype_bytes(p->resting->t);
+  for (int d = 0; d < p->resting->m->rank; d++) bytes *= (double)p->resting->m->extent[d];
+  if (!p->resting->m->home.chip) least += bytes / tpu_dram_bytes_per_cycle(m); /* it is fetched before it is used */
+  return cycles + least;
 }
 
 /* ---- sizes of tiles ---- */
@@ -44,7 +46,12 @@ static void halve_rows(const job *j, int64_t *chunk) { /* the outermost row loop
     chunk[l] = ceil_div(chunk[l], 2);
     return;
   }
-  if (j->p->column >= 0) chunk[j->p->column] = ceil_div(chunk[j->p->column], 2);
+  if (j->p->column2 >= 0 && chunk[j->p->column2] > 1) chunk[j->p->column2] = ceil_div(chunk[j->p->column2], 2);
+  else if (j->p->column >= 0) chunk[j->p->column] = ceil_div(chunk[j->p->column], 2);
+}
+
+static int64_t columns_of(const job *j, const int64_t *n) {
+  return (j->p->column < 0 ? 1 : n[j->p->column]) * (j->p->column2 < 0 ? 1 : n[j->p->column2]);
 }
 
 static int64_t rows_of(const job *j, const int64_t *chunk) {
@@ -56,15 +63,19 @@ static int64_t rows_of(const job *j, const int64_t *chunk) {
 
 static void choose_chunk(job *j) {
   const tpu_machine *m = j->c->m;
-  const tpu_tunables *t = j->c->o->tile;
+  const tpu_tunables *t = j->c->tile;
   const ct_plan *p = j->p;
   int64_t columns = t && t->columns ? t->columns : tpu_tile_cols(m), rows = t && t->rows ? t->rows : INT64_MAX;
   if (columns > tpu_tile_cols(m)) columns = tpu_tile_cols(m);
   for (int l = 0; l < j->x->nest->n; l++) j->chunk[l] = 1;
   for (int k = 0; k < 3; k++)
     if (p->row[k] >= 0) j->chunk[p->row[k]] = j->x->nest->extent[p->row[k]];
-  if (p->column >= 0) j->chunk[p->column] = p->N < columns ? p->N : columns;
-  int64_t width = p->column >= 0 ? j->chunk[p->column] : 1, fit = j->half / (4 * width);
+  if (p->column >= 0) j->chunk[p->column] = j->x->nest->extent[p->column] < columns ? j->x->nest->extent[p->column] : columns;
+  if (p->column2 >= 0 && j->chunk[p->column] == j->x->nest->extent[p->column]) {
+    int64_t n = columns / j->chunk[p->column], all = j->x->nest->extent[p->column2];
+    j->chunk[p->column2] = n < all ? n : all;
+  }
+  int64_t width = columns_of(j, j->chunk), fit = j->half / (4 * width);
   if (fit < rows) rows = fit;
   if (m->dataflow == TPU_OS && m->rows < rows) rows = m->rows;
   for (int k = 0; k < 3; k++) { /* whole inner loops, a part of the first that does not fit */
@@ -122,7 +133,7 @@ static tpu_inst product_of(const job *j, int64_t acc) {
   w->dy = (int32_t)by_step[1], w->dx = (int32_t)by_step[2];
   w->kc = (int32_t)red_extent(j, 0), w->kh = (int32_t)red_extent(j, 1), w->kw = (int32_t)red_extent(j, 2);
   w->a_zero = (int16_t)o->zero, w->w_zero = (int16_t)p->resting->zero;
-  int64_t columns = p->column < 0 ? 1 : j->n[p->column], rows[3];
+  int64_t columns = columns_of(j, j->n), rows[3];
   for (int k = 0; k < 3; k++) rows[k] = p->row[k] < 0 ? 1 : j->n[p->row[k]];
   for (int k = 0; k < 3; k++) i.extent[k] = (int32_t)rows[k];
   i.extent[3] = (int32_t)columns;
@@ -138,7 +149,7 @@ static tpu_inst tile_of(const job *j) {
   tpu_inst i = tpu_inst_of(TPU_WEIGHTS);
   int64_t base = o->m->home.address;
   for (int d = 0; d < o->m->rank; d++) base += index_at(j, o, d) * o->stride[d] * o->m->width;
-  i.extent[3] = (int32_t)(p->column < 0 ? 1 : j->n[p->column]);
+  i.extent[3] = (int32_t)columns_of(j, j->n);
   i.src = tpu_at(o->m->home.chip ? TPU_UB : TPU_DRAM, o->t, base, 0, 0, 0, p->column < 0 ? 0 : (int32_t)o->step[p->column]);
   return i;
 }
@@ -185,7 +196,7 @@ static void products(job *j, int64_t acc) {
 
 /* ---- tiles ---- */
 
-static bool inside(const ct_plan *p, int l) { return l == p->column || l == p->row[0] || l == p->row[1] || l == p->row[2]; }
+static bool inside(const ct_plan *p, int l) { return l == p->column || l == p->column2 || l == p->row[0] || l == p->row[1] || l == p->row[2]; }
 
 /* The loops of the tile are lanes, the accumulator is a memory of theirs. */
 static void open_tile(job *j, int64_t acc) {
@@ -203,8 +214,8 @@ static void open_tile(job *j, int64_t acc) {
   tc_mem *m = tc_map_get(&c->mems, j->x->acc);
   if (!m) tc_map_put(&c->mems, j->x->acc, m = IR_NEW(c->ctx, tc_mem));
   *m = (tc_mem){.buf = j->x->acc, .width = 4, .acc = true, .base = acc, .at = acc, .bytes = 4};
-  int places[4] = {p->column, p->row[2], p->row[1], p->row[0]};
-  for (int k = 0; k < 4; k++) {
+  int places[] = {p->column, p->column2, p->row[2], p->row[1], p->row[0]};
+  for (int k = 0; k < IR_COUNT(places); k++) {
     if (places[k] < 0) continue;
     m->lane[lane[places[k]]] = m->bytes;
     m->bytes *= j->n[places[k]];
@@ -268,14 +279,22 @@ static void set_part(job *j, int l, int64_t at) {
   j->n[l] = j->chunk[l] < rest ? j->chunk[l] : rest;
 }
 
+static void column_tiles(job *j, int l) {
+  for (int64_t at = 0; at < j->x->nest->extent[l]; at += j->chunk[l]) {
+    set_part(j, l, at);
+    run_tile(j);
+  }
+}
+
 static void columns(job *j) {
+  int l = j->p->column, l2 = j->p->column2;
   stage_moving(j);
-  int l = j->p->column;
   if (l < 0) run_tile(j);
+  else if (l2 < 0) column_tiles(j, l);
   else
-    for (int64_t at = 0; at < j->x->nest->extent[l]; at += j->chunk[l]) {
-      set_part(j, l, at);
-      run_tile(j);
+    for (int64_t at = 0; at < j->x->nest->extent[l2]; at += j->chunk[l2]) {
+      set_part(j, l2, at);
+      column_tiles(j, l);
     }
   unstage_moving(j);
 }
@@ -323,7 +342,7 @@ bool tc_contract(tc *c, const tc_nest *nest) {
   ct_plan plans[2];
   const ct_plan *best = NULL;
   if (!ct_match_nest(c, nest, x)) return false;
-  int want = c->o->tile ? c->o->tile->stationary : 0;
+  int want = c->tile ? c->tile->stationary : 0;
   for (int k = 0; k < 2; k++) {
     if (want && want != k + 1) continue;
     if (!ct_plan_window(x, k == 1, &plans[k])) continue;
@@ -335,9 +354,9 @@ bool tc_contract(tc *c, const tc_nest *nest) {
   choose_chunk(&j);
   c->limit = INT32_MAX;
   while (!tc_try(c, one_tile, &j)) {
-    int64_t before = rows_of(&j, j.chunk) * (best->column < 0 ? 1 : j.chunk[best->column]);
+    int64_t before = rows_of(&j, j.chunk) * columns_of(&j, j.chunk);
     halve_rows(&j, j.chunk);
-    if (rows_of(&j, j.chunk) * (best->column < 0 ? 1 : j.chunk[best->column]) == before) return false;
+    if (rows_of(&j, j.chunk) * columns_of(&j, j.chunk) == before) return false;
   }
   j.turn = 0;
   outer(&j, 0);

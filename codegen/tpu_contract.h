@@ -34,14 +34,14 @@ typedef struct ct_match {
   int64_t red_lo[CT_RED], red_n[CT_RED];
   ix guard;
   ct_operand a, b;
-  int64_t row_cycles;
+  double row_cycles;
 } ct_match;
 
 typedef struct ct_plan { /* loops by their places; -1: none */
   const ct_operand *moving, *resting;
   int row[3], step[3];            /* n y x; c r s */
   bool channels_last;             /* steps in the order r s c, else c r s */
-  int column;
+  int column, column2;            /* the second runs around the first and goes on where that ends */
   int nouter, outer[TC_LANES];
   int axis_dim[3], axis_row[3], axis_step[3]; /* checked axes 1 (y) and 2 (x): index, loops; -1: none */
   int64_t M, N, K, batch;

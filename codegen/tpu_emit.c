@@ -237,6 +237,16 @@ void te_vector(tc *c, ir_opcode fn, const tc_val *dst, int n, const tc_val *args
   if (axes_of(c, nops, j.v, &a, addr)) split(c, &a, nops, addr, put_vector, &j);
 }
 
+void te_chain(tc *c, tpu_inst i, const tc_val *dst, const tc_val *src, int n, const tc_val *beside) {
+  vector_job j = {.i = i, .v = {dst, src}, .sources = n + 1};
+  te_axes a;
+  int64_t addr[TE_OPERANDS];
+  int nops = 2;
+  for (int k = 0; k < n; k++) j.v[nops++] = &beside[k];
+  if (c->masked) j.v[nops++] = &c->mask;
+  if (axes_of(c, nops, j.v, &a, addr)) split(c, &a, nops, addr, put_vector, &j);
+}
+
 void te_copy(tc *c, const tc_val *dst, const tc_val *src, bool masked) { te_vector(c, IX_CAST, dst, 1, src, masked); }
 
 static void put_indexed(parts *p, const int32_t *extent, const int64_t *addr) {

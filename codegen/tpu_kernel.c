@@ -326,7 +326,7 @@ static void run_nest(tc *c, const ir_stmt *s) {
   int order[TC_LANES];
   int64_t n[TC_LANES], at[TC_LANES] = {0}, middle[TC_LANES];
   tc_nest_order(c, &nest, order);
-  int64_t most = c->o->tile && c->o->tile->vector ? c->o->tile->vector : c->scratch_bytes / 48;
+  int64_t most = c->tile && c->tile->vector ? c->tile->vector : c->scratch_bytes / 48;
   for (c->limit = most;; c->limit /= 2) {
     chunk_extents(c, &nest, order, n);
     for (int i = 0; i < nest.n; i++) middle[i] = (nest.extent[i] / n[i]) / 2 * n[i];
@@ -384,7 +384,6 @@ void tc_run_kernel(tc *c, const ir_kernel *k, const tc_home *homes) {
   c->nlanes = c->ntrail = 0;
   c->masked = false;
   memset(&c->box, 0, sizeof c->box);
-  tc_arena_init(&c->scratch, c->scratch_base, c->scratch_bytes);
   for (int i = 0; i < k->nbufs; i++) {
     ir_buf *b = k->bufs[i];
     tc_mem *m = IR_NEW(c->ctx, tc_mem);

@@ -31,6 +31,7 @@ enum { TC_BLOCKS = 512 };
 typedef struct tc_arena { /* free blocks by address; all sizes multiples of 64 */
   int n;
   int64_t at[TC_BLOCKS], size[TC_BLOCKS];
+  int64_t middle;
   int64_t next; /* rotating allocations go on from here, so that what was just freed rests */
 } tc_arena;
 void tc_arena_init(tc_arena *a, int64_t base, int64_t bytes);
@@ -103,6 +104,7 @@ typedef struct tc {
   tn_ctx *ctx;
   const tpu_machine *m;
   const tpu_options *o;
+  const tpu_tunables *tile; /* of the kernel; may be null */
   tpu_program *p;
   tc_order *order;
   int64_t dram_written;   /* DRAM below is never written: inputs, weights */
@@ -146,6 +148,9 @@ void tc_eval_begin(tc *c, int n, const ix *roots);             /* a statement's 
 tc_val tc_eval(tc *c, ix e);
 void tc_eval_into(tc *c, ix e, const tc_val *dst);             /* under the mask */
 void tc_eval_end(tc *c);
+bool tc_shared(tc *c, ix e);                                   /* used more than once in the statement */
+bool tc_ready(tc *c, ix e);                                    /* has its value already */
+void tc_used(tc *c, ix e);                                     /* one of its uses is done with */
 void tc_keep(tc *c, ix e);                                     /* the caller releases the value of e */
 /* Where an access of the lanes lies. */
 typedef enum tc_place_kind {
@@ -166,8 +171,14 @@ const ix *tc_physical(tc *c, const ir_buf *b, const void *key, const ix *index);
 tc_place tc_place_of(tc *c, const tc_mem *m, const void *key, const ix *index);
 void tc_store_far(tc *c, const tc_mem *m, const void *key, const ix *index, const tc_val *v);
 
+/* ---- chains: tpu_chain.c ---- */
+/* e as one instruction of the activation unit, into *dst or, null, memory of its own; false: it is no chain, and
+ * nothing was done but to evaluate operands. */
+bool tc_chain(tc *c, ix e, const tc_val *dst, tc_val *made);
+
 /* ---- instructions: tpu_emit.c. All run over the box of lanes. ---- */
 void te_vector(tc *c, ir_opcode fn, const tc_val *dst, int n, const tc_val *args, bool masked);
+void te_chain(tc *c, tpu_inst i, const tc_val *dst, const tc_val *src, int n, const tc_val *beside); /* i: the steps; beside: b, c */
 void te_copy(tc *c, const tc_val *dst, const tc_val *src, bool masked);
 /* region: its `at` and `owned` bound what may be touched. scatter: fn(old, src), or IX_CONST: src. */
 void te_gather(tc *c, const tc_val *dst, const tc_val *src, const tc_val *index, const tc_val *region, bool masked);

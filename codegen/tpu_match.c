@@ -49,7 +49,7 @@ static bool operand_of(tc *c, ix e, ct_operand *o) {
 }
 
 /* Cycles that a row takes in the array; 0: the machine has no such product. */
-static int64_t row_cycles(const tpu_machine *m, tn_dtype a, tn_dtype b, tn_dtype acc) {
+static double row_cycles(const tpu_machine *m, tn_dtype a, tn_dtype b, tn_dtype acc) {
   bool bytes = (a == TN_I8 || a == TN_U8) && (b == TN_I8 || b == TN_U8);
   if (bytes) return acc == TN_I32 ? m->int8 : 0;
   if (a != b || acc != TN_F32) return 0;
@@ -200,6 +200,10 @@ static bool place_steps(const ct_match *x, ct_plan *p, const int *seq) {
   return true;
 }
 
+static bool goes_on(const ct_match *x, const ct_operand *w, int inner, int outer) { /* outer continues inner */
+  return w->step[outer] == w->step[inner] * x->nest->extent[inner];
+}
+
 static bool place_rows(const ct_match *x, ct_plan *p) {
   const ct_operand *o = p->moving, *w = p->resting;
   bool free[3] = {true, p->axis_dim[1] < 0, p->axis_dim[2] < 0};
@@ -207,7 +211,7 @@ static bool place_rows(const ct_match *x, ct_plan *p) {
   for (int l = x->nest->n - 1; l >= 0; l--) {
     bool placed = p->row[1] == l || p->row[2] == l;
     if (placed && w->uses[l]) return false;
-    if (w->uses[l] && !o->uses[l] && (p->column < 0 || x->nest->extent[l] > x->nest->extent[p->column])) p->column = l;
+    if (w->uses[l] && !o->uses[l] && (p->column < 0 || x->nest->extent[l] > x->nest->extent[p->column] || goes_on(x, w, l, p->column))) p->column = l;
     if (placed || !o->uses[l] || w->uses[l]) continue;
     for (int k = 2; k >= 0 && !placed; k--)
       if (free[k]) {
@@ -222,7 +226,7 @@ static bool place_rows(const ct_match *x, ct_plan *p) {
 bool ct_plan_window(const ct_match *x, bool swapped, ct_plan *p) {
   static const int first[3] = {0, 1, 2}, last[3] = {1, 2, 0};
   const ct_operand *o = swapped ? &x->b : &x->a, *w = swapped ? &x->a : &x->b;
-  *p = (ct_plan){.moving = o, .resting = w, .column = -1};
+  *p = (ct_plan){.moving = o, .resting = w, .column = -1, .column2 = -1};
   for (int d = 0; d < w->m->rank; d++)
     if (w->checked[d]) return false;
   bool placed = false;
@@ -235,12 +239,15 @@ bool ct_plan_window(const ct_match *x, bool swapped, ct_plan *p) {
     placed = place_steps(x, p, last);
   }
   if (!placed || !place_rows(x, p)) return false;
+  for (int l = 0; l < x->nest->n && p->column >= 0; l++) {
+    if (l != p->column && w->uses[l] && !o->uses[l] && goes_on(x, w, p->column, l)) p->column2 = l;
+  }
   for (int l = 0; l < x->nest->n; l++)
-    if (l != p->column && l != p->row[0] && l != p->row[1] && l != p->row[2]) p->outer[p->nouter++] = l;
+    if (l != p->column && l != p->column2 && l != p->row[0] && l != p->row[1] && l != p->row[2]) p->outer[p->nouter++] = l;
   p->M = p->K = p->batch = 1;
   for (int k = 0; k < 3; k++) p->M *= p->row[k] < 0 ? 1 : x->nest->extent[p->row[k]];
   for (int i = 0; i < x->nred; i++) p->K *= x->red_n[i];
   for (int i = 0; i < p->nouter; i++) p->batch *= x->nest->extent[p->outer[i]];
-  p->N = p->column < 0 ? 1 : x->nest->extent[p->column];
+  p->N = (p->column < 0 ? 1 : x->nest->extent[p->column]) * (p->column2 < 0 ? 1 : x->nest->extent[p->column2]);
   return true;
 }

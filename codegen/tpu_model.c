@@ -165,6 +165,7 @@ static void place(placer *x) {
   int64_t ub = c->m->ub_bytes & ~(int64_t)63, taken = place_arena(x, ub / 2);
   c->scratch_base = taken;
   c->scratch_bytes = ub - taken;
+  tc_arena_init(&c->scratch, c->scratch_base, c->scratch_bytes);
   place_kind(x, IR_SLOT_INPUT, TPU_SEG_INPUT, p->ninputs);
   place_block(x, IR_SLOT_WEIGHTS, TPU_SEG_WEIGHTS, "weights", p->weights_bytes, c->o->weights);
   c->dram_written = c->p->dram_bytes;
@@ -211,10 +212,10 @@ static void copy_slot(placer *x, int to, int from) {
   else
     for (int64_t i = 0; i < n; i += c->scratch_bytes / 4) { /* through the chip, in pieces */
       int64_t piece = n - i < c->scratch_bytes / 4 ? n - i : c->scratch_bytes / 4;
-      tc_arena_init(&c->scratch, c->scratch_base, c->scratch_bytes);
       int64_t at = tc_arena_get(&c->scratch, piece, true);
       te_dma(c, true, 1, &piece, 1, b.address + i, &one, at, &one);
       te_dma(c, false, 1, &piece, 1, a.address + i, &one, at, &one);
+      tc_arena_put(&c->scratch, at, piece);
     }
 }
 
@@ -231,6 +232,7 @@ static void run_all(placer *x, int n, const ir_inst *insts) {
       for (int a = 0; a < c->nargs; a++) homes[a] = x->home[c->args[a]];
       ir_where(x->c->ctx, c->name);
       tag_call(x, c, k);
+      x->c->tile = x->c->o->tiles ? &x->c->o->tiles[c->kernel] : x->c->o->tile;
       tc_run_kernel(x->c, k, homes);
       ir_where(x->c->ctx, NULL);
       break;

@@ -51,6 +51,8 @@ static void count(tc *c, ix e, int uses) {
   int before = x->uses;
   x->uses += uses;
   if (before >= uses) return;
+  const tc_bind *let = e->op == IX_VAR ? tc_bound(c, e->u.var) : NULL;
+  if (let && let->kind == TC_EXPR) count(c, let->e, uses);
   if (e->op == IX_LOAD) uses = PINNED;
   for (int i = 0; i < e->nargs; i++) count(c, e->args[i], uses);
 }
@@ -71,7 +73,10 @@ void tc_eval_end(tc *c) {
   m->n = 0;
 }
 
-static void used(tc *c, ix e) {
+bool tc_shared(tc *c, ix e) { return enter(c, e)->uses > 1; }
+bool tc_ready(tc *c, ix e) { return enter(c, e)->ready; }
+
+void tc_used(tc *c, ix e) {
   if (e->op == IX_CONST) return;
   entry *x = enter(c, e);
   if (--x->uses == 0 && x->ready) tc_release(c, &x->v);
@@ -444,7 +449,7 @@ static bool operands(tc *c, ix e, tc_val *args, tc_val *v) {
 }
 
 static void operands_used(tc *c, ix e) {
-  for (int i = 0; i < e->nargs; i++) used(c, e->args[i]);
+  for (int i = 0; i < e->nargs; i++) tc_used(c, e->args[i]);
 }
 
 static tc_val compute(tc *c, ix e) {
@@ -474,6 +479,7 @@ static tc_val compute(tc *c, ix e) {
     }
   }
   tc_val args[3], v;
+  if (tc_chain(c, e, NULL, &v)) return v;
   if (!operands(c, e, args, &v)) return v;
   unsigned lanes = 0;
   for (int i = 0; i < e->nargs; i++) lanes |= tc_lanes_of(c, &args[i]);
@@ -501,6 +507,7 @@ void tc_eval_into(tc *c, ix e, const tc_val *dst) {
   entry *x = plain ? NULL : enter(c, e);
   if (!plain && known < 0 && !x->ready) {
     tc_val args[3], v;
+    if (tc_chain(c, e, dst, &v)) return;
     if (operands(c, e, args, &v)) {
       te_vector(c, (ir_opcode)e->op, dst, e->nargs, args, true);
       operands_used(c, e);

@@ -256,9 +256,33 @@ static bool has_load(ix e) {
   return false;
 }
 
+static int uses_in(ix e, const ir_var *v) { /* 0, 1 or 2 for more */
+  if (e->op == IX_VAR) return e->u.var == v;
+  if (!(e->vars >> (v->id & 63) & 1)) return 0;
+  int n = 0;
+  for (int i = 0; i < e->nargs && n < 2; i++) n += uses_in(e->args[i], v);
+  return n < 2 ? n : 2;
+}
+
+static int uses_below(const ir_stmt *s, const ir_var *v) {
+  if (!s) return 0;
+  int n = s->value ? uses_in(s->value, v) : 0;
+  if (s->lo) n += uses_in(s->lo, v) + uses_in(s->hi, v);
+  for (int i = 0; s->kind == IR_STORE && i < s->buf->rank; i++) n += uses_in(s->index[i], v);
+  for (int i = 0; i < s->n; i++) n += uses_below(s->items[i], v);
+  int below = uses_below(s->body, v) + uses_below(s->other, v);
+  return n + (s->kind == IR_FOR || s->kind == IR_WHILE ? 2 * below : below);
+}
+
+/* A let may stand for its expression: an index without data, or a value used once, of elements that stay. */
+static bool is_text(const ir_stmt *s) {
+  if (!has_load(s->value) && (s->value->dtype == TN_INDEX || s->value->dtype == TN_BOOL)) return true;
+  return s->value->dtype != TN_INDEX && !stores_to(s->body, s->value) && uses_below(s->body, s->var) <= 1;
+}
+
 static void exec_let(tc *c, const ir_stmt *s) {
   int trail = c->ntrail;
-  if (!has_load(s->value) && (s->value->dtype == TN_INDEX || s->value->dtype == TN_BOOL)) {
+  if (is_text(s)) {
     tc_affine a;
     bool constant = s->value->dtype == TN_INDEX && tc_affine_of(c, s->value, &a);
     for (int l = 0; constant && l < c->nlanes; l++) constant = !a.coef[l];

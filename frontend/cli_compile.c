@@ -1,5 +1,6 @@
 /* cli_compile.c — tenon compile: an object file and its header. */
 #include "frontend/cli.h"
+#include "runtime/tpu_tune.h"
 #include <string.h>
 #include <sys/stat.h>
 
@@ -43,15 +44,65 @@ static void fix_inputs(cli *c, cli_model *m) {
   g->ninputs = m->nin = n;
 }
 
+/* For a systolic machine: a program file for the simulator. */
+static void compile_tpu(cli *c, const char *machine, const char *precision, bool tune, const char *out, const cli_list *fixed) {
+  tn_ctx *ctx = c->ctx;
+  const tpu_machine *t = tpu_machine_find(ctx, machine);
+  double start = rt_now();
+  cli_model *m = cli_load(c, c->args[0]);
+  cli_feed(c, m, fixed);
+  if (m->graph) fix_inputs(c, m);
+  rt_tpu_options o = {.precision = precision ? lw_precision_parse(ctx, precision) : rt_tpu_precision(t), .jobs = c->threads ? (int)c->threads : rt_cpu_count()};
+  tpu_program *p = cli_lower_tpu(c, m, t, &o);
+  rt_tpu_tuning r = {0};
+  if (tune) {
+    tpu_options to = {0};
+    for (int i = 0; i < p->nsegments; i++)
+      if (p->segments[i].kind == TPU_SEG_WEIGHTS) to.weights = p->segments[i].data;
+    r = rt_tpu_tune(ctx, m->program, t, &to, 0);
+    to.tiles = r.tiles;
+    p = tpu_compile(ctx, m->program, t, &to);
+  }
+  tpu_program_write(ctx, p, out);
+  double total = rt_now() - start;
+  int64_t bytes = file_size(out);
+  if (c->json) {
+    cli_json j;
+    cj_begin(&j, ctx);
+    cj_text(&j, "program", out);
+    cj_text(&j, "machine", t->name);
+    cj_int(&j, "program_bytes", bytes);
+    cj_int(&j, "instructions", p->core[0].n);
+    if (tune) {
+      cj_int(&j, "trials", r.trials);
+      cj_int(&j, "cycles_before", r.before);
+      cj_int(&j, "cycles", r.after);
+    }
+    cj_int(&j, "dram_bytes", p->dram_bytes);
+    cj_int(&j, "weights_bytes", m->program->weights_bytes);
+    cj_real(&j, "import_s", m->import_s);
+    cj_real(&j, "lower_s", m->lower_s);
+    cj_real(&j, "compile_s", m->compile_s);
+    cj_real(&j, "total_s", total);
+    cj_end(&j, c);
+    return;
+  }
+  fprintf(c->out, "%s: %s, %lld instructions for %s, %s\n", out, cli_bytes(c, (double)bytes), (long long)p->core[0].n, t->name, cli_time(c, total));
+  if (tune) fprintf(c->out, "%d programs timed: %lld cycles before, %lld now\n", r.trials, (long long)r.before, (long long)r.after);
+}
+
 void cli_compile(cli *c, int argc, char **argv) {
   tn_ctx *ctx = c->ctx;
-  const char *out = NULL, *header = NULL, *prefix = NULL, *target = NULL, *weights = "embed", *weights_file = NULL, *plan = NULL;
+  const char *out = NULL, *header = NULL, *prefix = NULL, *target = NULL, *weights = "embed", *weights_file = NULL, *plan = NULL, *precision = NULL;
   cli_list fixed = {0};
+  bool tune = false;
   cli_option own[] = {
       {"-o", CLI_TEXT, &out, "FILE", "the object file"},
       {"--header", CLI_TEXT, &header, "FILE", "the C header (default: beside the object, .h)"},
       {"--prefix", CLI_TEXT, &prefix, "P", "of the C names (default: from the object's name)"},
-      {"--target", CLI_TEXT, &target, "T", "cpu (default)"},
+      {"--target", CLI_TEXT, &target, "T", "cpu (default), or tpu:NAME: a program file for the simulated machine"},
+      {"--precision", CLI_TEXT, &precision, "P", "of tpu:NAME's products: fp32, bf16, int8 (default: what the machine is made for)"},
+      {"--tune", CLI_FLAG, &tune, NULL, "with tpu:NAME: tiles by timing the program with each; exact, so the same every time"},
       {"--weights", CLI_TEXT, &weights, "MODE", "embed (default): in the object; file: beside it; pointer: packed by the caller"},
       {"--weights-file", CLI_TEXT, &weights_file, "FILE", "with --weights file (default: beside the object, .weights)"},
       {"--input", CLI_TEXTS, &fixed, "NAME=FILE", "compiles this input in as a constant"},
@@ -60,7 +111,11 @@ void cli_compile(cli *c, int argc, char **argv) {
   if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 1, 1, NULL)) return;
   if (!out) ir_fail(ctx, TN_EUSAGE, "tenon compile: -o FILE is missing");
   if (target && strcmp(target, "cpu")) {
-    if (strncmp(target, "cuda:", 5) == 0 || strncmp(target, "tpu:", 4) == 0) ir_fail(ctx, TN_EUNSUPPORTED, "--target %s is not there yet", target);
+    if (strncmp(target, "tpu:", 4) == 0) {
+      compile_tpu(c, target + 4, precision, tune, out, &fixed);
+      return;
+    }
+    if (strncmp(target, "cuda:", 5) == 0) ir_fail(ctx, TN_EUNSUPPORTED, "--target %s is not there yet", target);
     ir_fail(ctx, TN_EUSAGE, "--target: '%s' is none of cpu, cuda:ARCH, tpu:NAME", target);
   }
   if (!header) header = with_ending(ctx, out, ".h");

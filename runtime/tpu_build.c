@@ -124,9 +124,10 @@ rt_tpu_build rt_tpu_compile(tn_ctx *ctx, ir_graph *g, const tpu_machine *m, cons
   rt_tpu_options o = options ? *options : (rt_tpu_options){.precision = rt_tpu_precision(m)};
   rt_tpu_build b = {0};
   double start = now();
-  lw_pass_infer(ctx, g, NULL);
-  lw_pass_dce(ctx, g, NULL);
-  lw_pass_canon(ctx, g, NULL);
+  lw_options plain = {0};
+  lw_pass_infer(ctx, g, &plain);
+  lw_pass_dce(ctx, g, &plain);
+  lw_pass_canon(ctx, g, &plain);
   lw_narrow_quantised(ctx, g);
   if (o.precision == LW_PRECISION_BF16) lw_narrow_bf16(ctx, g);
   if (o.precision == LW_PRECISION_INT8) {
@@ -141,7 +142,8 @@ rt_tpu_build rt_tpu_compile(tn_ctx *ctx, ir_graph *g, const tpu_machine *m, cons
   const void *blob = rt_pack_weights(ctx, b.program, o.jobs);
   b.pack_s = now() - start;
   start = now();
-  tpu_options to = {.tile = o.tile, .weights = blob ? (const uint8_t *)blob + sizeof(cg_blob_header) : NULL};
+  b.weights = blob ? (const uint8_t *)blob + sizeof(cg_blob_header) : NULL;
+  tpu_options to = {.tile = o.tile, .weights = b.weights};
   b.tpu = tpu_compile(ctx, b.program, m, &to);
   b.compile_s = now() - start;
   return b;

@@ -18,6 +18,7 @@ typedef struct rt_tpu_options {
 
 typedef struct rt_tpu_build {
   tpu_program *tpu;
+  const uint8_t *weights;        /* packed, as tpu_options takes them; null when there are none */
   ir_program *program;           /* what it was made from: the same arithmetic for the CPU */
   double lower_s, pack_s, compile_s;
 } rt_tpu_build;
