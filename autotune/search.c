@@ -1,10 +1,11 @@
 /* search.c — what to try next.
  *
- * The analytical model orders the space. What it gets wrong is learned as it shows: the logarithm
- * of measured over predicted, smoothed over the space (nearest neighbours weigh most), corrects
- * the prediction of what was not tried. Most proposals are the best by that; some are neighbours
+ * The analytical model orders the space. What it gets wrong is learned as it shows: boosted trees
+ * over the logarithm of measured over predicted (learn.h), and what they leave, smoothed over the
+ * space, correct the prediction of what was not tried. Most proposals are the best by that; some are neighbours
  * of the fastest, some are random. */
 #include "autotune/search.h"
+#include "autotune/learn.h"
 #include "autotune/stats.h"
 #include "lower/schedule.h"
 #include <math.h>
@@ -203,21 +204,36 @@ static int by_score(const void *a, const void *b) {
   return p->value < q->value ? -1 : p->value > q->value ? 1 : p->point - q->point;
 }
 
-/* Logarithm of the predicted time, corrected by what was measured nearby. */
-static double corrected(const at_task *t, const at_point *p) {
-  double sum = 0, weights = 0.5; /* a pull towards no correction where nothing is near */
+typedef struct lessons { /* points that were tried, and how far off the prediction was (logarithms) */
+  int n;
+  const at_point **points;
+  double *error;
+  const at_learned *learned;
+} lessons;
+
+static lessons learn(tn_ctx *ctx, const at_task *t) {
+  lessons l = {0, IR_NEW_ARRAY(ctx, const at_point *, t->n + 1), IR_NEW_ARRAY(ctx, double, t->n + 1), NULL};
   for (int i = 0; i < t->n; i++) {
     const at_config *c = t->configs[i];
-    if (c->point < 0) continue;
-    const at_point *q = &t->space->points[c->point];
-    double d = at_space_distance(p, q), w = exp(-d * d), r;
-    if (is_bad(c->status)) r = 0.7; /* what failed is not looked for next door */
-    else if (!isnan(c->ns) && q->predicted_ns > 0) r = log(c->ns / q->predicted_ns);
-    else continue;
-    sum += w * r;
+    const at_point *p = c->point >= 0 ? &t->space->points[c->point] : NULL;
+    if (!p || (!is_bad(c->status) && (isnan(c->ns) || p->predicted_ns <= 0))) continue;
+    l.points[l.n] = p;
+    l.error[l.n++] = is_bad(c->status) ? 0.7 : log(c->ns / p->predicted_ns); /* what failed is not looked for next door */
+  }
+  l.learned = at_learn(ctx, l.n, l.points, l.error);
+  for (int i = 0; i < l.n; i++) l.error[i] -= at_learned_error(l.learned, l.points[i]); /* what is left is local */
+  return l;
+}
+
+/* Logarithm of the predicted time, corrected by what was measured. */
+static double corrected(const lessons *l, const at_point *p) {
+  double sum = 0, weights = 0.5; /* a pull towards no correction where nothing is near */
+  for (int i = 0; i < l->n; i++) {
+    double d = at_space_distance(p, l->points[i]), w = exp(-d * d);
+    sum += w * l->error[i];
     weights += w;
   }
-  return log(p->predicted_ns > 0 ? p->predicted_ns : 1) + sum / weights;
+  return log(p->predicted_ns > 0 ? p->predicted_ns : 1) + at_learned_error(l->learned, p) + sum / weights;
 }
 
 int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out) {
@@ -229,8 +245,9 @@ int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out) {
   if (most > left) most = left;
   score *order = IR_NEW_ARRAY(ctx, score, left + 1);
   int k = 0;
+  lessons so_far = learn(ctx, t);
   for (int i = 0; i < s->n; i++)
-    if (!tried[i]) order[k++] = (score){i, corrected(t, &s->points[i])};
+    if (!tried[i]) order[k++] = (score){i, corrected(&so_far, &s->points[i])};
   if (k) qsort(order, (size_t)k, sizeof *order, by_score);
   int measured = 0;
   for (int i = 0; i < t->n; i++) measured += !isnan(t->configs[i]->ns);

@@ -304,6 +304,13 @@ int at_space_find(const at_space *s, const char *schedule) {
 
 static double ratio(int a, int b) { return a == b ? 0 : !a || !b ? 0.5 : fabs(log2((double)a / b)); }
 
+void at_point_features(const at_point *p, double out[AT_FEATURES]) {
+  _Static_assert(IR_COUNT(knobs) + 2 == AT_FEATURES, "a feature for each tunable");
+  for (int i = 0; i < IR_COUNT(knobs); i++) out[i] = value(&p->u, &knobs[i]);
+  out[AT_FEATURES - 2] = p->u.mr * p->u.nr;
+  out[AT_FEATURES - 1] = p->predicted_ns > 0 ? log(p->predicted_ns) : 0;
+}
+
 double at_space_distance(const at_point *a, const at_point *b) {
   if (a->source != AT_OWN || b->source != AT_OWN) return a == b ? 0 : 4; /* not comparable by tunables */
   double sum = 0;

@@ -39,6 +39,9 @@ void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target
 int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int n, const lw_tunables *u);
 /* Index of the point with that text; -1. */
 int at_space_find(const at_space *s, const char *schedule);
+/* A point as numbers: its tunables, accumulators of the tile, logarithm of the predicted time. */
+enum { AT_FEATURES = 12 };
+void at_point_features(const at_point *p, double out[AT_FEATURES]);
 /* How unlike two points are: the number of tunables that differ, weighted by how far; 0 for the same. */
 double at_space_distance(const at_point *a, const at_point *b);
 
