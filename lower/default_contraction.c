@@ -29,6 +29,7 @@ lw_tile lw_best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t 
       double cost = (full * tile_cycles(mr, nr) + rest) * (double)((vectors + nr - 1) / nr);
       cost *= 1 + 0.25 / (double)(mr * nr) + 0.4 / (double)mr; /* prologue and epilogue of a tile; traffic of b */
       if (mr > 1 && m % mr) cost *= 1.01;   /* a second loop body */
+      if (nr == 1 && mr > 2 && mr < 8 && vectors > 1) cost *= 1.1; /* too few chains, and a load of weights for each row's few FMAs */
       if (cost < best.cost * 0.999 || (cost < best.cost * 1.001 && mr * nr > best.mr * best.nr)) best = (lw_tile){mr, nr, cost};
     }
   }
