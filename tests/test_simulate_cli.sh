@@ -120,6 +120,15 @@ grep -q 'the bits of the CPU' out || bad "values differ from the CPU's"
 ok net.tn --machine scalesim-ws-8x8 --csv out.csv
 holds '(rows[0]["M"], rows[0]["N"], rows[0]["K"]) == ("40", "96", "64")'
 
+# a program file: the same cycles as the model, on its own machine
+ok net.tn --machine tpu-v4 --json --csv out.csv
+cycles=$(python3 -c 'import json; print(json.load(open("out"))["total_cycles"])')
+"$tenon" compile net.tn -o net.tpu --target tpu:tpu-v4 >out 2>err || bad "compile --target tpu:tpu-v4"
+ok net.tpu --json --html page.html
+holds "d['total_cycles'] == $cycles and d['machine'] == 'tpu-v4'"
+head -c 200 net.tpu >cut.tpu
+fails 4 "cut.tpu" cut.tpu
+
 # ---- what is refused, and that nothing is left behind ----
 rm -f out.csv
 fails 2 "--machine NAME is missing" conv.csv
