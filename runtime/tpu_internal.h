@@ -2,6 +2,7 @@
 #ifndef RT_TPU_INTERNAL_H
 #define RT_TPU_INTERNAL_H
 #include "runtime/tpu_sim.h"
+#include <string.h>
 
 /* ---- memories (tpu_mem.c) ---- */
 typedef struct tpu_mem {
@@ -32,6 +33,7 @@ typedef struct tpu_pending { /* handed to a queue, not yet timed */
   tpu_inst copy;       /* with the registers added, where it has some */
   int64_t number, issued;
   int tag;
+  bool waits;          /* has any after or wait */
   int64_t after[TPU_UNITS]; /* index of the instruction that must be complete, -1: none */
   tpu_clock clock;     /* of the sequencer */
 } tpu_pending;
@@ -153,7 +155,7 @@ void tpu_switch_tag(tpu_core *c, int tag);
 void tpu_close_account(tpu_core *c); /* attributes what is left until c->end */
 tpu_done *tpu_done_of(tpu_core *c, int unit, int64_t index);
 void tpu_join(tpu_clock *into, const tpu_clock *from);
-bool tpu_waits_known(tpu_core *c, const tpu_inst *i, int unit, const int64_t *after);
+bool tpu_waits_known(const tpu_core *c, const tpu_pending *p);
 /* Latest of what it waits for; takes the semaphores. cause[w]: latest among those of unit w. */
 int64_t tpu_take_waits(tpu_core *c, const tpu_pending *p, int unit, tpu_clock *clock, int64_t *cause);
 void tpu_send_signals(tpu_core *c, const tpu_inst *i, int64_t number, int unit, int64_t time, const tpu_clock *clock);
@@ -185,6 +187,13 @@ void tpu_block_op(tn_ctx *ctx, ir_opcode op, tn_dtype result, const tn_dtype *ty
 void tpu_panel_product(int rows, int64_t depth, const float *a, int64_t a_pitch, const float *panel, float *c, int64_t c_pitch);
 /* One row, at chosen steps alone: c[p][16] += a[j] * panel[p][k[j]][16] for p < panels, panel_pitch floats apart. */
 void tpu_row_product(int64_t n, const float *a, const int32_t *k, const float *panel, int64_t panel_pitch, int64_t panels, float *c);
+
+/* Whether an instruction waits for anything: most do not, and are not asked twice. */
+static inline bool tpu_has_waits(const tpu_inst *i) {
+  uint64_t after[2];
+  memcpy(after, i->after, sizeof after);
+  return after[0] | after[1] || i->wait[0] || i->wait[1];
+}
 
 static inline int64_t tpu_elements(const int32_t *e) { return (int64_t)e[0] * e[1] * e[2] * e[3]; }
 #endif

@@ -14,12 +14,20 @@
 
 /* ---- loads and stores ---- */
 
+/* Dense blocks are loops of their own, which vectorise. */
 #define LOAD_AS(type, field, expr)                                      \
-  for (int j = 0; j < n; j++) {                                         \
-    type v;                                                             \
-    memcpy(&v, p + j * stride, sizeof v);                               \
-    to->field[j] = expr;                                                \
-  }                                                                     \
+  if (stride == (int64_t)sizeof(type))                                  \
+    for (int j = 0; j < n; j++) {                                       \
+      type v;                                                           \
+      memcpy(&v, p + (size_t)j * sizeof v, sizeof v);                   \
+      to->field[j] = expr;                                              \
+    }                                                                   \
+  else                                                                  \
+    for (int j = 0; j < n; j++) {                                       \
+      type v;                                                           \
+      memcpy(&v, p + j * stride, sizeof v);                             \
+      to->field[j] = expr;                                              \
+    }                                                                   \
   return
 
 static float bf16_value(uint16_t h) {
@@ -27,6 +35,13 @@ static float bf16_value(uint16_t h) {
   float f;
   memcpy(&f, &u, 4);
   return f;
+}
+
+static inline uint16_t bf16_of(float f) { /* ir_f32_to_bf16, where it can be inlined */
+  uint32_t u;
+  memcpy(&u, &f, 4);
+  uint32_t nan = u >> 16 | 0x40, even = (u + 0x7fff + (u >> 16 & 1)) >> 16;
+  return (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? nan : even);
 }
 
 void tpu_block_load(tn_dtype t, const uint8_t *p, int64_t stride, int n, tpu_block *to) {
@@ -47,10 +62,16 @@ void tpu_block_load(tn_dtype t, const uint8_t *p, int64_t stride, int n, tpu_blo
 }
 
 #define STORE_AS(type, expr)                                            \
-  for (int j = 0; j < n; j++) {                                         \
-    type v = (type)(expr);                                              \
-    memcpy(p + j * stride, &v, sizeof v);                               \
-  }                                                                     \
+  if (stride == (int64_t)sizeof(type))                                  \
+    for (int j = 0; j < n; j++) {                                       \
+      type v = (type)(expr);                                            \
+      memcpy(p + (size_t)j * sizeof v, &v, sizeof v);                   \
+    }                                                                   \
+  else                                                                  \
+    for (int j = 0; j < n; j++) {                                       \
+      type v = (type)(expr);                                            \
+      memcpy(p + j * stride, &v, sizeof v);                             \
+    }                                                                   \
   return
 
 void tpu_block_store(tn_dtype t, uint8_t *p, int64_t stride, int n, const tpu_block *from) {
@@ -60,7 +81,7 @@ void tpu_block_store(tn_dtype t, uint8_t *p, int64_t stride, int n, const tpu_bl
   case TN_I16: case TN_U16: STORE_AS(uint16_t, from->i[j]);
   case TN_I32: case TN_U32: STORE_AS(uint32_t, from->i[j]);
   case TN_F16: STORE_AS(uint16_t, ir_f32_to_f16(from->f[j]));
-  case TN_BF16: STORE_AS(uint16_t, ir_f32_to_bf16(from->f[j]));
+  case TN_BF16: STORE_AS(uint16_t, bf16_of(from->f[j]));
   case TN_F32: STORE_AS(float, from->f[j]);
   case TN_F64: STORE_AS(double, from->d[j]);
   default: STORE_AS(int64_t, from->i[j]);
@@ -78,7 +99,7 @@ void tpu_block_fill(tn_dtype t, int64_t bits, int n, tpu_block *to) {
 /* ---- operations ---- */
 
 static void round_floats(tn_dtype t, tpu_block *out, int n) {
-  if (t == TN_BF16) for (int j = 0; j < n; j++) out->f[j] = bf16_value(ir_f32_to_bf16(out->f[j]));
+  if (t == TN_BF16) for (int j = 0; j < n; j++) out->f[j] = bf16_value(bf16_of(out->f[j]));
   if (t == TN_F16) for (int j = 0; j < n; j++) out->f[j] = ir_f16_to_f32(ir_f32_to_f16(out->f[j]));
 }
 
@@ -161,8 +182,33 @@ static bool int_ops(ir_opcode op, const tpu_block *a, const tpu_block *b, tpu_bl
   case IX_AND: EACH(i, a->i[j] & b->i[j]);
   case IX_OR: EACH(i, a->i[j] | b->i[j]);
   case IX_XOR: EACH(i, a->i[j] ^ b->i[j]);
+  case IX_NEG: EACH(i, (int64_t)(0 - (uint64_t)a->i[j]));
   default: return false;
   }
+  return true;
+}
+
+/* A count is unsigned: one beyond the width gives 0, or the sign. */
+static bool int_shifts(ir_opcode op, tn_dtype t, const tpu_block *a, const tpu_block *b, tpu_block *out, int n) {
+  uint64_t bits = (uint64_t)ir_dtype_bits(t);
+  if (op == IX_SHL)
+    for (int j = 0; j < n; j++) out->i[j] = (uint64_t)b->i[j] < bits ? (int64_t)((uint64_t)a->i[j] << (b->i[j] & 63)) : 0;
+  else if (op == IX_SHR && ir_is_signed(t))
+    for (int j = 0; j < n; j++) out->i[j] = a->i[j] >> ((uint64_t)b->i[j] < bits ? b->i[j] & 63 : 63);
+  else if (op == IX_SHR)
+    for (int j = 0; j < n; j++) out->i[j] = (uint64_t)b->i[j] < bits ? (int64_t)((uint64_t)a->i[j] >> (b->i[j] & 63)) : 0;
+  else return false;
+  wrap_ints(t, out, n);
+  return true;
+}
+
+/* Between f32 and integers of its width. */
+static bool bitcast_block(tn_dtype to, tn_dtype from, const tpu_block *a, tpu_block *out, int n) {
+  if (from == TN_F32 && to == TN_I32)
+    for (int j = 0; j < n; j++) { int32_t v; memcpy(&v, &a->f[j], 4); out->i[j] = v; }
+  else if ((from == TN_I32 || from == TN_U32) && to == TN_F32)
+    for (int j = 0; j < n; j++) { int32_t v = (int32_t)a->i[j]; memcpy(&out->f[j], &v, 4); }
+  else return false;
   return true;
 }
 
@@ -231,6 +277,7 @@ static bool fast(ir_opcode op, tn_dtype result, tn_dtype t, const tpu_block *con
   const tpu_block *a = x[0], *b = ix_info[op].arity > 1 ? x[1] : NULL, *c = ix_info[op].arity > 2 ? x[2] : NULL;
   bool compares = ix_info[op].result == 'B';
   if (op == IX_CAST) return cast_block(result, t, a, out, n);
+  if (op == IX_BITCAST) return bitcast_block(result, t, a, out, n);
   if (op == IX_SELECT) return select_block(result, x, out, n);
   switch (form_of(t)) {
   case AS_F32:
@@ -241,7 +288,8 @@ static bool fast(ir_opcode op, tn_dtype result, tn_dtype t, const tpu_block *con
   case AS_F64: return compares ? f64_compare(op, a, b, out, n) : f64_ops(op, a, b, c, out, n);
   default:
     if (t != TN_U64 && int_extremes(op, a, b, out, n)) return true;
-    if (!int_ops(op, a, b, out, n)) return false;
+    if (t == TN_BOOL && ix_info[op].arity < 2) return false;
+    if (!int_ops(op, a, b, out, n)) return int_shifts(op, t, a, b, out, n);
     wrap_ints(t, out, n);
     return true;
   }
@@ -274,25 +322,27 @@ static void row_any(int64_t n, const float *a, const int32_t *k, const float *pa
 #include <immintrin.h>
 #define AVX2 __attribute__((target("avx2,fma")))
 
-/* R rows of 16 columns in 2 R registers; R is a constant where it is called. */
-AVX2 static inline __attribute__((always_inline)) void panel_tile(int R, int64_t depth, const float *a, int64_t a_pitch, const float *panel, float *c, int64_t c_pitch) {
-  __m256 x[6], y[6];
-  for (int m = 0; m < R; m++) {
-    x[m] = _mm256_loadu_ps(c + m * c_pitch);
-    y[m] = _mm256_loadu_ps(c + m * c_pitch + 8);
+/* R rows of 16 columns in 2 R registers, each a variable: an array would go by way of the stack. R is a
+ * constant where it is called. */
+#define ROWS(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
+#define DECLARE(m) __m256 x##m = _mm256_setzero_ps(), y##m = x##m;
+#define FETCH(m) if (R > m) x##m = _mm256_loadu_ps(c + m * c_pitch), y##m = _mm256_loadu_ps(c + m * c_pitch + 8);
+#define MULTIPLY(m)                                           \
+  if (R > m) {                                                \
+    __m256 s = _mm256_broadcast_ss(a + m * a_pitch + k);      \
+    x##m = _mm256_fmadd_ps(s, u, x##m);                       \
+    y##m = _mm256_fmadd_ps(s, v, y##m);                       \
   }
+#define KEEP(m) if (R > m) _mm256_storeu_ps(c + m * c_pitch, x##m), _mm256_storeu_ps(c + m * c_pitch + 8, y##m);
+
+AVX2 static inline __attribute__((always_inline)) void panel_tile(int R, int64_t depth, const float *a, int64_t a_pitch, const float *panel, float *c, int64_t c_pitch) {
+  ROWS(DECLARE)
+  ROWS(FETCH)
   for (int64_t k = 0; k < depth; k++) {
     __m256 u = _mm256_loadu_ps(panel + 16 * k), v = _mm256_loadu_ps(panel + 16 * k + 8);
-    for (int m = 0; m < R; m++) {
-      __m256 s = _mm256_broadcast_ss(a + m * a_pitch + k);
-      x[m] = _mm256_fmadd_ps(s, u, x[m]);
-      y[m] = _mm256_fmadd_ps(s, v, y[m]);
-    }
+    ROWS(MULTIPLY)
   }
-  for (int m = 0; m < R; m++) {
-    _mm256_storeu_ps(c + m * c_pitch, x[m]);
-    _mm256_storeu_ps(c + m * c_pitch + 8, y[m]);
-  }
+  ROWS(KEEP)
 }
 
 AVX2 static void panel_avx2(int rows, int64_t depth, const float *a, int64_t a_pitch, const float *panel, float *c, int64_t c_pitch) {
@@ -306,24 +356,21 @@ AVX2 static void panel_avx2(int rows, int64_t depth, const float *a, int64_t a_p
   }
 }
 
+/* P panels of one row. */
+#define PANELS(DO) DO(0) DO(1) DO(2) DO(3)
+#define FETCH_P(p) if (P > p) x##p = _mm256_loadu_ps(c + 16 * p), y##p = _mm256_loadu_ps(c + 16 * p + 8);
+#define MULTIPLY_P(p) if (P > p) x##p = _mm256_fmadd_ps(s, _mm256_loadu_ps(w + p * pitch), x##p), y##p = _mm256_fmadd_ps(s, _mm256_loadu_ps(w + p * pitch + 8), y##p);
+#define KEEP_P(p) if (P > p) _mm256_storeu_ps(c + 16 * p, x##p), _mm256_storeu_ps(c + 16 * p + 8, y##p);
+
 AVX2 static inline __attribute__((always_inline)) void row_tile(int P, int64_t n, const float *a, const int32_t *k, const float *panel, int64_t pitch, float *c) {
-  __m256 x[4], y[4];
-  for (int p = 0; p < P; p++) {
-    x[p] = _mm256_loadu_ps(c + 16 * p);
-    y[p] = _mm256_loadu_ps(c + 16 * p + 8);
-  }
+  PANELS(DECLARE)
+  PANELS(FETCH_P)
   for (int64_t j = 0; j < n; j++) {
     __m256 s = _mm256_broadcast_ss(a + j);
     const float *w = panel + 16 * (int64_t)k[j];
-    for (int p = 0; p < P; p++) {
-      x[p] = _mm256_fmadd_ps(s, _mm256_loadu_ps(w + p * pitch), x[p]);
-      y[p] = _mm256_fmadd_ps(s, _mm256_loadu_ps(w + p * pitch + 8), y[p]);
-    }
+    PANELS(MULTIPLY_P)
   }
-  for (int p = 0; p < P; p++) {
-    _mm256_storeu_ps(c + 16 * p, x[p]);
-    _mm256_storeu_ps(c + 16 * p + 8, y[p]);
-  }
+  PANELS(KEEP_P)
 }
 
 AVX2 static void row_avx2(int64_t n, const float *a, const int32_t *k, const float *panel, int64_t pitch, int64_t panels, float *c) {

@@ -26,7 +26,7 @@ static void IR_NORETURN deadlock(tpu_core *c, const char *sequencer) {
     if (s->handed == s->timed) continue;
     const tpu_pending *p = &s->queue[s->timed & (c->sim->queue_depth - 1)];
     ir_put(&t, "; %s: instruction %lld (%s)", tpu_unit_names[u], (long long)p->number, tpu_ops[p->inst->op].name);
-    put_reason(&t, c, p->inst, p->after);
+    put_reason(&t, c, p->inst, p->waits ? p->after : NULL);
   }
   ir_fail(c->sim->ctx, TN_EINPUT, "core %d, instruction %lld: deadlock: %s%s", c->id, (long long)c->pc, sequencer, ir_text_str(&t));
 }
@@ -136,14 +136,28 @@ static void wait_for_all(tpu_core *c) {
   }
 }
 
-/* An instruction of the sequencer. False: it waits for something that is not known yet. */
-static bool step_control(tpu_core *c, const tpu_inst *i) {
+/* What `i`, handed out now, waits for. */
+static void set_waits(const tpu_core *c, const tpu_inst *i, tpu_pending *p) {
+  p->waits = tpu_has_waits(i);
+  if (!p->waits) return;
+  for (int w = 0; w < TPU_UNITS; w++) p->after[w] = i->after[w] && c->unit[w].handed >= i->after[w] ? c->unit[w].handed - i->after[w] : -1;
+}
+
+/* The sequencer's own waits. False: for something that is not known yet. */
+static bool sequencer_waits(tpu_core *c, const tpu_inst *i) {
+  if (!tpu_has_waits(i)) return true;
   tpu_pending p = {.inst = i, .number = c->pc};
-  for (int u = 0; u < TPU_UNITS; u++) p.after[u] = i->after[u] && c->unit[u].handed >= i->after[u] ? c->unit[u].handed - i->after[u] : -1;
-  bool all = i->op == TPU_FENCE || i->op == TPU_BARRIER;
-  if (!tpu_waits_known(c, i, TPU_UNIT_SEQ, p.after) || (all && c->npending)) return false;
+  set_waits(c, i, &p);
+  if (!tpu_waits_known(c, &p)) return false;
   int64_t cause[TPU_UNITS] = {0}, waited = tpu_take_waits(c, &p, TPU_UNIT_SEQ, &c->clock, cause);
   if (waited > c->time) c->time = waited;
+  return true;
+}
+
+/* An instruction of the sequencer. False: it waits for something that is not known yet. */
+static bool step_control(tpu_core *c, const tpu_inst *i) {
+  bool all = i->op == TPU_FENCE || i->op == TPU_BARRIER;
+  if ((all && c->npending) || !sequencer_waits(c, i)) return false;
   if (!c->sim->scalesim) c->time += c->sim->m->issue_cycles;
   c->tags[c->tag].counts.instructions++;
   if (all) wait_for_all(c);
@@ -205,8 +219,8 @@ static bool hand_out(tpu_core *c, const tpu_inst *i, int unit) {
   p->number = c->pc;
   p->issued = c->time;
   p->tag = c->tag;
-  for (int w = 0; w < TPU_UNITS; w++) p->after[w] = i->after[w] && c->unit[w].handed >= i->after[w] ? c->unit[w].handed - i->after[w] : -1;
-  p->clock = c->clock;
+  set_waits(c, i, p);
+  if (s->checks) p->clock = c->clock;
   p->clock.known[TPU_UNIT_SEQ] = c->unit[TPU_UNIT_SEQ].timed;
   u->handed++;
   c->npending++;

@@ -17,9 +17,11 @@ void tpu_join(tpu_clock *into, const tpu_clock *from) {
 
 tpu_done *tpu_done_of(tpu_core *c, int unit, int64_t index) { return &c->unit[unit].done[index & (c->sim->history - 1)]; }
 
-bool tpu_waits_known(tpu_core *c, const tpu_inst *i, int unit, const int64_t *after) {
+bool tpu_waits_known(const tpu_core *c, const tpu_pending *p) {
+  const tpu_inst *i = p->inst;
+  if (!p->waits) return true;
   for (int w = 0; w < TPU_UNITS; w++)
-    if (after[w] >= c->unit[w].timed) return false;
+    if (p->after[w] >= c->unit[w].timed) return false;
   for (int k = 0; k < 2; k++) {
     if (!i->wait[k]) continue;
     const tpu_semaphore *s = &c->sem[i->wait[k]];
@@ -36,11 +38,13 @@ static void claim(tpu_core *c, const tpu_inst *i, int64_t number, int semaphore,
 
 int64_t tpu_take_waits(tpu_core *c, const tpu_pending *p, int unit, tpu_clock *clock, int64_t *cause) {
   int64_t latest = 0;
+  if (!p->waits) return 0;
   for (int w = 0; w < TPU_UNITS; w++) {
     if (p->after[w] < 0) continue;
     const tpu_done *d = tpu_done_of(c, w, p->after[w]);
     if (d->time > cause[w]) cause[w] = d->time;
     if (d->time > latest) latest = d->time;
+    if (!c->sim->checks) continue;
     tpu_join(clock, &d->clock);
     if (clock->known[w] < p->after[w] + 1) clock->known[w] = p->after[w] + 1;
   }
@@ -147,10 +151,14 @@ static int64_t box_bytes(const tpu_box *b) {
   return n;
 }
 
-static void count_on_chip(tpu_counts *n, const tpu_box *b) {
-  int64_t bytes = box_bytes(b);
-  if (b->space == TPU_UB) *(b->write ? &n->ub_written : &n->ub_read) += bytes;
-  if (b->space == TPU_ACC) *(b->write ? &n->acc_written : &n->acc_read) += bytes;
+/* On-chip traffic of an operand: a broadcast is read once. */
+static void count_on_chip(tpu_counts *n, const tpu_operand *o, const int32_t *extent, bool write) {
+  if (o->space != TPU_UB && o->space != TPU_ACC) return;
+  int64_t bytes = (int64_t)ir_dtype_bytes((tn_dtype)o->dtype);
+  for (int d = 0; d < 4; d++)
+    if (o->stride[d] || !extent[d]) bytes *= extent[d];
+  if (o->space == TPU_UB) *(write ? &n->ub_written : &n->ub_read) += bytes;
+  else *(write ? &n->acc_written : &n->acc_read) += bytes;
 }
 
 static cost dma_cost(const tpu_machine *m, const tpu_inst *i, tpu_counts *n) {
@@ -161,7 +169,7 @@ static cost dma_cost(const tpu_machine *m, const tpu_inst *i, tpu_counts *n) {
     if (box[b].space == TPU_DRAM) {
       *(box[b].write ? &k.writes : &k.reads) += traffic(m, &box[b]);
       *(box[b].write ? &n->dram_written : &n->dram_read) += box_bytes(&box[b]);
-    } else count_on_chip(n, &box[b]);
+    } else *(box[b].write ? &n->ub_written : &n->ub_read) += box_bytes(&box[b]);
   }
   if (i->op == TPU_LOAD_ROWS || i->op == TPU_STORE_ROWS) { /* the side that the indices choose: as the other, row by row */
     const tpu_operand *o = i->op == TPU_LOAD_ROWS ? &i->src : &i->dst;
@@ -181,15 +189,15 @@ static cost dma_cost(const tpu_machine *m, const tpu_inst *i, tpu_counts *n) {
 static cost weights_cost(const tpu_sim *s, const tpu_inst *i, tpu_counts *n) {
   const tpu_machine *m = s->m;
   cost k = {.moves = true};
-  tpu_box b = tpu_operand_box(&i->src, i->extent, false);
   if (i->src.space == TPU_DRAM) {
+    tpu_box b = tpu_operand_box(&i->src, i->extent, false);
     k.reads = traffic(m, &b);
     if (m->pad_tiles) {
       int64_t whole = m->rows * tpu_tile_cols(m) * (int64_t)ir_dtype_bytes((tn_dtype)i->src.dtype);
       if (k.reads < whole) k.reads = whole;
     }
     n->dram_read += box_bytes(&b);
-  } else count_on_chip(n, &b);
+  } else count_on_chip(n, &i->src, i->extent, false);
   int64_t elements = tpu_elements(i->extent);
   *(m->dataflow == TPU_IS ? &n->sram_ifmap_reads : &n->sram_filter_reads) += elements;
   return k;
@@ -243,9 +251,15 @@ static cost vector_cost(const tpu_machine *m, const tpu_inst *i, tpu_counts *n) 
   int64_t elements = tpu_elements(i->extent);
   n->vector_elements += elements;
   n->energy_pj[TPU_ENERGY_VECTOR] += (double)elements * m->pj_vector_op;
-  tpu_box box[TPU_BOXES];
-  int boxes = tpu_boxes(i, box), last = 3;
-  for (int b = 0; b < boxes; b++) count_on_chip(n, &box[b]);
+  int last = 3;
+  count_on_chip(n, &i->dst, i->extent, true);
+  count_on_chip(n, &i->src, i->extent, false);
+  count_on_chip(n, &i->mask, i->extent, false);
+  if (i->op == TPU_GATHER || i->op == TPU_SCATTER) count_on_chip(n, &i->index, i->extent, false);
+  else if (i->op != TPU_POOL) { /* there a window lies in their place */
+    count_on_chip(n, &i->b, i->extent, false);
+    count_on_chip(n, &i->c, i->extent, false);
+  }
   if (!elements) return (cost){0};
   if (i->op == TPU_POOL) return (cost){.occupy = (int64_t)ceil(m->vector_overhead + (double)elements * i->win.kh * i->win.kw / (double)m->act_lanes)};
   double per = m->cost_simple, lanes = (double)m->lanes, extra = m->vector_overhead;
@@ -405,10 +419,10 @@ bool tpu_time_head(tpu_core *c, int unit) {
   int64_t index = u->timed;
   const tpu_pending *p = &u->queue[index & (s->queue_depth - 1)];
   const tpu_inst *i = p->inst;
-  if (!fifo_ready(c, i->op, i) || !tpu_waits_known(c, i, unit, p->after)) return false;
+  if (!fifo_ready(c, i->op, i) || !tpu_waits_known(c, p)) return false;
   int64_t cause[TPU_UNITS] = {0};
   tpu_clock clock = u->clock;
-  tpu_join(&clock, &p->clock);
+  if (s->checks) tpu_join(&clock, &p->clock);
   tpu_semaphore *sems[2] = {i->wait[0] ? &c->sem[i->wait[0]] : NULL, i->wait[1] ? &c->sem[i->wait[1]] : NULL};
   bool shares = s->p->ncores > 1 && !s->scalesim && unit != TPU_UNIT_MATRIX && unit != TPU_UNIT_VECTOR && i->op != TPU_SYNC;
   int64_t head[2] = {sems[0] ? sems[0]->head : 0, sems[1] ? sems[1]->head : 0};

@@ -176,6 +176,14 @@ static void store_masked(walk *w, int64_t at, int n, const tpu_block *mask, cons
   }
 }
 
+/* Chains with a loop of their own, of dense sources. */
+static bool quick_chain(const walk *w) {
+  const tpu_inst *i = w->i;
+  if (i->op != TPU_VECTOR || i->dst.dtype != TN_F32 || i->mask.space) return false;
+  if (i->fn == IX_FMA) return w->is_dst[C] && !w->is_dst[A] && !w->is_dst[B] && w->stride[A][3] == 1;
+  return (i->fn == IX_ADD || i->fn == IX_MAX) && w->is_dst[A] && !w->is_dst[B] && w->stride[B][3] == 1;
+}
+
 /* acc = op(.., acc, ..) over a block, in order: the innermost axis is reduced. */
 static void chain_block(walk *w, const tpu_block *const *x, const tpu_block *mask, int n, tpu_block *acc) {
   const tpu_inst *i = w->i;
@@ -271,7 +279,8 @@ static void choose_axis(walk *w, bool any_order) {
     if (w->extent[d] == 1 || (w->reduces && w->stride[DST][d] == 0)) continue;
     if (best < 0 || w->extent[d] > w->extent[best] || (d == 3 && w->extent[3] >= TPU_BLOCK)) best = d;
   }
-  if (w->reduces && w->stride[DST][3] == 0 && (best < 0 || w->extent[best] < 8)) return; /* a chain is faster than tiny blocks */
+  /* a chain is faster than tiny blocks, and than blocks across rows that are dense along the chain */
+  if (w->reduces && w->stride[DST][3] == 0 && (best < 0 || w->extent[best] < 8 || (quick_chain(w) && w->extent[3] >= 8))) return;
   if (best >= 0 && w->extent[best] > 1) swap_axes(w, best);
 }
 

@@ -1,7 +1,119 @@
 /* Text and files of TPU programs: print and parse are inverse, bad ones are refused with their place. */
-#include "tests/support_tpu.h"
+#include "codegen/tpu_isa.h"
+#include "tests/tpu_random.h"
 #include <criterion/criterion.h>
+#include <math.h>
 #include <string.h>
+
+/* ---- random instructions ---- */
+
+static tpu_operand random_operand(tpu_random *r, int spaces, tn_dtype t) {
+  int space;
+  do space = (int)tpu_between(r, TPU_NONE, TPU_IOTA);
+  while (!(spaces >> space & 1));
+  tpu_operand o = {.space = (uint8_t)space};
+  if (space == TPU_NONE) return o;
+  o.dtype = (uint8_t)t;
+  o.addr = tpu_between(r, -1000, 100000);
+  if (space == TPU_IMM && ir_is_float(t)) {
+    double special[] = {0.0, -0.0, 1.5, 0.1, -INFINITY, 1e30, 1e-40};
+    o.addr = tpu_imm_bits(t, (ir_scalar){.f = special[tpu_between(r, 0, 6)]});
+    if (tpu_between(r, 0, 9) == 0) o.addr = (int64_t)(tpu_next(r) | 0x7ff0000000000001); /* some NaN */
+  }
+  for (int d = 0; d < 4; d++)
+    if (tpu_next(r) & 1) o.stride[d] = (int32_t)tpu_between(r, -300, 300);
+  if (space != TPU_IMM && !tpu_between(r, 0, 3)) o.reg = (uint8_t)tpu_between(r, 0, TPU_REGISTERS - 1);
+  if (space != TPU_IMM && !tpu_between(r, 0, 3)) o.reg2 = (uint8_t)tpu_between(r, 0, TPU_REGISTERS - 1);
+  return o;
+}
+
+static tn_dtype random_dtype(tpu_random *r) { return (tn_dtype)tpu_between(r, 1, TN_DTYPE_COUNT - 1); }
+static tn_dtype pick(tpu_random *r, int n, const tn_dtype *t) { return t[tpu_between(r, 0, n - 1)]; }
+
+/* Any bytes of the fields that the kind has; most are refused, and asked for again. */
+static tpu_inst attempt(tpu_random *r) {
+  enum { MEM = 1 << TPU_DRAM | 1 << TPU_UB, CHIP = 1 << TPU_UB | 1 << TPU_ACC, ANY = CHIP | 1 << TPU_IMM | 1 << TPU_IOTA };
+  tpu_inst i = tpu_inst_of((tpu_opcode)tpu_between(r, 0, TPU_OPCODES - 1));
+  tn_dtype t = random_dtype(r), acc = pick(r, 2, (tn_dtype[]){TN_F32, TN_I32});
+  tn_dtype narrow = acc == TN_I32 ? pick(r, 2, (tn_dtype[]){TN_I8, TN_U8}) : pick(r, 3, (tn_dtype[]){TN_BF16, TN_F16, TN_F32});
+  tpu_fields f = tpu_ops[i.op].fields;
+  if (f >= TPU_FIELDS_DMA) for (int d = 0; d < 4; d++) i.extent[d] = (int32_t)tpu_between(r, 0, 40);
+  for (int k = 0; k < 2; k++) {
+    if (!tpu_between(r, 0, 3)) i.wait[k] = (uint8_t)tpu_between(r, 0, 255);
+    if (!tpu_between(r, 0, 3)) i.signal[k] = (uint8_t)tpu_between(r, 0, 255);
+  }
+  for (int u = 1; u < TPU_UNITS; u++)
+    if (!tpu_between(r, 0, 5)) i.after[u] = (uint16_t)tpu_between(r, 1, TPU_COUNT_MAX);
+  switch (f) {
+  case TPU_FIELDS_CONTROL:
+    i.reg = (uint8_t)tpu_between(r, 0, 3);
+    i.reg2 = (uint8_t)tpu_between(r, 0, 2);
+    i.span = (int32_t)tpu_between(r, -2, 5);
+    i.imm = tpu_between(r, -5, 500) * (tpu_next(r) & 1);
+    i.src = random_operand(r, i.op == TPU_READ ? CHIP : 1, t);
+    break;
+  case TPU_FIELDS_SYNC: i.unit = (uint8_t)tpu_between(r, 0, TPU_UNITS); break;
+  case TPU_FIELDS_DMA:
+    i.dst = random_operand(r, MEM, t);
+    i.src = random_operand(r, MEM, t);
+    for (int d = 0; d < 4; d++) i.pad.first[d] = (int32_t)tpu_between(r, -5, 5), i.pad.size[d] = (int32_t)tpu_between(r, 0, 9);
+    i.pad.fill = (int64_t)tpu_next(r);
+    break;
+  case TPU_FIELDS_INDEXED:
+    i.dst = random_operand(r, MEM, t);
+    i.src = random_operand(r, MEM, t);
+    i.index = random_operand(r, CHIP, pick(r, 3, (tn_dtype[]){TN_I32, TN_INDEX, TN_U8}));
+    if (i.op == TPU_SCATTER) i.fn = (uint8_t)(const int[]){0, IX_ADD, IX_MAX}[tpu_between(r, 0, 2)];
+    if (i.op == TPU_GATHER || i.op == TPU_SCATTER) i.mask = random_operand(r, 1 << TPU_NONE | 1 << TPU_UB, TN_BOOL);
+    break;
+  case TPU_FIELDS_WEIGHTS: i.src = random_operand(r, MEM, narrow); break;
+  case TPU_FIELDS_WINDOW:
+    i.flags = (uint8_t)tpu_between(r, 0, 7);
+    i.dst = random_operand(r, CHIP, acc);
+    i.src = random_operand(r, CHIP, i.op == TPU_POOL ? acc : narrow);
+    i.win = (tpu_window){.y0 = (int32_t)tpu_between(r, -3, 3), .x0 = (int32_t)tpu_between(r, -3, 3), .height = (int32_t)tpu_between(r, 0, 9),
+                         .width = (int32_t)tpu_between(r, 0, 9), .sy = 1, .sx = (int32_t)tpu_between(r, 0, 3), .dy = 1, .dx = 2, .kh = (int32_t)tpu_between(r, 1, 3),
+                         .kw = (int32_t)tpu_between(r, 1, 3)};
+    if (i.op == TPU_POOL) i.fn = (uint8_t)(const int[]){IX_ADD, IX_MAX, IX_MIN}[tpu_between(r, 0, 2)], i.win.init = tpu_between(r, -5, 5);
+    else i.win.kc = (int32_t)tpu_between(r, 1, 9), i.win.k_first = (int32_t)tpu_between(r, 0, 3), i.win.k_count = (int32_t)tpu_between(r, 1, 9);
+    if (acc == TN_I32 && i.op == TPU_MATMUL) i.win.a_zero = (int16_t)tpu_between(r, -128, 255);
+    break;
+  case TPU_FIELDS_CHAIN: {
+    i.dst = random_operand(r, 1 << TPU_UB, t = pick(r, 3, (tn_dtype[]){TN_I8, TN_BF16, TN_F32}));
+    i.src = random_operand(r, CHIP, acc);
+    i.b = random_operand(r, CHIP | 1 << TPU_NONE, TN_F32);
+    i.imm = tpu_between(r, -5, 5);
+    int n = 0;
+    i.chain[n++] = (tpu_step_fn){IX_CAST, 0, TN_F32, 0};
+    if (i.b.space) i.chain[n++] = (tpu_step_fn){IX_MUL, TPU_ARG_B | (tpu_next(r) & 1 ? TPU_CHAIN_SWAP : 0), TN_F32, 0};
+    if (tpu_next(r) & 1) i.chain[n++] = (tpu_step_fn){IX_MAX, TPU_ARG_IMM0, TN_F32, 0};
+    if (tpu_next(r) & 1) i.chain[n++] = (tpu_step_fn){IX_TANH, 0, TN_F32, 0};
+    i.chain[n] = (tpu_step_fn){IX_CAST, 0, (uint8_t)t, 0};
+    break;
+  }
+  case TPU_FIELDS_VECTOR: {
+    i.fn = (uint8_t)tpu_between(r, IX_NEG, IX_OPCODE_COUNT - 1);
+    const ir_opcode_info *op = &ix_info[i.fn];
+    tn_dtype result = op->result == 'B' ? TN_BOOL : i.fn == IX_CAST ? random_dtype(r) : t;
+    i.dst = random_operand(r, CHIP, result);
+    i.src = random_operand(r, ANY, i.fn == IX_SELECT ? TN_BOOL : t);
+    if (op->arity > 1) i.b = random_operand(r, ANY, t);
+    if (op->arity > 2) i.c = random_operand(r, ANY, t);
+    if (!tpu_between(r, 0, 3)) i.mask = random_operand(r, 1 << TPU_UB, TN_BOOL);
+    break;
+  }
+  default: break;
+  }
+  return i;
+}
+
+/* An instruction that tpu_inst_check accepts for any machine; its addresses mean nothing. */
+static tpu_inst random_inst(tn_ctx *ctx, tpu_random *r) {
+  for (;;) {
+    tpu_inst i = attempt(r);
+    if (!tpu_inst_check(ctx, NULL, &i)) return i;
+  }
+}
 
 static tpu_program *random_program(tn_ctx *ctx, tpu_random *r) {
   tpu_program *p = tpu_program_new(ctx, "tpu-v1", (int)tpu_between(r, 1, 3));
@@ -15,7 +127,7 @@ static tpu_program *random_program(tn_ctx *ctx, tpu_random *r) {
   tpu_program_segment(ctx, p, (tpu_segment){.name = "", .kind = TPU_SEG_SCRATCH, .addr = 2048, .bytes = 64});
   for (int c = 0; c < p->ncores; c++)
     for (int k = (int)tpu_between(r, 0, 20); k > 0; k--) {
-      tpu_inst i = tpu_random_inst(ctx, r);
+      tpu_inst i = random_inst(ctx, r);
       if (i.op != TPU_REPEAT && i.op != TPU_JUMP && i.op != TPU_TAG) tpu_emit(ctx, p, c, i); /* these have to fit together */
     }
   return p;
@@ -60,7 +172,7 @@ Test(tpu_isa, text_and_bytes_come_back) {
     tpu_random r = {seed};
     tn_status s = ir_protect(ctx, inverse, &r);
     cr_assert_eq(s, TN_OK, "seed %llu: %s", (unsigned long long)seed, tn_error(ctx));
-    for (int k = 0; k < 100; k++) seen[tpu_random_inst(ctx, &r).op]++;
+    for (int k = 0; k < 100; k++) seen[random_inst(ctx, &r).op]++;
     tn_ctx_free(ctx);
   }
   for (int op = 0; op < TPU_OPCODES; op++) cr_assert(seen[op] > 5, "%s was made %d times", tpu_ops[op].name, seen[op]);

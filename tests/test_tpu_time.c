@@ -1,6 +1,7 @@
 /* Times of the simulated machine: SCALE-Sim's closed form as results of instructions, properties that hold
  * for any program, faults that are reported, and the TPU v1 paper's Table 3. */
-#include "tests/support_tpu.h"
+#include "runtime/tpu_sim.h"
+#include "tests/tpu_random.h"
 #include <criterion/criterion.h>
 #include <math.h>
 #include <string.h>
