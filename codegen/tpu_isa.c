@@ -117,10 +117,28 @@ static const char *operand_wrong(const tpu_operand *o, int spaces) {
   if (o->dtype == TN_NONE || o->dtype >= TN_DTYPE_COUNT) return "no such dtype";
   if (o->reg >= TPU_REGISTERS || o->reg2 >= TPU_REGISTERS) return "no such register";
   if (o->space == TPU_ACC && o->dtype != TN_F32 && o->dtype != TN_I32) return "accumulators that are neither f32 nor i32";
+  if (o->space <= TPU_ACC && (o->addr > TPU_ADDRESS_MAX || o->addr < -TPU_ADDRESS_MAX)) return "an address beyond 2^50";
   if (o->space == TPU_IMM && (o->reg || o->reg2)) return "an immediate with a register";
   if (o->space == TPU_IOTA && !ir_is_int((tn_dtype)o->dtype)) return "an iota that is no integer";
   return NULL;
 }
+
+/* Whether no element lies more than 2^48 elements away along any axis, whose coordinates stay below `reach`. */
+static bool near(const tpu_operand *o, const int64_t *reach) {
+  for (int d = 0; d < 4; d++)
+    if ((o->stride[d] < 0 ? -(int64_t)o->stride[d] : o->stride[d]) * reach[d] > (int64_t)1 << 48) return false; /* 31 bits times 32 */
+  return true;
+}
+
+static bool all_near(const tpu_inst *i, int n, const tpu_operand *const *o) {
+  int64_t reach[4];
+  for (int d = 0; d < 4; d++) reach[d] = i->extent[d];
+  for (int k = 0; k < n; k++)
+    if (!near(o[k], reach)) return false;
+  return true;
+}
+
+static const char far_away[] = "a stride that leads more than 2^48 elements away";
 
 typedef struct where { /* operands of an instruction and the spaces they may be in */
   const char *name;
@@ -157,8 +175,12 @@ static const char *dma_wrong(tn_ctx *ctx, const tpu_inst *i) {
   const char *why = operands_wrong(ctx, 2, (where[]){{"dst", &i->dst, DRAM | UB}, {"src", &i->src, DRAM | UB}});
   if (why) return why;
   if (i->dst.dtype != i->src.dtype) return "dst and src differ in dtype";
-  for (int d = 0; d < 4; d++)
+  int64_t reach[4];
+  for (int d = 0; d < 4; d++) {
     if (i->pad.size[d] < 0) return "a negative size";
+    reach[d] = (int64_t)i->extent[d] + (i->pad.first[d] < 0 ? -(int64_t)i->pad.first[d] : i->pad.first[d]);
+  }
+  if (!near(&i->src, reach) || !all_near(i, 1, (const tpu_operand *[]){&i->dst})) return far_away;
   if (i->pad.zero[0] || i->pad.zero[1] || i->pad.zero[2]) return "a reserved byte that is not zero";
   return NULL;
 }
@@ -170,6 +192,7 @@ static const char *indexed_wrong(tn_ctx *ctx, const tpu_inst *i) {
                                                      {"index", &i->index, UB},
                                                      {"mask", &i->mask, rows ? NONE : NONE | UB}});
   if (why) return why;
+  if (!all_near(i, 4, (const tpu_operand *[]){&i->dst, &i->src, &i->index, &i->mask})) return far_away;
   if (!ir_is_int((tn_dtype)i->index.dtype)) return "index is no integer";
   if (i->mask.space && i->mask.dtype != TN_BOOL) return "mask is not bool";
   if (i->dst.dtype != i->src.dtype) return "dst and src differ in dtype";
@@ -184,6 +207,7 @@ static const char *weights_wrong(tn_ctx *ctx, const tpu_machine *m, const tpu_in
   if (!is_f32_like(i->src.dtype) && !is_byte(i->src.dtype)) return "weights are i8, u8, f16, bf16 or f32";
   int64_t k = (int64_t)i->extent[0] * i->extent[1] * i->extent[2];
   if (k < 1 || i->extent[3] < 1) return "an empty tile";
+  if (!all_near(i, 1, (const tpu_operand *[]){&i->src})) return far_away;
   if (!m) return NULL;
   if (i->extent[3] > tpu_tile_cols(m)) return ir_format(ctx, "%d columns in an array of %lld", i->extent[3], (long long)tpu_tile_cols(m));
   if (m->dataflow != TPU_OS && k > m->rows) return ir_format(ctx, "%lld rows in an array of %lld", (long long)k, (long long)m->rows);
@@ -194,7 +218,11 @@ static const char *window_wrong(const tpu_inst *i) {
   const tpu_window *w = &i->win;
   if (w->kh < 1 || w->kw < 1 || w->height < 0 || w->width < 0) return "an empty window or a negative limit";
   if (w->sy < 0 || w->sx < 0 || w->dy < 0 || w->dx < 0) return "a negative step";
-  return NULL;
+  int64_t y = (w->y0 < 0 ? -(int64_t)w->y0 : w->y0) + (int64_t)i->extent[1] * w->sy + (int64_t)w->kh * w->dy;
+  int64_t x = (w->x0 < 0 ? -(int64_t)w->x0 : w->x0) + (int64_t)i->extent[2] * w->sx + (int64_t)w->kw * w->dx;
+  if (y > INT32_MAX || x > INT32_MAX) return "a window beyond 2^31";
+  int64_t reach[4] = {i->extent[0], y, x, w->kc > i->extent[3] ? w->kc : i->extent[3]};
+  return near(&i->src, reach) && all_near(i, 1, (const tpu_operand *[]){&i->dst}) ? NULL : far_away;
 }
 
 static const char *matmul_wrong(tn_ctx *ctx, const tpu_machine *m, const tpu_inst *i) {
@@ -258,6 +286,7 @@ static const char *vector_wrong(tn_ctx *ctx, const tpu_inst *i) {
   const char *why = operands_wrong(ctx, 5, (where[]){{"dst", &i->dst, UB | ACC}, {"a", &i->src, any}, {"b", &i->b, n > 1 ? any : NONE},
                                                      {"c", &i->c, n > 2 ? any : NONE}, {"mask", &i->mask, NONE | UB}});
   if (why) return why;
+  if (!all_near(i, 5, (const tpu_operand *[]){&i->dst, &i->src, &i->b, &i->c, &i->mask})) return far_away;
   if (i->mask.space && i->mask.dtype != TN_BOOL) return "mask is not bool";
   tn_dtype t[3] = {(tn_dtype)i->src.dtype, (tn_dtype)i->b.dtype, (tn_dtype)i->c.dtype};
   if (!types_fit(i->fn, (tn_dtype)i->dst.dtype, t, n)) return ir_format(ctx, "the dtypes do not fit %s", ix_info[i->fn].name);
@@ -275,6 +304,7 @@ static const char *chain_wrong(tn_ctx *ctx, const tpu_inst *i) {
   const char *why = operands_wrong(ctx, 5, (where[]){{"dst", &i->dst, UB | ACC}, {"a", &i->src, UB | ACC}, {"b", &i->b, any},
                                                      {"c", &i->c, any}, {"mask", &i->mask, NONE | UB}});
   if (why) return why;
+  if (!all_near(i, 5, (const tpu_operand *[]){&i->dst, &i->src, &i->b, &i->c, &i->mask})) return far_away;
   if (i->mask.space && i->mask.dtype != TN_BOOL) return "mask is not bool";
   tn_dtype t = (tn_dtype)i->src.dtype;
   bool ended = false;

@@ -138,6 +138,7 @@ enum { TPU_ACCUMULATE = 1, TPU_SWAP = 2, TPU_CHANNELS_LAST = 4 }; /* flags */
 enum {
   TPU_SEMAPHORES = 256, TPU_REGISTERS = 32, TPU_MAX_NESTING = 16, TPU_MAX_CORES = 64, TPU_CHAIN = 8, TPU_COUNT_MAX = 65535
 };
+#define TPU_ADDRESS_MAX ((int64_t)1 << 50) /* of addresses, registers added, either sign */
 enum { TPU_ARG_NONE, TPU_ARG_B, TPU_ARG_C, TPU_ARG_IMM0, TPU_ARG_IMM1, TPU_CHAIN_SWAP = 8 };
 
 typedef struct tpu_operand { /* 32 bytes */

@@ -116,7 +116,7 @@ static int64_t index_at(const tpu_inst *i, const uint8_t *memory, int64_t offset
 
 static int64_t address(tpu_core *c, const tpu_inst *i, int64_t number, int64_t base, int64_t index, int64_t bytes) {
   int64_t step, at;
-  if (__builtin_mul_overflow(index, bytes, &step) || __builtin_add_overflow(base, step, &at)) tpu_fault(c, i, number, "index %lld", (long long)index);
+  if (__builtin_mul_overflow(index, bytes, &step) || __builtin_add_overflow(base, step, &at) || at > TPU_ADDRESS_MAX || at < -TPU_ADDRESS_MAX) tpu_fault(c, i, number, "index %lld", (long long)index);
   return at;
 }
 

@@ -104,6 +104,13 @@ static void turn_loops(tpu_core *c) {
   }
 }
 
+static void resolve(const tpu_core *c, const tpu_inst *i, tpu_operand *o) {
+  o->addr = (int64_t)((uint64_t)o->addr + (uint64_t)c->reg[o->reg] + (uint64_t)c->reg[o->reg2]);
+  o->reg = o->reg2 = 0;
+  if (o->space <= TPU_ACC && (o->addr > TPU_ADDRESS_MAX || o->addr < -TPU_ADDRESS_MAX))
+    tpu_fault(c, i, c->pc, "%s byte %lld is outside", tpu_space_names[o->space], (long long)o->addr);
+}
+
 static int64_t read_register(tpu_core *c, const tpu_inst *i) {
   tpu_sim *s = c->sim;
   if (!s->values) { /* 1 imm times, then 0, and again */
@@ -114,12 +121,11 @@ static int64_t read_register(tpu_core *c, const tpu_inst *i) {
     return more;
   }
   tn_dtype t = (tn_dtype)i->src.dtype;
-  int64_t n = (int64_t)ir_dtype_bytes(t), addr;
+  int64_t n = (int64_t)ir_dtype_bytes(t);
   tpu_inst at = *i;
-  addr = at.src.addr + c->reg[at.src.reg] + c->reg[at.src.reg2];
+  resolve(c, i, &at.src);
+  int64_t addr = at.src.addr;
   if (addr % n) tpu_fault(c, i, c->pc, "src lies at %lld, which is no multiple of %lld", (long long)addr, (long long)n);
-  at.src.addr = addr;
-  at.src.reg = at.src.reg2 = 0;
   if (s->checks) {
     tpu_pending p = {.inst = &at, .number = c->pc};
     c->unit[TPU_UNIT_SEQ].clock = c->clock;
@@ -184,11 +190,6 @@ static bool step_control(tpu_core *c, const tpu_inst *i) {
   return true;
 }
 
-static void resolve(const tpu_core *c, tpu_operand *o) {
-  o->addr = (int64_t)((uint64_t)o->addr + (uint64_t)c->reg[o->reg] + (uint64_t)c->reg[o->reg2]);
-  o->reg = o->reg2 = 0;
-}
-
 /* The instruction with its registers added; `copy` is used only when there are some. */
 static const tpu_inst *resolved(const tpu_core *c, const tpu_inst *i, tpu_inst *copy) {
   tpu_fields f = tpu_ops[i->op].fields;
@@ -197,10 +198,10 @@ static const tpu_inst *resolved(const tpu_core *c, const tpu_inst *i, tpu_inst *
   if (three) used |= i->b.reg | i->b.reg2 | i->c.reg | i->c.reg2;
   if (!used) return i;
   *copy = *i;
-  resolve(c, &copy->dst);
-  resolve(c, &copy->src);
-  resolve(c, &copy->mask);
-  if (three) resolve(c, &copy->b), resolve(c, &copy->c);
+  resolve(c, i, &copy->dst);
+  resolve(c, i, &copy->src);
+  resolve(c, i, &copy->mask);
+  if (three) resolve(c, i, &copy->b), resolve(c, i, &copy->c);
   return copy;
 }
 
