@@ -202,7 +202,7 @@ bool lw_default_contraction(lw_plan *p) {
     int64_t group = row_group(p, M, N, lanes);
     if (group < M && lw_step(p, "split %s %lld -> xo %s", row, (long long)group, row)) grouped = true, M = group;
   }
-  lw_tile t = lw_best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs, M <= 2 ? 8 : 6);
+  lw_tile t = lw_best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs - padded, M <= 2 ? 8 : 6); /* borders, unrolled, need one more */
   if (depthwise) { /* two loads an FMA: rows share the weights */
     t.nr = 1;
     t.mr = lw_min(M, p->t->vector_regs - 6);
