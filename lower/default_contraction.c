@@ -38,8 +38,7 @@ lw_tile lw_best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t 
 
 /* ---- the schedule ---- */
 
-/* Which logical axis of a load moves with v alone, with coefficient 1; -1: none. */
-static int axis_of(ix load, const ir_var *v) {
+int lw_axis_of(ix load, const ir_var *v) {
   int axis = -1;
   for (int i = 0; i < load->nargs; i++) {
     int64_t c;
@@ -52,12 +51,10 @@ static int axis_of(ix load, const ir_var *v) {
 
 static bool uses(ix load, const ir_var *v) { return ix_uses_var(load, v); }
 
-/* Packs constant operand b: blocks of `block` along its vector axis innermost, the rest in
- * the order of the loops. */
-static void pack_constant(lw_plan *p, ix b, const ir_var *v, int64_t block, const char *const *order, int norder) {
+void lw_pack_constant(lw_plan *p, ix b, const ir_var *v, int64_t block, const char *const *order, int norder) {
   tn_ctx *ctx = p->ctx;
   ir_buf *buf = b->u.buf;
-  int va = axis_of(b, v);
+  int va = lw_axis_of(b, v);
   if (!buf->constant || buf->layout || va < 0) return;
   /* after "split va block": axes 0..va-1, va (outer), va+1 (inner), ... */
   ir_text t = {.ctx = ctx};
@@ -67,7 +64,7 @@ static void pack_constant(lw_plan *p, ix b, const ir_var *v, int64_t block, cons
   for (int k = 0; k < norder; k++)
     for (int i = 0; i < p->p.nred; i++)
       if (strcmp(p->p.red[i]->var->name, order[k]) == 0) {
-        int a = axis_of(b, p->p.red[i]->var);
+        int a = lw_axis_of(b, p->p.red[i]->var);
         if (a < 0 || used[a]) continue;
         used[a] = true;
         ir_put(&t, " %d", a > va ? a + 1 : a);
@@ -89,8 +86,7 @@ static bool guard_uses(const lw_problem *p, const char *name) {
   return false;
 }
 
-/* Whether the joined row loop still walks its operand and the output by one stride each. */
-static bool rows_linear(lw_plan *p, const char *row) {
+bool lw_rows_linear(lw_plan *p, const char *row) {
   const ir_stmt *l = ir_find_loop(p->k->body, row);
   lw_problem q = lw_problem_of(p->ctx, p->k);
   int64_t c;
@@ -188,7 +184,7 @@ bool lw_default_contraction(lw_plan *p) {
     size_t length = p->text.n;
     for (int j = i + 1; j < r; j++) /* loops of one iteration in between */
       if (lw_has_loop(p, q->out[j]->var->name)) lw_step(p, "fuse %s %s -> %s", above, q->out[j]->var->name, above);
-    if (!lw_step(p, "fuse %s %s -> %s", above, row, row) || !rows_linear(p, row)) {
+    if (!lw_step(p, "fuse %s %s -> %s", above, row, row) || !lw_rows_linear(p, row)) {
       p->k = before;
       lw_cut(p, length);
       break;
@@ -229,14 +225,14 @@ bool lw_default_contraction(lw_plan *p) {
 
   if (q->b->u.buf->constant && !q->b->u.buf->layout) {
     if (split_c) { /* [vo][co][r][s][ci][v] */
-      int va = axis_of(q->b, q->out[v]->var), ca = axis_of(q->b, q->red[0]->var);
+      int va = lw_axis_of(q->b, q->out[v]->var), ca = lw_axis_of(q->b, q->red[0]->var);
       if (va == 0 && ca == 1 && q->b->u.buf->rank == q->nred + 1) {
         ir_text perm = {.ctx = p->ctx};
         for (int i = 0; i < q->nred - 1; i++) ir_put(&perm, " %d", 4 + i);
         lw_step(p, "layout %s \"split 0 %lld; split 2 %lld; perm 0 2%s 3 1\"", q->b->u.buf->name, (long long)nb, (long long)cblock, ir_text_str(&perm));
       }
     } else
-      pack_constant(p, q->b, q->out[v]->var, nb, order, norder);
+      lw_pack_constant(p, q->b, q->out[v]->var, nb, order, norder);
   }
 
   /* loops */

@@ -277,6 +277,10 @@ const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t
     if (lw_default_winograd(&p)) return ir_text_str(&p.text);
     p.k = k;
     lw_cut(&p, 0);
+    if (lw_default_gemm(&p)) break;
+    p.k = k;
+    p.p = lw_problem_of(ctx, k);
+    lw_cut(&p, 0);
     if (lw_default_contraction(&p)) break;
     p.k = k;
     lw_cut(&p, 0);

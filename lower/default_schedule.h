@@ -43,5 +43,16 @@ bool lw_default_contraction(lw_plan *p);
  * faster and loses no more than u.accuracy allows. */
 bool lw_default_winograd(lw_plan *p);
 
+/* The same for matrix products: one reduction, operands row by row. */
+bool lw_default_gemm(lw_plan *p);
+
+/* Which logical axis of a load moves with v alone, with coefficient 1; -1: none. */
+int lw_axis_of(ix load, const ir_var *v);
+/* Packs constant operand b: blocks of `block` along its vector axis innermost, the rest in
+ * the order of the loops. */
+void lw_pack_constant(lw_plan *p, ix b, const ir_var *v, int64_t block, const char *const *order, int norder);
+/* Whether the joined row loop still walks its operand and the output by one stride each. */
+bool lw_rows_linear(lw_plan *p, const char *row);
+
 static inline int64_t lw_min(int64_t a, int64_t b) { return a < b ? a : b; }
 #endif

@@ -81,6 +81,7 @@ typedef struct lw_tunables {
   int mr, nr;   /* contractions: rows and vectors of the register tile */
   int ku;       /* steps of the innermost reduction that are unrolled; 1: none */
   int order;    /* contractions: 1 rows outside vectors, 2 vectors outside rows */
+  int kc;       /* matrix products: steps of a sum that a pass through the registers takes */
   int group;    /* contractions: panels of vectors that all rows pass over together */
   int rows;     /* contractions: 1 a tile's rows are copied before use, 2 they are not */
   int taps;     /* contractions over a window: loops of taps that are unrolled, innermost first */

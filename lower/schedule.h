@@ -26,10 +26,14 @@
  *                           (the copies for S1 and S3 have the suffixes .i0, .i1, ...)
  *   rfactor k F -> o i      for k: acc op= e(k)    part[F]: for o: for i: part[i] op= e(o*F + i);
  *                                                  for i.r: acc op= part[i.r]
- *   layout buf "steps"      another memory layout of a constant operand
+ *   chunk k F -> o i        for k: acc op= e(k)    for o: { alloc part; part = identity; for i: part op= e(o*F + i);
+ *                                                           acc op= part }
+ *   layout buf "steps"      another memory layout of a constant operand, or of a copy made by cache
  *   cache B v -> P          for v: ... B[e] ...    for v: alloc P; P[c] = B[start + c] for the part of B
  *                                                  that an iteration of v reads; ... P[e - start] ...
  *                           (the copying loops are P.0, P.1, ...)
+ *   prefetch B v D w -> p   for v: for w: S        for v: for w: { ask for a part of what iteration v + D reads of B; S }
+ *                                                  (w inside v, the parts cover all; w = v: all of it each time)
  *   muladd                  acc = fma(a, b, acc)    acc = a*b + acc, rounded twice: for machines without fma
  *   tensorize atom v        marks the nest at v as a tile statement; checks it is the atom's
  */

@@ -1,9 +1,10 @@
-/* schedule_cache.c — cache B v -> P: the part of an operand that one iteration reads, copied
- * into a dense local buffer first (packing of a dynamic operand). */
+/* schedule_cache.c — steps about the part of an operand that one iteration of a loop reads:
+ * cache B v -> P copies it into a dense local buffer first (packing of a dynamic operand),
+ * prefetch B v D w -> p asks for it D iterations ahead. */
 #include "lower/schedule_internal.h"
 #include <string.h>
 
-enum { MAX_PART = 1 << 20, MAX_TERMS = 64 };
+enum { MAX_PART = 1 << 20, MAX_TERMS = 64, MAX_LINES = 1024 };
 
 typedef struct part {
   tn_ctx *ctx;
@@ -100,25 +101,37 @@ static ix from_local(void *user, ix load) {
 }
 static ix cache_expr(ir_rewriter *r, ix e) { return ix_subst_loads(r->ctx, e, from_local, r->user); }
 
+/* What an iteration of the loop reads: start, lo and hi of each axis, or why not. */
+static void find_part(part *p, const ir_stmt *loop) {
+  collect_inner(p, loop->body);
+  collect_loads(p, loop->body);
+  if (!p->why && p->buf->rank && !p->start[0]) p->why = "the loop does not read it";
+  if (!p->why && !p->buf->rank) p->why = "it is a single element";
+}
+
+/* The extents of the part, no larger than the buffer: guards keep the loads inside. */
+static void box_of(part *p, int64_t *size) {
+  for (int d = 0; d < p->buf->rank && !p->why; d++) {
+    int64_t extent;
+    size[d] = p->hi[d] - p->lo[d] + 1;
+    if (!ix_const_value(p->buf->shape[d], &extent) || size[d] <= extent) continue;
+    size[d] = extent;
+    p->start[d] = ix_index(p->ctx, 0);
+    p->lo[d] = 0;
+  }
+}
+
 static const ir_stmt *do_cache(sched *s, const ir_stmt *loop, void *user) {
   tn_ctx *ctx = s->ctx;
   part *p = user;
-  collect_inner(p, loop->body);
-  collect_loads(p, loop->body);
   int rank = p->buf->rank;
-  if (!p->why && rank && !p->start[0]) p->why = "the loop does not read it";
-  if (!p->why && !rank) p->why = "it is a single element";
+  find_part(p, loop);
+  int64_t size[IR_MAX_RANK], elements = 1;
+  box_of(p, size);
   ix shape[IR_MAX_RANK];
-  int64_t elements = 1;
   for (int d = 0; d < rank && !p->why; d++) {
-    int64_t extent, n = p->hi[d] - p->lo[d] + 1;
-    if (ix_const_value(p->buf->shape[d], &extent) && n > extent) { /* guards keep the loads inside */
-      n = extent;
-      p->start[d] = ix_index(ctx, 0);
-      p->lo[d] = 0;
-    }
-    shape[d] = ix_index(ctx, n);
-    if (!ir_mul_size(elements, n, &elements) || elements > MAX_PART) p->why = "the part is too large to copy";
+    shape[d] = ix_index(ctx, size[d]);
+    if (!ir_mul_size(elements, size[d], &elements) || elements > MAX_PART) p->why = "the part is too large to copy";
   }
   if (p->why) {
     refuse(s, "%s", p->why);
@@ -141,10 +154,14 @@ static const ir_stmt *do_cache(sched *s, const ir_stmt *loop, void *user) {
   return ir_for(ctx, loop->var, loop->lo, loop->hi, loop->loop, ir_alloc_stmt(ctx, p->local, ir_seq(ctx, 2, items)));
 }
 
-bool sched_cache(sched *s) {
-  part p = {.ctx = s->ctx};
+static ir_buf *operand(const sched *s, const char *name) {
   for (int i = 0; i < s->k->nbufs; i++)
-    if (strcmp(s->k->bufs[i]->name, s->arg[0]) == 0) p.buf = s->k->bufs[i];
+    if (strcmp(s->k->bufs[i]->name, name) == 0) return s->k->bufs[i];
+  return NULL;
+}
+
+bool sched_cache(sched *s) {
+  part p = {.ctx = s->ctx, .buf = operand(s, s->arg[0])};
   const ir_stmt *loop = sched_loop(s, s->arg[1]);
   if (!loop) return false;
   if (!p.buf) return refuse(s, "there is no operand '%s'", s->arg[0]);
@@ -153,4 +170,92 @@ bool sched_cache(sched *s) {
   for (int d = 0; d < p.buf->rank; d++)
     if (!sched_new_name(s, ir_format(s->ctx, "%s.%d", s->arg[2], d))) return false;
   return sched_replace(s, s->arg[1], do_cache, &p);
+}
+
+/* ---- prefetch B v D w -> p ---- */
+
+enum { LINE = 64 };
+
+typedef struct ahead {
+  part p;
+  const ir_stmt *v, *w;
+} ahead;
+
+/* Line `at` of the box, counted along the axis of unit stride last, as a load into a register
+ * nobody reads. */
+static const ir_stmt *touch_line(ahead *a, ix at, const int64_t *lines, int64_t per_line, const int *order, const ix *start) {
+  tn_ctx *ctx = a->p.ctx;
+  const ir_buf *b = a->p.buf;
+  ix index[IR_MAX_RANK], inside = ix_bool(ctx, true);
+  for (int i = b->rank; i-- > 0;) {
+    int d = order[i];
+    ix x = lines[d] == 1 ? ix_index(ctx, 0) : i ? ix_remi(ctx, at, lines[d]) : at;
+    if (i) at = ix_divi(ctx, at, lines[d]);
+    index[d] = ix_add(ctx, start[d], i == b->rank - 1 ? ix_muli(ctx, x, per_line) : x);
+    inside = ix_and(ctx, inside, ix_within(ctx, index[d], ix_index(ctx, 0), b->shape[d]));
+  }
+  ir_buf *none = ir_buf_new(ctx, ir_format(ctx, "%s.ahead", b->name), b->dtype, 0, NULL, NULL, IR_REGISTER);
+  const ir_stmt *touch = ir_store(ctx, none, NULL, IR_SET, ix_load(ctx, a->p.buf, index));
+  return ir_if(ctx, inside, ir_alloc_stmt(ctx, none, ir_tile(ctx, "prefetch.l2", touch)), NULL);
+}
+
+static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
+  tn_ctx *ctx = s->ctx;
+  ahead *a = user;
+  part *p = &a->p;
+  const ir_buf *b = p->buf;
+  int64_t size[IR_MAX_RANK], lines[IR_MAX_RANK], stride[IR_MAX_RANK], total = 1, turns = 1, per_line = LINE / (int64_t)ir_dtype_bytes(b->dtype);
+  int order[IR_MAX_RANK];
+  find_part(p, a->v);
+  box_of(p, size);
+  if (p->why) {
+    refuse(s, "%s", p->why);
+    return NULL;
+  }
+  ix later = ix_add(ctx, a->v->var->expr, ix_index(ctx, s->num[2])), start[IR_MAX_RANK];
+  for (int d = 0; d < b->rank; d++) {
+    ir_var *x = ir_var_new(ctx, "x", TN_INDEX, 0, size[d] - 1 < per_line ? size[d] - 1 : per_line - 1);
+    ix at[IR_MAX_RANK];
+    for (int e = 0; e < b->rank; e++) at[e] = e == d ? x->expr : ix_index(ctx, 0);
+    if (!ix_affine_in(ir_buf_offset(ctx, b, at), x, &stride[d]) || size[d] == 1) stride[d] = size[d] == 1 ? INT64_MAX : 0;
+    start[d] = ix_subst1(ctx, ix_addi(ctx, p->start[d], p->lo[d]), a->v->var, later);
+    int i = d; /* by stride, the largest first */
+    for (; i > 0 && stride[order[i - 1]] < stride[d]; i--) order[i] = order[i - 1];
+    order[i] = d;
+  }
+  for (int d = 0; d < b->rank; d++) {
+    lines[d] = d == order[b->rank - 1] ? (size[d] + per_line - 1) / per_line : size[d];
+    if (!ir_mul_size(total, lines[d], &total)) total = INT64_MAX;
+  }
+  if (stride[order[b->rank - 1]] != 1 && total > 1) {
+    refuse(s, "no axis of the part is contiguous");
+    return NULL;
+  }
+  if (a->w != a->v && !sched_extent(w, &turns)) {
+    refuse(s, "'%s' has no constant extent", s->arg[3]);
+    return NULL;
+  }
+  int64_t each = (total + turns - 1) / turns;
+  if (each > MAX_LINES) {
+    refuse(s, "%lld lines in an iteration are too many", (long long)each);
+    return NULL;
+  }
+  ir_var *i = ir_var_new(ctx, s->arg[4], TN_INDEX, 0, each - 1);
+  ix at = a->w == a->v ? i->expr : ix_add(ctx, ix_muli(ctx, ix_sub(ctx, w->var->expr, w->lo), each), i->expr);
+  const ir_stmt *body = touch_line(a, at, lines, per_line, order, start);
+  if (each * turns > total) body = ir_if(ctx, ix_lt(ctx, at, ix_index(ctx, total)), body, NULL);
+  body = ir_for(ctx, i, ix_index(ctx, 0), ix_index(ctx, each), IR_SERIAL, body);
+  body = ir_if(ctx, ix_lt(ctx, later, a->v->hi), body, NULL);
+  return ir_for(ctx, w->var, w->lo, w->hi, w->loop, ir_seq(ctx, 2, (const ir_stmt *[]){body, w->body}));
+}
+
+bool sched_prefetch(sched *s) {
+  ahead a = {.p = {.ctx = s->ctx, .buf = operand(s, s->arg[0])}};
+  if (!(a.v = sched_loop(s, s->arg[1])) || !(a.w = sched_loop(s, s->arg[3]))) return false;
+  if (!a.p.buf) return refuse(s, "there is no operand '%s'", s->arg[0]);
+  if (a.p.buf->access != IR_IN) return refuse(s, "'%s' is written by the kernel", a.p.buf->name);
+  if (a.w != a.v && ir_find_loop(a.v->body, s->arg[3]) != a.w) return refuse(s, "'%s' is not inside '%s'", s->arg[3], s->arg[1]);
+  if (s->num[2] < 1 || s->num[2] > 1 << 16) return refuse(s, "%lld iterations ahead", (long long)s->num[2]);
+  if (a.w->loop == IR_VECTOR || a.w->loop == IR_UNROLL) return refuse(s, "only serial and parallel loops hold a prefetch");
+  return sched_new_name(s, s->arg[4]) && sched_replace(s, s->arg[3], do_prefetch, &a);
 }

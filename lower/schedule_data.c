@@ -45,9 +45,14 @@ static const ir_stmt *grow_store(ir_rewriter *r, const ir_stmt *st) {
 /* Statement in the loops (fresh ones but for the first reduction nest, which keeps the names). */
 static const ir_stmt *wrap(dist *d, const ir_stmt *body, bool keep) {
   tn_ctx *ctx = d->s->ctx;
-  for (int g = d->nguards; g-- > 0;) body = ir_if(ctx, d->guards[g], body, NULL);
+  bool done[SCHED_MAX_ARGS] = {false};
   for (int i = d->n; i-- > 0;) {
     const ir_stmt *l = d->loops[i];
+    for (int g = d->nguards; g-- > 0;) /* as far out as they are known */
+      if (!done[g] && (i == 0 || ix_uses_var(d->guards[g], l->var))) {
+        done[g] = true;
+        body = ir_if(ctx, d->guards[g], body, NULL);
+      }
     ir_var *v = l->var;
     if (!keep) {
       const char *name = ir_format(ctx, "%s.i%d", l->var->name, d->copies);
@@ -88,6 +93,15 @@ static const ir_stmt *spread(dist *d, const ir_stmt *st, bool *kept) {
   return wrap(d, st, false);
 }
 
+/* Whether partial sums stand below an accumulator (chunk): then it is an array in memory. */
+static bool has_alloc(const ir_stmt *st) {
+  if (!st) return false;
+  if (st->kind == IR_FOR && st->body && st->body->kind == IR_ALLOC) return true;
+  for (int i = 0; i < st->n; i++)
+    if (has_alloc(st->items[i])) return true;
+  return has_alloc(st->body) || has_alloc(st->other);
+}
+
 static const ir_stmt *do_distribute(sched *s, const ir_stmt *outer, void *user) {
   tn_ctx *ctx = s->ctx;
   dist *d = user;
@@ -111,7 +125,7 @@ static const ir_stmt *do_distribute(sched *s, const ir_stmt *outer, void *user) 
     for (int k = 0; k < d->n; k++) shape[k] = ix_sub(ctx, d->loops[k]->hi, d->loops[k]->lo);
     for (int k = 0; k < b->rank; k++) shape[d->n + k] = b->shape[k];
     d->old[d->nbufs] = b;
-    d->grown[d->nbufs++] = ir_buf_new(ctx, b->name, b->dtype, d->n + b->rank, shape, NULL, b->space);
+    d->grown[d->nbufs++] = ir_buf_new(ctx, b->name, b->dtype, d->n + b->rank, shape, NULL, has_alloc(b->space == IR_REGISTER ? body->body : NULL) ? IR_LOCAL : b->space);
   }
   if (!d->nbufs) {
     refuse(s, "there is no accumulator inside '%s'", d->loops[d->n - 1]->var->name);
@@ -186,34 +200,43 @@ static const ir_stmt *swap_stmt(ir_rewriter *r, const ir_stmt *st) {
   return st == w->old ? w->by : st;
 }
 
+/* The loop's one update acc op= term of a register accumulator: acc = fma(a, b, acc) adds, and
+ * acc = op(acc, e) is one too. */
+typedef struct update {
+  const ir_stmt *st;
+  ir_store_op op;
+  ix term, zero;
+  bool fma;      /* term is the whole fma */
+} update;
+
+static bool find_update(sched *s, const ir_stmt *loop, update *u) {
+  int count = 0;
+  const ir_stmt *st = only_update(loop->body, &count);
+  if (count != 1) return refuse(s, "the loop does not hold one update of a register accumulator");
+  ix term = st->value, self = ix_load(s->ctx, st->buf, st->index);
+  *u = (update){.st = st, .op = st->op, .term = term};
+  if (st->op == IR_SET) {
+    if (term->op == IX_FMA && term->args[2] == self) u->fma = true, u->op = IR_ADD;
+    else if ((term->op == IX_ADD || term->op == IX_MUL) && (term->args[0] == self || term->args[1] == self))
+      u->op = term->op == IX_ADD ? IR_ADD : IR_MUL, u->term = term->args[0] == self ? term->args[1] : term->args[0];
+  }
+  u->zero = identity_of(s->ctx, u->op, st->buf->dtype);
+  if (!u->zero || ix_uses_buf(u->fma ? term->args[0] : u->term, st->buf) || (u->fma && ix_uses_buf(term->args[1], st->buf)))
+    return refuse(s, "'%s' is not updated by add, mul, max or min", st->buf->name);
+  for (int i = 0; i < st->buf->rank; i++)
+    if (ix_uses_var(st->index[i], loop->var) || uses_inner(st->index[i], loop->body))
+      return refuse(s, "the element of '%s' that is updated changes inside the loop", st->buf->name);
+  return true;
+}
+
 static const ir_stmt *do_rfactor(sched *s, const ir_stmt *loop, void *user) {
   (void)user;
   tn_ctx *ctx = s->ctx;
-  int count = 0;
-  const ir_stmt *st = only_update(loop->body, &count);
   int64_t factor = s->num[1], extent;
-  ir_store_op op = st ? st->op : IR_SET;
-  ix term = st ? st->value : NULL, self = st ? ix_load(ctx, st->buf, st->index) : NULL;
-  if (count != 1) {
-    refuse(s, "the loop does not hold one update of a register accumulator");
-    return NULL;
-  }
-  bool fma = false;
-  if (op == IR_SET) { /* acc = fma(a, b, acc) and acc = op(acc, e) are updates too */
-    if (term->op == IX_FMA && term->args[2] == self) fma = true, op = IR_ADD;
-    else if ((term->op == IX_ADD || term->op == IX_MUL) && (term->args[0] == self || term->args[1] == self))
-      op = term->op == IX_ADD ? IR_ADD : IR_MUL, term = term->args[0] == self ? term->args[1] : term->args[0];
-  }
-  ix zero = identity_of(ctx, op, st->buf->dtype), none = ix_index(ctx, 0);
-  if (!zero || (st->op == IR_SET && op == IR_SET) || ix_uses_buf(fma ? term->args[0] : term, st->buf) || (fma && ix_uses_buf(term->args[1], st->buf))) {
-    refuse(s, "'%s' is not updated by add, mul, max or min", st->buf->name);
-    return NULL;
-  }
-  for (int i = 0; i < st->buf->rank; i++)
-    if (ix_uses_var(st->index[i], loop->var) || uses_inner(st->index[i], loop->body)) {
-      refuse(s, "the element of '%s' that is updated changes inside the loop", st->buf->name);
-      return NULL;
-    }
+  update u;
+  if (!find_update(s, loop, &u)) return NULL;
+  const ir_stmt *st = u.st;
+  ix none = ix_index(ctx, 0);
   if (!sched_extent(loop, &extent)) {
     refuse(s, "the loop has no constant extent");
     return NULL;
@@ -231,16 +254,16 @@ static const ir_stmt *do_rfactor(sched *s, const ir_stmt *loop, void *user) {
   ir_var *i = ir_var_new(ctx, s->arg[3], TN_INDEX, 0, factor - 1);
   ix lane[1] = {i->expr}, at = ix_add(ctx, loop->lo, ix_add(ctx, ix_muli(ctx, o->expr, factor), i->expr));
   ix old = ix_load(ctx, part, lane);
-  const ir_stmt *update = fma ? ir_store(ctx, part, lane, IR_SET, ix_fma(ctx, term->args[0], term->args[1], old)) : ir_store(ctx, part, lane, op, term);
-  ir_rewriter r = {.ctx = ctx, .user = &(swap){st, update}, .stmt = swap_stmt};
+  const ir_stmt *step = u.fma ? ir_store(ctx, part, lane, IR_SET, ix_fma(ctx, u.term->args[0], u.term->args[1], old)) : ir_store(ctx, part, lane, u.op, u.term);
+  ir_rewriter r = {.ctx = ctx, .user = &(swap){st, step}, .stmt = swap_stmt};
   const ir_stmt *body = ir_subst_var(ctx, ir_rewrite(&r, loop->body), loop->var, at);
   if (extent % factor) body = ir_if(ctx, ix_lt(ctx, at, loop->hi), body, NULL);
   ir_var *z = ir_var_new(ctx, ir_format(ctx, "%s.z", s->arg[3]), TN_INDEX, 0, factor - 1);
   ir_var *q = ir_var_new(ctx, ir_format(ctx, "%s.r", s->arg[3]), TN_INDEX, 0, factor - 1);
   const ir_stmt *items[3] = {
-      ir_for(ctx, z, none, shape[0], IR_SERIAL, ir_store(ctx, part, (ix[]){z->expr}, IR_SET, zero)),
+      ir_for(ctx, z, none, shape[0], IR_SERIAL, ir_store(ctx, part, (ix[]){z->expr}, IR_SET, u.zero)),
       ir_for(ctx, o, none, ix_index(ctx, (extent + factor - 1) / factor), IR_SERIAL, ir_for(ctx, i, none, shape[0], IR_SERIAL, body)),
-      ir_for(ctx, q, none, shape[0], IR_SERIAL, ir_store(ctx, st->buf, st->index, op, ix_load(ctx, part, (ix[]){q->expr}))),
+      ir_for(ctx, q, none, shape[0], IR_SERIAL, ir_store(ctx, st->buf, st->index, u.op, ix_load(ctx, part, (ix[]){q->expr}))),
   };
   return ir_alloc_stmt(ctx, part, ir_seq(ctx, 3, items));
 }
@@ -256,6 +279,46 @@ bool sched_rfactor(sched *s) {
   return sched_replace(s, s->arg[0], do_rfactor, NULL);
 }
 
+/* ---- chunk k F -> o i ---- */
+
+static const ir_stmt *do_chunk(sched *s, const ir_stmt *loop, void *user) {
+  (void)user;
+  tn_ctx *ctx = s->ctx;
+  int64_t factor = s->num[1], extent;
+  update u;
+  if (!find_update(s, loop, &u)) return NULL;
+  if (!sched_extent(loop, &extent)) {
+    refuse(s, "the loop has no constant extent");
+    return NULL;
+  }
+  ir_buf *part = ir_buf_new(ctx, ir_format(ctx, "%s.%s", u.st->buf->name, s->arg[3]), u.st->buf->dtype, 0, NULL, NULL, IR_REGISTER);
+  ix none = ix_index(ctx, 0), trips = ix_index(ctx, (extent + factor - 1) / factor), sum = ix_load(ctx, part, NULL);
+  ir_var *o = sched_var(s, s->arg[2], none, trips), *i = ir_var_new(ctx, s->arg[3], TN_INDEX, 0, factor - 1);
+  ix at = ix_add(ctx, loop->lo, ix_add(ctx, ix_muli(ctx, o->expr, factor), i->expr));
+  const ir_stmt *step = u.fma ? ir_store(ctx, part, NULL, IR_SET, ix_fma(ctx, u.term->args[0], u.term->args[1], sum)) : ir_store(ctx, part, NULL, u.op, u.term);
+  ir_rewriter r = {.ctx = ctx, .user = &(swap){u.st, step}, .stmt = swap_stmt};
+  const ir_stmt *body = ir_subst_var(ctx, ir_rewrite(&r, loop->body), loop->var, at);
+  if (extent % factor) body = ir_if(ctx, ix_lt(ctx, at, loop->hi), body, NULL);
+  const ir_stmt *items[3] = {
+      ir_store(ctx, part, NULL, IR_SET, u.zero),
+      ir_for(ctx, i, none, ix_index(ctx, factor), IR_SERIAL, body),
+      ir_store(ctx, u.st->buf, u.st->index, u.op, sum),
+  };
+  return ir_for(ctx, o, none, trips, IR_SERIAL, ir_alloc_stmt(ctx, part, ir_seq(ctx, 3, items)));
+}
+
+bool sched_chunk(sched *s) {
+  const ir_stmt *loop = sched_loop(s, s->arg[0]);
+  const char *why;
+  if (!loop) return false;
+  if (s->num[1] < 1 || s->num[1] > 1 << 24) return refuse(s, "the factor %lld is not in 1..2^24", (long long)s->num[1]);
+  if (lw_loop_dependence(s->ctx, loop, &why) != LW_REDUCTION) return refuse(s, "%s", why ? why : "the loop reduces nothing");
+  if (strcmp(s->arg[2], s->arg[3]) == 0) return refuse(s, "both new loops are called '%s'", s->arg[2]);
+  for (int i = 2; i < 4; i++)
+    if (strcmp(s->arg[i], s->arg[0]) != 0 && !sched_new_name(s, s->arg[i])) return false;
+  return sched_replace(s, s->arg[0], do_chunk, NULL);
+}
+
 /* ---- layout buf "steps" ---- */
 
 typedef struct rebuf {
@@ -268,23 +331,44 @@ static ix rebuf_load(void *user, ix load) {
 }
 static ix rebuf_expr(ir_rewriter *r, ix e) { return ix_subst_loads(r->ctx, e, rebuf_load, r); }
 
+static const ir_stmt *rebuf_stmt(ir_rewriter *r, const ir_stmt *st) {
+  rebuf *b = (rebuf *)r;
+  if (st->kind == IR_ALLOC && st->buf == b->old) return ir_alloc_stmt(r->ctx, b->by, ir_rewrite(r, st->body));
+  if (st->kind != IR_STORE || st->buf != b->old) return st;
+  ix index[IR_MAX_RANK];
+  for (int i = 0; i < st->buf->rank; i++) index[i] = rebuf_expr(r, st->index[i]);
+  return ir_store(r->ctx, b->by, index, st->op, rebuf_expr(r, st->value));
+}
+
+/* The local buffer of that name; null: none, or several. */
+static ir_buf *find_local(const ir_stmt *st, const char *name, int *count) {
+  if (!st) return NULL;
+  ir_buf *found = NULL, *f;
+  if (st->kind == IR_ALLOC && st->buf->space == IR_LOCAL && strcmp(st->buf->name, name) == 0) found = st->buf, ++*count;
+  for (int i = 0; i < st->n; i++)
+    if ((f = find_local(st->items[i], name, count))) found = f;
+  if ((f = find_local(st->body, name, count))) found = f;
+  if ((f = find_local(st->other, name, count))) found = f;
+  return *count == 1 ? found : NULL;
+}
+
 bool sched_layout(sched *s) {
   tn_ctx *ctx = s->ctx;
-  for (int i = 0; i < s->k->nbufs; i++) {
-    ir_buf *b = s->k->bufs[i];
-    if (strcmp(b->name, s->arg[0]) != 0) continue;
-    if (!b->constant) return refuse(s, "'%s' is not a constant operand: its memory is given", b->name);
-    ir_buf *by = ir_buf_new(ctx, b->name, b->dtype, b->rank, b->shape, ir_layout_parse(ctx, s->arg[1]), b->space);
-    by->access = b->access;
-    by->constant = true;
-    by->made = b->made;
-    ir_buf_elements(ctx, by); /* throws when the steps do not fit the shape */
-    rebuf w = {.r = {.ctx = ctx, .expr = rebuf_expr}, .old = b, .by = by};
-    s->k->body = ir_rewrite(&w.r, s->k->body);
-    s->k->bufs[i] = by;
-    return true;
-  }
-  return refuse(s, "there is no buffer '%s'", s->arg[0]);
+  int operand = -1, count = 0;
+  for (int i = 0; i < s->k->nbufs; i++)
+    if (strcmp(s->k->bufs[i]->name, s->arg[0]) == 0) operand = i;
+  ir_buf *b = operand >= 0 ? s->k->bufs[operand] : find_local(s->k->body, s->arg[0], &count);
+  if (!b) return refuse(s, "there is no buffer '%s'", s->arg[0]);
+  if (operand >= 0 && !b->constant) return refuse(s, "'%s' is not a constant operand: its memory is given", b->name);
+  ir_buf *by = ir_buf_new(ctx, b->name, b->dtype, b->rank, b->shape, ir_layout_parse(ctx, s->arg[1]), b->space);
+  by->access = b->access;
+  by->constant = b->constant;
+  by->made = b->made;
+  ir_buf_elements(ctx, by); /* throws when the steps do not fit the shape */
+  rebuf w = {.r = {.ctx = ctx, .expr = rebuf_expr, .stmt = rebuf_stmt}, .old = b, .by = by};
+  s->k->body = ir_rewrite(&w.r, s->k->body);
+  if (operand >= 0) s->k->bufs[operand] = by;
+  return true;
 }
 
 /* ---- tensorize atom v ---- */

@@ -206,10 +206,31 @@ Test(schedule, layout) {
   REFUSES(MATMUL, "layout Z \"perm 1 0\"", "no buffer 'Z'");
 }
 
+Test(schedule, chunk) {
+  MAKES(SUM, "chunk k 8 -> ko ki", "s.ki[] += A[ki + ko*8]");
+  MAKES(MATMUL, "chunk k 4 -> ko ki", "acc[] += acc.ki[]");
+  MAKES(MATMUL, "chunk k 4 -> ko ki\ndistribute m n", "local"); /* sums of sums are an array in memory */
+  REFUSES(COPY, "chunk j 4 -> a b", "reduces nothing");
+  REFUSES(SUM, "chunk k 0 -> a b", "not in 1..2^24");
+  REFUSES(SUM, "chunk k 4 -> a a", "both new loops");
+  REFUSES(SCAN, "chunk i 4 -> a b", "another iteration");
+}
+
+Test(schedule, prefetch) {
+  MAKES(MATMUL, "prefetch B k 2 k -> p", "tile prefetch.l2 {");
+  MAKES(MATMUL, "reorder n m\nprefetch A n 1 m -> p", "if n < 19");
+  REFUSES(MATMUL, "prefetch C m 1 m -> p", "is written by the kernel");
+  REFUSES(MATMUL, "prefetch Z m 1 m -> p", "no operand 'Z'");
+  REFUSES(MATMUL, "prefetch B n 1 m -> p", "is not inside");
+  REFUSES(MATMUL, "prefetch B k 0 k -> p", "iterations ahead");
+  REFUSES(MATMUL, "unroll k\nprefetch B k 1 k -> p", "only serial");
+}
+
 Test(schedule, cache) {
   MAKES(MATMUL, "reorder n m\nsplit n 4 -> no ni\ncache A m -> P", "P[0, k]");
   MAKES(MATMUL, "split n 3 -> no ni\nreorder no m ni\ncache B no -> P", "if P.1 + no*3 < 20");
   MAKES(CONV, "cache X k -> P", "alloc P: f32[3, 7] local");
+  MAKES(MATMUL, "split n 4 -> no ni\nreorder no m ni\ncache B no -> P\nlayout P \"perm 1 0\"", "f32[8, 4] layout \"perm 1 0\" local");
   REFUSES(MATMUL, "cache C m -> P", "is written by the kernel");
   REFUSES(MATMUL, "cache Z m -> P", "no operand 'Z'");
   REFUSES(MATMUL, "unroll m\ncache A m -> P", "only serial");
@@ -309,7 +330,7 @@ static void random_case(tn_ctx *ctx, void *arg) {
     names_of(s->body, names, &n);
     if (!n) break;
     const char *a = names[draw(&r, (uint32_t)n)], *b = names[draw(&r, (uint32_t)n)], *c = names[draw(&r, (uint32_t)n)];
-    int kind = (int)draw(&r, 15), f = 1 + (int)draw(&r, 6);
+    int kind = (int)draw(&r, 17), f = 1 + (int)draw(&r, 6);
     switch (kind) {
     case 0:
     case 1: line = ir_format(ctx, "split %s %d -> o%d i%d", a, f, i, i); break;
@@ -324,6 +345,8 @@ static void random_case(tn_ctx *ctx, void *arg) {
     case 10: line = ir_format(ctx, "distribute %s", a); break;
     case 11: line = ir_format(ctx, "distribute %s %s", a, b); break;
     case 12: line = ir_format(ctx, "rfactor %s %d -> o%d i%d", a, f + 1, i, i); break;
+    case 14: line = ir_format(ctx, "chunk %s %d -> o%d i%d", a, f, i, i); break;
+    case 15: line = ir_format(ctx, "prefetch %s %s %d %s -> p%d", s->bufs[draw(&r, (uint32_t)s->nbufs)]->name, a, f, b, i); break;
     case 13: line = ir_format(ctx, "cache %s %s -> P%d", s->bufs[draw(&r, (uint32_t)s->nbufs)]->name, a, i); break;
     default: line = ir_format(ctx, "tensorize fma %s", a);
     }
@@ -366,6 +389,6 @@ Test(schedule, random, .timeout = 600) {
     tn_ctx_free(ctx);
   }
   cr_expect_eq(bad, 0);
-  for (int k = 0; k < 14 && count >= 1000; k++) cr_expect_gt(w.used[k], 0, "step kind %d was never legal", k);
+  for (int k = 0; k < 16 && count >= 1000; k++) cr_expect_gt(w.used[k], 0, "step kind %d was never legal", k);
   fprintf(stderr, "%ld schedules, %ld steps, %ld refused\n", w.cases, w.steps, w.refused);
 }
