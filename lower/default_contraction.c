@@ -165,7 +165,9 @@ bool lw_default_contraction(lw_plan *p) {
     q->a = q->b, q->b = t;
   }
   int64_t sb = lw_stride(p->ctx, q->b, q->out[v]->var);
-  if (!q->b->u.buf->constant && sb != 1 && !q->b->u.buf->layout) return false; /* would gather */
+  bool across = !q->b->u.buf->constant && sb != 1 && !q->b->u.buf->layout; /* read across its rows: turned while copied */
+  int across_axis = across ? axis_of(q->b, q->out[v]->var) : -1;
+  if (across && (depthwise || across_axis < 0)) return false; /* would gather */
   /* the row axis: the innermost other output loop that b does not walk; neighbours that
    * continue it in memory join it (a 1x1 convolution is a GEMM over all pixels) */
   int r = -1;
@@ -244,7 +246,7 @@ bool lw_default_contraction(lw_plan *p) {
   ix_const_value(ir_buf_elements(p->ctx, q->b->u.buf), &wbytes);
   wbytes *= (int64_t)ir_dtype_bytes(q->b->u.buf->dtype);
   /* a dynamic operand whose rows lie far apart is copied panel by panel, when enough rows use it */
-  bool pack = !q->b->u.buf->constant && !q->b->u.buf->layout && !depthwise && wbytes > p->t->l1_bytes * 2 && M >= 8 && p->u.order != 1;
+  bool pack = across || (!q->b->u.buf->constant && !q->b->u.buf->layout && !depthwise && wbytes > p->t->l1_bytes * 2 && M >= 8 && p->u.order != 1);
   int64_t rows = 1; /* of all output loops: what one panel of vectors is used for */
   for (int i = 0; i < q->nout; i++)
     if (i != v && q->extent[i] > 0 && !uses(q->b, q->out[i]->var)) rows *= q->extent[i];
@@ -296,7 +298,13 @@ bool lw_default_contraction(lw_plan *p) {
     const char *in = ir_format(p->ctx, "rows.%d", q->a->u.buf->rank - 1);
     if (lw_step(p, "cache %s ro -> rows", q->a->u.buf->name) && lw_step(p, "split %s %lld -> rows.o rows.v", in, (long long)lanes)) lw_step(p, "vectorize rows.v");
   }
-  if (pack && lw_step(p, "cache %s vo -> panel", q->b->u.buf->name)) {
+  if (across) { /* a few elements of each row at a time: lines are read whole, written while in L1 */
+    if (!lw_step(p, "turn %s vo %d -> panel", q->b->u.buf->name, across_axis)) return false;
+    if (lw_step(p, "split panel.%d %lld -> panel.o panel.v", q->b->u.buf->rank - 1, (long long)lanes)) {
+      lw_step(p, "reorder panel.o panel.%d panel.v", across_axis);
+      lw_step(p, "vectorize panel.v");
+    }
+  } else if (pack && lw_step(p, "cache %s vo -> panel", q->b->u.buf->name)) {
     const char *in = ir_format(p->ctx, "panel.%d", q->b->u.buf->rank - 1);
     if (lw_step(p, "split %s %lld -> panel.o panel.v", in, (long long)lanes)) lw_step(p, "vectorize panel.v");
   }

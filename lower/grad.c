@@ -14,6 +14,7 @@ typedef struct mark {
 typedef struct sweep {
   tn_ctx *ctx;
   ir_graph *g;
+  const ir_node *asker;
   bool stop;      /* xs are borders: nothing before them counts */
   ir_map marks;
   int norder;
@@ -74,9 +75,9 @@ static void sweep_back(sweep *s, int ny, ir_value *const *ys, ir_value *const *d
 
 static bool has_rule(const ir_op *op) { return op->grad || op->grad_build || op->expand; }
 
-static void no_rule(tn_ctx *ctx, const ir_node *n) IR_NORETURN;
-static void no_rule(tn_ctx *ctx, const ir_node *n) {
-  ir_fail(ctx, TN_EUNSUPPORTED, "%s: %s%s%s is not differentiable: it has no gradient rule", n->where, n->op->domain ? n->op->domain : "",
+static void no_rule(const sweep *s, const ir_node *n) IR_NORETURN;
+static void no_rule(const sweep *s, const ir_node *n) {
+  ir_fail(s->ctx, TN_EUNSUPPORTED, "%s: %s: %s%s%s is not differentiable: it has no gradient rule", s->asker->where, n->where, n->op->domain ? n->op->domain : "",
           n->op->domain && *n->op->domain ? ":" : "", n->op->name);
 }
 
@@ -109,7 +110,7 @@ static void through_parts(lw_grad *d) {
     for (int j = 0; j < nx; j++) again |= xs[j] == n->in[k];
     if (!again) operand[nx] = k, xs[nx++] = n->in[k];
   }
-  sweep inner = {.ctx = d->ctx, .g = g, .stop = true};
+  sweep inner = {.ctx = d->ctx, .g = g, .asker = n, .stop = true};
   inner.marks.ctx = d->ctx;
   for (int k = 0; k < n->nin; k++)
     if (carries(n->in[k])) mark_of(&inner, n->in[k])->x = true; /* a border, also where its gradient is not wanted */
@@ -131,7 +132,7 @@ static void pass_back(sweep *s, ir_node *n) {
   if (n->op->grad_build) n->op->grad_build(&d);
   else if (n->op->grad) lw_grad_text(&d, n->op->grad);
   else if (n->op->expand) through_parts(&d);
-  else no_rule(ctx, n);
+  else no_rule(s, n);
   for (int k = 0; k < n->nin; k++)
     if (d.dx[k]) add_to(s, n, n->in[k], d.dx[k]);
 }
@@ -240,16 +241,16 @@ static void check_types(tn_ctx *ctx, const ir_node *n0, const ir_value *y, const
 
 void lw_gradients_check(tn_ctx *ctx, const ir_node *n0, const ir_value *y, const ir_value *seed, int n, ir_value *const *wrt) {
   check_types(ctx, n0, y, seed, n, wrt);
-  sweep s = {.ctx = ctx};
+  sweep s = {.ctx = ctx, .asker = n0};
   s.marks.ctx = ctx;
   find_order(&s, 1, (ir_value *[]){(ir_value *)(uintptr_t)y}, n, wrt);
   for (int i = 0; i < s.norder; i++)
-    if (!has_rule(s.order[i]->op)) no_rule(ctx, s.order[i]);
+    if (!has_rule(s.order[i]->op)) no_rule(&s, s.order[i]);
 }
 
 void lw_gradients(tn_ctx *ctx, ir_graph *g, ir_node *n0, ir_value *y, ir_value *seed, int n, ir_value *const *wrt, ir_value **out) {
   check_types(ctx, n0, y, seed, n, wrt);
-  sweep s = {.ctx = ctx, .g = g};
+  sweep s = {.ctx = ctx, .g = g, .asker = n0};
   s.marks.ctx = ctx;
   if (!seed) {
     int64_t ones[IR_MAX_RANK];

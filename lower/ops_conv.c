@@ -365,9 +365,42 @@ static ir_value *conv_forward(lw_grad *d, ir_value *x, ir_value *w, const geomet
   }
   return made(d, with_geometry(d, "Conv", x, w, &u));
 }
-/* X from Y and W. */
+/* W [K, C / g, taps] with inputs and outputs exchanged, [C, K / g, taps], and all taps in reverse. */
+static ir_value *turned_weights(lw_grad *d, ir_value *w, const geometry *v) {
+  int64_t dims[IR_MAX_RANK], apart[IR_MAX_RANK + 1], swap[IR_MAX_RANK + 1], ends[LW_MAX_SPATIAL], axes[LW_MAX_SPATIAL], minus[LW_MAX_SPATIAL];
+  lw_grad_dims(d->ctx, w, dims);
+  apart[0] = v->groups;
+  apart[1] = dims[0] / v->groups;
+  apart[2] = dims[1];
+  for (int i = 0; i < v->rank; i++) {
+    apart[i + 3] = dims[i + 2];
+    axes[i] = i + 2;
+    minus[i] = -1;
+    ends[i] = INT64_MIN;
+  }
+  for (int i = 0; i < v->rank + 3; i++) swap[i] = i == 1 ? 2 : i == 2 ? 1 : i;
+  w = lw_transpose(d->g, d->n, lw_reshape(d->g, d->n, w, v->rank + 3, apart), swap);
+  dims[0] = v->groups * apart[2];
+  dims[1] = apart[1];
+  w = lw_reshape(d->g, d->n, w, v->rank + 2, dims);
+  ir_value *in[5] = {w, ir_graph_ints(d->g, NULL, v->rank, minus), ir_graph_ints(d->g, NULL, v->rank, ends),
+                     ir_graph_ints(d->g, NULL, v->rank, axes), ir_graph_ints(d->g, NULL, v->rank, minus)};
+  return lw_node(d->g, d->n, "Slice", 5, in);
+}
+
+/* X from Y and W: with strides a transposed convolution, else a plain one by the turned weights. */
 static ir_value *conv_back(lw_grad *d, ir_value *y, ir_value *w, const geometry *v) {
   int64_t extra[LW_MAX_SPATIAL];
+  geometry u = *v;
+  bool plain = true;
+  for (int i = 0; i < v->rank; i++) {
+    int64_t reach = (v->taps[i] - 1) * v->dilation[i];
+    plain &= v->stride[i] == 1 && left_over(v, i) == 0;
+    u.begin[i] = reach - v->begin[i];
+    u.end[i] = reach - v->end[i];
+    plain &= u.begin[i] >= 0 && u.end[i] >= 0;
+  }
+  if (plain) return made(d, with_geometry(d, "Conv", y, turned_weights(d, w, v), &u));
   ir_node *m = with_geometry(d, "ConvTranspose", y, w, v);
   for (int i = 0; i < v->rank; i++) extra[i] = left_over(v, i);
   ir_attr_ints(m, "output_padding", v->rank, extra);

@@ -24,11 +24,11 @@ static const sched_step steps[] = {
     {"unroll", "v", sched_unroll},        {"vectorize", "v", sched_vectorize},  {"parallel", "v", sched_parallel},
     {"serial", "v", sched_serial},        {"peel", "vii", sched_peel},          {"narrow", "v", sched_narrow},
     {"distribute", "v*", sched_distribute}, {"rfactor", "vinn", sched_rfactor}, {"chunk", "vinn", sched_chunk},      {"layout", "bs", sched_layout},
-    {"tensorize", "sv", sched_tensorize}, {"cache", "bvn", sched_cache},          {"prefetch", "bvivn", sched_prefetch},
+    {"tensorize", "sv", sched_tensorize}, {"cache", "bvn", sched_cache},          {"turn", "bvin", sched_turn},          {"prefetch", "bvivn", sched_prefetch},
     {"muladd", "", sched_muladd},
 };
 const char *const lw_schedule_steps[] = {"algorithm", "split",  "fuse",   "reorder",    "unroll",  "vectorize", "parallel",  "serial",
-                                         "peel",   "narrow", "distribute", "rfactor", "chunk", "layout", "tensorize", "cache", "prefetch", "muladd", NULL};
+                                         "peel",   "narrow", "distribute", "rfactor", "chunk", "layout", "tensorize", "cache", "turn", "prefetch", "muladd", NULL};
 
 bool refuse(sched *s, const char *fmt, ...) {
   char text[512];

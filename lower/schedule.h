@@ -32,6 +32,7 @@
  *   cache B v -> P          for v: ... B[e] ...    for v: alloc P; P[c] = B[start + c] for the part of B
  *                                                  that an iteration of v reads; ... P[e - start] ...
  *                           (the copying loops are P.0, P.1, ...)
+ *   turn B v a -> P         the same, with axis a of B innermost in P's memory
  *   prefetch B v D w -> p   for v: for w: S        for v: for w: { ask for a part of what iteration v + D reads of B; S }
  *                                                  (w inside v, the parts cover all; w = v: all of it each time)
  *   muladd                  acc = fma(a, b, acc)    acc = a*b + acc, rounded twice: for machines without fma

@@ -1,5 +1,6 @@
 /* schedule_cache.c — steps about the part of an operand that one iteration of a loop reads:
  * cache B v -> P copies it into a dense local buffer first (packing of a dynamic operand),
+ * turn B v a -> P does so with axis a innermost in the copy (read across its rows),
  * prefetch B v D w -> p asks for it D iterations ahead. */
 #include "lower/schedule_internal.h"
 #include <string.h>
@@ -15,6 +16,8 @@ typedef struct part {
   int64_t lo[IR_MAX_RANK], hi[IR_MAX_RANK]; /* reach of the inner terms, both included */
   const char *why;
   ir_buf *local;
+  const char *name;
+  int axis;                /* of the copy that is innermost in memory; -1: the last */
 } part;
 
 static void collect_inner(part *p, const ir_stmt *s) {
@@ -137,11 +140,20 @@ static const ir_stmt *do_cache(sched *s, const ir_stmt *loop, void *user) {
     refuse(s, "%s", p->why);
     return NULL;
   }
-  p->local = ir_buf_new(ctx, s->arg[2], p->buf->dtype, rank, shape, NULL, IR_LOCAL);
+  const ir_layout *layout = NULL;
+  if (p->axis >= 0 && p->axis != rank - 1) {
+    ir_text perm = {.ctx = ctx};
+    ir_put(&perm, "perm");
+    for (int d = 0; d < rank; d++)
+      if (d != p->axis) ir_put(&perm, " %d", d);
+    ir_put(&perm, " %d", p->axis);
+    layout = ir_layout_parse(ctx, ir_text_str(&perm));
+  }
+  p->local = ir_buf_new(ctx, p->name, p->buf->dtype, rank, shape, layout, IR_LOCAL);
   ir_var *v[IR_MAX_RANK];
   ix at[IR_MAX_RANK], from[IR_MAX_RANK], inside = ix_bool(ctx, true);
   for (int d = 0; d < rank; d++) {
-    v[d] = ir_var_new(ctx, ir_format(ctx, "%s.%d", s->arg[2], d), TN_INDEX, 0, shape[d]->u.i - 1);
+    v[d] = ir_var_new(ctx, ir_format(ctx, "%s.%d", p->name, d), TN_INDEX, 0, shape[d]->u.i - 1);
     v[d]->independent = true;
     at[d] = v[d]->expr;
     from[d] = ix_addi(ctx, ix_add(ctx, p->start[d], at[d]), p->lo[d]);
@@ -160,17 +172,21 @@ static ir_buf *operand(const sched *s, const char *name) {
   return NULL;
 }
 
-bool sched_cache(sched *s) {
-  part p = {.ctx = s->ctx, .buf = operand(s, s->arg[0])};
+static bool cache(sched *s, int axis, const char *name) {
+  part p = {.ctx = s->ctx, .buf = operand(s, s->arg[0]), .axis = axis, .name = name};
   const ir_stmt *loop = sched_loop(s, s->arg[1]);
   if (!loop) return false;
   if (!p.buf) return refuse(s, "there is no operand '%s'", s->arg[0]);
   if (p.buf->access != IR_IN) return refuse(s, "'%s' is written by the kernel", p.buf->name);
   if (loop->loop == IR_VECTOR || loop->loop == IR_UNROLL) return refuse(s, "only serial and parallel loops hold a copy");
   for (int d = 0; d < p.buf->rank; d++)
-    if (!sched_new_name(s, ir_format(s->ctx, "%s.%d", s->arg[2], d))) return false;
+    if (!sched_new_name(s, ir_format(s->ctx, "%s.%d", name, d))) return false;
+  if (axis >= p.buf->rank) return refuse(s, "'%s' has no axis %d", p.buf->name, axis);
   return sched_replace(s, s->arg[1], do_cache, &p);
 }
+
+bool sched_cache(sched *s) { return cache(s, -1, s->arg[2]); }
+bool sched_turn(sched *s) { return s->num[2] < 0 || s->num[2] >= IR_MAX_RANK ? refuse(s, "axis %lld", (long long)s->num[2]) : cache(s, (int)s->num[2], s->arg[3]); }
 
 /* ---- prefetch B v D w -> p ---- */
 

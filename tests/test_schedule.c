@@ -236,6 +236,13 @@ Test(schedule, cache) {
   REFUSES(MATMUL, "unroll m\ncache A m -> P", "only serial");
 }
 
+Test(schedule, turn) {
+  MAKES(MATMUL, "reorder n m\nsplit n 4 -> no ni\nturn A m 0 -> P", "alloc P: f32[1, ");
+  MAKES(MATMUL, "split n 3 -> no ni\nreorder no m ni\nturn B no 0 -> P", "layout \"perm 1 0\" local");
+  REFUSES(MATMUL, "turn B m 2 -> P", "has no axis 2");
+  REFUSES(MATMUL, "turn C m 0 -> P", "is written by the kernel");
+}
+
 Test(schedule, muladd) {
   MAKES(MATMUL, "muladd", "acc[] = acc[] + A[m, k] * B[k, n]");
   REFUSES(COPY, "muladd", "no acc = fma");
