@@ -406,11 +406,27 @@ static ir_value *conv_back(lw_grad *d, ir_value *y, ir_value *w, const geometry 
   ir_attr_ints(m, "output_padding", v->rank, extra);
   return made(d, m);
 }
-/* W from X and Y. */
+/* [C / g, taps, K] as [K, C / g, taps]. */
+static ir_value *last_axis_first(lw_grad *d, ir_value *w) {
+  int64_t perm[IR_MAX_RANK];
+  for (int i = 0; i < w->rank; i++) perm[i] = i ? i - 1 : w->rank - 1;
+  return lw_transpose(d->g, d->n, w, perm);
+}
+/* W from X and Y. Borders of zeros are put there first: they cost less than asking each element. */
 static ir_value *conv_weights(lw_grad *d, ir_value *x, ir_value *y, const geometry *v) {
-  ir_node *m = with_geometry(d, "tenon:ConvWeights", x, y, v);
+  geometry u = *v;
+  int64_t pads[2 * IR_MAX_RANK] = {0};
+  bool padded = false;
+  for (int i = 0; i < u.rank; i++) {
+    padded |= u.begin[i] > 0 || u.end[i] > 0;
+    pads[i + 2] = u.begin[i];
+    pads[x->rank + i + 2] = u.end[i];
+    u.begin[i] = u.end[i] = 0;
+  }
+  if (padded) x = lw_op2(d->g, d->n, "Pad", x, ir_graph_ints(d->g, NULL, 2 * x->rank, pads));
+  ir_node *m = with_geometry(d, "tenon:ConvWeights", x, y, &u);
   ir_attr_ints(m, "kernel_shape", v->rank, v->taps);
-  return made(d, m);
+  return last_axis_first(d, made(d, m));
 }
 
 /* Sums over all axes but the channels. */
@@ -466,7 +482,8 @@ static void transpose_grad(lw_grad *d) {
   bias_back(d, 2);
 }
 
-/* The window of ConvWeights(x, y): taps from kernel_shape, output extents those of y. */
+/* The window of ConvWeights(x, y): taps from kernel_shape, output extents those of y. The result is
+ * [C / g, taps, K], the output channels last: rows of y that lie side by side are added to rows of it. */
 static lw_window weights_window(tn_ctx *ctx, const ir_node *n) {
   lw_window w;
   ix taps[LW_MAX_SPATIAL];
@@ -485,8 +502,9 @@ static void weights_infer(tn_ctx *ctx, ir_node *n) {
   int64_t groups = ir_attr_get_int(n, "group", 1);
   lw_window w = weights_window(ctx, n);
   if (groups < 1 || ir_dim(ctx, x, 1) % groups || ir_dim(ctx, y, 1) % groups) lw_bad(ctx, n, "group %lld", (long long)groups);
-  ix dims[IR_MAX_RANK] = {y->dims[1], ix_divi(ctx, x->dims[1], groups)};
-  for (int i = 0; i < w.rank; i++) dims[i + 2] = w.taps[i];
+  ix dims[IR_MAX_RANK] = {ix_divi(ctx, x->dims[1], groups)};
+  for (int i = 0; i < w.rank; i++) dims[i + 1] = w.taps[i];
+  dims[w.rank + 1] = y->dims[1];
   lw_set(n, 0, x->dtype, x->rank, dims);
 }
 
@@ -497,16 +515,16 @@ static void weights_build(lw_build *b, ir_node *n) {
   const ir_value *x = n->in[0], *y = n->in[1];
   int64_t groups = ir_attr_get_int(n, "group", 1);
   ix o[IR_MAX_RANK], at[IR_MAX_RANK], from[IR_MAX_RANK], g = ix_index(ctx, 0), k_each = ix_divi(ctx, y->dims[1], groups), c_each = ix_divi(ctx, x->dims[1], groups);
+  o[0] = ib_loop(ib, "c", c_each);
+  lw_loops(b, lw_tap_names(w.rank), w.rank, w.taps, o + 1);
   if (groups > 1) g = ib_loop(ib, "g", ix_index(ctx, groups));
   ix k = ib_loop(ib, "k", k_each);
-  o[0] = from[1] = ix_add(ctx, ix_mul(ctx, g, k_each), k);
-  o[1] = ib_loop(ib, "c", c_each);
-  at[1] = ix_add(ctx, ix_mul(ctx, g, c_each), o[1]);
-  lw_loops(b, lw_tap_names(w.rank), w.rank, w.taps, o + 2);
+  o[w.rank + 1] = from[1] = ix_add(ctx, ix_mul(ctx, g, k_each), k);
+  at[1] = ix_add(ctx, ix_mul(ctx, g, c_each), o[0]);
   ir_buf *acc = lw_accumulator(b, x->dtype);
   at[0] = from[0] = ib_loop(ib, "n", x->dims[0]);
   lw_loops(b, lw_axis_names(w.rank), w.rank, w.out, from + 2);
-  lw_window_at(ctx, &w, from + 2, o + 2, at + 2);
+  lw_window_at(ctx, &w, from + 2, o + 1, at + 2);
   ib_if(ib, lw_window_inside(ctx, &w, at + 2));
   ix p = lw_in(b, n, 0, at), q = lw_in(b, n, 1, from);
   lw_accumulate(b, acc, p, q);
@@ -519,8 +537,9 @@ static void weights_build(lw_build *b, ir_node *n) {
 static void weights_grad(lw_grad *d) {
   lw_window w = weights_window(d->ctx, d->n);
   geometry v = geometry_of(d->ctx, &w, ir_attr_get_int(d->n, "group", 1));
-  if (d->wanted[0]) lw_grad_add(d, 0, conv_back(d, d->n->in[1], d->dy[0], &v));
-  if (d->wanted[1]) lw_grad_add(d, 1, conv_forward(d, d->n->in[0], d->dy[0], &v));
+  ir_value *dw = last_axis_first(d, d->dy[0]);
+  if (d->wanted[0]) lw_grad_add(d, 0, conv_back(d, d->n->in[1], dw, &v));
+  if (d->wanted[1]) lw_grad_add(d, 1, conv_forward(d, d->n->in[0], dw, &v));
 }
 
 #define CONV_ATTRS "auto_pad:s dilations:I group:i kernel_shape:I pads:I strides:I"
