@@ -31,3 +31,9 @@ tn_tensor *tn_stop_gradient(tn_graph *g, tn_tensor *x) {
   fe_mark m = fe_enter(g, "tn_stop_gradient");
   return fe_leave(g, &m, fe_op(g, NULL, "tenon:StopGradient", NULL, 1, x));
 }
+
+tn_tensor *tn_checkpoint(tn_graph *g, tn_tensor *x) {
+  if (!g) return NULL;
+  fe_mark m = fe_enter(g, "tn_checkpoint");
+  return fe_leave(g, &m, fe_op(g, NULL, "tenon:Checkpoint", NULL, 1, x));
+}

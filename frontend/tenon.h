@@ -144,6 +144,9 @@ TN_API tn_tensor *tn_sum(tn_graph *g, tn_tensor *x, int axis, int keepdims);
  * differentiated again. They pass through floats alone. Errors: TN_EUSAGE for integers and a missing
  * seed; TN_EUNSUPPORTED naming a node on the way whose op has no rule (some are found when compiling). */
 TN_API tn_status tn_gradient(tn_graph *g, tn_tensor *y, tn_tensor *seed, int n, tn_tensor *const xs[], tn_tensor *dxs[]);
+/* x, kept for gradients. Where a graph has such marks, all else between them that gradients need is computed
+ * again from them instead of being kept: less memory for more time. */
+TN_API tn_tensor *tn_checkpoint(tn_graph *g, tn_tensor *x);
 /* x; gradients end here. */
 TN_API tn_tensor *tn_stop_gradient(tn_graph *g, tn_tensor *x);
 

@@ -9,12 +9,14 @@ typedef struct mark {
   bool seen, active; /* active: an x, or computed from one */
   bool x;
   ir_value *sum;     /* the gradient so far */
+  void *again;       /* of a node: its copy; of a value that is kept: its alias */
 } mark;
 
 typedef struct sweep {
   tn_ctx *ctx;
   ir_graph *g;
   const ir_node *asker;
+  bool marked;    /* there are checkpoints: what is between them is computed again */
   bool stop;      /* xs are borders: nothing before them counts */
   ir_map marks;
   int norder;
@@ -34,6 +36,9 @@ static void add_to(sweep *s, ir_node *n, ir_value *v, ir_value *by) {
 
 /* ---- which nodes matter ---- */
 
+/* tenon:Checkpoint; told by its rule, which it shares with no other. */
+static bool is_checkpoint(const ir_node *n) { return n->op->grad_build == lw_grad_checkpoint; }
+
 static bool carries(const ir_value *v) { return v && ir_is_float(v->dtype); }
 
 /* All operands have been visited: is n active? */
@@ -44,6 +49,7 @@ static void conclude(sweep *s, ir_node *n) {
   for (int k = 0; k < n->nout; k++)
     if (carries(n->out[k])) mark_of(s, n->out[k])->active = true;
   IR_PUSH(s->ctx, s->order, s->norder, n);
+  s->marked |= is_checkpoint(n);
 }
 
 /* Fills `order` with the active nodes that v needs; depth first, on a stack of its own
@@ -118,6 +124,38 @@ static void through_parts(lw_grad *d) {
   for (int i = 0; i < nx; i++) lw_grad_add(d, operand[i], dxs[i]);
 }
 
+/* ---- computing again ---- */
+
+static ir_node *again(sweep *s, ir_node *n, ir_value *after);
+
+/* v for the way back: kept when it is a checkpoint or does not depend on the xs, else computed again from
+ * what is kept. Kept values are read through an alias that waits for `after`, a gradient: so the copies
+ * are not found equal to the originals, and run when they are needed, not before. */
+static ir_value *again_value(sweep *s, ir_value *v, ir_value *after) {
+  ir_node *d = v ? v->def : NULL;
+  if (!v || !mark_of(s, v)->active) return v;
+  bool zero = d && d->op->grad && !*d->op->grad; /* random numbers among them */
+  if (d && !is_checkpoint(d) && !zero && !mark_of(s, v)->x) return again(s, d, after)->out[v->def_index];
+  mark *m = mark_of(s, v);
+  if (!m->again) m->again = lw_op2(s->g, d ? d : (ir_node *)(uintptr_t)s->asker, "tenon:Again", v, after);
+  return m->again;
+}
+static ir_node *again(sweep *s, ir_node *n, ir_value *after) {
+  mark *m = mark_of(s, n);
+  if (m->again) return m->again;
+  ir_node *twin = lw_node_n(s->g, n, "Identity", n->nin, n->in, n->nout);
+  m->again = twin;
+  twin->op = n->op;
+  twin->opset = n->opset;
+  twin->nattrs = n->nattrs;
+  twin->attrs = n->attrs;
+  for (int k = 0; k < n->nout; k++)
+    if (!n->out[k]) twin->out[k] = NULL;
+  for (int k = 0; k < n->nin; k++) twin->in[k] = again_value(s, n->in[k], after);
+  ir_infer(s->ctx, twin);
+  return twin;
+}
+
 static void pass_back(sweep *s, ir_node *n) {
   tn_ctx *ctx = s->ctx;
   lw_grad d = {.ctx = ctx, .g = s->g, .n = n};
@@ -129,6 +167,8 @@ static void pass_back(sweep *s, ir_node *n) {
     if (n->out[k]) any |= (d.dy[k] = mark_of(s, n->out[k])->sum) != NULL;
   if (!any) return;
   for (int k = 0; k < n->nin; k++) d.wanted[k] = carries(n->in[k]) && mark_of(s, n->in[k])->active;
+  for (int k = 0; s->marked && d.n == n && k < n->nout; k++)
+    if (d.dy[k]) d.n = again(s, n, d.dy[k]);
   if (n->op->grad_build) n->op->grad_build(&d);
   else if (n->op->grad) lw_grad_text(&d, n->op->grad);
   else if (n->op->expand) through_parts(&d);

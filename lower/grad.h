@@ -18,6 +18,10 @@
  * nodes without attributes: "da = Where(a > 0, dy, dy * $alpha=0.01)". What has been broadcast is
  * summed back. "" says that the gradient is zero wherever there is one (Floor, Sign).
  *
+ * tenon:Checkpoint(x) is x. Where such marks lie between the xs and y, the way back reads nothing else that
+ * depends on the xs: what lies between the marks is computed again from them (Chen et al., "Training
+ * deep nets with sublinear memory cost", 2016).
+ *
  * Gradients flow through floats alone: an integer or bool result ends them without an error. */
 #ifndef LW_GRAD_H
 #define LW_GRAD_H
@@ -71,7 +75,7 @@ void lw_reduced_axes(tn_ctx *ctx, const ir_node *n, bool *reduced);
 
 typedef void lw_grad_rule(lw_grad *d);
 /* grad_math.c */
-lw_grad_rule lw_grad_pow, lw_grad_clip, lw_grad_gelu, lw_grad_extreme, lw_grad_each;
+lw_grad_rule lw_grad_checkpoint, lw_grad_pow, lw_grad_clip, lw_grad_gelu, lw_grad_extreme, lw_grad_each;
 /* grad_move.c */
 lw_grad_rule lw_grad_reshape, lw_grad_transpose, lw_grad_concat, lw_grad_split, lw_grad_slice, lw_grad_put_slice, lw_grad_pad, lw_grad_tile, lw_grad_moved, lw_grad_unpool, lw_grad_top_k,
     lw_grad_gather, lw_grad_gather_elements, lw_grad_gather_nd, lw_grad_scatter_elements, lw_grad_scatter_nd;

@@ -26,7 +26,7 @@ static void gradient_expand(ir_graph *g, ir_node *n) {
   n->dead = true;
 }
 
-/* ---- StopGradient ---- */
+/* ---- StopGradient, Checkpoint; Again(x, after): x, once `after` is there ---- */
 
 static void same_infer(tn_ctx *ctx, ir_node *n) {
   (void)ctx;
@@ -85,5 +85,7 @@ static ix put_slice_value(lw_build *b, ir_node *n, int out, const ix *index) {
 const ir_op lw_ops_grad[] = {
     {.name = "Gradient", .domain = "tenon", .kind = IR_OP_GRADIENT, .since = 1, .min_in = 1, .max_in = -1, .min_out = 1, .max_out = -1, .infer = gradient_infer, .expand = gradient_expand},
     MOVE("StopGradient", "", same, "", NULL),
+    MOVE("Checkpoint", "", same, NULL, lw_grad_checkpoint),
+    {.name = "Again", .domain = "tenon", .kind = IR_OP_MOVEMENT, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .infer = same_infer, .value = same_value, .grad = "da = dy"},
     MOVE("PutSlice", "starts:I steps:I shape:I", put_slice, NULL, lw_grad_put_slice),
     {0}};

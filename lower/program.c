@@ -114,6 +114,8 @@ static int group_of(const ir_value *v) {
 
 static void visit_group(maker *m, int group);
 static void visit_value(maker *m, const ir_value *v) {
+  for (const ir_value *a = v; a && a->def && a->def->group == LW_GROUP_ALIAS; a = a->def->in[0])
+    for (int k = 1; k < a->def->nin; k++) visit_value(m, a->def->in[k]); /* what it waits for */
   int group = group_of(v);
   if (group >= 0) visit_group(m, group);
 }

@@ -22,7 +22,8 @@ static const grad_case elementwise[] = {
     {.op = "Where", .text = AB "const c: bool[3] = [true, false, true] y = Where(c, a, b)"}, {.op = "Pow", .text = AB "y = Pow(a, b)", 0.3, 2}, {.op = "Pow", .text = A "const p: f64[] = 3.0 y = Pow(a, p)"},
     {.op = "Pow", .text = A "const p: i64[3] = [2, 3, 0] y = Pow(a, p)", 0.2, 1}, {.op = "Clip", .text = A "input l: f64[] const h: f64[] = 0.5 y = Clip(a, l, h)"},
     {.op = "Clip", .text = A "y = Clip(a) { min = -0.5, max = 0.25 } opset 6"}, {.op = "Cast", .text = A "s = Cast(a) { to = 11 } y = Mul(s, s)"}, {.op = "CastLike", .text = A "const t: f64[] = 1.0 s = CastLike(a, t) y = Mul(s, s)"},
-    {.op = "Dropout", .text = A "y = Dropout(a)"}, {.op = "Identity", .text = A "y = Identity(a)"},
+    {.op = "Dropout", .text = A "y = Dropout(a)"}, {.op = "Identity", .text = A "y = Identity(a)"}, {.op = "tenon:Checkpoint", .text = A "s = Sin(a) t = tenon:Checkpoint(s) u = Exp(t) y = Mul(u, s)"},
+    {.op = "tenon:Again", .text = AB "y = tenon:Again(a, b)"},
 };
 
 static const grad_case movement[] = {
