@@ -166,7 +166,7 @@ bool lw_default_contraction(lw_plan *p) {
   }
   int64_t sb = lw_stride(p->ctx, q->b, q->out[v]->var);
   bool across = !q->b->u.buf->constant && sb != 1 && !q->b->u.buf->layout; /* read across its rows: turned while copied */
-  int across_axis = across ? axis_of(q->b, q->out[v]->var) : -1;
+  int across_axis = across ? lw_axis_of(q->b, q->out[v]->var) : -1;
   if (across && (depthwise || across_axis < 0)) return false; /* would gather */
   /* the row axis: the innermost other output loop that b does not walk; neighbours that
    * continue it in memory join it (a 1x1 convolution is a GEMM over all pixels) */
