@@ -56,7 +56,7 @@ static void put_message(ir_text *t, int field, const ir_text *m) { put_data(t, f
 
 typedef struct writer {
   tn_ctx *ctx;
-  int opset; /* of the file; 0: not known yet */
+  int opset; /* of the file */
   bool microsoft;
   int ntensors;
   struct tensor { /* an initialiser */
@@ -130,6 +130,14 @@ static void attribute(writer *w, ir_text *out, const ir_attr *a) {
   put_message(out, 5, &t);
 }
 
+/* Whether n means the same in a file of that opset. C calls make ops in their newest form: of those that
+ * are made, only reductions took their axes otherwise before 18. */
+static bool fits(const ir_node *n, int opset) {
+  if (n->opset < NEWEST) return n->opset == opset;
+  bool axes = strncmp(n->op->name, "Reduce", 6) == 0 && strcmp(n->op->name, "ReduceSum") != 0 && n->nin > 1;
+  return n->op->since <= opset && opset >= (axes ? 18 : 13);
+}
+
 static void node(writer *w, ir_text *out, const ir_node *n) {
   const char *op = n->op->name, *domain = n->op->domain ? n->op->domain : "";
   if (strcmp(domain, "tenon") == 0) {
@@ -139,10 +147,7 @@ static void node(writer *w, ir_text *out, const ir_node *n) {
     domain = "";
   }
   w->microsoft |= strcmp(domain, "com.microsoft") == 0;
-  int opset = n->opset >= NEWEST ? OPSET : n->opset;
-  if (!*domain && w->opset && w->opset != opset)
-    ir_fail(w->ctx, TN_EUNSUPPORTED, "%s: an op of opset %d in a file of opset %d", n->where, opset, w->opset);
-  if (!*domain) w->opset = opset;
+  if (!*domain && !fits(n, w->opset)) ir_fail(w->ctx, TN_EUNSUPPORTED, "%s: %s in this form is not of opset %d, which the file has", n->where, op, w->opset);
   ir_text t = {.ctx = w->ctx};
   for (int i = 0; i < n->nin; i++) put_text(&t, 1, n->in[i] ? n->in[i]->name : "");
   for (int i = 0; i < n->nout; i++) put_text(&t, 2, n->out[i] ? n->out[i]->name : "");
@@ -215,6 +220,9 @@ void fe_onnx_write(tn_ctx *ctx, ir_graph *g, const char *path, int64_t largest) 
   for (int i = 0; i < g->ninputs; i++)
     if (g->inputs[i]->nuses) in[nin++] = g->inputs[i];
   ir_text body = {.ctx = ctx}, model = {.ctx = ctx};
+  w->opset = OPSET;
+  for (int i = 0; i < g->nnodes; i++) /* of the file that the graph came from, if from one */
+    if (needed[g->nodes[i]->id] && g->nodes[i]->opset < NEWEST && !(g->nodes[i]->op->domain && *g->nodes[i]->op->domain)) w->opset = g->nodes[i]->opset;
   graph_body(w, &body, g, nin, in, nout, g->outputs, needed);
   int64_t total = (int64_t)body.n, offset = 0;
   for (int i = 0; i < w->ntensors; i++) total += w->tensors[i].bytes + (int64_t)w->tensors[i].head.n + 32;
@@ -240,7 +248,7 @@ void fe_onnx_write(tn_ctx *ctx, ir_graph *g, const char *path, int64_t largest) 
   for (int i = 0; i < 1 + w->microsoft; i++) {
     ir_text set = {.ctx = ctx};
     if (i) put_text(&set, 1, "com.microsoft");
-    put_int(&set, 2, i ? 1 : w->opset ? w->opset : OPSET);
+    put_int(&set, 2, i ? 1 : w->opset);
     put_message(&model, 8, &set);
   }
   tag(&model, 7, BYTES);
