@@ -338,6 +338,8 @@ def differences(g, where):
         if not np.isfinite(want).all(): # torch itself is at a singular point
             continue
         scale = max(np.abs(want).max(), floor)
+        if np.abs(want).max() < 1e-9: # zero but for rounding: sums of numbers of any size that cancel
+            scale = max(scale, 0.1)
         e = np.abs(got - want).max() / scale
         worst = max(worst, e if np.isfinite(e) else float("inf"))
     return worst
