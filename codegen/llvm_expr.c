@@ -92,6 +92,21 @@ bool cg_cached(cg_fn *f, ix e, int kind, cg_val *out) {
   return false;
 }
 
+/* A value computed under a wider guard than the current one: good here too. Loads are not taken, and
+ * neither are their casts: under their own guard they are zero where it is off (zero_when_off). Without
+ * this, selects within arms of selects would emit what they share once for each way to it. */
+static bool cached_outside(cg_fn *f, ix e, cg_val *out) {
+  if (!f->guard || e->op == IX_LOAD || e->op == IX_CAST) return false;
+  for (cg_entry *n = f->buckets[bucket_of(f, e, CG_VALUE)]; n; n = n->next)
+    if (n->e == e && n->kind == CG_VALUE && n->guard && fresh(f, n))
+      for (const cg_guard *g = f->guard->outer; g; g = g->outer)
+        if (n->guard == g->key) {
+          *out = n->val;
+          return true;
+        }
+  return false;
+}
+
 void cg_cache(cg_fn *f, ix e, int kind, cg_val v) {
   cg_entry *n = IR_NEW(f->ctx, cg_entry);
   size_t i = bucket_of(f, e, kind);
@@ -385,7 +400,7 @@ cg_val cg_emit(cg_fn *f, ix e) {
     if (!b) ir_bug(f->ctx, "kernel %s: variable '%s' has no value here", f->plan->kernel->name, e->u.var->name);
     return b->val;
   }
-  if (cg_cached(f, e, CG_VALUE, &r)) return r;
+  if (cg_cached(f, e, CG_VALUE, &r) || cached_outside(f, e, &r)) return r;
   if (++f->nesting > CG_MAX_DEPTH)
     ir_fail(f->ctx, TN_EUNSUPPORTED, "kernel %s: an expression is nested more than %d deep", f->plan->kernel->name, CG_MAX_DEPTH);
   if (e->op == IX_LOAD) r = cg_emit_load(f, e, false);
