@@ -82,7 +82,7 @@ fails 2 "--layout" run net.tn --dim N=2 --layout CHWN
 fails 2 "z80" run net.tn --dim N=2 --cpu z80
 fails 2 "no input 'x'" run net.tn --dim N=2 --input x=a.npy
 fails 2 "no value and no node 'q'" run net.tn --dim N=2 --fetch q
-fails 3 "" simulate net.tn --machine tpu-v1
+fails 2 "dimensions without a size" simulate net.tn --machine tpu-v1
 fails 2 "no store" report --db none -o page.html
 
 # ---- bad files ----
