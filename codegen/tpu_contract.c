@@ -237,11 +237,28 @@ static void run_tile(job *j) {
   memset(&c->box, 0, sizeof c->box);
 }
 
+/* Bytes of the moving operand's box in the largest tile: that in the middle may be cut by an edge
+ * of the operand where others are not. */
+static int64_t moving_bytes(const job *j) {
+  const ct_operand *o = j->p->moving;
+  const tc_mem *m = o->m;
+  int64_t bytes = m->width;
+  for (int d = 0; d < m->rank; d++) {
+    int64_t n = 1;
+    for (int l = 0; l < j->x->nest->n + j->x->nred; l++) {
+      int64_t reach = o->dim[d].coef[l] * ((l < j->x->nest->n ? j->chunk[l] : j->x->red_n[l - j->x->nest->n]) - 1);
+      n += reach < 0 ? -reach : reach;
+    }
+    bytes *= n < m->extent[d] ? n : m->extent[d];
+  }
+  return bytes;
+}
+
 /* The moving operand's box for the rows of a tile, on the chip. */
-static bool stage_moving(job *j) {
+static void stage_moving(job *j) {
   const ct_operand *o = j->p->moving;
   tc_mem *m = o->m;
-  if (m->home.chip) return true;
+  if (m->home.chip) return;
   int64_t bytes = m->width;
   for (int d = m->rank - 1; d >= 0; d--) {
     int64_t lo = index_at(j, o, d), hi = lo;
@@ -259,11 +276,9 @@ static bool stage_moving(job *j) {
   }
   m->bytes = bytes;
   m->at = m->base = 0;
-  if (!bytes) return true; /* all of it is padding */
-  if (bytes > j->c->scratch_bytes / 3) longjmp(*j->c->full, 1);
+  if (!bytes) return; /* all of it is padding */
   m->at = m->base = tc_alloc(j->c, bytes, true);
   tc_move_box(j->c, true, m);
-  return true;
 }
 
 static void unstage_moving(job *j) {
@@ -330,7 +345,7 @@ static void outer(job *j, int i) {
 /* A tile from the middle, with its staging: for its memory. */
 static void one_tile(tc *c, void *arg) {
   job *j = arg;
-  (void)c;
+  if (!j->p->moving->m->home.chip && moving_bytes(j) > c->scratch_bytes / 3) longjmp(*c->full, 1);
   for (int l = 0; l < j->x->nest->n; l++) set_part(j, l, (j->x->nest->extent[l] / j->chunk[l]) / 2 * j->chunk[l]);
   stage_moving(j);
   run_tile(j);
