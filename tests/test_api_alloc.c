@@ -112,7 +112,9 @@ static void all_of_them(int all_after, int jobs, int shifts) {
       failures += !session(&m, shift);
       cr_assert_eq((long)m.live, 0, "allocation %ld of %ld failed: %ld blocks leaked", i, n, (long)m.live);
     }
-    cr_assert(failures >= n - 3, "%d failures of %ld allocations", failures, n);
+    /* which one is the i-th, and how many there are, varies with the threads */
+    long spared = jobs > 1 ? 3 + n / 8 : 3;
+    cr_assert(failures >= n - spared, "%d failures of %ld allocations", failures, n);
   }
 }
 

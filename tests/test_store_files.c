@@ -387,33 +387,3 @@ Test(store_files, failing_allocations) {
   }
   OK(few_bytes);
 }
-
-/* ---- speed ---- */
-
-static void quick(void) {
-  at_store *s = at_store_open(ctx, at("q.db"), 0);
-  char *kernel = ir_alloc(ctx, 2049);
-  memset(kernel, 'k', 2048);
-  for (int i = 0; i < 20; i++) {
-    at_trial t[50];
-    for (int k = 0; k < 50; k++) t[k] = trial(kernel, ir_format(ctx, "split i %d -> io ii; order io ii %d", i, k), 1000 - i);
-    at_store_add_trials(s, NULL, t, 50);
-  }
-  best(s, kernel);
-  double least = 1e9;
-  for (int round = 0; round < 20; round++) {
-    struct timespec a, b;
-    clock_gettime(CLOCK_MONOTONIC, &a);
-    for (int i = 0; i < 100; i++) best(s, kernel);
-    clock_gettime(CLOCK_MONOTONIC, &b);
-    double us = ((double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec)) / 1e5;
-    if (us < least) least = us;
-  }
-  if (getenv("TENON_VERBOSE")) fprintf(stderr, "look-up: %.1f us\n", least);
-#ifdef __SANITIZE_ADDRESS__
-  cr_assert(least < 400, "%.1f us", least);
-#else
-  cr_assert(least < 50, "%.1f us", least); /* 20 on a quiet machine: run_store speed */
-#endif
-}
-Test(store_files, lookup_is_quick) { OK(quick); }
