@@ -192,8 +192,7 @@ static int setup(at_db *db) {
                          "PRAGMA cell_size_check=ON", NULL, NULL, NULL);
 }
 
-/* Finds out what the file is. SQLITE_EMPTY: nothing yet. */
-static int identify(at_db *db, int64_t *version, char *why, size_t n) {
+static int read_identity(at_db *db, int64_t *version, char *why, size_t n) {
   char text[32];
   int rc;
   pragma_text(db->h, "PRAGMA application_id", text, sizeof text, &rc);
@@ -224,6 +223,16 @@ static int identify(at_db *db, int64_t *version, char *why, size_t n) {
     rc = SQLITE_CORRUPT;
   }
   return rc;
+}
+
+/* Finds out what the file is. SQLITE_EMPTY: nothing yet. In one transaction: else a file that another
+ * process makes meanwhile looks half like nothing and half like a store. */
+static int identify(at_db *db, int64_t *version, char *why, size_t n) {
+  int rc = at_db_exec(db, AT_S_BEGIN_READ);
+  if (rc) return rc;
+  rc = read_identity(db, version, why, n);
+  int end = at_db_exec(db, AT_S_COMMIT);
+  return rc ? rc : end;
 }
 
 /* A WAL file in a folder that we cannot write cannot be opened the usual way. With
