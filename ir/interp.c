@@ -56,6 +56,7 @@ struct code {
   node *lo, *hi, *value;
   memory *mem;
   node *index[IR_MAX_RANK];
+  const ir_stmt *stmt;
   code *body, *other;
   int n;
   code **items;
@@ -269,7 +270,10 @@ static inline ir_scalar fetch(machine *m, const memory *mem, int64_t offset, con
 static ir_scalar eval_load(machine *m, node *n) {
   int64_t at[IR_MAX_RANK];
   int64_t offset = locate(m, n->mem, n->args, at, "load at ");
-  return fetch(m, n->mem, offset, at);
+  ir_scalar v = fetch(m, n->mem, offset, at);
+  const ir_observer *o = m->options.observer;
+  if (o && o->access) o->access(o->user, m->ctx, n->mem->buf, offset, false, v);
+  return v;
 }
 
 /* ---- compiling ---- */
@@ -369,6 +373,7 @@ static code *compile_stmt(machine *m, const ir_stmt *s, int depth) {
   if (!s) return NULL;
   code *c = IR_NEW(m->ctx, code);
   c->kind = s->kind;
+  c->stmt = s;
   c->loop = s->loop;
   c->op = s->op;
   switch (s->kind) {
@@ -429,6 +434,11 @@ static void exec_store(machine *m, code *c) {
   if (c->op == IR_ADD && t == TN_F32) v.f = (float)fetch(m, mem, offset, at).f + (float)v.f; /* the commonest */
   else if (c->op != IR_SET)
     v = ir_eval_op(m->ctx, ops[c->op], t, 2, (tn_dtype[]){t, t}, (ir_scalar[]){fetch(m, mem, offset, at), v});
+  const ir_observer *o = m->options.observer;
+  if (o && o->access) {
+    if (c->op != IR_SET) o->access(o->user, m->ctx, mem->buf, offset, false, v);
+    o->access(o->user, m->ctx, mem->buf, offset, true, v);
+  }
   ir_scalar_store(t, mem->data + (size_t)offset * mem->width, v);
   if (mem->defined) mem->defined[offset] = 1;
 }
@@ -453,7 +463,8 @@ static void exec_for(machine *m, code *c) {
   int64_t lo = get(m, c->lo).i, hi = get(m, c->hi).i;
   if (lo >= hi) return;
   uint64_t n = (uint64_t)hi - (uint64_t)lo, at = 0, by = 1;
-  bool free_order = c->loop == IR_PARALLEL || c->loop == IR_VECTOR || c->loop == IR_GRID;
+  const ir_observer *o = m->options.observer;
+  bool free_order = c->loop == IR_PARALLEL || c->loop == IR_VECTOR || c->loop >= IR_GRID, observed = o && o->loop && c->loop >= IR_GRID;
   if (m->options.seed && free_order && n > 1) { /* start anywhere, go on by a step coprime to n */
     at = next_random(m) % n;
     do by = 1 + next_random(m) % (n - 1);
@@ -462,9 +473,22 @@ static void exec_for(machine *m, code *c) {
   for (uint64_t i = 0; i < n; i++) {
     bind(m, c->var, (ir_scalar){.i = lo + (int64_t)at});
     step(m);
+    if (observed) o->loop(o->user, m->ctx, c->stmt, lo + (int64_t)at, true);
     exec(m, c->body);
+    if (observed) o->loop(o->user, m->ctx, c->stmt, lo + (int64_t)at, false);
     at = at >= n - by ? at - (n - by) : at + by; /* (at + by) mod n */
   }
+}
+
+static void exec_tile(machine *m, code *c) {
+  const ir_observer *o = m->options.observer;
+  if (!o || !o->tile) {
+    exec(m, c->body);
+    return;
+  }
+  o->tile(o->user, m->ctx, c->stmt, true);
+  exec(m, c->body);
+  o->tile(o->user, m->ctx, c->stmt, false);
 }
 
 static void exec(machine *m, code *c) {
@@ -489,10 +513,12 @@ static void exec(machine *m, code *c) {
       break;
     case IR_ALLOC:
       memory_begin(m, c->mem, NULL);
+      if (m->options.observer && m->options.observer->scope)
+        m->options.observer->scope(m->options.observer->user, m->ctx, c->mem->buf, (int64_t)c->mem->defined_bytes - 1);
       exec(m, c->body);
       break;
     case IR_STORE: exec_store(m, c); break;
-    case IR_TILE: exec(m, c->body); break;
+    case IR_TILE: exec_tile(m, c); break;
     case IR_SEQ: break;
   }
 }

@@ -22,7 +22,23 @@ ir_scalar ir_eval_closed(tn_ctx *ctx, ix e);
 ix ix_expand_op(tn_ctx *ctx, ir_opcode op, const ix *args);
 
 /* ---- running (ir/interp.c) ---- */
+/* What a run does, as it does it: for checkers of programs in which many threads meet. Each may be null, and may
+ * throw, with ir_fail in the context given, what it does not like. */
+typedef struct ir_observer {
+  void *user;
+  /* An iteration of a loop of kind grid, cluster, warpgroup, warp or lane begins (enter) with the variable at
+   * `value`, or is over. */
+  void (*loop)(void *user, tn_ctx *ctx, const ir_stmt *s, int64_t value, bool enter);
+  /* A tile statement begins or is over. */
+  void (*tile)(void *user, tn_ctx *ctx, const ir_stmt *s, bool enter);
+  /* An element is loaded or about to be stored; offset: in elements of memory; v: what was read or will be written. */
+  void (*access)(void *user, tn_ctx *ctx, const ir_buf *b, int64_t offset, bool store, ir_scalar v);
+  /* A buffer's scope opens, with at most so many elements of memory. */
+  void (*scope)(void *user, tn_ctx *ctx, const ir_buf *b, int64_t elements);
+} ir_observer;
+
 typedef struct ir_interp_options {
+  const ir_observer *observer; /* may be null */
   uint64_t seed;      /* not 0: iterations of parallel, vector and grid loops run in an order drawn from it */
   int64_t max_steps;  /* statements run before it gives up with TN_ERESOURCE; 0: 2^40 */
 } ir_interp_options;

@@ -1,0 +1,266 @@
+/* cuda_ops.c — one scalar operation as CUDA C, with the meaning that ir/scalar_ops.h gives it.
+ *
+ * Compiled with -fmad=false, so plain + - * / are single IEEE operations. Values of f16 and bf16 are floats
+ * that hold them exactly; small integers are ints. What C leaves undefined goes through a helper function. */
+#include "codegen/cuda_internal.h"
+#include <math.h>
+#include <string.h>
+
+const char *cu_c_type(tn_dtype t) {
+  static const char *const names[TN_DTYPE_COUNT] = {
+      [TN_BOOL] = "bool", [TN_I8] = "int", [TN_I16] = "int", [TN_I32] = "int", [TN_I64] = "long long", [TN_U8] = "unsigned",
+      [TN_U16] = "unsigned", [TN_U32] = "unsigned", [TN_U64] = "unsigned long long", [TN_F16] = "float", [TN_BF16] = "float",
+      [TN_F32] = "float", [TN_F64] = "double", [TN_INDEX] = "long long"};
+  return names[t];
+}
+
+const char *cu_storage_type(tn_dtype t) {
+  static const char *const names[TN_DTYPE_COUNT] = {
+      [TN_BOOL] = "unsigned char", [TN_I8] = "signed char", [TN_I16] = "short", [TN_I32] = "int", [TN_I64] = "long long",
+      [TN_U8] = "unsigned char", [TN_U16] = "unsigned short", [TN_U32] = "unsigned", [TN_U64] = "unsigned long long",
+      [TN_F16] = "unsigned short", [TN_BF16] = "unsigned short", [TN_F32] = "float", [TN_F64] = "double", [TN_INDEX] = "long long"};
+  return names[t];
+}
+
+bool cu_narrow(ix e) { return e->dtype == TN_INDEX && e->lo >= INT32_MIN + 1 && e->hi <= INT32_MAX; }
+
+static const char *type_of(ix e) { return cu_narrow(e) ? "int" : cu_c_type((tn_dtype)e->dtype); }
+
+static const char *float_literal(tn_ctx *ctx, tn_dtype t, double v) {
+  bool wide = t == TN_F64;
+  if (isnan(v)) return wide ? "__longlong_as_double(0x7ff8000000000000ll)" : "__int_as_float(0x7fc00000)";
+  if (isinf(v)) {
+    if (wide) return v > 0 ? "__longlong_as_double(0x7ff0000000000000ll)" : "__longlong_as_double(0xfff0000000000000ll)";
+    return v > 0 ? "__int_as_float(0x7f800000)" : "__int_as_float(0xff800000)";
+  }
+  char *s = ir_format(ctx, wide ? "%.17g" : "%.9g", v);
+  if (!strpbrk(s, ".e")) s = ir_format(ctx, "%s.0", s);
+  return ir_format(ctx, v < 0 || signbit(v) ? "(%s%s)" : "%s%s", s, wide ? "" : "f");
+}
+
+const char *cu_literal(tn_ctx *ctx, ix e) {
+  tn_dtype t = (tn_dtype)e->dtype;
+  if (ir_is_float(t)) return float_literal(ctx, t, e->u.f);
+  long long v = (long long)e->u.i;
+  if (t == TN_BOOL) return v ? "true" : "false";
+  if (t == TN_U64) return ir_format(ctx, "%lluull", (unsigned long long)v);
+  if (ir_is_unsigned(t)) return ir_format(ctx, "%lluu", (unsigned long long)v);
+  bool narrow = t == TN_INDEX ? cu_narrow(e) : ir_dtype_bits(t) <= 32;
+  if (v == INT64_MIN) return "(-9223372036854775807ll - 1)";
+  if (narrow && v == INT32_MIN) return "(-2147483647 - 1)";
+  return ir_format(ctx, v < 0 ? "(%lld%s)" : "%lld%s", v, narrow ? "" : "ll");
+}
+
+/* ---- helper functions ---- */
+
+static const struct {
+  const char *name, *text; /* text: its definition; needs only helpers further up in the table */
+} helpers[] = {
+    {"tn_f16", "__device__ __forceinline__ unsigned short tn_f16(float x) { unsigned short r; asm(\"cvt.rn.f16.f32 %0, %1;\" : \"=h\"(r) : \"f\"(x)); return r; }\n"},
+    {"tn_from_f16", "__device__ __forceinline__ float tn_from_f16(unsigned short x) { float r; asm(\"cvt.f32.f16 %0, %1;\" : \"=f\"(r) : \"h\"(x)); return r; }\n"},
+    {"tn_bf16", "__device__ __forceinline__ unsigned short tn_bf16(float x) { unsigned short r; asm(\"cvt.rn.bf16.f32 %0, %1;\" : \"=h\"(r) : \"f\"(x)); return r; }\n"},
+    {"tn_from_bf16", "__device__ __forceinline__ float tn_from_bf16(unsigned short x) { return __uint_as_float((unsigned)x << 16); }\n"},
+    {"tn_odd", /* to odd: what is rounded again afterwards is rounded once in all */
+     "__device__ __forceinline__ float tn_odd(double x) { float f = __double2float_rz(x); return (double)f == x || x != x ? f : "
+     "__uint_as_float(__float_as_uint(f) | 1u); }\n"},
+    {"tn_fma_narrow", /* one rounding in f32, as its operands are exact in f32 */
+     "__device__ __forceinline__ float tn_fma_narrow(float a, float b, float c) { return __fmaf_rn(a, b, c); }\n"},
+    {"tn_f32_int",
+     "__device__ __forceinline__ int tn_f32_int(float x, int lo, int hi) { int r = __float2int_rz(x); r = r < lo ? lo : r > hi ? hi : r; return x != x ? 0 : r; }\n"},
+    {"tn_f64_int",
+     "__device__ __forceinline__ int tn_f64_int(double x, int lo, int hi) { int r = __double2int_rz(x); r = r < lo ? lo : r > hi ? hi : r; return x != x ? 0 : r; }\n"},
+    {"tn_f32_uint", "__device__ __forceinline__ unsigned tn_f32_uint(float x, unsigned hi) { unsigned r = __float2uint_rz(x); r = r > hi ? hi : r; return x > 0 ? r : 0u; }\n"},
+    {"tn_f64_uint", "__device__ __forceinline__ unsigned tn_f64_uint(double x, unsigned hi) { unsigned r = __double2uint_rz(x); r = r > hi ? hi : r; return x > 0 ? r : 0u; }\n"},
+    {"tn_f64_ll", "__device__ __forceinline__ long long tn_f64_ll(double x) { return x != x ? 0 : __double2ll_rz(x); }\n"},
+    {"tn_f64_ull", "__device__ __forceinline__ unsigned long long tn_f64_ull(double x) { return x > 0 ? __double2ull_rz(x) : 0; }\n"},
+    {"tn_sdiv", "__device__ __forceinline__ long long tn_sdiv(long long a, long long b) { return b == 0 ? 0 : b == -1 ? (long long)(0 - (unsigned long long)a) : a / b; }\n"},
+    {"tn_srem", "__device__ __forceinline__ long long tn_srem(long long a, long long b) { return b == 0 ? a : b == -1 ? 0 : a % b; }\n"},
+    {"tn_sdiv32", "__device__ __forceinline__ int tn_sdiv32(int a, int b) { return b == 0 ? 0 : b == -1 ? (int)(0u - (unsigned)a) : a / b; }\n"},
+    {"tn_srem32", "__device__ __forceinline__ int tn_srem32(int a, int b) { return b == 0 ? a : b == -1 ? 0 : a % b; }\n"},
+    {"tn_floor_div", "__device__ __forceinline__ long long tn_floor_div(long long a, long long b) { if (b == 0) return 0; if (b == -1) return (long long)(0 - (unsigned long long)a); "
+                     "long long q = a / b; return a % b != 0 && (a < 0) != (b < 0) ? q - 1 : q; }\n"},
+    {"tn_floor_rem", "__device__ __forceinline__ long long tn_floor_rem(long long a, long long b) { if (b == 0) return a; if (b == -1) return 0; "
+                     "long long r = a % b; return r != 0 && (r < 0) != (b < 0) ? r + b : r; }\n"},
+    {"tn_shl", "__device__ __forceinline__ unsigned long long tn_shl(unsigned long long a, unsigned long long n, unsigned bits) { return n >= bits ? 0 : a << n; }\n"},
+    {"tn_shr", "__device__ __forceinline__ unsigned long long tn_shr(unsigned long long a, unsigned long long n, unsigned bits) { return n >= bits ? 0 : a >> n; }\n"},
+    {"tn_sar", "__device__ __forceinline__ long long tn_sar(long long a, unsigned long long n, unsigned bits) { return a >> (n >= bits ? 63 : n); }\n"},
+    {"tn_copy4", "__device__ __forceinline__ void tn_copy4(void *to, const void *from) { asm volatile(\"cp.async.ca.shared.global [%0], [%1], 4;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(from) : \"memory\"); }\n"},
+    {"tn_copy8", "__device__ __forceinline__ void tn_copy8(void *to, const void *from) { asm volatile(\"cp.async.ca.shared.global [%0], [%1], 8;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(from) : \"memory\"); }\n"},
+    {"tn_copy16", "__device__ __forceinline__ void tn_copy16(void *to, const void *from) { asm volatile(\"cp.async.cg.shared.global [%0], [%1], 16;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(from) : \"memory\"); }\n"},
+    {"tn_copy_commit", "__device__ __forceinline__ void tn_copy_commit() { asm volatile(\"cp.async.commit_group;\" ::: \"memory\"); }\n"},
+    {"tn_copy_wait", "template <int N> __device__ __forceinline__ void tn_copy_wait() { asm volatile(\"cp.async.wait_group %0;\" :: \"n\"(N) : \"memory\"); }\n"},
+    {"tn_shared", "__device__ __forceinline__ unsigned tn_shared(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }\n"},
+};
+
+const char *cu_helpers(tn_ctx *ctx, const char *body) {
+  ir_text t = {.ctx = ctx};
+  for (int i = 0; i < IR_COUNT(helpers); i++)
+    if (strstr(body, ir_format(ctx, "%s(", helpers[i].name)) || strstr(body, ir_format(ctx, "%s<", helpers[i].name))) ir_put(&t, "%s", helpers[i].text);
+  return ir_text_str(&t);
+}
+
+/* ---- memory ---- */
+
+const char *cu_from_storage(tn_ctx *ctx, tn_dtype t, const char *what) {
+  if (t == TN_F16) return ir_format(ctx, "tn_from_f16(%s)", what);
+  if (t == TN_BF16) return ir_format(ctx, "tn_from_bf16(%s)", what);
+  if (t == TN_BOOL) return ir_format(ctx, "(%s != 0)", what);
+  return what;
+}
+
+const char *cu_to_storage(tn_ctx *ctx, tn_dtype t, const char *v) {
+  if (t == TN_F16) return ir_format(ctx, "tn_f16(%s)", v);
+  if (t == TN_BF16) return ir_format(ctx, "tn_bf16(%s)", v);
+  return ir_format(ctx, "(%s)(%s)", cu_storage_type(t), v);
+}
+
+/* ---- operations ---- */
+
+/* An integer result brought back to its width. */
+static const char *wrapped(tn_ctx *ctx, tn_dtype t, const char *v) {
+  return ir_dtype_bits(t) < 32 && t != TN_BOOL ? ir_format(ctx, "((%s)(%s)%s)", cu_c_type(t), cu_storage_type(t), v) : v;
+}
+
+static const char *rounded(tn_ctx *ctx, tn_dtype t, const char *v) {
+  if (t == TN_F16) return ir_format(ctx, "tn_from_f16(tn_f16(%s))", v);
+  if (t == TN_BF16) return ir_format(ctx, "tn_from_bf16(tn_bf16(%s))", v);
+  return v;
+}
+
+static const char *float_op(tn_ctx *ctx, ir_opcode op, tn_dtype t, const char *a, const char *b, const char *c) {
+  const char *s = t == TN_F64 ? "" : "f", *r = NULL;
+  switch (op) {
+    case IX_NEG: return ir_format(ctx, "(-%s)", a);
+    case IX_ABS: return ir_format(ctx, "fabs%s(%s)", s, a);
+    case IX_SQRT: r = ir_format(ctx, "sqrt%s(%s)", s, a); break;
+    case IX_FLOOR: r = ir_format(ctx, "floor%s(%s)", s, a); break;
+    case IX_CEIL: r = ir_format(ctx, "ceil%s(%s)", s, a); break;
+    case IX_ROUND: r = ir_format(ctx, "rint%s(%s)", s, a); break;
+    case IX_TRUNC: r = ir_format(ctx, "trunc%s(%s)", s, a); break;
+    case IX_ADD: r = ir_format(ctx, "(%s + %s)", a, b); break;
+    case IX_SUB: r = ir_format(ctx, "(%s - %s)", a, b); break;
+    case IX_MUL: r = ir_format(ctx, "(%s * %s)", a, b); break;
+    case IX_DIV: r = ir_format(ctx, "(%s / %s)", a, b); break;
+    case IX_REM: r = ir_format(ctx, "fmod%s(%s, %s)", s, a, b); break;
+    case IX_FMA: r = ir_format(ctx, t == TN_F64 ? "__fma_rn(%s, %s, %s)" : "__fmaf_rn(%s, %s, %s)", a, b, c); break;
+    case IX_MIN: return ir_format(ctx, "(%s < %s ? %s : %s)", a, b, a, b);
+    case IX_MAX: return ir_format(ctx, "(%s > %s ? %s : %s)", a, b, a, b);
+    default: ir_bug(ctx, "%s is not spelled in CUDA C", ix_info[op].name);
+  }
+  return rounded(ctx, t, r);
+}
+
+static const char *int_div(tn_ctx *ctx, ir_opcode op, ix e, const char *a, const char *b) {
+  tn_dtype t = (tn_dtype)e->dtype;
+  bool div = op == IX_DIV;
+  int64_t d;
+  if (t == TN_INDEX) {
+    ix n = e->args[0];
+    if (n->lo >= 0 && ix_const_value(e->args[1], &d) && d > 0) {
+      const char *type = n->hi <= INT32_MAX && d <= INT32_MAX ? "unsigned" : "unsigned long long";
+      return ir_format(ctx, "((%s)((%s)%s %c (%s)%s))", type_of(e), type, a, div ? '/' : '%', type, b);
+    }
+    return ir_format(ctx, "((%s)%s(%s, %s))", type_of(e), div ? "tn_floor_div" : "tn_floor_rem", a, b);
+  }
+  if (ir_is_unsigned(t)) return ir_format(ctx, "(%s == 0 ? %s : %s %c %s)", b, div ? "0" : a, a, div ? '/' : '%', b);
+  return wrapped(ctx, t, ir_format(ctx, "%s%s(%s, %s)", div ? "tn_sdiv" : "tn_srem", ir_dtype_bits(t) <= 32 ? "32" : "", a, b));
+}
+
+static const char *int_shift(tn_ctx *ctx, ir_opcode op, tn_dtype t, const char *a, const char *b) {
+  int bits = ir_dtype_bits(t);
+  const char *count = ir_is_signed(t) ? ir_format(ctx, "(unsigned long long)(long long)%s", b) : b;
+  const char *fn = op == IX_SHL ? "tn_shl" : ir_is_signed(t) ? "tn_sar" : "tn_shr";
+  return wrapped(ctx, t, ir_format(ctx, "((%s)%s(%s, %s, %du))", cu_c_type(t), fn, a, count, bits));
+}
+
+static const char *int_op(tn_ctx *ctx, ir_opcode op, ix e, const char *a, const char *b) {
+  tn_dtype t = (tn_dtype)e->dtype;
+  const char *type = type_of(e), *word = t == TN_I64 || t == TN_U64 ? "unsigned long long" : "unsigned";
+  if (t == TN_BOOL && op == IX_NOT) return ir_format(ctx, "(!%s)", a);
+  switch (op) {
+    case IX_NEG: return wrapped(ctx, t, t == TN_INDEX ? ir_format(ctx, "((%s)-%s)", type, a) : ir_format(ctx, "((%s)(0 - (%s)%s))", type, word, a));
+    case IX_ABS:
+      if (!ir_is_signed(t)) return a;
+      return wrapped(ctx, t, ir_format(ctx, "(%s < 0 ? (%s)(0 - (%s)%s) : (%s)%s)", a, type, t == TN_INDEX ? "unsigned long long" : word, a, type, a));
+    case IX_NOT: return wrapped(ctx, t, ir_format(ctx, "(~%s)", a));
+    case IX_ADD: case IX_SUB: case IX_MUL: {
+      char sign = op == IX_ADD ? '+' : op == IX_SUB ? '-' : '*';
+      if (t != TN_INDEX) return wrapped(ctx, t, ir_format(ctx, "((%s)((%s)%s %c (%s)%s))", type, word, a, sign, word, b));
+      bool narrow = cu_narrow(e) && cu_narrow(e->args[0]) && cu_narrow(e->args[1]);
+      if (narrow) return ir_format(ctx, "(%s %c %s)", a, sign, b);
+      return ir_format(ctx, "((%s)((long long)%s %c (long long)%s))", type, a, sign, b);
+    }
+    case IX_DIV: case IX_REM: return int_div(ctx, op, e, a, b);
+    case IX_MIN: case IX_MAX: {
+      const char *sign = op == IX_MIN ? "<" : ">";
+      if (t == TN_INDEX && !(cu_narrow(e->args[0]) && cu_narrow(e->args[1])))
+        return ir_format(ctx, "((%s)((long long)%s %s (long long)%s ? (long long)%s : (long long)%s))", type, a, sign, b, a, b);
+      return ir_format(ctx, "(%s %s %s ? %s : %s)", a, sign, b, a, b);
+    }
+    case IX_AND: return ir_format(ctx, t == TN_BOOL ? "(%s && %s)" : "(%s & %s)", a, b);
+    case IX_OR: return ir_format(ctx, t == TN_BOOL ? "(%s || %s)" : "(%s | %s)", a, b);
+    case IX_XOR: return ir_format(ctx, t == TN_BOOL ? "(%s != %s)" : "(%s ^ %s)", a, b);
+    case IX_SHL: case IX_SHR: return int_shift(ctx, op, t == TN_INDEX ? TN_I64 : t, a, b);
+    default: ir_bug(ctx, "%s is not spelled in CUDA C", ix_info[op].name);
+  }
+}
+
+static const char *compare(tn_ctx *ctx, ir_opcode op, ix e, const char *a, const char *b) {
+  static const struct { ir_opcode op; const char *sign; } signs[] = {{IX_LT, "<"}, {IX_LE, "<="}, {IX_EQ, "=="}, {IX_NE, "!="}};
+  const char *sign = NULL;
+  for (int i = 0; i < IR_COUNT(signs); i++)
+    if (signs[i].op == op) sign = signs[i].sign;
+  (void)e;
+  return ir_format(ctx, "(%s %s %s)", a, sign, b);
+}
+
+static const char *to_int(tn_ctx *ctx, tn_dtype to, tn_dtype from, const char *a) {
+  const char *w = from == TN_F64 ? "f64" : "f32";
+  int bits = ir_dtype_bits(to);
+  if (to == TN_U64) return ir_format(ctx, "tn_f64_ull(%s)", a);
+  if (bits == 64) return ir_format(ctx, "tn_f64_ll(%s)", a);
+  if (ir_is_unsigned(to)) return ir_format(ctx, "tn_%s_uint(%s, %uu)", w, a, bits == 32 ? 0xffffffffu : (1u << bits) - 1);
+  if (bits == 32) return ir_format(ctx, "tn_%s_int(%s, (-2147483647 - 1), 2147483647)", w, a);
+  return ir_format(ctx, "tn_%s_int(%s, %d, %d)", w, a, -(1 << (bits - 1)), (1 << (bits - 1)) - 1);
+}
+
+static const char *cast(tn_ctx *ctx, ix e, const char *a) {
+  tn_dtype to = (tn_dtype)e->dtype, from = (tn_dtype)e->args[0]->dtype;
+  if (to == TN_BOOL) return ir_format(ctx, "(%s != 0)", a);
+  if (ir_is_float(to)) {
+    if (!ir_is_float(from)) return rounded(ctx, to, ir_format(ctx, "((%s)%s)", cu_c_type(to), a));
+    if (to == TN_F64 || (to == TN_F32 && from != TN_F64)) return ir_format(ctx, "((%s)%s)", cu_c_type(to), a);
+    if (to == TN_F32) return ir_format(ctx, "__double2float_rn(%s)", a);
+    return rounded(ctx, to, from == TN_F64 ? ir_format(ctx, "tn_odd(%s)", a) : a);
+  }
+  if (ir_is_float(from)) return ir_format(ctx, "((%s)%s)", type_of(e), to_int(ctx, to, from, a));
+  if (to == TN_INDEX) return ir_format(ctx, "((%s)%s)", type_of(e), a);
+  if (ir_dtype_bits(to) < 32) return wrapped(ctx, to, a);
+  return ir_format(ctx, "((%s)%s)", cu_c_type(to), a);
+}
+
+static const char *bitcast(tn_ctx *ctx, ix e, const char *a) {
+  tn_dtype to = (tn_dtype)e->dtype, from = (tn_dtype)e->args[0]->dtype;
+  if (to == TN_F32) return ir_format(ctx, "__uint_as_float((unsigned)%s)", a);
+  if (to == TN_F64) return ir_format(ctx, "__longlong_as_double((long long)%s)", a);
+  if (to == TN_F16) return ir_format(ctx, "tn_from_f16((unsigned short)%s)", a);
+  if (to == TN_BF16) return ir_format(ctx, "tn_from_bf16((unsigned short)%s)", a);
+  if (from == TN_F32) a = ir_format(ctx, "__float_as_uint(%s)", a);
+  if (from == TN_F64) a = ir_format(ctx, "__double_as_longlong(%s)", a);
+  if (from == TN_F16) a = ir_format(ctx, "tn_f16(%s)", a);
+  if (from == TN_BF16) a = ir_format(ctx, "tn_bf16(%s)", a);
+  return wrapped(ctx, to, ir_format(ctx, "((%s)%s)", cu_c_type(to), a));
+}
+
+const char *cu_op(tn_ctx *ctx, ix e, const char *const *x) {
+  ir_opcode op = (ir_opcode)e->op;
+  switch (op) {
+    case IX_CAST: return cast(ctx, e, x[0]);
+    case IX_BITCAST: return bitcast(ctx, e, x[0]);
+    case IX_SELECT: return ir_format(ctx, "(%s ? (%s)%s : (%s)%s)", x[0], type_of(e), x[1], type_of(e), x[2]);
+    case IX_LT: case IX_LE: case IX_EQ: case IX_NE: return compare(ctx, op, e, x[0], x[1]);
+    default: break;
+  }
+  if (ir_is_float((tn_dtype)e->dtype)) return float_op(ctx, op, (tn_dtype)e->dtype, x[0], e->nargs > 1 ? x[1] : NULL, e->nargs > 2 ? x[2] : NULL);
+  return int_op(ctx, op, e, x[0], e->nargs > 1 ? x[1] : NULL);
+}

@@ -1,0 +1,63 @@
+/* cuda_product.h — contractions in tiles of shared memory: what cuda_gemm.c and cuda_mma.c share.
+ *
+ *   for batch, m, n: { acc = init; for k: if guard: acc = fma(a(m, k), b(n, k), acc); epilogue(acc) }
+ *
+ * The loops of one operand alone are its rows, counted together: m, n; those of both are batches; the loops of the
+ * sum together are k. So a convolution is a product whose addresses are computed on the way (implicit GEMM). */
+#ifndef CG_CUDA_PRODUCT_H
+#define CG_CUDA_PRODUCT_H
+#include "codegen/cuda_internal.h"
+
+typedef struct cu_axis { /* several loops, counted as one, the last fastest */
+  const ir_stmt *loops[LW_MAX_LOOPS];
+  int n;
+  int64_t extent;
+} cu_axis;
+
+typedef struct cu_operand {
+  ix value;             /* as the product takes it */
+  ix guard;             /* where it is to be zero instead, or null */
+  cu_axis rows;
+  bool inner_k;         /* memory runs along k, and so do the rows of the tile */
+  int vec;              /* elements that one asynchronous copy moves; 0: through registers */
+  int64_t block;        /* rows of a tile */
+  ir_buf *shared;       /* [stages, block, bk + pad], or [stages, bk, block + pad] when not inner_k */
+} cu_operand;
+
+typedef struct cu_product {
+  tn_ctx *ctx;
+  const ir_kernel *k;
+  lw_problem p;
+  cu_operand a, b;
+  cu_axis batch, sum;
+  ir_buf *acc;           /* of the kernel */
+  ix init;
+  const ir_stmt *const *epilogue;
+  int nepilogue;
+  tn_dtype dtype;        /* of the operands in shared memory */
+  int64_t bk, threads;
+  int stages, pad;
+  ir_var *block_m, *block_n, *block_b;
+  int copies;            /* fresh names */
+} cu_product;
+
+/* Reads the product off a kernel; false with *reason. `plain`: shared memory holds elements as they lie in global
+ * memory, below the operands' casts. */
+bool cu_product_of(tn_ctx *ctx, const ir_kernel *k, bool plain, cu_product *g, const char **reason);
+/* After blocks, bk, stages, threads and pad are set: how copies move, the shared buffers. */
+void cu_product_tiles(cu_product *g);
+/* Statements of all threads that bring tile number `kt` of both operands into stage `stage`. */
+const ir_stmt *cu_product_copy(cu_product *g, ix kt, ix stage);
+/* The element of an operand's tile. */
+ix cu_product_at(const cu_product *g, const cu_operand *o, ix stage, ix row, ix k);
+/* The epilogue for the element (m, n) of the block, whose sum is `value`; guarded at the borders. */
+const ir_stmt *cu_product_store(cu_product *g, ix m, ix n, ix value);
+/* All around `start` (accumulators), `step` (one tile from stage `stage`, a variable) and `end`. */
+const ir_stmt *cu_product_pipeline(cu_product *g, const ir_stmt *start, const ir_stmt *(*step)(cu_product *g, ix stage, void *user), void *user,
+                                   const ir_stmt *end);
+int64_t cu_product_shared_bytes(const cu_product *g);
+/* Loop and tile statements, short. */
+const ir_stmt *cu_loop(tn_ctx *ctx, ir_var *v, ir_loop_kind kind, const ir_stmt *body);
+ir_var *cu_var(tn_ctx *ctx, const char *name, int64_t extent);
+const ir_stmt *cu_sync(tn_ctx *ctx, const char *atom);
+#endif

@@ -1,0 +1,51 @@
+/* cuda_schedule.c — which schedule a kernel gets on a GPU: the rows of this table in order, the first that fits. */
+#include "codegen/cuda_internal.h"
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+  const char *name;
+  const cu_tile *(*make)(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
+} rows[] = {
+    {"tile", cu_schedule_tile},
+    {"threads", cu_schedule_threads},
+    {"serial", cu_schedule_serial},
+};
+
+const cu_tile *cu_tile_new(tn_ctx *ctx, const ir_kernel *k, const ir_stmt *body, int threads, const char *choice) {
+  ir_kernel *r = IR_NEW(ctx, ir_kernel);
+  *r = *k;
+  r->body = body;
+  cu_tile *t = IR_NEW(ctx, cu_tile);
+  *t = (cu_tile){r, threads, choice};
+  return t;
+}
+
+static cu_choice numbers(tn_ctx *ctx, const char *s) {
+  cu_choice c = {0};
+  while (*s) {
+    char *end;
+    long long v = strtoll(s, &end, 10);
+    if (end == s || c.n == IR_COUNT(c.arg) || v < 0 || v > 1 << 20) ir_fail(ctx, TN_EINPUT, "GPU schedule: '%s' is no list of small numbers", s);
+    c.arg[c.n++] = v;
+    for (s = end; *s == ' ';) s++;
+  }
+  return c;
+}
+
+const cu_tile *cu_schedule(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const char *choice, const char **reason) {
+  const char *why = "no schedule fits";
+  size_t n = choice ? strcspn(choice, " ") : 0;
+  for (int i = 0; i < IR_COUNT(rows); i++) {
+    if (choice && (strlen(rows[i].name) != n || strncmp(rows[i].name, choice, n))) continue;
+    cu_choice c = choice ? numbers(ctx, choice + n + (choice[n] == ' ')) : (cu_choice){0};
+    const cu_tile *r = rows[i].make(ctx, t, k, &c, &why);
+    if (r || choice) {
+      if (reason) *reason = r ? NULL : why;
+      return r;
+    }
+  }
+  if (choice) ir_fail(ctx, TN_EINPUT, "GPU schedule: no step '%.*s'", (int)n, choice);
+  if (reason) *reason = why;
+  return NULL;
+}

@@ -1,0 +1,306 @@
+/* cuda_emulate.c — see cuda_emulate.h.
+ *
+ * Clocks are FastTrack's (Flanagan and Freund, PLDI 2009): an access is a thread and its clock; thread u knows of it
+ * when its own vector holds at least that clock for that thread. */
+#include "runtime/cuda_emulate.h"
+#include "ir/interp.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { NOBODY = 0xffff, GROUPS = 256, MAX_PHASES = 4 };
+
+typedef struct epoch {
+  uint16_t thread;  /* NOBODY: never */
+  bool pending;     /* an asynchronous access of the thread's group: over once that is waited for */
+  uint32_t clock;   /* pending: the group */
+} epoch;
+
+typedef struct cell {
+  epoch write, read;
+  uint32_t *readers; /* clock of the last read by each thread, when several read since the last write */
+  int64_t owner;     /* of global memory: 1 + the block that stored to it in this launch */
+} cell;
+
+typedef struct shadow {
+  const ir_buf *buf;
+  cell *cells;
+  int64_t n;
+  int64_t private_elements; /* of one thread; 0: shared by the block */
+  bool global;
+} shadow;
+
+typedef struct async { /* the copies or products of a thread: groups in order */
+  uint32_t open, done;     /* the group being filled; all before `done` are over */
+  uint32_t over[GROUPS];   /* clock of the thread when it learnt so, by group mod GROUPS */
+} async;
+
+typedef struct emulator {
+  tn_ctx *ctx;
+  const cu_tile *tile;
+  int threads;
+  uint32_t *clock;         /* [threads][threads] */
+  async *copies;           /* by thread */
+  int lo, hi;              /* the threads that run the current statement */
+  int saved[16][2], depth;
+  bool copying;
+  const ir_stmt *launch;
+  int64_t block;
+  shadow *shadows;
+  int nshadows;
+} emulator;
+
+#define KNOWS(m, u, t) ((m)->clock[(size_t)(u) * (size_t)(m)->threads + (size_t)(t)])
+
+/* ---- shadows ---- */
+
+static void shadow_begin(emulator *m, const ir_buf *b, int64_t n) {
+  shadow *s = NULL;
+  for (int i = 0; i < m->nshadows; i++)
+    if (m->shadows[i].buf == b) s = &m->shadows[i];
+  if (!s) {
+    shadow new = {.buf = b, .n = n, .cells = ir_raw_alloc(m->ctx, (size_t)(n + 1) * sizeof(cell))};
+    memset(new.cells, 0, (size_t)(n + 1) * sizeof(cell));
+    IR_PUSH(m->ctx, m->shadows, m->nshadows, new);
+    s = &m->shadows[m->nshadows - 1];
+  }
+  for (int64_t i = 0; i < s->n; i++) {
+    s->cells[i].write = s->cells[i].read = (epoch){.thread = NOBODY};
+    if (s->cells[i].readers) memset(s->cells[i].readers, 0, (size_t)m->threads * sizeof(uint32_t));
+  }
+  int64_t axis;
+  if (b->space != IR_SHARED && m->hi - m->lo == m->threads && b->rank && ix_const_value(b->shape[0], &axis) && axis == m->threads) s->private_elements = n / axis;
+}
+
+static void release(void *arg) {
+  emulator *m = arg;
+  for (int i = 0; i < m->nshadows; i++) {
+    for (int64_t k = 0; k < m->shadows[i].n; k++)
+      if (m->shadows[i].cells[k].readers) ir_raw_free(m->ctx, m->shadows[i].cells[k].readers);
+    ir_raw_free(m->ctx, m->shadows[i].cells);
+  }
+  m->nshadows = 0;
+}
+
+/* ---- accesses ---- */
+
+IR_NORETURN static void wrong(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, const char *what, int other) {
+  ir_fail(ctx, TN_EWRONG, "kernel '%s': block %lld: thread %d: '%s' element %lld: %s%s", m->tile->kernel->name, (long long)m->block, m->lo, b->name, (long long)at, what,
+          other >= 0 ? ir_format(ctx, " (thread %d)", other) : "");
+}
+
+/* Settles an epoch whose group is over. False: it is still under way. */
+static bool settle(emulator *m, epoch *e) {
+  if (!e->pending) return true;
+  const async *a = &m->copies[e->thread];
+  if (e->clock >= a->done) return false;
+  e->clock = a->over[e->clock % GROUPS];
+  e->pending = false;
+  return true;
+}
+
+static bool ordered(emulator *m, const epoch *e, int thread) {
+  return e->thread == NOBODY || e->thread == thread || KNOWS(m, thread, e->thread) >= e->clock;
+}
+
+static void check_write_known(emulator *m, tn_ctx *ctx, shadow *s, int64_t at, const char *late, const char *race) {
+  cell *c = &s->cells[at];
+  if (!settle(m, &c->write)) wrong(m, ctx, s->buf, at, late, c->write.thread);
+  if (!ordered(m, &c->write, m->lo)) wrong(m, ctx, s->buf, at, race, c->write.thread);
+}
+
+static void on_read(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
+  cell *c = &s->cells[at];
+  check_write_known(m, ctx, s, at, "read while a copy into it may be under way", "read without a barrier after another thread's write");
+  uint32_t now = KNOWS(m, m->lo, m->lo);
+  if (c->readers) c->readers[m->lo] = now;
+  else if (c->read.thread == NOBODY || ordered(m, &c->read, m->lo)) c->read = (epoch){.thread = (uint16_t)m->lo, .clock = now};
+  else {
+    c->readers = ir_raw_alloc(m->ctx, (size_t)m->threads * sizeof(uint32_t));
+    memset(c->readers, 0, (size_t)m->threads * sizeof(uint32_t));
+    c->readers[c->read.thread] = c->read.clock;
+    c->readers[m->lo] = now;
+  }
+}
+
+static void on_write(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
+  cell *c = &s->cells[at];
+  check_write_known(m, ctx, s, at, "written while a copy into it may be under way", "written without a barrier after another thread's write");
+  if (!ordered(m, &c->read, m->lo)) wrong(m, ctx, s->buf, at, "written without a barrier after another thread's read", c->read.thread);
+  for (int t = 0; c->readers && t < m->threads; t++) {
+    if (t != m->lo && c->readers[t] > KNOWS(m, m->lo, t)) wrong(m, ctx, s->buf, at, "written without a barrier after another thread's read", t);
+    c->readers[t] = 0;
+  }
+  c->read.thread = NOBODY;
+  c->write = (epoch){.thread = (uint16_t)m->lo, .clock = KNOWS(m, m->lo, m->lo)};
+  if (m->copying) c->write = (epoch){.thread = (uint16_t)m->lo, .pending = true, .clock = m->copies[m->lo].open};
+}
+
+static shadow *shadow_of(emulator *m, const ir_buf *b) {
+  for (int i = 0; i < m->nshadows; i++)
+    if (m->shadows[i].buf == b) return &m->shadows[i];
+  return NULL;
+}
+
+/* Global memory: within a launch blocks meet nowhere, threads of a block at barriers. */
+static void on_global(emulator *m, tn_ctx *ctx, shadow *s, int64_t at, bool store) {
+  cell *c = &s->cells[at];
+  int64_t me = m->block + 1;
+  if (c->owner && c->owner != me) wrong(m, ctx, s->buf, at, store ? "written by two blocks" : "read after another block's write", -1);
+  if (!c->owner && !store) return; /* nobody wrote it in this launch */
+  if (c->owner) {
+    const epoch *e = store && c->read.thread != NOBODY ? &c->read : &c->write;
+    if (!ordered(m, e, m->lo)) wrong(m, ctx, s->buf, at, "touched by two threads without a barrier", e->thread);
+  }
+  c->owner = me;
+  *(store ? &c->write : &c->read) = (epoch){.thread = (uint16_t)m->lo, .clock = KNOWS(m, m->lo, m->lo)};
+}
+
+static void access(void *user, tn_ctx *ctx, const ir_buf *b, int64_t at, bool store, ir_scalar v) {
+  emulator *m = user;
+  (void)v;
+  if (b->space == IR_GLOBAL && b->access == IR_IN) return;
+  shadow *s = shadow_of(m, b);
+  if (!s) return; /* a thread's own */
+  if (s->global) {
+    if (m->launch) on_global(m, ctx, s, at, store);
+    return;
+  }
+  if (s->private_elements) {
+    int64_t owner = at / s->private_elements;
+    if (owner < m->lo || owner >= m->hi) wrong(m, ctx, b, at, "an array of another thread", (int)owner);
+    return;
+  }
+  if (b->space != IR_SHARED) return;
+  if (store) on_write(m, ctx, s, at);
+  else on_read(m, ctx, s, at);
+}
+
+/* ---- threads ---- */
+
+static void block_begin(emulator *m) {
+  memset(m->clock, 0, (size_t)m->threads * (size_t)m->threads * sizeof *m->clock);
+  for (int t = 0; t < m->threads; t++) KNOWS(m, t, t) = 1;
+  memset(m->copies, 0, (size_t)m->threads * sizeof *m->copies);
+  m->lo = 0;
+  m->hi = m->threads;
+}
+
+static void launch_begin(emulator *m) {
+  for (int i = 0; i < m->nshadows; i++) {
+    shadow *s = &m->shadows[i];
+    for (int64_t k = 0; s->global && k < s->n; k++) s->cells[k] = (cell){{.thread = NOBODY}, {.thread = NOBODY}, NULL, 0};
+  }
+  m->block = -1;
+}
+
+static void loop(void *user, tn_ctx *ctx, const ir_stmt *s, int64_t value, bool enter) {
+  emulator *m = user;
+  if (s->loop == IR_GRID) {
+    if (enter && m->depth == 0 && s != m->launch) {
+      bool inside = false; /* a loop further in of the same launch */
+      for (const ir_stmt *x = m->launch; x && x->kind == IR_FOR && x->loop == IR_GRID; x = x->body) inside |= x == s;
+      if (!inside) {
+        m->launch = s;
+        launch_begin(m);
+      }
+    }
+    if (enter && !(s->body && s->body->kind == IR_FOR && s->body->loop == IR_GRID)) {
+      m->block++;
+      block_begin(m);
+    }
+    return;
+  }
+  if (!enter) {
+    m->depth--;
+    m->lo = m->saved[m->depth][0];
+    m->hi = m->saved[m->depth][1];
+    return;
+  }
+  if (m->depth == IR_COUNT(m->saved)) ir_bug(ctx, "loops over threads too deep");
+  m->saved[m->depth][0] = m->lo;
+  m->saved[m->depth++][1] = m->hi;
+  int width = s->loop == IR_WARPGROUP ? 128 : s->loop == IR_WARP ? 32 : 1;
+  m->lo += (int)value * width;
+  if (m->lo < 0 || m->lo + width > m->hi) ir_fail(ctx, TN_EWRONG, "kernel '%s': loop '%s': %lld is no thread of the block", m->tile->kernel->name, s->var->name, (long long)value);
+  m->hi = m->lo + width;
+}
+
+/* All threads of the statement learn what each of them knows. */
+static void meet(emulator *m) {
+  size_t n = (size_t)m->threads;
+  uint32_t *all = &KNOWS(m, m->lo, 0);
+  for (int t = m->lo + 1; t < m->hi; t++)
+    for (size_t i = 0; i < n; i++)
+      if (KNOWS(m, t, i) > all[i]) all[i] = KNOWS(m, t, i);
+  for (int t = m->lo + 1; t < m->hi; t++) memcpy(&KNOWS(m, t, 0), all, n * sizeof *all);
+  for (int t = m->lo; t < m->hi; t++) KNOWS(m, t, t)++;
+}
+
+static void commit(emulator *m) {
+  for (int t = m->lo; t < m->hi; t++) m->copies[t].open++;
+}
+
+static void wait_for(emulator *m, int left) {
+  for (int t = m->lo; t < m->hi; t++) {
+    async *a = &m->copies[t];
+    for (; a->done + (uint32_t)left < a->open; a->done++) a->over[a->done % GROUPS] = KNOWS(m, t, t);
+  }
+}
+
+static void tile(void *user, tn_ctx *ctx, const ir_stmt *s, bool enter) {
+  emulator *m = user;
+  const char *a = s->atom;
+  if (strcmp(a, "cp.async") == 0) {
+    if (m->hi - m->lo != 1) ir_fail(ctx, TN_EWRONG, "a copy that is no thread's");
+    m->copying = enter;
+  } else if (!enter) return;
+  else if (strcmp(a, "barrier") == 0) {
+    if (m->hi - m->lo < m->threads && (m->hi - m->lo) % 32) ir_fail(ctx, TN_EWRONG, "kernel '%s': a barrier that not all threads reach", m->tile->kernel->name);
+    meet(m);
+  } else if (strcmp(a, "warp.sync") == 0) {
+    if ((m->hi - m->lo) % 32) ir_fail(ctx, TN_EWRONG, "a barrier within a warp that not all its lanes reach");
+    int lo = m->lo, hi = m->hi;
+    for (int w = lo; w < hi; w += 32) {
+      m->lo = w;
+      m->hi = w + 32;
+      meet(m);
+    }
+    m->lo = lo;
+    m->hi = hi;
+  } else if (strcmp(a, "cp.commit") == 0) commit(m);
+  else if (strncmp(a, "cp.wait ", 8) == 0) wait_for(m, atoi(a + 8));
+}
+
+static void scope(void *user, tn_ctx *ctx, const ir_buf *b, int64_t n) {
+  emulator *m = user;
+  (void)ctx;
+  if (b->space == IR_SHARED || m->hi - m->lo == m->threads) shadow_begin(m, b, n);
+}
+
+static void run(tn_ctx *ctx, void *arg) {
+  void **a = arg;
+  ir_interp_opt(ctx, a[0], a[1], a[2], a[3]);
+}
+
+void rt_cuda_emulate(tn_ctx *ctx, const cu_tile *t, void *const *args, const int64_t *dims, uint64_t seed) {
+  const char *invalid = ir_kernel_verify(ctx, t->kernel);
+  if (invalid) ir_fail(ctx, TN_EWRONG, "the tile program is not valid: %s", invalid);
+  size_t n = (size_t)t->threads;
+  emulator m = {.ctx = ctx, .tile = t, .threads = t->threads, .hi = t->threads, .clock = ir_alloc_array(ctx, n * n, sizeof(uint32_t)), .copies = IR_NEW_ARRAY(ctx, async, n)};
+  for (int i = 0; i < t->kernel->nbufs; i++) {
+    int64_t count;
+    ir_buf *b = t->kernel->bufs[i];
+    if (b->access == IR_IN || !ix_const_value(ir_buf_elements(ctx, b), &count)) continue;
+    m.hi = 0; /* nobody's own */
+    shadow_begin(&m, b, count);
+    m.shadows[m.nshadows - 1].global = true;
+  }
+  m.hi = t->threads;
+  ir_observer o = {&m, loop, tile, access, scope};
+  ir_interp_options options = {.observer = &o, .seed = seed};
+  void *a[] = {(void *)t->kernel, (void *)args, (void *)dims, &options};
+  tn_status status = ir_protect(ctx, run, a);
+  const char *message = status ? ir_strdup(ctx, ir_error(ctx)) : NULL;
+  release(&m);
+  if (status) ir_fail(ctx, status, "%s", message);
+}

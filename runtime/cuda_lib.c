@@ -1,0 +1,97 @@
+/* cuda_lib.c — see cuda_lib.h. */
+#include "runtime/cuda_lib.h"
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+  const char *name, *files[5]; /* newest first */
+} rows[RT_CUDA_LIBS] = {
+    [RT_CUDA_NVRTC] = {"NVRTC", {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"}},
+    [RT_CUDA_DRIVER] = {"CUDA driver", {"libcuda.so.1", "libcuda.so"}},
+    [RT_CUDA_BLASLT] = {"cuBLASLt", {"libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"}},
+    [RT_CUDA_DNN] = {"cuDNN", {"libcudnn.so.9", "libcudnn.so"}},
+};
+
+static const char *const folders[] = {"/usr/local/cuda/lib64", "/usr/local/cuda/targets/x86_64-linux/lib", "/opt/cuda/lib64"};
+
+static struct {
+  rt_cuda_lib lib;
+  bool tried;
+  char path[4096], why[512];
+} known[RT_CUDA_LIBS];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Tries folder/file (no folder: as the loader finds it). */
+static bool try_one(rt_cuda_which w, const char *folder, size_t length, const char *file) {
+  int n = length ? snprintf(known[w].path, sizeof known[w].path, "%.*s/%s", (int)length, folder, file)
+                 : snprintf(known[w].path, sizeof known[w].path, "%s", file);
+  if (n < 0 || n >= (int)sizeof known[w].path) return false;
+  known[w].lib.handle = dlopen(known[w].path, RTLD_NOW | RTLD_LOCAL);
+  const char *error = known[w].lib.handle ? NULL : dlerror();
+  if (error && !*known[w].why) snprintf(known[w].why, sizeof known[w].why, "%s", error);
+  return known[w].lib.handle != NULL;
+}
+
+static bool try_files(rt_cuda_which w, const char *folder, size_t length) {
+  for (int i = 0; i < IR_COUNT(rows[w].files) && rows[w].files[i]; i++)
+    if (try_one(w, folder, length, rows[w].files[i])) return true;
+  return false;
+}
+
+static void find_version(rt_cuda_which w) {
+  int major = 0, minor = 0;
+  rt_cuda_lib *l = &known[w].lib;
+  if (w == RT_CUDA_NVRTC) {
+    int (*version)(int *, int *) = (int (*)(int *, int *))dlsym(l->handle, "nvrtcVersion");
+    if (version && version(&major, &minor) == 0) l->version = major * 1000 + minor * 10;
+  } else if (w == RT_CUDA_DRIVER) {
+    int (*version)(int *) = (int (*)(int *))dlsym(l->handle, "cuDriverGetVersion");
+    if (!version || version(&l->version) != 0) l->version = 0;
+  } else {
+    size_t (*version)(void) = (size_t(*)(void))dlsym(l->handle, w == RT_CUDA_DNN ? "cudnnGetVersion" : "cublasLtGetVersion");
+    if (version) l->version = (int)version();
+  }
+}
+
+static void open_library(rt_cuda_which w) {
+  known[w].tried = true;
+  known[w].lib = (rt_cuda_lib){.name = rows[w].name};
+  *known[w].why = 0;
+  bool found = false, only = false;
+  for (const char *p = getenv("TENON_CUDA_PATH"); p && *p && !found;) {
+    size_t n = strcspn(p, ":");
+    if (n == 1 && *p == '-') only = true;
+    else if (n) found = try_files(w, p, n);
+    p += n + (p[n] == ':');
+  }
+  if (!found && !only) found = try_files(w, NULL, 0);
+  for (int i = 0; i < IR_COUNT(folders) && !found && !only; i++) found = try_files(w, folders[i], strlen(folders[i]));
+  if (found) {
+    known[w].lib.path = known[w].path;
+    find_version(w);
+  } else {
+    if (!*known[w].why) snprintf(known[w].why, sizeof known[w].why, "%s is not to be looked for", rows[w].files[0]);
+    known[w].lib.why = known[w].why;
+  }
+}
+
+const rt_cuda_lib *rt_cuda_library(rt_cuda_which w) {
+  pthread_mutex_lock(&lock);
+  if (!known[w].tried) open_library(w);
+  pthread_mutex_unlock(&lock);
+  return &known[w].lib;
+}
+
+void *rt_cuda_symbol(rt_cuda_which w, const char *symbol) {
+  const rt_cuda_lib *l = rt_cuda_library(w);
+  return l->handle ? dlsym(l->handle, symbol) : NULL;
+}
+
+void rt_cuda_forget(void) {
+  pthread_mutex_lock(&lock);
+  for (int i = 0; i < RT_CUDA_LIBS; i++) known[i].tried = false; /* handles stay open: code of them may be in use */
+  pthread_mutex_unlock(&lock);
+}
