@@ -1,0 +1,215 @@
+/* support_cuda.c — see support_cuda.h. */
+#include "support_cuda.h"
+#include "ir/interp.h"
+#include "lower/lower.h"
+#include "random_kernel.h"
+#include "runtime/cuda_compile.h"
+#include "runtime/cuda_emulate.h"
+#include "runtime/cuda_lib.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the set ---- */
+
+static const char *const floats[] = {"f32", "f16", "bf16"};
+static const int gemms[][4] = {{1, 5, 7, 9}, {1, 64, 64, 64}, {1, 33, 70, 45}, {1, 130, 129, 65}, {1, 1, 256, 64}, {3, 20, 24, 40}, {1, 72, 136, 32}, {2, 16, 128, 96}}; /* batch M N K */
+static const int convs[][9] = { /* n c h w k r stride pad groups */
+    {1, 8, 14, 14, 16, 3, 1, 1, 1}, {2, 3, 17, 15, 8, 5, 2, 2, 1}, {1, 16, 9, 9, 24, 1, 1, 0, 1}, {1, 12, 10, 12, 12, 3, 1, 1, 12}, {1, 8, 11, 11, 16, 3, 2, 0, 2}, {1, 32, 8, 8, 33, 1, 2, 0, 1}};
+static const int rows[][2] = {{7, 5}, {33, 64}, {4, 1000}, {130, 96}, {2, 4097}};
+static const char *const units[] = {"Relu", "Exp", "Tanh", "Sigmoid", "Erf", "Sqrt", "Neg", "Floor"};
+static const char *const binaries[] = {"Add", "Mul", "Sub", "Div"};
+static const char *const ints[] = {"i8", "i32", "i64", "u8"};
+
+static const char *gemm(tn_ctx *c, int v) {
+  const int *s = gemms[v % IR_COUNT(gemms)];
+  const char *t = floats[v / IR_COUNT(gemms) % 3];
+  int tail = v / IR_COUNT(gemms) / 3; /* 0: alone, 1: bias and activation, 2: B transposed */
+  if (tail == 2) return ir_format(c, "graph g { opset 17 input a: %s[%d, %d] input b: %s[%d, %d] y = Gemm(a, b) {transB = 1} output y }", t, s[0] * s[1], s[3], t, s[2], s[3]);
+  return ir_format(c, "graph g { opset 17 input a: %s[%d, %d, %d] input b: %s[%d, %d] input c: %s[%d] y = MatMul(a, b) %s }", t, s[0], s[1], s[3], t, s[3], s[2], t, s[2],
+                   tail ? "z = Add(y, c) w = Relu(z) output w" : "output y");
+}
+
+static const char *batched(tn_ctx *c, int v) {
+  const int *s = gemms[v % IR_COUNT(gemms)];
+  const char *t = floats[v / IR_COUNT(gemms) % 3];
+  return ir_format(c, "graph g { opset 17 input a: %s[2, 3, %d, %d] input b: %s[2, 3, %d, %d] y = MatMul(a, b) output y }", t, s[1], s[3], t, s[3], s[2]);
+}
+
+static const char *conv(tn_ctx *c, int v) {
+  const int *s = convs[v % IR_COUNT(convs)];
+  const char *t = floats[v / IR_COUNT(convs) % 3];
+  return ir_format(c, "graph g { opset 17 input x: %s[%d, %d, %d, %d] input w: %s[%d, %d, %d, %d] input b: %s[%d] y = Conv(x, w, b) {strides = [%d, %d], pads = [%d, %d, %d, %d], group = %d} z = Relu(y) output z }", t,
+                   s[0], s[1], s[2], s[3], t, s[4], s[1] / s[8], s[5], s[5], t, s[4], s[6], s[6], s[7], s[7], s[7], s[7], s[8]);
+}
+
+static const char *row_op(tn_ctx *c, int v) {
+  const int *s = rows[v % IR_COUNT(rows)];
+  const char *t = floats[v / IR_COUNT(rows) % 3];
+  static const char *const bodies[] = {"y = Softmax(x) {axis = -1}", "y = LayerNormalization(x, s, s) {axis = -1}", "y = ReduceSum(x, one) {keepdims = 0}", "y = ReduceMax(x) {axes = [0], keepdims = 1}",
+                                       "y = ArgMax(x) {axis = -1}", "y = LogSoftmax(x) {axis = -1}", "y = ReduceMean(x) {axes = [-1]}"};
+  return ir_format(c, "graph g { opset 17 input x: %s[%d, %d] input s: %s[%d] const one: i64[1] = [1] %s output y }", t, s[0], s[1], t, s[1], bodies[v / IR_COUNT(rows) / 3 % IR_COUNT(bodies)]);
+}
+
+static const char *pointwise(tn_ctx *c, int v) {
+  const char *t = floats[v % 3], *u = units[v / 3 % IR_COUNT(units)], *b = binaries[v / 3 % IR_COUNT(binaries)];
+  int m = 3 + v * 7 % 50, n = 4 * (1 + v % 9) + v % 3;
+  return ir_format(c, "graph g { opset 17 input x: %s[%d, %d] input s: %s[%d] y = %s(x) z = %s(y, s) output z }", t, m, n, t, n, u, b);
+}
+
+static const char *integers(tn_ctx *c, int v) {
+  const char *t = ints[v % 4], *b = binaries[v / 4 % IR_COUNT(binaries)];
+  return ir_format(c, "graph g { opset 17 input x: %s[%d, 9] input s: %s[9] z = %s(x, s) w = Cast(z) {to = 1} output z, w }", t, 5 + v, t, b);
+}
+
+static const char *movement(tn_ctx *c, int v) {
+  static const char *const bodies[] = {"y = Transpose(x) {perm = [0, 2, 1]}", "y = Transpose(x) {perm = [2, 1, 0]}", "y = Gather(x, i) {axis = 1}", "y = Concat(x, x) {axis = 1}",
+                                       "y = Slice(x, one, five, one)", "y = Pad(x, pads)", "y = Expand(x, shape)", "y = Transpose(x) {perm = [1, 0, 2]}"};
+  static const char *const types[] = {"f32", "bf16", "i64", "u8"};
+  int a = 2 + v % 5, b = 33 + v % 7, d = 17 + v * 5 % 60;
+  return ir_format(c, "graph g { opset 17 input x: %s[%d, %d, %d] input i: i64[6] const one: i64[1] = [1] const five: i64[1] = [5] const pads: i64[6] = [0, 1, 2, 0, 0, 1] const shape: i64[4] = [2, %d, %d, %d] %s output y }", types[v % 4],
+                   a, b, d, a, b, d, bodies[v / 4 % IR_COUNT(bodies)]);
+}
+
+static const char *pool(tn_ctx *c, int v) {
+  static const char *const bodies[] = {"y = MaxPool(x) {kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]}", "y = AveragePool(x) {kernel_shape = [2, 2], strides = [2, 2]}", "y = GlobalAveragePool(x)"};
+  return ir_format(c, "graph g { opset 17 input x: %s[1, %d, 13, 12] %s output y }", floats[v % 3], 4 + v, bodies[v / 3 % 3]);
+}
+
+static const char *attention(tn_ctx *c, int v) {
+  int n = 17 + v % 4 * 16, d = 16 + v % 2 * 16;
+  const char *t = floats[v / 4 % 3];
+  return ir_format(c, "graph g { opset 17 input q: %s[2, 2, %d, %d] input k: %s[2, 2, %d, %d] input v: %s[2, 2, %d, %d] s = MatMul(q, k) p = Softmax(s) y = MatMul(p, v) output y }", t, n, d, t, d, n, t, n, d);
+}
+
+static const char *quantised(tn_ctx *c, int v) {
+  const int *s = gemms[v % IR_COUNT(gemms)];
+  return ir_format(c, "graph g { opset 17 input a: i8[%d, %d] input b: i8[%d, %d] y = MatMulInteger(a, b) output y }", s[1], s[3], s[3], s[2]);
+}
+
+static const struct {
+  int n;
+  const char *(*make)(tn_ctx *c, int v);
+} families[] = {{72, gemm}, {24, batched}, {18, conv}, {105, row_op}, {24, pointwise}, {16, integers}, {32, movement}, {9, pool}, {12, attention}, {8, quantised}};
+
+const char *cuda_graph(tn_ctx *ctx, int i) {
+  for (int f = 0; f < IR_COUNT(families); i -= families[f++].n)
+    if (i < families[f].n) return families[f].make(ctx, i);
+  return NULL;
+}
+
+ir_program *cuda_program(tn_ctx *ctx, const char *text) {
+  ir_graph *g = ir_graph_parse(ctx, text, "set");
+  ir_graph_sort(g);
+  lw_options o = {.unscheduled = true, .layout = LW_LAYOUT_NCHW};
+  return lw_compile(ctx, g, &o);
+}
+
+/* ---- the check ---- */
+
+bool cuda_have_nvrtc(void) { return rt_cuda_library(RT_CUDA_NVRTC)->handle != NULL; }
+
+static double tolerance(tn_dtype t) { return t == TN_F16 ? 4e-3 : t == TN_BF16 ? 3e-2 : t == TN_F64 ? 1e-12 : 1e-4; }
+
+static const char *differ(tn_ctx *ctx, const ir_buf *b, const char *want, const char *have, double rtol) {
+  int64_t n;
+  size_t size = ir_dtype_bytes(b->dtype);
+  if (!ix_const_value(ir_buf_elements(ctx, b), &n)) return "a parameter of unknown size";
+  double top = 0;
+  bool real = ir_is_float(b->dtype);
+  for (int64_t i = 0; real && i < n; i++) {
+    double f = fabs(ir_scalar_load(b->dtype, want + (size_t)i * size).f);
+    if (isfinite(f) && f > top) top = f;
+  }
+  for (int64_t i = 0; i < n; i++) {
+    ir_scalar x = ir_scalar_load(b->dtype, want + (size_t)i * size), y = ir_scalar_load(b->dtype, have + (size_t)i * size);
+    if (!real && x.i == y.i) continue;
+    if (real && (x.f == y.f || (isnan(x.f) && isnan(y.f)) || fabs(x.f - y.f) <= (rtol > 0 ? rtol : tolerance(b->dtype)) * top)) continue;
+    return real ? ir_format(ctx, "%s[%lld]: %.9g, should be %.9g", b->name, (long long)i, y.f, x.f) : ir_format(ctx, "%s[%lld]: %lld, should be %lld", b->name, (long long)i, (long long)y.i, (long long)x.i);
+  }
+  return NULL;
+}
+
+static void fill(const ir_kernel *k, int i, char *p, int64_t n, uint64_t *s) {
+  const ir_buf *b = k->bufs[i];
+  for (int64_t e = 0; e < n; e++) {
+    *s = *s * 6364136223846793005u + 1442695040888963407u;
+    ir_scalar v = {0};
+    if (ir_is_float(b->dtype)) v.f = ir_round_float(b->dtype, (double)(int64_t)(*s >> 11) * 0x1p-52 - 1);
+    else v.i = ir_wrap_int(b->dtype, (int64_t)(*s >> 40) % 7 - (ir_is_signed(b->dtype) ? 3 : 0));
+    ir_scalar_store(b->dtype, p + (size_t)e * ir_dtype_bytes(b->dtype), v);
+  }
+}
+
+typedef struct trial {
+  const ir_kernel *k;
+  const cu_tile *tile;
+  void **args;
+  uint64_t seed;
+} trial;
+
+static void emulate(tn_ctx *ctx, void *arg) {
+  trial *t = arg;
+  rt_cuda_emulate(ctx, t->tile, t->args, NULL, t->seed);
+}
+
+const char *cuda_check_tile(tn_ctx *ctx, const ir_kernel *k, const cu_tile *tile, const cu_target *t, const cuda_check *how) {
+  uint64_t s = how->seed * 77 + 5;
+  void **want = IR_NEW_ARRAY(ctx, void *, k->nbufs + 1), **have = IR_NEW_ARRAY(ctx, void *, k->nbufs + 1);
+  for (int i = 0; i < k->nbufs; i++) {
+    int64_t n;
+    if (!ix_const_value(ir_buf_elements(ctx, k->bufs[i]), &n)) return "a parameter of unknown size";
+    size_t bytes = (size_t)n * ir_dtype_bytes(k->bufs[i]->dtype);
+    want[i] = ir_alloc(ctx, bytes + 16);
+    have[i] = ir_alloc(ctx, bytes + 16);
+    if (k->bufs[i]->access != IR_OUT) fill(k, i, want[i], n, &s);
+    else memset(want[i], 0xff, bytes);
+    memcpy(have[i], want[i], bytes);
+  }
+  ir_interp(ctx, k, want, NULL);
+  trial tr = {k, tile, have, how->seed};
+  if (ir_protect(ctx, emulate, &tr)) return ir_strdup(ctx, ir_error(ctx));
+  for (int i = 0; i < k->nbufs; i++) {
+    const char *d = differ(ctx, k->bufs[i], want[i], have[i], how->rtol);
+    if (d) return d;
+  }
+  if (!how->compile || !cuda_have_nvrtc()) return NULL;
+  const cu_code *code = cu_print(ctx, t, tile, "kernel_under_test");
+  return rt_cubin_gate(ctx, t, rt_cuda_compile(ctx, t, code->source, NULL), code);
+}
+
+/* ---- mutants ---- */
+
+typedef struct mutation {
+  int left;
+  bool weaker;
+  const char *what;
+} mutation;
+
+static bool is_sync(const char *atom, bool weaker) {
+  static const char *const all[] = {"barrier", "warp.sync", "cp.commit", "cp.wait", "wg.", "mbar.", "fence"};
+  if (weaker) return strncmp(atom, "cp.wait", 7) == 0 || strncmp(atom, "wg.wait", 7) == 0;
+  for (int i = 0; i < IR_COUNT(all); i++)
+    if (strncmp(atom, all[i], strlen(all[i])) == 0) return true;
+  return false;
+}
+
+static const ir_stmt *mutate(ir_rewriter *r, const ir_stmt *s) {
+  mutation *m = r->user;
+  if (s->kind != IR_TILE || !is_sync(s->atom, m->weaker) || m->left-- != 0) return s;
+  m->what = s->atom;
+  return m->weaker ? ir_tile(r->ctx, ir_format(r->ctx, "%.8s%d", s->atom, atoi(s->atom + 8) + 1), s->body) : NULL;
+}
+
+const cu_tile *cuda_mutant(tn_ctx *ctx, const cu_tile *tile, int which, bool weaker, const char **what) {
+  mutation m = {.left = which, .weaker = weaker};
+  ir_rewriter r = {.ctx = ctx, .user = &m, .stmt = mutate};
+  ir_kernel *k = IR_NEW(ctx, ir_kernel);
+  *k = *tile->kernel;
+  k->body = ir_rewrite(&r, k->body);
+  cu_tile *t = IR_NEW(ctx, cu_tile);
+  *t = *tile;
+  t->kernel = k;
+  *what = m.what;
+  return m.what ? t : NULL;
+}

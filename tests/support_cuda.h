@@ -1,0 +1,22 @@
+/* support_cuda.h — kernels for GPUs on a machine without one: a set of programs, and what each must pass. */
+#ifndef SUPPORT_CUDA_H
+#define SUPPORT_CUDA_H
+#include "codegen/cuda.h"
+
+/* Graph texts: kernel classes, dtypes, ragged sizes. Null behind the last. */
+const char *cuda_graph(tn_ctx *ctx, int i);
+/* The kernels of a graph text, unscheduled. */
+ir_program *cuda_program(tn_ctx *ctx, const char *text);
+
+typedef struct cuda_check {
+  uint64_t seed;
+  double rtol;       /* relative to the largest magnitude; 0: by dtype */
+  bool compile;      /* with NVRTC, for sm_80 and sm_90a, and the static gates */
+} cuda_check;
+/* The emulated run of the tile program against the interpreter on the kernel; then the compiler. Null, or what is wrong. */
+const char *cuda_check_tile(tn_ctx *ctx, const ir_kernel *k, const cu_tile *tile, const cu_target *t, const cuda_check *how);
+bool cuda_have_nvrtc(void);
+/* The tile program without its sync statement number `which` (`weaker`: a wait that leaves one group more); null behind
+ * the last. *what: the statement. */
+const cu_tile *cuda_mutant(tn_ctx *ctx, const cu_tile *tile, int which, bool weaker, const char **what);
+#endif
