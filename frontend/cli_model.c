@@ -111,7 +111,7 @@ cli_model *cli_load(cli *c, const char *path) {
   m->import_s = rt_now() - start;
   if (m->graph) {
     m->nin = m->graph->ninputs;
-    m->nout = m->graph->noutputs;
+    m->nout = ir_graph_results(m->graph);
     m->in_name = IR_NEW_ARRAY(ctx, const char *, m->nin + 1);
     m->in_type = IR_NEW_ARRAY(ctx, const fe_onnx_type *, m->nin + 1);
     m->out_name = IR_NEW_ARRAY(ctx, const char *, m->nout + 1);

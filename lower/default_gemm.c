@@ -10,7 +10,9 @@
  *
  * after Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34
  * (2008). With few rows there is nothing to keep: KC is so small that B is read as it lies in
- * memory, several rows at a time. Steps that are refused leave a simpler order. */
+ * memory, several rows at a time. Where A lies column by column (the gradient of weights), it is copied
+ * tile by tile: of each line that a step of the sum brings, a tile needs a part. Steps that are refused
+ * leave a simpler order. */
 #include "lower/default_schedule.h"
 #include <string.h>
 
@@ -18,7 +20,8 @@ enum {
   PAGE = 4096,
   LONG_SUM = 1024,  /* steps that one pass through the registers may take */
   STREAM_M = 24,    /* rows of A that do not pay for a copy of B */
-  STREAM_ROWS = 32  /* rows of B read side by side */
+  STREAM_ROWS = 32, /* rows of B read side by side */
+  TURN_COLUMNS = 320 /* of C, for which turning A is a twentieth of the work */
 };
 
 typedef struct gemm {
@@ -29,6 +32,7 @@ typedef struct gemm {
   int64_t lanes, esize, mr, nr, nb;
   int64_t kc, group, mb; /* steps, panels, tiles of rows in a block */
   bool tiled, stream;   /* stream: B is read once, as it lies */
+  bool turned;          /* A is [k, m] */
 } gemm;
 
 static bool uses(ix load, const ir_var *v) { return ix_uses_var(load, v); }
@@ -69,6 +73,8 @@ static bool operands(gemm *g) {
   g->n = q->extent[g->v];
   g->k = q->red_extent[0];
   g->esize = (int64_t)ir_dtype_bytes(q->b->u.buf->dtype);
+  const ix a = q->a;
+  g->turned = g->r >= 0 && !a->u.buf->constant && !q->b->u.buf->constant && a->u.buf->rank == 2 && lw_axis_of(a, q->out[g->r]->var) == 1 && lw_axis_of(a, q->red[0]->var) == 0;
   return true;
 }
 
@@ -117,6 +123,11 @@ static void sizes(gemm *g) {
   g->mb = g->stream ? tiles : p->t->l2_bytes / 4 / (g->kc * g->esize * g->mr);
   g->mb = even(tiles, g->mb < 1 ? 1 : g->mb);
   g->group = g->stream ? ceil_div(panels, 4) : p->t->l2_bytes / 4 / (g->mb * g->mr * g->nb * g->esize);
+  if (g->turned) { /* all of B in panels, but enough groups to be tasks */
+    int64_t most = p->t->l1_bytes / (g->nb * g->esize);
+    if (g->k <= most && !p->u.kc) g->kc = g->k;
+    g->group = ceil_div(panels, 1 + g->n / TURN_COLUMNS);
+  }
   if (g->stream && g->group * g->nb * g->esize < PAGE) g->group = PAGE / (g->nb * g->esize);
   if (p->u.group) g->group = p->u.group;
   g->group = g->group >= panels ? panels : p->u.group ? g->group : even(panels, g->group < 1 ? 1 : g->group);
@@ -138,10 +149,16 @@ static void pack_dynamic(gemm *g, const char *at) {
   lw_step(p, "vectorize panel.v");
 }
 
-/* Rows a multiple of half a page apart fall on the same few sets of the caches; a copy does not. */
+/* Rows a multiple of half a page apart fall on the same few sets of the caches; a copy does not. Columns
+ * become [tile][k][row]. */
 static void copy_rows(gemm *g, const char *at) {
   lw_plan *p = g->p;
   ix a = p->p.a;
+  if (g->turned) {
+    if (!lw_step(p, "cache %s %s -> rows", a->u.buf->name, at) || !lw_step(p, "layout rows \"split 1 %lld; perm 1 0 2\"", (long long)g->mr)) return;
+    if (lw_step(p, "split rows.1 %lld -> rows.o rows.i", (long long)g->mr)) lw_step(p, "unroll rows.i");
+    return;
+  }
   int64_t far = lw_stride(p->ctx, a, p->p.out[g->r]->var) * (int64_t)ir_dtype_bytes(a->u.buf->dtype);
   if (p->u.rows ? p->u.rows != 1 : far <= 0 || far % (PAGE / 2)) return;
   if (lw_step(p, "cache %s %s -> rows", a->u.buf->name, at) && lw_step(p, "split rows.%d %lld -> rows.o rows.v", a->u.buf->rank - 1, (long long)g->lanes))
@@ -155,6 +172,8 @@ static void tails(gemm *g, bool vc, bool mc) {
   if (mc && ragged) lw_step(p, "peel mc 0 1");
   if (mc) each_kind(p, p->k->body, "narrow", "ro");
   if (vc) each_kind(p, p->k->body, "narrow", "vo");
+  int64_t tiles = ceil_div(g->m, g->mr), none = mc ? ceil_div(tiles, g->mb) * g->mb - tiles : 0;
+  if (ragged && none) lw_step(p, "peel ro.b 0 %lld", (long long)none); /* of tiles beyond the last row nothing is left */
   if (ragged) lw_step(p, "peel %s 0 1", mc ? "ro.b" : "ro");
 }
 
@@ -180,7 +199,7 @@ bool lw_default_gemm(lw_plan *p) {
   int64_t bytes = g.n * g.k * g.esize;
   if (bytes <= p->t->l2_bytes / 2) return false;
   g.stream = !constant && g.m <= STREAM_M;
-  if (!g.stream && !p->u.kc && (constant ? g.k <= LONG_SUM : g.m > 512 && g.k <= LONG_SUM)) return false;
+  if (!g.stream && !g.turned && !p->u.kc && (constant ? g.k <= LONG_SUM : g.m > 512 && g.k <= LONG_SUM)) return false;
   sizes(&g);
   if (!g.stream && !g.tiled) return false;
   int64_t panels = ceil_div(g.n, g.nb), tiles = ceil_div(g.m, g.mr);
@@ -188,8 +207,8 @@ bool lw_default_gemm(lw_plan *p) {
   if (constant) lw_pack_constant(p, q->b, q->out[g.v]->var, g.nb, &k, 1);
   if (!lw_step(p, "split %s %lld -> vo vi", g.vec, (long long)g.nb) || !lw_step(p, "split vi %lld -> vb vv", (long long)g.lanes)) return false;
   if (g.tiled && !lw_step(p, "split %s %lld -> ro ri", g.row, (long long)g.mr)) return false;
-  bool vc = g.group < panels && lw_step(p, "split vo %lld -> vc vo", (long long)g.group);
-  bool mc = g.tiled && g.mb < tiles && lw_step(p, "split ro %lld -> mc ro", (long long)g.mb);
+  bool vc = (g.group < panels || g.turned) && lw_step(p, "split vo %lld -> vc vo", (long long)g.group);
+  bool mc = g.tiled && (g.mb < tiles || g.turned) && lw_step(p, "split ro %lld -> mc ro", (long long)g.mb);
   ir_text outer = {.ctx = p->ctx};
   for (int i = 0; i < q->nout; i++) {
     const char *name = q->out[i]->var->name;
