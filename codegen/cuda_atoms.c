@@ -2,7 +2,7 @@
  *
  * An atom's block says in plain loops what it does; its addresses are read off the block, by giving the loops'
  * variables the values at which a thread's own address shows. The PTX stands in helper functions (cuda_ops.c). */
-#include "codegen/cuda_internal.h"
+#include "codegen/cuda_product.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,6 +45,75 @@ static void copy_async(cu_fn *f, const ir_stmt *tile) {
   cu_unscope(f, scope);
 }
 
+/* ---- fragments ---- */
+
+/* The address of a 32-bit word of a fragment. */
+static const char *word(cu_fn *f, const meaning *m, const ir_buf *b, const ix *index) {
+  const cu_memory *mem = cu_memory_of(f, b);
+  ix own[IR_MAX_RANK];
+  own[0] = ix_index(f->ctx, 0);
+  for (int i = 1; i < b->rank; i++) own[i] = at(f, m, index[i], NULL);
+  ix offset = ix_divi(f->ctx, ir_buf_offset(f->ctx, b, own), 4 / (int64_t)ir_dtype_bytes(b->dtype));
+  return ir_format(f->ctx, "&%s[%s]", mem->name, cu_value(f, offset));
+}
+
+static ix lane(cu_fn *f) {
+  ir_var *v = cu_var(f->ctx, "lane", 32);
+  cu_bind(f, v, "(int)(threadIdx.x % 32u)");
+  return v->expr;
+}
+
+/* Loops l, r, e: lane, matrix, element of a word. Lane L gives the address of row L mod 8 of matrix L / 8 in memory,
+ * which is where the lane shows that holds that row's first element. */
+static void load_matrix(cu_fn *f, const ir_stmt *tile) {
+  tn_ctx *ctx = f->ctx;
+  meaning m = meaning_of(f, tile);
+  bool turned = strstr(tile->atom, "trans") != NULL;
+  int scope = cu_scope(f);
+  ix me = lane(f), row = ix_remi(ctx, me, 8), load = m.store->value;
+  ix values[3] = {turned ? ix_divi(ctx, row, 2) : ix_muli(ctx, row, 4), ix_divi(ctx, me, 8), turned ? ix_remi(ctx, row, 2) : NULL};
+  const char *to = word(f, &m, m.store->buf, m.store->index), *from = address(f, &m, load->u.buf, load->args, values);
+  cu_line(f, "tn_ldmatrix4%s(%s, &%s);", turned ? "t" : "", to, from);
+  cu_unscope(f, scope);
+}
+
+/* Loop l: each lane takes the value of the lane that its load names. */
+static void shuffle(cu_fn *f, const ir_stmt *tile) {
+  tn_ctx *ctx = f->ctx;
+  meaning m = meaning_of(f, tile);
+  int scope = cu_scope(f);
+  ix me = lane(f), load = m.store->value, from = ix_remi(ctx, at(f, &m, load->args[0], &me), 32);
+  const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *value = address(f, &m, load->u.buf, load->args, NULL);
+  const char *narrow = ir_dtype_bytes(load->u.buf->dtype) < 4 ? "(unsigned)" : "";
+  cu_line(f, "%s = __shfl_sync(0xffffffffu, %s%s, %s);", to, narrow, value, cu_value(f, from));
+  cu_unscope(f, scope);
+}
+
+static void find_loads(ix e, const ir_buf *not, ix *found, int *n) {
+  if (e->op == IX_LOAD) {
+    if (e->u.buf != not && *n < 2) found[(*n)++] = e;
+    return;
+  }
+  for (int i = 0; i < e->nargs; i++) find_loads(e->args[i], not, found, n);
+}
+
+/* Loops i, j, k: the operand that i moves is A. */
+static void multiply(cu_fn *f, const ir_stmt *tile) {
+  meaning m = meaning_of(f, tile);
+  ix loads[2];
+  int n = 0, scope = cu_scope(f);
+  find_loads(m.store->value, m.store->buf, loads, &n);
+  if (n != 2 || m.n != 3) ir_bug(f->ctx, "'%s' is not a product of two fragments", tile->atom);
+  bool first = false;
+  for (int i = 0; i < loads[0]->nargs; i++) first |= ix_uses_var(loads[0]->args[i], m.loops[0]->var);
+  ix a = loads[!first], b = loads[first];
+  const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *wa = word(f, &m, a->u.buf, a->args), *wb = word(f, &m, b->u.buf, b->args);
+  cu_line(f, "tn_mma_%s(&%s, %s, %s);", strrchr(tile->atom, '.') + 1, to, wa, wb);
+  cu_unscope(f, scope);
+}
+
+/* ---- order and time ---- */
+
 static void barrier(cu_fn *f, const ir_stmt *tile) { cu_line(f, "__syncthreads();"); }
 static void warp_sync(cu_fn *f, const ir_stmt *tile) { cu_line(f, "__syncwarp();"); }
 static void copy_commit(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_copy_commit();"); }
@@ -57,6 +126,12 @@ static const struct {
     {"barrier", barrier},
     {"warp.sync", warp_sync},
     {"cp.async", copy_async},
+    {"shfl", shuffle},
+    {"ldmatrix.x4", load_matrix},
+    {"ldmatrix.x4.trans", load_matrix},
+    {"mma.m16n8k16.f16", multiply},
+    {"mma.m16n8k16.bf16", multiply},
+    {"mma.m16n8k32.s8", multiply},
     {"cp.commit", copy_commit},
     {"cp.wait ", copy_wait},
 };

@@ -80,6 +80,7 @@ const cu_memory *cu_memory_of(cu_fn *f, const ir_buf *b) {
 
 const char *cu_element(cu_fn *f, const ir_buf *b, const ix *index) {
   const cu_memory *m = cu_memory_of(f, b);
+  if (m->packed) ir_bug(f->ctx, "fragment '%s' is touched outside of atoms", b->name);
   if (!m->per_thread) return ir_format(f->ctx, "%s[%s]", m->name, cu_value(f, ir_buf_offset(f->ctx, b, index)));
   ix own[IR_MAX_RANK];
   memcpy(own, index, (size_t)b->rank * sizeof *own);

@@ -23,6 +23,7 @@ typedef struct cu_memory { /* a buffer of the kernel */
   const ir_buf *buf;
   const char *name;
   bool per_thread;         /* an array of each thread whose first axis is the thread: declared per block */
+  bool packed;             /* a fragment: 32-bit words that only atoms touch */
   int64_t shared_at;
 } cu_memory;
 

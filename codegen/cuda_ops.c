@@ -89,6 +89,16 @@ static const struct {
     {"tn_copy16", "__device__ __forceinline__ void tn_copy16(void *to, const void *from) { asm volatile(\"cp.async.cg.shared.global [%0], [%1], 16;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(from) : \"memory\"); }\n"},
     {"tn_copy_commit", "__device__ __forceinline__ void tn_copy_commit() { asm volatile(\"cp.async.commit_group;\" ::: \"memory\"); }\n"},
     {"tn_copy_wait", "template <int N> __device__ __forceinline__ void tn_copy_wait() { asm volatile(\"cp.async.wait_group %0;\" :: \"n\"(N) : \"memory\"); }\n"},
+    {"tn_ldmatrix4", "__device__ __forceinline__ void tn_ldmatrix4(unsigned *d, const void *p) { asm volatile(\"ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\" : "
+     "\"=r\"(d[0]), \"=r\"(d[1]), \"=r\"(d[2]), \"=r\"(d[3]) : \"r\"((unsigned)__cvta_generic_to_shared(p)) : \"memory\"); }\n"},
+    {"tn_ldmatrix4t", "__device__ __forceinline__ void tn_ldmatrix4t(unsigned *d, const void *p) { asm volatile(\"ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\" : "
+     "\"=r\"(d[0]), \"=r\"(d[1]), \"=r\"(d[2]), \"=r\"(d[3]) : \"r\"((unsigned)__cvta_generic_to_shared(p)) : \"memory\"); }\n"},
+    {"tn_mma_f16", "__device__ __forceinline__ void tn_mma_f16(float *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
+     "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
+    {"tn_mma_bf16", "__device__ __forceinline__ void tn_mma_bf16(float *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
+     "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
+    {"tn_mma_s8", "__device__ __forceinline__ void tn_mma_s8(int *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
+     "\"+r\"(c[0]), \"+r\"(c[1]), \"+r\"(c[2]), \"+r\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
     {"tn_shared", "__device__ __forceinline__ unsigned tn_shared(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }\n"},
 };
 

@@ -18,7 +18,21 @@ static int64_t elements_of(cu_fn *f, const ir_buf *b) {
   return n->hi;
 }
 
-static void declare(cu_fn *f, ir_buf *b) {
+/* Whether ldmatrix fills the buffer: a fragment. */
+static bool is_fragment(const ir_stmt *s, const ir_buf *b) {
+  if (!s) return false;
+  if (s->kind == IR_TILE && strncmp(s->atom, "ldmatrix", 8) == 0) {
+    const ir_stmt *in = s->body;
+    while (in->kind == IR_FOR) in = in->body;
+    return in->buf == b;
+  }
+  for (int i = 0; i < s->n; i++)
+    if (is_fragment(s->items[i], b)) return true;
+  return is_fragment(s->body, b) || is_fragment(s->other, b);
+}
+
+static void declare(cu_fn *f, const ir_stmt *scope) {
+  ir_buf *b = scope->buf;
   tn_ctx *ctx = f->ctx;
   cu_memory m = {.buf = b, .name = ir_format(ctx, "%s_%u", cu_var_name(ctx, &(ir_var){.name = b->name, .id = b->id}), b->id)};
   int64_t n = elements_of(f, b), size = (int64_t)ir_dtype_bytes(b->dtype);
@@ -40,6 +54,9 @@ static void declare(cu_fn *f, ir_buf *b) {
       int64_t at = f->scratch_bytes;
       f->scratch_bytes += (n * size + 15) / 16 * 16 * f->tile->threads;
       cu_line(f, "%s *const %s = (%s *)(tn_scratch + (%lld + threadIdx.x * %lldll));", type, m.name, type, (long long)at, (long long)((n * size + 15) / 16 * 16));
+    } else if (m.per_thread && is_fragment(scope->body, b)) { /* words of packed elements, which only atoms touch */
+      m.packed = true;
+      cu_line(f, "unsigned %s[%lld];", m.name, (long long)(n * size + 3) / 4);
     } else cu_line(f, "%s %s[%lld];", type, m.name, (long long)(n > 0 ? n : 1));
   }
   IR_PUSH(ctx, f->mems, f->nmems, m);
@@ -152,7 +169,7 @@ void cu_stmt(cu_fn *f, const ir_stmt *s) {
   }
   case IR_ALLOC: {
     int mems = f->nmems;
-    declare(f, s->buf);
+    declare(f, s);
     block(f, s->body);
     f->nmems = mems;
     return;

@@ -130,7 +130,7 @@ static int vector_along(cu_product *g, const cu_operand *o, const cu_axis *axis,
 
 static void operand_tile(cu_product *g, cu_operand *o, const char *name) {
   int along_k = vector_along(g, o, &g->sum, g->bk), along_rows = vector_along(g, o, &o->rows, o->block);
-  o->inner_k = along_k >= along_rows;
+  o->inner_k = g->along_k || along_k >= along_rows;
   o->vec = o->inner_k ? along_k : along_rows;
   ix shape[3] = {ix_index(g->ctx, g->stages), ix_index(g->ctx, o->inner_k ? o->block : g->bk), ix_index(g->ctx, (o->inner_k ? g->bk : o->block) + g->pad)};
   o->shared = ir_buf_new(g->ctx, name, g->dtype, 3, shape, NULL, IR_SHARED);
@@ -263,27 +263,30 @@ const ir_stmt *cu_product_store(cu_product *g, ix m, ix n, ix value) {
   return ir_let(ctx, vm, at_m, ir_let(ctx, vn, at_n, ir_if(ctx, inside, s, NULL)));
 }
 
+/* Of a short sum all tiles are brought in before the loop; else each step asks for the tile that is `ahead` steps away. */
 const ir_stmt *cu_product_pipeline(cu_product *g, const ir_stmt *start, const ir_stmt *(*step)(cu_product *g, ix stage, void *user), void *user,
                                    const ir_stmt *end) {
   tn_ctx *ctx = g->ctx;
   int64_t tiles = (g->sum.extent + g->bk - 1) / g->bk;
   int ahead = g->stages - 1;
-  bool async = g->a.vec || g->b.vec;
+  bool async = g->a.vec || g->b.vec, more = tiles > ahead;
   const ir_stmt *all[64];
   int n = 0;
-  for (int s = 0; s < ahead; s++) {
+  for (int s = 0; s < ahead && s < tiles; s++) {
     all[n++] = cu_product_copy(g, ix_index(ctx, s), ix_index(ctx, s));
-    if (async) all[n++] = cu_sync(ctx, "cp.commit");
+    if (async && (more || s == tiles - 1)) all[n++] = cu_sync(ctx, "cp.commit");
   }
   all[n++] = start;
   ir_var *kt = cu_var(ctx, "tile", tiles);
   const ir_stmt *body[8];
   int m = 0;
-  if (async) body[m++] = cu_sync(ctx, ir_format(ctx, "cp.wait %d", ahead - 1));
+  if (async) body[m++] = cu_sync(ctx, ir_format(ctx, "cp.wait %d", more ? ahead - 1 : 0));
   body[m++] = cu_sync(ctx, "barrier");
-  ix next = ix_addi(ctx, kt->expr, ahead);
-  body[m++] = cu_product_copy(g, next, ix_remi(ctx, next, g->stages));
-  if (async) body[m++] = cu_sync(ctx, "cp.commit");
+  if (more) {
+    ix next = ix_addi(ctx, kt->expr, ahead);
+    body[m++] = ir_if(ctx, ix_lt(ctx, next, ix_index(ctx, tiles)), cu_product_copy(g, next, ix_remi(ctx, next, g->stages)), NULL);
+    if (async) body[m++] = cu_sync(ctx, "cp.commit");
+  }
   body[m++] = step(g, ix_remi(ctx, kt->expr, g->stages), user);
   all[n++] = cu_loop(ctx, kt, IR_SERIAL, ir_seq(ctx, m, body));
   all[n++] = end;

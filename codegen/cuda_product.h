@@ -37,6 +37,7 @@ typedef struct cu_product {
   tn_dtype dtype;        /* of the operands in shared memory */
   int64_t bk, threads;
   int stages, pad;
+  bool along_k;          /* tiles must run along k, however memory runs */
   ir_var *block_m, *block_n, *block_b;
   int copies;            /* fresh names */
 } cu_product;

@@ -1,0 +1,120 @@
+/* cuda_mma.c — products on tensor cores by mma.sync: BM x BN a block, WM x WN a warp, fragments by ldmatrix.
+ *
+ * Fragments are arrays of threads as PTX's "Matrix Fragments for mma.m16n8k16" (and .m16n8k32 for bytes) lays them
+ * out: in matrix r of an ldmatrix, lane l holds row l / 4 and `pack` elements of k from (l mod 4) pack on. */
+#include "codegen/cuda_product.h"
+
+typedef struct mma {
+  int64_t wm, wn, warps_n, warps;
+  int64_t pack;    /* elements of k in 32 bits: 2, or 4 of bytes */
+  int64_t depth;   /* k of one instruction: 8 pack */
+  ir_buf *fa, *fb; /* [threads, wm / 16, 4 pack], [threads, wn / 16, 4 pack]: two column tiles together */
+  ir_buf *acc;     /* [threads, wm / 16, wn / 8, 4] */
+  const char *atom;
+} mma;
+
+static ix warp_row(const cu_product *g, const mma *x, ix w) { return ix_muli(g->ctx, ix_divi(g->ctx, w, x->warps_n), x->wm); }
+static ix warp_column(const cu_product *g, const mma *x, ix w) { return ix_muli(g->ctx, ix_remi(g->ctx, w, x->warps_n), x->wn); }
+static ix thread_of(tn_ctx *ctx, ix w, ix lane) { return ix_add(ctx, ix_muli(ctx, w, 32), lane); }
+
+/* Four 8 x 8 (bytes: 8 x 16) matrices of a tile of 16 rows: of A rows 0-7 and 8-15 at the first half of k, then at the
+ * second; of B both halves of k for columns 0-7, then for 8-15. */
+static const ir_stmt *load_fragment(cu_product *g, mma *x, const cu_operand *o, ir_buf *to, ix w, ix piece, ix row0, ix k0, ix stage) {
+  tn_ctx *ctx = g->ctx;
+  int id = g->copies++;
+  ir_var *l = cu_var(ctx, ir_format(ctx, "l.%d", id), 32), *r = cu_var(ctx, ir_format(ctx, "r.%d", id), 4), *e = cu_var(ctx, ir_format(ctx, "e.%d", id), x->pack);
+  bool a = o == &g->a;
+  ix rows = ix_muli(ctx, a ? ix_remi(ctx, r->expr, 2) : ix_divi(ctx, r->expr, 2), 8), half = ix_muli(ctx, a ? ix_divi(ctx, r->expr, 2) : ix_remi(ctx, r->expr, 2), x->depth / 2);
+  ix row = ix_add(ctx, ix_add(ctx, row0, rows), ix_divi(ctx, l->expr, 4));
+  ix k = ix_add(ctx, ix_add(ctx, k0, half), ix_add(ctx, ix_muli(ctx, ix_remi(ctx, l->expr, 4), x->pack), e->expr));
+  ix at[3] = {thread_of(ctx, w, l->expr), piece, ix_add(ctx, ix_muli(ctx, r->expr, x->pack), e->expr)};
+  const ir_stmt *s = ir_store(ctx, to, at, IR_SET, cu_product_at(g, o, stage, row, k));
+  return ir_tile(ctx, o->inner_k ? "ldmatrix.x4" : "ldmatrix.x4.trans", cu_loop(ctx, l, IR_SERIAL, cu_loop(ctx, r, IR_SERIAL, cu_loop(ctx, e, IR_SERIAL, s))));
+}
+
+/* acc[i, j] += sum over k of A[i, k] B[k, j] on fragments. */
+static const ir_stmt *multiply(cu_product *g, mma *x, ix w, ix mi, ix nj) {
+  tn_ctx *ctx = g->ctx;
+  ir_var *i = cu_var(ctx, "mma.i", 16), *j = cu_var(ctx, "mma.j", 8), *k = cu_var(ctx, "mma.k", x->depth);
+  ix lane_i = ix_muli(ctx, ix_remi(ctx, i->expr, 8), 4), k_lane = ix_divi(ctx, ix_remi(ctx, k->expr, x->depth / 2), x->pack), k_in = ix_remi(ctx, k->expr, x->pack);
+  ix k_half = ix_divi(ctx, k->expr, x->depth / 2), down = ix_divi(ctx, i->expr, 8);
+  ix at_a[3] = {thread_of(ctx, w, ix_add(ctx, lane_i, k_lane)), mi, ix_add(ctx, ix_muli(ctx, ix_add(ctx, ix_muli(ctx, k_half, 2), down), x->pack), k_in)};
+  ix at_b[3] = {thread_of(ctx, w, ix_add(ctx, ix_muli(ctx, j->expr, 4), k_lane)), ix_divi(ctx, nj, 2),
+                ix_add(ctx, ix_muli(ctx, ix_add(ctx, ix_muli(ctx, ix_remi(ctx, nj, 2), 2), k_half), x->pack), k_in)};
+  ix at_c[4] = {thread_of(ctx, w, ix_add(ctx, lane_i, ix_divi(ctx, j->expr, 2))), mi, nj, ix_add(ctx, ix_muli(ctx, down, 2), ix_remi(ctx, j->expr, 2))};
+  tn_dtype t = x->acc->dtype;
+  ix a = ix_cast(ctx, t, ix_load(ctx, x->fa, at_a)), b = ix_cast(ctx, t, ix_load(ctx, x->fb, at_b)), c = ix_load(ctx, x->acc, at_c);
+  const ir_stmt *s = ir_store(ctx, x->acc, at_c, IR_SET, ir_is_float(t) ? ix_fma(ctx, a, b, c) : ix_add(ctx, c, ix_mul(ctx, a, b)));
+  return ir_tile(ctx, x->atom, cu_loop(ctx, i, IR_SERIAL, cu_loop(ctx, j, IR_SERIAL, cu_loop(ctx, k, IR_SERIAL, s))));
+}
+
+static const ir_stmt *step(cu_product *g, ix stage, void *user) {
+  tn_ctx *ctx = g->ctx;
+  mma *x = user;
+  ir_var *kin = cu_var(ctx, "k.in", g->bk / x->depth), *w = cu_var(ctx, "warp", x->warps);
+  ir_var *ma = cu_var(ctx, "load.m", x->wm / 16), *nb = cu_var(ctx, "load.n", x->wn / 16), *mi = cu_var(ctx, "mul.m", x->wm / 16), *nj = cu_var(ctx, "mul.n", x->wn / 8);
+  ix k0 = ix_muli(ctx, kin->expr, x->depth);
+  const ir_stmt *parts[3] = {
+      cu_loop(ctx, ma, IR_UNROLL, load_fragment(g, x, &g->a, x->fa, w->expr, ma->expr, ix_add(ctx, warp_row(g, x, w->expr), ix_muli(ctx, ma->expr, 16)), k0, stage)),
+      cu_loop(ctx, nb, IR_UNROLL, load_fragment(g, x, &g->b, x->fb, w->expr, nb->expr, ix_add(ctx, warp_column(g, x, w->expr), ix_muli(ctx, nb->expr, 16)), k0, stage)),
+      cu_loop(ctx, mi, IR_UNROLL, cu_loop(ctx, nj, IR_UNROLL, multiply(g, x, w->expr, mi->expr, nj->expr)))};
+  return cu_loop(ctx, w, IR_WARP, cu_loop(ctx, kin, IR_UNROLL, ir_seq(ctx, 3, parts)));
+}
+
+/* Each sum of a thread: set (value null), or stored. */
+static const ir_stmt *each_sum(cu_product *g, mma *x, const char *name, bool end) {
+  tn_ctx *ctx = g->ctx;
+  ir_var *t = cu_var(ctx, ir_format(ctx, "%s.t", name), g->threads), *mi = cu_var(ctx, ir_format(ctx, "%s.m", name), x->wm / 16);
+  ir_var *nj = cu_var(ctx, ir_format(ctx, "%s.n", name), x->wn / 8), *e = cu_var(ctx, ir_format(ctx, "%s.e", name), 4);
+  ix at[4] = {t->expr, mi->expr, nj->expr, e->expr}, w = ix_divi(ctx, t->expr, 32), lane = ix_remi(ctx, t->expr, 32);
+  ix row = ix_add(ctx, ix_add(ctx, warp_row(g, x, w), ix_muli(ctx, mi->expr, 16)), ix_add(ctx, ix_divi(ctx, lane, 4), ix_muli(ctx, ix_divi(ctx, e->expr, 2), 8)));
+  ix column = ix_add(ctx, ix_add(ctx, warp_column(g, x, w), ix_muli(ctx, nj->expr, 8)), ix_add(ctx, ix_muli(ctx, ix_remi(ctx, lane, 4), 2), ix_remi(ctx, e->expr, 2)));
+  const ir_stmt *s = end ? cu_product_store(g, row, column, ix_load(ctx, x->acc, at)) : ir_store(ctx, x->acc, at, IR_SET, g->init);
+  return cu_loop(ctx, t, IR_LANE, cu_loop(ctx, mi, IR_UNROLL, cu_loop(ctx, nj, IR_UNROLL, cu_loop(ctx, e, IR_UNROLL, s))));
+}
+
+static cu_choice default_tile(const cu_target *t, const cu_product *g) {
+  static const int64_t rows[][6] = {{128, 128, 32, 64, 32, 4}, {64, 128, 32, 32, 32, 4}, {64, 64, 32, 32, 32, 4}, {32, 64, 32, 16, 32, 4}, {16, 64, 32, 16, 16, 4}};
+  cu_choice c = {.n = 6};
+  for (int i = 0; i < IR_COUNT(rows); i++) {
+    int64_t m = (g->a.rows.extent + rows[i][0] - 1) / rows[i][0], n = (g->b.rows.extent + rows[i][1] - 1) / rows[i][1];
+    for (int k = 0; k < 6; k++) c.arg[k] = rows[i][k];
+    if (m * n * g->batch.extent >= t->multiprocessors) break;
+  }
+  if (g->dtype == TN_I8) c.arg[2] *= 2;
+  return c;
+}
+
+const cu_tile *cu_schedule_mma(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *choice, const char **reason) {
+  cu_product g;
+  if (!cu_product_of(ctx, k, true, &g, reason)) return NULL;
+  tn_dtype acc = g.acc->dtype;
+  bool half = (g.dtype == TN_F16 || g.dtype == TN_BF16) && acc == TN_F32, bytes = g.dtype == TN_I8 && acc == TN_I32;
+  if (!half && !bytes) return *reason = "no tensor core instruction for these dtypes", NULL;
+  cu_choice c = choice->n ? *choice : default_tile(t, &g);
+  if (!choice->n && (g.a.rows.extent < 4 || g.b.rows.extent < 4 || g.sum.extent < 8)) return *reason = "too few rows for tiles", NULL;
+  mma x = {.wm = c.arg[3], .wn = c.arg[4], .pack = bytes ? 4 : 2, .depth = bytes ? 32 : 16, .atom = bytes ? "mma.m16n8k32.s8" : g.dtype == TN_F16 ? "mma.m16n8k16.f16" : "mma.m16n8k16.bf16"};
+  g.a.block = c.arg[0];
+  g.b.block = c.arg[1];
+  g.bk = c.arg[2];
+  g.stages = (int)c.arg[5];
+  g.pad = 16 / (int)ir_dtype_bytes(g.dtype);
+  if (c.n != 6 || !x.wm || !x.wn || x.wm % 16 || x.wn % 16 || g.a.block % x.wm || g.b.block % x.wn || !g.bk || g.bk % x.depth || g.stages < 2 || g.stages > 8 || x.wm * x.wn > 64 * 128)
+    return *reason = "mma: BM BN BK WM WN STAGES, which do not fit", NULL;
+  x.warps_n = g.b.block / x.wn;
+  x.warps = g.a.block / x.wm * x.warps_n;
+  g.threads = 32 * x.warps;
+  if (g.threads > 1024) return *reason = "mma: too many warps", NULL;
+  g.along_k = bytes; /* ldmatrix turns 16-bit elements only */
+  cu_product_tiles(&g);
+  if (cu_product_shared_bytes(&g) > t->shared_bytes) return *reason = "mma: more shared memory than a block has", NULL;
+  ix n[4] = {ix_index(ctx, g.threads), ix_index(ctx, x.wm / 16), ix_index(ctx, 4 * x.pack)};
+  x.fa = ir_buf_new(ctx, "frag.a", g.dtype, 3, n, NULL, IR_LOCAL);
+  n[1] = ix_index(ctx, x.wn / 16);
+  x.fb = ir_buf_new(ctx, "frag.b", g.dtype, 3, n, NULL, IR_LOCAL);
+  x.acc = ir_buf_new(ctx, "sum", acc, 4, (ix[]){n[0], ix_index(ctx, x.wm / 16), ix_index(ctx, x.wn / 8), ix_index(ctx, 4)}, NULL, IR_LOCAL);
+  const ir_stmt *s = cu_product_pipeline(&g, each_sum(&g, &x, "set", false), step, &x, each_sum(&g, &x, "end", true));
+  s = ir_alloc_stmt(ctx, x.fa, ir_alloc_stmt(ctx, x.fb, ir_alloc_stmt(ctx, x.acc, s)));
+  s = cu_loop(ctx, g.block_b, IR_GRID, cu_loop(ctx, g.block_m, IR_GRID, cu_loop(ctx, g.block_n, IR_GRID, s)));
+  return cu_tile_new(ctx, k, s, (int)g.threads, ir_format(ctx, "mma %lld %lld %lld %lld %lld %d", (long long)g.a.block, (long long)g.b.block, (long long)g.bk, (long long)x.wm, (long long)x.wn, g.stages));
+}
