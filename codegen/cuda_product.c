@@ -231,7 +231,7 @@ static const ir_stmt *copy_operand(cu_product *g, const cu_operand *o, const ir_
   } else s = ir_if(ctx, cond, real, none);
   s = ir_let(ctx, row, row_of, ir_let(ctx, kk, k_of, ir_let(ctx, m, at_m, ir_let(ctx, k, at_k, s))));
   if (pieces % g->threads) s = ir_if(ctx, ix_lt(ctx, piece, ix_index(ctx, pieces)), s, NULL);
-  return cu_loop(ctx, t, IR_LANE, cu_loop(ctx, turn, IR_UNROLL, s));
+  return cu_loop(ctx, t, IR_LANE, cu_loop(ctx, turn, turns <= 4 ? IR_UNROLL : IR_SERIAL, s));
 }
 
 const ir_stmt *cu_product_copy(cu_product *g, ix kt, ix stage) {
