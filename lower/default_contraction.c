@@ -111,23 +111,78 @@ static bool one_tap(const lw_problem *q) {
   return true;
 }
 
-/* Rows of a 1x1 convolution that all panels of vectors pass over before the next rows come: a divisor
- * of all rows, such that they stay in the second-level cache. In blocked layouts a row is read in as many
- * pieces as there are blocks of channels, which no prefetcher follows, so reading it again is dear. */
-static int64_t row_group(const lw_plan *p, int64_t m, int64_t n, int64_t lanes) {
-  const lw_problem *q = &p->p;
-  int64_t k = q->red_extent[0] * (int64_t)ir_dtype_bytes(q->a->u.buf->dtype), best = m;
-  double least = 1e300;
-  for (int64_t r = m; r >= 12; r--) {
+/* How a 1x1 convolution goes over its operands: `rows` pixels at a time, all panels of weights over
+ * them (all panels of a group, where chunks of the sum pass between), `kc` channels at a time. In blocked
+ * layouts a row is read in as many pieces as there are blocks of channels, which no prefetcher
+ * follows, so rows that do not stay in the second-level cache are dear to read again. */
+typedef struct blocking {
+  int64_t rows, panels, kc; /* panels, kc: 0 all */
+  double cycles;
+} blocking;
+
+enum { FAR_BYTES_A_CYCLE = 4, TASKS = 8, LEAST_ROWS = 12 };
+
+static blocking whole_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lanes) {
+  int64_t depth = p->p.red_extent[0], k = depth * (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype);
+  blocking best = {m, 0, 0, 1e300};
+  for (int64_t r = m; r >= LEAST_ROWS || r == m; r--) {
     if (m % r) continue;
     lw_tile t = lw_best_tile(r, n, lanes, p->t->vector_regs, 6);
     int64_t nb = t.nr * lanes, groups = m / r, panels = (n + nb - 1) / nb;
     bool stays = (r + nb) * k <= p->t->l2_bytes * 15 / 16;
     double far = (double)(m * k) * (double)(stays ? 1 : panels) + (double)(n * k) * (double)(n * k <= p->t->l2_bytes / 4 ? 1 : groups);
-    double cycles = t.cost * (double)(groups * q->red_extent[0]) + far / 4; /* bytes a cycle from beyond that cache */
-    if (cycles < least) least = cycles, best = r;
+    double cycles = t.cost * (double)(groups * depth) + far / FAR_BYTES_A_CYCLE;
+    if (cycles < best.cycles) best = (blocking){r, 0, 0, cycles};
   }
   return best;
+}
+
+/* Chunks of the sum, so that a panel of weights stays in the first cache while all rows pass, and the rows'
+ * channels and sums in the second (Goto and van de Geijn, 2008). kc of 0: nothing to gain. */
+static blocking chunked_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lanes, int64_t block) {
+  int64_t e = (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype), depth = p->p.red_extent[0];
+  blocking best = {m, 0, 0, 1e300};
+  for (int64_t r = m; r >= LEAST_ROWS; r--) {
+    if (m % r) continue;
+    lw_tile t = lw_best_tile(r, n, lanes, p->t->vector_regs, 6);
+    int64_t nb = t.nr * lanes, panels = (n + nb - 1) / nb, kc = p->t->l1_bytes / 3 / (nb * e);
+    kc = p->u.kc ? p->u.kc : kc - kc % block;
+    while (kc > block && depth % kc) kc -= block;
+    if (kc < 4 * block || depth < 2 * kc || depth % kc || t.mr < 2) continue;
+    for (int64_t g = panels; g > 0; g--) {
+      if (panels % g || r * (kc + g * nb) * e > p->t->l2_bytes / 2) continue;
+      double passes = (double)(m / r), turns = (double)(panels / g);
+      double far = (double)(n * depth * e) * passes + (double)(m * depth * e) * (1 + (turns - 1) / 4);
+      double cycles = t.cost * passes * (double)depth + far / FAR_BYTES_A_CYCLE + 2 * (double)(m * n / lanes * (depth / kc));
+      if (passes * turns < TASKS) cycles *= 1.05;
+      if (cycles < best.cycles) best = (blocking){r, g < panels ? g : 0, kc, cycles};
+    }
+  }
+  return best;
+}
+
+static blocking pixel_blocking(const lw_plan *p, int64_t m, int64_t n, int64_t lanes, int64_t block) {
+  int64_t bytes = m * p->p.red_extent[0] * (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype);
+  if (bytes > p->t->l2_bytes / 2 || p->u.kc) {
+    blocking b = chunked_sums(p, m, n, lanes, block);
+    if (b.kc) return b;
+  }
+  return whole_sums(p, m, n, lanes);
+}
+
+/* The loops for it, outside those of a tile. */
+static bool chunk_pixels(lw_plan *p, const blocking *by, bool grouped) {
+  const lw_problem *q = &p->p;
+  const ir_kernel *before = p->k;
+  size_t length = p->text.n;
+  bool images = strcmp(q->out[0]->var->name, "n") == 0 && q->extent[0] > 1 && lw_has_loop(p, "n");
+  if ((!by->panels || lw_step(p, "split vo %lld -> vc vo", (long long)by->panels)) &&
+      lw_step(p, "reorder%s%s%s vo ro ri vb vv", images ? " n" : "", grouped ? " xo" : "", by->panels ? " vc" : "") &&
+      lw_step(p, "chunk c %lld -> ko c", (long long)by->kc) && lw_step(p, "distribute vo ro ri vb vv"))
+    return true;
+  p->k = before;
+  lw_cut(p, length);
+  return false;
 }
 
 bool lw_default_contraction(lw_plan *p) {
@@ -196,9 +251,10 @@ bool lw_default_contraction(lw_plan *p) {
   int64_t cblock = cg_target_lanes(p->t, TN_F32);
   bool split_c = q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] % cblock == 0 && q->red_extent[0] > cblock && q->a->u.buf->layout;
   bool grouped = false;
+  blocking by = {0};
   if (split_c && row && !padded && !p->u.order && !p->u.unfused && one_tap(q)) {
-    int64_t group = row_group(p, M, N, lanes);
-    if (group < M && lw_step(p, "split %s %lld -> xo %s", row, (long long)group, row)) grouped = true, M = group;
+    by = pixel_blocking(p, M, N, lanes, cblock);
+    if (by.rows < M && lw_step(p, "split %s %lld -> xo %s", row, (long long)by.rows, row)) grouped = true, M = by.rows;
   }
   lw_tile t = lw_best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs - padded, M <= 2 ? 8 : 6); /* borders, unrolled, need one more */
   if (depthwise) { /* two loads an FMA: rows share the weights */
@@ -289,6 +345,8 @@ bool lw_default_contraction(lw_plan *p) {
       if (ordered && panels % group) lw_step(p, "narrow vo"); /* the guard of the last group out of the inner loops */
     }
   }
+  if (!ordered && by.kc && tiled_rows) ordered = chunk_pixels(p, &by, grouped);
+  bool chunked = ordered && by.kc;
   if (!ordered && !lw_step(p, "%s", ir_text_str(&ro))) return false;
   int64_t far = row ? lw_stride(p->ctx, q->a, ir_find_loop(p->start->body, row) ? ir_find_loop(p->start->body, row)->var : q->out[r]->var) : 0;
   far *= far > 0 ? (int64_t)ir_dtype_bytes(q->a->u.buf->dtype) : 0;
@@ -332,7 +390,10 @@ bool lw_default_contraction(lw_plan *p) {
         if (lw_has_loop(p, "s") && tiles == 1) lw_step(p, "unroll s");
       }
     } else if (tiled_rows) lw_step(p, "unroll s");
-  } else if (tiled_rows && M % t.mr) lw_step(p, "peel ro 0 1");
+  } else if (tiled_rows && M % t.mr) {
+    lw_step(p, "peel ro 0 1");
+    if (chunked) lw_step(p, "peel ro.i0 0 1"), lw_step(p, "peel ro.i1 0 1");
+  }
   const char *k = order[norder - 1]; /* the innermost reduction loop, some steps at a time */
   int64_t steps = 1, ku = 1;
   for (int i = 0; i < q->nred; i++)

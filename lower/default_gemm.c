@@ -37,16 +37,6 @@ typedef struct gemm {
 
 static bool uses(ix load, const ir_var *v) { return ix_uses_var(load, v); }
 
-/* The kind of all loops that came from one: NAME, NAME.i0, NAME.b, ... */
-static void each_kind(lw_plan *p, const ir_stmt *s, const char *what, const char *base) {
-  if (!s) return;
-  size_t n = strlen(base);
-  if (s->kind == IR_FOR && strncmp(s->var->name, base, n) == 0 && (!s->var->name[n] || s->var->name[n] == '.')) lw_step(p, "%s %s", what, s->var->name);
-  for (int i = 0; i < s->n; i++) each_kind(p, s->items[i], what, base);
-  each_kind(p, s->body, what, base);
-  each_kind(p, s->other, what, base);
-}
-
 static bool operands(gemm *g) {
   lw_plan *p = g->p;
   lw_problem *q = &p->p;
@@ -170,8 +160,8 @@ static void tails(gemm *g, bool vc, bool mc) {
   lw_plan *p = g->p;
   bool ragged = g->tiled && g->m % g->mr;
   if (mc && ragged) lw_step(p, "peel mc 0 1");
-  if (mc) each_kind(p, p->k->body, "narrow", "ro");
-  if (vc) each_kind(p, p->k->body, "narrow", "vo");
+  if (mc) lw_kind(p, "narrow", "ro");
+  if (vc) lw_kind(p, "narrow", "vo");
   int64_t tiles = ceil_div(g->m, g->mr), none = mc ? ceil_div(tiles, g->mb) * g->mb - tiles : 0;
   if (ragged && none) lw_step(p, "peel ro.b 0 %lld", (long long)none); /* of tiles beyond the last row nothing is left */
   if (ragged) lw_step(p, "peel %s 0 1", mc ? "ro.b" : "ro");
@@ -227,9 +217,9 @@ bool lw_default_gemm(lw_plan *p) {
   if (!lw_step(p, "distribute %s", tile)) return false;
   tails(&g, vc, mc);
   if (constant) lw_step(p, "prefetch %s vo 1 ro -> ahead", q->b->u.buf->name);
-  if (g.tiled) each_kind(p, p->k->body, "unroll", "ri");
-  each_kind(p, p->k->body, "unroll", "vb");
-  each_kind(p, p->k->body, "vectorize", "vv");
+  if (g.tiled) lw_kind(p, "unroll", "ri");
+  lw_kind(p, "unroll", "vb");
+  lw_kind(p, "vectorize", "vv");
   int64_t ku = p->u.ku ? p->u.ku : g.mr * g.nr * 8 <= 160 ? 8 : 4;
   while (g.kc % ku) ku /= 2;
   unroll_steps(&g, p->k->body, k, ku);

@@ -31,13 +31,15 @@ void lw_cut(lw_plan *p, size_t length) {
 
 bool lw_has_loop(const lw_plan *p, const char *name) { return ir_find_loop(p->k->body, name) != NULL; }
 
-void lw_kind(lw_plan *p, const char *what, const char *name) {
-  if (lw_has_loop(p, name)) lw_step(p, "%s %s", what, name);
-  for (int i = 0; i < 8; i++) {
-    const char *copy = ir_format(p->ctx, "%s.i%d", name, i);
-    if (lw_has_loop(p, copy)) lw_step(p, "%s %s", what, copy);
-  }
+static void kind_of_copies(lw_plan *p, const ir_stmt *s, const char *what, const char *name) {
+  if (!s) return;
+  size_t n = strlen(name);
+  if (s->kind == IR_FOR && strncmp(s->var->name, name, n) == 0 && (!s->var->name[n] || s->var->name[n] == '.')) lw_step(p, "%s %s", what, s->var->name);
+  for (int i = 0; i < s->n; i++) kind_of_copies(p, s->items[i], what, name);
+  kind_of_copies(p, s->body, what, name);
+  kind_of_copies(p, s->other, what, name);
 }
+void lw_kind(lw_plan *p, const char *what, const char *name) { kind_of_copies(p, p->k->body, what, name); }
 
 /* ---- tasks ---- */
 

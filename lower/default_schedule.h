@@ -20,7 +20,7 @@ bool lw_step(lw_plan *p, const char *fmt, ...) IR_PRINTF(2, 3);
 /* Shortens the text to `length`, after p->k went back to what it was then. */
 void lw_cut(lw_plan *p, size_t length);
 bool lw_has_loop(const lw_plan *p, const char *name);
-/* A kind for a loop and its copies (.i0, .i1, ... made by distribute). */
+/* A kind for all loops that came from one: NAME, NAME.i0, NAME.b, ... */
 void lw_kind(lw_plan *p, const char *what, const char *name);
 /* The outermost loops become tasks when there is enough work: enough of them to share out,
  * not so many that each is small. */
