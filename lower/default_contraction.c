@@ -117,6 +117,7 @@ static bool one_tap(const lw_problem *q) {
  * follows, so rows that do not stay in the second-level cache are dear to read again. */
 typedef struct blocking {
   int64_t rows, panels, kc; /* panels, kc: 0 all */
+  lw_tile tile;
   double cycles;
 } blocking;
 
@@ -124,7 +125,7 @@ enum { FAR_BYTES_A_CYCLE = 4, TASKS = 8, LEAST_ROWS = 12 };
 
 static blocking whole_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lanes) {
   int64_t depth = p->p.red_extent[0], k = depth * (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype);
-  blocking best = {m, 0, 0, 1e300};
+  blocking best = {.rows = m, .cycles = 1e300};
   for (int64_t r = m; r >= LEAST_ROWS || r == m; r--) {
     if (m % r) continue;
     lw_tile t = lw_best_tile(r, n, lanes, p->t->vector_regs, 6);
@@ -132,7 +133,7 @@ static blocking whole_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lanes
     bool stays = (r + nb) * k <= p->t->l2_bytes * 15 / 16;
     double far = (double)(m * k) * (double)(stays ? 1 : panels) + (double)(n * k) * (double)(n * k <= p->t->l2_bytes / 4 ? 1 : groups);
     double cycles = t.cost * (double)(groups * depth) + far / FAR_BYTES_A_CYCLE;
-    if (cycles < best.cycles) best = (blocking){r, 0, 0, cycles};
+    if (cycles < best.cycles) best = (blocking){r, 0, 0, t, cycles};
   }
   return best;
 }
@@ -141,21 +142,23 @@ static blocking whole_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lanes
  * channels and sums in the second (Goto and van de Geijn, 2008). kc of 0: nothing to gain. */
 static blocking chunked_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lanes, int64_t block) {
   int64_t e = (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype), depth = p->p.red_extent[0];
-  blocking best = {m, 0, 0, 1e300};
+  blocking best = {.rows = m, .cycles = 1e300};
   for (int64_t r = m; r >= LEAST_ROWS; r--) {
     if (m % r) continue;
     lw_tile t = lw_best_tile(r, n, lanes, p->t->vector_regs, 6);
-    int64_t nb = t.nr * lanes, panels = (n + nb - 1) / nb, kc = p->t->l1_bytes / 3 / (nb * e);
+    for (int64_t nr = t.nr; nr > 1 && n % (t.nr * lanes); nr--) t = lw_best_tile(r, n, lanes, p->t->vector_regs, nr - 1);
+    int64_t nb = t.nr * lanes, panels = n / nb, kc = p->t->l1_bytes / 3 / (nb * e);
     kc = p->u.kc ? p->u.kc : kc - kc % block;
     while (kc > block && depth % kc) kc -= block;
-    if (kc < 4 * block || depth < 2 * kc || depth % kc || t.mr < 2) continue;
+    bool stays = depth * nb * e < p->t->l1_bytes / 2 && !p->u.kc;
+    if (n % nb || kc < 4 * block || depth < 2 * kc || depth % kc || t.mr < 2 || stays) continue;
     for (int64_t g = panels; g > 0; g--) {
       if (panels % g || r * (kc + g * nb) * e > p->t->l2_bytes / 2) continue;
       double passes = (double)(m / r), turns = (double)(panels / g);
       double far = (double)(n * depth * e) * passes + (double)(m * depth * e) * (1 + (turns - 1) / 4);
       double cycles = t.cost * passes * (double)depth + far / FAR_BYTES_A_CYCLE + 2 * (double)(m * n / lanes * (depth / kc));
       if (passes * turns < TASKS) cycles *= 1.05;
-      if (cycles < best.cycles) best = (blocking){r, g < panels ? g : 0, kc, cycles};
+      if (cycles < best.cycles) best = (blocking){r, g < panels ? g : 0, kc, t, cycles};
     }
   }
   return best;
@@ -256,7 +259,7 @@ bool lw_default_contraction(lw_plan *p) {
     by = pixel_blocking(p, M, N, lanes, cblock);
     if (by.rows < M && lw_step(p, "split %s %lld -> xo %s", row, (long long)by.rows, row)) grouped = true, M = by.rows;
   }
-  lw_tile t = lw_best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs - padded, M <= 2 ? 8 : 6); /* borders, unrolled, need one more */
+  lw_tile t = by.kc ? by.tile : lw_best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs - padded, M <= 2 ? 8 : 6); /* borders, unrolled, need one more */
   if (depthwise) { /* two loads an FMA: rows share the weights */
     t.nr = 1;
     t.mr = lw_min(M, p->t->vector_regs - 6);
