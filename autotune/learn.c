@@ -1,75 +1,98 @@
 /* learn.c — see learn.h. */
 #include "autotune/learn.h"
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
-enum { TREES = 40, LEAST = 2 /* points in a leaf */, FEWEST = 24 /* trials that trees are grown from */ };
-static const double rate = 0.3;
+enum { MOST = 192, ASSUMED = 16, ROWS = MOST + ASSUMED };
 
-typedef struct split { /* x[feature] <= at goes to the left */
-  int feature;
-  double at;
-} split;
-
-typedef struct tree {
-  split root, below[2];
-  double leaf[4];
-} tree;
+/* Variances of the parts, in logarithms of time. Chosen on replay tables, each workload judged by what suits the others. */
+static const double whole = 0.25, each = 0.02, tile = 0.03, by_prediction = 0.02, rest = 0.03, noise = 0.0004;
 
 struct at_learned {
-  int n;
-  tree t[TREES];
+  const at_space *s;
+  int n;                    /* trials learned from, those assumed included */
+  int point[ROWS];
+  double (*x)[AT_FEATURES]; /* of every point, as places on lines */
+  double *l;                /* ROWS x ROWS, lower: the Cholesky factor of the trials' covariance */
+  double *v;                /* ROWS x points: l^-1 times the covariance of trials and points */
+  double z[ROWS];           /* l^-1 times the errors */
+  double *mean, *variance;  /* of every point */
 };
 
-static bool left(const split *s, const double *x) { return x[s->feature] <= s->at; }
+/* Between 1 and 0 by distance; 1 / (1 + d) is a mixture of exponentials, so sums and products of it are covariances. */
+static double near(double a, double b, double scale) { return 1 / (1 + scale * fabs(a - b)); }
 
-/* The split of the points in `side` that leaves the least squared error; without a good one all go left. */
-static split best_split(int n, double (*x)[AT_FEATURES], const double *r, const int *side, int want) {
-  split best = {0, INFINITY};
-  double most = 0, all = 0;
-  int count = 0;
-  for (int i = 0; i < n; i++)
-    if (side[i] == want) all += r[i], count++;
-  for (int f = 0; f < AT_FEATURES; f++)
-    for (int c = 0; c < n; c++) { /* a value that is there is the threshold */
-      double sum = 0;
-      int k = 0;
-      if (side[c] != want) continue;
-      for (int i = 0; i < n; i++)
-        if (side[i] == want && x[i][f] <= x[c][f]) sum += r[i], k++;
-      if (k < LEAST || count - k < LEAST) continue;
-      double gain = sum * sum / k + (all - sum) * (all - sum) / (count - k) - all * all / count;
-      if (gain > most * (1 + 1e-9) + 1e-12) most = gain, best = (split){f, x[c][f]};
-    }
-  return best;
-}
-
-static int leaf_of(const tree *t, const double *x) {
-  int side = !left(&t->root, x);
-  return 2 * side + !left(&t->below[side], x);
-}
-
-at_learned *at_learn(tn_ctx *ctx, int n, const at_point *const *points, const double *error) {
-  at_learned *l = IR_NEW(ctx, at_learned);
-  double(*x)[AT_FEATURES] = ir_alloc(ctx, ((size_t)n + 1) * sizeof *x), *r = IR_NEW_ARRAY(ctx, double, n + 1);
-  int *side = IR_NEW_ARRAY(ctx, int, n + 1);
-  for (int i = 0; i < n; i++) at_point_features(points[i], x[i]), r[i] = error[i];
-  for (l->n = 0; l->n < TREES && n >= FEWEST; l->n++) {
-    tree *t = &l->t[l->n];
-    for (int i = 0; i < n; i++) side[i] = 0;
-    t->root = best_split(n, x, r, side, 0);
-    for (int i = 0; i < n; i++) side[i] = !left(&t->root, x[i]);
-    for (int k = 0; k < 2; k++) t->below[k] = best_split(n, x, r, side, k);
-    double sum[4] = {0}, count[4] = {0};
-    for (int i = 0; i < n; i++) sum[leaf_of(t, x[i])] += r[i], count[leaf_of(t, x[i])]++;
-    for (int k = 0; k < 4; k++) t->leaf[k] = count[k] > 0 ? rate * sum[k] / (count[k] + 1) : 0; /* few points: less trust */
-    for (int i = 0; i < n; i++) r[i] -= t->leaf[leaf_of(t, x[i])];
+static double covariance(const double *a, const double *b) {
+  double sum = 0, product = 1;
+  for (int i = 0; i < AT_KNOBS; i++) {
+    double k = near(a[i], b[i], 1);
+    sum += k;
+    product *= k;
   }
+  return whole + each * sum + tile * near(a[0], b[0], 2) * near(a[1], b[1], 2) + by_prediction * near(a[AT_FEATURES - 1], b[AT_FEATURES - 1], 1) + rest * product;
+}
+
+/* Takes one trial more; error NaN: as expected. */
+static void take(at_learned *l, int point, double error) {
+  int n = l->n, points = l->s->n;
+  double *row = l->l + (size_t)n * ROWS, *v = l->v + (size_t)n * (size_t)points, sum = 0;
+  for (int i = 0; i < n; i++) row[i] = l->v[(size_t)i * (size_t)points + (size_t)point];
+  double left = l->variance[point] + noise, d = sqrt(left > noise ? left : noise);
+  row[n] = d;
+  for (int i = 0; i < n; i++) sum += row[i] * l->z[i];
+  l->z[n] = isnan(error) ? 0 : (error - sum) / d;
+  for (int j = 0; j < points; j++) v[j] = covariance(l->x[point], l->x[j]);
+  for (int i = 0; i < n; i++) {
+    const double *above = l->v + (size_t)i * (size_t)points;
+    for (int j = 0; j < points; j++) v[j] -= row[i] * above[j];
+  }
+  for (int j = 0; j < points; j++) {
+    v[j] /= d;
+    l->variance[j] -= v[j] * v[j];
+    l->mean[j] += v[j] * l->z[n];
+  }
+  l->point[l->n++] = point;
+}
+
+at_learned *at_learn(const at_space *s, int n, const int *point, const double *error) {
+  at_learned *l = calloc(1, sizeof *l);
+  if (!l) return NULL;
+  size_t points = (size_t)s->n + 1;
+  l->s = s;
+  l->x = malloc(points * sizeof *l->x);
+  l->l = malloc(sizeof(double) * ROWS * ROWS);
+  l->v = malloc(sizeof(double) * ROWS * points);
+  l->mean = calloc(points, sizeof(double));
+  l->variance = malloc(sizeof(double) * points);
+  if (!l->x || !l->l || !l->v || !l->mean || !l->variance) {
+    at_learned_free(l);
+    return NULL;
+  }
+  for (int i = 0; i < s->n; i++) {
+    at_point_features(&s->points[i], l->x[i]);
+    for (int f = 0; f < AT_KNOBS; f++) l->x[i][f] = l->x[i][f] > 0 ? 1 + log2(l->x[i][f]) : 0;
+    l->variance[i] = covariance(l->x[i], l->x[i]);
+  }
+  for (int i = n > MOST ? n - MOST : 0; i < n; i++) take(l, point[i], error[i]); /* the latest: they are the best */
   return l;
 }
 
-double at_learned_error(const at_learned *l, const at_point *p) {
-  double x[AT_FEATURES], sum = 0;
-  at_point_features(p, x);
-  for (int i = 0; i < l->n; i++) sum += l->t[i].leaf[leaf_of(&l->t[i], x)];
-  return sum;
+double at_learned_error(const at_learned *l, int point, double *doubt) {
+  *doubt = sqrt(l->variance[point] > 0 ? l->variance[point] : 0);
+  return l->mean[point];
+}
+
+void at_learned_assume(at_learned *l, int point) {
+  if (l->n < ROWS) take(l, point, NAN);
+}
+
+void at_learned_free(at_learned *l) {
+  if (!l) return;
+  free(l->x);
+  free(l->l);
+  free(l->v);
+  free(l->mean);
+  free(l->variance);
+  free(l);
 }

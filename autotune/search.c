@@ -94,6 +94,7 @@ void at_task_time(at_config *c, const double *samples, int n, const double *base
   if (n < 1) return;
   for (int i = 0; i < n; i++) r[i] = samples[i] / (base ? base[i] : 1);
   c->plain_ns = at_median(r, n) * scale;
+  c->samples = n;
   c->ns = at_cost(r, n) * scale * 1.01;
 }
 
@@ -187,105 +188,95 @@ void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_m
   t->wide = true;
   t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, seconds);
   borrow(ctx, t, o, m);
-  if ((t->explore = o->explore > 0)) at_space_fill(ctx, t->space, t->kernel, o->target, m, o->explore, &t->rng);
+  uint64_t random = 1; /* the same points whenever the space is made */
+  if ((t->explore = o->explore > 0)) at_space_fill(ctx, t->space, t->kernel, o->target, m, o->explore, &random);
   t->state.space = t->space->n;
   for (int i = 0; i < t->n; i++) t->configs[i]->point = at_space_find(t->space, t->configs[i]->schedule);
 }
 
 /* ---- proposals ---- */
 
-typedef struct score {
-  int point;
-  double value;
-} score;
+/* What a failure counts as, in logarithms of time over prediction; deviations below what is expected that count. */
+static const double FAILURE = 0.7, HOPE = 0.7;
 
-static int by_score(const void *a, const void *b) {
-  const score *p = a, *q = b;
-  return p->value < q->value ? -1 : p->value > q->value ? 1 : p->point - q->point;
-}
-
-typedef struct lessons { /* points that were tried, and how far off the prediction was (logarithms) */
-  int n;
-  const at_point **points;
-  double *error;
-  const at_learned *learned;
-} lessons;
-
-static lessons learn(tn_ctx *ctx, const at_task *t) {
-  lessons l = {0, IR_NEW_ARRAY(ctx, const at_point *, t->n + 1), IR_NEW_ARRAY(ctx, double, t->n + 1), NULL};
+/* What the trials so far say of every point. */
+static at_learned *learn(tn_ctx *ctx, const at_task *t) {
+  int *point = IR_NEW_ARRAY(ctx, int, t->n + 1), n = 0;
+  double *error = IR_NEW_ARRAY(ctx, double, t->n + 1);
   for (int i = 0; i < t->n; i++) {
     const at_config *c = t->configs[i];
     const at_point *p = c->point >= 0 ? &t->space->points[c->point] : NULL;
-    if (!p || (!is_bad(c->status) && (isnan(c->ns) || p->predicted_ns <= 0))) continue;
-    l.points[l.n] = p;
-    l.error[l.n++] = is_bad(c->status) ? 0.7 : log(c->ns / p->predicted_ns); /* what failed is not looked for next door */
+    if (!p || p->source != AT_OWN || p->predicted_ns <= 0 || (!is_bad(c->status) && isnan(c->ns))) continue;
+    point[n] = c->point;
+    error[n++] = is_bad(c->status) ? FAILURE : log(c->ns / p->predicted_ns);
   }
-  l.learned = at_learn(ctx, l.n, l.points, l.error);
-  for (int i = 0; i < l.n; i++) l.error[i] -= at_learned_error(l.learned, l.points[i]); /* what is left is local */
-  return l;
+  return at_learn(t->space, n, point, error);
 }
 
-/* Logarithm of the predicted time, corrected by what was measured. */
-static double corrected(const lessons *l, const at_point *p) {
-  double sum = 0, weights = 0.5; /* a pull towards no correction where nothing is near */
-  for (int i = 0; i < l->n; i++) {
-    double d = at_space_distance(p, l->points[i]), w = exp(-d * d);
-    sum += w * l->error[i];
-    weights += w;
+/* The untried point with the least time within what is possible: the more in doubt, the less. */
+static int most_promising(const at_task *t, const at_learned *l, const bool *tried) {
+  int best = -1;
+  double least = INFINITY;
+  for (int i = 0; i < t->space->n; i++) {
+    const at_point *p = &t->space->points[i];
+    double doubt = 0, error = l ? at_learned_error(l, i, &doubt) : 0;
+    if (tried[i] || p->source != AT_OWN) continue;
+    double value = log(p->predicted_ns > 0 ? p->predicted_ns : 1) + error - HOPE * doubt;
+    if (value < least) least = value, best = i;
   }
-  return log(p->predicted_ns > 0 ? p->predicted_ns : 1) + at_learned_error(l->learned, p) + sum / weights;
+  return best;
+}
+
+static int any_untried(const at_task *t, uint64_t *random, const bool *tried) {
+  for (int tries = 0; tries < 64; tries++) {
+    int i = (int)(at_random(random) % (uint64_t)t->space->n);
+    if (!tried[i]) return i;
+  }
+  return -1;
+}
+
+/* All are to be tried: in any order. */
+static int propose_randomly(tn_ctx *ctx, at_task *t, int most, at_config **out) {
+  const at_space *s = t->space;
+  int *left = IR_NEW_ARRAY(ctx, int, s->n + 1), k = 0, n = 0;
+  bool *tried = IR_NEW_ARRAY(ctx, bool, s->n + 1);
+  for (int i = 0; i < t->n; i++)
+    if (t->configs[i]->point >= 0) tried[t->configs[i]->point] = true;
+  for (int i = 0; i < s->n; i++)
+    if (!tried[i]) left[k++] = i;
+  while (n < most && k > 0) {
+    int at = (int)(at_random(&t->rng) % (uint64_t)k);
+    out[n++] = at_task_add(ctx, t, left[at], "random");
+    left[at] = left[--k];
+  }
+  return n;
 }
 
 int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out) {
+  if (t->explore) return propose_randomly(ctx, t, most, out);
+  enum { ELSEWHERE = 2 }; /* in a batch: what was good for other kernels */
   const at_space *s = t->space;
   bool *tried = IR_NEW_ARRAY(ctx, bool, s->n + 1);
-  int left = s->n, n = 0;
+  int n = 0;
   for (int i = 0; i < t->n; i++)
-    if (t->configs[i]->point >= 0 && !tried[t->configs[i]->point]) tried[t->configs[i]->point] = true, left--;
-  if (most > left) most = left;
-  score *order = IR_NEW_ARRAY(ctx, score, left + 1);
-  int k = 0;
-  lessons so_far = learn(ctx, t);
-  for (int i = 0; i < s->n; i++)
-    if (!tried[i]) order[k++] = (score){i, corrected(&so_far, &s->points[i])};
-  if (k) qsort(order, (size_t)k, sizeof *order, by_score);
-  int measured = 0;
-  for (int i = 0; i < t->n; i++) measured += !isnan(t->configs[i]->ns);
-  for (int i = s->n, nearby = 0; i-- > 0 && n < most;) { /* what was good elsewhere, a few in each round */
+    if (t->configs[i]->point >= 0) tried[t->configs[i]->point] = true;
+  for (int i = s->n, nearby = 0; i-- > 0 && n < most;) {
     at_source from = s->points[i].source;
-    if (from == AT_OWN || tried[i] || (from == AT_NEARBY && nearby++ >= 2)) continue;
+    if (from == AT_OWN || tried[i] || (from == AT_NEARBY && nearby++ >= ELSEWHERE)) continue;
     tried[i] = true;
     out[n++] = at_task_add(ctx, t, i, from == AT_STALE ? "stale" : "nearby");
   }
+  at_learned *l = learn(ctx, t);
   while (n < most) {
-    int pick = -1;
-    const char *origin = "model";
-    uint64_t dice = at_random(&t->rng) % 16;
-    if (measured > 2 && dice >= (t->explore ? 6 : 14)) {
-      origin = "random";
-      for (int tries = 0; tries < 64 && pick < 0; tries++) {
-        int i = order[at_random(&t->rng) % (uint64_t)k].point;
-        if (!tried[i]) pick = i;
-      }
-    } else if (measured > 2 && dice >= 11 && t->best && t->best->point >= 0) {
-      origin = "neighbour";
-      double nearest = 1e300;
-      for (int i = 0; i < k; i++) {
-        double d = at_space_distance(&s->points[order[i].point], &s->points[t->best->point]);
-        if (!tried[order[i].point] && d < nearest) nearest = d, pick = order[i].point;
-      }
-    }
-    for (int pass = 0; pass < 2 && pick < 0; pass++) /* the best, unlike those of this batch if possible */
-      for (int i = 0; i < k && pick < 0; i++) {
-        if (tried[order[i].point]) continue;
-        bool far = true;
-        for (int j = 0; j < n && far && pass == 0; j++) far = at_space_distance(&s->points[order[i].point], &s->points[out[j]->point]) >= 0.75;
-        if (far) pick = order[i].point;
-      }
+    bool random = t->n > 2 * AT_BATCH && at_random(&t->rng) % 16 == 0;
+    int pick = random ? any_untried(t, &t->rng, tried) : -1;
+    if (pick < 0) random = false, pick = most_promising(t, l, tried);
     if (pick < 0) break;
     tried[pick] = true;
-    out[n++] = at_task_add(ctx, t, pick, origin);
+    if (l) at_learned_assume(l, pick);
+    out[n++] = at_task_add(ctx, t, pick, random ? "random" : "model");
   }
+  at_learned_free(l);
   return n;
 }
 

@@ -21,8 +21,10 @@ typedef struct at_config {
   at_status status;
   double ns;            /* time of a call on the scale of the default's, dearer where few samples stand behind it; NaN: not timed */
   double plain_ns;      /* the median on that scale */
+  int samples;          /* behind it */
   int64_t order;        /* when it was first tried */
   bool won;             /* the last final */
+  bool seen;            /* for those who walk over all */
   const char *origin;
   at_candidate c;
 } at_config;

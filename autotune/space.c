@@ -22,13 +22,15 @@ typedef struct making {
   const at_machine *m;
   const lw_tunables *u;
   const char *given; /* a text instead of tunables; null: none */
+  bool named;        /* it is in the names of the kernel */
+  lw_tunables got;
   char *text; /* malloc */
   double predicted;
 } making;
 
 static void make(tn_ctx *ctx, void *arg) {
   making *j = arg;
-  const char *text = j->given ? lw_schedule_named(ctx, j->k, j->given) : lw_schedule_canonical(ctx, lw_schedule_with(ctx, j->k, j->t, j->u)), *why;
+  const char *text = j->named ? j->given : j->given ? lw_schedule_named(ctx, j->k, j->given) : lw_schedule_canonical(ctx, lw_schedule_with(ctx, j->k, j->t, j->u, &j->got)), *why;
   const ir_kernel *k = lw_schedule_apply(ctx, j->k, text, &why);
   if (!k || (j->given && ir_kernel_verify(ctx, k))) return;
   j->predicted = at_predict(ctx, k, j->t, j->m).total;
@@ -51,6 +53,7 @@ static int add(maker *m, const lw_tunables *u, at_source source) {
   tn_ctx *child = ir_ctx_child(m->quiet);
   if (!child) ir_fail(m->ctx, TN_ERESOURCE, "out of memory");
   m->j.u = u;
+  m->j.got = *u;
   m->j.text = NULL;
   tn_status status = ir_protect(child, make, &m->j);
   tn_ctx_free(child);
@@ -59,7 +62,7 @@ static int add(maker *m, const lw_tunables *u, at_source source) {
   if (at >= 0) s->doubles++;
   else {
     at = s->n;
-    at_point p = {*u, source, ir_strdup(m->ctx, m->j.text), m->j.predicted, false};
+    at_point p = {*u, m->j.got, source, ir_strdup(m->ctx, m->j.text), m->j.predicted, false};
     IR_PUSH(m->ctx, s->points, s->n, p);
   }
   free(m->j.text);
@@ -68,27 +71,37 @@ static int add(maker *m, const lw_tunables *u, at_source source) {
 
 /* ---- tunables ---- */
 
+/* Kernels, and the algorithms for them, that a tunable means something to. */
+enum { GEMM = 1, WINDOW = 2, WINOGRAD = 4, OTHERS = 8, DIRECT = GEMM | WINDOW, CONTRACTION = DIRECT | WINOGRAD };
+
 /* What a point may vary: values in order of size, 0 first, which leaves the choice to the default's rules. */
 typedef struct knob {
   const char *name;
   size_t at;       /* in lw_tunables */
   double weight;   /* of a step, in distances */
-  bool contraction, others; /* where it matters */
+  int where;
   int n, values[10];
 } knob;
-#define KNOB(field, weight, contraction, others, ...) \
-  {#field, offsetof(lw_tunables, field), weight, contraction, others, (int)(sizeof((int[]){__VA_ARGS__}) / sizeof(int)), {__VA_ARGS__}}
-static const knob knobs[] = {
-    KNOB(mr, 2, true, false, 0), /* limited by registers alone: see legal */
-    KNOB(nr, 2, true, false, 0, 1, 2, 3, 4, 5, 6, 7, 8),
-    KNOB(ku, 0.5, true, false, 0, 1, 2, 4, 8, 16),
-    KNOB(order, 1, true, false, 0, 1, 2),
-    KNOB(group, 0.5, true, false, 0, 1, 2, 4, 8, 16, 32),
-    KNOB(rows, 0.5, true, false, 0, 1, 2),
-    KNOB(taps, 1, true, false, 0, 1, 2),
-    KNOB(winograd, 2, true, false, 0, 2, 4, 6),
-    KNOB(lanes, 1, false, true, 0, 4, 8, 16, 32, 64),
-    KNOB(unfused, 1, true, true, 0, 1),
+#define KNOB(field, weight, where, ...) \
+  {#field, offsetof(lw_tunables, field), weight, where, (int)(sizeof((int[]){__VA_ARGS__}) / sizeof(int)), {__VA_ARGS__}}
+static const knob knobs[AT_KNOBS] = {
+    KNOB(mr, 2, CONTRACTION, 0, 1, 2, 3, 4, 6, 8, 10, 12, 14),
+    KNOB(nr, 2, CONTRACTION, 0, 1, 2, 3, 4, 5, 6, 8),
+    KNOB(ku, 0.5, CONTRACTION, 0, 1, 2, 4, 8, 16),
+    KNOB(order, 1, DIRECT, 0, 1, 2),
+    KNOB(kc, 0.5, GEMM, 0, 32, 64, 128, 192, 256, 384, 512, 768, 1024),
+    KNOB(mb, 0.5, GEMM, 0, 1, 2, 4, 8, 16, 32, 64),
+    KNOB(group, 0.5, GEMM, 0, 1, 2, 4, 8, 16, 32),
+    KNOB(rows, 0.5, GEMM, 0, 1, 2),
+    KNOB(ahead, 0.5, DIRECT, 0, 1, 2, 3, 5),
+    KNOB(taps, 1, WINDOW, 0, 1, 2),
+    KNOB(inner, 1, WINDOW, 0, 1, 2),
+    KNOB(height, 0.5, WINDOW, 0, 1, 2, 4, 7, 14, 28),
+    KNOB(lanes, 1, OTHERS, 0, 4, 8, 16, 32, 64),
+    KNOB(unfused, 1, DIRECT | OTHERS, 0, 1),
+    KNOB(winograd, 4, WINOGRAD, 0, 2, 4, 6),
+    KNOB(wtiles, 0.5, WINOGRAD, 0, 8, 12, 16, 24, 32, 48, 64, 96),
+    KNOB(wparts, 0.5, WINOGRAD, 0, 1, 2, 4),
 };
 
 static int *field(lw_tunables *u, const knob *k) { return (int *)((char *)u + k->at); }
@@ -127,41 +140,25 @@ static bool fits(const maker *m, const lw_tunables *u) {
   return u->mr * u->nr + u->nr + 1 <= m->j.t->vector_regs;
 }
 
-static void contractions(maker *m, const lw_problem *q) {
-  int regs = m->j.t->vector_regs;
-  static const int steps[] = {0, 1, 2, 4, 8, 16};
-  int64_t widest = 1;
-  for (int i = 0; i < q->nout; i++)
-    if (q->extent[i] > widest) widest = q->extent[i];
-  int lanes = cg_target_lanes(m->j.t, q->dtype);
-  /* good shapes first, in case time runs out: near the square root of the registers */
-  for (int ku = 0; ku < IR_COUNT(steps); ku++)
-    for (int order = 1; order <= 2; order++)
-      for (int nr = 1; nr <= 8; nr++) {
-        if (nr > 1 && (int64_t)(nr - 1) * lanes >= widest) continue;
-        for (int mr = 1; mr < regs; mr++) {
-          lw_tunables u = {.mr = mr, .nr = nr, .ku = steps[ku], .order = order};
-          if (!fits(m, &u)) {
-            m->s->pruned++;
-            continue;
-          }
-          add(m, &u, AT_OWN);
-          if (ku || order == 1) continue;
-          add(m, &(lw_tunables){.mr = mr, .nr = nr, .unfused = 1}, AT_OWN);
-          if (q->nred > 1 && mr * nr >= 8) add(m, &(lw_tunables){.mr = mr, .nr = nr, .taps = 1}, AT_OWN);
-          if (q->nred > 1 || q->guard || mr * nr < 8) continue;
-          for (int rows = 1; rows <= 2; rows++) add(m, &(lw_tunables){.mr = mr, .nr = nr, .rows = rows}, AT_OWN);
-          for (int group = 1; group <= 16; group *= 2) add(m, &(lw_tunables){.mr = mr, .nr = nr, .order = 2, .group = group}, AT_OWN);
-        }
-      }
+/* The kinds of points that a kernel has; in the order of what is tried first. */
+static int kinds(const lw_problem *q, double accuracy, int out[2]) {
+  int n = 0;
+  bool window = q->nred > 1 || q->guard;
+  out[n++] = q->kind != LW_CONTRACTION ? OTHERS : window ? WINDOW : GEMM;
+  if (window && q->nred == 3 && q->red_extent[1] == 3 && q->red_extent[2] == 3 && accuracy > 0) out[n++] = WINOGRAD;
+  return n;
 }
 
-/* Where it does not fit, these come out as doubles of the direct form. */
-static void winograd(maker *m, double accuracy) {
-  for (int w = 2; w <= 6 && accuracy > 0; w += 2)
-    for (int nr = 0; nr <= 4; nr++)
-      for (int mr = nr ? 2 : 0; mr * nr + nr + 1 <= m->j.t->vector_regs && mr <= (nr ? 16 : 0); mr++)
-        add(m, &(lw_tunables){.winograd = w, .mr = mr, .nr = nr, .accuracy = accuracy}, AT_OWN);
+/* Every register tile, the rest by the rules; and every algorithm. */
+static void tiles(maker *m, int kind) {
+  for (int w = kind == WINOGRAD ? 2 : 0; w <= (kind == WINOGRAD ? 6 : 0); w += 2)
+    for (int nr = 0; nr <= 8; nr++)
+      for (int mr = nr ? 1 : 0; mr < (nr ? m->j.t->vector_regs : 1); mr++) {
+        lw_tunables u = {.winograd = w, .mr = mr, .nr = nr};
+        if (w) u.accuracy = m->s->accuracy;
+        if (fits(m, &u)) add(m, &u, AT_OWN);
+        else m->s->pruned++;
+      }
 }
 
 static void others(maker *m) {
@@ -170,24 +167,46 @@ static void others(maker *m) {
     for (int i = 0; i < IR_COUNT(lanes); i++) add(m, &(lw_tunables){.lanes = lanes[i], .unfused = unfused}, AT_OWN);
 }
 
-/* The points one step from u: one tunable at its next smaller or larger value, or what the rules left open. */
-static void steps_from(maker *m, lw_tunables u, bool contraction) {
-  for (int i = 0; i < IR_COUNT(knobs); i++) {
-    const knob *k = &knobs[i];
-    if (!(contraction ? k->contraction : k->others)) continue;
-    int now = value(&u, k), at = 0;
-    while (at < k->n && k->values[at] != now) at++;
-    for (int step = -1; step <= 1; step += 2) {
-      lw_tunables v = u;
-      if (k->n > 1 && at + step >= 0 && at + step < k->n) *field(&v, k) = k->values[at + step];
-      else if (k->n == 1 && now && now + step > 0) *field(&v, k) = now + step;
-      else continue;
-      if (v.winograd) v.accuracy = m->s->accuracy;
-      if (fits(m, &v)) add(m, &v, AT_OWN);
+/* Random points. Each tunable is left to the rules as often as not: what they choose is mostly good. */
+static void fill(maker *m, const lw_problem *q, int want, uint64_t *random) {
+  enum { ENOUGH = 400 }; /* draws without anything new */
+  int kind[2], nkinds = kinds(q, m->s->accuracy, kind);
+  for (int vain = 0; m->s->n < want && vain < ENOUGH; vain++) {
+    lw_tunables u = {0};
+    int k = kind[at_random(random) % (uint64_t)nkinds], before = m->s->n;
+    for (int i = 0; i < AT_KNOBS; i++) {
+      uint64_t dice = at_random(random);
+      if (!(knobs[i].where & k) || dice & 1) continue;
+      *field(&u, &knobs[i]) = knobs[i].values[(dice >> 8) % (uint64_t)knobs[i].n];
     }
-    for (int j = 2; j < k->n && !now && k->n > 1 && k->n < 8; j++) {
+    if (k == WINOGRAD && !u.winograd) u.winograd = 4;
+    if (u.winograd) u.accuracy = m->s->accuracy;
+    if (!fits(m, &u)) continue;
+    add(m, &u, AT_OWN);
+    if (m->until > 0 && rt_now() > m->until) return;
+    if (m->s->n > before) vain = 0;
+  }
+}
+
+/* Where a value stands among a knob's; between two: the smaller one's. */
+static int place(const knob *k, int v) {
+  int at = 0;
+  while (at + 1 < k->n && k->values[at + 1] <= v) at++;
+  return at;
+}
+
+/* The points one step from p: one tunable at its next smaller or larger value than what it came to. */
+static void steps_from(maker *m, const at_point *p) {
+  lw_tunables u = p->u, got = p->got;
+  for (int i = 0; i < AT_KNOBS; i++) {
+    const knob *k = &knobs[i];
+    int now = value(&got, k), at = place(k, now);
+    bool means = got.winograd ? k->where & WINOGRAD : k->where & ~WINOGRAD;
+    for (int step = -1; step <= 1 && means; step += 2) {
       lw_tunables v = u;
-      *field(&v, k) = k->values[j];
+      int to = k == knobs ? now + step : step < 0 && k->values[at] < now ? k->values[at] : at + step >= 0 && at + step < k->n ? k->values[at + step] : now;
+      if (to == now) continue;
+      *field(&v, k) = to;
       if (v.winograd) v.accuracy = m->s->accuracy;
       if (fits(m, &v)) add(m, &v, AT_OWN);
     }
@@ -226,45 +245,33 @@ static void quiet_end(maker *m) {
   tn_ctx_free(m->quiet);
 }
 
-static bool is_contraction(tn_ctx *ctx, const ir_kernel *k) { return lw_problem_of(ctx, k).kind == LW_CONTRACTION; }
-
 void at_space_near(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int point) {
-  at_point *p = &s->points[point];
-  if (p->source != AT_OWN || p->grown) return;
-  p->grown = true;
+  if (s->points[point].source != AT_OWN || s->points[point].grown) return;
+  s->points[point].grown = true;
+  at_point from = s->points[point];
   maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}};
   quiet_begin(&mk, k);
-  steps_from(&mk, p->u, is_contraction(ctx, k));
+  steps_from(&mk, &from);
   quiet_end(&mk);
 }
 
-int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int n, const lw_tunables *u) {
-  maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}};
+int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int n, const lw_tunables *got, const char *const *schedule) {
+  maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m, .named = true}};
   int *at = IR_NEW_ARRAY(ctx, int, n + 1);
   quiet_begin(&mk, k);
-  for (int i = 0; i < n; i++) at[i] = add(&mk, &u[i], AT_OWN);
+  for (int i = 0; i < n; i++) {
+    mk.j.given = schedule[i];
+    at[i] = add(&mk, &got[i], AT_OWN);
+  }
   quiet_end(&mk);
   return at;
 }
 
 void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, uint64_t *random) {
   maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}};
-  bool contraction = is_contraction(ctx, k);
-  enum { ENOUGH = 400 }; /* draws without anything new */
+  lw_problem q = lw_problem_of(ctx, k);
   quiet_begin(&mk, k);
-  for (int vain = 0; s->n < want && vain < ENOUGH; vain++) {
-    lw_tunables u = {0};
-    for (int i = 0; i < IR_COUNT(knobs); i++) {
-      if (!(contraction ? knobs[i].contraction : knobs[i].others)) continue;
-      uint64_t dice = at_random(random);
-      *field(&u, &knobs[i]) = knobs[i].n > 1 ? knobs[i].values[dice % (uint64_t)knobs[i].n] : (int)(dice % (uint64_t)t->vector_regs);
-    }
-    int before = s->n;
-    if (u.winograd) u.accuracy = s->accuracy;
-    if (!fits(&mk, &u)) continue;
-    add(&mk, &u, AT_OWN);
-    if (s->n > before) vain = 0;
-  }
+  if (q.kind == LW_CONTRACTION) fill(&mk, &q, want, random);
   quiet_end(&mk);
 }
 
@@ -285,10 +292,10 @@ at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, cons
   else if (s->n) {
     s->standard = s->points[0].schedule;
     lw_problem q = lw_problem_of(ctx, k);
-    if (q.kind == LW_CONTRACTION) {
-      winograd(&mk, accuracy);
-      contractions(&mk, &q);
-    }
+    int kind[2], nkinds = kinds(&q, accuracy, kind);
+    uint64_t random = 1;
+    for (int i = 0; i < nkinds && q.kind == LW_CONTRACTION; i++) tiles(&mk, kind[i]);
+    if (q.kind == LW_CONTRACTION) fill(&mk, &q, AT_SPACE_POINTS, &random);
     else others(&mk);
   }
   quiet_end(&mk);
@@ -305,15 +312,14 @@ int at_space_find(const at_space *s, const char *schedule) {
 static double ratio(int a, int b) { return a == b ? 0 : !a || !b ? 0.5 : fabs(log2((double)a / b)); }
 
 void at_point_features(const at_point *p, double out[AT_FEATURES]) {
-  _Static_assert(IR_COUNT(knobs) + 2 == AT_FEATURES, "a feature for each tunable");
-  for (int i = 0; i < IR_COUNT(knobs); i++) out[i] = value(&p->u, &knobs[i]);
-  out[AT_FEATURES - 2] = p->u.mr * p->u.nr;
+  for (int i = 0; i < AT_KNOBS; i++) out[i] = value(&p->got, &knobs[i]);
+  out[AT_FEATURES - 2] = p->got.mr * p->got.nr;
   out[AT_FEATURES - 1] = p->predicted_ns > 0 ? log(p->predicted_ns) : 0;
 }
 
 double at_space_distance(const at_point *a, const at_point *b) {
   if (a->source != AT_OWN || b->source != AT_OWN) return a == b ? 0 : 4; /* not comparable by tunables */
   double sum = 0;
-  for (int i = 0; i < IR_COUNT(knobs); i++) sum += knobs[i].weight * ratio(value(&a->u, &knobs[i]), value(&b->u, &knobs[i]));
+  for (int i = 0; i < AT_KNOBS; i++) sum += knobs[i].weight * ratio(value(&a->got, &knobs[i]), value(&b->got, &knobs[i]));
   return sum;
 }

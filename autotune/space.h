@@ -2,7 +2,8 @@
  *
  * A point is a set of tunables; its schedule is text. Points that come out as the same text
  * are one. A point knows what the analytical model expects of it, and the space is in that
- * order. It is made whole at once: a point costs a few tenths of a millisecond and no run.
+ * order. A point costs a few tenths of a millisecond and no run. A space starts from the product of the
+ * tunables that matter most and draws from all of them until there are AT_SPACE_POINTS.
  */
 #ifndef AT_SPACE_H
 #define AT_SPACE_H
@@ -11,12 +12,15 @@
 typedef enum at_source { AT_OWN, AT_NEARBY, AT_STALE } at_source;
 
 typedef struct at_point {
-  lw_tunables u;        /* zero when it is not the space's own */
+  lw_tunables u;        /* that it was made from, 0 where the rule chose; zero when it is not the space's own */
+  lw_tunables got;      /* what became of them: what it is known by */
   at_source source;     /* nearby: the winner of another kernel; stale: of another code generator */
   const char *schedule; /* canonical text */
   double predicted_ns;
   bool grown;           /* at_space_near has been here */
 } at_point;
+
+enum { AT_SPACE_POINTS = 1200 };
 
 typedef struct at_space {
   int n;
@@ -35,17 +39,17 @@ void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target 
 void at_space_near(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int point);
 /* More points: random ones until there are `want`, or hardly any new ones are found. */
 void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, uint64_t *random);
-/* More points: those of n tunables. Their indices: -1 where there is no legal schedule. */
-int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int n, const lw_tunables *u);
+/* More points: n canonical schedules in the kernel's own names, known by these tunables. Their indices: -1 where one is not legal. */
+int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int n, const lw_tunables *got, const char *const *schedule);
 /* Index of the point with that text; -1. */
 int at_space_find(const at_space *s, const char *schedule);
 /* A point as numbers: its tunables, accumulators of the tile, logarithm of the predicted time. */
-enum { AT_FEATURES = 12 };
+enum { AT_KNOBS = 17, AT_FEATURES = AT_KNOBS + 2 };
 void at_point_features(const at_point *p, double out[AT_FEATURES]);
 /* How unlike two points are: the number of tunables that differ, weighted by how far; 0 for the same. */
 double at_space_distance(const at_point *a, const at_point *b);
 
-/* Tunables as text, "mr=6 nr=2"; those the default's rules choose are left out. False: no such text. */
+/* Tunables as text, "mr=6 nr=2"; those that are 0 are left out. False: no such text. */
 const char *at_tunables_print(tn_ctx *ctx, const lw_tunables *u);
 bool at_tunables_parse(const char *text, lw_tunables *u);
 uint64_t at_random(uint64_t *state); /* splitmix64 */

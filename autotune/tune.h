@@ -60,7 +60,7 @@ typedef struct at_tune_options {
   at_store *store;             /* null: nothing is kept */
   double accuracy;             /* as in lw_options */
   double budget_s;             /* 0: no limit */
-  int explore;                 /* > 0: every space grows to so many points and patience never ends */
+  int explore;                 /* > 0: every space grows to so many points, patience never ends, the fastest are timed anew */
   int64_t trials;              /* distinct schedules per kernel, those in the store included; 0: no limit */
   uint64_t seed;
   int jobs;                    /* compile workers; 0: as many as CPUs */
@@ -70,7 +70,7 @@ typedef struct at_tune_options {
   void *user;
   /* at the end, for every point of every kernel with a time or a failure; ns: one call on the scale of the
    * default's time, NaN: failed. May be null. */
-  void (*each)(void *each_user, int kernel, const char *tunables, at_status status, double ns);
+  void (*each)(void *each_user, int kernel, const char *tunables, const char *schedule, at_status status, double ns);
   void *each_user;
   at_limits limits;
   at_misbehave misbehave;      /* tests */

@@ -309,26 +309,38 @@ static void json(cli *c, const list *l, const at_tune_result *r, const char *db,
 typedef struct recording { /* of all kernels, each with the points of its space and their times */
   cli *c;
   const at_tune_kernel *kernels;
-  int current;
+  int current, nsteps;
+  const char **steps; /* that schedules are made of: a row names them by their numbers */
   ir_text out;
 } recording;
 
-static void record_point(void *user, int kernel, const char *tunables, at_status status, double ns) {
+static int step_number(recording *r, const char *step) {
+  for (int i = 0; i < r->nsteps; i++)
+    if (strcmp(r->steps[i], step) == 0) return i;
+  IR_PUSH(r->c->ctx, r->steps, r->nsteps, step);
+  return r->nsteps - 1;
+}
+
+static void record_point(void *user, int kernel, const char *tunables, const char *schedule, at_status status, double ns) {
   recording *r = user;
   if (kernel != r->current) {
     ir_put(&r->out, "\nworkload %s\n%s", r->kernels[kernel].name, ir_kernel_print(r->c->ctx, r->kernels[kernel].kernel));
     r->current = kernel;
   }
-  if (status == AT_OK || status == AT_NOISY) ir_put(&r->out, "%.4g %s\n", ns, tunables);
-  else ir_put(&r->out, "%s %s\n", at_status_name(status), tunables);
+  if (status == AT_OK || status == AT_NOISY) ir_put(&r->out, "%.4g %s:", ns, tunables);
+  else ir_put(&r->out, "%s %s:", at_status_name(status), tunables);
+  for (const char *p = schedule; *p; p += strcspn(p, "\n") + 1) ir_put(&r->out, " %d", step_number(r, ir_strndup(r->c->ctx, p, strcspn(p, "\n"))));
+  ir_put(&r->out, "\n");
 }
 
 static void write_recording(recording *r, const char *path, const cg_target *t, const at_tune_result *x) {
   tn_ctx *ctx = r->c->ctx;
-  const char *head = ir_format(ctx, "# tenon replay 1: nanoseconds of points of search spaces (tests/README.md)\n"
+  const char *head = ir_format(ctx, "# tenon replay 2: nanoseconds of points of search spaces (tests/README.md)\n"
                                     "machine bits=%d regs=%d l1=%lld l2=%lld l3=%lld ghz=%.2f gflops=%.1f\n",
                                t->vector_bits, t->vector_regs, (long long)t->l1_bytes, (long long)t->l2_bytes, (long long)x->l3_bytes, x->ghz, x->peak_gflops);
-  const char *all = ir_format(ctx, "%s%s", head, ir_text_str(&r->out));
+  ir_text steps = {.ctx = ctx};
+  for (int i = 0; i < r->nsteps; i++) ir_put(&steps, "step %s\n", r->steps[i]);
+  const char *all = ir_format(ctx, "%s%s%s", head, ir_text_str(&steps), ir_text_str(&r->out));
   fe_write_file(ctx, path, all, strlen(all));
 }
 

@@ -259,6 +259,13 @@ bool lw_default_contraction(lw_plan *p) {
     by = pixel_blocking(p, M, N, lanes, cblock);
     if (by.rows < M && lw_step(p, "split %s %lld -> xo %s", row, (long long)by.rows, row)) grouped = true, M = by.rows;
   }
+  for (int i = r - 1; i >= 0 && p->u.height && row && !grouped; i--) {
+    const char *name = q->out[i]->var->name;
+    if (i == v || uses(q->b, q->out[i]->var) || q->extent[i] <= p->u.height || q->extent[i] % p->u.height || !lw_has_loop(p, name)) continue;
+    grouped = lw_step(p, "split %s %d -> xo %s", name, p->u.height, name);
+    if (grouped) p->got.height = p->u.height;
+    else break;
+  }
   lw_tile t = by.kc ? by.tile : lw_best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs - padded, M <= 2 ? 8 : 6); /* borders, unrolled, need one more */
   if (depthwise) { /* two loads an FMA: rows share the weights */
     t.nr = 1;
@@ -273,11 +280,13 @@ bool lw_default_contraction(lw_plan *p) {
   if (p->u.nr && !depthwise) t.nr = p->u.nr;
   int64_t nb = t.nr * lanes;
   bool tiled_rows = row && M > 1 && t.mr > 1;
+  p->got.mr = tiled_rows ? (int)t.mr : 1, p->got.nr = (int)t.nr, p->got.unfused = p->u.unfused;
 
   /* order of the reduction: channels in blocks outside the taps, inside them again */
   const char *order[LW_MAX_LOOPS];
   int norder = 0;
-  bool channels_inside = split_c || (q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] >= 8);
+  bool channels_first = q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0;
+  bool channels_inside = split_c || (channels_first && (p->u.inner ? p->u.inner == 1 : q->red_extent[0] >= 8));
   if (channels_inside) {
     for (int i = 1; i < q->nred; i++) order[norder++] = q->red[i]->var->name;
     order[norder++] = q->red[0]->var->name;
@@ -309,7 +318,7 @@ bool lw_default_contraction(lw_plan *p) {
   int64_t rows = 1; /* of all output loops: what one panel of vectors is used for */
   for (int i = 0; i < q->nout; i++)
     if (i != v && q->extent[i] > 0 && !uses(q->b, q->out[i]->var)) rows *= q->extent[i];
-  bool vectors_first = pack || grouped || (p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && rows > t.mr);
+  bool vectors_first = p->got.height ? p->u.order != 1 : pack || grouped || (p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && rows > t.mr);
   ir_text ro = {.ctx = p->ctx};
   ir_put(&ro, "reorder");
   const char *outer = NULL;
@@ -344,6 +353,7 @@ bool lw_default_contraction(lw_plan *p) {
         break;
       }
     if (group > 1 && rows_at && lw_step(p, "split vo %lld -> vc vo", (long long)group)) {
+      p->got.group = (int)group;
       ordered = lw_step(p, "reorder vc%.*s ro vo ri vb vv", (int)(rows_at - list), list);
       if (ordered && panels % group) lw_step(p, "narrow vo"); /* the guard of the last group out of the inner loops */
     }
@@ -357,6 +367,7 @@ bool lw_default_contraction(lw_plan *p) {
   if (ordered && (p->u.rows ? p->u.rows == 1 : collide)) {
     /* rows a multiple of half a page apart fall on the same few sets of L1: a copy of the tile's rows does not */
     const char *in = ir_format(p->ctx, "rows.%d", q->a->u.buf->rank - 1);
+    p->got.rows = 1;
     if (lw_step(p, "cache %s ro -> rows", q->a->u.buf->name) && lw_step(p, "split %s %lld -> rows.o rows.v", in, (long long)lanes)) lw_step(p, "vectorize rows.v");
   }
   if (across) { /* a few elements of each row at a time: lines are read whole, written while in L1 */
@@ -373,10 +384,12 @@ bool lw_default_contraction(lw_plan *p) {
   if (tiled_rows) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
+  bool taps_inside = split_c && p->u.inner == 2 && !one_tap(q);
   if (split_c) {
     lw_step(p, "split c %lld -> co c", (long long)cblock);
-    lw_step(p, "reorder co%s%s%s c", q->nred > 1 ? " " : "", q->nred > 1 ? q->red[1]->var->name : "",
+    const char *taps = ir_format(p->ctx, "%s%s", q->nred > 1 ? q->red[1]->var->name : "",
          q->nred > 2 ? ir_format(p->ctx, " %s%s%s", q->red[2]->var->name, q->nred > 3 ? " " : "", q->nred > 3 ? q->red[3]->var->name : "") : "");
+    lw_step(p, taps_inside ? "reorder co c %s" : "reorder co %s c", taps);
   } else if (channels_inside)
     lw_step(p, "reorder %s%s%s c", q->red[1]->var->name, q->nred > 2 ? " " : "", q->nred > 2 ? q->red[2]->var->name : "");
   /* guards: rows of taps by bounds, columns by apart first and last tiles */
@@ -397,10 +410,10 @@ bool lw_default_contraction(lw_plan *p) {
     lw_step(p, "peel ro 0 1");
     if (chunked) lw_step(p, "peel ro.i0 0 1"), lw_step(p, "peel ro.i1 0 1");
   }
-  const char *k = order[norder - 1]; /* the innermost reduction loop, some steps at a time */
+  const char *k = taps_inside ? q->red[q->nred - 1]->var->name : order[norder - 1]; /* the innermost reduction loop, some steps at a time */
   int64_t steps = 1, ku = 1;
   for (int i = 0; i < q->nred; i++)
-    if (strcmp(q->red[i]->var->name, k) == 0) steps = split_c && i == 0 ? cblock : q->red_extent[i];
+    if (strcmp(q->red[i]->var->name, k) == 0) steps = split_c && i == 0 && !taps_inside ? cblock : q->red_extent[i];
   if (p->u.ku) ku = steps % p->u.ku == 0 ? p->u.ku : 1;
   else if (q->nred == 1) ku = steps % 8 == 0 && t.mr * t.nr * 8 <= 160 ? 8 : steps % 4 == 0 ? 4 : 1;
   else /* two steps of a small tile hide the loop's own work; more of a large one spills */
@@ -411,7 +424,12 @@ bool lw_default_contraction(lw_plan *p) {
     if (lw_has_loop(p, name) && lw_step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) lw_step(p, "unroll %s.u", name);
   }
   for (int i = q->nred - 1; i > 0 && p->u.taps >= q->nred - i; i--) /* windows: the inner taps without a loop */
-    if (lw_has_loop(p, q->red[i]->var->name)) lw_step(p, "unroll %s", q->red[i]->var->name);
+    if (lw_has_loop(p, q->red[i]->var->name) && lw_step(p, "unroll %s", q->red[i]->var->name)) p->got.taps = q->nred - i;
+  if (p->u.ahead > 1 && vectors_first && tiled_rows && q->b->u.buf->constant && lw_step(p, "prefetch %s vo %d ro -> ahead", q->b->u.buf->name, p->u.ahead - 1))
+    p->got.ahead = p->u.ahead;
   lw_parallel_outside(p);
+  p->got.ku = (int)ku, p->got.order = vectors_first ? 2 : 1, p->got.inner = q->nred > 1 ? channels_inside && !taps_inside ? 1 : 2 : 0;
+  if (!p->got.rows) p->got.rows = 2;
+  if (!p->got.ahead) p->got.ahead = 1;
   return true;
 }

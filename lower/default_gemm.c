@@ -111,7 +111,7 @@ static void sizes(gemm *g) {
   if (g->kc < least) g->kc = least;
   g->kc = p->u.kc ? p->u.kc : even(g->k, ceil_div(g->k, ceil_div(g->k, g->kc)));
   g->mb = g->stream ? tiles : p->t->l2_bytes / 4 / (g->kc * g->esize * g->mr);
-  g->mb = even(tiles, g->mb < 1 ? 1 : g->mb);
+  g->mb = p->u.mb ? lw_min(p->u.mb, tiles) : even(tiles, g->mb < 1 ? 1 : g->mb);
   g->group = g->stream ? ceil_div(panels, 4) : p->t->l2_bytes / 4 / (g->mb * g->mr * g->nb * g->esize);
   if (g->turned) { /* all of B in panels, but enough groups to be tasks */
     int64_t most = p->t->l1_bytes / (g->nb * g->esize);
@@ -141,18 +141,19 @@ static void pack_dynamic(gemm *g, const char *at) {
 
 /* Rows a multiple of half a page apart fall on the same few sets of the caches; a copy does not. Columns
  * become [tile][k][row]. */
-static void copy_rows(gemm *g, const char *at) {
+static bool copy_rows(gemm *g, const char *at) {
   lw_plan *p = g->p;
   ix a = p->p.a;
   if (g->turned) {
-    if (!lw_step(p, "cache %s %s -> rows", a->u.buf->name, at) || !lw_step(p, "layout rows \"split 1 %lld; perm 1 0 2\"", (long long)g->mr)) return;
+    if (!lw_step(p, "cache %s %s -> rows", a->u.buf->name, at) || !lw_step(p, "layout rows \"split 1 %lld; perm 1 0 2\"", (long long)g->mr)) return false;
     if (lw_step(p, "split rows.1 %lld -> rows.o rows.i", (long long)g->mr)) lw_step(p, "unroll rows.i");
-    return;
+    return true;
   }
   int64_t far = lw_stride(p->ctx, a, p->p.out[g->r]->var) * (int64_t)ir_dtype_bytes(a->u.buf->dtype);
-  if (p->u.rows ? p->u.rows != 1 : far <= 0 || far % (PAGE / 2)) return;
-  if (lw_step(p, "cache %s %s -> rows", a->u.buf->name, at) && lw_step(p, "split rows.%d %lld -> rows.o rows.v", a->u.buf->rank - 1, (long long)g->lanes))
-    lw_step(p, "vectorize rows.v");
+  if (p->u.rows ? p->u.rows != 1 : far <= 0 || far % (PAGE / 2)) return false;
+  if (!lw_step(p, "cache %s %s -> rows", a->u.buf->name, at)) return false;
+  if (lw_step(p, "split rows.%d %lld -> rows.o rows.v", a->u.buf->rank - 1, (long long)g->lanes)) lw_step(p, "vectorize rows.v");
+  return true;
 }
 
 /* Full tiles without guards: the last block of rows, and the last tile in it, apart. */
@@ -187,9 +188,9 @@ bool lw_default_gemm(lw_plan *p) {
   join_rows(&g);
   bool constant = q->b->u.buf->constant;
   int64_t bytes = g.n * g.k * g.esize;
-  if (bytes <= p->t->l2_bytes / 2) return false;
+  if (bytes <= p->t->l2_bytes / 2 && !p->u.kc && !p->u.mb) return false;
   g.stream = !constant && g.m <= STREAM_M;
-  if (!g.stream && !g.turned && !p->u.kc && (constant ? g.k <= LONG_SUM : g.m > 512 && g.k <= LONG_SUM)) return false;
+  if (!g.stream && !g.turned && !p->u.kc && !p->u.mb && (constant ? g.k <= LONG_SUM : g.m > 512 && g.k <= LONG_SUM)) return false;
   sizes(&g);
   if (!g.stream && !g.tiled) return false;
   int64_t panels = ceil_div(g.n, g.nb), tiles = ceil_div(g.m, g.mr);
@@ -213,10 +214,11 @@ bool lw_default_gemm(lw_plan *p) {
   }
   if (at && !constant && !g.stream) pack_dynamic(&g, at);
   if (mc) at = "mc";
-  if (at && g.tiled && !g.stream) copy_rows(&g, at);
+  bool copied = at && g.tiled && !g.stream && copy_rows(&g, at);
   if (!lw_step(p, "distribute %s", tile)) return false;
   tails(&g, vc, mc);
-  if (constant) lw_step(p, "prefetch %s vo 1 ro -> ahead", q->b->u.buf->name);
+  int ahead = p->u.ahead ? p->u.ahead - 1 : 1;
+  if (!constant || !ahead || !lw_step(p, "prefetch %s vo %d ro -> ahead", q->b->u.buf->name, ahead)) ahead = 0;
   if (g.tiled) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
@@ -224,5 +226,7 @@ bool lw_default_gemm(lw_plan *p) {
   while (g.kc % ku) ku /= 2;
   unroll_steps(&g, p->k->body, k, ku);
   lw_parallel_outside(p);
+  p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)ku, .order = 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
+                         .group = (int)g.group, .ahead = ahead + 1, .rows = copied ? 1 : 2, .unfused = p->u.unfused};
   return true;
 }

@@ -268,32 +268,43 @@ static void accumulate(lw_plan *p) {
 }
 
 const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, double accuracy) {
-  return lw_schedule_with(ctx, k, t, &(lw_tunables){.accuracy = accuracy});
+  return lw_schedule_with(ctx, k, t, &(lw_tunables){.accuracy = accuracy}, NULL);
 }
 
-const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u) {
+static const char *default_steps(lw_plan *p);
+
+const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u, lw_tunables *got) {
   lw_plan p = {.ctx = ctx, .start = k, .k = k, .t = t, .u = *u, .text = {.ctx = ctx}, .p = lw_problem_of(ctx, k)};
-  if (!k->body) return "";
-  switch (p.p.kind) {
+  const char *text = k->body ? default_steps(&p) : "";
+  if (got) *got = p.got;
+  return text;
+}
+
+static void start_again(lw_plan *p) {
+  p->k = p->start;
+  p->got = (lw_tunables){0};
+  lw_cut(p, 0);
+}
+
+static const char *default_steps(lw_plan *p) {
+  switch (p->p.kind) {
   case LW_CONTRACTION:
-    if (lw_default_winograd(&p)) return ir_text_str(&p.text);
-    p.k = k;
-    lw_cut(&p, 0);
-    if (lw_default_gemm(&p)) break;
-    p.k = k;
-    p.p = lw_problem_of(ctx, k);
-    lw_cut(&p, 0);
-    if (lw_default_contraction(&p)) break;
-    p.k = k;
-    lw_cut(&p, 0);
-    accumulate(&p);
+    if (lw_default_winograd(p)) return ir_text_str(&p->text);
+    start_again(p);
+    if (lw_default_gemm(p)) break;
+    start_again(p);
+    p->p = lw_problem_of(p->ctx, p->k);
+    if (lw_default_contraction(p)) break;
+    start_again(p);
+    accumulate(p);
     break;
-  case LW_POINTWISE: pointwise(&p); break;
-  case LW_ACCUMULATE: accumulate(&p); break;
+  case LW_POINTWISE: pointwise(p); break;
+  case LW_ACCUMULATE: accumulate(p); break;
   default:
-    vectorize_inner_loops(&p, u->lanes ? u->lanes : cg_target_lanes(t, TN_F32));
-    lw_parallel_outside(&p);
+    vectorize_inner_loops(p, p->u.lanes ? p->u.lanes : cg_target_lanes(p->t, TN_F32));
+    lw_parallel_outside(p);
   }
-  if (p.p.update && !t->fma) lw_step(&p, "muladd");
-  return ir_text_str(&p.text);
+  if (p->p.update && !p->t->fma) lw_step(p, "muladd");
+  if (p->p.kind != LW_CONTRACTION) p->got.lanes = p->u.lanes ? p->u.lanes : cg_target_lanes(p->t, TN_F32), p->got.unfused = p->u.unfused;
+  return ir_text_str(&p->text);
 }

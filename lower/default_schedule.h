@@ -10,7 +10,7 @@ typedef struct lw_plan {
   tn_ctx *ctx;
   const ir_kernel *start, *k; /* k: after the steps so far */
   const cg_target *t;
-  lw_tunables u;
+  lw_tunables u, got;
   ir_text text;
   lw_problem p;               /* of the start */
 } lw_plan;

@@ -31,14 +31,14 @@ static double direct_cycles(const layer *l) {
   return t.cost * (double)(9 * l->c * l->n * l->height) + weight_cycles(l, 36.0 * (double)(l->c * l->k));
 }
 
-static choice winograd(const layer *l, const lw_winograd *w) {
+static choice winograd(const layer *l, const lw_winograd *w, const lw_tunables *u) {
   choice best = {.m = w->m, .cycles = 1e300};
   int64_t a = w->a, m = w->m, aa = a * a, all = l->n * ceil_div(l->height, m) * ceil_div(l->width, m);
   int64_t blocks = ceil_div(l->c, l->lanes), most = l->l2 * 3 / 4 / (4 * aa * (blocks * l->lanes + 2 * l->lanes));
   if (most < 16) most = 16; /* fewer would leave the weights to be read too often */
-  int64_t fewest = ceil_div(all, most);
-  for (int64_t groups = fewest; groups <= 2 * fewest + 1; groups++) {
-    int64_t tiles = ceil_div(all, groups), parts = groups == 1 && l->k >= 8 * l->lanes ? 2 : 1;
+  int64_t fewest = ceil_div(all, u->wtiles ? u->wtiles : most), last = u->wtiles ? fewest : 2 * fewest + 1;
+  for (int64_t groups = fewest; groups <= last; groups++) {
+    int64_t tiles = ceil_div(all, groups), parts = u->wparts ? u->wparts : groups == 1 && l->k >= 8 * l->lanes ? 2 : 1;
     if (groups > fewest && tiles < 12) break;
     lw_tile t = lw_best_tile(tiles, l->k, l->lanes, l->regs, 4);
     double product = t.cost * (double)(aa * blocks * l->lanes * groups);
@@ -67,7 +67,7 @@ bool lw_default_winograd(lw_plan *p) {
   for (int m = 2; m <= 6; m += 2) {
     lw_winograd w;
     if (!lw_winograd_of(m, &w) || (u->winograd ? m != u->winograd : w.error > lw_accuracy_of_kernel(u->accuracy))) continue;
-    choice c = winograd(&l, &w);
+    choice c = winograd(&l, &w, u);
     if (c.cycles < best.cycles) best = c;
   }
   if (!best.m) return false;
@@ -91,5 +91,6 @@ bool lw_default_winograd(lw_plan *p) {
       if (lw_has_loop(p, copies[i]) && lw_step(p, "split %s %lld -> %s.o %s.u", copies[i], (long long)ku, copies[i], copies[i])) lw_step(p, "unroll %s.u", copies[i]);
   }
   lw_step(p, "parallel task");
+  p->got = (lw_tunables){.winograd = best.m, .mr = (int)best.tile.mr, .nr = (int)best.tile.nr, .ku = (int)ku, .wtiles = (int)best.tiles, .wparts = (int)best.parts};
   return true;
 }

@@ -82,13 +82,20 @@ typedef struct lw_tunables {
   int ku;       /* steps of the innermost reduction that are unrolled; 1: none */
   int order;    /* contractions: 1 rows outside vectors, 2 vectors outside rows */
   int kc;       /* matrix products: steps of a sum that a pass through the registers takes */
-  int group;    /* contractions: panels of vectors that all rows pass over together */
+  int mb;       /* matrix products: tiles of rows in a block (MC = mb * mr) */
+  int group;    /* contractions: panels of vectors that all rows pass over together (NC = group * nr vectors) */
   int rows;     /* contractions: 1 a tile's rows are copied before use, 2 they are not */
+  int ahead;    /* contractions: panels of constants are asked for so many before their turn, less 1; 1: never */
   int taps;     /* contractions over a window: loops of taps that are unrolled, innermost first */
+  int inner;    /* contractions over a window: 1 channels inside the taps, 2 taps inside the channels */
+  int height;   /* contractions over a window: rows of the picture that pass over a panel together */
   int lanes;    /* of vector loops, in elements (also beyond one register) */
   int unfused;  /* 1: neighbouring row loops are not joined */
   int winograd; /* 3x3 convolutions: 2, 4, 6 by tiles of so many outputs; 1 directly */
+  int wtiles;   /* Winograd: tiles of a group */
+  int wparts;   /* Winograd: parts of the output channels */
   double accuracy; /* no variable: what the rule may choose, as in lw_options */
 } lw_tunables;
-const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u);
+/* `got`: what became of them, the rule's own choices included; 0 where they mean nothing. May be null. */
+const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u, lw_tunables *got);
 #endif

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SEEDS = 5, MOST_WORKLOADS = 64, LEAST_POINTS = 800 };
+enum { SEEDS = 5, MOST_WORKLOADS = 64, LEAST_POINTS = 750 };
 
 typedef struct workload {
   const char *name;
@@ -18,11 +18,14 @@ typedef struct workload {
   at_status *status; /* per point of the space, as ns: NaN where it failed */
   double *ns;
   int rows;          /* of the table */
+  bool todays;       /* the default of today is among them */
   double best;
 } workload;
 
 typedef struct tables {
   tn_ctx *ctx;
+  int nsteps;
+  const char **steps; /* of the file that is read */
   int n;
   workload w[MOST_WORKLOADS];
 } tables;
@@ -48,17 +51,43 @@ static void read_machine(tn_ctx *ctx, const char *text, cg_target *t, at_machine
   t->l1_bytes = l1, t->l2_bytes = l2, m->l3_bytes = l3;
 }
 
-/* "1234 mr=6 nr=2" or "crash mr=6": a row of the table. False: no row. */
-static bool read_row(const char *line, lw_tunables *u, at_status *status, double *ns) {
+typedef struct row { /* of a table */
+  lw_tunables got;
+  const char *schedule;
+  at_status status;
+  double ns; /* NaN: it failed */
+} row;
+
+/* "1234 mr=6 nr=2: 0 5 7" or "crash mr=6: 0 1": time or failure, tunables, steps by number. False: no row. */
+static bool read_row(const tables *all, const char *line, row *r) {
   char first[32];
   int n = 0;
-  if (sscanf(line, "%31s%n", first, &n) != 1 || !at_tunables_parse(line + n + strspn(line + n, " "), u)) return false;
+  const char *colon = strchr(line, ':');
+  if (!colon || sscanf(line, "%31s%n", first, &n) != 1) return false;
+  n += (int)strspn(line + n, " ");
+  if (line + n > colon || !at_tunables_parse(ir_strndup(all->ctx, line + n, (size_t)(colon - line - n)), &r->got)) return false;
+  ir_text t = {.ctx = all->ctx};
   char *end;
-  *ns = strtod(first, &end);
-  *status = AT_OK;
-  if (!*end) return *ns > 0;
-  *ns = NAN;
-  return at_status_parse(first, status);
+  for (const char *p = colon + 1; *p; p = end) {
+    long k = strtol(p, &end, 10);
+    if (end == p || k < 0 || k >= all->nsteps) return false;
+    ir_put(&t, "%s\n", all->steps[k]);
+  }
+  r->schedule = ir_text_str(&t);
+  r->ns = strtod(first, &end);
+  r->status = AT_OK;
+  if (!*end) return r->ns > 0;
+  r->ns = NAN;
+  return at_status_parse(first, &r->status);
+}
+
+static void read_steps(tables *all, const char *text) {
+  all->nsteps = 0;
+  for (const char *line = text; (line = strstr(line, "\nstep "));) {
+    line += 6;
+    const char *step = ir_strndup(all->ctx, line, strcspn(line, "\n"));
+    IR_PUSH(all->ctx, all->steps, all->nsteps, step);
+  }
 }
 
 static void read_workload(tables *all, const char *text, const cg_target *t, const at_machine *m) {
@@ -70,39 +99,35 @@ static void read_workload(tables *all, const char *text, const cg_target *t, con
   w->name = ir_strndup(ctx, text, (size_t)(line - 1 - text));
   w->kernel = ir_kernel_parse(ctx, ir_strndup(ctx, line, (size_t)(end + 3 - line)), w->name);
   w->target = t;
-  int n = 0;
-  lw_tunables *u = NULL;
-  struct row {
-    at_status status;
-    double ns;
-    size_t said;
-  } *rows = NULL;
+  int n = 0, k = 0, l = 0;
+  row *rows = NULL;
+  lw_tunables *got = NULL;
+  const char **schedule = NULL;
   for (line = end + 3; *line && *line != '\n'; line += strcspn(line, "\n") + 1) {
-    struct row r;
-    lw_tunables v;
+    row r;
     const char *one = ir_strndup(ctx, line, strcspn(line, "\n"));
-    cr_assert(read_row(one, &v, &r.status, &r.ns), "%s: %s", w->name, one);
-    r.said = strlen(one);
-    int k = n;
-    IR_PUSH(ctx, u, k, v);
+    cr_assert(read_row(all, one, &r), "%s: %s", w->name, one);
     IR_PUSH(ctx, rows, n, r);
+    IR_PUSH(ctx, got, k, r.got);
+    IR_PUSH(ctx, schedule, l, r.schedule);
   }
-  w->space = at_space_new(ctx, w->kernel, t, m, 0, -1);
-  int *at = at_space_put(ctx, w->space, w->kernel, t, m, n, u);
+  w->space = at_space_new(ctx, w->kernel, t, m, LW_ACCURACY, -1);
+  const char *standard = w->space->standard;
+  *w->space = (at_space){.accuracy = LW_ACCURACY};
+  int *at = at_space_put(ctx, w->space, w->kernel, t, m, n, got, schedule);
   w->status = IR_NEW_ARRAY(ctx, at_status, w->space->n);
   w->ns = IR_NEW_ARRAY(ctx, double, w->space->n);
-  size_t *said = IR_NEW_ARRAY(ctx, size_t, w->space->n);
-  for (int i = 0; i < w->space->n; i++) w->ns[i] = NAN, w->status[i] = AT_REFUSED;
   w->best = INFINITY;
   for (int i = 0; i < n; i++) {
-    if (at[i] < 0 || rows[i].said < said[at[i]]) continue; /* not legal any more; or a double that leaves more to rules, which may have changed */
-    said[at[i]] = rows[i].said;
+    if (at[i] < 0) continue; /* not legal any more */
     w->status[at[i]] = rows[i].status;
     w->ns[at[i]] = rows[i].ns;
+    if (rows[i].ns < w->best) w->best = rows[i].ns;
   }
-  for (int i = 0; i < w->space->n; i++)
-    if (w->ns[i] < w->best) w->best = w->ns[i];
   w->rows = n;
+  cr_assert(n && at[0] >= 0, "%s: the default is not there", w->name);
+  w->todays = at_space_find(w->space, standard) >= 0;
+  w->space->standard = w->todays ? standard : w->space->points[at[0]].schedule; /* that of the day when it was recorded */
 }
 
 static tables *read_all(tn_ctx *ctx) {
@@ -116,6 +141,7 @@ static tables *read_all(tn_ctx *ctx) {
     cg_target *t = IR_NEW(ctx, cg_target);
     at_machine m;
     read_machine(ctx, text, t, &m);
+    read_steps(all, text);
     for (const char *w = text; (w = strstr(w, "\nworkload "));) read_workload(all, w += 10, t, &m);
   }
   closedir(d);
@@ -179,7 +205,7 @@ static void quality(tn_ctx *ctx, void *arg) {
       if (f[0] < worst) worst = f[0];
     }
     for (int k = 0; k < LOOKS; k++) sum[k] += mine[k] / all->n;
-    if (getenv("TENON_REPLAY")) fprintf(stderr, "%-40s %4d points: %.3f %.3f %.3f\n", w->name, w->space->n, exp(mine[0]), exp(mine[1]), exp(mine[2]));
+    if (getenv("TENON_REPLAY")) fprintf(stderr, "%-40s %4d points%s: %.3f %.3f %.3f\n", w->name, w->space->n, w->todays ? "" : ", another default", exp(mine[0]), exp(mine[1]), exp(mine[2]));
   }
   if (getenv("TENON_REPLAY"))
     for (int k = 0; k < LOOKS; k++) fprintf(stderr, "%d trials: %.3f; %d at random: %.3f\n", looks[k], exp(sum[k]), more[k], exp(random_sum[k]));
