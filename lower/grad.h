@@ -84,6 +84,13 @@ lw_grad_rule lw_grad_reduce_sum, lw_grad_reduce_mean, lw_grad_reduce_extreme, lw
     lw_grad_reduce_sum_square, lw_grad_reduce_log_sum, lw_grad_reduce_log_sum_exp, lw_grad_softmax, lw_grad_log_softmax, lw_grad_cum_sum, lw_grad_cum_prod;
 /* grad_contract.c */
 lw_grad_rule lw_grad_matmul, lw_grad_gemm;
+/* grad_image.c: rules, and parts of what samples images */
+lw_grad_rule lw_grad_affine_grid, lw_grad_col2im;
+void lw_grid_sample_expand(ir_graph *g, ir_node *n), lw_roi_align_expand(ir_graph *g, ir_node *n), lw_max_roi_pool_expand(ir_graph *g, ir_node *n),
+    lw_deform_conv_expand(ir_graph *g, ir_node *n);
+/* grad_det.c: Det, and the op tenon:Inverse */
+lw_grad_rule lw_grad_det, lw_grad_inverse;
+void lw_inverse_infer(tn_ctx *ctx, ir_node *n), lw_inverse_build(lw_build *b, ir_node *n);
 /* grad_norm.c: rules, and the parts that the others are differentiated through */
 lw_grad_rule lw_grad_batch_norm, lw_grad_layer_norm;
 void lw_batch_norm_expand(ir_graph *g, ir_node *n), lw_rms_norm_expand(ir_graph *g, ir_node *n), lw_instance_norm_expand(ir_graph *g, ir_node *n),

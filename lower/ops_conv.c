@@ -550,6 +550,6 @@ const ir_op lw_ops_conv[] = {
     CONV("ConvInteger", 10, 2, 4, CONV_ATTRS, conv_integer_infer, conv_build, NULL),
     {.name = "ConvWide", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS, .infer = conv_wide_infer, .build = conv_build},
     CONV("ConvTranspose", 1, 2, 3, CONV_ATTRS " output_padding:I output_shape:I", transpose_infer, transpose_build, transpose_grad),
-    CONV("DeformConv", 19, 3, 5, CONV_ATTRS " offset_group:i", deform_infer, deform_build, NULL),
+    {.name = "DeformConv", .kind = IR_OP_CONTRACTION, .since = 19, .min_in = 3, .max_in = 5, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS " offset_group:i", .infer = deform_infer, .build = deform_build, .expand = lw_deform_conv_expand},
     {.name = "ConvWeights", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS, .infer = weights_infer, .build = weights_build, .grad_build = weights_grad},
     {0}};

@@ -87,5 +87,6 @@ const ir_op lw_ops_grad[] = {
     MOVE("StopGradient", "", same, "", NULL),
     MOVE("Checkpoint", "", same, NULL, lw_grad_checkpoint),
     {.name = "Again", .domain = "tenon", .kind = IR_OP_MOVEMENT, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .infer = same_infer, .value = same_value, .grad = "da = dy"},
+    {.name = "Inverse", .domain = "tenon", .kind = IR_OP_KERNEL, .since = 1, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .infer = lw_inverse_infer, .build = lw_inverse_build, .grad_build = lw_grad_inverse},
     MOVE("PutSlice", "starts:I steps:I shape:I", put_slice, NULL, lw_grad_put_slice),
     {0}};

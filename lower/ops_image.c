@@ -457,14 +457,14 @@ static void col2im_build(lw_build *b, ir_node *n) {
   ib_end_n(s, y->rank);
 }
 
-#define BUILD(name, kind, since, nin, max_in, attrs, rule, grad) {name, "", kind, since, nin, max_in, 1, 1, attrs, rule##_infer, NULL, rule##_build, NULL, NULL, grad}
+#define BUILD(name, kind, since, nin, max_in, attrs, rule, parts, grad) {name, "", kind, since, nin, max_in, 1, 1, attrs, rule##_infer, NULL, rule##_build, parts, NULL, grad}
 
 const ir_op lw_ops_image[] = {
-    BUILD("GridSample", IR_OP_REDUCTION, 16, 2, 2, "mode:s padding_mode:s align_corners:i", grid_sample, NULL),
-    {"AffineGrid", "", IR_OP_MOVEMENT, 20, 2, 2, 1, 1, "align_corners:i", affine_grid_infer, affine_grid_value, NULL, NULL, NULL, NULL},
+    BUILD("GridSample", IR_OP_REDUCTION, 16, 2, 2, "mode:s padding_mode:s align_corners:i", grid_sample, lw_grid_sample_expand, NULL),
+    {"AffineGrid", "", IR_OP_MOVEMENT, 20, 2, 2, 1, 1, "align_corners:i", affine_grid_infer, affine_grid_value, NULL, NULL, NULL, lw_grad_affine_grid},
     BUILD("RoiAlign", IR_OP_REDUCTION, 10, 3, 3,
-          "coordinate_transformation_mode:s mode:s output_height:i output_width:i sampling_ratio:i spatial_scale:f", roi_align, NULL),
-    BUILD("MaxRoiPool", IR_OP_REDUCTION, 1, 2, 2, "pooled_shape:I spatial_scale:f", max_roi_pool, NULL),
-    BUILD("MaxUnpool", IR_OP_KERNEL, 9, 2, 3, "kernel_shape:I pads:I strides:I", max_unpool, lw_grad_unpool),
-    BUILD("Col2Im", IR_OP_REDUCTION, 18, 3, 3, "strides:I pads:I dilations:I", col2im, NULL),
+          "coordinate_transformation_mode:s mode:s output_height:i output_width:i sampling_ratio:i spatial_scale:f", roi_align, lw_roi_align_expand, NULL),
+    BUILD("MaxRoiPool", IR_OP_REDUCTION, 1, 2, 2, "pooled_shape:I spatial_scale:f", max_roi_pool, lw_max_roi_pool_expand, NULL),
+    BUILD("MaxUnpool", IR_OP_KERNEL, 9, 2, 3, "kernel_shape:I pads:I strides:I", max_unpool, NULL, lw_grad_unpool),
+    BUILD("Col2Im", IR_OP_REDUCTION, 18, 3, 3, "strides:I pads:I dilations:I", col2im, NULL, lw_grad_col2im),
     {0}};

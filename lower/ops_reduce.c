@@ -307,5 +307,5 @@ const ir_op lw_ops_reduce[] = {
     REDUCE("ReduceLogSumExp", lw_grad_reduce_log_sum_exp),
     ARG("ArgMax"), ARG("ArgMin"),
     RUNNING("CumSum", 11, lw_grad_cum_sum), RUNNING("CumProd", 26, lw_grad_cum_prod),
-    {.name = "Det", .kind = IR_OP_KERNEL, .since = 11, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .infer = det_infer, .build = det_build},
+    {.name = "Det", .kind = IR_OP_KERNEL, .since = 11, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .infer = det_infer, .build = det_build, .grad_build = lw_grad_det},
     {0}};

@@ -1,5 +1,6 @@
 /* ops_sequence.c — newer ops along sequences: LinearAttention, CausalConvWithState,
  * FlexAttention, SwiGLU. */
+#include "lower/compose.h"
 #include "lower/control.h"
 #include <math.h>
 #include <string.h>
@@ -133,6 +134,35 @@ static void linear_build(lw_build *b, ir_node *n) {
   ib_end_n(ib, 2);
 }
 
+/* Step by step, to be differentiated. */
+static void linear_expand(ir_graph *g, ir_node *n) {
+  tn_ctx *ctx = g->ctx;
+  linear l = linear_of(ctx, n);
+  int64_t batch = ir_dim(ctx, n->in[0], 0), count = ir_dim(ctx, n->in[0], 1), each = l.heads / l.groups;
+  int64_t state[4] = {batch, l.groups, l.depth, l.value_depth};
+  ir_value *s = n->in[3 < n->nin ? 3 : 0], **out = IR_NEW_ARRAY(ctx, ir_value *, count + 1);
+  if (!lw_has(n, 3)) s = lw_op2(g, n, "Expand", lw_number(g, n->in[0], 0), ir_graph_ints(g, NULL, 4, state));
+  s = lw_cast_node(g, n, s, n->in[0]->dtype);
+#define STEP(K, ...) lw_reshape(g, n, lw_slice(g, n, n->in[K], 1, t, t + 1), 4, (int64_t[]){batch, l.groups, __VA_ARGS__})
+  for (int64_t t = 0; t < count; t++) {
+    ir_value *k = STEP(1, l.depth, 1), *w = STEP(2, 1, l.value_depth);
+    if (l.gated) s = lw_op2(g, n, "Mul", s, lw_op1(g, n, "Exp", STEP(4, l.per_depth ? l.depth : 1, 1)));
+    if (l.delta) {
+      ir_value *beta = lw_slice(g, n, n->in[5], 1, t, t + 1);
+      beta = lw_reshape(g, n, beta, 4, (int64_t[]){batch, ir_dim(ctx, beta, 2), 1, 1});
+      w = lw_op2(g, n, "Mul", beta, lw_op2(g, n, "Sub", w, lw_op2(g, n, "MatMul", STEP(1, 1, l.depth), s)));
+    }
+    s = lw_op2(g, n, "Add", s, lw_op2(g, n, "Mul", k, w));
+    ir_value *o = lw_op2(g, n, "MatMul", STEP(0, each, l.depth), s);
+    o = lw_op2(g, n, "Mul", o, lw_number(g, o, l.scale));
+    out[t] = lw_reshape(g, n, o, 3, (int64_t[]){batch, 1, l.heads * l.value_depth});
+  }
+#undef STEP
+  if (n->out[0]) lw_replace(g, n, 0, count ? lw_concat(g, n, 1, (int)count, out) : lw_op2(g, n, "Expand", lw_number(g, n->in[0], 0), ir_graph_ints(g, NULL, 3, (int64_t[]){batch, 0, l.heads * l.value_depth})));
+  if (n->nout > 1 && n->out[1]) lw_replace(g, n, 1, lw_cast_node(g, n, s, n->out[1]->dtype));
+  n->dead = true;
+}
+
 /* ---- CausalConvWithState: X [B, C, L], W [C, 1, k], bias, past [B, C, k - 1] -> Y, last k - 1 of past and X ---- */
 
 static void causal_infer(tn_ctx *ctx, ir_node *n) {
@@ -244,7 +274,7 @@ static void swiglu_expand(ir_graph *g, ir_node *n) {
 
 const ir_op lw_ops_sequence[] = {
     {.name = "LinearAttention", .kind = IR_OP_KERNEL, .since = 27, .min_in = 3, .max_in = 6, .min_out = 1, .max_out = 2,
-     .attrs = "chunk_size:i kv_num_heads:i q_num_heads:i scale:f update_rule:s", .infer = linear_infer, .build = linear_build},
+     .attrs = "chunk_size:i kv_num_heads:i q_num_heads:i scale:f update_rule:s", .infer = linear_infer, .build = linear_build, .expand = linear_expand},
     {.name = "CausalConvWithState", .kind = IR_OP_COMPOSITE, .since = 27, .min_in = 2, .max_in = 4, .min_out = 1, .max_out = 2, .attrs = "activation:s", .infer = causal_infer, .expand = causal_expand},
     {.name = "FlexAttention", .domain = "ai.onnx.preview", .kind = IR_OP_CONTROL, .since = 1, .min_in = 3, .max_in = 3, .min_out = 1, .max_out = 1,
      .attrs = "prob_mod:g scale:f score_mod:g softmax_precision:i", .infer = flex_infer, .expand = flex_expand},

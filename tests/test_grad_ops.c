@@ -155,14 +155,32 @@ static const grad_case composites[] = {
     {.op = "SwiGLU", .text = AB "y = SwiGLU(a, b)"},
     {.op = "If", .text = A "const c: bool[] = true y = If(c) { then_branch = graph t { p = Mul(a, a) output p }, else_branch = graph e { q = Neg(a) output q } } output y"},
     {.op = "Loop", .text = "input a: f64[2] const n: i64[] = 3 y = Loop(n, _, a) { body = graph b { input i: i64[] input k: bool[] input s: f64[2] c = Identity(k) t = Sin(s) output c, t } } output y"},
+    {.op = "Det", .text = "input a: f64[2, 3, 3] y = Det(a)"}, {.op = "tenon:Inverse", .text = "input a: f64[3, 3] const e: f64[3, 3] = [3, 0, 0, 0, 3, 0, 0, 0, 3] s = Add(a, e) y = tenon:Inverse(s)"},
+    {.op = "LinearAttention", .text = "input q: f64[2, 3, 8] input k: f64[2, 3, 4] input v: f64[2, 3, 6] input p: f64[2, 2, 2, 3] input d: f64[2, 3, 2] input b: f64[2, 3, 1] y, z = LinearAttention(q, k, v, p, d, b) { q_num_heads = 4, kv_num_heads = 2 } output y, z"},
+    {.op = "LinearAttention", .text = "input q: f64[1, 3, 4] input k: f64[1, 3, 4] input v: f64[1, 3, 4] input d: f64[1, 3, 4] y = LinearAttention(q, k, v, _, d) { q_num_heads = 2, kv_num_heads = 2, update_rule = \"gated\" }"},
     {.op = "tenon:Frames", .text = "input a: f64[1, 7, 1] v = tenon:Frames(a) { step = 2, length = 3 } y = Mul(v, v)"},
+};
+
+#define GRID "input x: f64[2, 2, 3, 4] input g: f64[2, 2, 3, 2] y = GridSample(x, g) "
+#define ROIS "input x: f64[2, 2, 5, 6] const i: i64[2] = [1, 0] "
+static const grad_case images[] = {
+    {.op = "GridSample", .text = GRID}, {.op = "GridSample", .text = GRID "{ mode = \"cubic\", align_corners = 1 }"}, {.op = "GridSample", .text = GRID "{ padding_mode = \"border\" }", .lo = -1.3, .hi = 1.3},
+    {.op = "GridSample", .text = GRID "{ padding_mode = \"reflection\" }", .lo = -2.3, .hi = 2.3}, {.op = "GridSample", .text = GRID "{ padding_mode = \"reflection\", mode = \"cubic\", align_corners = 1 }", .lo = -2, .hi = 2},
+    {.op = "GridSample", .text = GRID "{ mode = \"nearest\" }"}, {.op = "GridSample", .text = "input x: f64[1, 2, 3, 2, 3] input g: f64[1, 2, 1, 2, 3] y = GridSample(x, g)"},
+    {.op = "AffineGrid", .text = "input a: f64[2, 2, 3] const s: i64[4] = [2, 1, 3, 4] v = AffineGrid(a, s) y = Mul(v, v)"}, {.op = "AffineGrid", .text = "input a: f64[1, 3, 4] const s: i64[5] = [1, 1, 2, 3, 2] v = AffineGrid(a, s) { align_corners = 1 } y = Mul(v, v)"},
+    {.op = "Col2Im", .text = "input a: f64[1, 12, 6] const s: i64[2] = [5, 4] const b: i64[2] = [3, 2] v = Col2Im(a, s, b) { strides = [2, 1], pads = [1, 0, 0, 0], dilations = [1, 1] } y = Mul(v, v)"},
+    {.op = "Col2Im", .text = "input a: f64[2, 4, 5] const s: i64[1] = [9] const b: i64[1] = [2] v = Col2Im(a, s, b) { dilations = [2], pads = [1, 1], strides = [2] } y = Mul(v, v)"},
+    {.op = "RoiAlign", .text = ROIS "input r: f64[2, 4] const o: f64[2, 4] = [0.3, 0.4, 4.1, 3.7, 1.2, 0.1, 3.3, 4.2] s = Add(r, o) y = RoiAlign(x, s, i) { output_height = 2, output_width = 3, sampling_ratio = 2 }", .lo = 0.01, .hi = 0.2},
+    {.op = "RoiAlign", .text = ROIS "const r: f64[2, 4] = [0.3, 0.4, 4.1, 3.7, 1.2, 0.1, 3.3, 4.2] y = RoiAlign(x, r, i) { mode = \"max\", output_height = 2, output_width = 2, sampling_ratio = 1, spatial_scale = 0.8, coordinate_transformation_mode = \"output_half_pixel\" }"},
+    {.op = "MaxRoiPool", .text = "input x: f64[2, 2, 5, 6] const r: f64[3, 5] = [1, 0, 0, 4, 3, 0, 2, 1, 5, 4, 1, 5, 4, 9, 9] v = MaxRoiPool(x, r) { pooled_shape = [2, 3] } y = Mul(v, v)"},
+    {.op = "DeformConv", .text = "input x: f64[1, 4, 4, 5] input w: f64[2, 2, 2, 3] input o: f64[1, 24, 2, 3] input b: f64[2] input m: f64[1, 12, 2, 3] y = DeformConv(x, w, o, b, m) { group = 2, offset_group = 2, pads = [1, 1, 0, 1], strides = [2, 2] }", .lo = 0.1, .hi = 0.4},
 };
 
 #define TABLE(t) {t, IR_COUNT(t)}
 static const struct {
   const grad_case *cases;
   int count;
-} tables[] = {TABLE(elementwise), TABLE(movement), TABLE(reductions), TABLE(contractions), TABLE(norms), TABLE(composites)};
+} tables[] = {TABLE(elementwise), TABLE(movement), TABLE(reductions), TABLE(contractions), TABLE(norms), TABLE(composites), TABLE(images)};
 
 static void run(int t) {
   for (int i = 0; i < tables[t].count; i++) grad_check(&tables[t].cases[i]);
@@ -173,6 +191,7 @@ Test(grad_ops, reductions) { run(2); }
 Test(grad_ops, contractions) { run(3); }
 Test(grad_ops, norms) { run(4); }
 Test(grad_ops, composites) { run(5); }
+Test(grad_ops, images) { run(6); }
 
 /* ---- every row ---- */
 
