@@ -211,10 +211,57 @@ static void fuse_contiguous(lw_plan *p) {
   }
 }
 
+/* ---- transpositions ---- */
+
+typedef struct across {
+  tn_ctx *ctx;
+  const ir_var *v, *u;
+  bool far, along; /* a load that v walks across its rows; and that u walks along them */
+} across;
+
+static void look_across(void *user, ix e) {
+  across *a = user;
+  if (e->op != IX_LOAD || !ix_uses_var(e, a->v)) return;
+  int64_t v = lw_stride(a->ctx, e, a->v);
+  if (v == INT64_MIN || (v > -16 && v < 16)) return;
+  a->far = true;
+  a->along |= lw_stride(a->ctx, e, a->u) == 1;
+}
+
+/* Elements of a line of the result come from as many lines of an operand. Along v, the result's axis, a
+ * line at a time; inside it u, the operand's: so each line that is read serves for several u while it is
+ * near, and what is written are whole lines. */
+static bool turned(lw_plan *p, int64_t lanes) {
+  lw_problem *q = &p->p;
+  int last = q->nout - 1;
+  if (last < 1 || q->extent[last] < 2 * lanes || !lw_contiguous_out(p, q->out[last]->var, lanes)) return false;
+  const char *v = q->out[last]->var->name, *u = NULL;
+  for (int i = last - 1; i >= 0 && !u; i--) {
+    across a = {.ctx = p->ctx, .v = q->out[last]->var, .u = q->out[i]->var};
+    if (q->body->kind == IR_STORE) ix_walk(p->ctx, q->body->value, look_across, &a);
+    if (a.far && a.along && q->extent[i] >= lanes) u = q->out[i]->var->name;
+  }
+  int64_t line = q->extent[last] % (2 * lanes) && q->extent[last] % lanes == 0 ? lanes : 2 * lanes;
+  if (!u || !lw_step(p, "split %s %lld -> v.o v.i", v, (long long)line) || !lw_step(p, "split v.i %lld -> v.b v.v", (long long)lanes)) return false;
+  ir_text order = {.ctx = p->ctx};
+  ir_put(&order, "reorder");
+  for (int i = 0; i < last; i++)
+    if (q->out[i]->var->name != u) ir_put(&order, " %s", q->out[i]->var->name);
+  if (!lw_step(p, "%s v.o %s v.b v.v", ir_text_str(&order), u)) return false;
+  lw_step(p, "unroll v.b");
+  return lw_step(p, "vectorize v.v");
+}
+
 static void pointwise(lw_plan *p) {
   int64_t lanes = cg_target_lanes(p->t, p->p.dtype == TN_F64 || p->p.dtype == TN_I64 || p->p.dtype == TN_U64 ? p->p.dtype : TN_F32);
   if (p->u.lanes) lanes = p->u.lanes;
   if (p->p.store && !p->p.store->buf->layout) {
+    if (turned(p, lanes)) {
+      lw_parallel_outside(p);
+      return;
+    }
+    p->k = p->start;
+    lw_cut(p, 0);
     if (!p->u.unfused) fuse_contiguous(p);
     vectorize_inner_loops(p, lanes);
     lw_parallel_outside(p);
