@@ -57,7 +57,7 @@ typedef struct cu_launch {
 /* A global function takes the address of each parameter, then that of the scratch where there is any, then the
  * dims as 64-bit integers. */
 typedef struct cu_code {
-  const char *source;
+  const char *source, *body; /* body: the end of the source, without the helper functions */
   int nlaunches;
   cu_launch *launches;
 } cu_code;

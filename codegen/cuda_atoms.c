@@ -112,7 +112,27 @@ static void multiply(cu_fn *f, const ir_stmt *tile) {
   cu_unscope(f, scope);
 }
 
+/* Loops i, j, k as above, on shared memory: descriptors of the tiles' first elements. */
+static void multiply_group(cu_fn *f, const ir_stmt *tile) {
+  meaning m = meaning_of(f, tile);
+  ix loads[2];
+  int n = 0, scope = cu_scope(f);
+  find_loads(m.store->value, m.store->buf, loads, &n);
+  if (n != 2 || m.n != 3) ir_bug(f->ctx, "'%s' is not a product of two tiles", tile->atom);
+  bool first = false;
+  for (int i = 0; i < loads[0]->nargs; i++) first |= ix_uses_var(loads[0]->args[i], m.loops[0]->var);
+  ix a = loads[!first], b = loads[first];
+  const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *ta = address(f, &m, a->u.buf, a->args, NULL), *tb = address(f, &m, b->u.buf, b->args, NULL);
+  cu_line(f, "tn_wgmma_%s_%lld(&%s, tn_tile(&%s), tn_tile(&%s));", strrchr(tile->atom, '.') + 1, (long long)m.loops[1]->var->hi + 1, to, ta, tb);
+  cu_unscope(f, scope);
+}
+
 /* ---- order and time ---- */
+
+static void group_fence(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_wgmma_fence();"); }
+static void group_commit(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_wgmma_commit();"); }
+static void group_wait(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_wgmma_wait<%d>();", atoi(tile->atom + 8)); }
+static void proxy_fence(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_fence_proxy();"); }
 
 static void barrier(cu_fn *f, const ir_stmt *tile) { cu_line(f, "__syncthreads();"); }
 static void warp_sync(cu_fn *f, const ir_stmt *tile) { cu_line(f, "__syncwarp();"); }
@@ -120,7 +140,7 @@ static void copy_commit(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_copy_com
 static void copy_wait(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_copy_wait<%d>();", atoi(tile->atom + 8)); }
 
 static const struct {
-  const char *name; /* ended by a blank: numbers follow */
+  const char *name; /* ended by a blank: numbers follow; by "m64n": the rest of a shape */
   void (*print)(cu_fn *f, const ir_stmt *tile);
 } rows[] = {
     {"barrier", barrier},
@@ -132,6 +152,11 @@ static const struct {
     {"mma.m16n8k16.f16", multiply},
     {"mma.m16n8k16.bf16", multiply},
     {"mma.m16n8k32.s8", multiply},
+    {"wgmma.m64n", multiply_group},
+    {"wg.fence", group_fence},
+    {"wg.commit", group_commit},
+    {"wg.wait ", group_wait},
+    {"fence.proxy", proxy_fence},
     {"cp.commit", copy_commit},
     {"cp.wait ", copy_wait},
 };
@@ -139,7 +164,7 @@ static const struct {
 bool cu_atom(cu_fn *f, const ir_stmt *tile) {
   for (int i = 0; i < IR_COUNT(rows); i++) {
     size_t n = strlen(rows[i].name);
-    if (rows[i].name[n - 1] == ' ' ? strncmp(tile->atom, rows[i].name, n) : strcmp(tile->atom, rows[i].name)) continue;
+    if (rows[i].name[n - 1] == ' ' || rows[i].print == multiply_group ? strncmp(tile->atom, rows[i].name, n) : strcmp(tile->atom, rows[i].name)) continue;
     rows[i].print(f, tile);
     return true;
   }

@@ -99,11 +99,30 @@ static const struct {
      "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
     {"tn_mma_s8", "__device__ __forceinline__ void tn_mma_s8(int *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
      "\"+r\"(c[0]), \"+r\"(c[1]), \"+r\"(c[2]), \"+r\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
+    {"tn_tile", /* 128-byte swizzle, rows of 128 bytes: eight of them 1024 bytes on */
+     "__device__ __forceinline__ unsigned long long tn_tile(const void *p) { return (unsigned long long)(((unsigned)__cvta_generic_to_shared(p) & 0x3ffffu) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62; }\n"},
+    {"tn_wgmma_fence", "__device__ __forceinline__ void tn_wgmma_fence() { asm volatile(\"wgmma.fence.sync.aligned;\" ::: \"memory\"); }\n"},
+    {"tn_wgmma_commit", "__device__ __forceinline__ void tn_wgmma_commit() { asm volatile(\"wgmma.commit_group.sync.aligned;\" ::: \"memory\"); }\n"},
+    {"tn_wgmma_wait", "template <int N> __device__ __forceinline__ void tn_wgmma_wait() { asm volatile(\"wgmma.wait_group.sync.aligned %0;\" :: \"n\"(N) : \"memory\"); }\n"},
+    {"tn_fence_proxy", "__device__ __forceinline__ void tn_fence_proxy() { asm volatile(\"fence.proxy.async.shared::cta;\" ::: \"memory\"); }\n"},
     {"tn_shared", "__device__ __forceinline__ unsigned tn_shared(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }\n"},
 };
 
+/* wgmma of 64 x n x 16: n / 2 accumulators a thread. */
+static void put_wgmma(ir_text *t, const char *type, int n) {
+  ir_put(t, "__device__ __forceinline__ void tn_wgmma_%s_%d(float *c, unsigned long long a, unsigned long long b) { asm volatile(\"wgmma.mma_async.sync.aligned.m64n%dk16.f32.%s.%s {", type, n, n, type, type);
+  for (int i = 0; i < n / 2; i++) ir_put(t, "%s%%%d", i ? ", " : "", i);
+  ir_put(t, "}, %%%d, %%%d, 1, 1, 1, 0, 0;\" : ", n / 2, n / 2 + 1);
+  for (int i = 0; i < n / 2; i++) ir_put(t, "%s\"+f\"(c[%d])", i ? ", " : "", i);
+  ir_put(t, " : \"l\"(a), \"l\"(b)); }\n");
+}
+
 const char *cu_helpers(tn_ctx *ctx, const char *body) {
   ir_text t = {.ctx = ctx};
+  static const char *const halves[] = {"f16", "bf16"};
+  for (int h = 0; h < 2; h++)
+    for (int n = 16; n <= 256; n += 16)
+      if (strstr(body, ir_format(ctx, "tn_wgmma_%s_%d(", halves[h], n))) put_wgmma(&t, halves[h], n);
   for (int i = 0; i < IR_COUNT(helpers); i++)
     if (strstr(body, ir_format(ctx, "%s(", helpers[i].name)) || strstr(body, ir_format(ctx, "%s<", helpers[i].name))) ir_put(&t, "%s", helpers[i].text);
   return ir_text_str(&t);

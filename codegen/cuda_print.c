@@ -198,7 +198,7 @@ static const char *parameters(cu_fn *f, bool scratch) {
   ir_text t = {.ctx = ctx};
   for (int i = 0; i < k->nbufs; i++) {
     const ir_buf *b = k->bufs[i];
-    ir_put(&t, "%s%s%s *__restrict__ %s", i ? ", " : "", b->access == IR_IN ? "const " : "", cu_storage_type(b->dtype), f->mems[i].name);
+    ir_put(&t, "%s%s%s *__restrict__ p_%s", i ? ", " : "", b->access == IR_IN ? "const " : "", cu_storage_type(b->dtype), f->mems[i].name);
   }
   if (scratch) ir_put(&t, "%schar *__restrict__ tn_all_scratch", t.n ? ", " : "");
   for (int i = 0; i < k->ndims; i++) ir_put(&t, "%sconst long long %s", t.n ? ", " : "", cu_var_name(ctx, k->dims[i]));
@@ -238,6 +238,11 @@ static cu_launch launch(cu_fn *f, const ir_stmt *s, const char *symbol, ir_text 
   l.grid = grid_loops(f, &s);
   block(f, s);
   ir_put(all, "extern \"C\" __global__ void __launch_bounds__(%d) %s(%s) {\n", l.threads, symbol, parameters(f, f->scratch_bytes > 0));
+  for (int i = 0; i < f->tile->kernel->nbufs; i++) { /* memory of parameters starts at multiples of 16 bytes: loads may join */
+    const ir_buf *b = f->tile->kernel->bufs[i];
+    const char *c = b->access == IR_IN ? "const " : "", *type = cu_storage_type(b->dtype), *name = f->mems[i].name;
+    ir_put(all, "  %s%s *__restrict__ %s = (%s%s *)__builtin_assume_aligned(p_%s, 16);\n", c, type, name, c, type, name);
+  }
   if (f->shared_bytes) ir_put(all, "  extern __shared__ __align__(1024) unsigned char tn_memory[];\n");
   if (f->scratch_bytes) ir_put(all, "  char *const tn_scratch = tn_all_scratch + blockIdx.x * %lldll;\n", (long long)f->scratch_bytes);
   ir_put(all, "%s}\n", ir_text_str(&f->out));
@@ -260,6 +265,8 @@ const cu_code *cu_print(tn_ctx *ctx, const cu_target *t, const cu_tile *tile, co
   ir_text all = {.ctx = ctx};
   for (int i = 0; i < n; i++)
     c->launches[c->nlaunches++] = launch(&f, body->kind == IR_SEQ ? body->items[i] : body, n > 1 ? ir_format(ctx, "%s_%d", symbol, i) : symbol, &all);
-  c->source = ir_format(ctx, "%s%s", cu_helpers(ctx, ir_text_str(&all)), ir_text_str(&all));
+  const char *help = cu_helpers(ctx, ir_text_str(&all));
+  c->source = ir_format(ctx, "%s%s", help, ir_text_str(&all));
+  c->body = c->source + strlen(help);
   return c;
 }

@@ -133,7 +133,8 @@ static void operand_tile(cu_product *g, cu_operand *o, const char *name) {
   o->inner_k = g->along_k || along_k >= along_rows;
   o->vec = o->inner_k ? along_k : along_rows;
   ix shape[3] = {ix_index(g->ctx, g->stages), ix_index(g->ctx, o->inner_k ? o->block : g->bk), ix_index(g->ctx, (o->inner_k ? g->bk : o->block) + g->pad)};
-  o->shared = ir_buf_new(g->ctx, name, g->dtype, 3, shape, NULL, IR_SHARED);
+  const ir_layout *layout = g->swizzle ? ir_layout_parse(g->ctx, ir_format(g->ctx, "split 2 %d; xor 2 1 8", 16 / (int)ir_dtype_bytes(g->dtype))) : NULL;
+  o->shared = ir_buf_new(g->ctx, name, g->dtype, 3, shape, layout, IR_SHARED);
 }
 
 void cu_product_tiles(cu_product *g) {
@@ -281,6 +282,7 @@ const ir_stmt *cu_product_pipeline(cu_product *g, const ir_stmt *start, const ir
   const ir_stmt *body[8];
   int m = 0;
   if (async) body[m++] = cu_sync(ctx, ir_format(ctx, "cp.wait %d", more ? ahead - 1 : 0));
+  if (g->swizzle) body[m++] = cu_sync(ctx, "fence.proxy"); /* the products read by the asynchronous proxy */
   body[m++] = cu_sync(ctx, "barrier");
   if (more) {
     ix next = ix_addi(ctx, kt->expr, ahead);

@@ -38,6 +38,7 @@ typedef struct cu_product {
   int64_t bk, threads;
   int stages, pad;
   bool along_k;          /* tiles must run along k, however memory runs */
+  bool swizzle;          /* tiles in the 128-byte swizzle, for wgmma; bk is then 128 bytes and pad 0 */
   ir_var *block_m, *block_n, *block_b;
   int copies;            /* fresh names */
 } cu_product;

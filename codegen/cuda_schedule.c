@@ -7,6 +7,7 @@ static const struct {
   const char *name;
   const cu_tile *(*make)(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 } rows[] = {
+    {"wgmma", cu_schedule_wgmma},
     {"mma", cu_schedule_mma},
     {"tile", cu_schedule_tile},
     {"rows", cu_schedule_rows},

@@ -56,13 +56,14 @@ static void nests(tn_ctx *ctx, const ir_stmt *s, const ir_stmt ***list, int *n) 
   else IR_PUSH(ctx, *list, *n, s);
 }
 
-/* The variables of the loops, from the number of the iteration. */
-static const ir_stmt *with_loops(tn_ctx *ctx, const nest *n, ix p, const ir_stmt *body) {
+/* The variables of the loops, from the number of the iteration; `further`: what the innermost is ahead of that. */
+static const ir_stmt *with_loops(tn_ctx *ctx, const nest *n, ix p, ix further, const ir_stmt *body) {
   for (int i = 0; i < n->n; i++) { /* outermost let last: it wraps the others */
     ix inner = ix_index(ctx, 1), extent = ix_sub(ctx, n->loops[i]->hi, n->loops[i]->lo);
     for (int j = i + 1; j < n->n; j++) inner = ix_mul(ctx, inner, ix_sub(ctx, n->loops[j]->hi, n->loops[j]->lo));
     ix at = ix_div(ctx, p, inner);
     if (i) at = ix_rem(ctx, at, extent);
+    if (i == n->n - 1) at = ix_add(ctx, at, further);
     body = ir_let(ctx, n->loops[i]->var, ix_add(ctx, at, n->loops[i]->lo), body);
   }
   return body;
@@ -84,11 +85,13 @@ static const ir_stmt *on_threads(tn_ctx *ctx, const ir_stmt *s, int64_t threads,
   ix first = ix_muli(ctx, ix_add(ctx, ix_muli(ctx, g->expr, threads), t->expr), each);
   ir_var *p = ir_var_new(ctx, ir_format(ctx, "point.%d", number), TN_INDEX, 0, fixed ? (count > 0 ? count - 1 : 0) : INT64_MAX);
   const ir_stmt *body;
-  if (each == 1) body = ir_if(ctx, ix_lt(ctx, first, n.count), ir_let(ctx, p, first, with_loops(ctx, &n, p->expr, n.body)), NULL);
+  if (each == 1) body = ir_if(ctx, ix_lt(ctx, first, n.count), ir_let(ctx, p, first, with_loops(ctx, &n, p->expr, ix_index(ctx, 0), n.body)), NULL);
   else {
     ir_var *v = ir_var_new(ctx, ir_format(ctx, "near.%d", number), TN_INDEX, 0, each - 1);
     ix at = ix_add(ctx, first, v->expr);
-    body = ir_let(ctx, p, at, with_loops(ctx, &n, p->expr, n.body));
+    int64_t run;
+    bool whole = ix_const_value(ix_sub(ctx, n.loops[n.n - 1]->hi, n.loops[n.n - 1]->lo), &run) && run % each == 0; /* none ends between neighbours */
+    body = whole ? ir_let(ctx, p, first, with_loops(ctx, &n, p->expr, v->expr, n.body)) : ir_let(ctx, p, at, with_loops(ctx, &n, p->expr, ix_index(ctx, 0), n.body));
     if (!fixed || count % each) body = ir_if(ctx, ix_lt(ctx, at, n.count), body, NULL);
     body = ir_for(ctx, v, ix_index(ctx, 0), ix_index(ctx, each), IR_VECTOR, body);
     if (!fixed || count % (threads * each)) body = ir_if(ctx, ix_lt(ctx, first, n.count), body, NULL);
@@ -97,8 +100,20 @@ static const ir_stmt *on_threads(tn_ctx *ctx, const ir_stmt *s, int64_t threads,
   return ir_for(ctx, g, ix_index(ctx, 0), blocks, IR_GRID, body);
 }
 
+/* Neighbours of a thread: as many as make 16 bytes of what is stored, where the innermost loop runs along memory in
+ * such pieces and there is enough for all multiprocessors. */
+static int64_t neighbours(tn_ctx *ctx, const cu_target *t, const ir_kernel *k) {
+  lw_problem p = lw_problem_of(ctx, k);
+  if (p.kind != LW_POINTWISE || !p.store || !p.nout || !p.store->buf->rank) return 1;
+  const ir_stmt *last = p.out[p.nout - 1];
+  int64_t c, each = 16 / (int64_t)ir_dtype_bytes(p.store->buf->dtype), points = 1;
+  for (int i = 0; i < p.nout; i++) points *= p.extent[i] > 0 ? p.extent[i] : 1;
+  if (!ix_affine_in(ir_buf_offset(ctx, p.store->buf, p.store->index), last->var, &c) || c != 1) return 1;
+  return p.extent[p.nout - 1] % each || points < 2048LL * t->multiprocessors ? 1 : each > 8 ? 8 : each;
+}
+
 const cu_tile *cu_schedule_threads(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason) {
-  int64_t threads = c->n > 0 ? c->arg[0] : 256, each = c->n > 1 ? c->arg[1] : 1;
+  int64_t threads = c->n > 0 ? c->arg[0] : 256, each = c->n > 1 ? c->arg[1] : neighbours(ctx, t, k);
   if (threads < 32 || threads > 1024 || threads % 32 || each < 1 || each > 16) {
     *reason = "threads: from 32 to 1024 by 32, 1 to 16 iterations each";
     return NULL;

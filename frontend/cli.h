@@ -213,4 +213,7 @@ void cli_explain(cli *c, int argc, char **argv);
 void cli_view(cli *c, int argc, char **argv);
 void cli_report(cli *c, int argc, char **argv);
 void cli_simulate(cli *c, int argc, char **argv);
+
+/* cli_cuda.c: explain --target cuda:ARCH. `code`: the CUDA C of each kernel, too. */
+void cli_explain_cuda(cli *c, cli_model *m, const char *arch, const char *only, bool code, bool emulate);
 #endif

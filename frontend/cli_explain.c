@@ -150,18 +150,25 @@ static void json_out(cli *c, const cli_model *m, const cli_kernel_facts *facts, 
 }
 
 void cli_explain(cli *c, int argc, char **argv) {
-  const char *only = NULL, *program = NULL;
-  bool loops = false;
+  const char *only = NULL, *program = NULL, *target = NULL;
+  bool loops = false, emulate = false;
   cli_list inputs = {0};
   cli_option own[] = {
       {"--kernel", CLI_TEXT, &only, "NAME", "only this kernel, with its loops"},
       {"--loops", CLI_FLAG, &loops, NULL, "the loops of every kernel, before and after its schedule"},
+      {"--target", CLI_TEXT, &target, "T", "cpu (default), or cuda:ARCH: launches, tiles and cubins, no GPU needed"},
+      {"--emulate", CLI_FLAG, &emulate, NULL, "with cuda:ARCH: runs the launches in the emulator and compares with the interpreter"},
       {"--program", CLI_TEXT, &program, "FILE", "writes the program's text there; tenon reads it as a model"},
       {"--input", CLI_TEXTS, &inputs, "NAME=FILE", "an input that decides shapes"},
   };
   if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 1, 1, "MODEL may be a kernel: tenon explain gemm:f32:512x512x512\n")) return;
   cli_model *m = cli_load(c, c->args[0]);
   cli_feed(c, m, &inputs);
+  if (target && strcmp(target, "cpu")) {
+    if (strncmp(target, "cuda:", 5)) ir_fail(c->ctx, TN_EUSAGE, "--target: explain knows cpu and cuda:ARCH, not '%s'", target);
+    cli_explain_cuda(c, m, target + 5, only, loops || only, emulate);
+    return;
+  }
   cli_lower(c, m);
   if (program) {
     const char *text = ir_program_print(c->ctx, m->program);

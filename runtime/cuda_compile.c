@@ -68,6 +68,7 @@ static void read_report(tn_ctx *ctx, rt_cubin *c, const char *log) {
     p += n + (p[n] == '\n');
   }
   c->warnings = ir_text_str(&warnings);
+  c->report = log;
 }
 
 /* ---- compiling ---- */
@@ -115,7 +116,7 @@ static void compile(tn_ctx *ctx, const cu_target *t, const char *source, rt_cubi
   destroy(j);
 }
 
-static const char *key_of(tn_ctx *ctx, const cu_target *t, const char *source) {
+const char *rt_cuda_key(tn_ctx *ctx, const cu_target *t, const char *source) {
   ir_text k = {.ctx = ctx};
   ir_put(&k, "cuda %d %s nvrtc %d", CU_VERSION, t->name, rt_cuda_library(RT_CUDA_NVRTC)->version);
   for (int i = 0; i < IR_COUNT(fixed_options); i++) ir_put(&k, " %s", fixed_options[i]);
@@ -123,33 +124,37 @@ static const char *key_of(tn_ctx *ctx, const cu_target *t, const char *source) {
   return k.s;
 }
 
-static bool from_cache(tn_ctx *ctx, const cg_cache *cache, const char *key, rt_cubin *c) {
+const rt_cubin *rt_cuda_cached(tn_ctx *ctx, const cg_cache *cache, const char *key) {
   size_t size;
-  const char *kept = cache ? cache->find(ctx, cache->user, key, &size) : NULL;
+  const char *kept = cache->find(ctx, cache->user, key, &size);
   const char *end = kept ? memchr(kept, 0, size) : NULL;
-  if (!end) return false;
+  if (!end) return NULL;
+  rt_cubin *c = IR_NEW(ctx, rt_cubin);
   read_report(ctx, c, kept);
   c->bytes = end + 1;
   c->size = size - (size_t)(end + 1 - kept);
   c->cached = true;
-  return true;
+  return c;
+}
+
+void rt_cuda_keep(tn_ctx *ctx, const cg_cache *cache, const char *key, const rt_cubin *c) {
+  size_t n = strlen(c->report) + 1;
+  char *both = ir_alloc(ctx, n + c->size);
+  memcpy(both, c->report, n);
+  memcpy(both + n, c->bytes, c->size);
+  cache->keep(ctx, cache->user, key, both, n + c->size);
 }
 
 const rt_cubin *rt_cuda_compile(tn_ctx *ctx, const cu_target *t, const char *source, const cg_cache *cache) {
+  const char *key = cache ? rt_cuda_key(ctx, t, source) : NULL, *log;
+  const rt_cubin *kept = cache ? rt_cuda_cached(ctx, cache, key) : NULL;
+  if (kept) return kept;
   rt_cubin *c = IR_NEW(ctx, rt_cubin);
-  const char *key = key_of(ctx, t, source), *log;
-  if (from_cache(ctx, cache, key, c)) return c;
   double start = rt_now();
   compile(ctx, t, source, c, &log);
   c->seconds = rt_now() - start;
   read_report(ctx, c, log);
-  if (cache) {
-    size_t n = strlen(log) + 1;
-    char *both = ir_alloc(ctx, n + c->size);
-    memcpy(both, log, n);
-    memcpy(both + n, c->bytes, c->size);
-    cache->keep(ctx, cache->user, key, both, n + c->size);
-  }
+  if (cache) rt_cuda_keep(ctx, cache, key, c);
   return c;
 }
 

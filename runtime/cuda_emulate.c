@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NOBODY = 0xffff, GROUPS = 256, MAX_PHASES = 4 };
+enum { NOBODY = 0xffff, GROUPS = 256, MAX_GROUPS = 8 /* warpgroups */ };
 
 typedef struct epoch {
   uint16_t thread;  /* NOBODY: never */
@@ -18,6 +18,7 @@ typedef struct epoch {
 typedef struct cell {
   epoch write, read;
   uint32_t *readers; /* clock of the last read by each thread, when several read since the last write */
+  uint32_t product[MAX_GROUPS]; /* by warpgroup: 1 + the group of products that touches it, 0: none */
   int64_t owner;     /* of global memory: 1 + the block that stored to it in this launch */
 } cell;
 
@@ -40,6 +41,11 @@ typedef struct emulator {
   int threads;
   uint32_t *clock;         /* [threads][threads] */
   async *copies;           /* by thread */
+  async *products;         /* by the first thread of a warpgroup */
+  uint32_t *proxied;       /* by thread: its writes up to this clock are visible to the asynchronous proxy */
+  uint64_t stores;         /* to private arrays so far, and the count at the last fence of each warpgroup */
+  uint64_t fenced[MAX_GROUPS];
+  bool multiplying;
   int lo, hi;              /* the threads that run the current statement */
   int saved[16][2], depth;
   bool copying;
@@ -65,6 +71,8 @@ static void shadow_begin(emulator *m, const ir_buf *b, int64_t n) {
   }
   for (int64_t i = 0; i < s->n; i++) {
     s->cells[i].write = s->cells[i].read = (epoch){.thread = NOBODY};
+    memset(s->cells[i].product, 0, sizeof s->cells[i].product);
+    s->cells[i].owner = 0;
     if (s->cells[i].readers) memset(s->cells[i].readers, 0, (size_t)m->threads * sizeof(uint32_t));
   }
   int64_t axis;
@@ -108,6 +116,43 @@ static void check_write_known(emulator *m, tn_ctx *ctx, shadow *s, int64_t at, c
   if (!ordered(m, &c->write, m->lo)) wrong(m, ctx, s->buf, at, race, c->write.thread);
 }
 
+/* Products that read the element must be over, and known to be, before it changes. */
+static void check_products(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
+  cell *c = &s->cells[at];
+  for (int w = 0; w < MAX_GROUPS; w++) {
+    if (!c->product[w]) continue;
+    const async *a = &m->products[w * 128];
+    uint32_t g = c->product[w] - 1;
+    if (g >= a->done) wrong(m, ctx, s->buf, at, "written while a product may read it", w * 128);
+    if (w * 128 != m->lo && a->over[g % GROUPS] > KNOWS(m, m->lo, w * 128)) wrong(m, ctx, s->buf, at, "written without a barrier after a product of another warpgroup", w * 128);
+    c->product[w] = 0;
+  }
+}
+
+/* A product reads shared memory between its issue and its wait. */
+static void on_product_read(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
+  cell *c = &s->cells[at];
+  check_write_known(m, ctx, s, at, "a product reads it while a copy may be under way", "a product reads it without a barrier after a write");
+  if (c->write.thread != NOBODY && c->write.clock > m->proxied[c->write.thread]) wrong(m, ctx, s->buf, at, "a product reads it without a fence between the proxies", c->write.thread);
+  c->product[m->lo / 128] = m->products[m->lo].open + 1;
+}
+
+/* Accumulators: nobody's but the product's from its issue to its wait; fenced off from the thread's own stores before. */
+static void on_private(emulator *m, tn_ctx *ctx, shadow *s, int64_t at, bool store) {
+  int64_t owner = at / s->private_elements;
+  if (owner < m->lo || owner >= m->hi) wrong(m, ctx, s->buf, at, "an array of another thread", (int)owner);
+  cell *c = &s->cells[at];
+  int w = (int)owner / 128;
+  if (m->multiplying) {
+    if (c->owner > (int64_t)m->fenced[w]) wrong(m, ctx, s->buf, at, "a product takes what the thread stored without a fence", (int)owner);
+    c->product[0] = m->products[w * 128].open + 1;
+    return;
+  }
+  if (c->product[0] && c->product[0] - 1 >= m->products[w * 128].done) wrong(m, ctx, s->buf, at, "touched while a product may be under way", (int)owner);
+  c->product[0] = 0;
+  if (store) c->owner = (int64_t)++m->stores;
+}
+
 static void on_read(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
   cell *c = &s->cells[at];
   check_write_known(m, ctx, s, at, "read while a copy into it may be under way", "read without a barrier after another thread's write");
@@ -125,6 +170,7 @@ static void on_read(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
 static void on_write(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
   cell *c = &s->cells[at];
   check_write_known(m, ctx, s, at, "written while a copy into it may be under way", "written without a barrier after another thread's write");
+  check_products(m, ctx, s, at);
   if (!ordered(m, &c->read, m->lo)) wrong(m, ctx, s->buf, at, "written without a barrier after another thread's read", c->read.thread);
   for (int t = 0; c->readers && t < m->threads; t++) {
     if (t != m->lo && c->readers[t] > KNOWS(m, m->lo, t)) wrong(m, ctx, s->buf, at, "written without a barrier after another thread's read", t);
@@ -166,11 +212,14 @@ static void access(void *user, tn_ctx *ctx, const ir_buf *b, int64_t at, bool st
     return;
   }
   if (s->private_elements) {
-    int64_t owner = at / s->private_elements;
-    if (owner < m->lo || owner >= m->hi) wrong(m, ctx, b, at, "an array of another thread", (int)owner);
+    on_private(m, ctx, s, at, store);
     return;
   }
   if (b->space != IR_SHARED) return;
+  if (m->multiplying) {
+    if (!store) on_product_read(m, ctx, s, at);
+    return;
+  }
   if (store) on_write(m, ctx, s, at);
   else on_read(m, ctx, s, at);
 }
@@ -181,6 +230,10 @@ static void block_begin(emulator *m) {
   memset(m->clock, 0, (size_t)m->threads * (size_t)m->threads * sizeof *m->clock);
   for (int t = 0; t < m->threads; t++) KNOWS(m, t, t) = 1;
   memset(m->copies, 0, (size_t)m->threads * sizeof *m->copies);
+  memset(m->products, 0, (size_t)m->threads * sizeof *m->products);
+  memset(m->proxied, 0, (size_t)m->threads * sizeof *m->proxied);
+  memset(m->fenced, 0, sizeof m->fenced);
+  m->stores = 0;
   m->lo = 0;
   m->hi = m->threads;
 }
@@ -188,7 +241,7 @@ static void block_begin(emulator *m) {
 static void launch_begin(emulator *m) {
   for (int i = 0; i < m->nshadows; i++) {
     shadow *s = &m->shadows[i];
-    for (int64_t k = 0; s->global && k < s->n; k++) s->cells[k] = (cell){{.thread = NOBODY}, {.thread = NOBODY}, NULL, 0};
+    for (int64_t k = 0; s->global && k < s->n; k++) s->cells[k] = (cell){.write = {.thread = NOBODY}, .read = {.thread = NOBODY}};
   }
   m->block = -1;
 }
@@ -236,13 +289,13 @@ static void meet(emulator *m) {
   for (int t = m->lo; t < m->hi; t++) KNOWS(m, t, t)++;
 }
 
-static void commit(emulator *m) {
-  for (int t = m->lo; t < m->hi; t++) m->copies[t].open++;
+static void commit(emulator *m, async *of, int step) {
+  for (int t = m->lo; t < m->hi; t += step) of[t].open++;
 }
 
-static void wait_for(emulator *m, int left) {
-  for (int t = m->lo; t < m->hi; t++) {
-    async *a = &m->copies[t];
+static void wait_for(emulator *m, async *of, int step, int left) {
+  for (int t = m->lo; t < m->hi; t += step) {
+    async *a = &of[t];
     for (; a->done + (uint32_t)left < a->open; a->done++) a->over[a->done % GROUPS] = KNOWS(m, t, t);
   }
 }
@@ -253,8 +306,19 @@ static void tile(void *user, tn_ctx *ctx, const ir_stmt *s, bool enter) {
   if (strcmp(a, "cp.async") == 0) {
     if (m->hi - m->lo != 1) ir_fail(ctx, TN_EWRONG, "a copy that is no thread's");
     m->copying = enter;
+  } else if (strncmp(a, "wgmma.", 6) == 0) {
+    if (m->hi - m->lo != 128) ir_fail(ctx, TN_EWRONG, "a product that is no warpgroup's");
+    m->multiplying = enter;
   } else if (!enter) return;
-  else if (strcmp(a, "barrier") == 0) {
+  else if (strncmp(a, "wg.", 3) == 0) {
+    if ((m->hi - m->lo) % 128) ir_fail(ctx, TN_EWRONG, "'%s' that is no warpgroup's", a);
+    if (strcmp(a, "wg.fence") == 0)
+      for (int t = m->lo; t < m->hi; t += 128) m->fenced[t / 128] = m->stores;
+    else if (strcmp(a, "wg.commit") == 0) commit(m, m->products, 128);
+    else wait_for(m, m->products, 128, atoi(a + 8));
+  } else if (strcmp(a, "fence.proxy") == 0) {
+    for (int t = m->lo; t < m->hi; t++) m->proxied[t] = KNOWS(m, t, t)++;
+  } else if (strcmp(a, "barrier") == 0) {
     if (m->hi - m->lo < m->threads && (m->hi - m->lo) % 32) ir_fail(ctx, TN_EWRONG, "kernel '%s': a barrier that not all threads reach", m->tile->kernel->name);
     meet(m);
   } else if (strcmp(a, "warp.sync") == 0) {
@@ -267,8 +331,8 @@ static void tile(void *user, tn_ctx *ctx, const ir_stmt *s, bool enter) {
     }
     m->lo = lo;
     m->hi = hi;
-  } else if (strcmp(a, "cp.commit") == 0) commit(m);
-  else if (strncmp(a, "cp.wait ", 8) == 0) wait_for(m, atoi(a + 8));
+  } else if (strcmp(a, "cp.commit") == 0) commit(m, m->copies, 1);
+  else if (strncmp(a, "cp.wait ", 8) == 0) wait_for(m, m->copies, 1, atoi(a + 8));
 }
 
 static void scope(void *user, tn_ctx *ctx, const ir_buf *b, int64_t n) {
@@ -286,7 +350,8 @@ void rt_cuda_emulate(tn_ctx *ctx, const cu_tile *t, void *const *args, const int
   const char *invalid = ir_kernel_verify(ctx, t->kernel);
   if (invalid) ir_fail(ctx, TN_EWRONG, "the tile program is not valid: %s", invalid);
   size_t n = (size_t)t->threads;
-  emulator m = {.ctx = ctx, .tile = t, .threads = t->threads, .hi = t->threads, .clock = ir_alloc_array(ctx, n * n, sizeof(uint32_t)), .copies = IR_NEW_ARRAY(ctx, async, n)};
+  emulator m = {.ctx = ctx, .tile = t, .threads = t->threads, .hi = t->threads, .clock = ir_alloc_array(ctx, n * n, sizeof(uint32_t)), .copies = IR_NEW_ARRAY(ctx, async, n), .products = IR_NEW_ARRAY(ctx, async, n), .proxied = IR_NEW_ARRAY(ctx, uint32_t, n)};
+  if (n > 128 * MAX_GROUPS) ir_fail(ctx, TN_EUNSUPPORTED, "a block of %zu threads", n);
   for (int i = 0; i < t->kernel->nbufs; i++) {
     int64_t count;
     ir_buf *b = t->kernel->bufs[i];

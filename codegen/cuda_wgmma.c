@@ -1,0 +1,86 @@
+/* cuda_wgmma.c — products of f16 and bf16 by warpgroups (sm_90a): BM x BN a block, 64 rows a warpgroup, both operands read
+ * from shared memory by wgmma. Tiles are rows of 128 bytes along k with the 128-byte swizzle (16-byte piece number xor
+ * row mod 8), filled by asynchronous copies of 16 bytes.
+ *
+ * Order of a step: copies waited for, made visible to the asynchronous proxy, barrier, next copies, products, and their
+ * wait: the barrier of the next step then lets the stage be overwritten. Accumulators lie as PTX's "Register Fragments for
+ * wgmma .m64nNk16" says. */
+#include "codegen/cuda_product.h"
+
+enum { BK = 64, DEPTH = 16 };
+
+typedef struct wgmma {
+  int64_t groups;
+  ir_buf *acc; /* [threads, BN / 2] */
+  const char *atom;
+} wgmma;
+
+static ix thread_of(tn_ctx *ctx, ix group, ix i, ix j) {
+  ix lane = ix_add(ctx, ix_muli(ctx, ix_remi(ctx, i, 8), 4), ix_divi(ctx, ix_remi(ctx, j, 8), 2));
+  return ix_add(ctx, ix_muli(ctx, group, 128), ix_add(ctx, ix_muli(ctx, ix_divi(ctx, i, 16), 32), lane));
+}
+
+static ix element_of(tn_ctx *ctx, ix i, ix j) {
+  return ix_add(ctx, ix_muli(ctx, ix_divi(ctx, j, 8), 4), ix_add(ctx, ix_muli(ctx, ix_remi(ctx, ix_divi(ctx, i, 8), 2), 2), ix_remi(ctx, j, 2)));
+}
+
+static const ir_stmt *step(cu_product *g, ix stage, void *user) {
+  tn_ctx *ctx = g->ctx;
+  wgmma *x = user;
+  ir_var *wg = cu_var(ctx, "group", x->groups), *kin = cu_var(ctx, "k.in", BK / DEPTH);
+  ir_var *i = cu_var(ctx, "wg.i", 64), *j = cu_var(ctx, "wg.j", g->b.block), *k = cu_var(ctx, "wg.k", DEPTH);
+  ix at[2] = {thread_of(ctx, wg->expr, i->expr, j->expr), element_of(ctx, i->expr, j->expr)};
+  ix at_k = ix_add(ctx, ix_muli(ctx, kin->expr, DEPTH), k->expr);
+  ix a = ix_cast(ctx, TN_F32, cu_product_at(g, &g->a, stage, ix_add(ctx, ix_muli(ctx, wg->expr, 64), i->expr), at_k));
+  ix b = ix_cast(ctx, TN_F32, cu_product_at(g, &g->b, stage, j->expr, at_k));
+  const ir_stmt *s = ir_store(ctx, x->acc, at, IR_SET, ix_fma(ctx, a, b, ix_load(ctx, x->acc, at)));
+  s = ir_tile(ctx, x->atom, cu_loop(ctx, i, IR_SERIAL, cu_loop(ctx, j, IR_SERIAL, cu_loop(ctx, k, IR_SERIAL, s))));
+  const ir_stmt *parts[4] = {cu_sync(ctx, "wg.fence"), cu_loop(ctx, kin, IR_UNROLL, s), cu_sync(ctx, "wg.commit"), cu_sync(ctx, "wg.wait 0")};
+  return cu_loop(ctx, wg, IR_WARPGROUP, ir_seq(ctx, 4, parts));
+}
+
+static const ir_stmt *each_sum(cu_product *g, wgmma *x, const char *name, bool end) {
+  tn_ctx *ctx = g->ctx;
+  ir_var *t = cu_var(ctx, ir_format(ctx, "%s.t", name), g->threads), *n = cu_var(ctx, ir_format(ctx, "%s.n", name), g->b.block / 8), *e = cu_var(ctx, ir_format(ctx, "%s.e", name), 4);
+  ix at[2] = {t->expr, ix_add(ctx, ix_muli(ctx, n->expr, 4), e->expr)}, lane = ix_remi(ctx, t->expr, 32);
+  ix row = ix_add(ctx, ix_muli(ctx, ix_divi(ctx, t->expr, 32), 16), ix_add(ctx, ix_divi(ctx, lane, 4), ix_muli(ctx, ix_divi(ctx, e->expr, 2), 8)));
+  ix column = ix_add(ctx, ix_muli(ctx, n->expr, 8), ix_add(ctx, ix_muli(ctx, ix_remi(ctx, lane, 4), 2), ix_remi(ctx, e->expr, 2)));
+  const ir_stmt *s = end ? cu_product_store(g, row, column, ix_load(ctx, x->acc, at)) : ir_store(ctx, x->acc, at, IR_SET, g->init);
+  return cu_loop(ctx, t, IR_LANE, cu_loop(ctx, n, IR_UNROLL, cu_loop(ctx, e, IR_UNROLL, s)));
+}
+
+static cu_choice default_tile(const cu_target *t, const cu_product *g) {
+  static const int64_t rows[][3] = {{128, 256, 4}, {128, 128, 4}, {64, 128, 4}, {64, 64, 4}};
+  cu_choice c = {.n = 3};
+  for (int i = 0; i < IR_COUNT(rows); i++) {
+    int64_t m = (g->a.rows.extent + rows[i][0] - 1) / rows[i][0], n = (g->b.rows.extent + rows[i][1] - 1) / rows[i][1];
+    for (int k = 0; k < 3; k++) c.arg[k] = rows[i][k];
+    if (m * n * g->batch.extent >= t->multiprocessors) break;
+  }
+  return c;
+}
+
+const cu_tile *cu_schedule_wgmma(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *choice, const char **reason) {
+  cu_product g;
+  if (!t->hopper) return *reason = "wgmma is of sm_90a", NULL;
+  if (!cu_product_of(ctx, k, true, &g, reason)) return NULL;
+  if ((g.dtype != TN_F16 && g.dtype != TN_BF16) || g.acc->dtype != TN_F32) return *reason = "wgmma is for f16 and bf16 here", NULL;
+  if (!choice->n && (g.a.rows.extent < 64 || g.b.rows.extent < 64 || g.sum.extent < 64)) return *reason = "too few rows for warpgroups", NULL;
+  cu_choice c = choice->n ? *choice : default_tile(t, &g);
+  g.a.block = c.arg[0];
+  g.b.block = c.arg[1];
+  g.stages = (int)c.arg[2];
+  g.bk = BK;
+  g.along_k = g.swizzle = true;
+  if (c.n != 3 || !g.a.block || g.a.block % 64 || g.a.block > 256 || g.b.block < 16 || g.b.block % 16 || g.b.block > 256 || g.stages < 2 || g.stages > 8) return *reason = "wgmma: BM BN STAGES, which do not fit", NULL;
+  wgmma x = {.groups = g.a.block / 64, .atom = ir_format(ctx, "wgmma.m64n%lldk16.%s", (long long)g.b.block, g.dtype == TN_F16 ? "f16" : "bf16")};
+  g.threads = 128 * x.groups;
+  cu_product_tiles(&g);
+  if (g.a.vec != 8 || g.b.vec != 8) return *reason = "operands that do not lie along the sum in pieces of 16 bytes", NULL;
+  if (cu_product_shared_bytes(&g) > t->shared_bytes) return *reason = "wgmma: more shared memory than a block has", NULL;
+  x.acc = ir_buf_new(ctx, "sum", TN_F32, 2, (ix[]){ix_index(ctx, g.threads), ix_index(ctx, g.b.block / 2)}, NULL, IR_LOCAL);
+  const ir_stmt *s = cu_product_pipeline(&g, each_sum(&g, &x, "set", false), step, &x, each_sum(&g, &x, "end", true));
+  s = ir_alloc_stmt(ctx, x.acc, s);
+  s = cu_loop(ctx, g.block_b, IR_GRID, cu_loop(ctx, g.block_m, IR_GRID, cu_loop(ctx, g.block_n, IR_GRID, s)));
+  return cu_tile_new(ctx, k, s, (int)g.threads, ir_format(ctx, "wgmma %lld %lld %d", (long long)g.a.block, (long long)g.b.block, g.stages));
+}

@@ -1,0 +1,47 @@
+/* cuda_plan.h — a program as launches on a GPU.
+ *
+ *   graph ── lw_compile (NHWC, weights laid out for tiles) ── program ── cu_schedule, cu_print, NVRTC ── plan
+ *
+ * Memory is that of the program: one arena, the packed weights, states, inputs and outputs. Needs no GPU. */
+#ifndef RT_CUDA_PLAN_H
+#define RT_CUDA_PLAN_H
+#include "lower/lower.h"
+#include "runtime/cuda_compile.h"
+
+typedef struct rt_cuda_kernel { /* one distinct kernel of the run section */
+  const ir_kernel *kernel;
+  const cu_tile *tile;
+  const cu_code *code;
+  const rt_cubin *cubin;        /* null: not compiled (rt_cuda_options.no_compile) */
+  const char *left;             /* choices that were tried before and why they were left, a line each; "" for none */
+} rt_cuda_kernel;
+
+typedef struct rt_cuda_plan {
+  const ir_program *program;
+  const cu_target *target;
+  int nkernels;
+  rt_cuda_kernel *kernels;      /* by program kernel; kernel null: packing only, which the host does */
+  int nlaunches;                /* of one run */
+  int64_t scratch_bytes;        /* the most that a launch needs */
+  double compile_s;
+  int hits;                     /* cubins from the cache */
+} rt_cuda_plan;
+
+typedef struct rt_cuda_options {
+  int jobs;                     /* threads that compile */
+  const cg_cache *cache;        /* may be null; called by the calling thread only */
+  bool no_compile;              /* plans alone */
+  /* Compiles instead of NVRTC, in any thread with a context of its own; for tests. */
+  const rt_cubin *(*compile)(tn_ctx *ctx, const cu_target *t, const cu_code *code, void *user);
+  void *user;
+  const char *(*choice)(void *user, const ir_kernel *k); /* schedule asked for; null or returning null: the default */
+} rt_cuda_options;
+
+/* Lowers a graph whose dimensions are numbers. `layout` AUTO: NHWC. */
+ir_program *rt_cuda_lower(tn_ctx *ctx, ir_graph *g, lw_layout_choice layout);
+/* Schedules, prints and compiles the kernels of the run section, each distinct one once; a choice that the gates refuse
+ * gives way to a plainer one. Throws TN_EUNSUPPORTED for programs with control flow or run-time dimensions. */
+rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *p, const cu_target *t, const rt_cuda_options *o);
+/* Runs it in the emulator. in, out, raw as rt_program_interp. */
+void rt_cuda_plan_emulate(tn_ctx *ctx, const rt_cuda_plan *p, const void *const in[], void *const out[], void *state, uint64_t seed);
+#endif

@@ -1,0 +1,29 @@
+/* cuda_run.h — a plan on a device: memory, launches, CUDA graphs, events.
+ *
+ * Errors are thrown with what the driver calls them and what was being done. After a sticky error (a kernel that trapped,
+ * an illegal address) the device's context is lost: the device says so at every later call, everything on it is gone,
+ * and rt_cuda_device_open gives a fresh one. The process lives on. */
+#ifndef RT_CUDA_RUN_H
+#define RT_CUDA_RUN_H
+#include "runtime/cuda_plan.h"
+
+typedef struct rt_cuda_device rt_cuda_device;
+
+/* Device number `index` for code of a target. Throws TN_EUNSUPPORTED: no driver, one too old for cubins of this NVRTC, no
+ * such device, one of another architecture. The context closes it at the latest. */
+rt_cuda_device *rt_cuda_device_open(tn_ctx *ctx, const cu_target *t, int index);
+void rt_cuda_device_close(rt_cuda_device *d);
+const char *rt_cuda_device_name(const rt_cuda_device *d); /* "NVIDIA H200, sm_90, 132 multiprocessors, driver 13.0" */
+const char *rt_cuda_device_lost(const rt_cuda_device *d); /* null while it works */
+
+typedef struct rt_cuda_module rt_cuda_module;
+/* Loads the cubins, packs the weights here and copies them over, reserves the arena. Throws TN_ERESOURCE when the device's
+ * memory is out, with how much was asked for; nothing stays behind then. */
+rt_cuda_module *rt_cuda_module_new(tn_ctx *ctx, rt_cuda_device *d, const rt_cuda_plan *p);
+void rt_cuda_module_free(rt_cuda_module *m);
+/* One run on host memory: in, out, state as rt_run. The launches are one CUDA graph, captured at the first run. */
+void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *const out[], void *state);
+/* Milliseconds of one run on the device, without copies to and from the host: the median of `runs`. */
+double rt_cuda_time(tn_ctx *ctx, rt_cuda_module *m, int runs);
+int64_t rt_cuda_module_bytes(const rt_cuda_module *m);
+#endif

@@ -1,0 +1,187 @@
+// cuda_host.hpp — CUDA C of the code generator on a CPU: stands before the printed kernels in place of their helper
+// functions. Each thread of a block is a fiber; barriers, shuffles, ldmatrix and mma.sync meet the fibers of a block
+// or warp. Built by tests/test_cuda_run.c with the C++ compiler at hand, called by tests/fake_cuda.c.
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <ucontext.h>
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(n)
+#define __align__(n)
+#define __shared__
+unsigned char tn_memory_room[256 * 1024 + 1024];
+#define tn_memory (*tn_memory_at())
+typedef unsigned char tn_bytes[256 * 1024];
+
+namespace host {
+struct number { unsigned x; };
+enum { MAX_THREADS = 1024, STACK = 128 * 1024 };
+struct fiber { ucontext_t at; bool over; };
+static fiber *fibers;
+static char *stacks;
+static ucontext_t home;
+static unsigned threads, now, block_phase, block_in;
+static unsigned warp_phase[32], warp_in[32];
+static uint64_t slot[MAX_THREADS][8];
+typedef void (*kernel)(void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *);
+static kernel fn;
+static void **values;
+static void turn() { swapcontext(&fibers[now].at, &home); }
+static void meet(unsigned &phase, unsigned &in, unsigned all) {
+  unsigned mine = phase;
+  if (++in == all) { in = 0; phase++; }
+  else while (phase == mine) turn();
+}
+static void meet_warp() { unsigned w = now / 32, left = threads - w * 32; meet(warp_phase[w], warp_in[w], left < 32 ? left : 32); }
+static void body() {
+  void **v = values;
+  fn(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15]);
+  fibers[now].over = true;
+  for (;;) turn();
+}
+} // namespace host
+static host::number threadIdx, blockIdx;
+
+static inline void __syncthreads() { host::meet(host::block_phase, host::block_in, host::threads); }
+static inline void __syncwarp() { host::meet_warp(); }
+template <class T> static inline T __shfl_sync(unsigned, T v, int lane) {
+  memcpy(host::slot[host::now], &v, sizeof v);
+  host::meet_warp();
+  T r;
+  memcpy(&r, host::slot[host::now / 32 * 32 + (unsigned)lane % 32], sizeof r);
+  host::meet_warp();
+  return r;
+}
+static inline float __int_as_float(int x) { float f; memcpy(&f, &x, 4); return f; }
+static inline float __uint_as_float(unsigned x) { float f; memcpy(&f, &x, 4); return f; }
+static inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
+static inline double __longlong_as_double(long long x) { double f; memcpy(&f, &x, 8); return f; }
+static inline long long __double_as_longlong(double x) { long long u; memcpy(&u, &x, 8); return u; }
+static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
+static inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
+static inline float __double2float_rn(double x) { return (float)x; }
+template <class T> static inline T to_int(double x, double lo, double hi, T least, T most) { return x != x ? 0 : x <= lo ? least : x >= hi ? most : (T)x; }
+static inline int __float2int_rz(float x) { return to_int<int>(x, -0x1p31, 0x1p31, INT32_MIN, INT32_MAX); }
+static inline int __double2int_rz(double x) { return to_int<int>(x, -0x1p31, 0x1p31 - 1, INT32_MIN, INT32_MAX); }
+static inline unsigned __float2uint_rz(float x) { return to_int<unsigned>(x, 0, 0x1p32, 0, UINT32_MAX); }
+static inline unsigned __double2uint_rz(double x) { return to_int<unsigned>(x, 0, 0x1p32 - 1, 0, UINT32_MAX); }
+static inline long long __double2ll_rz(double x) { return to_int<long long>(x, -0x1p63, 0x1p63, INT64_MIN, INT64_MAX); }
+static inline unsigned long long __double2ull_rz(double x) { return to_int<unsigned long long>(x, 0, 0x1p64, 0, UINT64_MAX); }
+static inline float __double2float_rz(double x) {
+  float f = (float)x;
+  return std::isfinite(x) && fabs((double)f) > fabs(x) ? nextafterf(f, 0) : f;
+}
+
+static inline unsigned short tn_bf16(float x) {
+  unsigned u = __float_as_uint(x);
+  return x != x ? 0x7fc0 : (unsigned short)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+static inline float tn_from_bf16(unsigned short x) { return __uint_as_float((unsigned)x << 16); }
+static inline float tn_from_f16(unsigned short h) {
+  int e = h >> 10 & 31, m = h & 1023;
+  float f = e == 31 ? (m ? NAN : INFINITY) : e ? ldexpf((float)(m + 1024), e - 25) : ldexpf((float)m, -24);
+  return h >> 15 ? -f : f;
+}
+static inline unsigned short tn_f16(float x) {
+  unsigned short s = __float_as_uint(x) >> 31 ? 0x8000 : 0;
+  float a = fabsf(x);
+  if (a != a) return 0x7e00;
+  if (a >= 65520) return s | 0x7c00;
+  if (a < 0x1p-14f) return s | (unsigned short)nearbyintf(ldexpf(a, 24));
+  int e;
+  frexpf(a, &e);
+  unsigned m = (unsigned)nearbyintf(ldexpf(a, 11 - e)); /* 1024 .. 2048 */
+  return s | (unsigned short)(((unsigned)(e + 13) << 10) + m); /* the leading bit of m counts one exponent */
+}
+static inline void tn_copy4(void *to, const void *from) { memcpy(to, from, 4); }
+static inline void tn_copy8(void *to, const void *from) { if ((uintptr_t)from % 8 || (uintptr_t)to % 8) abort(); memcpy(to, from, 8); }
+static inline void tn_copy16(void *to, const void *from) { if ((uintptr_t)from % 16 || (uintptr_t)to % 16) abort(); memcpy(to, from, 16); }
+static inline void tn_copy_commit() {}
+template <int N> static inline void tn_copy_wait() {}
+
+static inline const char *given(unsigned lane) { return (const char *)host::slot[host::now / 32 * 32 + lane][0]; }
+static inline void tn_ldmatrix4(unsigned *d, const void *p) {
+  if ((uintptr_t)p % 16) abort();
+  host::slot[host::now][0] = (uint64_t)p;
+  host::meet_warp();
+  unsigned l = host::now % 32;
+  for (unsigned r = 0; r < 4; r++) memcpy(d + r, given(r * 8 + l / 4) + l % 4 * 4, 4);
+  host::meet_warp();
+}
+static inline void tn_ldmatrix4t(unsigned *d, const void *p) {
+  if ((uintptr_t)p % 16) abort();
+  host::slot[host::now][0] = (uint64_t)p;
+  host::meet_warp();
+  unsigned l = host::now % 32;
+  for (unsigned r = 0; r < 4; r++)
+    for (unsigned e = 0; e < 2; e++) memcpy((char *)(d + r) + 2 * e, given(r * 8 + l % 4 * 2 + e) + l / 4 * 2, 2);
+  host::meet_warp();
+}
+template <class A, int PACK, class F> static inline void multiply(A *c, const unsigned *a, const unsigned *b, F element) {
+  memcpy(host::slot[host::now], a, 16);
+  memcpy(host::slot[host::now] + 2, b, 8);
+  host::meet_warp();
+  unsigned l = host::now % 32, base = host::now / 32 * 32;
+  for (unsigned e = 0; e < 4; e++) {
+    unsigned i = l / 4 + e / 2 * 8, j = l % 4 * 2 + e % 2;
+    for (unsigned k = 0; k < 8 * PACK; k++) {
+      unsigned half = k / (4 * PACK), lane = k % (4 * PACK) / PACK;
+      const char *x = (const char *)host::slot[base + i % 8 * 4 + lane], *y = (const char *)(host::slot[base + j * 4 + lane] + 2);
+      c[e] = element(c[e], x + 4 * (half * 2 + i / 8), y + 4 * half, k % PACK);
+    }
+  }
+  host::meet_warp();
+}
+static inline unsigned short half_at(const char *p, unsigned i) { unsigned short h; memcpy(&h, p + 2 * i, 2); return h; }
+static inline void tn_mma_f16(float *c, const unsigned *a, const unsigned *b) {
+  multiply<float, 2>(c, a, b, [](float s, const char *x, const char *y, unsigned k) { return fmaf(tn_from_f16(half_at(x, k)), tn_from_f16(half_at(y, k)), s); });
+}
+static inline void tn_mma_bf16(float *c, const unsigned *a, const unsigned *b) {
+  multiply<float, 2>(c, a, b, [](float s, const char *x, const char *y, unsigned k) { return fmaf(tn_from_bf16(half_at(x, k)), tn_from_bf16(half_at(y, k)), s); });
+}
+static inline void tn_mma_s8(int *c, const unsigned *a, const unsigned *b) {
+  multiply<int, 4>(c, a, b, [](int s, const char *x, const char *y, unsigned k) { return s + (signed char)x[k] * (signed char)y[k]; });
+}
+
+static inline tn_bytes *tn_memory_at() { return (tn_bytes *)(tn_memory_room + (1024 - (uintptr_t)tn_memory_room % 1024) % 1024); }
+
+/* All blocks of a launch, one after another; the fibers of a block take turns in an order that differs by block. */
+extern "C" int tn_host_launch(void *f, unsigned grid, unsigned threads, int nargs, void **args) {
+  if (threads > host::MAX_THREADS || nargs > 16) return 1;
+  if (!host::fibers) {
+    host::fibers = (host::fiber *)calloc(host::MAX_THREADS, sizeof(host::fiber));
+    host::stacks = (char *)malloc((size_t)host::MAX_THREADS * host::STACK);
+  }
+  void *values[16] = {};
+  for (int i = 0; i < nargs; i++) values[i] = *(void **)args[i];
+  host::values = values;
+  host::fn = (host::kernel)f;
+  host::threads = threads;
+  for (blockIdx.x = 0; blockIdx.x < grid; blockIdx.x++) {
+    host::block_in = 0;
+    memset(host::warp_in, 0, sizeof host::warp_in);
+    memset(tn_memory, 0xff, sizeof(tn_bytes));
+    for (unsigned t = 0; t < threads; t++) {
+      host::fiber *x = &host::fibers[t];
+      x->over = false;
+      getcontext(&x->at);
+      x->at.uc_stack.ss_sp = host::stacks + (size_t)t * host::STACK;
+      x->at.uc_stack.ss_size = host::STACK;
+      makecontext(&x->at, host::body, 0);
+    }
+    for (unsigned left = threads, turns = 0; left; turns++) {
+      if (turns > 1000000) return 2; /* a barrier that nobody opens */
+      for (unsigned i = 0; i < threads; i++) {
+        unsigned t = blockIdx.x % 2 ? threads - 1 - i : i;
+        if (host::fibers[t].over) continue;
+        threadIdx.x = host::now = t;
+        swapcontext(&host::home, &host::fibers[t].at);
+        left -= host::fibers[t].over;
+      }
+    }
+  }
+  return 0;
+}

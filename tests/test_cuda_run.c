@@ -1,0 +1,220 @@
+/* test_cuda_run.c — plans from graph to results through the fake driver: printed CUDA C, built for the host by the C++
+ * compiler, launched as the driver would; and what the runtime says when the driver fails. Skipped without a compiler. */
+#include "ir/interp.h"
+#include "runtime/cuda_lib.h"
+#include "runtime/cuda_plan.h"
+#include "runtime/cuda_run.h"
+#include "runtime/program_interp.h"
+#include "support_cuda.h"
+#include <criterion/criterion.h>
+#include <dlfcn.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char folder[256];
+static int built;
+
+static const char *compiler(void) { return getenv("CXX") && *getenv("CXX") ? getenv("CXX") : "c++"; }
+
+static bool have_compiler(void) {
+  static int have = -1;
+  if (have < 0) have = system("c++ --version > /dev/null 2>&1") == 0 || getenv("CXX");
+  if (!have) fprintf(stderr, "skipped: no C++ compiler\n");
+  return have != 0;
+}
+
+static bool run_program(char *const argv[]) {
+  pid_t pid = fork();
+  if (pid == 0) {
+    execvp(argv[0], argv);
+    _exit(127);
+  }
+  int status = -1;
+  return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/* A "cubin" of the fake driver: the path of a shared object. */
+static const rt_cubin *host_compile(tn_ctx *ctx, const cu_target *t, const cu_code *code, void *user) {
+  (void)t, (void)user;
+  int n = __atomic_add_fetch(&built, 1, __ATOMIC_RELAXED);
+  char *source = ir_format(ctx, "%s/k%d.cpp", folder, n), *object = ir_format(ctx, "%s/k%d.so", folder, n);
+  FILE *f = fopen(source, "w");
+  if (!f) ir_fail(ctx, TN_ERESOURCE, "cannot write %s", source);
+  /* helper functions without PTX stay; the host brings those with it */
+  fprintf(f, "#include \"%s/tests/cuda_host.hpp\"\n", TN_SOURCE_DIR);
+  for (const char *p = code->source; p < code->body; p += strcspn(p, "\n") + 1) {
+    int length = (int)strcspn(p, "\n");
+    const char *line = ir_strndup(ctx, p, (size_t)length);
+    if (!strstr(line, "asm") && !strstr(line, "tn_from_bf16(unsigned short x)")) fprintf(f, "%s\n", line);
+  }
+  for (const char *p = code->body; *p; p += strcspn(p, "\n") + 1) /* shared memory is the host's */
+    if (strncmp(p, "  extern __shared__", 19)) fprintf(f, "%.*s\n", (int)strcspn(p, "\n"), p);
+  fclose(f);
+  char *argv[] = {(char *)compiler(), "-O1", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-std=c++17", source, "-o", object, NULL};
+  if (!run_program(argv)) ir_fail(ctx, TN_EINTERNAL, "%s does not compile", source);
+  rt_cubin *c = IR_NEW(ctx, rt_cubin);
+  *c = (rt_cubin){.bytes = object, .size = strlen(object) + 1, .warnings = "", .report = ""};
+  return c;
+}
+
+static void setup(const char *fake, bool only) {
+  snprintf(folder, sizeof folder, "/tmp/tn_cuda_XXXXXX");
+  cr_assert(mkdtemp(folder) != NULL);
+  char path[600];
+  snprintf(path, sizeof path, only ? "%s/tests/fake:-" : "%s/tests/fake", TN_BUILD_DIR); /* only: no NVRTC either */
+  setenv("TENON_CUDA_PATH", path, 1);
+  setenv("FAKE_CUDA", fake, 1);
+  rt_cuda_forget();
+}
+
+static void clean(void) {
+  char *argv[] = {"rm", "-rf", folder, NULL};
+  run_program(argv);
+}
+
+static int held(void) {
+  int (*f)(void) = (int (*)(void))rt_cuda_symbol(RT_CUDA_DRIVER, "fakeHeld");
+  return f ? f() : -1;
+}
+
+/* ---- one plan ---- */
+
+typedef struct job {
+  const char *text, *fake, *choice;
+  const char *expect; /* part of the error that is wanted; null: none */
+  bool nvrtc;         /* the real NVRTC may be found: its version counts */
+  bool again;         /* open the device once more after the failure, and run */
+} job;
+
+static const char *choice_of(void *user, const ir_kernel *k) { return user; }
+
+static void run_plan(tn_ctx *ctx, const ir_program *p, const rt_cuda_plan *plan) {
+  rt_cuda_device *d = rt_cuda_device_open(ctx, plan->target, 0);
+  rt_cuda_module *m = rt_cuda_module_new(ctx, d, plan);
+  const void **in = IR_NEW_ARRAY(ctx, const void *, p->ninputs + 1);
+  void **want = IR_NEW_ARRAY(ctx, void *, p->noutputs + 1), **have = IR_NEW_ARRAY(ctx, void *, p->noutputs + 1);
+  const ir_slot *outs[64];
+  uint64_t s = 99;
+  for (int i = 0; i < p->nslots; i++) {
+    const ir_slot *x = &p->slots[i];
+    size_t size = ir_dtype_bytes(x->dtype);
+    if (x->kind == IR_SLOT_INPUT) {
+      char *data = ir_alloc(ctx, (size_t)x->bytes + 1);
+      for (int64_t e = 0; e < x->bytes / (int64_t)size; e++) {
+        s = s * 6364136223846793005u + 1442695040888963407u;
+        ir_scalar v = {0};
+        if (ir_is_float(x->dtype)) v.f = ir_round_float(x->dtype, (double)(int64_t)(s >> 11) * 0x1p-52 - 1);
+        else v.i = (int64_t)(s >> 60) % 3;
+        ir_scalar_store(x->dtype, data + (size_t)e * size, v);
+      }
+      in[x->index] = data;
+    }
+    if (x->kind == IR_SLOT_OUTPUT) {
+      outs[x->index] = x;
+      want[x->index] = ir_alloc(ctx, (size_t)x->bytes + 1);
+      have[x->index] = ir_alloc(ctx, (size_t)x->bytes + 1);
+    }
+  }
+  rt_program_interp(ctx, p, in, want, NULL, NULL, NULL);
+  for (int turn = 0; turn < 2; turn++) {
+    rt_cuda_run(ctx, m, in, have, NULL);
+    for (int o = 0; o < p->noutputs; o++) {
+      size_t size = ir_dtype_bytes(outs[o]->dtype);
+      double top = 0, off = 0;
+      for (int64_t e = 0; e < outs[o]->bytes / (int64_t)size; e++) {
+        ir_scalar a = ir_scalar_load(outs[o]->dtype, (char *)want[o] + (size_t)e * size), b = ir_scalar_load(outs[o]->dtype, (char *)have[o] + (size_t)e * size);
+        double x = ir_is_float(outs[o]->dtype) ? a.f : (double)a.i, y = ir_is_float(outs[o]->dtype) ? b.f : (double)b.i;
+        if (fabs(x) > top) top = fabs(x);
+        if (!(fabs(x - y) <= off)) off = fabs(x - y);
+      }
+      double tolerance = outs[o]->dtype == TN_BF16 ? 3e-2 : outs[o]->dtype == TN_F16 ? 4e-3 : ir_is_float(outs[o]->dtype) ? 1e-4 : 0;
+      if (!(off <= tolerance * top)) ir_fail(ctx, TN_EWRONG, "output %d is off by %g of %g", o, off, top);
+    }
+  }
+  if (!(rt_cuda_time(ctx, m, 3) > 0)) ir_fail(ctx, TN_EWRONG, "no time");
+  rt_cuda_module_free(m);
+  rt_cuda_device_close(d);
+}
+
+static void run_job(tn_ctx *ctx, void *arg) {
+  job *j = arg;
+  const ir_program *p = cuda_program(ctx, j->text);
+  rt_cuda_options o = {.jobs = 2, .compile = host_compile, .choice = choice_of, .user = (void *)j->choice};
+  run_plan(ctx, p, rt_cuda_plan_make(ctx, p, cu_target_find(ctx, "sm_90a"), &o));
+}
+
+static void check_job(job j) {
+  if (!have_compiler()) return;
+  setup(j.fake ? j.fake : "", !j.nvrtc);
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tn_status status = ir_protect(ctx, run_job, &j);
+  if (!j.expect) cr_assert_eq(status, TN_OK, "%s: %.500s", j.text, tn_error(ctx));
+  else cr_assert(status != TN_OK && strstr(tn_error(ctx), j.expect), "%s: status %d: %.400s", j.fake, status, tn_error(ctx));
+  tn_ctx_free(ctx);
+  if (rt_cuda_library(RT_CUDA_DRIVER)->handle) cr_assert_eq(held(), 0, "%s: %d things of the driver are still held", j.fake ? j.fake : "", held());
+  if (j.again) {
+    j.expect = NULL;
+    setenv("FAKE_CUDA", "", 1);
+    ctx = tn_ctx_new(NULL);
+    cr_assert_eq(ir_protect(ctx, run_job, &j), TN_OK, "again: %.400s", tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+  clean();
+}
+
+static const char net[] = "graph g { opset 17 input x: f32[1, 4, 9, 9] input w: f32[8, 4, 3, 3] input s: f32[9] y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) n = LayerNormalization(z, s) p = Softmax(n) output p }";
+
+/* ---- what is printed is what is meant ---- */
+
+Test(cuda_run, net) { check_job((job){.text = net}); }
+Test(cuda_run, without_graphs) { check_job((job){.text = net, .fake = "nocapture"}); }
+Test(cuda_run, tiles) {
+  check_job((job){.text = "graph g { opset 17 input a: f32[37, 70] input b: f32[70, 52] y = MatMul(a, b) output y }", .choice = "tile 32 32 16 2 2 3"});
+  check_job((job){.text = "graph g { opset 17 input a: f32[40, 64] input b: f32[48, 64] y = Gemm(a, b) {transB = 1} output y }", .choice = "tile 64 64 16 8 8 2"});
+}
+Test(cuda_run, tensor_cores) {
+  check_job((job){.text = "graph g { opset 17 input a: bf16[40, 72] input b: bf16[72, 56] y = MatMul(a, b) output y }", .choice = "mma 32 64 32 16 32 3"});
+  check_job((job){.text = "graph g { opset 17 input a: f16[40, 72] input b: f16[56, 72] y = Gemm(a, b) {transB = 1} output y }", .choice = "mma 32 64 32 32 16 3"});
+  check_job((job){.text = "graph g { opset 17 input a: i8[40, 72] input b: i8[72, 56] y = MatMulInteger(a, b) output y }", .choice = "mma 32 64 64 16 32 3"});
+}
+
+Test(cuda_run, set) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  int step = getenv("TENON_CUDA_ALL") ? 3 : 61;
+  for (int i = 5; cuda_graph(ctx, i); i += step) check_job((job){.text = cuda_graph(ctx, i)});
+  tn_ctx_free(ctx);
+}
+
+/* ---- failures ---- */
+
+Test(cuda_run, old_driver) {
+  if (cuda_have_nvrtc()) check_job((job){.text = net, .fake = "version=11080", .expect = "update the driver", .nvrtc = true});
+}
+Test(cuda_run, other_architecture) { check_job((job){.text = net, .fake = "sm=80", .expect = "does not run there"}); }
+Test(cuda_run, no_device) { check_job((job){.text = net, .fake = "nodevice", .expect = "CUDA_ERROR_NO_DEVICE"}); }
+Test(cuda_run, out_of_memory) { check_job((job){.text = net, .fake = "memory=3000", .expect = "CUDA_ERROR_OUT_OF_MEMORY", .again = true}); }
+Test(cuda_run, trap) { check_job((job){.text = net, .fake = "trap=2", .expect = "its context is lost", .again = true}); }
+Test(cuda_run, failing_calls) {
+  static const char *const all[] = {"cuInit", "cuDevicePrimaryCtxRetain", "cuStreamCreate", "cuModuleLoadData", "cuModuleGetFunction", "cuMemcpyHtoDAsync_v2", "cuStreamSynchronize", "cuEventRecord"};
+  for (int i = 0; i < IR_COUNT(all); i++) {
+    char fake[64];
+    snprintf(fake, sizeof fake, "fail=%s", all[i]);
+    check_job((job){.text = "graph g { opset 17 input x: f32[5] y = Relu(x) output y }", .fake = fake, .expect = "CUDA_ERROR_OTHER"});
+  }
+}
+Test(cuda_run, absent) {
+  setup("", true);
+  setenv("TENON_CUDA_PATH", "/nowhere:-", 1);
+  rt_cuda_forget();
+  if (have_compiler()) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    job j = {.text = "graph g { opset 17 input x: f32[5] y = Relu(x) output y }"};
+    cr_assert(ir_protect(ctx, run_job, &j) == TN_EUNSUPPORTED && strstr(tn_error(ctx), "CUDA driver is not there"), "%s", tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+  clean();
+}
