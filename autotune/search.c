@@ -138,7 +138,7 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
 }
 
 void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
-  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, -1);
+  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, 0, 0);
   t->scale_ns = NAN;
   t->expected = 0.15;
   t->round_s = 0.5;
@@ -186,7 +186,11 @@ static void borrow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_m
 void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m, double seconds) {
   if (t->wide) return;
   t->wide = true;
-  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, seconds);
+  enum { FEWEST = 64, A_TRIAL = 16 }; /* points to choose from */
+  int64_t want = o->trials > 0 && !o->explore ? A_TRIAL * o->trials : AT_SPACE_POINTS;
+  if (want < FEWEST) want = FEWEST;
+  if (want > AT_SPACE_POINTS) want = AT_SPACE_POINTS;
+  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, (int)want, seconds);
   borrow(ctx, t, o, m);
   uint64_t random = 1; /* the same points whenever the space is made */
   if ((t->explore = o->explore > 0)) at_space_fill(ctx, t->space, t->kernel, o->target, m, o->explore, &random);
@@ -208,7 +212,7 @@ static at_learned *learn(tn_ctx *ctx, const at_task *t) {
     const at_point *p = c->point >= 0 ? &t->space->points[c->point] : NULL;
     if (!p || p->source != AT_OWN || p->predicted_ns <= 0 || (!is_bad(c->status) && isnan(c->ns))) continue;
     point[n] = c->point;
-    error[n++] = is_bad(c->status) ? FAILURE : log(c->ns / p->predicted_ns);
+    error[n++] = t->n == 1 ? 0 : /* how good the model is for one point says nothing of others: the first batch is the same at any time */ is_bad(c->status) ? FAILURE : log(c->ns / p->predicted_ns);
   }
   return at_learn(t->space, n, point, error);
 }

@@ -282,20 +282,19 @@ void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target 
   quiet_end(&mk);
 }
 
-at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, double seconds) {
+at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, int want, double seconds) {
   at_space *s = IR_NEW(ctx, at_space);
   s->accuracy = accuracy;
   maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}, .until = seconds > 0 ? rt_now() + seconds : 0};
   quiet_begin(&mk, k);
   add(&mk, &(lw_tunables){.accuracy = accuracy}, AT_OWN);
-  if (s->n && seconds < 0) s->standard = s->points[0].schedule;
-  else if (s->n) {
-    s->standard = s->points[0].schedule;
+  if (s->n) s->standard = s->points[0].schedule;
+  if (s->n && want) {
     lw_problem q = lw_problem_of(ctx, k);
     int kind[2], nkinds = kinds(&q, accuracy, kind);
     uint64_t random = 1;
     for (int i = 0; i < nkinds && q.kind == LW_CONTRACTION; i++) tiles(&mk, kind[i]);
-    if (q.kind == LW_CONTRACTION) fill(&mk, &q, AT_SPACE_POINTS, &random);
+    if (q.kind == LW_CONTRACTION) fill(&mk, &q, want, &random);
     else others(&mk);
   }
   quiet_end(&mk);

@@ -30,9 +30,9 @@ typedef struct at_space {
   int made, pruned, doubles; /* tunables looked at; out by registers; out as doubles */
 } at_space;
 
-/* Lives in ctx. `accuracy` as in lw_options. `seconds`: what making it may take (0: no limit); < 0: the
- * default schedule alone. */
-at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, double seconds);
+/* Lives in ctx. `accuracy` as in lw_options. `want`: about so many points; 0: the default schedule alone.
+ * `seconds`: what making it may take; 0: no limit. */
+at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, int want, double seconds);
 /* One more point from its text as stores have it, if that is legal for the kernel and new; at the end. */
 void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, const char *schedule, at_source source);
 /* More points: those one step from a point of the space's own. */

@@ -111,7 +111,7 @@ static void read_workload(tables *all, const char *text, const cg_target *t, con
     IR_PUSH(ctx, got, k, r.got);
     IR_PUSH(ctx, schedule, l, r.schedule);
   }
-  w->space = at_space_new(ctx, w->kernel, t, m, LW_ACCURACY, -1);
+  w->space = at_space_new(ctx, w->kernel, t, m, LW_ACCURACY, 0, 0);
   const char *standard = w->space->standard;
   *w->space = (at_space){.accuracy = LW_ACCURACY};
   int *at = at_space_put(ctx, w->space, w->kernel, t, m, n, got, schedule);
