@@ -331,12 +331,12 @@ static int decide(const at_task *t, int n, at_config *const *c, double *ratio) {
   for (int j = 0; j < n - 1; j++) {
     double r[64];
     ratio[j] = at_median(r, ratios(&c[j]->c, s, r, IR_COUNT(r)));
-    if (ratio[j] < 1 - AT_GAIN && ratio[j] < ratio[best] && at_signed_rank(c[j]->c.samples, s->samples, s->n) < 0.05) best = j;
+    if (ratio[j] < 1 - AT_GAIN && ratio[j] < ratio[best] && at_signed_rank(c[j]->c.samples, s->samples, s->n) < AT_CHANCE) best = j;
   }
   int pick = best;
   for (int j = 0; j < n - 1 && best != n - 1; j++) {
-    bool beats = ratio[j] < 1 - AT_GAIN && at_signed_rank(c[j]->c.samples, s->samples, s->n) < 0.05;
-    bool tied = ratio[j] < ratio[best] * (1 + AT_GAIN) || at_signed_rank(c[j]->c.samples, c[best]->c.samples, s->n) > 0.05;
+    bool beats = ratio[j] < 1 - AT_GAIN && at_signed_rank(c[j]->c.samples, s->samples, s->n) < AT_CHANCE;
+    bool tied = ratio[j] < ratio[best] * (1 + AT_GAIN) || at_signed_rank(c[j]->c.samples, c[best]->c.samples, s->n) > AT_CHANCE;
     if (j != best && beats && tied && goes_before(t, c[j], c[pick])) pick = j;
   }
   return pick;

@@ -37,7 +37,7 @@ static void races(tn_ctx *ctx, void *arg) {
     double r[AT_FINAL_ROUNDS];
     for (int k = 0; k < AT_FINAL_ROUNDS; k++) r[k] = c[0].samples[k] / c[1].samples[k];
     double ratio = at_median(r, AT_FINAL_ROUNDS), off = ratio < 1 ? 1 / ratio - 1 : ratio - 1;
-    bool apart = off > AT_GAIN && at_signed_rank(c[0].samples, c[1].samples, AT_FINAL_ROUNDS) < 0.05;
+    bool apart = off > AT_GAIN && at_signed_rank(c[0].samples, c[1].samples, AT_FINAL_ROUNDS) < AT_CHANCE;
     j->apart += apart;
     if (off > j->worst) j->worst = off;
     for (int k = 0; k < 2; k++) at_lab_drop(lab, q[k]);

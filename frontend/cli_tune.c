@@ -3,6 +3,7 @@
 #include "autotune/stats.h"
 #include "autotune/tune.h"
 #include "frontend/cli.h"
+#include "frontend/cli_sweep.h"
 #include "frontend/compare.h"
 #include "lower/problem.h"
 #include <math.h>
@@ -67,6 +68,7 @@ typedef struct list {
   at_tune_kernel *kernels;
   int *job_of;
   job *jobs;
+  cli_sweep sweep;
 } list;
 
 static void count_calls(const ir_inst *code, int n, double *calls) {
@@ -127,6 +129,7 @@ static int add_kernels(cli *c, list *l, const job *j, const cli_model *m, const 
 }
 
 static void add_job(cli *c, list *l, const char *path) {
+  if (!cli_sweep_mine(&l->sweep)) return;
   job j = {.path = path, .m = untuned(c, path, c->layout)};
   add_kernels(c, l, &j, j.m, NULL);
   IR_PUSH(c->ctx, l->jobs, l->njobs, j);
@@ -469,10 +472,12 @@ void cli_tune(cli *c, int argc, char **argv) {
   if (budget <= 0 && !trials) budget = 60;
   if (explore > 1 << 20) ir_fail(ctx, TN_EUSAGE, "--explore: at most %d", 1 << 20);
   if (table_file && !explore) explore = 1200;
-  list l = {0};
+  list l = {.sweep = cli_sweep_begin()};
+  bool alone = l.sweep.ranks == 1, first = l.sweep.rank == 0;
+  if (!alone && (check || plan || table_file)) ir_fail(ctx, TN_EUSAGE, "--check, --plan-out and --record are for one process");
   for (int i = 0; i < c->nargs; i++) add_job(c, &l, c->args[i]);
   if (file) read_list(c, &l, file);
-  if (!l.n) ir_fail(ctx, TN_EUSAGE, "there is no kernel to tune");
+  if (!l.sweep.next || (alone && !l.n)) ir_fail(ctx, TN_EUSAGE, "there is no kernel to tune");
 
   enum { LONG = 180, LAYOUT_SECONDS = 6 };
   try_layouts |= budget >= LONG;
@@ -480,14 +485,14 @@ void cli_tune(cli *c, int argc, char **argv) {
   int whole = 0;
   for (int i = 0; i < l.njobs && try_layouts; i++) whole += l.jobs[i].layouts;
   const char *missing;
-  const cg_target *target = l.jobs[0].m->target;
+  const cg_target *target = l.n ? l.jobs[0].m->target : cg_target_find(ctx, NULL, NULL);
   if (!cg_target_runs_here(ctx, target, &missing)) ir_fail(ctx, TN_EUSAGE, "code for '%s' does not run here: no %s", target->name, missing);
-  at_store *store = at_store_open(ctx, c->db, 0);
+  at_store *store = cli_sweep_store(ctx, &l.sweep, c->db);
   display d = {.c = c, .terminal = isatty(2), .last = -10};
   at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget > 0 ? fmax(budget - whole * LAYOUT_SECONDS, budget / 2) : 0, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop, .explore = (int)explore};
   recording points = {.c = c, .kernels = l.kernels, .current = -1, .out = {.ctx = ctx}};
   if (table_file) o.each = record_point, o.each_user = &points;
-  o.progress = show;
+  o.progress = first ? show : NULL;
   o.user = &d;
   o.label = l.njobs == 1 ? l.jobs[0].path : ir_format(ctx, "%d models and kernels", l.njobs);
   struct sigaction interrupt = {.sa_handler = on_interrupt}, before_int, before_term;
@@ -500,7 +505,7 @@ void cli_tune(cli *c, int argc, char **argv) {
   for (int i = 0; i < l.njobs && store && !r->stopped; i++)
     if (l.jobs[i].layouts) choose_layout(c, store, &l.jobs[i]);
   const char *trouble = store ? ir_strdup(ctx, at_store_trouble(store)) : "";
-  at_store_close(store);
+  int64_t others = cli_sweep_end(ctx, &l.sweep, store, c->db);
   for (int i = 0; i < r->n; i++) {
     const at_tune_state *s = &r->state[i];
     if (isnan(s->default_ns) || l.job_of[i] < 0) continue;
@@ -509,6 +514,8 @@ void cli_tune(cli *c, int argc, char **argv) {
   }
   if (table_file) write_recording(&points, table_file, target, r);
   for (int i = 0; i < l.njobs && check; i++) check_model(c, &l.jobs[i]);
+  if (!first) return;
+  if (others) ir_log(ctx, "%lld rows from %d other processes are in the store", (long long)others, l.sweep.ranks - 1);
   if (c->json) json(c, &l, r, c->db ? c->db : at_store_default_path(ctx), *trouble ? trouble : NULL);
   else table(c, &l, r);
   if (plan) plan_out(c, plan, l.jobs[0].path);
