@@ -28,7 +28,7 @@ const cu_target *cu_target_at(int i); /* null behind the last */
  *
  *   threads T V            a thread per iteration of the parallel loops, V neighbours each
  *   rows T                 a block of T threads per iteration of the parallel loops, which shares its inner loops
- *   transpose B            B x B elements through shared memory
+ *   transpose              32 x 32 elements through shared memory
  *   tile BM BN BK TM TN S  products: a block of BM x BN, TM x TN a thread, BK steps of S stages in shared memory
  *   mma BM BN BK WM WN S   the same on tensor cores, WM x WN a warp
  *   wgmma BM BN S          the same by warpgroups from shared memory that TMA fills

@@ -44,6 +44,19 @@ static bool within(ix e, const cu_axis *out) {
 
 static ix strip_cast(ix e) { return e->op == IX_CAST && e->args[0]->op == IX_LOAD ? e->args[0] : e; }
 
+/* The loop of the sum that an operand lies along becomes the fastest: tiles fill by whole vectors. */
+static void contiguous_last(tn_ctx *ctx, cu_axis *sum, ix value) {
+  ix load = value->op == IX_CAST ? value->args[0] : value;
+  if (load->op != IX_LOAD) return;
+  for (int i = 0; i < sum->n; i++)
+    if (lw_stride(ctx, load, sum->loops[i]->var) == 1) {
+      const ir_stmt *fast = sum->loops[i];
+      memmove(sum->loops + i, sum->loops + i + 1, (size_t)(sum->n - 1 - i) * sizeof *sum->loops);
+      sum->loops[sum->n - 1] = fast;
+      return;
+    }
+}
+
 #define REFUSE(text) return *reason = (text), false
 
 bool cu_product_of(tn_ctx *ctx, const ir_kernel *k, bool plain, cu_product *g, const char **reason) {
@@ -92,6 +105,8 @@ bool cu_product_of(tn_ctx *ctx, const ir_kernel *k, bool plain, cu_product *g, c
   }
   for (int i = 0; i < p->nred; i++)
     if (!axis_add(&g->sum, p->red[i], p->red_extent[i])) REFUSE("a sum that is too long");
+  contiguous_last(ctx, &g->sum, g->b.value);
+  contiguous_last(ctx, &g->sum, g->a.value);
   if (p->guard) {
     if (within(p->guard, &g->b.rows)) g->a.guard = p->guard;
     else if (within(p->guard, &g->a.rows)) g->b.guard = p->guard;

@@ -11,6 +11,7 @@ static const struct {
     {"mma", cu_schedule_mma},
     {"tile", cu_schedule_tile},
     {"rows", cu_schedule_rows},
+    {"transpose", cu_schedule_transpose},
     {"threads", cu_schedule_threads},
     {"serial", cu_schedule_serial},
 };

@@ -37,8 +37,11 @@ static void text_out(cli *c, const cli_model *m, const rt_cuda_plan *p, const ch
   for (int i = 0; i < p->nkernels; i++) kernels += p->kernels[i].kernel != NULL;
   if (!only) {
     fprintf(c->out, "%s for cuda:%s\n", m->path, p->target->name);
-    const rt_cuda_lib *l = rt_cuda_library(RT_CUDA_NVRTC);
-    if (l->why) fprintf(c->out, "  not compiled: no NVRTC: %s\n", l->why);
+    for (int i = 0; i < RT_CUDA_LIBS; i++) {
+      const rt_cuda_lib *l = rt_cuda_library((rt_cuda_which)i);
+      if (l->why) fprintf(c->out, "  %s: not there: %s%s\n", l->name, l->why, i == RT_CUDA_NVRTC ? "; nothing is compiled" : "");
+      else fprintf(c->out, "  %s: %s, version %d\n", l->name, l->path, l->version);
+    }
     fprintf(c->out, "  %d kernels, %d launches in a run as one CUDA graph; compiled in %s, %d from the store\n", kernels, p->nlaunches, cli_time(c, p->compile_s), p->hits);
     fprintf(c->out, "  weights %s, arena %s, scratch %s\n\n", cli_bytes(c, (double)g->weights_bytes), cli_bytes(c, (double)g->arena_bytes), cli_bytes(c, (double)p->scratch_bytes));
   }

@@ -5,9 +5,13 @@
 #include "random_kernel.h"
 #include "support_cuda.h"
 #include "runtime/cuda_compile.h"
+#include "ir/text.h"
+#include "runtime/cuda_plan.h"
+#include "runtime/program_interp.h"
 #include "runtime/cuda_emulate.h"
 #include "ir/interp.h"
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +84,106 @@ Test(cuda, set) {
   for (int i = from; i < to && cuda_graph(ctx, i); i += whole_set() ? 1 : 11) in_context(set_one, i);
   fprintf(stderr, "%d programs emulated%s\n", kernels_done, cuda_have_nvrtc() ? ", compiled" : "; no NVRTC here");
   tn_ctx_free(ctx);
+}
+
+/* ---- large products are on tensor cores: HGMMA, HMMA in the machine code ---- */
+
+enum { SASS_HMMA = 0x23c, SASS_HGMMA = 0x9f0 };
+
+static const void *no_data(void *user, const char *name, int64_t bytes, uint64_t hash) {
+  static uint16_t zeros[1 << 19];
+  return bytes <= (int64_t)sizeof zeros ? zeros : NULL;
+}
+
+static void large_one(tn_ctx *ctx, int i) {
+  static const struct { const char *sm, *text; unsigned opcode; } rows[] = {
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", SASS_HGMMA},
+      {"sm_80", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", SASS_HMMA},
+      {"sm_90a", "graph g { opset 17 input a: f16[512, 1024] input b: f16[1024, 640] y = MatMul(a, b) output y }", SASS_HMMA},
+      {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", SASS_HGMMA}};
+  if (i >= IR_COUNT(rows)) return;
+  const ir_data_source zeros = {NULL, no_data};
+  const char *text = rows[i].text, *at = strstr(text, "HASH");
+  if (at) text = ir_format(ctx, "%.*s%llu%s", (int)(at - text), text, (unsigned long long)ir_data_hash(no_data(NULL, "w", 589824, 0), 589824), at + 4);
+  ir_graph *g = ir_graph_parse_with(ctx, text, "large", &zeros);
+  ir_graph_sort(g);
+  const ir_program *p = rt_cuda_lower(ctx, g, LW_LAYOUT_AUTO);
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, cu_target_find(ctx, rows[i].sm), &(rt_cuda_options){.jobs = 2});
+  int n = 0;
+  for (int k = 0; k < plan->nkernels; k++)
+    if (plan->kernels[k].kernel) {
+      n += rt_cubin_count(plan->kernels[k].cubin, rows[i].opcode);
+      if (*plan->kernels[k].left) ir_fail(ctx, TN_EWRONG, "left: %s", plan->kernels[k].left);
+    }
+  if (!n) ir_fail(ctx, TN_EWRONG, "%s: no such instruction in %s (%s)", rows[i].sm, rows[i].text, plan->kernels[0].tile->choice);
+}
+
+Test(cuda, large) {
+  for (int i = 0; i < 4 && cuda_have_nvrtc(); i++) in_context(large_one, i);
+}
+
+/* ---- whole models, small: layers of the kinds that residual, mobile and transformer networks have ---- */
+
+static const char *const models[] = {
+    /* bottleneck with a shortcut, pooling, a classifier */
+    "graph resnet { opset 17 input x: f32[1, 3, 15, 15] input w0: f32[8, 3, 7, 7] input w1: f32[8, 8, 1, 1] input w2: f32[8, 8, 3, 3] input w3: f32[16, 8, 1, 1] input w4: f32[16, 8, 1, 1] input b: f32[16] input f: f32[16, 10]"
+    " c0 = Conv(x, w0) {strides = [2, 2], pads = [3, 3, 3, 3]} r0 = Relu(c0) p0 = MaxPool(r0) {kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]}"
+    " c1 = Conv(p0, w1) r1 = Relu(c1) c2 = Conv(r1, w2) {pads = [1, 1, 1, 1]} r2 = Relu(c2) c3 = Conv(r2, w3, b) s = Conv(p0, w4) a = Add(c3, s) r3 = Relu(a)"
+    " g = GlobalAveragePool(r3) h = Flatten(g) y = MatMul(h, f) output y }",
+    /* inverted residual: expand, depthwise, project */
+    "graph mobile { opset 17 input x: f32[1, 8, 9, 9] input w1: f32[24, 8, 1, 1] input w2: f32[24, 1, 3, 3] input w3: f32[8, 24, 1, 1] const lo: f32[] = 0.0 const hi: f32[] = 6.0"
+    " c1 = Conv(x, w1) r1 = Clip(c1, lo, hi) c2 = Conv(r1, w2) {group = 24, pads = [1, 1, 1, 1]} r2 = Clip(c2, lo, hi) c3 = Conv(r2, w3) y = Add(c3, x) output y }",
+    /* embedding, attention with two heads, feed-forward with erf */
+    "graph bert { opset 17 input ids: i64[1, 12] input e: f32[30, 32] input g: f32[32] input wq: f32[32, 32] input wk: f32[32, 32] input wv: f32[32, 32] input w1: f32[32, 64] input w2: f32[64, 32] const sh: i64[4] = [1, 12, 2, 16] const back: i64[3] = [1, 12, 32]"
+    " const root: f32[] = 4.0 const two: f32[] = 1.4142135 const one: f32[] = 1.0 const half: f32[] = 0.5"
+    " x0 = Gather(e, ids) x = LayerNormalization(x0, g, g) q0 = MatMul(x, wq) k0 = MatMul(x, wk) v0 = MatMul(x, wv) q1 = Reshape(q0, sh) k1 = Reshape(k0, sh) v1 = Reshape(v0, sh)"
+    " q = Transpose(q1) {perm = [0, 2, 1, 3]} k = Transpose(k1) {perm = [0, 2, 3, 1]} v = Transpose(v1) {perm = [0, 2, 1, 3]} s0 = MatMul(q, k) s = Div(s0, root) p = Softmax(s) o0 = MatMul(p, v)"
+    " o1 = Transpose(o0) {perm = [0, 2, 1, 3]} o = Reshape(o1, back) r = Add(o, x) n = LayerNormalization(r, g, g) f0 = MatMul(n, w1) f1 = Div(f0, two) f2 = Erf(f1) f3 = Add(f2, one) f4 = Mul(f0, f3) f5 = Mul(f4, half) f6 = MatMul(f5, w2) y = Add(f6, n) output y }",
+    /* patches, a class token, a block in bf16 */
+    "graph vit { opset 17 input x: f32[1, 3, 32, 32] input w: f32[32, 3, 8, 8] input cls: f32[1, 1, 32] input g: f32[32] input wq: bf16[32, 32] input w1: bf16[32, 64] const sh: i64[3] = [1, 32, 16]"
+    " c = Conv(x, w) {strides = [8, 8]} f = Reshape(c, sh) t = Transpose(f) {perm = [0, 2, 1]} a = Concat(cls, t) {axis = 1} n = LayerNormalization(a, g, g) h = Cast(n) {to = 16} q = MatMul(h, wq) k = Transpose(q) {perm = [0, 2, 1]}"
+    " s = MatMul(q, k) p = Softmax(s) o = MatMul(p, q) u = MatMul(o, w1) z = Tanh(u) y = Cast(z) {to = 1} output y }"};
+
+static void *random_tensor(tn_ctx *ctx, const ir_slot *s, uint64_t seed) {
+  char *p = ir_alloc(ctx, (size_t)s->bytes + 1);
+  size_t size = ir_dtype_bytes(s->dtype);
+  for (int64_t e = 0; e < s->bytes / (int64_t)size; e++) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    ir_scalar v = {0};
+    if (ir_is_float(s->dtype)) v.f = ir_round_float(s->dtype, ((double)(int64_t)(seed >> 11) * 0x1p-52 - 1) * 0.5);
+    else v.i = (int64_t)(seed >> 40) % 30;
+    ir_scalar_store(s->dtype, p + (size_t)e * size, v);
+  }
+  return p;
+}
+
+static void model_one(tn_ctx *ctx, int i) {
+  ir_graph *g = ir_graph_parse(ctx, models[i], "model");
+  ir_graph_sort(g);
+  ir_program *p = rt_cuda_lower(ctx, g, LW_LAYOUT_AUTO);
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, cu_target_find(ctx, "sm_90a"), &(rt_cuda_options){.no_compile = true});
+  const void **in = IR_NEW_ARRAY(ctx, const void *, p->ninputs + 1);
+  void **want = IR_NEW_ARRAY(ctx, void *, p->noutputs + 1), **have = IR_NEW_ARRAY(ctx, void *, p->noutputs + 1);
+  const ir_slot *out = NULL;
+  for (int s = 0; s < p->nslots; s++) {
+    if (p->slots[s].kind == IR_SLOT_INPUT) in[p->slots[s].index] = random_tensor(ctx, &p->slots[s], (uint64_t)s + 7);
+    if (p->slots[s].kind == IR_SLOT_OUTPUT) out = &p->slots[s];
+  }
+  want[0] = ir_alloc(ctx, (size_t)out->bytes + 1);
+  have[0] = ir_alloc(ctx, (size_t)out->bytes + 1);
+  rt_program_interp(ctx, p, in, want, NULL, NULL, NULL);
+  rt_cuda_plan_emulate(ctx, plan, in, have, NULL, 5);
+  double top = 0, off = 0;
+  for (int64_t e = 0; e < out->bytes / 4; e++) {
+    double a = ((float *)want[0])[e], b = ((float *)have[0])[e];
+    if (fabs(a) > top) top = fabs(a);
+    if (!(fabs(a - b) <= off)) off = fabs(a - b);
+  }
+  if (!(top > 0 && off <= (i == 3 ? 2e-2 : 1e-4) * top)) ir_fail(ctx, TN_EWRONG, "%s: off by %g of %g", p->name, off, top);
+}
+
+Test(cuda, models) {
+  for (int i = 0; i < IR_COUNT(models); i++) in_context(model_one, i);
 }
 
 /* ---- mutants ---- */
