@@ -392,6 +392,10 @@ bool lw_default_contraction(lw_plan *p) {
     lw_step(p, taps_inside ? "reorder co c %s" : "reorder co %s c", taps);
   } else if (channels_inside)
     lw_step(p, "reorder %s%s%s c", q->red[1]->var->name, q->nred > 2 ? " " : "", q->nred > 2 ? q->red[2]->var->name : "");
+  /* weights from beyond the second-level cache: the next panel is asked for while the pixels pass over this one */
+  const ir_stmt *panel_loop = ir_find_loop(p->k->body, "vo");
+  bool far_weights = q->b->u.buf->constant && wbytes > p->t->l2_bytes / 2 && tiled_rows && (chunked || (vectors_first && !ordered));
+  far_weights = far_weights && panel_loop && panel_loop->body->kind == IR_FOR && strcmp(panel_loop->body->var->name, "ro") == 0;
   /* guards: rows of taps by bounds, columns by apart first and last tiles */
   const char *tap_row = q->nred > 2 ? "r" : NULL;
   if (padded && tap_row && guard_uses(q, "r")) lw_step(p, "narrow r");
@@ -410,6 +414,7 @@ bool lw_default_contraction(lw_plan *p) {
     lw_step(p, "peel ro 0 1");
     if (chunked) lw_step(p, "peel ro.i0 0 1"), lw_step(p, "peel ro.i1 0 1");
   }
+  if (far_weights) lw_step(p, "prefetch %s vo 1 ro -> ahead", q->b->u.buf->name);
   const char *k = taps_inside ? q->red[q->nred - 1]->var->name : order[norder - 1]; /* the innermost reduction loop, some steps at a time */
   int64_t steps = 1, ku = 1;
   for (int i = 0; i < q->nred; i++)

@@ -233,7 +233,7 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
     ir_var *x = ir_var_new(ctx, "x", TN_INDEX, 0, size[d] - 1 < per_line ? size[d] - 1 : per_line - 1);
     ix at[IR_MAX_RANK];
     for (int e = 0; e < b->rank; e++) at[e] = e == d ? x->expr : ix_index(ctx, 0);
-    if (!ix_affine_in(ir_buf_offset(ctx, b, at), x, &stride[d]) || size[d] == 1) stride[d] = size[d] == 1 ? INT64_MAX : 0;
+    if (!ix_affine_in(ir_buf_offset(ctx, b, at), x, &stride[d]) || size[d] == 1) stride[d] = INT64_MAX; /* of one element, or split in blocks: not the axis that lines run along */
     start[d] = ix_subst1(ctx, ix_addi(ctx, p->start[d], p->lo[d]), a->v->var, later);
     int i = d; /* by stride, the largest first */
     for (; i > 0 && stride[order[i - 1]] < stride[d]; i--) order[i] = order[i - 1];

@@ -1,0 +1,81 @@
+/* 1x1 convolutions whose pixels outgrow the second-level cache: sums in chunks, rows and panels in groups,
+ * weights asked for ahead, against the interpreter on the graph without schedules. */
+#include "ir/ir.h"
+#include "lower/lower.h"
+#include "runtime/module.h"
+#include "runtime/program_interp.h"
+#include <criterion/criterion.h>
+#include <math.h>
+#include <string.h>
+
+typedef struct layer {
+  const char *cpu;
+  int n, c, h, w, k;
+  bool residual, chunked;
+} layer;
+
+static float *random_floats(tn_ctx *ctx, int64_t n, uint64_t seed) {
+  float *x = ir_alloc(ctx, (size_t)n * sizeof *x);
+  for (int64_t i = 0; i < n; i++) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    x[i] = (float)(int32_t)(seed >> 32) / 2147483648.0f;
+  }
+  return x;
+}
+
+static ir_program *compile(tn_ctx *ctx, const layer *l, bool unscheduled) {
+  ir_graph *g = ir_graph_new(ctx, "g");
+  const int64_t w[4] = {l->k, l->c, 1, 1}, b[1] = {l->k};
+  ix in_dims[4] = {ix_index(ctx, l->n), ix_index(ctx, l->c), ix_index(ctx, l->h), ix_index(ctx, l->w)};
+  ix out_dims[4] = {in_dims[0], ix_index(ctx, l->k), in_dims[2], in_dims[3]};
+  ir_value *in[3] = {ir_graph_input(g, "x", TN_F32, 4, in_dims), ir_graph_const(g, "w", TN_F32, 4, w, random_floats(ctx, (int64_t)l->k * l->c, 2), false),
+                     ir_graph_const(g, "b", TN_F32, 1, b, random_floats(ctx, l->k, 3), false)};
+  ir_value *y = ir_node_new(g, "Conv", "c", 3, in, 1)->out[0];
+  if (l->residual) {
+    ir_value *sum[2] = {y, ir_graph_input(g, "z", TN_F32, 4, out_dims)};
+    y = ir_node_new(g, "Add", "a", 2, sum, 1)->out[0];
+  }
+  ir_graph_output(g, ir_node_new(g, "Relu", "r", 1, &y, 1)->out[0]);
+  return lw_compile(ctx, g, &(lw_options){.target = cg_target_find(ctx, l->cpu, NULL), .unscheduled = unscheduled});
+}
+
+static void run_layer(tn_ctx *ctx, void *arg) {
+  const layer *l = arg;
+  int64_t pixels = (int64_t)l->n * l->h * l->w;
+  float *want = ir_alloc(ctx, (size_t)(pixels * l->k) * 4), *got = ir_alloc(ctx, (size_t)(pixels * l->k) * 4);
+  const void *in[2] = {random_floats(ctx, pixels * l->c, 4), random_floats(ctx, pixels * l->k, 5)};
+  ir_program *p = compile(ctx, l, false);
+  bool chunked = false, ahead = false;
+  for (int i = 0; i < p->nkernels; i++) {
+    const char *s = p->kernels[i].schedule;
+    if (s && strstr(s, "chunk c ")) chunked = true, ahead = strstr(s, "prefetch ") != NULL;
+  }
+  if (chunked != l->chunked) ir_fail(ctx, TN_EWRONG, "%s chunks", chunked ? "there are" : "there are no");
+  int64_t weights = (int64_t)l->k * l->c * 4;
+  const cg_target *t = cg_target_find(ctx, l->cpu, NULL);
+  if (chunked && ahead != (weights > t->l2_bytes / 2)) ir_fail(ctx, TN_EWRONG, "weights are%s asked for ahead", ahead ? "" : " not");
+  if (!cg_target_runs_here(ctx, t, NULL)) return;
+  rt_module *m = rt_module_build(ctx, p, &(rt_options){.target = t});
+  if (rt_run(m, in, (void *[]){got}, NULL, NULL)) ir_fail(ctx, TN_EWRONG, "the run failed");
+  rt_module_free(ctx, m);
+  rt_program_interp(ctx, compile(ctx, l, true), in, (void *[]){want}, NULL, NULL, NULL);
+  for (int64_t i = 0; i < pixels * l->k; i++)
+    if (!(fabsf(want[i] - got[i]) <= 1e-4f * (1 + fabsf(want[i])))) ir_fail(ctx, TN_EWRONG, "element %lld: %g, not %g", (long long)i, (double)got[i], (double)want[i]);
+}
+
+Test(pixels, chunks) {
+  static const layer all[] = {
+      {"x86-64-v3", 1, 1024, 7, 11, 48, true, true}, /* a rest of rows */
+      {"x86-64-v3", 2, 1024, 6, 11, 16, false, true}, /* one panel */
+      {"x86-64-v3", 1, 1024, 6, 11, 44, false, false}, /* panels with a rest */
+      {"x86-64-v3", 1, 1024, 6, 11, 80, true, true}, /* weights from far */
+      {"x86-64-v3", 1, 64, 8, 8, 16, true, false},
+      {"x86-64-v4", 1, 1024, 9, 15, 64, true, true},
+  };
+  for (int i = 0; i < IR_COUNT(all); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    layer l = all[i];
+    cr_expect_eq(ir_protect(ctx, run_layer, &l), TN_OK, "%d: %.900s", i, tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
