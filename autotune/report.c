@@ -71,6 +71,9 @@ static int by_time(const void *a, const void *b) {
 static void conclude(page *p, kernel *k) {
   qsort(k->rows, (size_t)k->n, sizeof *k->rows, by_time);
   int most = 0;
+  const char *standard = NULL;
+  for (int i = 0; i < k->n && !standard; i++)
+    if (same(k->rows[i].origin, "default")) standard = k->rows[i].schedule;
   for (int i = 0; i < k->n; i++) {
     const row *r = &k->rows[i];
     if (r->status == AT_OK) k->ok++;
@@ -78,9 +81,6 @@ static void conclude(page *p, kernel *k) {
     bool seen = false;
     for (int j = 0; j < i && !seen; j++) seen = same(k->rows[j].schedule, r->schedule);
     k->configs += !seen;
-    const char *standard = NULL;
-    for (int j = 0; j < k->n && !standard; j++)
-      if (same(k->rows[j].origin, "default")) standard = k->rows[j].schedule;
     if (standard && same(standard, r->schedule) && r->status == AT_OK && r->n >= most) k->base = r->median, most = r->n;
   }
   at_winner w;
@@ -89,6 +89,7 @@ static void conclude(page *p, kernel *k) {
   k->best = w.median_ns;
   k->predicted = w.predicted_ns;
   k->schedule = ir_strdup(p->ctx, w.schedule);
+  if (standard && same(standard, k->schedule)) k->base = k->best; /* one schedule has one time */
 }
 
 static int by_name(const void *a, const void *b) {
@@ -192,8 +193,8 @@ static void convergence(page *p, const kernel *k) {
     }
   }
   if (path.n) ir_put(&p->t, "<path class=best d=\"%s L%.0f %.1f\" />", path.s, q.w - RIGHT, py0);
-  ir_put(&p->t, "</svg><figcaption>Convergence: a dot is a trial (large: 15 samples or more), × a failure, the line the fastest so far, "
-                "dashes the default.</figcaption></figure>\n");
+  ir_put(&p->t, "</svg><figcaption>Convergence: a dot is a trial (large: 15 samples or more; green: in a final), × a failure, "
+                "the line the fastest so far, dashes the default.</figcaption></figure>\n");
 }
 
 static void predictions(page *p, const kernel *k) {
@@ -335,7 +336,7 @@ static void shares(page *p, int from, int to) {
 
 static void index_table(page *p) {
   ir_text *t = &p->t;
-  ir_put(t, "<table><tr><th>kernel<th>class<th class=r>default<th class=r>best<th class=r>gain<th class=r>trials<th class=r>failed<th>code</tr>\n");
+  ir_put(t, "<table><tr><th>kernel<th>class<th class=r>default<th class=r>best<th class=r>gain<th class=r>trials<th class=r>failed<th>code generator</tr>\n");
   for (int i = 0; i < p->n; i++) {
     const kernel *k = &p->k[i];
     ir_put(t, "<tr><td><a href=#k%d>", i);
@@ -366,7 +367,8 @@ const char *at_report(tn_ctx *ctx, at_store *store, const char *pattern, const c
   put_html(t, title ? title : "Tuning");
   ir_put(t, "</h1>\n<p>%d kernels, %d trials, %d failed", p->n, trials, failed);
   if (gains) ir_put(t, "; default over best, geometric mean: %.3f", exp(log_gain / gains));
-  ir_put(t, "</p>\n");
+  ir_put(t, "</p>\n<p>Best is what compiles use: a schedule that beat the default in a final, in turn with it. A single trial may look "
+            "faster where the machine just was.</p>\n");
   if (!p->n) ir_put(t, "<p>Nothing was tuned yet: <code>tenon tune MODEL</code>.</p>\n");
   else index_table(p);
   for (int from = 0, to; from < p->n; from = to) {

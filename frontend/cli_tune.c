@@ -194,7 +194,7 @@ static void show(void *user, const at_tune_progress *p) {
   int n = snprintf(line, sizeof line, "%s%d trials, %d failed; %s %d/%d %s: default %s, best %s", left, p->trials, p->failed, p->phase, p->kernel + 1,
                    p->nkernels, s->name, ns_text(a, s->default_ns), ns_text(b, s->best_ns));
   if (n > 0 && (size_t)n < sizeof line && !isnan(share)) n += snprintf(line + n, sizeof line - (size_t)n, " (%.0f%% of peak)", share);
-  if (n > 0 && (size_t)n < sizeof line && p->nkernels > 1) snprintf(line + n, sizeof line - (size_t)n, "; all %s -> %s", ns_text(e, p->before_ns), ns_text(f, p->after_ns));
+  if (n > 0 && (size_t)n < sizeof line && p->nkernels > 1 && p->before_ns > 0) snprintf(line + n, sizeof line - (size_t)n, "; all %s -> %s", ns_text(e, p->before_ns), ns_text(f, p->after_ns));
   if (d->terminal) {
     size_t w = strlen(line);
     if (w > 158) line[w = 158] = 0;
@@ -220,8 +220,8 @@ static void clear(display *d) {
 static const char *state_text(const at_tune_state *s) {
   if (s->trouble) return "not tuned";
   if (isnan(s->default_ns)) return "no time";
-  if (!s->proven) return "no final";
-  return s->converged ? "done" : "to go on";
+  if (!s->proven) return "no final yet";
+  return s->converged ? "done" : "unfinished";
 }
 
 static void table(cli *c, const list *l, const at_tune_result *r) {
@@ -330,9 +330,14 @@ static void record_point(void *user, int kernel, const char *tunables, const cha
     ir_put(&r->out, "\nworkload %s\n%s", r->kernels[kernel].name, ir_kernel_print(r->c->ctx, r->kernels[kernel].kernel));
     r->current = kernel;
   }
-  if (status == AT_OK || status == AT_NOISY) ir_put(&r->out, "%.4g %s:", ns, tunables);
-  else ir_put(&r->out, "%s %s:", at_status_name(status), tunables);
-  for (const char *p = schedule; *p; p += strcspn(p, "\n") + 1) ir_put(&r->out, " %d", step_number(r, ir_strndup(r->c->ctx, p, strcspn(p, "\n"))));
+  if (status == AT_OK || status == AT_NOISY) ir_put(&r->out, "%.4g %s: ", ns, tunables);
+  else ir_put(&r->out, "%s %s: ", at_status_name(status), tunables);
+  static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+-"; /* two for each step */
+  for (const char *p = schedule; *p; p += strcspn(p, "\n") + 1) {
+    int k = step_number(r, ir_strndup(r->c->ctx, p, strcspn(p, "\n")));
+    if (k >= 64 * 64) ir_fail(r->c->ctx, TN_ERESOURCE, "more than %d different steps: a table of fewer kernels", 64 * 64);
+    ir_put(&r->out, "%c%c", digits[k / 64], digits[k % 64]);
+  }
   ir_put(&r->out, "\n");
 }
 
