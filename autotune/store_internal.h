@@ -102,7 +102,7 @@ typedef enum at_st {
   AT_S_INSERT, /* + table */
   AT_S_BEST = AT_S_INSERT + AT_TABLES,
   AT_S_BEST_STALE, AT_S_BARRED, AT_S_PIN, AT_S_PINNED_TRIAL, AT_S_HAS, /* trial by uid */
-  AT_S_BEGIN_READ, AT_S_BEGIN, AT_S_COMMIT, AT_S_ROLLBACK, AT_S_OBJECT_PUT, AT_S_OBJECT_GET,
+  AT_S_BEGIN_READ, AT_S_BEGIN, AT_S_COMMIT, AT_S_ROLLBACK, AT_S_OBJECT_PUT, AT_S_OBJECT_GET, AT_S_VERSION,
   AT_S_WORKLOAD, AT_S_TASK, AT_S_PIN_STAMP, AT_S_COUNT
 } at_st;
 
@@ -181,6 +181,14 @@ struct at_run {
   int64_t seq;
 };
 
+/* Answers of at_store_best, good as long as no database of the stack has changed. */
+enum { AT_MEMOS = 256 };
+typedef struct at_memo {
+  char task[AT_UID + 1], codegen[64];
+  bool known, found; /* known: the slot is in use */
+  at_winner w;
+} at_memo;
+
 struct at_store {
   tn_ctx *ctx;
   pid_t owner;
@@ -194,6 +202,8 @@ struct at_store {
   int64_t retry_us;  /* not before this moment is the file tried again */
   int64_t waiting;   /* rows in memory that belong in the file */
   at_run *anonymous;
+  at_memo *memos;    /* by the task's first digits; null until asked */
+  uint64_t memo_version; /* of all layers, as the memos know them */
 };
 
 int64_t at_now_us(void);

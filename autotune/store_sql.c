@@ -90,6 +90,7 @@ static const char *const statements[AT_S_COUNT] = {
     [AT_S_PINNED_TRIAL] = OK_TRIALS " AND c.uid=?3 ORDER BY t.codegen=?2 DESC,t.n DESC,t.time DESC,t.uid",
     [AT_S_HAS] = "SELECT 1 FROM trial WHERE uid=?1",
     [AT_S_BEGIN_READ] = "BEGIN",
+    [AT_S_VERSION] = "PRAGMA data_version",
     [AT_S_BEGIN] = "BEGIN IMMEDIATE",
     [AT_S_COMMIT] = "COMMIT",
     [AT_S_ROLLBACK] = "ROLLBACK",
