@@ -98,8 +98,8 @@ typedef struct cg_val {
 
 /* What is cached for an expression, in the low bits of a key; above them the lanes of a
  * splat, or the number of the buffer of a pointer (guarded: one that is replaced by
- * zeros where the guard is off). */
-typedef enum cg_kind { CG_VALUE, CG_SPLAT, CG_RAW, CG_POINTER, CG_GUARDED, CG_KIND_BITS = 3 } cg_kind;
+ * zeros where the guard is off), or the elements of a run. */
+typedef enum cg_kind { CG_VALUE, CG_SPLAT, CG_RAW, CG_POINTER, CG_GUARDED, CG_RUN, CG_KIND_BITS = 3 } cg_kind;
 
 typedef struct cg_entry {
   struct cg_entry *next, *next_here;
@@ -204,6 +204,11 @@ bool cg_safe_load(cg_fn *f, ix load);                   /* in bounds for every v
 cg_val cg_emit_load(cg_fn *f, ix e, bool raw);
 void cg_emit_store(cg_fn *f, const ir_stmt *s);
 void cg_emit_prefetch(cg_fn *f, const ir_stmt *s);     /* of what the store's value loads */
+/* The bytes from `load` (lane 0 of a varying one) on as one value of type t, which is a vector of as many lanes
+ * as the vector loop has when the load varies. `safe`: they are in bounds whatever the guards say. */
+cg_val cg_emit_run(cg_fn *f, ix load, LLVMTypeRef t, int64_t bytes, bool safe);
+/* llvm_dot.c: the loop inside the atom "dot" */
+void cg_emit_dot(cg_fn *f, const ir_stmt *loop);
 /* llvm_ops.c; operands and result have `lanes` elements */
 LLVMTypeRef cg_type(cg_fn *f, tn_dtype t, int lanes);
 LLVMTypeRef cg_storage_type(cg_fn *f, tn_dtype t, int lanes);

@@ -483,6 +483,24 @@ cg_val cg_emit_load(cg_fn *f, ix e, bool raw) {
   return r;
 }
 
+cg_val cg_emit_run(cg_fn *f, ix e, LLVMTypeRef t, int64_t bytes, bool safe) {
+  cg_buf *b = cg_buf_of(f, e->u.buf);
+  ix offset = ir_buf_offset(f->ctx, b->buf, e->args);
+  const cg_guard *g = safe ? NULL : f->guard;
+  bool varying = cg_varying(f, offset), masks = varying && g && g->mask.varying;
+  cg_val r = {.level = b->readonly ? 0 : b->level, .bufs = cg_buf_bit(b), .guarded = g != NULL};
+  if (!safe && r.level < f->regions[f->depth].safe) r.level = f->regions[f->depth].safe;
+  if (g) cg_join(&r, &g->mask);
+  if (varying) offset = ix_subst1(f->ctx, offset, f->lane, ix_index(f->ctx, 0));
+  int64_t align;
+  LLVMValueRef p = load_place(f, b, offset, masks ? NULL : g, bytes, &r, &align);
+  r.varying = varying;
+  r.level = cg_hold(f, r.level, t);
+  cg_at(f, r.level);
+  r.v = masks ? masked(f, b, "llvm.masked.load", t, 0, 3, (LLVMValueRef[]){p, g->mask.v, LLVMConstNull(t)}, (unsigned)align) : load_at(f, b, p, t, (unsigned)align);
+  return r;
+}
+
 /* ---- stores ---- */
 
 static const ir_opcode update_op[] = {[IR_SET] = IX_CONST, [IR_ADD] = IX_ADD, [IR_MUL] = IX_MUL, [IR_MAX] = IX_MAX,

@@ -357,6 +357,22 @@ static LLVMValueRef resize(cg_fn *f, LLVMValueRef v, LLVMTypeRef to, bool sign) 
   return sign ? LLVMBuildSExt(B, v, to, "") : LLVMBuildZExt(B, v, to, "");
 }
 
+/* min(max(x, lo), hi) between constants that an i32 can be: never NaN, so it needs no saturation. */
+static bool fits_i32(ix e) {
+  if (e->op != IX_MIN || e->args[0]->op != IX_MAX || e->args[1]->op != IX_CONST || e->args[0]->args[1]->op != IX_CONST) return false;
+  double lo = e->args[0]->args[1]->u.f, hi = e->args[1]->u.f;
+  return lo >= INT32_MIN && hi <= INT32_MAX && lo <= hi;
+}
+
+/* f32 -> i32, saturating, NaN -> 0: LLVM takes vectors apart for its intrinsic. */
+static LLVMValueRef saturated(cg_fn *f, LLVMValueRef v, LLVMTypeRef want) {
+  LLVMTypeRef have = LLVMTypeOf(v);
+  LLVMValueRef r = LLVMBuildFPToSI(B, v, want, "");
+  r = SELECT(FCMP(OLT, v, cg_real(f, have, -0x1p31)), cg_int(f, want, INT32_MIN), r);
+  r = SELECT(FCMP(OGE, v, cg_real(f, have, 0x1p31)), cg_int(f, want, INT32_MAX), r);
+  return SELECT(FCMP(UNO, v, v), cg_int(f, want, 0), r);
+}
+
 static LLVMValueRef cast(cg_fn *f, tn_dtype to, tn_dtype from, LLVMValueRef v, LLVMTypeRef want, int lanes) {
   LLVMTypeRef have = LLVMTypeOf(v);
   if (to == TN_BOOL)
@@ -407,7 +423,8 @@ LLVMValueRef cg_op(cg_fn *f, ix e, LLVMValueRef *args, int lanes) {
   tn_dtype to = (tn_dtype)e->dtype, t = (tn_dtype)e->args[e->op == IX_SELECT]->dtype;
   if (e->op == IX_CAST) {
     LLVMTypeRef want = cg_lanes_of(to == TN_INDEX && lanes > 1 && cg_narrow(e) && !ir_is_float(t) ? f->i32 : element(f, to), lanes);
-    return cast(f, to, t, args[0], want, lanes);
+    if (t == TN_F32 && to == TN_I32 && fits_i32(e->args[0])) return LLVMBuildFPToSI(B, args[0], want, "");
+    return t == TN_F32 && to == TN_I32 && lanes > 1 ? saturated(f, args[0], want) : cast(f, to, t, args[0], want, lanes);
   }
   if (e->op == IX_BITCAST) return bitcast(f, to, t, args[0], lanes);
   if (t == TN_INDEX) return index_op(f, e, args, lanes);

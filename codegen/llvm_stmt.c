@@ -312,7 +312,11 @@ void cg_emit_stmt(cg_fn *f, const ir_stmt *s) {
     if (s->loop == IR_VECTOR) emit_vector(f, s);
     else emit_for(f, s);
     break;
-  case IR_TILE: { /* only prefetches are left */
+  case IR_TILE: { /* only prefetches and dot products are left */
+    if (strcmp(s->atom, "dot") == 0) {
+      cg_emit_dot(f, s->body);
+      break;
+    }
     int outer = f->prefetch;
     f->prefetch = cg_prefetch_of(s->atom);
     cg_emit_stmt(f, s->body);

@@ -72,6 +72,20 @@ static void join(fuse *f, ir_node *n, int group) {
   IR_PUSH(f->ctx, f->members[group], f->nmembers[group], n);
 }
 
+/* What only widens a value for others (DequantizeLinear) leaves the group that has it narrow: memory then holds
+ * the narrow one, and those who read it widen it themselves. */
+static void shed_widening(fuse *f, int group) {
+  for (int i = f->nmembers[group]; i-- > 1;) {
+    ir_node *m = f->members[group][i];
+    if (!ir_node_is(m, "DequantizeLinear") || m == f->root[group]) continue;
+    bool outside = m->out[0]->nuses > 0;
+    for (int u = 0; u < m->out[0]->nuses; u++) outside &= m->out[0]->uses[u] && m->out[0]->uses[u]->group != group;
+    if (!outside) continue;
+    m->group = -1;
+    f->members[group][i] = f->members[group][--f->nmembers[group]];
+  }
+}
+
 /* Whether computing v needs group `target`, looking through groups and aliases. Positions tell
  * nothing: an early group may hold a late node that waits for the target. */
 static bool reaches(fuse *f, const ir_value *v, int target) {
@@ -210,7 +224,7 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     if (n->group != -1 || !n->op->build) continue;
     int group = group_new(&f, n);
     join(&f, n, group);
-    if (takes_epilogue(n) && !f.packed[n->id]) grow_epilogue(&f, group);
+    if (takes_epilogue(n) && !f.packed[n->id]) grow_epilogue(&f, group), shed_widening(&f, group);
   }
   absorb_producers(&f);
 }

@@ -43,7 +43,7 @@ static bool is_output(const chooser *c, const ir_value *v) {
 }
 
 /* Floats, and what quantisation makes of them. */
-static bool suits(tn_dtype t) { return ir_is_float(t) || t == TN_U8 || t == TN_I8 || t == TN_I32; }
+static bool suits(tn_dtype t) { return ir_is_float(t) || t == TN_U8 || t == TN_I8 || t == TN_I16 || t == TN_I32; }
 
 static bool eligible(const chooser *c, const ir_value *v) {
   return v && v->rank == 4 && ir_static(v) && suits(v->dtype) && v->kind == IR_VALUE_NODE && !v->data &&
@@ -74,12 +74,19 @@ static bool wants_blocked(const chooser *c, const ir_node *n) {
          ir_dim(c->ctx, n->in[0], 1) >= (c->block ? c->block : 4);
 }
 
-static ir_value *relayout(chooser *c, ir_node *before, ir_value *v) {
+/* A convolution of bytes or words takes several channels at once: these lie side by side, however few. */
+static bool few_integers(const chooser *c, const ir_node *n) {
+  const ir_value *x = n->in[0];
+  return c->block && n->out[0]->dtype == TN_I32 && x->rank == 4 && ir_static(x) && !x->layout && ir_attr_get_int(n, "group", 1) == 1 &&
+         ir_dim(c->ctx, x, 1) < c->block && ir_dim(c->ctx, x, 1) % 2 == 0;
+}
+
+static ir_value *relayout(chooser *c, ir_node *before, ir_value *v, const ir_layout *layout) {
   for (int i = 0; i < v->nuses; i++) /* made already for another use */
-    if (v->uses[i] && strcmp(v->uses[i]->op->name, "Relayout") == 0) return v->uses[i]->out[0];
+    if (v->uses[i] && strcmp(v->uses[i]->op->name, "Relayout") == 0 && v->uses[i]->out[0]->layout == layout) return v->uses[i]->out[0];
   ir_node *n = lw_node_n(c->g, before, "tenon:Relayout", 1, &v, 1);
   ir_infer(c->ctx, n);
-  n->out[0]->layout = c->layout;
+  n->out[0]->layout = layout;
   IR_PUSH(c->ctx, v->uses, v->nuses, n);
   return n->out[0];
 }
@@ -120,7 +127,9 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
       bool fits = known_ahead(n->in[1]) || eligible(&c, n->out[0]);
       if (wants_blocked(&c, n) && fits && !n->in[0]->layout) {
         if (c.free_io && n->in[0]->kind == IR_VALUE_INPUT) n->in[0]->layout = c.layout;
-        else n->in[0] = relayout(&c, n, n->in[0]);
+        else n->in[0] = relayout(&c, n, n->in[0], c.layout);
+      } else if (few_integers(&c, n) && fits) {
+        n->in[0] = relayout(&c, n, n->in[0], ir_layout_blocked(ctx, 4, 1, ir_dim(ctx, n->in[0], 1)));
       }
       if (eligible(&c, n->out[0])) n->out[0]->layout = c.layout;
       continue;

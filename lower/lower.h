@@ -43,6 +43,7 @@ typedef struct lw_pass {
 extern const lw_pass lw_passes[]; /* ended by a null name */
 void lw_pass_infer(tn_ctx *ctx, ir_graph *g, const lw_options *options);  /* types, shapes, small constants, composites */
 void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options);  /* BatchNorm into convolution, ... */
+void lw_pass_quantised(tn_ctx *ctx, ir_graph *g, const lw_options *options); /* products of quantised tensors in integers */
 void lw_pass_dce(tn_ctx *ctx, ir_graph *g, const lw_options *options);
 void lw_pass_cse(tn_ctx *ctx, ir_graph *g, const lw_options *options);
 void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options);

@@ -161,14 +161,13 @@ void lw_narrow_int8(tn_ctx *ctx, ir_graph *g, float (*range)(void *user, const i
 
 /* ---- what is quantised already ---- */
 
-/* The DequantizeLinear of bytes that v comes from. */
-static ir_node *dequantised(const ir_value *v) {
+ir_node *lw_dequantised(const ir_value *v) {
   ir_node *d = v ? v->def : NULL;
   if (!d || !ir_node_is(d, "DequantizeLinear") || ir_attr_get_int(d, "block_size", 0)) return NULL;
   return d->in[0]->dtype == TN_I8 || d->in[0]->dtype == TN_U8 ? d : NULL;
 }
 
-static bool single(const ir_value *v) {
+bool lw_single(const ir_value *v) {
   for (int i = 0; i < v->rank; i++)
     if (!ix_is_int(v->dims[i], 1)) return false;
   return true;
@@ -188,13 +187,13 @@ static bool known_zero(ir_graph *g, const ir_node *d, ir_value **zero) {
 }
 
 static void quantised_product(ir_graph *g, ir_node *n) {
-  ir_node *a = dequantised(n->in[0]), *b = dequantised(n->in[1]);
+  ir_node *a = lw_dequantised(n->in[0]), *b = lw_dequantised(n->in[1]);
   bool conv = ir_node_is(n, "Conv");
   ir_value *za, *zb;
-  if (!a || !b || ir_node_is(n, "Gemm") || !single(a->in[1]) || a->in[1]->dtype != TN_F32) return;
+  if (!a || !b || ir_node_is(n, "Gemm") || !lw_single(a->in[1]) || a->in[1]->dtype != TN_F32) return;
   if (!known_zero(g, a, &za) || !known_zero(g, b, &zb)) return;
   int rank = n->out[0]->rank, channel = conv ? 1 : rank - 1, axis = ir_axis(g->ctx, b, ir_attr_get_int(b, "axis", 1), b->in[0]->rank);
-  bool one = single(b->in[1]);
+  bool one = lw_single(b->in[1]);
   if (!one && (axis != (conv ? 0 : b->in[0]->rank - 1) || b->in[1]->rank != 1)) return;
   ir_value *in[4] = {a->in[0], b->in[0], za, zb};
   ir_node *m = conv ? same_attrs(g, n, "ConvInteger", 4, in) : lw_node_n(g, n, "MatMulInteger", 4, in, 1);

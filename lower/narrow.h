@@ -18,4 +18,9 @@ int lw_narrow_operands(tn_ctx *ctx, const ir_graph *g, ir_value ***out);
 void lw_narrow_int8(tn_ctx *ctx, ir_graph *g, float (*range)(void *user, const ir_value *v), void *user);
 /* Conv and MatMul of values that come from DequantizeLinear become integer products of what was quantised. */
 void lw_narrow_quantised(tn_ctx *ctx, ir_graph *g);
+
+/* The DequantizeLinear of bytes that v comes from, without blocks; else null. */
+ir_node *lw_dequantised(const ir_value *v);
+/* All extents are 1. */
+bool lw_single(const ir_value *v);
 #endif

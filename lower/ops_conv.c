@@ -64,9 +64,13 @@ static void conv_infer(tn_ctx *ctx, ir_node *n) {
   need_bias(ctx, n, 2, n->in[1]->dims[0]);
 }
 
-/* Narrow floats whose sums, bias and result are f32. */
+/* Narrow floats whose sums, bias and result are f32; words (the weights also bytes) with i32. */
 static void conv_wide_infer(tn_ctx *ctx, ir_node *n) {
   tn_dtype t = n->in[0]->dtype;
+  if (t == TN_I16 && (n->in[1]->dtype == TN_I16 || n->in[1]->dtype == TN_I8) && !lw_has(n, 2)) {
+    conv_set(ctx, n, TN_I32);
+    return;
+  }
   lw_need_same_type(ctx, n, 0, 1);
   if (t != TN_BF16 && t != TN_F16) lw_bad(ctx, n, "operands of type %s", ir_dtype_name(t));
   if (lw_has(n, 2) && n->in[2]->dtype != TN_F32) lw_bad(ctx, n, "a bias of type %s", ir_dtype_name(n->in[2]->dtype));

@@ -56,8 +56,12 @@ static void need_narrow(tn_ctx *ctx, const ir_node *n) {
   if (t != TN_BF16 && t != TN_F16) lw_bad(ctx, n, "operands of type %s", ir_dtype_name(t));
 }
 
-/* Narrow floats, the sums f32. */
+/* Narrow floats, the sums f32; words (the second operand also bytes), the sums i32. */
 static void matmul_wide_infer(tn_ctx *ctx, ir_node *n) {
+  if (n->in[0]->dtype == TN_I16 && (n->in[1]->dtype == TN_I16 || n->in[1]->dtype == TN_I8)) {
+    product_set(ctx, n, TN_I32);
+    return;
+  }
   need_narrow(ctx, n);
   product_set(ctx, n, TN_F32);
 }

@@ -133,12 +133,13 @@ static ix dequantize_value(lw_build *b, ir_node *n, int out, const ix *index) {
   return ix_cast(ctx, t, ix_mul(ctx, ix_cast(ctx, c, x), ix_cast(ctx, c, s)));
 }
 
-/* ---- tenon Requantize: i32 sums times a multiplier, rounded; all operands broadcast ---- */
+/* ---- tenon Requantize: i32 or f32 times a multiplier, rounded; all operands broadcast ---- */
 
 static void requantize_infer(tn_ctx *ctx, ir_node *n) {
   ix dims[IR_MAX_RANK];
   int rank = lw_broadcast(ctx, n, 0, n->nin, dims);
-  if (n->in[0]->dtype != TN_I32 || !is_quantised(n->in[2]->dtype)) lw_bad(ctx, n, "operands of other types than i32, float, u8 or i8");
+  tn_dtype t = n->in[0]->dtype;
+  if ((t != TN_I32 && t != n->in[1]->dtype) || !ir_is_float(n->in[1]->dtype) || !is_quantised(n->in[2]->dtype)) lw_bad(ctx, n, "operands of other types than i32 or float, float, u8 or i8");
   lw_set(n, 0, n->in[2]->dtype, rank, dims);
 }
 static ix requantize_value(lw_build *b, ir_node *n, int out, const ix *index) {

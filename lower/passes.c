@@ -10,6 +10,7 @@ const lw_pass lw_passes[] = {
     {"infer", lw_pass_infer, false, "types, shapes, small constants; composites become their parts"},
     {"dce", lw_pass_dce, false, "drops what no output needs"},
     {"cse", lw_pass_cse, false, "equal nodes become one"},
+    {"quantised", lw_pass_quantised, true, "products of quantised tensors in integers"},
     {"canon", lw_pass_canon, true, "BatchNorm into convolution and other canonical forms"},
     {"layout", lw_pass_layout, true, "a layout for every edge"},
     {"clean", lw_pass_dce, false, "drops what no output needs"},
@@ -66,9 +67,15 @@ static void keep_unknown(ir_graph *g) {
     }
 }
 
+/* Constants stay quantised: integer products take what DequantizeLinear is of (quantised.c). */
+static void keep_quantised(ir_graph *g) {
+  for (int i = 0; i < g->nnodes; i++)
+    if (ir_node_is(g->nodes[i], "DequantizeLinear")) g->nodes[i]->opaque = true;
+}
+
 void lw_pass_infer(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
-  (void)options;
   keep_unknown(g);
+  if (options && options->target && !options->unscheduled) keep_quantised(g);
   for (bool again = true; again;) {
     again = false;
     ir_graph_sort(g);

@@ -12,6 +12,19 @@ int64_t lw_stride(tn_ctx *ctx, ix load, const ir_var *v) {
   return ix_affine_in(ir_buf_offset(ctx, load->u.buf, load->args), v, &c) ? c : INT64_MIN;
 }
 
+/* Whether an expression is the same in all iterations: no variables in it. */
+static bool is_uniform(ix e) { return e->vars == 0; }
+
+/* Below casts of a widened operand, f32(load f16), and a zero point, i32(load u8) - z. */
+static ix load_below(ix e) {
+  for (;;) {
+    if (e->op == IX_CAST) e = e->args[0];
+    else if (!ir_is_float((tn_dtype)e->dtype) && (e->op == IX_ADD || e->op == IX_SUB) && is_uniform(e->args[1])) e = e->args[0];
+    else if (!ir_is_float((tn_dtype)e->dtype) && e->op == IX_ADD && is_uniform(e->args[0])) e = e->args[1];
+    else return e->op == IX_LOAD ? e : NULL;
+  }
+}
+
 /* The product that an update adds to its accumulator, in a and b: acc = fma(a, b, acc), or of
  * integers acc = acc + a b. */
 static bool product_of(const ir_stmt *s, ix *a, ix *b) {
@@ -28,6 +41,11 @@ static bool product_of(const ir_stmt *s, ix *a, ix *b) {
   if ((!first && !(v->args[1]->op == IX_LOAD && v->args[1]->u.buf == s->buf)) || product->op != IX_MUL) return false;
   *a = product->args[0];
   *b = product->args[1];
+  ix weights = load_below(*a), other = load_below(*b);
+  if (weights && other && weights->u.buf->constant && !other->u.buf->constant) { /* a product of integers stands in any order */
+    ix t = *a;
+    *a = *b, *b = t;
+  }
   return true;
 }
 
@@ -81,19 +99,6 @@ static bool has_loop(const ir_stmt *s) {
   for (int i = 0; i < s->n; i++)
     if (has_loop(s->items[i])) return true;
   return has_loop(s->body) || has_loop(s->other);
-}
-
-/* Whether an expression is the same in all iterations: no variables in it. */
-static bool is_uniform(ix e) { return e->vars == 0; }
-
-/* Below casts of a widened operand, f32(load f16), and a zero point, i32(load u8) - z. */
-static ix load_below(ix e) {
-  for (;;) {
-    if (e->op == IX_CAST) e = e->args[0];
-    else if (!ir_is_float((tn_dtype)e->dtype) && (e->op == IX_ADD || e->op == IX_SUB) && is_uniform(e->args[1])) e = e->args[0];
-    else if (!ir_is_float((tn_dtype)e->dtype) && e->op == IX_ADD && is_uniform(e->args[0])) e = e->args[1];
-    else return e->op == IX_LOAD ? e : NULL;
-  }
 }
 
 /* Scalar statements that a statement executes, as if every guard held. */

@@ -36,7 +36,10 @@
  *   prefetch B v D w -> p   for v: for w: S        for v: for w: { ask for a part of what iteration v + D reads of B; S }
  *                                                  (w inside v, the parts cover all; w = v: all of it each time)
  *   muladd                  acc = fma(a, b, acc)    acc = a*b + acc, rounded twice: for machines without fma
- *   tensorize atom v        marks the nest at v as a tile statement; checks it is the atom's
+ *   tensorize atom v        marks the nest at v as a tile statement; checks it is the atom's:
+ *                           fma: loops around acc[..] = fma(a, b, acc[..]);
+ *                           dot: for v in 0..2 or 0..4: acc += i32(a[.. v]) * i32(b[.. v]) of bytes or words that
+ *                           lie side by side, one instruction on many machines
  */
 #ifndef LW_SCHEDULE_H
 #define LW_SCHEDULE_H

@@ -386,19 +386,47 @@ static const char *not_fma(const ir_stmt *st) {
   return NULL;
 }
 
+/* dot: for d in 0..2 or 0..4: acc = acc + i32(a[.. d]) * i32(b[.. d]), bytes or words that lie side by side;
+ * a condition that is the same for all d goes outside. */
+static bool dot_operand(tn_ctx *ctx, ix e, const ir_var *d) {
+  int64_t c;
+  if (e->op != IX_CAST || e->dtype != TN_I32 || e->args[0]->op != IX_LOAD) return false;
+  ix load = e->args[0];
+  tn_dtype t = load->u.buf->dtype;
+  return (t == TN_U8 || t == TN_I8 || t == TN_I16) && ix_affine_in(ir_buf_offset(ctx, load->u.buf, load->args), d, &c) && c == 1;
+}
+
+static const char *not_dot(tn_ctx *ctx, const ir_stmt *loop, const ir_stmt *st) {
+  int64_t n;
+  if (!sched_extent(loop, &n) || (n != 2 && n != 4) || !ix_is_int(loop->lo, 0)) return "the loop does not run from 0 to 2 or 4";
+  if (!st || st->kind != IR_STORE || st->op != IR_SET || st->value->op != IX_ADD || st->value->dtype != TN_I32 || st->buf->space != IR_REGISTER) return "its body is not acc = acc + a * b in i32";
+  ix acc = ix_load(ctx, st->buf, st->index), product = st->value->args[st->value->args[0] == acc];
+  if ((st->value->args[0] != acc && st->value->args[1] != acc) || product->op != IX_MUL || ix_uses_var(acc, loop->var)) return "it does not add to what it stores";
+  return dot_operand(ctx, product->args[0], loop->var) && dot_operand(ctx, product->args[1], loop->var) ? NULL : "its operands are no bytes or words side by side";
+}
+
+/* The conditions that do not use v move out of a tile around `body`. */
+static const ir_stmt *guarded_tile(sched *s, const ir_stmt *loop, const ir_stmt *body, const ir_stmt *core) {
+  if (body == core) return ir_tile(s->ctx, s->arg[0], ir_for(s->ctx, loop->var, loop->lo, loop->hi, IR_SERIAL, core));
+  return ir_if(s->ctx, body->value, guarded_tile(s, loop, body->body, core), NULL);
+}
+
 static const ir_stmt *do_tensorize(sched *s, const ir_stmt *loop, void *user) {
-  (void)user;
-  const char *why = not_fma(loop);
+  const ir_stmt *core = loop->body;
+  bool dot = *(bool *)user;
+  while (dot && core && core->kind == IR_IF && !core->other && !ix_uses_var(core->value, loop->var)) core = core->body;
+  const char *why = dot ? not_dot(s->ctx, loop, core) : not_fma(loop);
   if (why) {
     refuse(s, "%s", why);
     return NULL;
   }
-  return ir_tile(s->ctx, s->arg[0], loop);
+  return dot ? guarded_tile(s, loop, loop->body, core) : ir_tile(s->ctx, s->arg[0], loop);
 }
 
 bool sched_tensorize(sched *s) {
-  if (strcmp(s->arg[0], "fma") != 0) return refuse(s, "there is no atom '%s'", s->arg[0]);
-  return sched_replace(s, s->arg[1], do_tensorize, NULL);
+  bool dot = strcmp(s->arg[0], "dot") == 0;
+  if (!dot && strcmp(s->arg[0], "fma") != 0) return refuse(s, "there is no atom '%s'", s->arg[0]);
+  return sched_replace(s, s->arg[1], do_tensorize, &dot);
 }
 
 /* ---- muladd ---- */

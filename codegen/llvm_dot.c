@@ -1,0 +1,119 @@
+/* llvm_dot.c — the atom "dot": acc[lane] += sum over d of i32(x[.. d]) * i32(w[.. lane, d]).
+ *
+ * x is the same for all lanes, and w's lanes lie d elements apart, as a schedule packs them. What one
+ * instruction does with it:
+ *   VNNI   vpdpbusd   four products of u8 and s8
+ *   SSE2   pmaddwd    two products of words, and an addition; bytes are widened first
+ * Everything else is products of i32, element by element; and what is not laid out like this is the loop
+ * that the atom means. */
+#include "codegen/llvm.h"
+
+#define B f->b
+
+static int64_t bits_of(const ir_buf *b) { return 8 * (int64_t)ir_dtype_bytes(b->dtype); }
+
+static bool is_signed(const ir_buf *b) { return b->dtype == TN_I8 || b->dtype == TN_I16; }
+
+static LLVMValueRef widened(cg_fn *f, const ir_buf *b, LLVMValueRef v, LLVMTypeRef to) {
+  return is_signed(b) ? LLVMBuildSExt(B, v, to, "") : LLVMBuildZExt(B, v, to, "");
+}
+
+/* Operand `load` (d = 0) as lanes x d elements of `width` bits, 8 or 16, in one vector; kept for other uses. */
+static cg_val elements(cg_fn *f, ix load, bool safe, int d, int width) {
+  const ir_buf *b = load->u.buf;
+  int n = f->lanes, own = (int)bits_of(b), kind = CG_RUN | n << CG_KIND_BITS | width << 16 | d << 24;
+  LLVMTypeRef run = LLVMIntTypeInContext(f->lc, (unsigned)(d * own)), unit = LLVMIntTypeInContext(f->lc, (unsigned)(d * width));
+  LLVMTypeRef narrow = LLVMIntTypeInContext(f->lc, (unsigned)own), wide = LLVMIntTypeInContext(f->lc, (unsigned)width);
+  cg_val r;
+  if (cg_cached(f, load, kind, &r)) return r;
+  bool varying = cg_varying(f, ir_buf_offset(f->ctx, b, load->args));
+  r = cg_emit_run(f, load, varying ? LLVMVectorType(run, (unsigned)n) : run, (varying ? n : 1) * d * own / 8, safe);
+  if (own != width) {
+    unsigned count = (unsigned)(varying ? n * d : d);
+    r.v = widened(f, b, LLVMBuildBitCast(B, r.v, LLVMVectorType(narrow, count), ""), LLVMVectorType(wide, count));
+    if (!varying) r.v = LLVMBuildBitCast(B, r.v, unit, "");
+  }
+  LLVMTypeRef t = LLVMVectorType(wide, (unsigned)(n * d));
+  if (!varying) {
+    r.level = cg_hold(f, r.level, LLVMVectorType(f->i32, (unsigned)n));
+    cg_at(f, r.level);
+    r.v = cg_splat(f, r.v, n);
+    r.varying = true;
+  }
+  r.v = LLVMBuildBitCast(B, r.v, t, "");
+  cg_at(f, f->depth);
+  cg_cache(f, load, kind, r);
+  return r;
+}
+
+/* An intrinsic whose operands may be declared as other vectors of the same size. */
+static LLVMValueRef call(cg_fn *f, const char *name, int n, LLVMValueRef *args) {
+  unsigned id = LLVMLookupIntrinsicID(name, __builtin_strlen(name));
+  if (!id) ir_bug(f->ctx, "LLVM has no intrinsic %s", name);
+  LLVMValueRef decl = LLVMGetIntrinsicDeclaration(f->module, id, NULL, 0);
+  LLVMTypeRef fn = LLVMGlobalGetValueType(decl), types[3];
+  LLVMGetParamTypes(fn, types);
+  for (int i = 0; i < n; i++) args[i] = LLVMBuildBitCast(B, args[i], types[i], "");
+  return LLVMBuildCall2(B, fn, decl, args, (unsigned)n, "");
+}
+
+/* Element `d` of every group of `of`, as i32. */
+static LLVMValueRef nth(cg_fn *f, const ir_buf *b, LLVMValueRef v, int d, int of) {
+  LLVMValueRef index[CG_MAX_LANES];
+  for (int i = 0; i < f->lanes; i++) index[i] = LLVMConstInt(f->i32, (unsigned)(i * of + d), 0);
+  LLVMValueRef x = LLVMBuildShuffleVector(B, v, LLVMGetPoison(LLVMTypeOf(v)), LLVMConstVector(index, (unsigned)f->lanes), "");
+  return widened(f, b, x, LLVMVectorType(f->i32, (unsigned)f->lanes));
+}
+
+static LLVMValueRef dot(cg_fn *f, LLVMValueRef acc, ix x, ix w, bool safe_x, bool safe_w, int d) {
+  static const char *const bytes[] = {"llvm.x86.avx512.vpdpbusd.128", "llvm.x86.avx512.vpdpbusd.256", "llvm.x86.avx512.vpdpbusd.512"};
+  static const char *const words[] = {"llvm.x86.sse2.pmadd.wd", "llvm.x86.avx2.pmadd.wd", "llvm.x86.avx512.pmaddw.d.512"};
+  const ir_buf *bx = x->u.buf, *bw = w->u.buf;
+  int n = f->lanes, size = n == 4 ? 0 : n == 8 ? 1 : n == 16 ? 2 : -1;
+  bool native = f->t->arch == CG_X86_64 && size >= 0 && n * 32 <= f->t->vector_bits;
+  if (native && f->t->vnni && d == 4 && bx->dtype == TN_U8 && bw->dtype == TN_I8) {
+    LLVMValueRef args[3] = {acc, elements(f, x, safe_x, d, 8).v, elements(f, w, safe_w, d, 8).v};
+    return call(f, bytes[size], 3, args);
+  }
+  if (native && d == 2) {
+    LLVMValueRef args[2] = {elements(f, x, safe_x, d, 16).v, elements(f, w, safe_w, d, 16).v};
+    return LLVMBuildAdd(B, acc, call(f, words[size], 2, args), "");
+  }
+  LLVMValueRef vx = elements(f, x, safe_x, d, (int)bits_of(bx)).v, vw = elements(f, w, safe_w, d, (int)bits_of(bw)).v;
+  for (int i = 0; i < d; i++) acc = LLVMBuildAdd(B, acc, LLVMBuildMul(B, nth(f, bx, vx, i, d), nth(f, bw, vw, i, d), ""), "");
+  return acc;
+}
+
+/* Whether `load` can be read as runs of d elements: the same for all lanes, or one run after another. */
+static bool runs(cg_fn *f, ix load, int d, bool *varying) {
+  int64_t c;
+  ix offset = ir_buf_offset(f->ctx, load->u.buf, load->args);
+  *varying = cg_varying(f, offset);
+  if (cg_buf_of(f, load->u.buf)->where == CG_SSA || d * bits_of(load->u.buf) > 32) return false;
+  return !*varying || (ix_affine_in(offset, f->lane, &c) && c == d);
+}
+
+void cg_emit_dot(cg_fn *f, const ir_stmt *loop) {
+  tn_ctx *ctx = f->ctx;
+  const ir_stmt *s = loop->body;
+  int d = (int)loop->hi->u.i;
+  ix acc = ix_load(ctx, s->buf, s->index), product = s->value->args[s->value->args[0] == acc];
+  ix x = product->args[0]->args[0], w = product->args[1]->args[0];
+  bool vx, vw, fits = f->lane && f->lanes * d <= CG_MAX_LANES && runs(f, x, d, &vx) && runs(f, w, d, &vw) && vx != vw;
+  if (!fits) {
+    cg_emit_stmt(f, loop);
+    return;
+  }
+  if (vx) {
+    ix t = x;
+    x = w, w = t;
+  }
+  bool safe_x = cg_safe_load(f, x), safe_w = cg_safe_load(f, w);
+  ix zero = ix_index(ctx, 0);
+  cg_val old = cg_emit(f, acc), sum = {.level = f->depth, .varying = true};
+  LLVMValueRef all = cg_vector_of(f, acc, &old);
+  sum.v = dot(f, all, ix_subst1(ctx, x, loop->var, zero), ix_subst1(ctx, w, loop->var, zero), safe_x, safe_w, d);
+  ir_var *v = ir_var_new(ctx, "dot", TN_I32, 0, 0);
+  cg_bind(f, v, sum, false);
+  cg_emit_store(f, ir_store(ctx, s->buf, s->index, IR_SET, v->expr));
+}

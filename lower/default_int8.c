@@ -1,0 +1,186 @@
+/* default_int8.c — the default schedule of products of bytes and words with sums in i32.
+ *
+ * The register tile of default_contraction.c, with a vector of w holding d elements of the sum for each
+ * lane: [panel of outputs][.. taps][c / d][output][d], so that one instruction takes d steps (the atom "dot").
+ * x is read as it lies, d elements at once: channels, or the columns of a matrix, are innermost there. */
+#include "lower/default_schedule.h"
+#include <string.h>
+
+typedef struct dots {
+  lw_plan *p;
+  int v, r;                    /* loops of vectors and rows among the outputs; r: -1 without one */
+  const char *vec, *row, *sum; /* sum: the reduction that d is a part of */
+  int64_t m, n, lanes, d, block; /* block: channels side by side in x; 0: all */
+  int64_t mr, nb;
+  bool tiled;
+} dots;
+
+static bool uses(ix load, const ir_var *v) { return ix_uses_var(load, v); }
+
+static bool narrow(const ir_buf *b) { return b->dtype == TN_U8 || b->dtype == TN_I8 || b->dtype == TN_I16; }
+
+static bool operands(dots *k) {
+  lw_plan *p = k->p;
+  lw_problem *q = &p->p;
+  if (q->dtype != TN_I32 || !narrow(q->a->u.buf) || !narrow(q->b->u.buf) || !q->store) return false;
+  k->lanes = cg_target_lanes(p->t, TN_I32);
+  k->v = k->r = -1;
+  for (int i = 0; i < q->nout; i++) {
+    const ir_var *x = q->out[i]->var;
+    if (q->extent[i] < 1) return false;
+    if (q->extent[i] >= 2 && uses(q->a, x) != uses(q->b, x) && lw_contiguous_out(p, x, k->lanes) && (k->v < 0 || q->extent[i] >= k->lanes)) k->v = i;
+  }
+  if (k->lanes < 4 || k->v < 0) return false;
+  if (uses(q->a, q->out[k->v]->var)) {
+    ix t = q->a;
+    q->a = q->b, q->b = t;
+  }
+  const ir_buf *x = q->a->u.buf, *w = q->b->u.buf;
+  if (!w->constant || w->layout) return false;
+  k->d = p->t->vnni && x->dtype == TN_U8 && w->dtype == TN_I8 ? 4 : 2;
+  k->sum = q->red[0]->var->name;
+  if (q->red_extent[0] < k->d || q->red_extent[0] % k->d) return false;
+  for (int i = q->nout; i-- > 0 && k->r < 0;)
+    if (i != k->v && q->extent[i] > 1 && !uses(q->b, q->out[i]->var) && uses(q->a, q->out[i]->var)) k->r = i;
+  k->vec = q->out[k->v]->var->name;
+  k->row = k->r >= 0 ? q->out[k->r]->var->name : NULL;
+  k->m = k->r >= 0 ? q->extent[k->r] : 1;
+  k->n = q->extent[k->v];
+  int64_t block = cg_target_lanes(p->t, TN_F32);
+  k->block = x->layout && q->red_extent[0] > block ? block : 0;
+  return true;
+}
+
+/* Loops around the rows that continue them in memory join them. */
+static void join_rows(dots *k) {
+  lw_plan *p = k->p;
+  lw_problem *q = &p->p;
+  for (int i = k->r - 1; i >= 0 && i != k->v && !q->guard && !p->u.unfused; i--) {
+    const char *above = q->out[i]->var->name;
+    if (uses(q->b, q->out[i]->var)) return;
+    const ir_kernel *before = p->k;
+    size_t length = p->text.n;
+    for (int j = i + 1; j < k->r; j++) /* loops of one iteration in between */
+      if (lw_has_loop(p, q->out[j]->var->name)) lw_step(p, "fuse %s %s -> %s", above, q->out[j]->var->name, above);
+    if (!lw_step(p, "fuse %s %s -> %s", above, k->row, k->row) || !lw_rows_linear(p, k->row)) {
+      p->k = before;
+      lw_cut(p, length);
+      return;
+    }
+    k->m *= q->extent[i];
+  }
+}
+
+/* [panel of outputs][block of the sum][taps][d-th part of a block][output][d] */
+static bool pack(dots *k) {
+  lw_plan *p = k->p;
+  lw_problem *q = &p->p;
+  ix w = q->b;
+  int va = lw_axis_of(w, q->out[k->v]->var), sa = lw_axis_of(w, q->red[0]->var), rank = w->u.buf->rank;
+  if (va < 0 || sa < 0 || rank != q->nred + 1) return false;
+  /* the later axis is split first, so that the number of the other one stays */
+  int late = va > sa ? va : sa, early = va > sa ? sa : va, place[IR_MAX_RANK] = {0};
+  int64_t unit = k->block ? k->block : k->d;
+  ir_text t = {.ctx = p->ctx}, taps = {.ctx = p->ctx};
+  ir_put(&t, "split %d %lld; split %d %lld", late, (long long)(late == va ? k->nb : unit), early, (long long)(early == va ? k->nb : unit));
+  for (int a = 0, at = 0; a < rank; a++, at++) {
+    place[a] = at;
+    if (a == va || a == sa) at++;
+  }
+  if (k->block) { /* the block's inside again, by d */
+    ir_put(&t, "; split %d %lld", place[sa] + 1, (long long)k->d);
+    for (int a = 0; a < rank; a++)
+      if (place[a] > place[sa]) place[a]++;
+  }
+  for (int a = 0; a < rank; a++)
+    if (a != va && a != sa) ir_put(&taps, " %d", place[a]);
+  if (k->block) ir_put(&t, "; perm %d %d%s %d %d %d", place[va], place[sa], ir_text_str(&taps), place[sa] + 1, place[va] + 1, place[sa] + 2);
+  else ir_put(&t, "; perm %d%s %d %d %d", place[va], ir_text_str(&taps), place[sa], place[va] + 1, place[sa] + 1);
+  return lw_step(p, "layout %s \"%s\"", w->u.buf->name, ir_text_str(&t));
+}
+
+static bool guard_uses(const lw_problem *q, const char *name) {
+  for (int i = 0; q->guard && i < q->nred; i++)
+    if (strcmp(q->red[i]->var->name, name) == 0) return ix_uses_var(q->guard, q->red[i]->var);
+  return false;
+}
+
+/* The order of the loops around the tile: pixels first where the weights stay in the second-level cache. */
+static bool outer_order(dots *k) {
+  lw_plan *p = k->p;
+  lw_problem *q = &p->p;
+  int64_t wbytes = 1;
+  ix_const_value(ir_buf_elements(p->ctx, q->b->u.buf), &wbytes);
+  wbytes *= (int64_t)ir_dtype_bytes(q->b->u.buf->dtype);
+  bool vectors_first = p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2;
+  p->got.order = vectors_first ? 2 : 1;
+  ir_text t = {.ctx = p->ctx};
+  ir_put(&t, "reorder%s", vectors_first ? " vo" : "");
+  for (int i = 0; i < q->nout; i++) {
+    const char *name = q->out[i]->var->name;
+    if (i == k->v || q->extent[i] == 1 || !lw_has_loop(p, name) || (i == k->r && k->tiled)) continue;
+    ir_put(&t, " %s", name);
+  }
+  const char *tile = k->tiled ? "ri vb vv" : "vb vv", *rows = k->tiled ? " ro" : "";
+  if (vectors_first) return lw_step(p, "%s%s %s", ir_text_str(&t), rows, tile);
+  bool joined = q->nred == 1 || !q->guard;
+  return lw_step(p, "%s%s %s", ir_text_str(&t), joined && k->tiled ? " ro vo" : k->tiled ? " vo ro" : " vo", tile);
+}
+
+/* d innermost, as the atom, in every copy of the loops. */
+static bool make_dots(dots *k, const ir_stmt *s) {
+  if (!s) return true;
+  if (s->kind == IR_FOR && strncmp(s->var->name, "cd", 2) == 0) return lw_step(k->p, "tensorize dot %s", s->var->name);
+  for (int i = 0; i < s->n; i++)
+    if (!make_dots(k, s->items[i])) return false;
+  return make_dots(k, s->body) && make_dots(k, s->other);
+}
+
+bool lw_default_int8(lw_plan *p) {
+  dots k = {.p = p};
+  lw_problem *q = &p->p;
+  if (!operands(&k)) return false;
+  join_rows(&k);
+  bool padded = q->guard != NULL;
+  lw_tile t = lw_best_tile(k.m, k.n, k.lanes, p->t->vector_regs - padded - (k.d == 2), k.m <= 2 ? 8 : 6); /* pmaddwd's product takes one */
+  k.mr = p->u.mr ? lw_min(p->u.mr, k.m) : t.mr;
+  k.nb = (p->u.nr ? p->u.nr : t.nr) * k.lanes;
+  k.tiled = k.row && k.m > 1 && k.mr > 1;
+  if (!pack(&k)) return false;
+  if (!lw_step(p, "split %s %lld -> vo vi", k.vec, (long long)k.nb) || !lw_step(p, "split vi %lld -> vb vv", (long long)k.lanes)) return false;
+  if (k.tiled && !lw_step(p, "split %s %lld -> ro ri", k.row, (long long)k.mr)) return false;
+  if (!outer_order(&k)) return false;
+  const char *tile = k.tiled ? "ri vb vv" : "vb vv", *sum = k.sum;
+  if (!lw_step(p, "distribute %s", tile)) return false;
+  if (!lw_step(p, "split %s %lld -> %s cd", sum, (long long)k.d, sum)) return false;
+  bool blocked = k.block && lw_step(p, "split %s %lld -> co %s", sum, (long long)(k.block / k.d), sum);
+  ir_text order = {.ctx = p->ctx};
+  ir_put(&order, "reorder%s", blocked ? " co" : "");
+  for (int i = 1; i < q->nred; i++)
+    if (lw_has_loop(p, q->red[i]->var->name)) ir_put(&order, " %s", q->red[i]->var->name);
+  if (!lw_step(p, "%s %s %s cd", ir_text_str(&order), sum, tile)) return false;
+  if (!make_dots(&k, p->k->body)) return false;
+  if (blocked && q->red_extent[0] % k.block) lw_step(p, "narrow %s", sum);
+  if (k.tiled) lw_kind(p, "unroll", "ri");
+  lw_kind(p, "unroll", "vb");
+  lw_kind(p, "vectorize", "vv");
+  if (guard_uses(q, "r")) lw_step(p, "narrow r");
+  if (guard_uses(q, "q")) lw_step(p, "narrow q");
+  if (guard_uses(q, "s") && k.tiled) { /* columns of padding: the first and the last tile apart */
+    if (k.m > k.mr && lw_step(p, "peel ro 1 1")) {
+      lw_step(p, "unroll s.a");
+      lw_step(p, "unroll s.b");
+    } else lw_step(p, "unroll s");
+  } else if (k.tiled && k.m % k.mr) lw_step(p, "peel ro 0 1");
+  int64_t steps = blocked ? k.block / k.d : q->red_extent[0] / k.d, ku = p->u.ku ? p->u.ku : 1;
+  if (!p->u.ku && k.d == 4) /* sums of several products of words are reordered by LLVM, and spill */
+    while (ku < 8 && steps % (2 * ku) == 0 && k.mr * k.nb / k.lanes * ku < 24) ku *= 2;
+  static const char *const copies[] = {"", ".b", ".a"};
+  for (int i = 0; i < IR_COUNT(copies) && ku > 1 && steps % ku == 0; i++) {
+    const char *name = ir_format(p->ctx, "%s%s", sum, copies[i]);
+    if (lw_has_loop(p, name) && lw_step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) lw_step(p, "unroll %s.u", name);
+  }
+  p->got.mr = k.tiled ? (int)k.mr : 1, p->got.nr = (int)(k.nb / k.lanes), p->got.ku = (int)ku, p->got.unfused = p->u.unfused;
+  lw_parallel_outside(p);
+  return true;
+}
