@@ -4,7 +4,8 @@
  * instruction does with it:
  *   VNNI   vpdpbusd   four products of u8 and s8
  *   SSE2   pmaddwd    two products of words, and an addition; bytes are widened first
- * Everything else is products of i32, element by element; and what is not laid out like this is the loop
+ * A product of two words that stands alone (a depthwise convolution) is pmaddwd too, the upper half of one
+ * operand cleared: a product of i32 takes twice as long. Everything else is products of i32, element by element; and what is not laid out like this is the loop
  * that the atom means. */
 #include "codegen/llvm.h"
 
@@ -57,6 +58,29 @@ static LLVMValueRef call(cg_fn *f, const char *name, int n, LLVMValueRef *args) 
   return LLVMBuildCall2(B, fn, decl, args, (unsigned)n, "");
 }
 
+static const char *const pmaddwd[] = {"llvm.x86.sse2.pmadd.wd", "llvm.x86.avx2.pmadd.wd", "llvm.x86.avx512.pmaddw.d.512"};
+
+/* Which of three sizes of register `lanes` lanes of i32 fill; -1: none that the target has. */
+static int register_size(const cg_fn *f, int lanes) {
+  if (f->t->arch != CG_X86_64 || lanes * 32 > f->t->vector_bits) return -1;
+  return lanes == 4 ? 0 : lanes == 8 ? 1 : lanes == 16 ? 2 : -1;
+}
+
+LLVMValueRef cg_mul_words(cg_fn *f, ix e, LLVMValueRef *args, int lanes) {
+  int size = register_size(f, lanes), thin = 1;
+  if (e->op != IX_MUL || e->dtype != TN_I32 || size < 0) return NULL;
+  for (int i = 0; i < 2; i++) {
+    ix a = e->args[i];
+    if (a->op != IX_CAST || (a->args[0]->dtype != TN_U8 && a->args[0]->dtype != TN_I8 && a->args[0]->dtype != TN_I16)) return NULL;
+    if (a->args[0]->op == IX_LOAD && a->args[0]->u.buf->constant) thin = i;
+  }
+  LLVMTypeRef t = LLVMTypeOf(args[0]), half = LLVMVectorType(f->i16, (unsigned)(2 * lanes));
+  LLVMValueRef v[2] = {args[0], args[1]};
+  v[thin] = LLVMBuildAnd(B, v[thin], cg_int(f, t, 0xffff), "");
+  for (int i = 0; i < 2; i++) v[i] = LLVMBuildBitCast(B, v[i], half, "");
+  return call(f, pmaddwd[size], 2, v);
+}
+
 /* Element `d` of every group of `of`, as i32. */
 static LLVMValueRef nth(cg_fn *f, const ir_buf *b, LLVMValueRef v, int d, int of) {
   LLVMValueRef index[CG_MAX_LANES];
@@ -67,17 +91,15 @@ static LLVMValueRef nth(cg_fn *f, const ir_buf *b, LLVMValueRef v, int d, int of
 
 static LLVMValueRef dot(cg_fn *f, LLVMValueRef acc, ix x, ix w, bool safe_x, bool safe_w, int d) {
   static const char *const bytes[] = {"llvm.x86.avx512.vpdpbusd.128", "llvm.x86.avx512.vpdpbusd.256", "llvm.x86.avx512.vpdpbusd.512"};
-  static const char *const words[] = {"llvm.x86.sse2.pmadd.wd", "llvm.x86.avx2.pmadd.wd", "llvm.x86.avx512.pmaddw.d.512"};
   const ir_buf *bx = x->u.buf, *bw = w->u.buf;
-  int n = f->lanes, size = n == 4 ? 0 : n == 8 ? 1 : n == 16 ? 2 : -1;
-  bool native = f->t->arch == CG_X86_64 && size >= 0 && n * 32 <= f->t->vector_bits;
-  if (native && f->t->vnni && d == 4 && bx->dtype == TN_U8 && bw->dtype == TN_I8) {
+  int size = register_size(f, f->lanes);
+  if (size >= 0 && f->t->vnni && d == 4 && bx->dtype == TN_U8 && bw->dtype == TN_I8) {
     LLVMValueRef args[3] = {acc, elements(f, x, safe_x, d, 8).v, elements(f, w, safe_w, d, 8).v};
     return call(f, bytes[size], 3, args);
   }
-  if (native && d == 2) {
+  if (size >= 0 && d == 2) {
     LLVMValueRef args[2] = {elements(f, x, safe_x, d, 16).v, elements(f, w, safe_w, d, 16).v};
-    return LLVMBuildAdd(B, acc, call(f, words[size], 2, args), "");
+    return LLVMBuildAdd(B, acc, call(f, pmaddwd[size], 2, args), "");
   }
   LLVMValueRef vx = elements(f, x, safe_x, d, (int)bits_of(bx)).v, vw = elements(f, w, safe_w, d, (int)bits_of(bw)).v;
   for (int i = 0; i < d; i++) acc = LLVMBuildAdd(B, acc, LLVMBuildMul(B, nth(f, bx, vx, i, d), nth(f, bw, vw, i, d), ""), "");

@@ -423,7 +423,12 @@ LLVMValueRef cg_op(cg_fn *f, ix e, LLVMValueRef *args, int lanes) {
   tn_dtype to = (tn_dtype)e->dtype, t = (tn_dtype)e->args[e->op == IX_SELECT]->dtype;
   if (e->op == IX_CAST) {
     LLVMTypeRef want = cg_lanes_of(to == TN_INDEX && lanes > 1 && cg_narrow(e) && !ir_is_float(t) ? f->i32 : element(f, to), lanes);
-    if (t == TN_F32 && to == TN_I32 && fits_i32(e->args[0])) return LLVMBuildFPToSI(B, args[0], want, "");
+    ix rounded = e->args[0]->op == IX_ROUND ? e->args[0]->args[0] : NULL;
+    if (t == TN_F32 && to == TN_I32 && fits_i32(rounded ? rounded : e->args[0])) {
+      bool one = rounded && lanes > 1 && f->t->arch == CG_X86_64 && LLVMIsACallInst(args[0]); /* cvtps2dq rounds by itself */
+      LLVMValueRef x = one ? LLVMGetOperand(args[0], 0) : NULL;
+      return one ? cg_intrinsic(f, "llvm.lrint", want, LLVMTypeOf(x), 1, &x) : LLVMBuildFPToSI(B, args[0], want, "");
+    }
     return t == TN_F32 && to == TN_I32 && lanes > 1 ? saturated(f, args[0], want) : cast(f, to, t, args[0], want, lanes);
   }
   if (e->op == IX_BITCAST) return bitcast(f, to, t, args[0], lanes);
@@ -440,8 +445,11 @@ LLVMValueRef cg_op(cg_fn *f, ix e, LLVMValueRef *args, int lanes) {
   case IX_SQRT: return to_grid(f, t, call1(f, "llvm.sqrt", args[0]), lanes);
   case IX_FLOOR: case IX_CEIL: case IX_ROUND: case IX_TRUNC: return round_op(f, (ir_opcode)e->op, args[0]);
   case IX_FMA: return to_grid(f, t, fma_op(f, args), lanes);
-  default:
+  default: {
+    LLVMValueRef words = cg_mul_words(f, e, args, lanes);
+    if (words) return words;
     if (e->nargs == 2) return cg_binary(f, (ir_opcode)e->op, t, args[0], args[1], lanes);
     ir_bug(f->ctx, "%s has no emission", ix_info[e->op].name);
+  }
   }
 }

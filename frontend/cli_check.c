@@ -27,16 +27,44 @@ double cli_estimate(cli *c, const cli_model *m, double *flops) {
 typedef struct attempt {
   cli *c;
   cli_model *m;
+  bool scheduled; /* an estimate needs no schedules */
 } attempt;
 
 static void lower_again(tn_ctx *ctx, void *arg) {
   (void)ctx;
   attempt *a = arg;
   bool unscheduled = a->c->unscheduled;
-  a->c->unscheduled = true; /* an estimate needs no schedules */
+  a->c->unscheduled = !a->scheduled;
   a->m = cli_load(a->c, a->m->path);
   cli_lower(a->c, a->m);
   a->c->unscheduled = unscheduled;
+}
+
+/* ---- quantised layers ---- */
+
+static bool is_quantised(const ir_graph *g) {
+  static const char *const ops[] = {"DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"};
+  for (int i = 0; i < g->nnodes; i++)
+    for (int k = 0; k < IR_COUNT(ops); k++)
+      if (strcmp(g->nodes[i]->op->name, ops[k]) == 0) return true;
+  return false;
+}
+
+/* Calls whose products in integers take one element at a time: as floats they would be faster. */
+static int slow_integers(cli *c, const cli_model *m, const char ***names) {
+  int n = 0;
+  *names = NULL;
+  for (int i = 0; i < m->program->nrun; i++) {
+    const ir_inst *call = &m->program->run[i];
+    if (call->kind != IR_CALL) continue;
+    const ir_program_kernel *k = &m->program->kernels[call->kernel];
+    lw_problem p = lw_problem_of(c->ctx, k->kernel);
+    if (p.kind != LW_CONTRACTION || p.dtype != TN_I32 || p.a->u.buf->dtype == TN_I32 || strstr(k->schedule, "tensorize dot")) continue;
+    double sum = 1;
+    for (int r = 0; r < p.nred; r++) sum *= p.red_extent[r] > 0 ? (double)p.red_extent[r] : 1;
+    if (p.red_extent[0] > 1 && sum >= 16) IR_PUSH(c->ctx, *names, n, call->name); /* not depthwise, and no trifle */
+  }
+  return n;
 }
 
 /* ---- what there is to say about a graph ---- */
@@ -129,6 +157,12 @@ void cli_check(cli *c, int argc, char **argv) {
     } else sized = true;
   }
   double flops = 0, seconds = sized ? cli_estimate(c, a.m, &flops) : 0;
+  const char **slow = NULL;
+  int nslow = 0;
+  if (sized && is_quantised(a.m->graph)) {
+    attempt b = {c, &(cli_model){.path = path, .target = target}, true};
+    if (ir_protect(ctx, lower_again, &b) == TN_OK) nslow = slow_integers(c, b.m, &slow);
+  }
   op_count *ops;
   int nops = count_ops(ctx, onnx->graph, &ops);
   int64_t opset = fe_onnx_opset_version(onnx->opset, onnx->n_opset, "");
@@ -177,6 +211,9 @@ void cli_check(cli *c, int argc, char **argv) {
       cj_int(&j, "kernels", a.m->program->nkernels);
       cj_real(&j, "flops", flops);
       cj_real(&j, "estimated_s", seconds);
+      cj_open(&j, "slow_int8", '[');
+      for (int i = 0; i < nslow; i++) cj_text(&j, NULL, slow[i]);
+      cj_close(&j, ']');
     }
     cj_end(&j, c);
   } else {
@@ -197,6 +234,7 @@ void cli_check(cli *c, int argc, char **argv) {
       fprintf(c->out, "  memory: weights %s, arena %s; %d kernels\n  time: %.3g GFLOP, in the order of %s on one core of %s\n",
               cli_bytes(c, (double)a.m->program->weights_bytes), cli_bytes(c, (double)a.m->program->arena_bytes), a.m->program->nkernels,
               flops / 1e9, cli_time(c, seconds), target->name);
+    for (int i = 0; i < nslow; i++) fprintf(c->out, "warning: %s: no integer product of %s fits this layer: as floats it would be faster\n", slow[i], target->name);
     if (!problems.n) fputs("no problems\n", c->out);
   }
   if (problems.n) ir_fail(ctx, worst, "%s: %d problem%s", path, problems.n, problems.n > 1 ? "s" : "");

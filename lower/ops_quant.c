@@ -25,7 +25,7 @@ static ix quantised(tn_ctx *ctx, ix v, ix zero, tn_dtype t) {
     lo = ix_sub(ctx, lo, z);
     hi = ix_sub(ctx, hi, z);
   }
-  ix q = ix_cast(ctx, TN_I32, ix_min(ctx, ix_max(ctx, ix_unary(ctx, IX_ROUND, v), lo), hi));
+  ix q = ix_cast(ctx, TN_I32, ix_unary(ctx, IX_ROUND, ix_min(ctx, ix_max(ctx, v, lo), hi))); /* the bounds are whole */
   if (zero) q = ix_add(ctx, q, ix_cast(ctx, TN_I32, zero));
   return ix_cast(ctx, t, q);
 }
