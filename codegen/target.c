@@ -75,6 +75,7 @@ static const row rows[] = {
      .half = true, .isa = "avx avx2 fma f16c bmi bmi2 lzcnt movbe", .l2 = 512 << 10},
     {.name = "x86-64-v4", .parent = "x86-64-v3", .cpu = "x86-64-v4", .vector_bits = 512, .vector_regs = 32,
      .masks = true, .isa = "avx512f avx512bw avx512cd avx512dq avx512vl", .l2 = 1 << 20},
+    {.name = "alderlake", .parent = "x86-64-v3", .cpu = "x86-64-v3", .features = "+avxvnni", .vnni = true, .isa = "avxvnni"},
     {.name = "cascadelake", .parent = "x86-64-v4", .cpu = "cascadelake", .vnni = true, .isa = "avx512vnni"},
     {.name = "sapphirerapids", .parent = "cascadelake", .cpu = "sapphirerapids", .bf16 = true, .fp16 = true,
      .features = "-amx-tile,-amx-int8,-amx-bf16", .isa = "avx512bf16 avx512fp16", .l1 = 48 << 10, .l2 = 2 << 20},
@@ -84,7 +85,7 @@ static const row rows[] = {
     {.name = "neoverse-n1", .parent = "aarch64", .cpu = "neoverse-n1", .l1 = 64 << 10, .l2 = 1 << 20},
 };
 
-static const char *const names[] = {"native", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "cascadelake",
+static const char *const names[] = {"native", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "alderlake", "cascadelake",
                                     "sapphirerapids", "aarch64", "neoverse-n1", NULL};
 _Static_assert(IR_COUNT(names) == IR_COUNT(rows) + 2, "a name per row, native, null");
 
@@ -181,7 +182,7 @@ static void host(tn_ctx *ctx, cg_target *t) {
   t->half = has_feature(features, "f16c");
   t->masks = has_feature(features, "avx512f") && has_feature(features, "avx512bw") &&
              has_feature(features, "avx512dq") && has_feature(features, "avx512vl");
-  t->vnni = has_feature(features, "avx512vnni");
+  t->vnni = has_feature(features, "avx512vnni") || (has_feature(features, "avxvnni") && !t->masks);
   t->bf16 = has_feature(features, "avx512bf16");
   t->fp16 = has_feature(features, "avx512fp16");
   t->vector_bits = t->masks ? 512 : has_feature(features, "avx2") ? 256 : 128;

@@ -146,7 +146,7 @@ void cli_check(cli *c, int argc, char **argv) {
   for (int i = 0; i < g->ninputs; i++) types[i] = type_text(ctx, g->inputs[i]);
   fe_check_graph(ctx, g, ndims || nshapes, &problems);
   /* sizes need every dimension and a sound graph */
-  attempt a = {c, &(cli_model){.path = path, .target = target}};
+  attempt a = {.c = c, .m = &(cli_model){.path = path, .target = target}};
   bool sized = false;
   if (!problems.n && !ndims && !nshapes) {
     tn_status s = ir_protect(ctx, lower_again, &a);
@@ -160,7 +160,7 @@ void cli_check(cli *c, int argc, char **argv) {
   const char **slow = NULL;
   int nslow = 0;
   if (sized && is_quantised(a.m->graph)) {
-    attempt b = {c, &(cli_model){.path = path, .target = target}, true};
+    attempt b = {.c = c, .m = &(cli_model){.path = path, .target = target}, .scheduled = true};
     if (ir_protect(ctx, lower_again, &b) == TN_OK) nslow = slow_integers(c, b.m, &slow);
   }
   op_count *ops;

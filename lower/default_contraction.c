@@ -121,7 +121,7 @@ typedef struct blocking {
   double cycles;
 } blocking;
 
-enum { FAR_BYTES_A_CYCLE = 4, TASKS = 8, LEAST_ROWS = 12 };
+enum { CHUNK = 128, FAR_BYTES_A_CYCLE = 4, TASKS = 8, LEAST_ROWS = 12 };
 
 static blocking whole_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lanes) {
   int64_t depth = p->p.red_extent[0], k = depth * (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype);
@@ -380,6 +380,9 @@ bool lw_default_contraction(lw_plan *p) {
     const char *in = ir_format(p->ctx, "panel.%d", q->b->u.buf->rank - 1);
     if (lw_step(p, "split %s %lld -> panel.o panel.v", in, (long long)lanes)) lw_step(p, "vectorize panel.v");
   }
+  /* one row: a long sum in chunks rounds less, and weights that stream from memory leave time for it */
+  bool careful = !tiled_rows && q->nred == 1 && ir_is_float(q->dtype) && q->red_extent[0] >= 4 * CHUNK;
+  if (careful && lw_step(p, "chunk %s %d -> ko %s", q->red[0]->var->name, CHUNK, q->red[0]->var->name) && !lw_step(p, "distribute vb vv")) return false;
   if (!lw_step(p, "distribute %svb vv", tiled_rows ? "ri " : "")) return false;
   if (tiled_rows) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");

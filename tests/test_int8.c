@@ -18,7 +18,7 @@ static uint32_t next(void) {
 static int64_t between(int64_t lo, int64_t hi) { return lo + (int64_t)(next() % (uint64_t)(hi - lo + 1)); }
 static bool coin(void) { return next() & 1; }
 
-static const char *const cpus[] = {"x86-64", "x86-64-v3", "x86-64-v4", "cascadelake", "aarch64"};
+static const char *const cpus[] = {"x86-64", "x86-64-v3", "x86-64-v4", "alderlake", "cascadelake", "aarch64"};
 
 /* ---- constants as text ---- */
 
@@ -243,7 +243,7 @@ static void instructions(tn_ctx *ctx, void *arg) {
   (void)arg;
   static const struct {
     const char *cpu, *instruction;
-  } cases[] = {{"x86-64", "pmaddwd"}, {"x86-64-v3", "vpmaddwd"}, {"x86-64-v4", "vpmaddwd"}, {"cascadelake", "vpdpbusd"}, {"sapphirerapids", "vpdpbusd"}};
+  } cases[] = {{"x86-64", "pmaddwd"}, {"x86-64-v3", "vpmaddwd"}, {"x86-64-v4", "vpmaddwd"}, {"alderlake", "vpdpbusd"}, {"cascadelake", "vpdpbusd"}, {"sapphirerapids", "vpdpbusd"}};
   for (int i = 0; i < IR_COUNT(cases); i++) {
     state = 5;
     layer l = {.c = 32, .h = 7, .w = 14, .k = 32, .r = 3, .s = 3, .group = 1, .stride = 1, .pad = 1, .dilation = 1};
