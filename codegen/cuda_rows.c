@@ -369,7 +369,7 @@ static bool along(tn_ctx *ctx, const ir_stmt *s, const ir_stmt **loops, int n) {
   if (!s) return false;
   const ir_stmt *inner[LW_MAX_LOOPS];
   if (s->kind == IR_FOR && n < LW_MAX_LOOPS) {
-    memcpy(inner, loops, (size_t)n * sizeof *inner);
+    for (int i = 0; i < n; i++) inner[i] = loops[i];
     inner[n] = s;
     return along(ctx, s->body, inner, n + 1);
   }
