@@ -373,7 +373,9 @@ static bool along(tn_ctx *ctx, const ir_stmt *s, const ir_stmt **loops, int n) {
     inner[n] = s;
     return along(ctx, s->body, inner, n + 1);
   }
-  for (int i = 0; i < n && s->kind == IR_STORE; i++) {
+  for (int i = 0; i < n && (s->kind == IR_STORE || s->kind == IR_LET); i++) {
+    int64_t c;
+    if (s->kind == IR_STORE && s->buf->space == IR_GLOBAL && ix_affine_in(ir_buf_offset(ctx, s->buf, s->index), loops[i]->var, &c) && c == 1) return true;
     ix stack[64] = {s->value};
     for (int top = 1; top;) {
       ix e = stack[--top];
