@@ -175,11 +175,12 @@ td,th{padding:2px 10px;text-align:right;border-bottom:1px solid #e7e5e4}td:first
 
 def bars(rows):
     """A chart of ratios on a logarithmic axis: right of the line Tenon is faster."""
-    rows = [r for r in rows if r.get("ratio")]
+    told = lambda i: (i.get("ratio") or 0) > 0  # times below what can be told come out as nothing, or less
+    rows = [r for r in rows if told(r)]
     if not rows:
         return ""
     width, left, height = 1060, 230, 16
-    values = [i["ratio"] for r in rows for i in r["peers"].values() if i.get("ratio")]
+    values = [i["ratio"] for r in rows for i in r["peers"].values() if told(i)]
     lo, hi = math.log2(min(0.5, *values)) - 0.1, math.log2(max(2.0, *values)) + 0.1
     x = lambda v: left + (math.log2(v) - lo) / (hi - lo) * (width - left - 60)
     total = 24 + height * len(rows)
@@ -197,7 +198,7 @@ def bars(rows):
         out.append('<rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s" opacity="0.75"/>' % (
             a, y + 2, max(b - a, 0.5), height - 4, "#4d7c0f" if r["ratio"] >= 1 else "#b91c1c"))
         for n, i in r["peers"].items():
-            if i.get("ratio"):
+            if told(i):
                 out.append('<circle cx="%.1f" cy="%.1f" r="3.5" fill="%s"><title>%s: %.3f</title></circle>' % (
                     x(i["ratio"]), y + height / 2, COLOURS.get(n, "#57534e"), html.escape(n), i["ratio"]))
         out.append('<text x="%d" y="%d">%.2f</text>' % (width - 50, y + 11, r["ratio"]))

@@ -433,9 +433,10 @@ static void emit_run(gen *g) {
 
 static void emit_pack(gen *g) {
   const ir_program *p = g->p;
-  LLVMTypeRef params[] = {g->ptr, g->ptr};
-  begin(g, g->o->pack, 2, params, p->npack, p->pack);
-  g->raw = LLVMGetParam(g->fn, 0), g->weights = LLVMGetParam(g->fn, 1), g->threads = null_ptr(g);
+  LLVMTypeRef params[] = {g->ptr, g->ptr, g->ptr};
+  begin(g, g->o->pack, g->o->pack_threads ? 3 : 2, params, p->npack, p->pack);
+  g->raw = LLVMGetParam(g->fn, 0), g->weights = LLVMGetParam(g->fn, 1);
+  g->threads = g->o->pack_threads ? LLVMGetParam(g->fn, 2) : null_ptr(g);
   if (g->o->isa) check_isa(g);
   LLVMValueRef null = NULL;
   if (p->nraw) null = either(g, null, is_null(g, g->raw));

@@ -64,6 +64,8 @@ typedef struct cg_entry_options {
   const char *init;    /* symbol of P_init; null: none */
   const char *isa;     /* symbol of the ISA check (cg_compile_isa_check); null: not checked */
   const char *weights; /* symbol of the embedded blob, used when the caller passes null; null: none */
+  bool pack_threads;   /* P_pack takes threads (as P_run) as a third argument, with scratch for each worker behind the
+                        * cg_pack_bytes(); for code that runs here: P_pack of objects has two arguments */
   bool any_alignment;  /* P_pack takes raw tensors at any address, as a mapped file has them. Only for code that
                         * runs here: both machines load misaligned words, C programs may not count on it. */
 } cg_entry_options;

@@ -36,7 +36,7 @@ static bool region_get(region *r, int64_t bytes) {
 
 typedef int (*run_fn)(const void *const *in, void *const *out, const int64_t *dims, int64_t *out_dims, const void *weights,
                       void *state, void *arena, const rt_threads *threads);
-typedef int (*pack_fn)(const void *const *raw, void *blob);
+typedef int (*pack_fn)(const void *const *raw, void *blob, const rt_threads *threads);
 typedef void (*kernel_fn)(void *const *args, int32_t task, int32_t worker);
 
 /* The program's raw tensors, replaced where `raw` has one. */
@@ -50,16 +50,29 @@ static const void **raw_table(tn_ctx *ctx, const ir_program *p, const void *cons
   return t;
 }
 
-static void pack_into(tn_ctx *ctx, const ir_program *p, pack_fn pack, const void *const raw[], region *blob) {
-  int code = pack(raw_table(ctx, p, raw), blob->p);
+static void pack_into(tn_ctx *ctx, const ir_program *p, pack_fn pack, const void *const raw[], region *blob, const rt_threads *threads) {
+  int code = pack(raw_table(ctx, p, raw), blob->p, threads);
   if (code != CG_RUN_OK) ir_fail(ctx, TN_EUSAGE, "packing the weights: %s", cg_run_error(code));
 }
 
-/* A page-aligned blob of the temporaries' size as well; those pages are given back after packing. */
-static void pack_new(tn_ctx *ctx, const ir_program *p, const cg_kernel_info *infos, pack_fn pack, region *blob) {
+static void free_pool(void *arg) {
+  rt_pool **pool = arg;
+  rt_pool_free(*pool);
+  *pool = NULL;
+}
+
+/* A page-aligned blob of the temporaries' size as well, and of scratch for each of `jobs` threads; those pages are
+ * given back after packing. */
+static void pack_new(tn_ctx *ctx, const ir_program *p, const cg_kernel_info *infos, pack_fn pack, int jobs, region *blob) {
   ir_defer(ctx, region_free, blob); /* first: registering may itself throw */
-  if (!region_get(blob, cg_pack_bytes(p, infos))) ir_fail(ctx, TN_ERESOURCE, "no memory for %lld bytes of weights", (long long)cg_pack_bytes(p, infos));
-  pack_into(ctx, p, pack, NULL, blob);
+  rt_pool **pool = IR_NEW(ctx, rt_pool *);
+  ir_defer(ctx, free_pool, pool);
+  if (jobs > 1) *pool = rt_pool_new(jobs);
+  int64_t bytes = cg_pack_bytes(p, infos) + (rt_pool_workers(*pool) - 1) * cg_scratch_bytes(p, true, infos);
+  if (!region_get(blob, bytes)) ir_fail(ctx, TN_ERESOURCE, "no memory for %lld bytes of weights", (long long)bytes);
+  pack_into(ctx, p, pack, NULL, blob, rt_pool_threads(*pool));
+  ir_undefer(ctx, free_pool, pool);
+  free_pool(pool);
   size_t keep = ((size_t)cg_blob_bytes(p) + 4095) & ~(size_t)4095;
   if (keep < blob->bytes) madvise((char *)blob->p + keep, blob->bytes - keep, MADV_DONTNEED);
 }
@@ -134,7 +147,7 @@ rt_module *rt_module_build(tn_ctx *ctx, const ir_program *p, const rt_options *o
   cg_build_options bo = {.target = target_here(ctx, o.target), .run = true, .pack = weights, .jobs = o.jobs, .cache = o.cache};
   m->build = cg_build_kernels(ctx, p, &bo);
   m->jit = cg_jit_new(ctx);
-  cg_entry_options eo = {.run = "tn_program_run", .pack = weights ? "tn_program_pack" : NULL, .any_alignment = true};
+  cg_entry_options eo = {.run = "tn_program_run", .pack = weights ? "tn_program_pack" : NULL, .pack_threads = true, .any_alignment = true};
   link_parts(ctx, m->jit, p, m->build, &eo);
   m->run = (run_fn)cg_jit_symbol(ctx, m->jit, eo.run);
   m->kernels = IR_NEW_ARRAY(ctx, kernel_fn, p->nkernels + 1);
@@ -142,7 +155,7 @@ rt_module *rt_module_build(tn_ctx *ctx, const ir_program *p, const rt_options *o
     if (m->build->infos[i].symbol) m->kernels[i] = (kernel_fn)cg_jit_symbol(ctx, m->jit, m->build->infos[i].symbol);
   if (weights) {
     m->pack = (pack_fn)cg_jit_symbol(ctx, m->jit, eo.pack);
-    pack_new(ctx, p, m->build->infos, m->pack, &m->blob);
+    pack_new(ctx, p, m->build->infos, m->pack, o.jobs, &m->blob);
   }
   perf_map(m);
   pthread_mutex_init(&m->lock, NULL);
@@ -163,7 +176,7 @@ void rt_module_free(tn_ctx *ctx, rt_module *m) {
 }
 
 void rt_module_repack(tn_ctx *ctx, rt_module *m, const void *const raw[]) {
-  if (m->pack) pack_into(ctx, m->p, m->pack, raw, &m->blob);
+  if (m->pack) pack_into(ctx, m->p, m->pack, raw, &m->blob, NULL);
 }
 
 /* An arena of at least `bytes`: an idle one, or a new one. Null when memory is out. */
@@ -321,9 +334,9 @@ static void pack_here(tn_ctx *ctx, const ir_program *p, int jobs, const cg_cache
   cg_build_options bo = {.target = cg_target_find(ctx, NULL, NULL), .pack = true, .jobs = jobs, .cache = cache};
   const cg_build *b = cg_build_kernels(ctx, p, &bo);
   cg_jit *jit = cg_jit_new(ctx);
-  cg_entry_options eo = {.pack = "tn_program_pack", .any_alignment = true};
+  cg_entry_options eo = {.pack = "tn_program_pack", .pack_threads = true, .any_alignment = true};
   link_parts(ctx, jit, p, b, &eo);
-  pack_new(ctx, p, b->infos, (pack_fn)cg_jit_symbol(ctx, jit, eo.pack), blob);
+  pack_new(ctx, p, b->infos, (pack_fn)cg_jit_symbol(ctx, jit, eo.pack), jobs, blob);
   cg_jit_free(ctx, jit);
 }
 
