@@ -31,7 +31,7 @@ const cu_target *cu_target_at(int i); /* null behind the last */
  *   transpose              32 x 32 elements through shared memory
  *   tile BM BN BK TM TN S  products: a block of BM x BN, TM x TN a thread, BK steps of S stages in shared memory
  *   mma BM BN BK WM WN S   the same on tensor cores, WM x WN a warp
- *   wgmma BM BN S          the same by warpgroups from shared memory that TMA fills
+ *   wgmma BM BN S          the same by warpgroups of 64 rows from swizzled shared memory, sm_90a
  *   serial                 one thread
  *
  * `choice` null: the default one. A choice that does not fit the kernel gives null with *reason. */
@@ -41,8 +41,6 @@ typedef struct cu_tile {
   const char *choice;
 } cu_tile;
 const cu_tile *cu_schedule(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const char *choice, const char **reason);
-/* What is wrong with a tile program as such (threads that do not fit, stores outside of threads), or null. */
-const char *cu_verify(tn_ctx *ctx, const cu_tile *tile);
 
 /* ---- CUDA C ---- */
 

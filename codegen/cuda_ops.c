@@ -63,8 +63,6 @@ static const struct {
     {"tn_odd", /* to odd: what is rounded again afterwards is rounded once in all */
      "__device__ __forceinline__ float tn_odd(double x) { float f = __double2float_rz(x); return (double)f == x || x != x ? f : "
      "__uint_as_float(__float_as_uint(f) | 1u); }\n"},
-    {"tn_fma_narrow", /* one rounding in f32, as its operands are exact in f32 */
-     "__device__ __forceinline__ float tn_fma_narrow(float a, float b, float c) { return __fmaf_rn(a, b, c); }\n"},
     {"tn_f32_int",
      "__device__ __forceinline__ int tn_f32_int(float x, int lo, int hi) { int r = __float2int_rz(x); r = r < lo ? lo : r > hi ? hi : r; return x != x ? 0 : r; }\n"},
     {"tn_f64_int",
@@ -105,7 +103,6 @@ static const struct {
     {"tn_wgmma_commit", "__device__ __forceinline__ void tn_wgmma_commit() { asm volatile(\"wgmma.commit_group.sync.aligned;\" ::: \"memory\"); }\n"},
     {"tn_wgmma_wait", "template <int N> __device__ __forceinline__ void tn_wgmma_wait() { asm volatile(\"wgmma.wait_group.sync.aligned %0;\" :: \"n\"(N) : \"memory\"); }\n"},
     {"tn_fence_proxy", "__device__ __forceinline__ void tn_fence_proxy() { asm volatile(\"fence.proxy.async.shared::cta;\" ::: \"memory\"); }\n"},
-    {"tn_shared", "__device__ __forceinline__ unsigned tn_shared(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }\n"},
 };
 
 /* wgmma of 64 x n x 16: n / 2 accumulators a thread. */
@@ -234,12 +231,11 @@ static const char *int_op(tn_ctx *ctx, ir_opcode op, ix e, const char *a, const 
   }
 }
 
-static const char *compare(tn_ctx *ctx, ir_opcode op, ix e, const char *a, const char *b) {
+static const char *compare(tn_ctx *ctx, ir_opcode op, const char *a, const char *b) {
   static const struct { ir_opcode op; const char *sign; } signs[] = {{IX_LT, "<"}, {IX_LE, "<="}, {IX_EQ, "=="}, {IX_NE, "!="}};
   const char *sign = NULL;
   for (int i = 0; i < IR_COUNT(signs); i++)
     if (signs[i].op == op) sign = signs[i].sign;
-  (void)e;
   return ir_format(ctx, "(%s %s %s)", a, sign, b);
 }
 
@@ -287,7 +283,7 @@ const char *cu_op(tn_ctx *ctx, ix e, const char *const *x) {
     case IX_CAST: return cast(ctx, e, x[0]);
     case IX_BITCAST: return bitcast(ctx, e, x[0]);
     case IX_SELECT: return ir_format(ctx, "(%s ? (%s)%s : (%s)%s)", x[0], type_of(e), x[1], type_of(e), x[2]);
-    case IX_LT: case IX_LE: case IX_EQ: case IX_NE: return compare(ctx, op, e, x[0], x[1]);
+    case IX_LT: case IX_LE: case IX_EQ: case IX_NE: return compare(ctx, op, x[0], x[1]);
     default: break;
   }
   if (ir_is_float((tn_dtype)e->dtype)) return float_op(ctx, op, (tn_dtype)e->dtype, x[0], e->nargs > 1 ? x[1] : NULL, e->nargs > 2 ? x[2] : NULL);
