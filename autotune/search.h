@@ -10,7 +10,7 @@ enum {
   AT_BATCH = 8,       /* schedules in a round */
   AT_PATIENCE = 24    /* schedules without a gain before a kernel counts as done */
 };
-#define AT_GAIN 0.005 /* a smaller fraction is no gain */
+#define AT_GAIN 0.01 /* a smaller fraction is no gain */
 #define AT_CHANCE 0.02 /* that a final tells equals apart: two copies of one kernel also differ by where they lie */
 /* Origins of the rows of a final; the second also says that the search was over. */
 #define AT_FINAL "final"

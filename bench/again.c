@@ -1,7 +1,7 @@
 /* again.c — how often the tuner tells a schedule from itself: bench_again [RACES [MxNxK]]
  *
  * The default schedule of a matrix product enters a final twice, as two objects at two addresses, in the way
- * in which the tuner judges finals: 30 interleaved rounds, signed ranks, a gain of 0.5 % at least. By chance
+ * in which the tuner judges finals: 30 interleaved rounds, signed ranks, a gain of 1 % at least. By chance
  * that may happen in 5 % of the races. */
 #include "autotune/search.h"
 #include "autotune/stats.h"
