@@ -60,6 +60,7 @@ struct tn_graph {
   fe_init *inits;
   bool loaded;        /* from a file: types are inferred on copies */
   bool training;      /* layers take their training form */
+  int64_t memory;     /* that gradients may keep; 0: any */
   tn_tensor *step;    /* number of the run, from 1; null: nobody asked */
   int ndropouts;
 };

@@ -98,6 +98,7 @@ static void remember(tn_ctx *ctx, void *arg) {
     if (!computed) ir_fail(ctx, TN_EUSAGE, "result %d is given, not computed: the function cannot be compiled whole", i);
     c->out[i] = a->out[i]->v;
   }
+  a->plan->compiled->pinned = true;
   c->next = f->first;
   f->first = c;
 }

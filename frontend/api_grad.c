@@ -1,5 +1,6 @@
 /* api_grad.c — gradients: one node tenon:Gradient, which compilation turns into others. */
 #include "frontend/eager.h"
+#include <stdio.h>
 
 typedef struct room_args {
   int count;
@@ -19,11 +20,17 @@ tn_status tn_gradient(tn_graph *g, tn_tensor *y, tn_tensor *seed, int n, tn_tens
     a.room[0] = y;
     a.room[1] = seed;
     for (int i = 0; i < n; i++) a.room[i + 2] = xs[i];
-    status = fe_node(g, NULL, "tenon:Gradient", NULL, n + 2, a.room, n, dxs);
+    char attrs[48] = "";
+    if (g->memory) snprintf(attrs, sizeof attrs, "memory = %lld", (long long)g->memory);
+    status = fe_node(g, NULL, "tenon:Gradient", *attrs ? attrs : NULL, n + 2, a.room, n, dxs);
   }
   if (status == TN_OK) fe_eager_keep(g, n, dxs);
   fe_leave(g, &m, status == TN_OK ? dxs[0] : NULL);
   return status;
+}
+
+void tn_gradient_memory(tn_graph *g, int64_t bytes) {
+  if (fe_alive(g)) g->memory = bytes < 0 ? 0 : bytes;
 }
 
 tn_tensor *tn_stop_gradient(tn_graph *g, tn_tensor *x) {

@@ -423,6 +423,7 @@ static const char *copied(tn_ctx *ctx, const char *s) { return s ? ir_strdup(ctx
 static void eager_new(tn_ctx *ctx, void *arg) {
   eager_args *a = arg;
   struct fe_eager *e = a->g->eager = IR_NEW(ctx, struct fe_eager);
+  e->most = FE_MODULES;
   e->trace = 1;
   if (a->o) e->options = *a->o;
   e->options.cpu = copied(ctx, e->options.cpu), e->options.triple = copied(ctx, e->options.triple);
@@ -446,6 +447,12 @@ static bool is_eager(tn_graph *g) {
 
 void tn_eager_each(tn_graph *g, int on) {
   if (fe_alive(g) && g->eager) g->eager->each = on != 0;
+}
+
+void tn_eager_limit(tn_graph *g, int modules) {
+  if (!fe_alive(g) || !g->eager) return;
+  g->eager->most = modules < 1 ? 1 : modules;
+  fe_eager_trim(g->eager, g->eager->most);
 }
 
 void tn_eager_counts(tn_graph *g, int *compiled, int *runs) {

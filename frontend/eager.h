@@ -55,7 +55,7 @@ typedef struct fe_plan { /* how to compute some results */
   uint64_t hash;
   int nkey;
   uint32_t *key;       /* ids: results, -1, updates, -1, what is known in the middle */
-  rt_module *module;
+  struct fe_compiled *compiled;
   int nin, nout;
   ir_value **in;       /* leaves and known nodes, in the module's order */
   ir_value **out;
@@ -67,6 +67,8 @@ typedef struct fe_compiled { /* by canonical text */
   const char *text;
   tn_ctx *own;
   rt_module *module;
+  uint64_t used;       /* number of the last run */
+  bool pinned;         /* a function holds a plan of it */
 } fe_compiled;
 
 typedef struct fe_made {
@@ -74,7 +76,7 @@ typedef struct fe_made {
   uint32_t serial; /* the handle is still that one */
 } fe_made;
 
-enum { FE_TABLE = 4096 }; /* chains, by hash */
+enum { FE_TABLE = 4096 /* chains, by hash */, FE_MODULES = 1000 /* that are kept, if nobody says otherwise */ };
 
 struct fe_eager {
   tn_options options;
@@ -86,6 +88,7 @@ struct fe_eager {
   fe_leaf *leaves[FE_TABLE];
   fe_plan *plans[FE_TABLE];
   fe_compiled *modules;
+  int nmodules, most;   /* and how many may be kept */
   fe_bound *bound;
   size_t nbound;
   int nheld, held_room; /* what is bound for this trace alone */
@@ -133,6 +136,8 @@ void fe_plan_run(tn_ctx *ctx, tn_graph *g, const fe_plan *p, fe_buffer *const *i
 fe_buffer *fe_buffer_new(tn_ctx *ctx, struct fe_eager *e, size_t bytes); /* throws */
 void fe_buffer_drop(tn_ctx *ctx, struct fe_eager *e, fe_buffer *b);
 fe_buffer *fe_bound_get(const struct fe_eager *e, const ir_value *v);
+/* Forgets modules, those that ran longest ago first, until at most so many are left (more, where functions hold them). */
+void fe_eager_trim(struct fe_eager *e, int most);
 /* Contents of parameters and states as the readers and writers of files see them, and back. */
 void fe_eager_expose(tn_graph *g);
 void fe_eager_absorb(tn_graph *g);

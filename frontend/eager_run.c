@@ -135,6 +135,27 @@ static void make(tn_ctx *own, void *arg) {
   a->fresh = true;
 }
 
+/* The module that ran longest ago goes, with its plans; false: all are pinned. */
+static bool evict(struct fe_eager *e) {
+  fe_compiled **oldest = NULL;
+  for (fe_compiled **at = &e->modules; *at; at = &(*at)->next)
+    if (!(*at)->pinned && (!oldest || (*at)->used < (*oldest)->used)) oldest = at;
+  if (!oldest) return false;
+  fe_compiled *c = *oldest;
+  for (int i = 0; i < FE_TABLE; i++)
+    for (fe_plan **p = &e->plans[i]; *p;)
+      if ((*p)->compiled == c) *p = (*p)->next;
+      else p = &(*p)->next;
+  *oldest = c->next;
+  e->nmodules--;
+  tn_ctx_free(c->own);
+  return true;
+}
+
+void fe_eager_trim(struct fe_eager *e, int most) {
+  while (e->nmodules > most && evict(e)) {}
+}
+
 static void free_own(void *own) { tn_ctx_free(own); }
 
 static fe_plan *plan_make(tn_ctx *ctx, tn_graph *g, int nroots, ir_value **roots, int nupdates, int nkey, const uint32_t *key) {
@@ -149,14 +170,17 @@ static fe_plan *plan_make(tn_ctx *ctx, tn_graph *g, int nroots, ir_value **roots
     ir_fail(ctx, status, "%s", ir_strdup(ctx, ir_error(own)));
   }
   fe_plan *p = IR_NEW(ctx, fe_plan);
-  *p = (fe_plan){.nkey = nkey, .module = a.c->module, .nin = a.cone.sub.ninputs, .nout = nroots};
+  *p = (fe_plan){.nkey = nkey, .compiled = a.c, .nin = a.cone.sub.ninputs, .nout = nroots};
   p->key = ir_grow(ctx, key, (size_t)nkey, (size_t)nkey, sizeof *key);
   p->in = ir_grow(ctx, a.cone.sub.inputs, (size_t)p->nin, (size_t)p->nin, sizeof *p->in);
   p->out = ir_grow(ctx, roots, (size_t)nroots, (size_t)nroots, sizeof *p->out);
   ir_undefer(ctx, free_own, own);
   if (a.fresh) {
+    fe_eager_trim(e, e->most - 1);
     a.c->next = e->modules;
+    a.c->used = (uint64_t)e->nruns;
     e->modules = a.c;
+    e->nmodules++;
     e->ncompiled++;
   } else tn_ctx_free(own);
   return p;
@@ -188,7 +212,8 @@ void fe_plan_run(tn_ctx *ctx, tn_graph *g, const fe_plan *p, fe_buffer *const *i
     out[i] = fe_buffer_new(ctx, e, (size_t)ir_value_bytes(ctx, p->out[i]));
     all[p->nin + i] = out[i]->data;
   }
-  int code = rt_run(p->module, (const void *const *)all, all + p->nin, NULL, NULL);
+  p->compiled->used = (uint64_t)e->nruns;
+  int code = rt_run(p->compiled->module, (const void *const *)all, all + p->nin, NULL, NULL);
   e->nruns++;
   if (code == CG_RUN_OK) return;
   for (int i = 0; i < p->nout; i++) fe_buffer_drop(ctx, e, out[i]);

@@ -144,6 +144,10 @@ TN_API tn_tensor *tn_sum(tn_graph *g, tn_tensor *x, int axis, int keepdims);
  * differentiated again. They pass through floats alone. Errors: TN_EUSAGE for integers and a missing
  * seed; TN_EUNSUPPORTED naming a node on the way whose op has no rule (some are found when compiling). */
 TN_API tn_status tn_gradient(tn_graph *g, tn_tensor *y, tn_tensor *seed, int n, tn_tensor *const xs[], tn_tensor *dxs[]);
+/* Gradients that are asked for from here on may keep at most so many bytes of results on the way to y, as far as
+ * possible: the rest is computed again (first all but products and convolutions; then whole segments, between
+ * the narrowest places; tn_checkpoint chooses by hand). 0, to begin with: all are kept. */
+TN_API void tn_gradient_memory(tn_graph *g, int64_t bytes);
 /* x, kept for gradients. Where a graph has such marks, all else between them that gradients need is computed
  * again from them instead of being kept: less memory for more time. */
 TN_API tn_tensor *tn_checkpoint(tn_graph *g, tn_tensor *x);
@@ -350,6 +354,9 @@ TN_API tn_tensor *tn_retain(tn_graph *g, tn_tensor *t);
  * and whether each operation runs at once, one at a time, which is slow. */
 TN_API tn_status tn_print(tn_graph *g, tn_tensor *t);
 TN_API void tn_eager_each(tn_graph *g, int on);
+/* An eager graph keeps what it compiled: at most so many modules (1000 to begin with; at least one), then the one
+ * that ran longest ago goes and is compiled again when it is needed. Those of compiled functions stay. */
+TN_API void tn_eager_limit(tn_graph *g, int modules);
 /* How often an eager graph has compiled and run something; either may be null. */
 TN_API void tn_eager_counts(tn_graph *g, int *compiled, int *runs);
 

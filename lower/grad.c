@@ -8,6 +8,7 @@
 typedef struct mark {
   bool seen, active; /* active: an x, or computed from one */
   bool x;
+  bool kept;         /* not computed again on the way back */
   ir_value *sum;     /* the gradient so far */
   void *again;       /* of a node: its copy; of a value that is kept: its alias */
 } mark;
@@ -17,6 +18,7 @@ typedef struct sweep {
   ir_graph *g;
   const ir_node *asker;
   bool marked;    /* there are checkpoints: what is between them is computed again */
+  int64_t memory; /* that may be kept; 0: any */
   bool stop;      /* xs are borders: nothing before them counts */
   ir_map marks;
   int norder;
@@ -135,7 +137,7 @@ static ir_value *again_value(sweep *s, ir_value *v, ir_value *after) {
   ir_node *d = v ? v->def : NULL;
   if (!v || !mark_of(s, v)->active) return v;
   bool zero = d && d->op->grad && !*d->op->grad; /* random numbers among them */
-  if (d && !is_checkpoint(d) && !zero && !mark_of(s, v)->x) return again(s, d, after)->out[v->def_index];
+  if (d && !is_checkpoint(d) && !zero && !mark_of(s, v)->x && !mark_of(s, v)->kept) return again(s, d, after)->out[v->def_index];
   mark *m = mark_of(s, v);
   if (!m->again) m->again = lw_op2(s->g, d ? d : (ir_node *)(uintptr_t)s->asker, "tenon:Again", v, after);
   return m->again;
@@ -182,8 +184,16 @@ static void find_order(sweep *s, int ny, ir_value *const *ys, int nx, ir_value *
   for (int i = 0; i < ny; i++) visit(s, ys[i]);
 }
 
+static void choose_kept(sweep *s) {
+  ir_value **kept;
+  int n = lw_grad_kept(s->ctx, s->norder, s->order, s->memory, &kept);
+  s->marked = n >= 0;
+  for (int i = 0; i < n; i++) mark_of(s, kept[i])->kept = true;
+}
+
 static void sweep_back(sweep *s, int ny, ir_value *const *ys, ir_value *const *dys, ir_node *asker, int nx, ir_value *const *xs, ir_value **out) {
   find_order(s, ny, ys, nx, xs);
+  if (s->memory && !s->marked) choose_kept(s);
   for (int i = 0; i < ny; i++) add_to(s, asker, ys[i], dys[i]);
   for (int i = s->norder; i-- > 0;) pass_back(s, s->order[i]);
   for (int i = 0; i < nx; i++) out[i] = mark_of(s, xs[i])->sum;
@@ -288,9 +298,9 @@ void lw_gradients_check(tn_ctx *ctx, const ir_node *n0, const ir_value *y, const
     if (!has_rule(s.order[i]->op)) no_rule(&s, s.order[i]);
 }
 
-void lw_gradients(tn_ctx *ctx, ir_graph *g, ir_node *n0, ir_value *y, ir_value *seed, int n, ir_value *const *wrt, ir_value **out) {
+void lw_gradients(tn_ctx *ctx, ir_graph *g, ir_node *n0, ir_value *y, ir_value *seed, int n, ir_value *const *wrt, int64_t memory, ir_value **out) {
   check_types(ctx, n0, y, seed, n, wrt);
-  sweep s = {.ctx = ctx, .g = g, .asker = n0};
+  sweep s = {.ctx = ctx, .g = g, .asker = n0, .memory = memory};
   s.marks.ctx = ctx;
   if (!seed) {
     int64_t ones[IR_MAX_RANK];

@@ -22,6 +22,8 @@
  * depends on the xs: what lies between the marks is computed again from them (Chen et al., "Training
  * deep nets with sublinear memory cost", 2016).
  *
+ * With a budget of memory the marks are chosen: lw_grad_kept.
+ *
  * Gradients flow through floats alone: an integer or bool result ends them without an error. */
 #ifndef LW_GRAD_H
 #define LW_GRAD_H
@@ -30,9 +32,13 @@
 /* Adds nodes that compute the gradient of sum(y * seed) with respect to each of the n values
  * `wrt` (floats), and puts them into out: each of the dtype and shape of its wrt, zeros where
  * y does not depend on it. `seed`: shape of y; null when y has one element: 1. Shapes must be
- * numbers, and types known. Throws TN_EUNSUPPORTED naming a node whose op has no rule,
+ * numbers, and types known. `memory`: bytes that
+ * results between the xs and y may take, as far as possible; 0: any. Throws TN_EUNSUPPORTED naming a node whose op has no rule,
  * TN_EUSAGE for integers and a missing seed. `n0`: the node that asks, for names and messages. */
-void lw_gradients(tn_ctx *ctx, ir_graph *g, ir_node *n0, ir_value *y, ir_value *seed, int n, ir_value *const *wrt, ir_value **out);
+void lw_gradients(tn_ctx *ctx, ir_graph *g, ir_node *n0, ir_value *y, ir_value *seed, int n, ir_value *const *wrt, int64_t memory, ir_value **out);
+/* Which results of n nodes (operands first) the way back keeps, so that they and what is computed again from
+ * them at once fit into `memory` bytes: their number, -1: all. Where nothing fits, the least. grad_memory.c */
+int lw_grad_kept(tn_ctx *ctx, int n, ir_node *const *order, int64_t memory, ir_value ***kept);
 /* The same throws, without making a node. */
 void lw_gradients_check(tn_ctx *ctx, const ir_node *n0, const ir_value *y, const ir_value *seed, int n, ir_value *const *wrt);
 

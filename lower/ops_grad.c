@@ -3,9 +3,11 @@
 #include "lower/grad.h"
 #include <string.h>
 
-/* ---- Gradient(y, seed, x..): for each x the gradient of sum(y * seed); seed may be omitted for one number ---- */
+/* ---- Gradient(y, seed, x..): for each x the gradient of sum(y * seed); seed may be omitted for one number.
+ * memory: bytes that results on the way may take (grad.h) ---- */
 
 static void gradient_infer(tn_ctx *ctx, ir_node *n) {
+  if (ir_attr_get_int(n, "memory", 0) < 0) lw_bad(ctx, n, "memory is %lld", (long long)ir_attr_get_int(n, "memory", 0));
   if (n->nout != n->nin - 2) lw_bad(ctx, n, "%d gradients of %d values", n->nout, n->nin - 2);
   for (int k = 2; k < n->nin; k++) {
     if (!lw_has(n, k)) lw_bad(ctx, n, "input %d is omitted", k);
@@ -16,7 +18,7 @@ static void gradient_infer(tn_ctx *ctx, ir_node *n) {
 
 static void gradient_expand(ir_graph *g, ir_node *n) {
   ir_value **dx = IR_NEW_ARRAY(g->ctx, ir_value *, n->nout);
-  lw_gradients(g->ctx, g, n, n->in[0], n->in[1], n->nout, n->in + 2, dx);
+  lw_gradients(g->ctx, g, n, n->in[0], n->in[1], n->nout, n->in + 2, ir_attr_get_int(n, "memory", 0), dx);
   for (int k = 0; k < n->nout; k++) {
     if (!n->out[k]) continue;
     for (int i = 0; i < g->noutputs; i++) /* an output has a value of its own */
@@ -83,7 +85,7 @@ static ix put_slice_value(lw_build *b, ir_node *n, int out, const ix *index) {
 #define MOVE(NAME, ATTRS, RULE, GRAD, GRAD_BUILD) \
   {.name = NAME, .domain = "tenon", .kind = IR_OP_MOVEMENT, .since = 1, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1, .attrs = ATTRS, .infer = RULE##_infer, .value = RULE##_value, .grad = GRAD, .grad_build = GRAD_BUILD}
 const ir_op lw_ops_grad[] = {
-    {.name = "Gradient", .domain = "tenon", .kind = IR_OP_GRADIENT, .since = 1, .min_in = 1, .max_in = -1, .min_out = 1, .max_out = -1, .infer = gradient_infer, .expand = gradient_expand},
+    {.name = "Gradient", .domain = "tenon", .kind = IR_OP_GRADIENT, .since = 1, .min_in = 1, .max_in = -1, .min_out = 1, .max_out = -1, .attrs = "memory:i", .infer = gradient_infer, .expand = gradient_expand},
     MOVE("StopGradient", "", same, "", NULL),
     MOVE("Checkpoint", "", same, NULL, lw_grad_checkpoint),
     {.name = "Again", .domain = "tenon", .kind = IR_OP_MOVEMENT, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .infer = same_infer, .value = same_value, .grad = "da = dy"},

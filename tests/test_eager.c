@@ -149,6 +149,24 @@ Test(eager, trains_like_a_module) {
   }
 }
 
+Test(eager, few_modules_are_kept) {
+  int ncompiled;
+  tn_eager_limit(g, 2);
+  for (int round = 0; round < 2; round++)
+    for (int n = 1; n <= 4; n++)
+      for (int twice = 0; twice < 2; twice++) {
+        float x[4] = {1, 2, 3, 4};
+        OK(tn_begin(g));
+        tn_tensor *v = vector(n, x);
+        const float *p = tn_value(g, tn_add(g, v, v));
+        cr_assert(p, "%s", tn_error(ctx));
+        for (int i = 0; i < n; i++) cr_assert_eq(p[i], 2 * x[i]);
+        OK(tn_end(g, 0, NULL));
+        tn_eager_counts(g, &ncompiled, NULL);
+        cr_assert_eq(ncompiled, 4 * round + n, "%d compiled", ncompiled); /* the second time it is there, four shapes later it is not */
+      }
+}
+
 Test(eager, errors_name_the_place) {
   tn_tensor *a = vector(3, (float[]){1, 2, 3}), *b = vector(4, (float[]){1, 2, 3, 4});
   char place[64];
