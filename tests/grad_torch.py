@@ -8,7 +8,7 @@ tenon:Gradient node (or two, one of the other: --second), and computed by torch 
 same f32 inputs. The error of a tensor is its largest difference over its largest element; 1e-4 is the limit.
 Where sums cancel no f32 program keeps that: a tensor beyond it passes if its difference is within 8 times what
 torch itself loses, in f32 or by inputs changed in the last place (the larger of both), or within four roundings
-of the graph's largest gradient; such tensors are counted.
+of the graph's largest gradient, or if f32 torch overflows there; such tensors are counted.
 Many graphs go into one file, so that the process starts seldom. Exit 0, or 1 with the graphs
 that differ; 77 when torch or numpy is missing."""
 import argparse, os, random, subprocess, sys, tempfile
@@ -346,7 +346,9 @@ def losses_of_torch(g):
         for k, ((_, want), (_, got)) in enumerate(zip(g.wants, h.wants)):
             if want.shape != got.shape:
                 return None
-            if want.numel():
+            if not torch.isfinite(got).all(): # beyond the range of f32
+                lost[k] = float("inf")
+            elif want.numel():
                 lost[k] = max(lost[k], float((want - got.to(want.dtype)).abs().max()))
     return lost
 
@@ -366,7 +368,7 @@ def differences(g, where):
         e = 0.0 if off == 0 else off / scale if scale > 0 else float("inf")
         if not e <= LIMIT:
             lost = lost or losses_of_torch(g)
-            if off <= 4 * 2.0**-24 * largest or (lost and off <= 8 * lost[k]):
+            if off <= 4 * 2.0**-24 * largest or (lost and (off <= 8 * lost[k] or lost[k] == float("inf"))):
                 cancelled += 1
                 continue
         worst = max(worst, e if np.isfinite(e) else float("inf"))
