@@ -86,13 +86,36 @@ static bool guard_uses(const lw_problem *p, const char *name) {
   return false;
 }
 
-bool lw_rows_linear(lw_plan *p, const char *row) {
+/* Whether the joined row loop still walks its operand and the output by one stride each. */
+static bool rows_linear(lw_plan *p, const char *row) {
   const ir_stmt *l = ir_find_loop(p->k->body, row);
   lw_problem q = lw_problem_of(p->ctx, p->k);
   int64_t c;
   if (!l || q.kind != LW_CONTRACTION || !q.store) return false;
   ix a = uses(q.a, l->var) ? q.a : q.b;
   return lw_stride(p->ctx, a, l->var) != INT64_MIN && ix_affine_in(ir_buf_offset(p->ctx, q.store->buf, q.store->index), l->var, &c);
+}
+
+int64_t lw_join_rows(lw_plan *p, int r, int v) {
+  const lw_problem *q = &p->p;
+  if (r < 0) return 1;
+  const char *row = q->out[r]->var->name;
+  int64_t m = q->extent[r];
+  for (int i = r - 1; i >= 0 && i != v && !p->u.unfused; i--) {
+    const char *above = q->out[i]->var->name;
+    if (uses(q->b, q->out[i]->var) || q->extent[i] < 1) break;
+    const ir_kernel *before = p->k;
+    size_t length = p->text.n;
+    for (int j = i + 1; j < r; j++) /* loops of one iteration in between */
+      if (lw_has_loop(p, q->out[j]->var->name)) lw_step(p, "fuse %s %s -> %s", above, q->out[j]->var->name, above);
+    if (!lw_step(p, "fuse %s %s -> %s", above, row, row) || !rows_linear(p, row)) {
+      p->k = before;
+      lw_cut(p, length);
+      break;
+    }
+    m *= q->extent[i];
+  }
+  return m;
 }
 
 /* The constant that v is divided by inside an index of e; 0: none. */
@@ -237,20 +260,7 @@ bool lw_default_contraction(lw_plan *p) {
   const char *vec = q->out[v]->var->name, *row = r >= 0 ? q->out[r]->var->name : NULL;
   int64_t M = r >= 0 ? q->extent[r] : 1, N = q->extent[v];
   bool padded = q->guard != NULL;
-  for (int i = r - 1; i >= 0 && i != v && !padded && !p->u.unfused; i--) {
-    const char *above = q->out[i]->var->name;
-    if (uses(q->b, q->out[i]->var) || q->extent[i] < 1) break;
-    const ir_kernel *before = p->k;
-    size_t length = p->text.n;
-    for (int j = i + 1; j < r; j++) /* loops of one iteration in between */
-      if (lw_has_loop(p, q->out[j]->var->name)) lw_step(p, "fuse %s %s -> %s", above, q->out[j]->var->name, above);
-    if (!lw_step(p, "fuse %s %s -> %s", above, row, row) || !lw_rows_linear(p, row)) {
-      p->k = before;
-      lw_cut(p, length);
-      break;
-    }
-    M *= q->extent[i];
-  }
+  if (r >= 0 && !padded) M = lw_join_rows(p, r, v);
   int64_t cblock = cg_target_lanes(p->t, TN_F32);
   bool split_c = q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] % cblock == 0 && q->red_extent[0] > cblock && q->a->u.buf->layout;
   bool grouped = false;

@@ -1,41 +1,62 @@
 /* default_gemm.c — the default schedule of matrix products that do not stay in the first caches.
  *
- *   for vc:                   NC columns of C: panels of NR vectors
+ *   for vc:                   NC columns of C: panels of NR vectors    (B constant: mc outside vc,
+ *     copy of B[K, NC]        in panels one after another (B dynamic)   where A's rows are copied)
  *     for mc:                 MC rows
+ *       copy of A[MC, K]      (rows that lie so far apart that they share cache sets)
  *       for ko:               KC steps of the sum; C's block is an array in memory when there are several
- *         copy of B[KC, NC]   panels one after another (B dynamic)
- *         copy of A[MC, KC]   (rows that lie so far apart that they share cache sets)
- *         for vo: for ro:     a panel of B stays in the first cache, the block of A in the second
- *           the register tile
+ *         for vo: for ro:     a panel of B stays in the first cache, the blocks of A and C in the second
+ *           the register tile, and a part of the next panel asked for
  *
  * after Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34
- * (2008). With few rows there is nothing to keep: KC is so small that B is read as it lies in
- * memory, several rows at a time. Where A lies column by column (the gradient of weights), it is copied
- * tile by tile: of each line that a step of the sum brings, a tile needs a part. Steps that are refused
- * leave a simpler order. */
+ * (2008), and Van Zee and van de Geijn, "BLIS", ACM TOMS 41 (2015). With a single block of rows, B's
+ * copy is made within ko, and ko is outside mc where a copy of all steps would be too large. With few
+ * rows there is nothing to keep: B is read at the speed of memory, several streams at a time. Where A
+ * lies column by column (the gradient of weights), it is copied tile by tile: of each line that a step of
+ * the sum brings, a tile needs a part. Steps that are refused leave a simpler order. */
 #include "lower/default_schedule.h"
 #include <string.h>
 
 enum {
   PAGE = 4096,
-  LONG_SUM = 1024,  /* steps that one pass through the registers may take */
-  STREAM_M = 24,    /* rows of A that do not pay for a copy of B */
-  STREAM_ROWS = 32, /* rows of B read side by side */
-  TURN_COLUMNS = 320 /* of C, for which turning A is a twentieth of the work */
+  LINE = 64,
+  LONG_SUM = 1024, /* steps that one pass through the registers may take where panels may stream from the second cache */
+  FEW_ROWS = 4,    /* rows of A that do not pay for a copy of B */
+  TURN_COLUMNS = 320, /* of C, for which turning A is a twentieth of the work */
+  MAX_COPY = 1 << 20, /* elements of a copy of all steps */
+  STREAMS = 8      /* of memory, read side by side: what hardware prefetchers follow */
 };
 
 typedef struct gemm {
   lw_plan *p;
   int v, r;             /* loops of vectors and rows among the outputs; r: -1 without one */
-  const char *vec, *row;
-  int64_t m, n, k, rows; /* rows: of all output loops that share a B */
+  const char *vec, *row, *sum;
+  int64_t m, n, k;
   int64_t lanes, esize, mr, nr, nb;
   int64_t kc, group, mb; /* steps, panels, tiles of rows in a block */
-  bool tiled, stream;   /* stream: B is read once, as it lies */
+  int64_t ku, ahead;
+  bool constant, tiled, stream; /* stream: B is read once, as it lies */
   bool turned;          /* A is [k, m] */
+  bool copied;          /* blocks of A are copied: turned, or rows that share cache sets */
 } gemm;
 
 static bool uses(ix load, const ir_var *v) { return ix_uses_var(load, v); }
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* NAME, or a loop that came from it: NAME.i0, NAME.b, ... */
+static bool is_copy(const ir_stmt *s, const char *base) {
+  size_t n = strlen(base);
+  return s->kind == IR_FOR && strncmp(s->var->name, base, n) == 0 && (!s->var->name[n] || s->var->name[n] == '.');
+}
+
+/* A step for each of the loops that came from `base`. */
+static void each(gemm *g, const ir_stmt *s, const char *base, void (*step)(gemm *g, const ir_stmt *loop, const void *user), const void *user) {
+  if (!s) return;
+  if (is_copy(s, base)) step(g, s, user);
+  for (int i = 0; i < s->n; i++) each(g, s->items[i], base, step, user);
+  each(g, s->body, base, step, user);
+  each(g, s->other, base, step, user);
+}
 
 static bool operands(gemm *g) {
   lw_plan *p = g->p;
@@ -54,179 +75,230 @@ static bool operands(gemm *g) {
     ix t = q->a;
     q->a = q->b, q->b = t;
   }
-  if (!q->b->u.buf->constant && lw_stride(p->ctx, q->b, q->out[g->v]->var) != 1) return false;
+  g->constant = q->b->u.buf->constant;
+  if (!g->constant && lw_stride(p->ctx, q->b, q->out[g->v]->var) != 1) return false;
   for (int i = q->nout; i-- > 0 && g->r < 0;)
     if (i != g->v && q->extent[i] > 1 && !uses(q->b, q->out[i]->var) && uses(q->a, q->out[i]->var)) g->r = i;
   g->vec = q->out[g->v]->var->name;
   g->row = g->r >= 0 ? q->out[g->r]->var->name : NULL;
-  g->m = g->r >= 0 ? q->extent[g->r] : 1;
+  g->sum = q->red[0]->var->name;
   g->n = q->extent[g->v];
   g->k = q->red_extent[0];
   g->esize = (int64_t)ir_dtype_bytes(q->b->u.buf->dtype);
   const ix a = q->a;
-  g->turned = g->r >= 0 && !a->u.buf->constant && !q->b->u.buf->constant && a->u.buf->rank == 2 && lw_axis_of(a, q->out[g->r]->var) == 1 && lw_axis_of(a, q->red[0]->var) == 0;
+  g->turned = g->r >= 0 && !a->u.buf->constant && !g->constant && a->u.buf->rank == 2 && lw_axis_of(a, q->out[g->r]->var) == 1 && lw_axis_of(a, q->red[0]->var) == 0;
   return true;
 }
 
-/* Loops around the rows that continue them in memory join them. */
-static void join_rows(gemm *g) {
-  lw_plan *p = g->p;
-  lw_problem *q = &p->p;
-  for (int i = g->r - 1; i >= 0 && i != g->v && !p->u.unfused; i--) {
-    const char *above = q->out[i]->var->name;
-    if (uses(q->b, q->out[i]->var)) break;
-    const ir_kernel *before = p->k;
-    size_t length = p->text.n;
-    for (int j = i + 1; j < g->r; j++) /* loops of one iteration in between */
-      if (lw_has_loop(p, q->out[j]->var->name)) lw_step(p, "fuse %s %s -> %s", above, q->out[j]->var->name, above);
-    if (!lw_step(p, "fuse %s %s -> %s", above, g->row, g->row) || !lw_rows_linear(p, g->row)) {
-      p->k = before;
-      lw_cut(p, length);
-      break;
-    }
-    g->m *= q->extent[i];
-  }
-  g->rows = g->m;
-}
+/* ---- sizes ---- */
 
-/* The largest divisor of n that is at most `most`, if it is above half of that; else `most`. */
+/* n in parts of at most `most`: a divisor when one is above half of that, else parts of about one size. */
 static int64_t even(int64_t n, int64_t most) {
+  if (most < 1) most = 1;
   if (most >= n) return n;
   for (int64_t d = most; d > most / 2; d--)
     if (n % d == 0) return d;
-  return most;
+  return ceil_div(n, ceil_div(n, most));
 }
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/* Steps of a chunk of k: near `want`, at most `most`; a divisor if there is one. */
+static int64_t chunk_of(int64_t k, int64_t want, int64_t most) {
+  if (k <= most) return k;
+  int64_t best = 0;
+  for (int64_t d = most; d >= want / 2 && d > 0; d--) {
+    if (k % d || (d % 8 && best && best % 8 == 0)) continue;
+    int64_t off = d > want ? d - want : want - d, least = best > want ? best - want : want - best;
+    if (!best || off < least || (d % 8 == 0 && best % 8)) best = d;
+  }
+  if (best) return best;
+  return (ceil_div(k, ceil_div(k, want)) + 7) / 8 * 8; /* the last is shorter */
+}
+
+/* Whether rows lie a multiple of half a page apart: they fall on the same few sets of the caches, a copy does not. */
+static bool rows_collide(const gemm *g) {
+  const lw_plan *p = g->p;
+  ix a = p->p.a;
+  int64_t far = lw_stride(p->ctx, a, p->p.out[g->r]->var) * (int64_t)ir_dtype_bytes(a->u.buf->dtype);
+  return far > 0 && far % (PAGE / 2) == 0 && g->k >= 256 && g->n >= 4 * g->nb;
+}
+
+/* Copying B takes longer than using it. */
+static bool copy_bound(const gemm *g) { return !g->constant && !g->stream && g->m <= 32; }
 
 static void sizes(gemm *g) {
   lw_plan *p = g->p;
   lw_tile t = lw_best_tile(g->m, g->n, g->lanes, p->t->vector_regs, g->m <= 2 ? 8 : 6);
   g->mr = p->u.mr ? lw_min(p->u.mr, g->m) : t.mr;
-  g->nr = p->u.nr ? p->u.nr : t.nr;
+  g->nr = p->u.nr ? p->u.nr : g->m == 1 ? STREAMS : t.nr; /* one row needs no registers for B */
   g->nb = g->nr * g->lanes;
   g->tiled = g->row && g->m > 1 && g->mr > 1;
-  int64_t panels = ceil_div(g->n, g->nb), tiles = ceil_div(g->m, g->mr), least = g->stream ? 8 : 256;
-  g->kc = g->stream ? STREAM_ROWS / (g->m > 1 ? 1 : 4) : p->t->l1_bytes / 2 / (g->nb * g->esize);
-  if (g->kc < least) g->kc = least;
-  g->kc = p->u.kc ? p->u.kc : even(g->k, ceil_div(g->k, ceil_div(g->k, g->kc)));
-  g->mb = g->stream ? tiles : p->t->l2_bytes / 4 / (g->kc * g->esize * g->mr);
-  g->mb = p->u.mb ? lw_min(p->u.mb, tiles) : even(tiles, g->mb < 1 ? 1 : g->mb);
-  g->group = g->stream ? ceil_div(panels, 4) : p->t->l2_bytes / 4 / (g->mb * g->mr * g->nb * g->esize);
-  if (g->turned) { /* all of B in panels, but enough groups to be tasks */
-    int64_t most = p->t->l1_bytes / (g->nb * g->esize);
-    if (g->k <= most && !p->u.kc) g->kc = g->k;
-    g->group = ceil_div(panels, 1 + g->n / TURN_COLUMNS);
-  }
-  if (g->stream && g->group * g->nb * g->esize < PAGE) g->group = PAGE / (g->nb * g->esize);
-  if (p->u.group) g->group = p->u.group;
-  g->group = g->group >= panels ? panels : p->u.group ? g->group : even(panels, g->group < 1 ? 1 : g->group);
+  g->copied = g->tiled && !g->stream && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_collide(g)));
+  int64_t panels = ceil_div(g->n, g->nb), tiles = ceil_div(g->m, g->mr), line = g->nb * g->esize, l1 = p->t->l1_bytes, l2 = p->t->l2_bytes;
+  if (g->stream) g->kc = STREAMS;
+  else if (copy_bound(g)) g->kc = chunk_of(g->k, 64, 128); /* long pieces of B's rows instead */
+  else g->kc = chunk_of(g->k, l1 / 2 / line, l1 * 3 / 4 / line);
+  /* a tile of many rows takes little of a panel's bytes at a time: the second cache can keep up */
+  if (g->constant && g->mr >= 12 && g->k <= LONG_SUM) g->kc = g->k;
+  if (g->turned && g->k <= l1 / line) g->kc = g->k;
+  if (p->u.kc) g->kc = lw_min(p->u.kc, g->k);
+  int64_t most = l2 / 4 / (g->kc * g->esize * g->mr);
+  if (most < 1) most = 1;
+  g->mb = g->stream || tiles <= most * 2 ? tiles : ceil_div(tiles, ceil_div(tiles, most));
+  if (p->u.mb) g->mb = lw_min(p->u.mb, tiles);
+  int64_t rows = g->mb * g->mr, columns = (g->kc < g->k ? l2 / 4 : l2 / 2) / (rows * g->esize);
+  if (!g->constant && g->mb == tiles) columns = lw_min(columns, (copy_bound(g) ? l2 : l2 / 2) / (g->kc * g->esize)); /* the copy of B */
+  if (!g->constant && g->mb < tiles && columns < PAGE / 2 / g->esize) columns = PAGE / 2 / g->esize; /* long pieces of B's rows */
+  g->group = g->stream ? panels : columns / g->nb;
+  if (g->turned) g->group = ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, but enough groups to be tasks */
+  g->group = p->u.group ? lw_min(p->u.group, panels) : even(panels, g->group);
 }
 
-/* The block of B in panels: [panel][..., k][column]. */
-static void pack_dynamic(gemm *g, const char *at) {
+/* ---- steps ---- */
+
+/* Guards of the elements that are not there stay with the last copied rows and vectors. */
+static void whole_copies(lw_plan *p, const char *rows, const char *vectors) {
+  lw_kind(p, "narrow", rows);
+  lw_kind(p, "tail", vectors);
+}
+
+/* The block of B in panels: [chunk of the sum][panel][..., step][column]. */
+static bool pack_dynamic(gemm *g, const char *at) {
   lw_plan *p = g->p;
   ix b = p->p.b;
-  int va = lw_axis_of(b, p->p.out[g->v]->var), rank = b->u.buf->rank;
-  if (va < 0 || !lw_step(p, "cache %s %s -> panel", b->u.buf->name, at)) return;
+  int va = lw_axis_of(b, p->p.out[g->v]->var), ka = lw_axis_of(b, p->p.red[0]->var), rank = b->u.buf->rank;
+  if (va < 0 || ka < 0 || !lw_step(p, "cache %s %s -> panel", b->u.buf->name, at)) return false;
+  int first = lw_min(va, ka), second = va + ka - first; /* each becomes two, the second one further on */
+  int64_t size[2] = {first == va ? g->nb : g->kc, first == va ? g->kc : g->nb};
+  int vo = va == first ? va : va + 1, ko = ka == first ? ka : ka + 1;
   ir_text perm = {.ctx = p->ctx};
-  ir_put(&perm, "%d", va);
-  for (int i = 0; i <= rank; i++)
-    if (i != va && i != va + 1) ir_put(&perm, " %d", i);
-  lw_step(p, "layout panel \"split %d %lld; perm %s %d\"", va, (long long)g->nb, ir_text_str(&perm), va + 1);
-  if (!lw_step(p, "split panel.%d %lld -> panel.o panel.i", va, (long long)g->nb) || !lw_step(p, "split panel.i %lld -> panel.c panel.v", (long long)g->lanes)) return;
-  lw_step(p, "unroll panel.c");
-  lw_step(p, "vectorize panel.v");
-}
-
-/* Rows a multiple of half a page apart fall on the same few sets of the caches; a copy does not. Columns
- * become [tile][k][row]. */
-static bool copy_rows(gemm *g, const char *at) {
-  lw_plan *p = g->p;
-  ix a = p->p.a;
-  if (g->turned) {
-    if (!lw_step(p, "cache %s %s -> rows", a->u.buf->name, at) || !lw_step(p, "layout rows \"split 1 %lld; perm 1 0 2\"", (long long)g->mr)) return false;
-    if (lw_step(p, "split rows.1 %lld -> rows.o rows.i", (long long)g->mr)) lw_step(p, "unroll rows.i");
-    return true;
+  for (int i = 0; i < rank; i++)
+    if (i != va && i != ka) ir_put(&perm, "%d ", i + (i > first) + (i > second));
+  lw_step(p, "layout panel \"split %d %lld; split %d %lld; perm %s%d %d %d %d\"", second, (long long)size[1], first, (long long)size[0], ir_text_str(&perm), ko, vo, ko + 1,
+          vo + 1);
+  if (copy_bound(g)) lw_step(p, "prefetch %s panel.%d 4 panel.%d -> panel.ahead", b->u.buf->name, ka, ka);
+  if (lw_step(p, "split panel.%d %lld -> panel.o panel.i", va, (long long)g->nb) && lw_step(p, "split panel.i %lld -> panel.c panel.v", (long long)g->lanes)) {
+    whole_copies(p, ir_format(p->ctx, "panel.%d", ka), "panel.o");
+    lw_kind(p, "unroll", "panel.c");
+    lw_kind(p, "vectorize", "panel.v");
   }
-  int64_t far = lw_stride(p->ctx, a, p->p.out[g->r]->var) * (int64_t)ir_dtype_bytes(a->u.buf->dtype);
-  if (p->u.rows ? p->u.rows != 1 : far <= 0 || far % (PAGE / 2)) return false;
-  if (!lw_step(p, "cache %s %s -> rows", a->u.buf->name, at)) return false;
-  if (lw_step(p, "split rows.%d %lld -> rows.o rows.v", a->u.buf->rank - 1, (long long)g->lanes)) lw_step(p, "vectorize rows.v");
   return true;
 }
 
-/* Full tiles without guards: the last block of rows, and the last tile in it, apart. */
-static void tails(gemm *g, bool vc, bool mc) {
+static void copy_rows(gemm *g, const char *at) {
   lw_plan *p = g->p;
-  bool ragged = g->tiled && g->m % g->mr;
-  if (mc && ragged) lw_step(p, "peel mc 0 1");
-  if (mc) lw_kind(p, "narrow", "ro");
-  if (vc) lw_kind(p, "narrow", "vo");
-  int64_t tiles = ceil_div(g->m, g->mr), none = mc ? ceil_div(tiles, g->mb) * g->mb - tiles : 0;
-  if (ragged && none) lw_step(p, "peel ro.b 0 %lld", (long long)none); /* of tiles beyond the last row nothing is left */
-  if (ragged) lw_step(p, "peel %s 0 1", mc ? "ro.b" : "ro");
-}
-
-static void unroll_steps(gemm *g, const ir_stmt *s, const char *k, int64_t ku) {
-  if (!s || ku < 2) return;
-  size_t n = strlen(k);
-  if (s->kind == IR_FOR && strncmp(s->var->name, k, n) == 0 && (!s->var->name[n] || s->var->name[n] == '.')) {
-    const char *name = s->var->name;
-    if (lw_step(g->p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) lw_step(g->p, "unroll %s.u", name);
+  ix a = p->p.a;
+  int last = a->u.buf->rank - 1;
+  if (!lw_step(p, "cache %s %s -> rows", a->u.buf->name, at)) return;
+  if (g->turned) { /* [tile][k][row] */
+    if (lw_step(p, "layout rows \"split 1 %lld; perm 1 0 2\"", (long long)g->mr) && lw_step(p, "split rows.1 %lld -> rows.o rows.i", (long long)g->mr)) lw_step(p, "unroll rows.i");
     return;
   }
-  for (int i = 0; i < s->n; i++) unroll_steps(g, s->items[i], k, ku);
-  unroll_steps(g, s->body, k, ku);
-  unroll_steps(g, s->other, k, ku);
+  if (g->kc < g->k && g->k % g->kc == 0 && last > 0 && lw_axis_of(a, p->p.red[0]->var) == last) { /* the rows of a chunk side by side */
+    ir_text perm = {.ctx = p->ctx};
+    ir_put(&perm, "%d", last);
+    for (int i = 0; i < last; i++) ir_put(&perm, " %d", i);
+    lw_step(p, "layout rows \"split %d %lld; perm %s %d\"", last, (long long)g->kc, ir_text_str(&perm), last + 1);
+  }
+  if (last > 0 && lw_step(p, "split rows.%d %lld -> rows.o rows.v", last, (long long)g->lanes)) {
+    whole_copies(p, ir_format(p->ctx, "rows.%d", last - 1), "rows.o");
+    lw_kind(p, "vectorize", "rows.v");
+  }
+}
+
+/* A constant B: panels one after another. With few rows it is read once, from memory: panels of one
+ * line of the cache, or of one vector, so that several streams run side by side. */
+static void pack_panels(gemm *g) {
+  int64_t line = LINE / g->esize > g->lanes ? LINE / g->esize : g->lanes, few = g->nb % line || g->nb == line ? g->lanes : line;
+  int64_t block = g->m <= FEW_ROWS ? few : g->nb;
+  lw_pack_constant(g->p, g->p->p.b, g->p->p.out[g->v]->var, block, &g->sum, 1);
+}
+
+/* Full tiles without guards, the last one apart. */
+static void tails(const gemm *g) {
+  lw_plan *p = g->p;
+  if (g->kc < g->k && g->k % g->kc) {
+    lw_step(p, "peel ko 0 1");
+    lw_kind(p, "narrow", g->sum);
+  }
+  if (g->n % (g->nb * g->group)) lw_kind(p, "tail", "vo");
+  if (g->tiled && g->m % (g->mr * g->mb)) lw_kind(p, "tail", "ro");
+}
+
+static bool stores_global(const ir_stmt *s) {
+  if (!s) return false;
+  if (s->kind == IR_STORE) return s->buf->space == IR_GLOBAL;
+  for (int i = 0; i < s->n; i++)
+    if (stores_global(s->items[i])) return true;
+  return stores_global(s->body) || stores_global(s->other);
+}
+
+/* The nest that stores C from its block goes along C's rows. */
+static void rows_first(gemm *g, const ir_stmt *s, const void *user) {
+  (void)user;
+  const ir_stmt *ro = s->body, *ri = ro && ro->kind == IR_FOR ? ro->body : NULL;
+  if (ri && is_copy(ro, "ro") && is_copy(ri, "ri") && stores_global(ri)) lw_step(g->p, "reorder %s %s %s", ro->var->name, ri->var->name, s->var->name);
+}
+
+/* Some steps of the sum at a time; a part of the next panel is asked for in each. */
+static void unroll_steps(gemm *g, const ir_stmt *s, const void *user) {
+  (void)user;
+  lw_plan *p = g->p;
+  const char *name = s->var->name;
+  int64_t lo, hi, ku = p->u.ku ? p->u.ku : g->mr * g->nr * 8 <= 160 ? 8 : 4;
+  if (name[strlen(g->sum)] == '.' && (name[strlen(name) - 1] == 'o' || name[strlen(name) - 1] == 'u')) return; /* made here */
+  if (!ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi)) return;
+  while ((hi - lo) % ku) ku /= 2;
+  g->ku = ku;
+  if (ku > 1 && lw_step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) lw_step(p, "unroll %s.u", name);
+}
+
+static void ask_ahead(gemm *g, const ir_stmt *s, const void *operand) {
+  const ir_stmt *k = NULL;
+  for (const char *const *n = (const char *const[]){".o", "", ".b.o", ".b", NULL}; *n && !k; n++) k = ir_find_loop(s->body, ir_format(g->p->ctx, "%s%s", g->sum, *n));
+  if (k && k->loop == IR_SERIAL) lw_step(g->p, "prefetch %s %s %lld %s -> %s.ahead", (const char *)operand, s->var->name, (long long)g->ahead, k->var->name, s->var->name);
 }
 
 bool lw_default_gemm(lw_plan *p) {
-  gemm g = {.p = p};
+  gemm g = {.p = p, .ku = 1, .ahead = p->u.ahead ? p->u.ahead - 1 : 1};
   lw_problem *q = &p->p;
   if (!operands(&g)) return false;
-  join_rows(&g);
-  bool constant = q->b->u.buf->constant;
-  int64_t bytes = g.n * g.k * g.esize;
-  if (bytes <= p->t->l2_bytes / 2 && !p->u.kc && !p->u.mb) return false;
-  g.stream = !constant && g.m <= STREAM_M;
-  if (!g.stream && !g.turned && !p->u.kc && !p->u.mb && (constant ? g.k <= LONG_SUM : g.m > 512 && g.k <= LONG_SUM)) return false;
+  g.m = lw_join_rows(p, g.r, g.v);
+  if (g.n * g.k * g.esize <= p->t->l2_bytes / 2 && !p->u.kc && !p->u.mb) return false;
+  g.stream = !g.constant && g.m <= FEW_ROWS;
   sizes(&g);
-  if (!g.stream && !g.tiled) return false;
+  if (g.m > FEW_ROWS && !g.tiled) return false;
+  if (g.constant && g.mr >= 12 && g.kc == g.k && !p->u.mb) return false; /* panels stream from the second cache: rows outside them */
   int64_t panels = ceil_div(g.n, g.nb), tiles = ceil_div(g.m, g.mr);
-  const char *k = q->red[0]->var->name;
-  if (constant) lw_pack_constant(p, q->b, q->out[g.v]->var, g.nb, &k, 1);
+  if (g.constant) pack_panels(&g);
   if (!lw_step(p, "split %s %lld -> vo vi", g.vec, (long long)g.nb) || !lw_step(p, "split vi %lld -> vb vv", (long long)g.lanes)) return false;
   if (g.tiled && !lw_step(p, "split %s %lld -> ro ri", g.row, (long long)g.mr)) return false;
-  bool vc = (g.group < panels || g.turned) && lw_step(p, "split vo %lld -> vc vo", (long long)g.group);
-  bool mc = g.tiled && (g.mb < tiles || g.turned) && lw_step(p, "split ro %lld -> mc ro", (long long)g.mb);
+  bool chunks = g.kc < g.k && (g.stream || g.m > FEW_ROWS), pack = !g.constant && !g.stream, mc = g.tiled && (g.mb < tiles || g.turned);
+  bool vc = (g.group < panels || (pack && !chunks) || (pack && mc)) && lw_step(p, "split vo %lld -> vc vo", (long long)g.group);
+  if (mc) mc = lw_step(p, "split ro %lld -> mc ro", (long long)g.mb);
   ir_text outer = {.ctx = p->ctx};
   for (int i = 0; i < q->nout; i++) {
     const char *name = q->out[i]->var->name;
     if (i != g.v && (i != g.r || !g.tiled) && q->extent[i] > 1 && lw_has_loop(p, name)) ir_put(&outer, " %s", name);
   }
-  const char *tile = g.tiled ? "ri vb vv" : "vb vv", *block = ir_format(p->ctx, "%svo%s", mc ? "mc " : "", g.tiled ? " ro" : "");
-  if (!lw_step(p, "reorder%s%s %s %s", ir_text_str(&outer), vc ? " vc" : "", block, tile)) return false;
-  const char *at = vc ? "vc" : NULL;
-  if (g.kc < g.k) {
-    if (!lw_step(p, "chunk %s %lld -> ko %s", k, (long long)g.kc, k) || !lw_step(p, "distribute %s %s", block, tile)) return false;
-    at = "ko";
-  }
-  if (at && !constant && !g.stream) pack_dynamic(&g, at);
-  if (mc) at = "mc";
-  bool copied = at && g.tiled && !g.stream && copy_rows(&g, at);
+  bool rows_outside = mc && g.constant && g.copied, sum_outside = mc && pack && chunks && (g.turned || g.k * lw_min(g.n, g.group * g.nb) > MAX_COPY || g.k * g.mb * g.mr > MAX_COPY);
+  const char *tile = g.tiled ? "ri vb vv" : "vb vv", *block = sum_outside ? "mc vo ro" : g.tiled ? "vo ro" : "vo";
+  const char *blocks = ir_format(p->ctx, "%s%s%s", rows_outside ? " mc" : "", vc ? " vc" : "", mc && !rows_outside && !sum_outside ? " mc" : "");
+  if (!lw_step(p, "reorder%s%s %s %s", ir_text_str(&outer), blocks, block, tile)) return false;
+  if (chunks && (!lw_step(p, "chunk %s %lld -> ko %s", g.sum, (long long)g.kc, g.sum) || !lw_step(p, "distribute %s %s", block, tile))) return false;
+  const char *panel_at = chunks && (!mc || sum_outside) ? "ko" : "vc", *rows_at = mc ? "mc" : chunks ? "ko" : NULL;
+  if (pack) pack = pack_dynamic(&g, panel_at);
+  if (g.copied && rows_at) copy_rows(&g, rows_at);
   if (!lw_step(p, "distribute %s", tile)) return false;
-  tails(&g, vc, mc);
-  int ahead = p->u.ahead ? p->u.ahead - 1 : 1;
-  if (!constant || !ahead || !lw_step(p, "prefetch %s vo %d ro -> ahead", q->b->u.buf->name, ahead)) ahead = 0;
+  if (chunks && g.tiled) each(&g, p->k->body, "vo", rows_first, NULL);
+  tails(&g);
   if (g.tiled) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
-  int64_t ku = p->u.ku ? p->u.ku : g.mr * g.nr * 8 <= 160 ? 8 : 4;
-  while (g.kc % ku) ku /= 2;
-  unroll_steps(&g, p->k->body, k, ku);
+  each(&g, p->k->body, g.sum, unroll_steps, NULL);
+  bool asks = g.ahead && g.m > FEW_ROWS && (g.constant || (pack && g.n % g.nb == 0));
+  if (asks) each(&g, p->k->body, "vo", ask_ahead, g.constant ? q->b->u.buf->name : "panel");
   lw_parallel_outside(p);
-  p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)ku, .order = 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
-                         .group = (int)g.group, .ahead = ahead + 1, .rows = copied ? 1 : 2, .unfused = p->u.unfused};
+  p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)g.ku, .order = 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
+                         .group = (int)g.group, .ahead = asks ? (int)g.ahead + 1 : 1, .rows = g.copied ? 1 : 2, .unfused = p->u.unfused};
   return true;
 }

@@ -53,8 +53,9 @@ int lw_axis_of(ix load, const ir_var *v);
 /* Packs constant operand b: blocks of `block` along its vector axis innermost, the rest in
  * the order of the loops. */
 void lw_pack_constant(lw_plan *p, ix b, const ir_var *v, int64_t block, const char *const *order, int norder);
-/* Whether the joined row loop still walks its operand and the output by one stride each. */
-bool lw_rows_linear(lw_plan *p, const char *row);
+/* Output loops around loop r, up to v, that continue its rows in memory join it (r: -1 for none).
+ * Returns the number of rows. */
+int64_t lw_join_rows(lw_plan *p, int r, int v);
 
 static inline int64_t lw_min(int64_t a, int64_t b) { return a < b ? a : b; }
 #endif

@@ -21,6 +21,11 @@
  *                           suffixes .a and .b (.a2, ... when taken); one iteration
  *                           alone is no loop any more
  *   narrow v                for v: if g(v): B      for v in the part where g holds: B
+ *   tail v                  for v in l..h: if c*v + e < N: B   for v in l..min(h, S): B
+ *                                                  if S < h: if c*S + e < N: B(S)
+ *                                                  where S is the first v for which an e of the inner loops
+ *                                                  breaks the guard, and no later one keeps it (the copy's
+ *                                                  loops have the ending .b)
  *   distribute a b ...      for a: for b: { alloc x; S1; for k: S2; S3 }
  *                             -> alloc x[a, b]; for a,b: S1; for k: for a,b: S2; for a,b: S3
  *                           (the copies for S1 and S3 have the suffixes .i0, .i1, ...)
@@ -34,7 +39,8 @@
  *                           (the copying loops are P.0, P.1, ...)
  *   turn B v a -> P         the same, with axis a of B innermost in P's memory
  *   prefetch B v D w -> p   for v: for w: S        for v: for w: { ask for a part of what iteration v + D reads of B; S }
- *                                                  (w inside v, the parts cover all; w = v: all of it each time)
+ *                                                  (w inside v, with other loops between or not: the parts of all its
+                                                  iterations cover all; w = v: all of it each time; B: an operand or a copy)
  *   muladd                  acc = fma(a, b, acc)    acc = a*b + acc, rounded twice: for machines without fma
  *   tensorize atom v        marks the nest at v as a tile statement; checks it is the atom's:
  *                           fma: loops around acc[..] = fma(a, b, acc[..]);

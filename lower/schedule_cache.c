@@ -172,6 +172,16 @@ static ir_buf *operand(const sched *s, const char *name) {
   return NULL;
 }
 
+/* A copy in memory that a step made, by its name. */
+static ir_buf *find_copy(const ir_stmt *s, const char *name) {
+  if (!s) return NULL;
+  if (s->kind == IR_ALLOC && s->buf->space == IR_LOCAL && strcmp(s->buf->name, name) == 0) return s->buf;
+  ir_buf *b = NULL;
+  for (int i = 0; i < s->n && !b; i++) b = find_copy(s->items[i], name);
+  if (!b) b = find_copy(s->body, name);
+  return b ? b : find_copy(s->other, name);
+}
+
 static bool cache(sched *s, int axis, const char *name) {
   part p = {.ctx = s->ctx, .buf = operand(s, s->arg[0]), .axis = axis, .name = name};
   const ir_stmt *loop = sched_loop(s, s->arg[1]);
@@ -195,7 +205,36 @@ enum { LINE = 64 };
 typedef struct ahead {
   part p;
   const ir_stmt *v, *w;
+  const ir_stmt *path[16]; /* the loops inside v down to w */
+  int npath;
+  int64_t turns[16], all;  /* iterations, at most; their product */
 } ahead;
+
+/* The loops around w in s, outermost first. */
+static bool find_path(ahead *a, const ir_stmt *s) {
+  if (!s) return false;
+  bool loop = s->kind == IR_FOR;
+  if (loop) {
+    if (a->npath == IR_COUNT(a->path)) return false;
+    a->path[a->npath++] = s;
+  }
+  if (s == a->w) return true;
+  for (int i = 0; i < s->n; i++)
+    if (find_path(a, s->items[i])) return true;
+  if (find_path(a, s->body) || find_path(a, s->other)) return true;
+  a->npath -= loop;
+  return false;
+}
+
+/* How often w's body runs in an iteration of v, at most; 0: not known. */
+static void count_turns(ahead *a) {
+  a->all = 1;
+  for (int i = 0; i < a->npath; i++) {
+    int64_t lo;
+    const ir_stmt *l = a->path[i];
+    if (!ix_const_value(l->lo, &lo) || l->hi->hi == INT64_MAX || !ir_mul_size(a->all, a->turns[i] = l->hi->hi - lo, &a->all)) a->all = 0;
+  }
+}
 
 /* Line `at` of the box, counted along the axis of unit stride last, as a load into a register
  * nobody reads. */
@@ -220,7 +259,7 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
   ahead *a = user;
   part *p = &a->p;
   const ir_buf *b = p->buf;
-  int64_t size[IR_MAX_RANK], lines[IR_MAX_RANK], stride[IR_MAX_RANK], total = 1, turns = 1, per_line = LINE / (int64_t)ir_dtype_bytes(b->dtype);
+  int64_t size[IR_MAX_RANK], lines[IR_MAX_RANK], stride[IR_MAX_RANK], total = 1, per_line = LINE / (int64_t)ir_dtype_bytes(b->dtype);
   int order[IR_MAX_RANK];
   find_part(p, a->v);
   box_of(p, size);
@@ -247,19 +286,22 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
     refuse(s, "no axis of the part is contiguous");
     return NULL;
   }
-  if (a->w != a->v && !sched_extent(w, &turns)) {
-    refuse(s, "'%s' has no constant extent", s->arg[3]);
+  count_turns(a);
+  if (a->all < 1) {
+    refuse(s, "how often '%s' runs inside '%s' is not known", s->arg[3], s->arg[1]);
     return NULL;
   }
-  int64_t each = (total + turns - 1) / turns;
+  int64_t each = (total + a->all - 1) / a->all;
   if (each > MAX_LINES) {
     refuse(s, "%lld lines in an iteration are too many", (long long)each);
     return NULL;
   }
   ir_var *i = ir_var_new(ctx, s->arg[4], TN_INDEX, 0, each - 1);
-  ix at = a->w == a->v ? i->expr : ix_add(ctx, ix_muli(ctx, ix_sub(ctx, w->var->expr, w->lo), each), i->expr);
+  ix at = ix_index(ctx, 0);
+  for (int j = 0; j < a->npath; j++) at = ix_add(ctx, ix_muli(ctx, at, a->turns[j]), ix_sub(ctx, a->path[j]->var->expr, a->path[j]->lo));
+  at = ix_add(ctx, ix_muli(ctx, at, each), i->expr);
   const ir_stmt *body = touch_line(a, at, lines, per_line, order, start);
-  if (each * turns > total) body = ir_if(ctx, ix_lt(ctx, at, ix_index(ctx, total)), body, NULL);
+  if (each * a->all > total) body = ir_if(ctx, ix_lt(ctx, at, ix_index(ctx, total)), body, NULL);
   body = ir_for(ctx, i, ix_index(ctx, 0), ix_index(ctx, each), IR_SERIAL, body);
   body = ir_if(ctx, ix_lt(ctx, later, a->v->hi), body, NULL);
   return ir_for(ctx, w->var, w->lo, w->hi, w->loop, ir_seq(ctx, 2, (const ir_stmt *[]){body, w->body}));
@@ -267,10 +309,12 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
 
 bool sched_prefetch(sched *s) {
   ahead a = {.p = {.ctx = s->ctx, .buf = operand(s, s->arg[0])}};
+  bool copy = !a.p.buf && (a.p.buf = find_copy(s->k->body, s->arg[0]));
   if (!(a.v = sched_loop(s, s->arg[1])) || !(a.w = sched_loop(s, s->arg[3]))) return false;
   if (!a.p.buf) return refuse(s, "there is no operand '%s'", s->arg[0]);
-  if (a.p.buf->access != IR_IN) return refuse(s, "'%s' is written by the kernel", a.p.buf->name);
-  if (a.w != a.v && ir_find_loop(a.v->body, s->arg[3]) != a.w) return refuse(s, "'%s' is not inside '%s'", s->arg[3], s->arg[1]);
+  if (!copy && a.p.buf->access != IR_IN) return refuse(s, "'%s' is written by the kernel", a.p.buf->name);
+  if (copy && find_copy(a.v->body, s->arg[0])) return refuse(s, "'%s' is made inside '%s'", s->arg[0], s->arg[1]);
+  if (a.w != a.v && !find_path(&a, a.v->body)) return refuse(s, "'%s' is not inside '%s'", s->arg[3], s->arg[1]);
   if (s->num[2] < 1 || s->num[2] > 1 << 16) return refuse(s, "%lld iterations ahead", (long long)s->num[2]);
   if (a.w->loop == IR_VECTOR || a.w->loop == IR_UNROLL) return refuse(s, "only serial and parallel loops hold a prefetch");
   return sched_new_name(s, s->arg[4]) && sched_replace(s, s->arg[3], do_prefetch, &a);

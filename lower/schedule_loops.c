@@ -317,3 +317,121 @@ bool sched_narrow(sched *s) {
   if (loop->loop != IR_SERIAL) return refuse(s, "only serial loops may have bounds that vary");
   return sched_replace(s, s->arg[0], do_narrow, NULL);
 }
+
+/* ---- tail v ---- */
+
+/* Guards 0 < rest - c*v, rest varying by at most c inside v: all hold for v < S = ceil(least rest / c), none
+ * after S. */
+typedef struct tailing {
+  tn_ctx *ctx;
+  const ir_var *v;
+  const ir_var *inner[SCHED_MAX_ARGS * 4];
+  const ir_buf *own[SCHED_MAX_ARGS];  /* made inside v */
+  int ninner, nown;
+  ix last;                            /* S; null: no guard seen yet */
+  const char *why;
+} tailing;
+
+static bool is_inside(const tailing *t, ix e) {
+  for (int i = 0; i < t->ninner; i++)
+    if (ix_uses_var(e, t->inner[i])) return true;
+  return false;
+}
+
+/* S of a conjunct, or null when it does not bound v from above in that way. */
+static ix last_of(const tailing *t, ix cond) {
+  enum { TERMS = 32 };
+  tn_ctx *ctx = t->ctx;
+  int64_t c, c0, coef[TERMS], span = 0;
+  ix term[TERMS];
+  if (cond->op != IX_LT || cond->args[0]->dtype != TN_INDEX) return NULL;
+  ix d = ix_sub(ctx, cond->args[1], cond->args[0]);
+  if (!ix_affine_in(d, t->v, &c) || c >= 0) return NULL;
+  c = -c;
+  int n = ix_linear(ix_add(ctx, d, ix_muli(ctx, t->v->expr, c)), &c0, coef, term, TERMS);
+  ix sum = ix_index(ctx, 0);
+  for (int i = 0; i < n; i++) {
+    if (!is_inside(t, term[i])) {
+      if (coef[i] % c) return NULL;
+      sum = ix_add(ctx, sum, ix_muli(ctx, term[i], coef[i] / c));
+    } else {
+      if (term[i]->lo == INT64_MIN || term[i]->hi == INT64_MAX) return NULL;
+      c0 += coef[i] * (coef[i] > 0 ? term[i]->lo : term[i]->hi);
+      span += (coef[i] > 0 ? coef[i] : -coef[i]) * (term[i]->hi - term[i]->lo);
+    }
+  }
+  return n < 0 || span > c ? NULL : ix_addi(ctx, sum, c0 >= 0 ? (c0 + c - 1) / c : -(-c0 / c));
+}
+
+/* The condition without the conjuncts that hold before S, which becomes the least there is. */
+static ix drop_bounds(tailing *t, ix cond, bool *any) {
+  if (cond->op == IX_AND) return ix_and(t->ctx, drop_bounds(t, cond->args[0], any), drop_bounds(t, cond->args[1], any));
+  ix last = ix_uses_var(cond, t->v) ? last_of(t, cond) : NULL;
+  int64_t later = 0;
+  if (!last || (t->last && !ix_const_value(ix_sub(t->ctx, last, t->last), &later))) return cond;
+  if (!t->last || later < 0) t->last = last;
+  *any |= later <= 0;
+  return ix_bool(t->ctx, true);
+}
+
+/* The statement for v < S; says why not when something outside such a guard is stored. */
+static const ir_stmt *unguarded(tailing *t, const ir_stmt *st, bool guarded) {
+  if (!st || t->why) return st;
+  tn_ctx *ctx = t->ctx;
+  if (st->kind == IR_FOR || st->kind == IR_LET) {
+    if (t->ninner == IR_COUNT(t->inner)) t->why = "too many loops inside";
+    else t->inner[t->ninner++] = st->var;
+  }
+  if (st->kind == IR_ALLOC) {
+    if (t->nown == IR_COUNT(t->own)) t->why = "too many local buffers inside";
+    else t->own[t->nown++] = st->buf;
+  }
+  if (t->why) return st;
+  switch (st->kind) {
+  case IR_FOR: return ir_for(ctx, st->var, st->lo, st->hi, st->loop, unguarded(t, st->body, guarded));
+  case IR_ALLOC: return ir_alloc_stmt(ctx, st->buf, unguarded(t, st->body, guarded));
+  case IR_LET: return ir_let(ctx, st->var, st->value, unguarded(t, st->body, guarded));
+  case IR_SEQ: {
+    const ir_stmt **items = IR_NEW_ARRAY(ctx, const ir_stmt *, st->n);
+    for (int i = 0; i < st->n; i++) items[i] = unguarded(t, st->items[i], guarded);
+    return ir_seq(ctx, st->n, items);
+  }
+  case IR_IF: {
+    bool any = guarded;
+    ix rest = drop_bounds(t, st->value, &any);
+    return ir_if(ctx, rest, unguarded(t, st->body, any), unguarded(t, st->other, guarded));
+  }
+  case IR_TILE: return ir_tile(ctx, st->atom, unguarded(t, st->body, guarded));
+  default:
+    for (int i = 0; i < t->nown; i++) guarded |= st->kind == IR_STORE && st->buf == t->own[i];
+    if (!guarded && !t->why) t->why = "not all of its body is under guards that bound it";
+    return st;
+  }
+}
+
+static const ir_stmt *do_tail(sched *s, const ir_stmt *loop, void *user) {
+  (void)user;
+  tn_ctx *ctx = s->ctx;
+  tailing t = {.ctx = ctx, .v = loop->var};
+  unguarded(&t, loop->body, false); /* finds S */
+  t = (tailing){.ctx = ctx, .v = loop->var, .last = t.last};
+  const ir_stmt *body = unguarded(&t, loop->body, false);
+  if (t.why || !t.last) {
+    refuse(s, "%s", t.last ? t.why : "no guard inside bounds it");
+    return NULL;
+  }
+  ix hi = ix_max(ctx, loop->lo, ix_min(ctx, loop->hi, t.last));
+  ir_var *v = sched_var(s, loop->var->name, loop->lo, hi);
+  v->independent = loop->var->independent;
+  const ir_stmt *rest = ir_stmt_fresh(ctx, ir_subst_var(ctx, loop->body, loop->var, t.last), free_ending(s, ".b"));
+  ix there = ix_and(ctx, ix_le(ctx, loop->lo, t.last), ix_lt(ctx, t.last, loop->hi));
+  const ir_stmt *items[2] = {ir_for(ctx, v, loop->lo, hi, loop->loop, ir_subst_var(ctx, body, loop->var, v->expr)), ir_if(ctx, there, rest, NULL)};
+  return ir_seq(ctx, 2, items);
+}
+
+bool sched_tail(sched *s) {
+  const ir_stmt *loop = sched_loop(s, s->arg[0]);
+  if (!loop) return false;
+  if (loop->loop != IR_SERIAL) return refuse(s, "only serial loops have a tail");
+  return sched_replace(s, s->arg[0], do_tail, NULL);
+}

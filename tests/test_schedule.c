@@ -206,6 +206,18 @@ Test(schedule, layout) {
   REFUSES(MATMUL, "layout Z \"perm 1 0\"", "no buffer 'Z'");
 }
 
+Test(schedule, tail) {
+  MAKES(COPY, "split j 5 -> jo ji\ntail jo", "for jo in 0 .. 2 independent {\n      for ji in 0 .. 5 independent {\n        B[i, ji + jo*5] = A[i, ji + jo*5]");
+  MAKES(COPY, "split j 5 -> jo ji\ntail jo", "if ji.b < 2 {\n        B[i, ji.b + 10] = A[i, ji.b + 10]");
+  /* in groups: where the last tile lies depends on the group */
+  MAKES(COPY, "split j 5 -> jo ji\nsplit jo 2 -> jg jo\ntail jo", "if jg > 0 {");
+  MAKES(MATMUL, "split n 8 -> no ni\ndistribute ni\ntail no", "ni.b < 4");
+  REFUSES(COPY, "tail j", "no guard inside bounds it");
+  REFUSES("kernel part(in A: f32[10], out B: f32[3], out C: f32[10]) { for i in 0..3 { for j in 0..4 { if i*4 + j < 10 { C[i*4 + j] = A[i*4 + j] } } B[i] = 0.0 } }", "tail i",
+          "not all of its body");
+  REFUSES(COPY, "split j 5 -> jo ji\nunroll jo\ntail jo", "only serial");
+}
+
 Test(schedule, chunk) {
   MAKES(SUM, "chunk k 8 -> ko ki", "s.ki[] += A[ki + ko*8]");
   MAKES(MATMUL, "chunk k 4 -> ko ki", "acc[] += acc.ki[]");
@@ -219,6 +231,9 @@ Test(schedule, chunk) {
 Test(schedule, prefetch) {
   MAKES(MATMUL, "prefetch B k 2 k -> p", "tile prefetch.l2 {");
   MAKES(MATMUL, "reorder n m\nprefetch A n 1 m -> p", "if n < 19");
+  MAKES(MATMUL, "split m 2 -> mo mi\nprefetch A mo 1 k -> p", "if k + mi*160 + n*8 < 2"); /* the loops between count */
+  MAKES(MATMUL, "split n 4 -> no ni\nreorder no m ni\ncache B no -> P\nprefetch P m 1 m -> p", "P.ahead[] = P[");
+  REFUSES(MATMUL, "split n 4 -> no ni\nreorder no m ni\ncache B no -> P\nprefetch P no 1 m -> p", "is made inside");
   REFUSES(MATMUL, "prefetch C m 1 m -> p", "is written by the kernel");
   REFUSES(MATMUL, "prefetch Z m 1 m -> p", "no operand 'Z'");
   REFUSES(MATMUL, "prefetch B n 1 m -> p", "is not inside");
@@ -348,7 +363,7 @@ static void random_case(tn_ctx *ctx, void *arg) {
     case 6: line = ir_format(ctx, "vectorize %s", a); break;
     case 7: line = ir_format(ctx, "parallel %s", a); break;
     case 8: line = ir_format(ctx, "peel %s %d %d", a, (int)draw(&r, 3), (int)draw(&r, 3)); break;
-    case 9: line = ir_format(ctx, "narrow %s", a); break;
+    case 9: line = ir_format(ctx, "%s %s", draw(&r, 2) ? "narrow" : "tail", a); break;
     case 10: line = ir_format(ctx, "distribute %s", a); break;
     case 11: line = ir_format(ctx, "distribute %s %s", a, b); break;
     case 12: line = ir_format(ctx, "rfactor %s %d -> o%d i%d", a, f + 1, i, i); break;
