@@ -86,8 +86,7 @@ static bool guard_uses(const lw_problem *p, const char *name) {
   return false;
 }
 
-/* Whether the joined row loop still walks its operand and the output by one stride each. */
-static bool rows_linear(lw_plan *p, const char *row) {
+bool lw_rows_linear(lw_plan *p, const char *row) {
   const ir_stmt *l = ir_find_loop(p->k->body, row);
   lw_problem q = lw_problem_of(p->ctx, p->k);
   int64_t c;
@@ -108,7 +107,7 @@ int64_t lw_join_rows(lw_plan *p, int r, int v) {
     size_t length = p->text.n;
     for (int j = i + 1; j < r; j++) /* loops of one iteration in between */
       if (lw_has_loop(p, q->out[j]->var->name)) lw_step(p, "fuse %s %s -> %s", above, q->out[j]->var->name, above);
-    if (!lw_step(p, "fuse %s %s -> %s", above, row, row) || !rows_linear(p, row)) {
+    if (!lw_step(p, "fuse %s %s -> %s", above, row, row) || !lw_rows_linear(p, row)) {
       p->k = before;
       lw_cut(p, length);
       break;

@@ -23,6 +23,7 @@ enum {
   LONG_SUM = 1024, /* steps that one pass through the registers may take where panels may stream from the second cache */
   FEW_ROWS = 4,    /* rows of A that do not pay for a copy of B */
   TURN_COLUMNS = 320, /* of C, for which turning A is a twentieth of the work */
+  CAREFUL = 128,   /* steps of a sum that are rounded together where that costs nothing */
   MAX_COPY = 1 << 20, /* elements of a copy of all steps */
   STREAMS = 8      /* of memory, read side by side: what hardware prefetchers follow */
 };
@@ -285,6 +286,10 @@ bool lw_default_gemm(lw_plan *p) {
   const char *blocks = ir_format(p->ctx, "%s%s%s", rows_outside ? " mc" : "", vc ? " vc" : "", mc && !rows_outside && !sum_outside ? " mc" : "");
   if (!lw_step(p, "reorder%s%s %s %s", ir_text_str(&outer), blocks, block, tile)) return false;
   if (chunks && (!lw_step(p, "chunk %s %lld -> ko %s", g.sum, (long long)g.kc, g.sum) || !lw_step(p, "distribute %s %s", block, tile))) return false;
+  /* one row: a long sum in chunks rounds less, and a B that streams from memory leaves time for it */
+  bool careful = !chunks && !g.tiled && g.k >= 4 * CAREFUL;
+  if (careful) g.kc = chunk_of(g.k, CAREFUL, CAREFUL * 3 / 2);
+  if (careful && (!lw_step(p, "chunk %s %lld -> ko %s", g.sum, (long long)g.kc, g.sum) || !lw_step(p, "distribute %s", tile))) return false;
   const char *panel_at = chunks && (!mc || sum_outside) ? "ko" : "vc", *rows_at = mc ? "mc" : chunks ? "ko" : NULL;
   if (pack) pack = pack_dynamic(&g, panel_at);
   if (g.copied && rows_at) copy_rows(&g, rows_at);
