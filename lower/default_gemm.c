@@ -23,6 +23,7 @@ enum {
   LONG_SUM = 1024, /* steps that one pass through the registers may take where panels may stream from the second cache */
   FEW_ROWS = 4,    /* rows of A that do not pay for a copy of B */
   TURN_COLUMNS = 320, /* of C, for which turning A is a twentieth of the work */
+  TASKS = 8,
   CAREFUL = 128,   /* steps of a sum that are rounded together where that costs nothing */
   MAX_COPY = 1 << 20, /* elements of a copy of all steps */
   STREAMS = 8      /* of memory, read side by side: what hardware prefetchers follow */
@@ -151,6 +152,7 @@ static void sizes(gemm *g) {
   if (!g->constant && g->mb < tiles && columns < PAGE / 2 / g->esize) columns = PAGE / 2 / g->esize; /* long pieces of B's rows */
   g->group = g->stream ? panels : columns / g->nb;
   if (g->turned) g->group = ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, but enough groups to be tasks */
+  if (g->constant && g->m <= FEW_ROWS) g->group = g->n % g->nb ? ceil_div(panels, TASKS) : panels; /* the tail inside of tasks */
   g->group = p->u.group ? lw_min(p->u.group, panels) : even(panels, g->group);
 }
 
