@@ -4,7 +4,7 @@
  *
  * Kernels are taken with their schedules, and every result has the bits that the interpreter gives for
  * them: sums in the order of the loops. Never refuses a kernel that the interpreter can run, but for: loops whose
- * unrolled body would exceed TPU_MAX_INSTS instructions, and calls of other devices.
+ * unrolled body would exceed TPU_MAX_INSTS instructions, calls of other devices, and sizes known at run time alone.
  */
 #ifndef CG_TPU_COMPILE_H
 #define CG_TPU_COMPILE_H
@@ -24,6 +24,7 @@ typedef struct tpu_options {
   const tpu_tunables *tile;     /* for all contractions; may be null */
   const tpu_tunables *tiles;    /* by kernel of the program, before `tile`; may be null */
   const uint8_t *weights;       /* the packed weights, offset 0; program->weights_bytes long */
+  int cores;                    /* that share the work, at most the machine's; 0: one */
   bool no_resident;             /* every buffer of the program lies in DRAM: for tests */
 } tpu_options;
 

@@ -18,7 +18,7 @@ static void operand_range(const tpu_operand *o, const int32_t *extent, int64_t *
 void te_access(tc *c, tpu_unit unit, tpu_space space, int64_t lo, int64_t hi, bool write) {
   if (c->dry) return;
   if (space == TPU_DRAM && hi <= c->dram_written) return; /* inputs and weights: nobody writes there */
-  if (space == TPU_DRAM || space == TPU_UB || space == TPU_ACC) tc_order_access(c->order, unit, space, lo, hi, write);
+  if (space == TPU_DRAM || space == TPU_UB || space == TPU_ACC) tc_order_access(c->order[c->core], unit, space, lo, hi, write);
 }
 
 static void touch(tc *c, const tpu_inst *i, const tpu_operand *o, bool write) {
@@ -68,37 +68,38 @@ void te_emit(tc *c, tpu_inst i) {
   }
   touch(c, &i, &i.mask, false);
   if (!puts) touch(c, &i, &i.dst, true);
-  tc_order_emit(c->order, c->p, i);
+  tc_order_emit(c->order[c->core], c->p, i);
 }
 
 /* ---- control ---- */
 
 void te_fence(tc *c) {
-  if (!c->dry) tc_order_fence(c->order, c->p);
+  if (!c->dry) tc_order_fence(c->order[c->core], c->p, false);
 }
 
-int64_t te_here(const tc *c) { return c->p->core[0].n; }
+int64_t te_here(const tc *c) { return c->p->core[c->core].n; }
 
 /* Jumps out, where te_land says, when the byte at an address of the chip is 0. */
 int64_t te_exit_unless(tc *c, int64_t at) {
   if (c->dry) return 0;
   tpu_inst read = tpu_inst_of(TPU_READ), jump = tpu_inst_of(TPU_JUMP);
   read.reg = jump.reg2 = 1;
+  read.imm = 1; /* without values: one turn of a loop, an arm that is taken */
   read.src = tpu_at(TPU_UB, TN_U8, at, 0, 0, 0, 0);
   te_access(c, TPU_UNIT_SEQ, TPU_UB, at, at + 1, false);
-  tc_order_emit(c->order, c->p, read);
-  tpu_emit(c->ctx, c->p, 0, jump);
+  tc_order_emit(c->order[c->core], c->p, read);
+  tpu_emit(c->ctx, c->p, c->core, jump);
   return te_here(c) - 1;
 }
 
 void te_land(tc *c, int64_t jump) {
-  if (!c->dry) c->p->core[0].insts[jump].span = (int32_t)(te_here(c) - jump);
+  if (!c->dry) c->p->core[c->core].insts[jump].span = (int32_t)(te_here(c) - jump);
 }
 
 void te_jump(tc *c, int64_t to) {
   tpu_inst jump = tpu_inst_of(TPU_JUMP);
   jump.span = (int32_t)(to - te_here(c));
-  if (!c->dry) tpu_emit(c->ctx, c->p, 0, jump);
+  if (!c->dry) tpu_emit(c->ctx, c->p, c->core, jump);
 }
 
 /* ---- axes ---- */

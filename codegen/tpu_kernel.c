@@ -3,7 +3,7 @@
  *   for each nest: lanes = as many iterations as the chip holds
  *     for each chunk: DRAM -> chip (stage) · statements · chip -> DRAM (unstage)
  */
-#include "codegen/tpu_lower.h"
+#include "codegen/tpu_whole.h"
 #include <string.h>
 
 /* ---- parameters ---- */
@@ -60,6 +60,7 @@ typedef struct scan {
   tc *c;
   int n;
   reach *at;
+  bool loads, stores; /* which accesses count */
   bool guarded;
   double times;
 } scan;
@@ -95,7 +96,7 @@ static void reach_access(scan *x, const ir_buf *b, const void *key, const ix *in
 }
 
 static void reach_expr(scan *x, ix e) {
-  if (e->op == IX_LOAD) reach_access(x, e->u.buf, e, e->args);
+  if (e->op == IX_LOAD && x->loads) reach_access(x, e->u.buf, e, e->args);
   for (int i = 0; i < e->nargs; i++) reach_expr(x, e->args[i]);
 }
 
@@ -108,7 +109,7 @@ static void reach_stmt(scan *x, const ir_stmt *s) {
   switch (s->kind) {
   case IR_STORE:
     for (int i = 0; i < s->buf->rank; i++) reach_expr(x, s->index[i]);
-    reach_access(x, s->buf, s, s->index);
+    if (x->stores || s->op != IR_SET) reach_access(x, s->buf, s, s->index);
     for (int i = 0; i < x->n; i++)
       if (x->at[i].m->buf == s->buf) {
         x->at[i].nstores++;
@@ -170,7 +171,7 @@ static void stage_one(tc *c, reach *r) {
 }
 
 void tc_stage(tc *c, const ir_stmt *body) {
-  scan x = {.c = c, .times = 1};
+  scan x = {.c = c, .loads = true, .stores = true, .times = 1};
   x.at = IR_NEW_ARRAY(c->ctx, reach, c->k->nbufs);
   for (int i = 0; i < c->k->nbufs; i++) {
     tc_mem *m = tc_map_get(&c->mems, c->k->bufs[i]);
@@ -192,6 +193,34 @@ void tc_unstage(tc *c) {
     tc_arena_put(&c->scratch, m->at, m->bytes);
     m->bytes = 0;
   }
+}
+
+/* Bytes of parameters that the iterations of a nest read and write: of the running core, for the survey. */
+void tc_touches(tc *c, const tc_nest *nest) {
+  tc_box box = c->box;
+  int trail = c->ntrail;
+  for (int i = 0; i < nest->n; i++) tc_push_lane(c, nest->loop[i]->var, nest->lo[i], nest->extent[i]);
+  for (int write = 0; write < 2; write++) {
+    scan x = {.c = c, .loads = !write, .stores = write, .n = c->k->nbufs, .times = 1};
+    x.at = IR_NEW_ARRAY(c->ctx, reach, c->k->nbufs);
+    for (int i = 0; i < c->k->nbufs; i++) x.at[i].m = tc_map_get(&c->mems, c->k->bufs[i]);
+    c->open = true;
+    reach_stmt(&x, nest->body);
+    c->open = false;
+    for (int i = 0; i < x.n; i++) {
+      const reach *r = &x.at[i];
+      int64_t lo = 0, hi = 0, s = r->m->width;
+      for (int d = r->m->rank - 1; d >= 0; d--) {
+        lo += s * r->lo[d];
+        hi += s * r->hi[d];
+        s *= r->m->extent[d];
+      }
+      if (r->any) tc_touch_slot(c, c->core, c->cores->slots[i], write, lo, hi + r->m->width);
+    }
+  }
+  while (c->nlanes) tc_pop_lane(c);
+  tc_unbind(c, trail);
+  c->box = box;
 }
 
 /* ---- nests ---- */
@@ -314,12 +343,16 @@ static void all_chunks(tc *c, const tc_nest *nest, const int *order, int depth, 
   at[l] = 0;
 }
 
+static bool empty(const tc_nest *nest) {
+  for (int i = 0; i < nest->n; i++)
+    if (nest->extent[i] <= 0) return true;
+  return false;
+}
+
 static void run_nest(tc *c, const ir_stmt *s) {
   tc_nest nest;
   nest_of(c, s, &nest);
-  for (int i = 0; i < nest.n; i++)
-    if (nest.extent[i] <= 0) return;
-  if (tc_contract(c, &nest)) {
+  if (!tc_part(c, &nest, s) || empty(&nest) || tc_contract(c, &nest)) {
     tc_unbind(c, 0);
     return;
   }
@@ -338,11 +371,51 @@ static void run_nest(tc *c, const ir_stmt *s) {
   tc_unbind(c, 0);
 }
 
+/* Whether a chunk may hold elements that it does not write: other than one plain store by loop variables. */
+static bool writes_partly(tc *c, const ir_stmt *s, const ir_buf *b, int *stores) {
+  if (!s) return false;
+  bool part = false;
+  if (s->kind == IR_STORE && s->buf == b) {
+    const ix *at = tc_physical(c, b, s, s->index);
+    int rank = ((const tc_mem *)tc_map_get(&c->mems, b))->rank;
+    part = s->op != IR_SET || (*stores)++ > 0;
+    for (int i = 0; i < rank; i++) part |= at[i]->op != IX_VAR && at[i]->op != IX_CONST;
+  }
+  if (s->kind == IR_IF || s->kind == IR_WHILE) {
+    int inside = 0;
+    writes_partly(c, s->body, b, &inside);
+    writes_partly(c, s->other, b, &inside);
+    part = inside > 0;
+  }
+  for (int i = 0; i < s->n; i++) part |= writes_partly(c, s->items[i], b, stores);
+  part |= writes_partly(c, s->body, b, stores);
+  part |= writes_partly(c, s->other, b, stores);
+  return part;
+}
+
+static void survey(tc *c, const ir_stmt *s) {
+  tc_nest nest;
+  bool partly = false;
+  nest_of(c, s, &nest);
+  for (int i = 0; i < c->k->nbufs; i++) {
+    int stores = 0;
+    partly |= writes_partly(c, s, c->k->bufs[i], &stores);
+  }
+  if (empty(&nest)) tc_step_begin(c);
+  else tc_survey(c, &nest, s, partly);
+  tc_unbind(c, 0);
+}
+
 static void run_root(tc *c, const ir_stmt *s) {
   if (!s) return;
   if (s->kind == IR_SEQ)
     for (int i = 0; i < s->n; i++) run_root(c, s->items[i]);
-  else run_nest(c, s);
+  else if (c->cores->survey) survey(c, s);
+  else {
+    tc_step_meet(c, c->cores->homes);
+    for (c->core = 0; c->core < c->ncores; c->core++) run_nest(c, s);
+    c->core = 0;
+  }
 }
 
 /* Zeros over a parameter in DRAM that is written in pieces: a piece is read, changed and written back whole. */
@@ -350,36 +423,21 @@ static void clear_partial(tc *c, const tc_mem *m) {
   int64_t total = m->width;
   for (int d = 0; d < m->rank; d++) total *= m->extent[d];
   if (!total) return;
+  if (c->ncores > 1) tc_meet(c);
   int64_t at = tc_alloc(c, 64, false);
   tc_val zero = {.t = TN_U64, .space = TPU_UB, .base = at}, none = tc_imm(TN_U64, (ir_scalar){0});
   te_copy(c, &zero, &none, false);
   int64_t elements = total / m->width;
   te_dma(c, false, 1, &elements, m->width, m->home.address, (int64_t[]){m->width}, at, (int64_t[]){0});
   tc_arena_put(&c->scratch, at, 64);
+  if (c->ncores > 1) tc_meet(c);
 }
 
-/* Whether a chunk may hold elements that it does not write: other than one plain store by loop variables. */
-static bool writes_partly(const ir_stmt *s, const ir_buf *b, int *stores) {
-  if (!s) return false;
-  bool part = false;
-  if (s->kind == IR_STORE && s->buf == b) {
-    part = s->op != IR_SET || (*stores)++ > 0 || b->layout;
-    for (int i = 0; i < b->rank; i++) part |= s->index[i]->op != IX_VAR && s->index[i]->op != IX_CONST;
-  }
-  if (s->kind == IR_IF || s->kind == IR_WHILE) {
-    int inside = 0;
-    writes_partly(s->body, b, &inside);
-    writes_partly(s->other, b, &inside);
-    part = inside > 0;
-  }
-  for (int i = 0; i < s->n; i++) part |= writes_partly(s->items[i], b, stores);
-  part |= writes_partly(s->body, b, stores);
-  part |= writes_partly(s->other, b, stores);
-  return part;
-}
-
-void tc_run_kernel(tc *c, const ir_kernel *k, const tc_home *homes) {
+void tc_run_kernel(tc *c, const ir_kernel *k, const int *slots, const tc_home *home) {
   c->k = k;
+  c->cores->survey = !home;
+  c->cores->slots = slots;
+  c->cores->homes = home;
   c->binds = c->mems = c->loops = c->physical = (tc_map){.ctx = c->ctx};
   c->nlanes = c->ntrail = 0;
   c->masked = false;
@@ -387,7 +445,7 @@ void tc_run_kernel(tc *c, const ir_kernel *k, const tc_home *homes) {
   for (int i = 0; i < k->nbufs; i++) {
     ir_buf *b = k->bufs[i];
     tc_mem *m = IR_NEW(c->ctx, tc_mem);
-    *m = (tc_mem){.buf = b, .width = (int)ir_dtype_bytes(b->dtype), .home = homes[i]};
+    *m = (tc_mem){.buf = b, .width = (int)ir_dtype_bytes(b->dtype), .home = home ? home[slots[i]] : (tc_home){0}};
     ix shape[IR_MAX_RANK];
     m->rank = ir_layout_shape(c->ctx, b->layout, b->rank, b->shape, shape);
     for (int d = 0; d < m->rank; d++) m->extent[d] = ix_need_const(c->ctx, shape[d], "size of every buffer");
@@ -398,10 +456,10 @@ void tc_run_kernel(tc *c, const ir_kernel *k, const tc_home *homes) {
     tc_map_put(&c->mems, b, m);
   }
   note(c, k->body);
-  for (int i = 0; i < k->nbufs; i++) {
+  for (int i = 0; i < k->nbufs && home; i++) {
     const tc_mem *m = tc_map_get(&c->mems, k->bufs[i]);
     int stores = 0;
-    if (!m->home.chip && m->stored && k->bufs[i]->access == IR_OUT && writes_partly(k->body, k->bufs[i], &stores)) clear_partial(c, m);
+    if (!m->home.chip && m->stored && k->bufs[i]->access == IR_OUT && writes_partly(c, k->body, k->bufs[i], &stores)) clear_partial(c, m);
   }
   run_root(c, k->body);
 }

@@ -40,11 +40,11 @@ void tc_arena_put(tc_arena *a, int64_t at, int64_t bytes);
 
 /* ---- order between units: tpu_order.c ---- */
 typedef struct tc_order tc_order;
-tc_order *tc_order_new(tn_ctx *ctx);
+tc_order *tc_order_new(tn_ctx *ctx, int core);
 /* The next instruction reads or writes bytes lo <= b < hi of a space; then what it waits for. */
 void tc_order_access(tc_order *o, tpu_unit unit, tpu_space space, int64_t lo, int64_t hi, bool write);
 void tc_order_emit(tc_order *o, tpu_program *p, tpu_inst i);
-void tc_order_fence(tc_order *o, tpu_program *p); /* a fence: everything before is done */
+void tc_order_fence(tc_order *o, tpu_program *p, bool all_cores); /* a fence or a barrier: everything before is done */
 
 /* ---- values ---- */
 typedef struct tc_val { /* of every lane */
@@ -100,13 +100,16 @@ typedef struct tc_loop { /* whether a loop may become a lane, as what */
 } tc_loop;
 
 typedef struct tc_memo tc_memo;
+typedef struct tc_cores tc_cores;
 typedef struct tc {
   tn_ctx *ctx;
   const tpu_machine *m;
   const tpu_options *o;
   const tpu_tunables *tile; /* of the kernel; may be null */
   tpu_program *p;
-  tc_order *order;
+  int ncores, core;       /* texts that are made; whose turn it is */
+  tc_order *order[TPU_MAX_CORES];
+  tc_cores *cores;        /* how they share the work */
   int64_t dram_written;   /* DRAM below is never written: inputs, weights */
   int64_t dram_dummy;     /* 64 bytes of DRAM that nobody reads */
   const ir_kernel *k;
@@ -217,7 +220,8 @@ int64_t tc_weight(tc *c, const ir_stmt *s);                    /* elements that 
 bool tc_update_of(tn_ctx *ctx, const ir_stmt *s, ir_opcode *op, int *n, ix *args);
 
 /* ---- kernels: tpu_kernel.c ---- */
-void tc_run_kernel(tc *c, const ir_kernel *k, const tc_home *homes);
+/* slots: of the program, by parameter; home: by slot; null: for the survey. */
+void tc_run_kernel(tc *c, const ir_kernel *k, const int *slots, const tc_home *home);
 
 /* A perfect nest of independent loops. */
 typedef struct tc_nest {
@@ -231,8 +235,13 @@ void tc_nest_order(tc *c, const tc_nest *nest, int *order);
 /* Whether fn fits the memory: run so that it emits nothing. Keeps lanes and memory as they are. */
 bool tc_try(tc *c, void (*fn)(tc *c, void *arg), void *arg);
 void tc_move_box(tc *c, bool load, const tc_mem *m);           /* the box of a parameter between DRAM and chip */
+void tc_touches(tc *c, const tc_nest *nest);
 void tc_stage(tc *c, const ir_stmt *body);                      /* parameters in DRAM, as the lanes need them: in */
 void tc_unstage(tc *c);                                        /* and out */
+
+/* ---- cores: tpu_cores.c ---- */
+bool tc_part(tc *c, tc_nest *nest, const ir_stmt *s);           /* leaves the running core's part; false: it has none */
+void tc_survey(tc *c, const tc_nest *nest, const ir_stmt *s, bool partly);
 
 /* ---- contractions: tpu_contract.c ---- */
 bool tc_contract(tc *c, const tc_nest *nest);

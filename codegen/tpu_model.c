@@ -1,185 +1,223 @@
-/* tpu_model.c — the whole program: where slots live, the calls one after another. See tpu_compile.h.
+/* tpu_model.c — whole programs: calls, copies and control flow, one after another. See tpu_compile.h, tpu_whole.h.
  *
- * DRAM holds inputs, weights, outputs, state, and what of the arena does not fit the chip:
- *
- *   | inputs | weights | outputs | state | arena | 64 unused bytes |
- *
- * The arena's slots lie on the chip while they fit beside the scratch memory of kernels, the largest
- * ones in DRAM else. */
-#include "codegen/tpu_lower.h"
-#include "lower/lower.h"
+ * A program is gone through twice: to see what each core touches, then to make the texts. If and while become jumps of
+ * every core, whose units are idle there, so that waits never look across them. */
+#include "codegen/tpu_whole.h"
 #include "lower/problem.h"
 #include <string.h>
 
-/* Slots that are one memory seen differently: what one writes another reads. They move together. */
-typedef struct group {
-  int parent;          /* union-find over slots */
-  int first, last;     /* calls */
-  int64_t lo, hi;      /* bytes of the arena */
-  bool resident;
-  int64_t offset;      /* on the chip */
-} group;
+/* ---- values of the program: kernels that store one element into a cell of the chip ---- */
 
-typedef struct placer {
-  tc *c;
-  const ir_program *p;
-  tc_home *home;       /* by slot */
-  group *group;        /* by slot; what it says counts for roots */
-  int nwrites, *writes; /* slots, in order */
-  int ncalls;
-} placer;
+typedef struct tw_let {
+  const ir_var *var;
+  const ir_buf *cell;
+  int64_t at;           /* of it, on every core */
+} tw_let;
 
-/* ---- where slots live ---- */
+typedef struct tw_value {
+  const ir_kernel *k;   /* the value's buffers, the cells that it reads, its own cell */
+  int *slots;           /* of the buffers; -1: a cell */
+  int64_t *at;          /* of the cells */
+  int n;
+} tw_value;
 
-static int root_of(placer *x, int s) {
-  while (x->group[s].parent != s) s = x->group[s].parent = x->group[x->group[s].parent].parent;
-  return s;
+static int slot_named(const ir_program *p, const char *name) { /* the first one, as rt_exec takes it */
+  for (int i = 0; i < p->nslots; i++)
+    if (p->slots[i].name && strcmp(p->slots[i].name, name) == 0) return i;
+  return -1;
 }
 
-static void join(placer *x, int a, int b) {
-  group *to = &x->group[a = root_of(x, a)], *from = &x->group[b = root_of(x, b)];
-  if (a == b) return;
-  from->parent = a;
-  if (from->first < to->first) to->first = from->first;
-  if (from->last > to->last) to->last = from->last;
-  if (from->lo < to->lo) to->lo = from->lo;
-  if (from->hi > to->hi) to->hi = from->hi;
+typedef struct finder {
+  const tw *x;
+  int left, slot;
+} finder;
+
+static void find_load(void *user, ix e) {
+  finder *f = user;
+  if (e->op != IX_LOAD || f->slot >= 0 || f->left-- > 0) return;
+  f->slot = slot_named(f->x->p, e->u.buf->name);
 }
 
-static void note_life(placer *x, int s) {
-  group *g = &x->group[s];
-  if (g->parent < 0) *g = (group){s, x->ncalls, x->ncalls, x->p->slots[s].offset, x->p->slots[s].offset + x->p->slots[s].bytes, true, 0};
-  g = &x->group[root_of(x, s)];
-  if (x->ncalls > g->last) g->last = x->ncalls;
+int tw_value_slot(const tw *x, ix value, int nth) {
+  finder f = {x, nth, -1};
+  ix_walk(x->c->ctx, value, find_load, &f);
+  return f.slot;
 }
 
-/* A read of [lo, hi): joins the slots that wrote there last. */
-static void note_read(placer *x, int s, int64_t lo, int64_t hi, int before) {
-  for (int w = before - 1; w >= 0 && lo < hi; w--) {
-    const ir_slot *v = &x->p->slots[x->writes[w]];
-    int64_t a = v->offset > lo ? v->offset : lo, b = v->offset + v->bytes < hi ? v->offset + v->bytes : hi;
-    if (a >= b) continue;
-    join(x, s, x->writes[w]);
-    note_read(x, s, lo, a, w);
-    lo = b;
+static void add_buf(tw *x, ir_kernel *k, tw_value *v, ir_buf *b, int slot, int64_t at) {
+  tn_ctx *ctx = x->c->ctx;
+  for (int i = 0; i < k->nbufs; i++)
+    if (k->bufs[i] == b) return;
+  int slots = v->n, cells = v->n;
+  IR_PUSH(ctx, v->slots, slots, slot);
+  IR_PUSH(ctx, v->at, cells, at);
+  v->n++;
+  IR_PUSH(ctx, k->bufs, k->nbufs, b);
+}
+
+typedef struct reader {
+  tw *x;
+  ir_kernel *k;
+  tw_value *v;
+} reader;
+
+static void add_loads(void *user, ix e) {
+  reader *r = user;
+  if (e->op == IX_LOAD) add_buf(r->x, r->k, r->v, (ir_buf *)(uintptr_t)e->u.buf, slot_named(r->x->p, e->u.buf->name), 0);
+}
+
+static ix let_value(void *user, ir_var *var) {
+  reader *r = user;
+  for (int i = r->x->nlets - 1; i >= 0; i--) {
+    const tw_let *l = &r->x->lets[i];
+    if (l->var != var) continue;
+    add_buf(r->x, r->k, r->v, (ir_buf *)(uintptr_t)l->cell, -1, l->at);
+    ix e = ix_load(r->x->c->ctx, (ir_buf *)(uintptr_t)l->cell, NULL);
+    return var->dtype == TN_INDEX ? ix_cast(r->x->c->ctx, TN_INDEX, e) : e;
   }
+  return NULL;
 }
 
-static void note_access(placer *x, int s, bool read, bool write) {
-  const ir_slot *v = &x->p->slots[s];
-  if (v->kind != IR_SLOT_ARENA) return;
-  note_life(x, s);
-  if (read) note_read(x, s, v->offset, v->offset + v->bytes, x->nwrites);
-  if (write) IR_PUSH(x->c->ctx, x->writes, x->nwrites, s);
+/* The kernel of an instruction's value, stored into `cell`. */
+static tw_value value_of(tw *x, ix e, ir_buf *cell, int64_t at) {
+  tn_ctx *ctx = x->c->ctx;
+  tw_value v = {0};
+  ir_kernel *k = IR_NEW(ctx, ir_kernel);
+  k->name = "value";
+  reader r = {x, k, &v};
+  e = ix_expand(ctx, e);
+  ix_walk(ctx, e, add_loads, &r);
+  e = ix_subst(ctx, e, let_value, &r);
+  add_buf(x, k, &v, cell, -1, at);
+  k->body = ir_store(ctx, cell, NULL, IR_SET, e->dtype == TN_INDEX ? ix_cast(ctx, TN_I64, e) : e);
+  v.k = k;
+  return v;
 }
 
-static void note_all(placer *x, int n, const ir_inst *insts) {
-  for (int i = 0; i < n; i++) {
-    const ir_inst *c = &insts[i];
-    for (int pass = 0; pass < 2; pass++) /* reads before writes */
-      for (int a = 0; a < c->nargs; a++) {
-        bool out = c->kind == IR_COPY_SLOT ? a == 0 : (x->p->kernels[c->kernel].kernel->bufs[a]->access & IR_OUT) != 0;
-        bool in = c->kind == IR_COPY_SLOT ? a != 0 : (x->p->kernels[c->kernel].kernel->bufs[a]->access & IR_IN) != 0;
-        note_access(x, c->args[a], !pass && in, pass && out);
-      }
-    x->ncalls++;
-  }
-}
-
-/* Offsets on the chip for the resident groups; the bytes they take. */
-static int64_t plan(placer *x) {
-  int n = 0, *at = IR_NEW_ARRAY(x->c->ctx, int, x->p->nslots + 1);
-  lw_lifetime *l = IR_NEW_ARRAY(x->c->ctx, lw_lifetime, x->p->nslots + 1);
-  for (int s = 0; s < x->p->nslots; s++) {
-    const group *g = &x->group[s];
-    if (g->parent != s || !g->resident) continue;
-    l[n] = (lw_lifetime){.first = g->first, .last = g->last, .bytes = (g->hi - g->lo + 63) & ~(int64_t)63};
-    at[n++] = s;
-  }
-  int64_t peak, bytes = lw_plan_memory(x->c->ctx, n, l, &peak);
-  for (int i = 0; i < n; i++) x->group[at[i]].offset = l[i].offset;
-  return bytes;
-}
-
-/* Slots on the chip: all, then without the largest, until the rest fits `room`. Returns the bytes taken. */
-static int64_t place_arena(placer *x, int64_t room) {
-  int64_t bytes;
-  for (int s = 0; s < x->p->nslots; s++) x->group[s].resident = !x->c->o->no_resident;
-  while ((bytes = plan(x)) > room) {
-    group *largest = NULL;
-    for (int s = 0; s < x->p->nslots; s++) {
-      group *g = &x->group[s];
-      if (g->parent == s && g->resident && (!largest || g->hi - g->lo > largest->hi - largest->lo)) largest = g;
-    }
-    largest->resident = false;
-  }
-  for (int s = 0; s < x->p->nslots; s++) {
-    if (x->group[s].parent < 0) continue;
-    const group *g = &x->group[root_of(x, s)];
-    if (g->resident) x->home[s] = (tc_home){.chip = true, .address = g->offset + x->p->slots[s].offset - g->lo};
-  }
-  return bytes;
-}
-
-static int64_t segment(placer *x, const char *name, tpu_segment_kind kind, const ir_slot *s, int64_t bytes, const void *data) {
-  tpu_program *p = x->c->p;
-  tpu_segment g = {.name = name, .kind = kind, .addr = p->dram_bytes, .bytes = bytes, .data = data};
-  if (s) {
-    g.index = s->index;
-    g.dtype = s->dtype;
-    g.rank = s->rank;
-    memcpy(g.dims, s->dims, sizeof g.dims);
-  }
-  tpu_program_segment(x->c->ctx, p, g);
-  p->dram_bytes = (g.addr + bytes + 63) & ~(int64_t)63;
-  return g.addr;
-}
-
-/* Inputs or outputs: one segment each; other slots of the same number are views of it. */
-static void place_kind(placer *x, ir_slot_kind kind, tpu_segment_kind as, int count) {
-  for (int k = 0; k < count; k++) {
-    int64_t at = -1;
-    for (int s = 0; s < x->p->nslots; s++) {
-      const ir_slot *v = &x->p->slots[s];
-      if (v->kind != kind || v->index != k) continue;
-      if (at < 0) at = segment(x, v->name, as, v, v->bytes, NULL);
-      x->home[s].address = at + v->offset;
-    }
-  }
-}
-
-static void place_block(placer *x, ir_slot_kind kind, tpu_segment_kind as, const char *name, int64_t bytes, const void *data) {
-  if (!bytes) return;
-  int64_t at = segment(x, name, as, NULL, bytes, data);
-  for (int s = 0; s < x->p->nslots; s++)
-    if (x->p->slots[s].kind == kind && !x->home[s].chip) x->home[s].address = at + x->p->slots[s].offset;
-}
-
-static void place(placer *x) {
+/* Every core evaluates it. */
+static void run_value(tw *x, const tw_value *v) {
   tc *c = x->c;
-  const ir_program *p = x->p;
-  x->home = IR_NEW_ARRAY(c->ctx, tc_home, p->nslots + 1);
-  x->group = IR_NEW_ARRAY(c->ctx, group, p->nslots + 1);
-  for (int s = 0; s < p->nslots; s++) x->group[s].parent = -1;
-  note_all(x, p->nrun, p->run);
-  int64_t ub = c->m->ub_bytes & ~(int64_t)63, taken = place_arena(x, ub / 2);
-  c->scratch_base = taken;
-  c->scratch_bytes = ub - taken;
-  tc_arena_init(&c->scratch, c->scratch_base, c->scratch_bytes);
-  place_kind(x, IR_SLOT_INPUT, TPU_SEG_INPUT, p->ninputs);
-  place_block(x, IR_SLOT_WEIGHTS, TPU_SEG_WEIGHTS, "weights", p->weights_bytes, c->o->weights);
-  c->dram_written = c->p->dram_bytes;
-  place_kind(x, IR_SLOT_OUTPUT, TPU_SEG_OUTPUT, p->noutputs);
-  place_block(x, IR_SLOT_STATE, TPU_SEG_STATE, "state", p->state_bytes, NULL);
-  bool arena = false;
-  for (int s = 0; s < p->nslots; s++) arena |= p->slots[s].kind == IR_SLOT_ARENA && x->group[s].parent >= 0 && !x->home[s].chip;
-  if (arena) place_block(x, IR_SLOT_ARENA, TPU_SEG_SCRATCH, "arena", p->arena_bytes, NULL);
-  c->dram_dummy = segment(x, "unused", TPU_SEG_SCRATCH, NULL, 64, NULL);
+  tc_home *home = IR_NEW_ARRAY(c->ctx, tc_home, x->p->nslots + v->n);
+  int *slots = IR_NEW_ARRAY(c->ctx, int, v->n);
+  if (x->home) memcpy(home, x->home, (size_t)x->p->nslots * sizeof *home);
+  for (int i = 0; i < v->n; i++) {
+    slots[i] = v->slots[i] < 0 ? x->p->nslots + i : v->slots[i];
+    if (v->slots[i] < 0) home[x->p->nslots + i] = (tc_home){true, v->at[i]};
+  }
+  c->cores->everyone = true;
+  tc_run_kernel(c, v->k, slots, x->home ? home : NULL);
+  c->cores->everyone = false;
 }
 
-/* ---- what runs ---- */
+static ir_buf *new_cell(tw *x, tn_dtype t) {
+  return ir_buf_new(x->c->ctx, "cell", t == TN_INDEX ? TN_I64 : t, 0, NULL, NULL, IR_GLOBAL);
+}
 
-static void tag_call(placer *x, const ir_inst *call, const ir_kernel *k) {
+static int64_t cell_memory(tw *x) {
+  int64_t at = x->home ? tc_arena_get(&x->c->scratch, 64, false) : 0;
+  if (at < 0) ir_fail(x->c->ctx, TN_EUNSUPPORTED, "the values of the program exceed the memory of %s", x->c->m->name);
+  return at;
+}
+
+static void free_cell(tw *x, int64_t at) {
+  if (x->home) tc_arena_put(&x->c->scratch, at, 64);
+}
+
+/* Jumps of all cores. */
+typedef struct branch { int64_t at[TPU_MAX_CORES]; } branch;
+
+static branch exit_unless(tw *x, int64_t cell) {
+  branch b;
+  tc *c = x->c;
+  for (c->core = 0; c->core < c->ncores; c->core++) b.at[c->core] = te_exit_unless(c, cell);
+  c->core = 0;
+  return b;
+}
+
+static branch jump_to(tw *x, const branch *to) { /* null: landed later */
+  branch b;
+  tc *c = x->c;
+  for (c->core = 0; c->core < c->ncores; c->core++) {
+    b.at[c->core] = te_here(c);
+    te_jump(c, to ? to->at[c->core] : b.at[c->core] + 1);
+  }
+  c->core = 0;
+  return b;
+}
+
+static void land(tw *x, const branch *b) {
+  tc *c = x->c;
+  for (c->core = 0; c->core < c->ncores; c->core++) te_land(c, b->at[c->core]);
+  c->core = 0;
+}
+
+static branch here(tw *x) {
+  branch b;
+  tc *c = x->c;
+  for (c->core = 0; c->core < c->ncores; c->core++) b.at[c->core] = te_here(c);
+  c->core = 0;
+  return b;
+}
+
+/* ---- instructions of the program; x->home null: the survey, in which nothing is made ---- */
+
+static void run_all(tw *x, int n, const ir_inst *insts);
+
+static void run_if(tw *x, const ir_inst *i) {
+  int64_t cell = cell_memory(x);
+  tw_value v = value_of(x, i->value, new_cell(x, TN_BOOL), cell);
+  run_value(x, &v);
+  branch other, end;
+  if (x->home) {
+    tc_meet(x->c);
+    other = exit_unless(x, cell);
+  }
+  run_all(x, i->nbody, i->body);
+  if (x->home) {
+    tc_meet(x->c);
+    end = jump_to(x, NULL);
+    land(x, &other);
+  }
+  run_all(x, i->nother, i->other);
+  if (x->home) {
+    tc_meet(x->c);
+    land(x, &end);
+    tc_meet(x->c);
+  }
+  free_cell(x, cell);
+}
+
+static void run_while(tw *x, const ir_inst *i) {
+  int64_t cell = cell_memory(x);
+  tw_value v = value_of(x, i->value, new_cell(x, TN_BOOL), cell);
+  branch head, end;
+  if (x->home) {
+    tc_meet(x->c);
+    head = here(x);
+  }
+  run_value(x, &v);
+  if (x->home) {
+    tc_meet(x->c);
+    end = exit_unless(x, cell);
+  }
+  run_all(x, i->nbody, i->body);
+  if (x->home) {
+    tc_meet(x->c);
+    jump_to(x, &head);
+    land(x, &end);
+    tc_meet(x->c);
+  }
+  free_cell(x, cell);
+}
+
+static void run_let(tw *x, const ir_inst *i) {
+  tw_let l = {i->var, new_cell(x, i->var->dtype), cell_memory(x)};
+  tw_value v = value_of(x, i->value, (ir_buf *)(uintptr_t)l.cell, l.at);
+  run_value(x, &v);
+  IR_PUSH(x->c->ctx, x->lets, x->nlets, l);
+}
+
+static void tag_call(tw *x, const ir_inst *call, const ir_kernel *k) {
   lw_problem pr = lw_problem_of(x->c->ctx, k);
   tpu_tag t = {.name = call->name ? call->name : k->name};
   if (pr.kind == LW_CONTRACTION) {
@@ -190,14 +228,11 @@ static void tag_call(placer *x, const ir_inst *call, const ir_kernel *k) {
   }
   tpu_inst i = tpu_inst_of(TPU_TAG);
   i.imm = tpu_program_tag(x->c->ctx, x->c->p, t);
-  tpu_emit(x->c->ctx, x->c->p, 0, i);
+  for (int k = 0; k < x->c->ncores; k++) tpu_emit(x->c->ctx, x->c->p, k, i);
 }
 
-static void copy_slot(placer *x, int to, int from) {
-  tc *c = x->c;
-  int64_t n = x->p->slots[to].bytes, one = 1;
-  tc_home a = x->home[to], b = x->home[from];
-  if (!n) return;
+static void move_bytes(tc *c, tc_home a, tc_home b, int64_t n) {
+  int64_t one = 1;
   if (a.chip && b.chip) {
     tc_val dst = {.t = TN_U8, .space = TPU_UB, .base = a.address}, src = dst;
     src.base = b.address;
@@ -212,45 +247,65 @@ static void copy_slot(placer *x, int to, int from) {
   else
     for (int64_t i = 0; i < n; i += c->scratch_bytes / 4) { /* through the chip, in pieces */
       int64_t piece = n - i < c->scratch_bytes / 4 ? n - i : c->scratch_bytes / 4;
-      int64_t at = tc_arena_get(&c->scratch, piece, true);
+      int64_t at = tc_alloc(c, piece, true);
       te_dma(c, true, 1, &piece, 1, b.address + i, &one, at, &one);
       te_dma(c, false, 1, &piece, 1, a.address + i, &one, at, &one);
       tc_arena_put(&c->scratch, at, piece);
     }
 }
 
-static void run_all(placer *x, int n, const ir_inst *insts) {
+static void copy_slot(tw *x, int to, int from) { /* core 0 alone */
+  int64_t n = x->p->slots[to].bytes;
+  if (!n) return;
+  if (x->home) {
+    tc_step_meet(x->c, x->home);
+    move_bytes(x->c, x->home[to], x->home[from], n);
+    return;
+  }
+  tc_step_begin(x->c);
+  tc_touch_slot(x->c, 0, from, false, 0, n);
+  tc_touch_slot(x->c, 0, to, true, 0, n);
+}
+
+static void call_kernel(tw *x, const ir_inst *c) {
+  tn_ctx *ctx = x->c->ctx;
+  if (c->device) ir_fail(ctx, TN_EUNSUPPORTED, "a call on device '%s'", c->device);
+  const ir_program_kernel *pk = &x->p->kernels[c->kernel];
+  const ir_kernel *k = pk->lowered ? pk->lowered : pk->kernel;
+  if (k->ndims) ir_fail(ctx, TN_EUNSUPPORTED, "kernel '%s' has sizes that are known at run time alone", k->name);
+  ir_where(ctx, c->name);
+  if (x->home) tag_call(x, c, k);
+  x->c->tile = x->c->o->tiles ? &x->c->o->tiles[c->kernel] : x->c->o->tile;
+  tc_run_kernel(x->c, k, c->args, x->home);
+  ir_where(ctx, NULL);
+}
+
+static void run_all(tw *x, int n, const ir_inst *insts) {
+  int scope = x->nlets;
   for (int i = 0; i < n; i++) {
     const ir_inst *c = &insts[i];
     switch (c->kind) {
-    case IR_CALL: {
-      if (c->device) ir_fail(x->c->ctx, TN_EUNSUPPORTED, "a call on device '%s'", c->device);
-      const ir_program_kernel *pk = &x->p->kernels[c->kernel];
-      const ir_kernel *k = pk->lowered ? pk->lowered : pk->kernel;
-      if (k->ndims) ir_fail(x->c->ctx, TN_EUNSUPPORTED, "kernel '%s' has sizes that are known at run time alone", k->name);
-      tc_home *homes = IR_NEW_ARRAY(x->c->ctx, tc_home, c->nargs + 1);
-      for (int a = 0; a < c->nargs; a++) homes[a] = x->home[c->args[a]];
-      ir_where(x->c->ctx, c->name);
-      tag_call(x, c, k);
-      x->c->tile = x->c->o->tiles ? &x->c->o->tiles[c->kernel] : x->c->o->tile;
-      tc_run_kernel(x->c, k, homes);
-      ir_where(x->c->ctx, NULL);
-      break;
-    }
+    case IR_CALL: call_kernel(x, c); break;
     case IR_COPY_SLOT: copy_slot(x, c->args[0], c->args[1]); break;
-    default: ir_fail(x->c->ctx, TN_EUNSUPPORTED, "control flow between kernels");
+    case IR_INST_LET: run_let(x, c); break;
+    case IR_INST_IF: run_if(x, c); break;
+    case IR_INST_WHILE: run_while(x, c); break;
     }
   }
+  while (x->nlets > scope) free_cell(x, x->lets[--x->nlets].at);
 }
 
 tpu_program *tpu_compile(tn_ctx *ctx, const ir_program *p, const tpu_machine *m, const tpu_options *o) {
   tpu_options none = {0};
-  tc c = {.ctx = ctx, .m = m, .o = o ? o : &none};
-  c.p = tpu_program_new(ctx, m->name, 1);
-  c.order = tc_order_new(ctx);
-  placer x = {.c = &c, .p = p};
-  place(&x);
+  tc c = {.ctx = ctx, .m = m, .o = o ? o : &none, .cores = IR_NEW(ctx, tc_cores)};
+  c.ncores = c.o->cores > 1 ? c.o->cores : 1;
+  c.p = tpu_program_new(ctx, m->name, c.ncores);
+  c.cores->ctx = c.cores->shares.ctx = ctx;
+  for (int k = 0; k < c.ncores; k++) c.order[k] = tc_order_new(ctx, k);
+  tw x = {.c = &c, .p = p};
+  if (c.ncores > 1) run_all(&x, p->nrun, p->run);
+  tw_place(&x);
   run_all(&x, p->nrun, p->run);
-  tpu_emit(ctx, c.p, 0, tpu_inst_of(TPU_HALT));
+  for (int k = 0; k < c.ncores; k++) tpu_emit(ctx, c.p, k, tpu_inst_of(TPU_HALT));
   return c.p;
 }

@@ -21,15 +21,17 @@ typedef struct spans {
 
 struct tc_order {
   tn_ctx *ctx;
+  int core;
   spans space[TPU_SPACES];
   int32_t need[TPU_UNITS];              /* of the instruction to come */
   int32_t count[TPU_UNITS];             /* instructions handed to each queue */
   int32_t waited[TPU_UNITS][TPU_UNITS]; /* [for][by] */
 };
 
-tc_order *tc_order_new(tn_ctx *ctx) {
+tc_order *tc_order_new(tn_ctx *ctx, int core) {
   tc_order *o = IR_NEW(ctx, tc_order);
   o->ctx = ctx;
+  o->core = core;
   return o;
 }
 
@@ -101,7 +103,7 @@ void tc_order_access(tc_order *o, tpu_unit unit, tpu_space space, int64_t lo, in
 
 void tc_order_emit(tc_order *o, tpu_program *p, tpu_inst i) {
   tpu_unit unit = tpu_ops[i.op].unit;
-  if (p->core[0].n >= TPU_MAX_INSTS)
+  if (p->core[o->core].n >= TPU_MAX_INSTS)
     ir_fail(o->ctx, TN_EUNSUPPORTED, "more than %d instructions: a loop that must run in order is too long for the machine", TPU_MAX_INSTS);
   for (int u = 0; u < TPU_UNITS; u++) {
     if (o->need[u] > o->waited[u][unit]) {
@@ -112,11 +114,11 @@ void tc_order_emit(tc_order *o, tpu_program *p, tpu_inst i) {
     o->need[u] = 0;
   }
   o->count[unit]++;
-  tpu_emit(o->ctx, p, 0, i);
+  tpu_emit(o->ctx, p, o->core, i);
 }
 
-void tc_order_fence(tc_order *o, tpu_program *p) {
-  tpu_emit(o->ctx, p, 0, tpu_inst_of(TPU_FENCE));
+void tc_order_fence(tc_order *o, tpu_program *p, bool all_cores) {
+  tpu_emit(o->ctx, p, o->core, tpu_inst_of(all_cores ? TPU_BARRIER : TPU_FENCE));
   for (int a = 0; a < TPU_UNITS; a++)
     for (int b = 0; b < TPU_UNITS; b++) o->waited[a][b] = o->count[a];
 }

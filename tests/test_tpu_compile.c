@@ -47,13 +47,14 @@ typedef struct check {
   unsigned flags;
   const char *machine;   /* text of a machine */
   tpu_tunables tile;
+  int cores;
   int64_t matmuls;       /* out */
   bool compared;
 } check;
 
 /* A small machine, so that everything is ragged and memory is short. */
-static const char small[] = "rows 8\ncols 8\nub_bytes 262144\nacc_bytes 65536\nfifo_depth 4\nint8 1\nbf16 1\nf16 1\nf32 1\ndataflow ws\n";
-static const char tight[] = "rows 5\ncols 7\nub_bytes 8192\nacc_bytes 4096\nfifo_depth 2\nint8 1\nbf16 1\nf16 1\nf32 1\ndataflow ws\n";
+static const char small[] = "rows 8\ncols 8\nub_bytes 262144\nacc_bytes 65536\nfifo_depth 4\nint8 1\nbf16 1\nf16 1\nf32 1\ndataflow ws\ncores 3\n";
+static const char tight[] = "rows 5\ncols 7\nub_bytes 8192\nacc_bytes 4096\nfifo_depth 2\nint8 1\nbf16 1\nf16 1\nf32 1\ndataflow ws\ncores 3\n";
 
 typedef struct simulation {
   const tpu_machine *m;
@@ -76,9 +77,10 @@ static void run_check(tn_ctx *ctx, void *arg) {
   random_args got = random_args_copy(ctx, k, &want);
   ir_interp(ctx, k, want.args, want.dims);
   const tpu_machine *m = tpu_machine_parse(ctx, x->machine, "machine");
-  tpu_options o = {.tile = &x->tile};
+  tpu_options o = {.tile = &x->tile, .cores = x->cores};
   tpu_program *p = tpu_compile(ctx, program_of(ctx, k), m, &o);
-  for (int64_t i = 0; i < p->core[0].n; i++) x->matmuls += p->core[0].insts[i].op == TPU_MATMUL;
+  for (int core = 0; core < p->ncores; core++)
+    for (int64_t i = 0; i < p->core[core].n; i++) x->matmuls += p->core[core].insts[i].op == TPU_MATMUL;
   const void **in = IR_NEW_ARRAY(ctx, const void *, k->nbufs + 1);
   void **out = IR_NEW_ARRAY(ctx, void *, k->nbufs + 1);
   int nin = 0, nout = 0;
@@ -116,7 +118,7 @@ static int64_t count_of(const char *name, int64_t otherwise) {
 
 static void shape(uint64_t seed, int64_t *matmuls) {
   tn_ctx *ctx = tn_ctx_new(NULL);
-  check x = {.seed = seed, .machine = seed % 3 ? small : tight};
+  check x = {.seed = seed, .machine = seed % 3 ? small : tight, .cores = 1 + (int)(seed / 3 % 5) % 3};
   uint64_t t = seed * 77;
   if (seed % 4) x.tile = (tpu_tunables){.rows = 1 + (int64_t)(t % 40), .columns = 1 + (int64_t)(t / 40 % 8), .stationary = (int)(t / 320 % 3)};
   x.text = tpu_shape(ctx, seed);
@@ -136,7 +138,7 @@ Test(tpu_compile, random_kernels, .timeout = 36000) {
   int64_t n = count_of("TENON_TPU_KERNELS", 200);
   int64_t compared = 0;
   for (int64_t s = 1; s <= n; s++) {
-    check x = {.seed = (uint64_t)s, .flags = RANDOM_STATIC | (s % 4 ? RANDOM_PLAIN : 0), .machine = small};
+    check x = {.seed = (uint64_t)s, .flags = RANDOM_STATIC | (s % 4 ? RANDOM_PLAIN : 0), .machine = small, .cores = 1 + (int)(s % 3)};
     expect(&x);
     compared += x.compared;
   }
