@@ -1,37 +1,6 @@
-/* tpu_arena.c — memory on the chip while a kernel is compiled; maps by pointer. See tpu_lower.h. */
+/* tpu_arena.c — memory on the chip while a kernel is compiled. See tpu_lower.h. */
 #include "codegen/tpu_lower.h"
 #include <string.h>
-
-/* ---- maps ---- */
-
-static size_t slot_of(const tc_map *m, const void *key) {
-  size_t i = ((uintptr_t)key >> 4) * 0x9e3779b97f4a7c15u >> 20 & (m->cap - 1);
-  while (m->keys[i] && m->keys[i] != key) i = (i + 1) & (m->cap - 1);
-  return i;
-}
-
-void *tc_map_get(const tc_map *m, const void *key) { return m->cap ? m->values[slot_of(m, key)] : NULL; }
-
-void tc_map_put(tc_map *m, const void *key, void *value) {
-  if (m->n * 2 >= m->cap) {
-    tc_map old = *m;
-    m->cap = old.cap ? old.cap * 2 : 64;
-    m->keys = IR_NEW_ARRAY(m->ctx, const void *, m->cap);
-    m->values = IR_NEW_ARRAY(m->ctx, void *, m->cap);
-    for (size_t i = 0; i < old.cap; i++)
-      if (old.keys[i]) {
-        size_t j = slot_of(m, old.keys[i]);
-        m->keys[j] = old.keys[i];
-        m->values[j] = old.values[i];
-      }
-  }
-  size_t i = slot_of(m, key);
-  m->n += !m->keys[i];
-  m->keys[i] = key;
-  m->values[i] = value;
-}
-
-/* ---- free blocks ---- */
 
 void tc_arena_init(tc_arena *a, int64_t base, int64_t bytes) {
   *a = (tc_arena){.n = 1, .middle = base + (bytes / 2 & ~(int64_t)63)};

@@ -154,8 +154,9 @@ static bool runs_meet(const tpu_box *a, int d, int64_t base, const tpu_box *b, i
   return false;
 }
 
-bool tpu_boxes_meet(const tpu_box *a, const tpu_box *b) {
+bool tpu_boxes_meet(const tpu_box *a, const tpu_box *b, bool doubt) {
   if (a->lo >= b->hi || b->lo >= a->hi) return false;
   int budget = MAX_RUNS;
-  return runs_meet(a, 0, a->lo, b, &budget);
+  bool meet = runs_meet(a, 0, a->lo, b, &budget);
+  return budget < 0 ? doubt : meet;
 }

@@ -211,8 +211,8 @@ static void open_tile(job *j, int64_t acc) {
   int count = 0;
   for (int i = 0; i < j->x->nest->n; i++)
     if (inside(p, j->order[i])) c->lane_order[count++] = lane[j->order[i]];
-  tc_mem *m = tc_map_get(&c->mems, j->x->acc);
-  if (!m) tc_map_put(&c->mems, j->x->acc, m = IR_NEW(c->ctx, tc_mem));
+  tc_mem *m = ir_map_get(&c->mems, j->x->acc);
+  if (!m) ir_map_set(&c->mems, j->x->acc, m = IR_NEW(c->ctx, tc_mem));
   *m = (tc_mem){.buf = j->x->acc, .width = 4, .acc = true, .base = acc, .at = acc, .bytes = 4};
   int places[] = {p->column, p->column2, p->row[2], p->row[1], p->row[0]};
   for (int k = 0; k < IR_COUNT(places); k++) {

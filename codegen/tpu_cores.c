@@ -58,9 +58,9 @@ static const ir_stmt *loop_to_divide(tc *c, const tc_nest *nest) {
 }
 
 static tc_share *share_of(tc *c, const tc_nest *nest, const ir_stmt *s) {
-  tc_share *h = tc_map_get(&c->cores->shares, s);
+  tc_share *h = ir_map_get(&c->cores->shares, s);
   if (h) return h;
-  tc_map_put(&c->cores->shares, s, h = IR_NEW(c->ctx, tc_share));
+  ir_map_set(&c->cores->shares, s, h = IR_NEW(c->ctx, tc_share));
   h->loop = loop_to_divide(c, nest);
   return h;
 }

@@ -264,8 +264,8 @@ enum { TPU_BOXES = 6 };
  * contents of dst where it accumulates (the same box as the one written). */
 int tpu_boxes(const tpu_inst *i, tpu_box *out);
 tpu_box tpu_operand_box(const tpu_operand *o, const int32_t *extent, bool write); /* empty when not in a memory */
-/* Whether two boxes of one space share a byte; true when in doubt (very many pieces). */
-bool tpu_boxes_meet(const tpu_box *a, const tpu_box *b);
+/* Whether two boxes of one space share a byte; `doubt` when they have too many pieces to tell. */
+bool tpu_boxes_meet(const tpu_box *a, const tpu_box *b, bool doubt);
 
 /* ---- text (tpu_asm.c): an instruction a line; print and parse are inverse. Large weights are
  * named by size and hash; `data` gives their bytes when reading (null: none can be read). ---- */

@@ -20,7 +20,7 @@ static void dense(tc_mem *m) { /* all of it */
 }
 
 static void note_access(tc *c, const ir_buf *b, bool store) {
-  tc_mem *m = tc_map_get(&c->mems, b);
+  tc_mem *m = ir_map_get(&c->mems, b);
   if (!m) return;
   if (store) m->stored = true;
   else m->loaded = true;
@@ -174,7 +174,7 @@ void tc_stage(tc *c, const ir_stmt *body) {
   scan x = {.c = c, .loads = true, .stores = true, .times = 1};
   x.at = IR_NEW_ARRAY(c->ctx, reach, c->k->nbufs);
   for (int i = 0; i < c->k->nbufs; i++) {
-    tc_mem *m = tc_map_get(&c->mems, c->k->bufs[i]);
+    tc_mem *m = ir_map_get(&c->mems, c->k->bufs[i]);
     if (!m->home.chip && (m->loaded || m->stored)) x.at[x.n++] = (reach){.m = m};
   }
   if (!x.n) return;
@@ -187,7 +187,7 @@ void tc_stage(tc *c, const ir_stmt *body) {
 
 void tc_unstage(tc *c) {
   for (int i = 0; i < c->k->nbufs; i++) {
-    tc_mem *m = tc_map_get(&c->mems, c->k->bufs[i]);
+    tc_mem *m = ir_map_get(&c->mems, c->k->bufs[i]);
     if (m->home.chip || m->far || !m->bytes || !(m->loaded || m->stored)) continue;
     if (m->stored) tc_move_box(c, false, m);
     tc_arena_put(&c->scratch, m->at, m->bytes);
@@ -203,7 +203,7 @@ void tc_touches(tc *c, const tc_nest *nest) {
   for (int write = 0; write < 2; write++) {
     scan x = {.c = c, .loads = !write, .stores = write, .n = c->k->nbufs, .times = 1};
     x.at = IR_NEW_ARRAY(c->ctx, reach, c->k->nbufs);
-    for (int i = 0; i < c->k->nbufs; i++) x.at[i].m = tc_map_get(&c->mems, c->k->bufs[i]);
+    for (int i = 0; i < c->k->nbufs; i++) x.at[i].m = ir_map_get(&c->mems, c->k->bufs[i]);
     c->open = true;
     reach_stmt(&x, nest->body);
     c->open = false;
@@ -243,7 +243,7 @@ static void nest_of(tc *c, const ir_stmt *s, tc_nest *nest) {
 
 static const ir_stmt *output_store(tc *c, const ir_stmt *s) {
   if (!s) return NULL;
-  const tc_mem *m = s->kind == IR_STORE ? tc_map_get(&c->mems, s->buf) : NULL;
+  const tc_mem *m = s->kind == IR_STORE ? ir_map_get(&c->mems, s->buf) : NULL;
   if (m) return s;
   for (int i = 0; i < s->n; i++) {
     const ir_stmt *f = output_store(c, s->items[i]);
@@ -309,7 +309,7 @@ bool tc_try(tc *c, void (*fn)(tc *c, void *arg), void *arg) {
   volatile bool fits = setjmp(full) == 0;
   if (fits) fn(c, arg);
   tc_memo *memo = c->memo;
-  tc_map binds = c->binds, mems = c->mems, loops = c->loops, physical = c->physical; /* may have grown */
+  ir_map binds = c->binds, mems = c->mems, loops = c->loops, physical = c->physical; /* may have grown */
   tc_unbind(c, saved->ntrail);
   tc_bind **trail = c->trail;
   *c = *saved;
@@ -377,7 +377,7 @@ static bool writes_partly(tc *c, const ir_stmt *s, const ir_buf *b, int *stores)
   bool part = false;
   if (s->kind == IR_STORE && s->buf == b) {
     const ix *at = tc_physical(c, b, s, s->index);
-    int rank = ((const tc_mem *)tc_map_get(&c->mems, b))->rank;
+    int rank = ((const tc_mem *)ir_map_get(&c->mems, b))->rank;
     part = s->op != IR_SET || (*stores)++ > 0;
     for (int i = 0; i < rank; i++) part |= at[i]->op != IX_VAR && at[i]->op != IX_CONST;
   }
@@ -438,7 +438,7 @@ void tc_run_kernel(tc *c, const ir_kernel *k, const int *slots, const tc_home *h
   c->cores->survey = !home;
   c->cores->slots = slots;
   c->cores->homes = home;
-  c->binds = c->mems = c->loops = c->physical = (tc_map){.ctx = c->ctx};
+  c->binds = c->mems = c->loops = c->physical = (ir_map){.ctx = c->ctx};
   c->nlanes = c->ntrail = 0;
   c->masked = false;
   memset(&c->box, 0, sizeof c->box);
@@ -453,11 +453,11 @@ void tc_run_kernel(tc *c, const ir_kernel *k, const int *slots, const tc_home *h
       dense(m);
       m->base = m->at = m->home.address;
     }
-    tc_map_put(&c->mems, b, m);
+    ir_map_set(&c->mems, b, m);
   }
   note(c, k->body);
   for (int i = 0; i < k->nbufs && home; i++) {
-    const tc_mem *m = tc_map_get(&c->mems, k->bufs[i]);
+    const tc_mem *m = ir_map_get(&c->mems, k->bufs[i]);
     int stores = 0;
     if (!m->home.chip && m->stored && k->bufs[i]->access == IR_OUT && writes_partly(c, k->body, k->bufs[i], &stores)) clear_partial(c, m);
   }

@@ -13,20 +13,12 @@
 #ifndef TPU_LOWER_H
 #define TPU_LOWER_H
 #include "codegen/tpu_compile.h"
+#include "ir/text.h"
 #include <setjmp.h>
 
 enum { TC_LANES = 10 };
 
-/* ---- pointer maps, memory on the chip: tpu_arena.c ---- */
-typedef struct tc_map {
-  tn_ctx *ctx;
-  const void **keys;
-  void **values;
-  size_t n, cap;
-} tc_map;
-void *tc_map_get(const tc_map *m, const void *key);
-void tc_map_put(tc_map *m, const void *key, void *value); /* replaces */
-
+/* ---- memory on the chip: tpu_arena.c ---- */
 enum { TC_BLOCKS = 512 };
 typedef struct tc_arena { /* free blocks by address; all sizes multiples of 64 */
   int n;
@@ -113,7 +105,7 @@ typedef struct tc {
   int64_t dram_written;   /* DRAM below is never written: inputs, weights */
   int64_t dram_dummy;     /* 64 bytes of DRAM that nobody reads */
   const ir_kernel *k;
-  tc_map binds, mems, loops, physical;
+  ir_map binds, mems, loops, physical;
   int ntrail;
   tc_bind **trail; /* bound variables, newest last */
   tc_arena scratch;

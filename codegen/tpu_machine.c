@@ -36,8 +36,9 @@ static const property properties[] = {
     P(INT, fifo_depth, 4, 1, 1 << 16),
     P(INT, pad_tiles, 0, 0, 1),
     P(INT, matmul_overhead, 0, 0, 1 << 20),
-    P(INT, sum_depth, 0, 0, 1 << 30),
-    P(REAL, sum_cycles, 0, 0, 1e6),
+    P(INT, window_depth, 0, 0, 1 << 30),
+    P(REAL, window_cycles, 0, 0, 1e6),
+    P(REAL, strip_cycles, 0, 0, 1e9),
     P(INT, ub_bytes, 64 << 20, 64, BIG),
     P(INT, acc_bytes, 8 << 20, 64, BIG),
     P(INT, channels, 1, 1, 3),
@@ -137,7 +138,7 @@ static const preset presets[] = {
      * among two cores and waiting for both; below about 1024 x 1024 x 1024 one core is faster, as measured. */
     {"tpu-v4",
      "rows 128\ncols 128\narrays 4\ncores 2\nclock_mhz 1050\nint8 1\nbf16 1\nf16 1.46\nf32 6\nub_bytes 83886080\n"
-     "acc_bytes 8388608\nsum_depth 1280\nsum_cycles 2.2\ndram_gbps 1200\nnear_bytes 134217728\nnear_gbps 3200\ndram_latency 400\nlaunch_cycles 1000\njoin_cycles 18600\nlanes 2048\nact_lanes 2048\npj_dram_byte 44\nstatic_watts 27\n"},
+     "acc_bytes 8388608\nwindow_depth 2048\nwindow_cycles 0.18\nstrip_cycles 2000\ndram_gbps 1200\nnear_bytes 134217728\nnear_gbps 3200\ndram_latency 400\nlaunch_cycles 1000\njoin_cycles 18600\nlanes 2048\nact_lanes 2048\npj_dram_byte 44\nstatic_watts 27\n"},
     {"tpu-v4-core", "like tpu-v4\ncores 1\ndram_gbps 600\n"},
     /* Google Cloud, "TPU v6e": one core, 918 TFLOP/s of bf16 (4 arrays of 256 x 256 at 1750 MHz), twice that in int8,
      * HBM at 1640 GB/s; 128 MiB of VMEM. */

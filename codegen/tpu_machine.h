@@ -30,8 +30,9 @@ typedef struct tpu_machine {
   int64_t fifo_depth;          /* tiles */
   int64_t pad_tiles;           /* 1: the weight memory holds whole rows x cols tiles, so all of it is read */
   int64_t matmul_overhead;     /* cycles of the array lost per instruction */
-  int64_t sum_depth;           /* so much of K the array sums by itself, then a row of sums goes to or from the accumulators; 0: all */
-  double sum_cycles;           /* that a row takes for each such pass */
+  int64_t window_depth;        /* a product of no larger K is one window of its operands: nothing comes in beside it... */
+  double window_cycles;        /* ...so that a row takes so much longer */
+  double strip_cycles;         /* that the array stands still before the first product of a strip of columns (k_first 0) */
   /* memory */
   int64_t ub_bytes, acc_bytes; /* per core */
   int64_t channels;            /* DRAM channels, 1..3: 1 all traffic; 2 reads | writes; 3 loads | stores | weights */

@@ -41,7 +41,7 @@ static bool operand_of(tc *c, ix e, ct_operand *o) {
   }
   if (e->op == IX_CAST) e = e->args[0];
   if (e->op != IX_LOAD || zero < INT16_MIN || zero > INT16_MAX) return false;
-  const tc_mem *m = tc_map_get(&c->mems, e->u.buf);
+  const tc_mem *m = ir_map_get(&c->mems, e->u.buf);
   if (!m || e->u.buf->space != IR_GLOBAL) return false;
   *o = (ct_operand){.load = e, .t = (tn_dtype)e->dtype, .zero = zero, .m = IR_NEW(c->ctx, tc_mem)};
   *o->m = *m; /* its own: what follows the reduction may hold another box of the buffer */

@@ -237,7 +237,7 @@ static void move_bytes(tc *c, tc_home a, tc_home b, int64_t n) {
     tc_val dst = {.t = TN_U8, .space = TPU_UB, .base = a.address}, src = dst;
     src.base = b.address;
     ir_var *v = ir_var_new(c->ctx, "b", TN_INDEX, 0, n - 1);
-    c->binds = (tc_map){.ctx = c->ctx};
+    c->binds = (ir_map){.ctx = c->ctx};
     c->nlanes = 0;
     dst.stride[0] = src.stride[0] = 1;
     tc_push_lane(c, v, 0, n);

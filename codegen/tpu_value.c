@@ -127,11 +127,11 @@ unsigned tc_lanes_of(const tc *c, const tc_val *v) {
 
 const ix *tc_physical(tc *c, const ir_buf *b, const void *key, const ix *index) {
   if (!b->layout) return index;
-  ix *p = tc_map_get(&c->physical, key);
+  ix *p = ir_map_get(&c->physical, key);
   if (p) return p;
   p = IR_NEW_ARRAY(c->ctx, ix, IR_MAX_RANK);
   ir_layout_index(c->ctx, b->layout, b->rank, index, p);
-  tc_map_put(&c->physical, key, p);
+  ir_map_set(&c->physical, key, p);
   return p;
 }
 
@@ -402,7 +402,7 @@ void tc_store_far(tc *c, const tc_mem *m, const void *key, const ix *index, cons
 /* ---- expressions ---- */
 
 static tc_val load(tc *c, ix e) {
-  const tc_mem *m = tc_map_get(&c->mems, e->u.buf);
+  const tc_mem *m = ir_map_get(&c->mems, e->u.buf);
   if (!m) ir_bug(c->ctx, "kernel '%s': buffer '%s' is not in scope", c->k->name, e->u.buf->name);
   if (m->far) return load_far(c, m, e);
   tc_place p = tc_place_of(c, m, e, e->args);

@@ -6,8 +6,8 @@
 /* ---- lanes and variables ---- */
 
 static tc_bind *bind(tc *c, const ir_var *v, tc_bind_kind kind) {
-  tc_bind *b = tc_map_get(&c->binds, v);
-  if (!b) tc_map_put(&c->binds, v, b = IR_NEW(c->ctx, tc_bind));
+  tc_bind *b = ir_map_get(&c->binds, v);
+  if (!b) ir_map_set(&c->binds, v, b = IR_NEW(c->ctx, tc_bind));
   if (b->kind == TC_UNBOUND) IR_PUSH(c->ctx, c->trail, c->ntrail, b);
   *b = (tc_bind){.kind = kind};
   return b;
@@ -16,7 +16,7 @@ static tc_bind *bind(tc *c, const ir_var *v, tc_bind_kind kind) {
 void tc_bind_const(tc *c, const ir_var *v, int64_t k) { bind(c, v, TC_CONST)->k = k; }
 
 const tc_bind *tc_bound(const tc *c, const ir_var *v) {
-  const tc_bind *b = tc_map_get(&c->binds, v);
+  const tc_bind *b = ir_map_get(&c->binds, v);
   return b && b->kind ? b : NULL;
 }
 
@@ -117,10 +117,10 @@ static bool contains(const ir_stmt *s, ir_stmt_kind kind) {
 }
 
 const tc_loop *tc_loop_of(tc *c, const ir_stmt *s) {
-  tc_loop *l = tc_map_get(&c->loops, s);
+  tc_loop *l = ir_map_get(&c->loops, s);
   if (l) return l;
   l = IR_NEW(c->ctx, tc_loop);
-  tc_map_put(&c->loops, s, l);
+  ir_map_set(&c->loops, s, l);
   if (contains(s->body, IR_WHILE)) return l;
   lw_dependence d = lw_loop_dependence(c->ctx, s, NULL);
   l->parallel = d == LW_PARALLEL;
@@ -133,8 +133,8 @@ const tc_loop *tc_loop_of(tc *c, const ir_stmt *s) {
 
 static void exec_alloc(tc *c, const ir_stmt *s) {
   ir_buf *b = s->buf;
-  tc_mem *m = tc_map_get(&c->mems, b);
-  if (!m) tc_map_put(&c->mems, b, m = IR_NEW(c->ctx, tc_mem));
+  tc_mem *m = ir_map_get(&c->mems, b);
+  if (!m) ir_map_set(&c->mems, b, m = IR_NEW(c->ctx, tc_mem));
   *m = (tc_mem){.buf = b, .width = (int)ir_dtype_bytes(b->dtype)};
   ix shape[IR_MAX_RANK];
   m->rank = ir_layout_shape(c->ctx, b->layout, b->rank, b->shape, shape);
@@ -201,7 +201,7 @@ static void store_indexed(tc *c, const ir_stmt *s, const tc_mem *m, tc_place *p)
 }
 
 static void exec_store(tc *c, const ir_stmt *s) {
-  const tc_mem *m = tc_map_get(&c->mems, s->buf);
+  const tc_mem *m = ir_map_get(&c->mems, s->buf);
   if (!m) ir_bug(c->ctx, "kernel '%s': buffer '%s' is not in scope", c->k->name, s->buf->name);
   ir_opcode op;
   ix args[2];

@@ -20,7 +20,7 @@ typedef struct tc_touch { /* bytes [lo, hi) of a slot that a core reads or write
 
 struct tc_cores {
   tn_ctx *ctx;
-  tc_map shares;        /* statement -> tc_share */
+  ir_map shares;        /* statement -> tc_share */
   bool survey;          /* nothing is made: touches are gathered */
   bool everyone;        /* each core does all of a nest: conditions */
   const int *slots;     /* of the running kernel's parameters */

@@ -84,7 +84,7 @@ typedef struct sim {
 /* The element type that --dtype names; null: f16, or the first of bf16, i8, f32 that the array takes. */
 tn_dtype sim_dtype(cli *c, const tpu_machine *m, const char *name);
 double sim_row_cycles(const tpu_machine *m, tn_dtype t); /* 0: not taken */
-/* One group after another on at most `cores` cores; values are not split over segments: for timing. */
+/* On so many cores; 0: as many as make it fastest. */
 tpu_program *sim_layer_program(tn_ctx *ctx, const tpu_machine *m, const fe_topology_layer *l, tn_dtype t, int cores);
 
 /* ---- derived figures ---- */

@@ -122,18 +122,6 @@ static void model_folds(sim *s, cli_model *m) {
 
 /* ---- as a TPU does it ---- */
 
-/* The layer on as many cores as make it fastest: waking them costs too, so that small ones stay on one. */
-static const tpu_program *on_cores(sim *s, const fe_topology_layer *l, int cores, bool all) {
-  tn_ctx *ctx = s->c->ctx;
-  tpu_program *p = sim_layer_program(ctx, s->machine, l, s->dtype, cores);
-  if (all || p->ncores == 1) return p;
-  tpu_sim_options o = {.timing = s->timing, .no_values = true};
-  int64_t took = tpu_simulate(ctx, s->machine, p, &o, NULL, NULL, NULL)->cycles;
-  if ((double)took > 4 * s->machine->join_cycles) return p;
-  tpu_program *one = sim_layer_program(ctx, s->machine, l, s->dtype, 1);
-  return tpu_simulate(ctx, s->machine, one, &o, NULL, NULL, NULL)->cycles < took ? one : p;
-}
-
 static void topology_compiled(sim *s, const fe_topology *t, const char *dtype, int64_t cores) {
   tn_ctx *ctx = s->c->ctx;
   s->dtype = sim_dtype(s->c, s->machine, dtype);
@@ -141,7 +129,7 @@ static void topology_compiled(sim *s, const fe_topology *t, const char *dtype, i
     const fe_topology_layer *l = &t->layers[i];
     ir_where(ctx, ir_format(ctx, "%s:%d: layer '%s'", t->path, l->line, l->name));
     double start = rt_now();
-    const tpu_program *p = on_cores(s, l, (int)(cores ? cores : s->machine->cores), cores > 0);
+    const tpu_program *p = sim_layer_program(ctx, s->machine, l, s->dtype, (int)cores);
     s->compile_s += rt_now() - start;
     int *row_of = IR_NEW_ARRAY(ctx, int, p->ntags + 1);
     for (int k = 0; k < p->ntags; k++) row_of[k] = s->nrows;
@@ -210,10 +198,10 @@ static void save_outputs(cli *c, const cli_model *m, void *const *out, const cha
   }
 }
 
-static void model_compiled(sim *s, cli_model *m, const char *dtype, const char *dir, bool compare) {
+static void model_compiled(sim *s, cli_model *m, const char *dtype, int64_t cores, const char *dir, bool compare) {
   cli *c = s->c;
   tn_ctx *ctx = c->ctx;
-  rt_tpu_options o = {.precision = precision_of(s, dtype), .jobs = c->threads ? (int)c->threads : rt_cpu_count()};
+  rt_tpu_options o = {.precision = precision_of(s, dtype), .cores = (int)cores, .jobs = c->threads ? (int)c->threads : rt_cpu_count()};
   const tpu_program *p = cli_lower_tpu(c, m, s->machine, &o);
   s->compile_s = m->lower_s + m->compile_s;
   const void **in = NULL;
@@ -305,7 +293,7 @@ void cli_simulate(cli *c, int argc, char **argv) {
       {"--machine", CLI_TEXT, &machine, "NAME|FILE", "the machine (needed)"},
       {"--timing", CLI_TEXT, &timing, "T", "tpu, or scalesim (default for scalesim-*)"},
       {"--no-faults", CLI_FLAG, &no_faults, NULL, "scalesim: without SCALE-Sim's known faults"},
-      {"--cores", CLI_INT, &cores, "N", "of a topology's layers with --timing tpu: cores that share each (default: as many as make it fastest)"},
+      {"--cores", CLI_INT, &cores, "N", "with --timing tpu: cores that share each layer, or the model (default: all, or one where that is faster)"},
       {"--dtype", CLI_TEXT, &dtype, "T", "operands of products: f16, bf16, i8, f32 (default: the first that the array takes; of a model what suits it)"},
       {"--csv", CLI_TEXT, &o.csv, "FILE", "a row per layer"},
       {"--trace", CLI_TEXT, &o.trace, "FILE", "a Chrome trace (ui.perfetto.dev, chrome://tracing)"},
@@ -332,7 +320,7 @@ void cli_simulate(cli *c, int argc, char **argv) {
   else {
     cli_model *m = cli_load(c, s.path);
     cli_feed(c, m, &inputs);
-    if (s.timing == TPU_TIMING_TPU) model_compiled(&s, m, dtype, dir, compare);
+    if (s.timing == TPU_TIMING_TPU) model_compiled(&s, m, dtype, cores, dir, compare);
     else {
       c->unscheduled = true;
       cli_lower(c, m);

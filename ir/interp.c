@@ -11,6 +11,7 @@
  *          -> exec(code): bind variables, advance clocks, store elements
  */
 #include "ir/interp.h"
+#include "ir/text.h"
 #include <string.h>
 
 typedef struct machine machine;
@@ -75,10 +76,7 @@ struct machine {
   int64_t steps;
   memory **owned;     /* buffers with memory to free */
   int nowned;
-  /* while compiling: open addressing by address of expression, variable, buffer */
-  const void **keys;
-  void **values;
-  size_t n, cap;
+  ir_map known;       /* while compiling: by expression, variable, buffer */
 };
 
 /* ---- evaluation ---- */
@@ -278,35 +276,8 @@ static ir_scalar eval_load(machine *m, node *n) {
 
 /* ---- compiling ---- */
 
-static size_t slot_of(const machine *m, const void *key) {
-  size_t i = ((uintptr_t)key >> 4) * 0x9e3779b97f4a7c15u >> 20 & (m->cap - 1);
-  while (m->keys[i] && m->keys[i] != key) i = (i + 1) & (m->cap - 1);
-  return i;
-}
-
-static void *find(const machine *m, const void *key) { return m->cap ? m->values[slot_of(m, key)] : NULL; }
-
-static void put(machine *m, const void *key, void *value) {
-  if (m->n * 2 >= m->cap) {
-    machine old = *m;
-    m->cap = old.cap ? old.cap * 2 : 256;
-    m->keys = IR_NEW_ARRAY(m->ctx, const void *, m->cap);
-    m->values = IR_NEW_ARRAY(m->ctx, void *, m->cap);
-    for (size_t i = 0; i < old.cap; i++)
-      if (old.keys[i]) {
-        size_t j = slot_of(m, old.keys[i]);
-        m->keys[j] = old.keys[i];
-        m->values[j] = old.values[i];
-      }
-  }
-  size_t i = slot_of(m, key);
-  m->n += !m->keys[i];
-  m->keys[i] = key;
-  m->values[i] = value;
-}
-
 static node *compile_node(machine *m, ix e) {
-  node *n = find(m, e);
+  node *n = ir_map_get(&m->known, e);
   if (n) return n;
   if (e->op == IX_VAR) ir_bug(m->ctx, "kernel '%s': variable '%s' is not in scope", m->k->name, e->u.var->name);
   n = ir_alloc(m->ctx, sizeof *n + e->nargs * sizeof(node *));
@@ -318,7 +289,7 @@ static node *compile_node(machine *m, ix e) {
   if (e->op == IX_CONST) {
     if (ir_is_float((tn_dtype)e->dtype)) n->value.f = e->u.f;
     else n->value.i = e->u.i;
-    put(m, e, n);
+    ir_map_set(&m->known, e, n);
     return n;
   }
   n->stamp = UINT64_MAX; /* no clock shows it: not computed yet */
@@ -333,11 +304,11 @@ static node *compile_node(machine *m, ix e) {
   }
   if (n->loads) n->clock = &m->statement;
   if (e->op == IX_LOAD) {
-    n->mem = find(m, e->u.buf);
+    n->mem = ir_map_get(&m->known, e->u.buf);
     if (!n->mem) ir_bug(m->ctx, "kernel '%s': buffer '%s' is not in scope", m->k->name, e->u.buf->name);
     n->eval = eval_load;
   } else n->eval = eval_choice(n);
-  put(m, e, n);
+  ir_map_set(&m->known, e, n);
   return n;
 }
 
@@ -345,7 +316,7 @@ static node *compile_expr(machine *m, ix e) { return compile_node(m, ix_expand(m
 
 static binding *compile_var(machine *m, ir_var *v, int depth) {
   /* Nodes are shared by expression, so a variable must mean one thing. */
-  if (find(m, v->expr)) ir_bug(m->ctx, "kernel '%s': variable '%s' is bound twice", m->k->name, v->name);
+  if (ir_map_get(&m->known, v->expr)) ir_bug(m->ctx, "kernel '%s': variable '%s' is bound twice", m->k->name, v->name);
   binding *b = IR_NEW(m->ctx, binding);
   node *n = IR_NEW(m->ctx, node);
   n->op = IX_VAR;
@@ -354,17 +325,17 @@ static binding *compile_var(machine *m, ir_var *v, int depth) {
   b->clock = ++m->now;
   n->clock = &b->clock;
   b->var = n;
-  put(m, v->expr, n);
+  ir_map_set(&m->known, v->expr, n);
   return b;
 }
 
 static memory *compile_buffer(machine *m, ir_buf *b) {
-  if (find(m, b)) ir_bug(m->ctx, "kernel '%s': buffer '%s' is declared twice", m->k->name, b->name);
+  if (ir_map_get(&m->known, b)) ir_bug(m->ctx, "kernel '%s': buffer '%s' is declared twice", m->k->name, b->name);
   memory *mem = IR_NEW(m->ctx, memory);
   mem->buf = b;
   mem->width = ir_dtype_bytes(b->dtype);
   for (int i = 0; i < b->rank; i++) mem->shape[i] = compile_expr(m, b->shape[i]);
-  put(m, b, mem);
+  ir_map_set(&m->known, b, mem);
   return mem;
 }
 
@@ -391,7 +362,7 @@ static code *compile_stmt(machine *m, const ir_stmt *s, int depth) {
     case IR_WHILE: case IR_IF: c->value = compile_expr(m, s->value); break;
     case IR_ALLOC: c->mem = compile_buffer(m, s->buf); break;
     case IR_STORE:
-      c->mem = find(m, s->buf);
+      c->mem = ir_map_get(&m->known, s->buf);
       if (!c->mem) ir_bug(m->ctx, "kernel '%s': buffer '%s' is not in scope", m->k->name, s->buf->name);
       for (int i = 0; i < s->buf->rank; i++) c->index[i] = compile_expr(m, s->index[i]);
       c->value = compile_expr(m, s->value);
@@ -526,7 +497,7 @@ static void exec(machine *m, code *c) {
 static void run(tn_ctx *ctx, void *arg) {
   machine *m = arg;
   const ir_kernel *k = m->k;
-  m->ctx = ctx;
+  m->ctx = m->known.ctx = ctx;
   ir_defer(ctx, release, m);
   for (int i = 0; i < k->ndims; i++) {
     binding *b = compile_var(m, k->dims[i], i);

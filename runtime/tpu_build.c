@@ -5,6 +5,7 @@
 #include "lower/compose.h"
 #include "lower/problem.h"
 #include "runtime/module.h"
+#include "runtime/tpu_sim.h"
 #include <math.h>
 #include <string.h>
 #include <time.h>
@@ -120,6 +121,21 @@ static void measure(tn_ctx *ctx, const ir_graph *g, const rt_tpu_options *o, mea
 
 /* ---- all of it ---- */
 
+int64_t rt_tpu_cycles(tn_ctx *ctx, const tpu_machine *m, const tpu_program *p) {
+  return tpu_simulate(ctx, m, p, &(tpu_sim_options){.no_values = true}, NULL, NULL, NULL)->cycles;
+}
+
+tpu_program *rt_tpu_program(tn_ctx *ctx, const ir_program *p, const tpu_machine *m, const tpu_options *o) {
+  tpu_options to = *o;
+  if (to.cores > m->cores) ir_fail(ctx, TN_EUSAGE, "%s has %lld cores, not %d", m->name, (long long)m->cores, to.cores);
+  if (to.cores || m->cores == 1) return tpu_compile(ctx, p, m, &to);
+  to.cores = (int)m->cores;
+  tpu_program *all = tpu_compile(ctx, p, m, &to);
+  to.cores = 1; /* waking the others takes time too */
+  tpu_program *one = tpu_compile(ctx, p, m, &to);
+  return rt_tpu_cycles(ctx, m, one) < rt_tpu_cycles(ctx, m, all) ? one : all;
+}
+
 rt_tpu_build rt_tpu_compile(tn_ctx *ctx, ir_graph *g, const tpu_machine *m, const rt_tpu_options *options) {
   rt_tpu_options o = options ? *options : (rt_tpu_options){.precision = rt_tpu_precision(m)};
   rt_tpu_build b = {0};
@@ -143,8 +159,7 @@ rt_tpu_build rt_tpu_compile(tn_ctx *ctx, ir_graph *g, const tpu_machine *m, cons
   b.pack_s = now() - start;
   start = now();
   b.weights = blob ? (const uint8_t *)blob + sizeof(cg_blob_header) : NULL;
-  tpu_options to = {.tile = o.tile, .weights = b.weights};
-  b.tpu = tpu_compile(ctx, b.program, m, &to);
+  b.tpu = rt_tpu_program(ctx, b.program, m, &(tpu_options){.tile = o.tile, .weights = b.weights, .cores = o.cores});
   b.compile_s = now() - start;
   return b;
 }

@@ -11,6 +11,7 @@
 typedef struct rt_tpu_options {
   lw_precision precision;
   const tpu_tunables *tile;      /* may be null */
+  int cores;                     /* that share the work; 0: all of the machine, or one where that is faster */
   int jobs;                      /* threads that compile the packing of weights */
   /* int8: the inputs that ranges are measured with, dense, by number; null: random ones, floats in [-1, 1). */
   const void *const *sample;
@@ -25,6 +26,9 @@ typedef struct rt_tpu_build {
 
 /* The precision that suits a machine: what the graph says where it has f32, else bf16, else int8. */
 lw_precision rt_tpu_precision(const tpu_machine *m);
+/* As tpu_compile, but for o->cores: 0 is all of the machine, or one where that is faster; more than it has throws TN_EUSAGE. */
+tpu_program *rt_tpu_program(tn_ctx *ctx, const ir_program *p, const tpu_machine *m, const tpu_options *o);
+int64_t rt_tpu_cycles(tn_ctx *ctx, const tpu_machine *m, const tpu_program *p); /* by timing alone */
 /* The graph's dimensions must be numbers; it is changed. The weights live as long as the context. */
 rt_tpu_build rt_tpu_compile(tn_ctx *ctx, ir_graph *g, const tpu_machine *m, const rt_tpu_options *o);
 #endif

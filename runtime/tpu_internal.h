@@ -107,7 +107,9 @@ typedef struct tpu_core {
   int64_t tag_last;        /* latest completion of this visit of the tag */
   tpu_tag_result *tags;
   int64_t end;             /* latest completion of anything */
-  /* several cores: a transfer that waits for its turn */
+  /* several cores: accesses of the DRAM since they last met, a ring of TPU_RECENT; a transfer that waits for its turn */
+  tpu_access *shared;
+  int64_t nshared;
   bool asking, granted;
   int64_t ask_time;
   int64_t *read_turn;      /* timing alone: times each `read` has run, by instruction number */
@@ -126,6 +128,7 @@ typedef struct tpu_sim {
   double bytes_per_cycle[3], host_bytes_per_cycle;
   int channel_of[TPU_UNITS];
   tpu_mem dram;
+  int64_t constant;        /* DRAM below is inputs and weights */
   tpu_core *cores;
   int64_t instructions, work;
   struct tpu_vector_cache *vector; /* expansions of exp, tanh, ... (tpu_vector.c) */

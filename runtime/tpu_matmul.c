@@ -279,7 +279,7 @@ void tpu_pool(tpu_core *c, const tpu_inst *i, int64_t number) {
   const int32_t *e = i->extent;
   tpu_box box[TPU_BOXES];
   /* one destination for many channels, or results that are read again: in order */
-  bool serial = i->dst.stride[3] == 0 || (tpu_boxes(i, box) > 1 && tpu_boxes_meet(&box[0], &box[1]));
+  bool serial = i->dst.stride[3] == 0 || (tpu_boxes(i, box) > 1 && tpu_boxes_meet(&box[0], &box[1], true));
   int step = serial ? 1 : TPU_BLOCK;
   for (int64_t n = 0; n < e[0]; n++)
     for (int64_t y = 0; y < e[1]; y++)

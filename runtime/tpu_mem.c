@@ -87,6 +87,25 @@ static bool may_meet(const tpu_unit_state *w, const tpu_box *b) {
   return (b->lo < r[1][1] && r[1][0] < b->hi) || (b->write && b->lo < r[0][1] && r[0][0] < b->hi);
 }
 
+/* What cores do in the DRAM between two barriers is in no order. */
+static void check_cores(tpu_core *c, const tpu_pending *p, int n, const tpu_box *box) {
+  tpu_sim *s = c->sim;
+  if (!c->shared) c->shared = IR_NEW_ARRAY(s->ctx, tpu_access, TPU_RECENT);
+  for (int k = 0; k < n; k++) {
+    if (box[k].space != TPU_DRAM || (!box[k].write && box[k].hi <= s->constant)) continue;
+    for (int o = 0; o < s->p->ncores; o++) {
+      const tpu_core *other = &s->cores[o];
+      for (int64_t a = other->nshared - 1; other != c && a >= 0 && a >= other->nshared - TPU_RECENT; a--) {
+        const tpu_access *x = &other->shared[a & (TPU_RECENT - 1)];
+        if ((x->box.write || box[k].write) && tpu_boxes_meet(&x->box, &box[k], false))
+          tpu_fault(c, p->inst, p->number, "%s dram bytes %lld to %lld in no order with instruction %lld of core %d, which %s them", box[k].write ? "writes" : "reads",
+                    (long long)box[k].lo, (long long)(box[k].hi - 1), (long long)x->number, o, x->box.write ? "writes" : "reads");
+      }
+    }
+    c->shared[c->nshared++ & (TPU_RECENT - 1)] = (tpu_access){0, p->number, box[k]};
+  }
+}
+
 void tpu_check_order(tpu_core *c, int unit, const tpu_pending *p, int64_t index) {
   tpu_box box[TPU_BOXES];
   int n = tpu_boxes(p->inst, box);
@@ -98,7 +117,7 @@ void tpu_check_order(tpu_core *c, int unit, const tpu_pending *p, int64_t index)
       for (int64_t a = other->nrecent - 1; a >= 0 && a >= other->nrecent - TPU_RECENT; a--) {
         const tpu_access *x = &other->recent[a & (TPU_RECENT - 1)];
         if (x->index < now->known[w]) break;
-        if (x->box.space != box[k].space || (!x->box.write && !box[k].write) || !tpu_boxes_meet(&x->box, &box[k])) continue;
+        if (x->box.space != box[k].space || (!x->box.write && !box[k].write) || !tpu_boxes_meet(&x->box, &box[k], true)) continue;
         tpu_fault(c, p->inst, p->number, "%s %s bytes %lld to %lld in no order with instruction %lld of %s, which %s them",
                   box[k].write ? "writes" : "reads", tpu_space_names[box[k].space], (long long)(x->box.lo > box[k].lo ? x->box.lo : box[k].lo),
                   (long long)((x->box.hi < box[k].hi ? x->box.hi : box[k].hi) - 1), (long long)x->number, tpu_unit_names[w],
@@ -106,5 +125,6 @@ void tpu_check_order(tpu_core *c, int unit, const tpu_pending *p, int64_t index)
       }
     }
   }
+  if (c->sim->p->ncores > 1) check_cores(c, p, n, box);
   for (int k = 0; k < n; k++) remember(c->sim->ctx, &c->unit[unit], &box[k], index, p->number);
 }

@@ -288,6 +288,7 @@ static void pass_barrier(tpu_sim *s) {
     c->time = latest;
     c->end = c->end > latest ? c->end : latest;
     c->at_barrier = false;
+    c->nshared = 0;
   }
 }
 
@@ -396,12 +397,14 @@ static void fill_dram(tpu_sim *s, const void *const *in, const void *state) {
   const tpu_program *p = s->p;
   *m = (tpu_mem){.ctx = s->ctx, .space = TPU_DRAM, .limit = p->dram_bytes, .size = p->dram_bytes};
   m->bytes = ir_raw_alloc(s->ctx, (size_t)p->dram_bytes + 64);
+  s->constant = p->dram_bytes;
   if (s->checks) {
     m->undefined = ir_raw_alloc(s->ctx, (size_t)p->dram_bytes + 1);
     memset(m->undefined, 1, (size_t)p->dram_bytes);
   }
   for (int k = 0; k < p->nsegments; k++) {
     const tpu_segment *g = &p->segments[k];
+    if (g->kind != TPU_SEG_INPUT && g->kind != TPU_SEG_WEIGHTS && g->addr < s->constant) s->constant = g->addr;
     if (g->kind == TPU_SEG_OUTPUT || g->kind == TPU_SEG_SCRATCH || !g->bytes) continue;
     const void *from = g->kind == TPU_SEG_INPUT ? in[g->index] : g->kind == TPU_SEG_WEIGHTS ? g->data : state;
     if (g->kind == TPU_SEG_STATE && state) from = (const char *)state + state_bytes_before(p, g);

@@ -207,12 +207,13 @@ static double pj_mac(const tpu_machine *m, int dtype) {
   return dtype == TN_I8 || dtype == TN_U8 ? m->pj_mac_int8 : dtype == TN_F32 ? m->pj_mac_f32 : m->pj_mac_bf16;
 }
 
-/* Times that the sums of a row pass between the array and the accumulators, by the part of K that an instruction takes:
- * at each multiple of sum_depth, and once more for the first. */
-static int64_t passes(const tpu_machine *m, const tpu_window *w) {
-  if (!m->sum_depth) return 0;
-  int64_t d = m->sum_depth, begun = (w->k_first + w->k_count + d - 1) / d - (w->k_first + d - 1) / d;
-  return begun + (w->k_first == 0);
+/* Cycles that a product takes: its rows, dearer where all of K is one window; before the first sums of a strip the array stands
+ * still. */
+static double product_cycles(const tpu_machine *m, const tpu_inst *i, int64_t streamed) {
+  const tpu_window *w = &i->win;
+  double row = tpu_row_cycles(m, (tn_dtype)i->src.dtype);
+  if ((int64_t)w->kc * w->kh * w->kw <= m->window_depth) row += m->window_cycles;
+  return (double)streamed * row + (w->k_first == 0 ? m->strip_cycles : 0);
 }
 
 static cost matmul_cost(const tpu_sim *s, const tpu_inst *i, tpu_counts *n) {
@@ -222,7 +223,7 @@ static cost matmul_cost(const tpu_sim *s, const tpu_inst *i, tpu_counts *n) {
   cost t = {0};
   if (s->scalesim) t.occupy = streamed + m->rows + m->cols - 2;
   else
-    t.occupy = (int64_t)ceil((double)streamed * tpu_row_cycles(m, (tn_dtype)i->src.dtype) + (double)(rows * passes(m, &i->win)) * m->sum_cycles) + m->matmul_overhead;
+    t.occupy = (int64_t)ceil(product_cycles(m, i, streamed)) + m->matmul_overhead;
   int64_t macs = rows * cols * k, size = (int64_t)ir_dtype_bytes((tn_dtype)i->src.dtype);
   n->matmuls++;
   n->macs += macs;

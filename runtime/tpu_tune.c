@@ -1,7 +1,7 @@
 /* tpu_tune.c — see tpu_tune.h. */
 #include "runtime/tpu_tune.h"
 #include "lower/problem.h"
-#include "runtime/tpu_sim.h"
+#include "runtime/tpu_build.h"
 
 typedef struct trial {
   const ir_program *p;
@@ -12,8 +12,7 @@ typedef struct trial {
 
 static void time_it(tn_ctx *ctx, void *arg) {
   trial *t = arg;
-  const tpu_program *p = tpu_compile(ctx, t->p, t->m, &t->o);
-  t->cycles = tpu_simulate(ctx, t->m, p, &(tpu_sim_options){.no_values = true}, NULL, NULL, NULL)->cycles;
+  t->cycles = rt_tpu_cycles(ctx, t->m, rt_tpu_program(ctx, t->p, t->m, &t->o));
 }
 
 /* Cycles with these tiles; INT64_MAX where the program cannot be compiled so (`must`: throws). */

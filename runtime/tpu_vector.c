@@ -364,7 +364,7 @@ void tpu_vector(tpu_core *c, const tpu_inst *i, int64_t number) {
     if (!in_memory(w.o[k])) continue;
     tpu_box box = tpu_operand_box(w.o[k], i->extent, false);
     blocks = safe(c, i, number, &box);
-    if (!blocks || !tpu_boxes_meet(&dst, &box)) continue;
+    if (!blocks || !tpu_boxes_meet(&dst, &box, true)) continue;
     w.is_dst[k] = k != MASK && same_place(w.o[DST], w.o[k]);
     if (!w.is_dst[k] || overwrites) blocks = false;
     w.reduces = true;

@@ -73,13 +73,15 @@ typedef struct run {
   lw_precision precision;
   const char *machine;
   tpu_tunables tile; /* stationary: products are forced onto the matrix unit */
+  int cores;
   bool matmul;
 } run;
 
 static void run_model(tn_ctx *ctx, void *arg) {
   run *r = arg;
   const tpu_machine *m = tpu_machine_parse(ctx, r->machine, "machine");
-  rt_tpu_build b = rt_tpu_compile(ctx, r->graph(ctx), m, &(rt_tpu_options){.precision = r->precision, .tile = &r->tile, .jobs = 1});
+  rt_tpu_build b = rt_tpu_compile(ctx, r->graph(ctx), m, &(rt_tpu_options){.precision = r->precision, .tile = &r->tile, .cores = r->cores, .jobs = 1});
+  ir_assert(ctx, b.tpu->ncores == r->cores);
   const ir_slot *in = NULL, *out = NULL;
   for (int i = 0; i < b.program->nslots; i++) {
     if (b.program->slots[i].kind == IR_SLOT_INPUT) in = &b.program->slots[i];
@@ -91,7 +93,8 @@ static void run_model(tn_ctx *ctx, void *arg) {
   void *got = ir_alloc(ctx, (size_t)out->bytes), *want = ir_alloc(ctx, (size_t)out->bytes);
   rt_program_interp(ctx, b.program, (const void *[]){x}, &want, NULL, NULL, NULL);
   tpu_simulate(ctx, m, b.tpu, NULL, (const void *[]){x}, &got, NULL);
-  for (int64_t i = 0; i < b.tpu->core[0].n; i++) r->matmul |= b.tpu->core[0].insts[i].op == TPU_MATMUL;
+  for (int c = 0; c < b.tpu->ncores; c++)
+    for (int64_t i = 0; i < b.tpu->core[c].n; i++) r->matmul |= b.tpu->core[c].insts[i].op == TPU_MATMUL;
   if (memcmp(got, want, (size_t)out->bytes)) ir_fail(ctx, TN_EWRONG, "first elements: %g, should be %g", *(float *)got, *(float *)want);
 }
 
@@ -104,15 +107,113 @@ static void expect(run r) {
 }
 
 /* Room for everything, and so little that the arena lies in DRAM. */
-static const char *const machines[] = {"rows 16\ncols 8\narrays 2\nub_bytes 1048576\nacc_bytes 65536\n", "rows 8\ncols 8\nub_bytes 12288\nacc_bytes 4096\n"};
+static const char *const machines[] = {"rows 16\ncols 8\narrays 2\nub_bytes 1048576\nacc_bytes 65536\ncores 3\n",
+                                       "rows 8\ncols 8\nub_bytes 12288\nacc_bytes 4096\ncores 3\n"};
 
 static void all(ir_graph *(*graph)(tn_ctx *ctx)) {
   for (int k = 0; k < IR_COUNT(machines); k++)
-    for (int p = LW_PRECISION_F32; p <= LW_PRECISION_INT8; p++) for (int forced = 0; forced < 2; forced++) expect((run){graph, (lw_precision)p, machines[k], {.stationary = forced}, false});
+    for (int p = LW_PRECISION_F32; p <= LW_PRECISION_INT8; p++)
+      for (int forced = 0; forced < 2; forced++)
+        for (int cores = 1; cores <= 3; cores++) expect((run){graph, (lw_precision)p, machines[k], {.stationary = forced}, cores, false});
 }
 
 Test(tpu_model, convolutions) { all(network); }
 Test(tpu_model, attention) { all(attention); }
+
+/* Several cores take their share of a large product: it becomes faster, and so does one with few rows, whose columns
+ * are shared. Small ones stay on one core where waking the others takes longer. */
+static ir_graph *wide(tn_ctx *ctx, int64_t m, int64_t n) {
+  ir_graph *g = ir_graph_new(ctx, "wide");
+  ix dims[2] = {ix_index(ctx, m), ix_index(ctx, 64)};
+  ir_value *x = ir_graph_input(g, "x", TN_F32, 2, dims);
+  ir_graph_output(g, op(g, "MatMul", 2, (ir_value *[]){x, weights(g, 2, (int64_t[]){64, n}, 3)}));
+  return g;
+}
+
+static void shared_work(tn_ctx *ctx, void *arg) {
+  (void)arg;
+  static const struct { int64_t m, n; int cores; } cases[] = {{512, 64, 4}, {2, 512, 4}, {2, 8, 1}};
+  const tpu_machine *m = tpu_machine_parse(ctx, "rows 16\ncols 16\ncores 4\nlanes 16\ndram_gbps 8000\njoin_cycles 300\n", "machine");
+  for (int i = 0; i < IR_COUNT(cases); i++) {
+    rt_tpu_options o = {.precision = LW_PRECISION_BF16, .jobs = 1};
+    const tpu_program *best = rt_tpu_compile(ctx, wide(ctx, cases[i].m, cases[i].n), m, &o).tpu;
+    if (best->ncores != cases[i].cores) ir_fail(ctx, TN_EWRONG, "%d x %d: %d cores", (int)cases[i].m, (int)cases[i].n, best->ncores);
+    o.cores = 1;
+    const tpu_program *one = rt_tpu_compile(ctx, wide(ctx, cases[i].m, cases[i].n), m, &o).tpu;
+    int64_t shared = rt_tpu_cycles(ctx, m, best), alone = rt_tpu_cycles(ctx, m, one);
+    if (best->ncores > 1 && 2 * shared >= alone) ir_fail(ctx, TN_EWRONG, "%d x %d: %d cycles, one core %d", (int)cases[i].m, (int)cases[i].n, (int)shared, (int)alone);
+  }
+}
+
+Test(tpu_model, cores) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  cr_assert_eq(ir_protect(ctx, shared_work, NULL), TN_OK, "%s", tn_error(ctx));
+  tn_ctx_free(ctx);
+}
+
+/* Control flow between kernels: turns counted and decided by data, an if inside with lets. */
+static const char looping[] =
+    "program looping {\n"
+    "  bytes weights 0 arena 640 state 64 pack_arena 0 live_peak 640\n"
+    "  counts inputs 2 outputs 1 raw 0\n"
+    "  slot x: f32[6, 5] input 0 bytes 120\n"
+    "  slot n: i64[] input 1 bytes 8\n"
+    "  slot i: i64[] arena @0 bytes 8\n"
+    "  slot h: f32[6, 5] arena @64 bytes 120\n"
+    "  slot g: f32[6, 5] arena @192 bytes 120\n"
+    "  slot s: f32[] arena @320 bytes 4\n"
+    "  slot t: f32[6, 5] arena @384 bytes 120\n"
+    "  slot y: f32[6, 5] output 0 bytes 120\n"
+    "  slot count: i64[] state @0 bytes 8\n"
+    "  kernel zero(out a: i64[]) { a[] = 0 }\n schedule \"\"\n"
+    "  kernel next(inout a: i64[]) { a[] = a[] + 1 }\n schedule \"\"\n"
+    "  kernel mix(in a: f32[6, 5], in b: f32[6, 5], out c: f32[6, 5]) { for r in 0 .. 6 { for q in 0 .. 5 { alloc acc: f32[] register acc[] = 0.0 "
+    "for k in 0 .. 5 { acc[] = fma(a[r, k], b[q, k], acc[]) } c[r, q] = acc[] * 0.7 } } }\n schedule \"\"\n"
+    "  kernel bend(in a: f32[6, 5], out c: f32[6, 5]) { for r in 0 .. 6 { for q in 0 .. 5 { c[5 - r, q] = max(a[r, q], a[5 - r, 4 - q] * -0.5) } } }\n schedule \"\"\n"
+    "  kernel sum(in a: f32[6, 5], out c: f32[]) { alloc acc: f32[] register acc[] = 0.0 for r in 0 .. 6 { for q in 0 .. 5 { acc[] += a[r, q] } } c[] = acc[] }\n schedule \"\"\n"
+    "  pack { }\n"
+    "  run {\n"
+    "    call zero(i)\n    call bend(x, h)\n"
+    "    while i[] < n[] {\n"
+    "      call mix(h, x, g)\n      call sum(g, s)\n"
+    "      let half: i64 = i[] / 2\n"
+    "      if s[] > 0.0 & half * 2 == i[] {\n        call bend(g, t)\n      } else {\n        copy g -> t\n        call next(count)\n      }\n"
+    "      call bend(t, h)\n      call next(i)\n"
+    "    }\n"
+    "    if n[] > 3 { call bend(h, y) } else { copy h -> y }\n"
+    "  }\n}\n";
+
+typedef struct looped {
+  const char *machine;
+  int cores;
+  int64_t turns;
+} looped;
+
+static void run_looping(tn_ctx *ctx, void *arg) {
+  const looped *l = arg;
+  const tpu_machine *m = tpu_machine_parse(ctx, l->machine, "machine");
+  ir_program *p = ir_program_parse(ctx, looping, "looping");
+  const tpu_program *t = tpu_compile(ctx, p, m, &(tpu_options){.cores = l->cores});
+  float x[30], got[30], want[30];
+  uint64_t seed = (uint64_t)l->turns + 5;
+  int64_t got_count[8] = {0}, want_count[8] = {0};
+  for (int i = 0; i < 30; i++) x[i] = noise(&seed);
+  rt_program_interp(ctx, p, (const void *[]){x, &l->turns}, (void *[]){want}, NULL, want_count, NULL);
+  tpu_simulate(ctx, m, t, NULL, (const void *[]){x, &l->turns}, (void *[]){got}, got_count);
+  ir_assert(ctx, memcmp(got, want, sizeof got) == 0 && got_count[0] == want_count[0]);
+  ir_assert(ctx, rt_tpu_cycles(ctx, m, t) > 0);
+}
+
+Test(tpu_model, control_flow) {
+  for (int k = 0; k < IR_COUNT(machines); k++)
+    for (int cores = 1; cores <= 3; cores++)
+      for (int64_t turns = 0; turns < 7; turns++) {
+        looped l = {machines[k], cores, turns};
+        tn_ctx *ctx = tn_ctx_new(NULL);
+        cr_assert_eq(ir_protect(ctx, run_looping, &l), TN_OK, "machine %d, %d cores, %d turns: %s", k, cores, (int)turns, tn_error(ctx));
+        tn_ctx_free(ctx);
+      }
+}
 
 /* The search is never worse than the model, the same each time, and what it found is what the program then takes. */
 static void tune_model(tn_ctx *ctx, void *arg) {

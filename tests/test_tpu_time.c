@@ -326,7 +326,7 @@ static tpu_machine random_machine(tn_ctx *ctx, tpu_random *r) {
   m.launch_cycles = (double)tpu_between(r, 0, 90);
   m.join_cycles = (double)tpu_between(r, 0, 90);
   m.near_bytes = 0; /* dram_gbps counts */
-  m.sum_depth = tpu_between(r, 0, 3) * TILE / 2;
+  m.window_depth = tpu_between(r, 0, 3) * TILE / 2;
   return m;
 }
 
