@@ -61,7 +61,7 @@ static void compile_tpu(cli *c, const char *machine, const char *precision, bool
       if (p->segments[i].kind == TPU_SEG_WEIGHTS) to.weights = p->segments[i].data;
     r = rt_tpu_tune(ctx, m->program, t, &to, 0);
     to.tiles = r.tiles;
-    p = tpu_compile(ctx, m->program, t, &to);
+    p = rt_tpu_program(ctx, m->program, t, &to);
   }
   tpu_program_write(ctx, p, out);
   double total = rt_now() - start;
