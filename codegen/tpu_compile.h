@@ -10,7 +10,10 @@
 #define CG_TPU_COMPILE_H
 #include "codegen/tpu_isa.h"
 
-enum { TPU_MAX_INSTS = 1 << 22 };
+enum {
+  TPU_MAX_INSTS = 1 << 22,
+  TPU_COMPILER_VERSION = 1 /* of what is stored: to be raised when programs change */
+};
 
 /* What a tuner may vary; 0 leaves the choice to the model. */
 typedef struct tpu_tunables {

@@ -1,5 +1,6 @@
 /* tpu_contract.c — tiles of contractions: stage, weights, products, what follows. See tpu_contract.h. */
 #include "codegen/tpu_contract.h"
+#include <math.h>
 #include <string.h>
 
 typedef struct job {
@@ -17,14 +18,20 @@ typedef struct job {
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-static double matrix_cycles(const tc *c, const ct_match *x, const ct_plan *p) {
+double ct_cycles(const tc *c, const ct_match *x, const ct_plan *p, double M, double N, double batch, bool fetched, int cores) {
   const tpu_machine *m = c->m;
-  double tiles = (double)(p->batch * ceil_div(p->K, m->rows) * ceil_div(p->N, tpu_tile_cols(m)));
-  double bytes = (double)ir_dtype_bytes(p->resting->t) * (double)((p->K < m->rows ? p->K : m->rows) * (p->N < tpu_tile_cols(m) ? p->N : tpu_tile_cols(m)));
-  double rows = (double)p->M * x->row_cycles, shift = (double)ceil_div(m->rows, m->shift_rows), dram = bytes / tpu_dram_bytes_per_cycle(m);
+  double cols = (double)tpu_tile_cols(m), width = N < cols ? N : cols, depth = (double)(p->K < m->rows ? p->K : m->rows);
+  double row = x->row_cycles + (p->K <= m->window_depth ? m->window_cycles : 0);
+  double rows = M * row, shift = (double)ceil_div(m->rows, m->shift_rows);
+  double dram = (double)ir_dtype_bytes(p->resting->t) * width * depth / tpu_dram_bytes_per_cycle(m) * cores;
   if (shift > rows) rows = shift;
-  if (!p->resting->m->home.chip && dram > rows) rows = dram;
-  return tiles * (rows + (double)m->matmul_overhead);
+  if (fetched && dram > rows) rows = dram;
+  double columns = batch * ceil(N / cols), strips = columns * ceil(M * width * 4 / (double)(m->acc_bytes / 2));
+  return columns * (double)ceil_div(p->K, m->rows) * (rows + (double)m->matmul_overhead) + strips * m->strip_cycles;
+}
+
+static double matrix_cycles(const tc *c, const ct_match *x, const ct_plan *p) {
+  return ct_cycles(c, x, p, (double)p->M, (double)p->N, (double)p->batch, !p->resting->m->home.chip, 1);
 }
 
 static double vector_cycles(const tc *c, const ct_plan *p) {

@@ -48,6 +48,8 @@ typedef struct ct_plan { /* loops by their places; -1: none */
 } ct_plan;
 
 bool ct_match_nest(tc *c, const tc_nest *nest, ct_match *x);
+/* Cycles of the array for batch products M x N x p->K, their tiles fetched from a DRAM that `cores` share or there already. */
+double ct_cycles(const tc *c, const ct_match *x, const ct_plan *p, double M, double N, double batch, bool fetched, int cores);
 /* False: the moving operand's loops do not fit a window. */
 bool ct_plan_window(const ct_match *x, bool swapped, ct_plan *p);
 #endif

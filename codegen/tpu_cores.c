@@ -8,23 +8,15 @@ typedef struct tc_share {
   const ir_stmt *loop; /* null: core 0 does it alone */
 } tc_share;
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-/* Cycles of one core's part of a contraction when loop l is divided: tiles times what one takes. */
+/* Cycles of one core's part of a contraction when loop l is divided. */
 static double part_cycles(const tc *c, const ct_match *x, const ct_plan *p, int l) {
-  const tpu_machine *m = c->m;
-  double M = (double)p->M, N = (double)p->N, batch = (double)p->batch, part = (double)ceil_div(x->nest->extent[l], c->ncores) / (double)x->nest->extent[l];
+  double M = (double)p->M, N = (double)p->N, batch = (double)p->batch;
+  double part = (double)((x->nest->extent[l] + c->ncores - 1) / c->ncores) / (double)x->nest->extent[l];
   bool row = l == p->row[0] || l == p->row[1] || l == p->row[2];
   if (row) M *= part;
   else if (l == p->column || l == p->column2) N *= part;
   else batch *= part;
-  double tiles = batch * (double)ceil_div(p->K, m->rows) * (double)ceil_div((int64_t)(N + 0.5), tpu_tile_cols(m));
-  double width = N < (double)tpu_tile_cols(m) ? N : (double)tpu_tile_cols(m), depth = (double)(p->K < m->rows ? p->K : m->rows);
-  double dram = (double)ir_dtype_bytes(p->resting->t) * width * depth / tpu_dram_bytes_per_cycle(m) * c->ncores;
-  double rows = M * x->row_cycles, shift = (double)ceil_div(m->rows, m->shift_rows);
-  if (shift > rows) rows = shift;
-  if (p->resting->load->u.buf->constant && dram > rows) rows = dram;
-  return tiles * (rows + (double)m->matmul_overhead);
+  return ct_cycles(c, x, p, M, N, batch, p->resting->load->u.buf->constant, c->ncores);
 }
 
 static const ir_stmt *outermost_loop(tc *c, const tc_nest *nest) {

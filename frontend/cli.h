@@ -129,7 +129,15 @@ void cli_fetch(cli *c, cli_model *m, const cli_list *names);
 void cli_bind(cli *c, cli_model *m);
 /* Graph to a program of the systolic machine; m->program is the same arithmetic for the CPU. Null options: the
  * precision that suits the machine. */
-tpu_program *cli_lower_tpu(cli *c, cli_model *m, const tpu_machine *machine, const rt_tpu_options *o);
+rt_tpu_build cli_lower_tpu(cli *c, cli_model *m, const tpu_machine *machine, const rt_tpu_options *o);
+/* tenon tune --target tpu:NAME: cli_tune_tpu.c */
+typedef struct cli_tpu_tuning {
+  const char *machine, *precision; /* precision may be null */
+  int64_t trials;
+  double budget_s;
+  const volatile int *stop;
+} cli_tpu_tuning;
+void cli_tune_tpu(cli *c, const cli_tpu_tuning *how);
 /* Graph to program; --dim sizes are bound first. Throws TN_EUSAGE naming the missing ones. */
 void cli_lower(cli *c, cli_model *m);
 /* Inputs that were not given become random; outputs get memory. */

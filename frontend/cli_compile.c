@@ -1,6 +1,6 @@
 /* cli_compile.c — tenon compile: an object file and its header. */
 #include "frontend/cli.h"
-#include "runtime/tpu_tune.h"
+#include "autotune/tpu.h"
 #include <string.h>
 #include <sys/stat.h>
 
@@ -53,16 +53,18 @@ static void compile_tpu(cli *c, const char *machine, const char *precision, bool
   cli_feed(c, m, fixed);
   if (m->graph) fix_inputs(c, m);
   rt_tpu_options o = {.precision = precision ? lw_precision_parse(ctx, precision) : rt_tpu_precision(t), .jobs = c->threads ? (int)c->threads : rt_cpu_count()};
-  tpu_program *p = cli_lower_tpu(c, m, t, &o);
-  rt_tpu_tuning r = {0};
+  rt_tpu_build b = cli_lower_tpu(c, m, t, &o);
+  const tpu_program *p = b.tpu;
+  at_tpu_result r = {0};
   if (tune) {
-    tpu_options to = {0};
-    for (int i = 0; i < p->nsegments; i++)
-      if (p->segments[i].kind == TPU_SEG_WEIGHTS) to.weights = p->segments[i].data;
-    r = rt_tpu_tune(ctx, m->program, t, &to, 0);
-    to.tiles = r.tiles;
-    p = rt_tpu_program(ctx, m->program, t, &to);
+    at_tpu_task task = {b.program, t, lw_precision_name(o.precision), b.weights, 0};
+    at_tpu_options to = {.store = at_store_open(ctx, c->db, 0), .label = m->path};
+    r = at_tpu_tune(ctx, &task, &to);
+    at_store_close(to.store);
+    p = rt_tpu_program(ctx, b.program, t, &(tpu_options){.tiles = r.tiles, .weights = b.weights});
   }
+  int64_t instructions = 0;
+  for (int k = 0; k < p->ncores; k++) instructions += p->core[k].n;
   tpu_program_write(ctx, p, out);
   double total = rt_now() - start;
   int64_t bytes = file_size(out);
@@ -72,11 +74,12 @@ static void compile_tpu(cli *c, const char *machine, const char *precision, bool
     cj_text(&j, "program", out);
     cj_text(&j, "machine", t->name);
     cj_int(&j, "program_bytes", bytes);
-    cj_int(&j, "instructions", p->core[0].n);
+    cj_int(&j, "instructions", instructions);
+    cj_int(&j, "cores", p->ncores);
     if (tune) {
       cj_int(&j, "trials", r.trials);
-      cj_int(&j, "cycles_before", r.before);
-      cj_int(&j, "cycles", r.after);
+      cj_int(&j, "cycles_before", r.first);
+      cj_int(&j, "cycles", r.last);
     }
     cj_int(&j, "dram_bytes", p->dram_bytes);
     cj_int(&j, "weights_bytes", m->program->weights_bytes);
@@ -87,8 +90,8 @@ static void compile_tpu(cli *c, const char *machine, const char *precision, bool
     cj_end(&j, c);
     return;
   }
-  fprintf(c->out, "%s: %s, %lld instructions for %s, %s\n", out, cli_bytes(c, (double)bytes), (long long)p->core[0].n, t->name, cli_time(c, total));
-  if (tune) fprintf(c->out, "%d programs timed: %lld cycles before, %lld now\n", r.trials, (long long)r.before, (long long)r.after);
+  fprintf(c->out, "%s: %s, %lld instructions for %s, %s\n", out, cli_bytes(c, (double)bytes), (long long)instructions, t->name, cli_time(c, total));
+  if (tune) fprintf(c->out, "%d programs timed: %lld cycles before, %lld now\n", r.trials, (long long)r.first, (long long)r.last);
 }
 
 void cli_compile(cli *c, int argc, char **argv) {

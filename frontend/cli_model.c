@@ -1,5 +1,6 @@
 /* cli_model.c — a model on its way: file, graph, program, code, run. */
 #include "autotune/lookup.h"
+#include "autotune/tpu.h"
 #include "frontend/cli.h"
 #include "frontend/npy.h"
 #include "ir/text.h"
@@ -257,16 +258,30 @@ static void name_outputs(cli *c, cli_model *m) {
   for (int i = 0; i < m->nout; i++) ((ir_slot *)(uintptr_t)cli_out_slot(m, i))->name = ir_intern(c->ctx, m->out_name[i]);
 }
 
-tpu_program *cli_lower_tpu(cli *c, cli_model *m, const tpu_machine *machine, const rt_tpu_options *o) {
-  if (!m->graph) ir_fail(c->ctx, TN_EUNSUPPORTED, "%s: a program's text cannot be compiled for %s: give the model or its graph", m->path, machine->name);
-  cli_bind(c, m);
-  ir_where(c->ctx, m->path);
-  rt_tpu_build b = rt_tpu_compile(c->ctx, m->graph, machine, o);
+/* Tiles that tenon tune has found for the program, if any. */
+static void use_tiles(cli *c, const tpu_machine *machine, const rt_tpu_options *o, rt_tpu_build *b) {
+  at_tpu_task t = {b->program, machine, lw_precision_name(o->precision), b->weights, o->cores};
+  at_store *store = o->tile || c->unscheduled ? NULL : at_store_open(c->ctx, c->db, AT_STORE_READONLY);
+  tpu_tunables *tiles = store ? at_tpu_lookup(c->ctx, &t, store) : NULL;
+  at_store_close(store);
+  if (!tiles) return;
+  tpu_program *p = rt_tpu_program(c->ctx, b->program, machine, &(tpu_options){.tiles = tiles, .weights = b->weights, .cores = o->cores});
+  if (rt_tpu_cycles(c->ctx, machine, p) < rt_tpu_cycles(c->ctx, machine, b->tpu)) b->tpu = p; /* winners one by one need not add up */
+}
+
+rt_tpu_build cli_lower_tpu(cli *c, cli_model *m, const tpu_machine *machine, const rt_tpu_options *o) {
+  rt_tpu_build b = {.program = m->program};
+  if (m->graph) {
+    cli_bind(c, m);
+    ir_where(c->ctx, m->path);
+    b = rt_tpu_compile(c->ctx, m->graph, machine, o);
+  } else rt_tpu_compile_program(c->ctx, &b, machine, o);
+  use_tiles(c, machine, o, &b);
   ir_where(c->ctx, NULL);
   m->program = b.program;
   m->lower_s = b.lower_s, m->compile_s = b.pack_s + b.compile_s;
   name_outputs(c, m);
-  return b.tpu;
+  return b;
 }
 
 void cli_lower(cli *c, cli_model *m) {

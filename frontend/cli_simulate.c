@@ -202,7 +202,7 @@ static void model_compiled(sim *s, cli_model *m, const char *dtype, int64_t core
   cli *c = s->c;
   tn_ctx *ctx = c->ctx;
   rt_tpu_options o = {.precision = precision_of(s, dtype), .cores = (int)cores, .jobs = c->threads ? (int)c->threads : rt_cpu_count()};
-  const tpu_program *p = cli_lower_tpu(c, m, s->machine, &o);
+  const tpu_program *p = cli_lower_tpu(c, m, s->machine, &o).tpu;
   s->compile_s = m->lower_s + m->compile_s;
   const void **in = NULL;
   void **out = NULL;

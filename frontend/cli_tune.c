@@ -453,7 +453,7 @@ void cli_write_plan(cli *c, const cli_model *m, const char *path) {
 
 void cli_tune(cli *c, int argc, char **argv) {
   tn_ctx *ctx = c->ctx;
-  const char *file = NULL, *plan = NULL, *table_file = NULL;
+  const char *file = NULL, *plan = NULL, *table_file = NULL, *target_name = NULL, *precision = NULL;
   double budget = 0;
   int64_t trials = 0, jobs = 0, explore = 0;
   bool check = false, try_layouts = false;
@@ -467,6 +467,8 @@ void cli_tune(cli *c, int argc, char **argv) {
       {"--explore", CLI_INT, &explore, "N", "makes spaces of N schedules and tries them all, good and bad"},
       {"--record", CLI_TEXT, &table_file, "FILE", "afterwards, writes what is known of all kernels as a replay table"},
       {"--plan-out", CLI_TEXT, &plan, "FILE", "afterwards, writes the schedules of the model as a plan"},
+      {"--target", CLI_TEXT, &target_name, "T", "cpu (default), or tpu:NAME: tiles of models for the simulated machine"},
+      {"--precision", CLI_TEXT, &precision, "P", "of tpu:NAME's products: fp32, bf16, int8"},
   };
   if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 0, -1,
                  "KERNEL: gemm:f32:MxNxK, conv:f32:n1c64h56w56k64r3s3u1p1 (tenon bench --help). Takes up where an\n"
@@ -474,6 +476,13 @@ void cli_tune(cli *c, int argc, char **argv) {
                  "all verbs with the same --db.\n")) return;
   if (!c->nargs && !file) ir_fail(ctx, TN_EUSAGE, "an argument is missing: tenon %s %s", c->verb->name, c->verb->form);
   if (plan && (c->nargs != 1 || file)) ir_fail(ctx, TN_EUSAGE, "--plan-out is for one model");
+  if (target_name && strncmp(target_name, "tpu:", 4) == 0) {
+    if (file || plan || table_file || check || try_layouts || explore) ir_fail(ctx, TN_EUSAGE, "--target tpu:NAME goes with --trials, --budget and --precision alone");
+    cli_tune_tpu(c, &(cli_tpu_tuning){target_name + 4, precision, trials, budget, &stop});
+    return;
+  }
+  if (target_name && strcmp(target_name, "cpu") != 0) ir_fail(ctx, TN_EUSAGE, "--target: '%s' is neither cpu nor tpu:NAME", target_name);
+  if (precision) ir_fail(ctx, TN_EUSAGE, "--precision is for --target tpu:NAME");
   if (budget <= 0 && !trials) budget = 60;
   if (explore > 1 << 20) ir_fail(ctx, TN_EUSAGE, "--explore: at most %d", 1 << 20);
   if (table_file && !explore) explore = 1200;

@@ -4,8 +4,11 @@
 #include "lower/lower.h"
 #include <string.h>
 
+static const char *const names[] = {"fp32", "bf16", "int8"};
+
+const char *lw_precision_name(lw_precision p) { return names[p]; }
+
 lw_precision lw_precision_parse(tn_ctx *ctx, const char *s) {
-  static const char *const names[] = {"fp32", "bf16", "int8"};
   for (int i = 0; i < IR_COUNT(names); i++)
     if (strcmp(s, names[i]) == 0) return (lw_precision)i;
   ir_fail(ctx, TN_EUSAGE, "precision '%s' is none of fp32, bf16, int8", s);

@@ -7,6 +7,7 @@
 #include "ir/ir.h"
 
 typedef enum lw_precision { LW_PRECISION_F32, LW_PRECISION_BF16, LW_PRECISION_INT8 } lw_precision;
+const char *lw_precision_name(lw_precision p);
 lw_precision lw_precision_parse(tn_ctx *ctx, const char *s); /* "fp32", "bf16", "int8"; else throws TN_EUSAGE */
 
 /* Operands of Conv, MatMul and Gemm of f32 are rounded to bf16; sums, biases and results stay f32. */

@@ -154,12 +154,16 @@ rt_tpu_build rt_tpu_compile(tn_ctx *ctx, ir_graph *g, const tpu_machine *m, cons
   }
   b.program = lower(ctx, g);
   b.lower_s = now() - start;
-  start = now();
-  const void *blob = rt_pack_weights(ctx, b.program, o.jobs);
-  b.pack_s = now() - start;
-  start = now();
-  b.weights = blob ? (const uint8_t *)blob + sizeof(cg_blob_header) : NULL;
-  b.tpu = rt_tpu_program(ctx, b.program, m, &(tpu_options){.tile = o.tile, .weights = b.weights, .cores = o.cores});
-  b.compile_s = now() - start;
+  rt_tpu_compile_program(ctx, &b, m, &o);
   return b;
+}
+
+void rt_tpu_compile_program(tn_ctx *ctx, rt_tpu_build *b, const tpu_machine *m, const rt_tpu_options *o) {
+  double start = now();
+  const void *blob = rt_pack_weights(ctx, b->program, o->jobs);
+  b->pack_s = now() - start;
+  start = now();
+  b->weights = blob ? (const uint8_t *)blob + sizeof(cg_blob_header) : NULL;
+  b->tpu = rt_tpu_program(ctx, b->program, m, &(tpu_options){.tile = o->tile, .weights = b->weights, .cores = o->cores});
+  b->compile_s = now() - start;
 }

@@ -29,6 +29,8 @@ lw_precision rt_tpu_precision(const tpu_machine *m);
 /* As tpu_compile, but for o->cores: 0 is all of the machine, or one where that is faster; more than it has throws TN_EUSAGE. */
 tpu_program *rt_tpu_program(tn_ctx *ctx, const ir_program *p, const tpu_machine *m, const tpu_options *o);
 int64_t rt_tpu_cycles(tn_ctx *ctx, const tpu_machine *m, const tpu_program *p); /* by timing alone */
+/* The rest of it: b->program becomes b->tpu. */
+void rt_tpu_compile_program(tn_ctx *ctx, rt_tpu_build *b, const tpu_machine *m, const rt_tpu_options *o);
 /* The graph's dimensions must be numbers; it is changed. The weights live as long as the context. */
 rt_tpu_build rt_tpu_compile(tn_ctx *ctx, ir_graph *g, const tpu_machine *m, const rt_tpu_options *o);
 #endif

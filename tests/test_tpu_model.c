@@ -1,9 +1,9 @@
 /* test_tpu_model.c — whole graphs on the systolic machine, in all precisions, against the interpreter of the program
  * that they were made from: the same arithmetic, so the same bits. */
+#include "autotune/tpu.h"
 #include "runtime/program_interp.h"
 #include "runtime/tpu_build.h"
 #include "runtime/tpu_sim.h"
-#include "runtime/tpu_tune.h"
 #include <criterion/criterion.h>
 #include <string.h>
 
@@ -215,19 +215,37 @@ Test(tpu_model, control_flow) {
       }
 }
 
-/* The search is never worse than the model, the same each time, and what it found is what the program then takes. */
+/* The search is never worse than the model, the same each time, what it found is what the program then takes, and a store
+ * knows it: nothing is timed twice, compiles find it. */
 static void tune_model(tn_ctx *ctx, void *arg) {
   (void)arg;
-  const tpu_machine *m = tpu_machine_parse(ctx, machines[0], "machine");
+  /* a slow FIFO and slow activations: what the model knows nothing of */
+  const tpu_machine *m = tpu_machine_parse(ctx, "rows 16\ncols 8\narrays 2\nub_bytes 1048576\nacc_bytes 65536\nlanes 16\nact_lanes 8\nvector_overhead 40\nfifo_depth 1\n", "machine");
   rt_tpu_build b = rt_tpu_compile(ctx, network(ctx), m, &(rt_tpu_options){.precision = LW_PRECISION_BF16, .jobs = 1});
-  tpu_options o = {.weights = b.weights};
-  rt_tpu_tuning first = rt_tpu_tune(ctx, b.program, m, &o, 0), again = rt_tpu_tune(ctx, b.program, m, &o, 0);
-  ir_assert(ctx, first.after <= first.before && first.trials > 10);
-  ir_assert(ctx, first.after == again.after && !memcmp(first.tiles, again.tiles, (size_t)b.program->nkernels * sizeof *first.tiles));
-  o.tiles = first.tiles;
-  const tpu_program *p = tpu_compile(ctx, b.program, m, &o);
-  ir_assert(ctx, tpu_simulate(ctx, m, p, &(tpu_sim_options){.no_values = true}, NULL, NULL, NULL)->cycles == first.after);
-  ir_assert(ctx, rt_tpu_tune(ctx, b.program, m, &o, 5).trials <= 5);
+  at_tpu_task t = {b.program, m, "bf16", b.weights, 1};
+  size_t bytes = (size_t)b.program->nkernels * sizeof(tpu_tunables);
+  at_tpu_result first = at_tpu_tune(ctx, &t, &(at_tpu_options){0}), again = at_tpu_tune(ctx, &t, &(at_tpu_options){0});
+  ir_assert(ctx, first.last <= first.first && first.trials > 10);
+  ir_assert(ctx, first.last == again.last && !memcmp(first.tiles, again.tiles, bytes));
+  const tpu_program *p = tpu_compile(ctx, b.program, m, &(tpu_options){.tiles = first.tiles, .weights = b.weights});
+  ir_assert(ctx, rt_tpu_cycles(ctx, m, p) == first.last);
+  at_store *store = at_store_open(ctx, ":memory:", 0);
+  ir_assert(ctx, !at_tpu_lookup(ctx, &t, store));
+  at_tpu_result some = at_tpu_tune(ctx, &t, &(at_tpu_options){.store = store, .trials = 2}), rest = at_tpu_tune(ctx, &t, &(at_tpu_options){.store = store});
+  ir_assert(ctx, some.trials < first.trials && rest.known > 0 && rest.last <= some.last);
+  at_tpu_result all = at_tpu_tune(ctx, &t, &(at_tpu_options){.store = store});
+  ir_assert(ctx, all.trials <= rest.trials && all.last == rest.last);
+  tpu_tunables *found = at_tpu_lookup(ctx, &t, store);
+  ir_assert(ctx, all.changed == first.changed && (found || !all.changed));
+  p = tpu_compile(ctx, b.program, m, &(tpu_options){.tiles = found, .weights = b.weights});
+  ir_assert(ctx, !all.changed || rt_tpu_cycles(ctx, m, p) == all.last);
+  t.precision = "int8"; /* another program */
+  ir_assert(ctx, !at_tpu_lookup(ctx, &t, store));
+  at_store_close(store);
+  tpu_tunables read;
+  for (int k = 0; found && k < b.program->nkernels; k++)
+    ir_assert(ctx, at_tpu_tiles_parse(at_tpu_tiles_print(ctx, &found[k]), &read) && !memcmp(&read, &found[k], sizeof read));
+  ir_assert(ctx, !at_tpu_tiles_parse("rows 8", &read) && !at_tpu_tiles_parse("rows 8 columns 8 rests c lanes 0", &read));
 }
 
 Test(tpu_model, tuning) {
