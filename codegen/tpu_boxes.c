@@ -66,7 +66,8 @@ static tpu_box dma_source(const tpu_inst *i) {
 
 /* Positions of one axis that a window reaches: first + [0, n) * step, clipped to [0, limit) if that is not 0. */
 static int64_t reach(int64_t at, int64_t rows, int64_t step, int64_t taps, int64_t dilation, int64_t limit, int64_t *n, int64_t *pace) {
-  int64_t last = at + (rows - 1) * step + (taps - 1) * dilation, first = at;
+  int64_t last = at + (rows - 1) * step, first = at, span = (taps - 1) * dilation;
+  *(span < 0 ? &first : &last) += span;
   *pace = taps == 1 && step ? step : 1;
   if (limit && first < 0) first += (-first + *pace - 1) / *pace * *pace;
   if (limit && last > limit - 1) last = limit - 1;

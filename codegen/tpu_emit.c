@@ -28,24 +28,20 @@ static void touch(tc *c, const tpu_inst *i, const tpu_operand *o, bool write) {
   te_access(c, tpu_ops[i->op].unit, (tpu_space)o->space, lo, hi, write);
 }
 
-static void min_max(int64_t a, int64_t b, int64_t size, int64_t *lo, int64_t *hi) {
-  if (a > b) {
-    int64_t t = a;
-    a = b;
-    b = t;
-  }
-  if (size && a < 0) a = 0; /* what lies outside is not touched */
-  if (size && b > size - 1) b = size - 1;
-  *lo = a;
-  *hi = b;
+/* Positions from `at` that rows and taps of a window reach; within [0, size) if size is not 0: what lies outside is not touched. */
+static void reached(int64_t at, int64_t rows, int64_t taps, int64_t size, int64_t *lo, int64_t *hi) {
+  *lo = at + (rows < 0 ? rows : 0) + (taps < 0 ? taps : 0);
+  *hi = at + (rows > 0 ? rows : 0) + (taps > 0 ? taps : 0);
+  if (size && *lo < 0) *lo = 0;
+  if (size && *hi > size - 1) *hi = size - 1;
 }
 
 static void touch_window(tc *c, const tpu_inst *i) {
   const tpu_window *w = &i->win;
   int64_t width = (int64_t)ir_dtype_bytes((tn_dtype)i->src.dtype), lo = i->src.addr, hi = lo + width;
   int64_t from[4] = {0}, to[4] = {i->extent[0] - 1, 0, 0, w->kc - 1};
-  min_max(w->y0, w->y0 + (int64_t)(i->extent[1] - 1) * w->sy + (int64_t)(w->kh - 1) * w->dy, w->height, &from[1], &to[1]);
-  min_max(w->x0, w->x0 + (int64_t)(i->extent[2] - 1) * w->sx + (int64_t)(w->kw - 1) * w->dx, w->width, &from[2], &to[2]);
+  reached(w->y0, (int64_t)(i->extent[1] - 1) * w->sy, (int64_t)(w->kh - 1) * w->dy, w->height, &from[1], &to[1]);
+  reached(w->x0, (int64_t)(i->extent[2] - 1) * w->sx, (int64_t)(w->kw - 1) * w->dx, w->width, &from[2], &to[2]);
   for (int d = 0; d < 4; d++) {
     int64_t a = from[d] * i->src.stride[d] * width, b = to[d] * i->src.stride[d] * width;
     if (to[d] < from[d]) return; /* nothing inside */

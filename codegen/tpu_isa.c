@@ -217,9 +217,9 @@ static const char *weights_wrong(tn_ctx *ctx, const tpu_machine *m, const tpu_in
 static const char *window_wrong(const tpu_inst *i) {
   const tpu_window *w = &i->win;
   if (w->kh < 1 || w->kw < 1 || w->height < 0 || w->width < 0) return "an empty window or a negative limit";
-  if (w->sy < 0 || w->sx < 0 || w->dy < 0 || w->dx < 0) return "a negative step";
-  int64_t y = (w->y0 < 0 ? -(int64_t)w->y0 : w->y0) + (int64_t)i->extent[1] * w->sy + (int64_t)w->kh * w->dy;
-  int64_t x = (w->x0 < 0 ? -(int64_t)w->x0 : w->x0) + (int64_t)i->extent[2] * w->sx + (int64_t)w->kw * w->dx;
+  if (w->sy < 0 || w->sx < 0) return "a negative step";
+  int64_t y = (w->y0 < 0 ? -(int64_t)w->y0 : w->y0) + (int64_t)i->extent[1] * w->sy + (int64_t)w->kh * (w->dy < 0 ? -(int64_t)w->dy : w->dy);
+  int64_t x = (w->x0 < 0 ? -(int64_t)w->x0 : w->x0) + (int64_t)i->extent[2] * w->sx + (int64_t)w->kw * (w->dx < 0 ? -(int64_t)w->dx : w->dx);
   if (y > INT32_MAX || x > INT32_MAX) return "a window beyond 2^31";
   int64_t reach[4] = {i->extent[0], y, x, w->kc > i->extent[3] ? w->kc : i->extent[3]};
   return near(&i->src, reach) && all_near(i, 1, (const tpu_operand *[]){&i->dst}) ? NULL : far_away;

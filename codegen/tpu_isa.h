@@ -71,7 +71,7 @@
  *     for k = 0 .. k_count-1, ascending:
  *       (c, r, s) = the (k_first + k)-th of the order: TPU_CHANNELS_LAST: c fastest, (r*kw + s)*kc + c;
  *                   else s fastest, (c*kh + r)*kw + s (as ONNX convolutions sum)
- *       Y = y0 + y*sy + r*dy,  X = x0 + x*sx + s*dx
+ *       Y = y0 + y*sy + r*dy,  X = x0 + x*sx + s*dx     (dy, dx of any sign: transposed convolutions)
  *       if 0 <= Y < height and 0 <= X < width (height 0: Y is not checked; width likewise)
  *         acc = step(acc, src[n, Y, X, c] - a_zero, tile[k, j] - w_zero)
  *     dst[n, y, x, j] = acc          src.stride: of (n, Y, X, c)

@@ -455,11 +455,12 @@ void tc_run_kernel(tc *c, const ir_kernel *k, const int *slots, const tc_home *h
     }
     ir_map_set(&c->mems, b, m);
   }
-  note(c, k->body);
+  const ir_stmt *body = tc_phases(c, k->body);
+  note(c, body);
   for (int i = 0; i < k->nbufs && home; i++) {
     const tc_mem *m = ir_map_get(&c->mems, k->bufs[i]);
     int stores = 0;
-    if (!m->home.chip && m->stored && k->bufs[i]->access == IR_OUT && writes_partly(c, k->body, k->bufs[i], &stores)) clear_partial(c, m);
+    if (!m->home.chip && m->stored && k->bufs[i]->access == IR_OUT && writes_partly(c, body, k->bufs[i], &stores)) clear_partial(c, m);
   }
-  run_root(c, k->body);
+  run_root(c, body);
 }

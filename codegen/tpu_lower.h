@@ -106,6 +106,7 @@ typedef struct tc {
   int64_t dram_dummy;     /* 64 bytes of DRAM that nobody reads */
   const ir_kernel *k;
   ir_map binds, mems, loops, physical;
+  ir_map phases;          /* of all kernels */
   int ntrail;
   tc_bind **trail; /* bound variables, newest last */
   tc_arena scratch;
@@ -230,6 +231,9 @@ void tc_move_box(tc *c, bool load, const tc_mem *m);           /* the box of a p
 void tc_touches(tc *c, const tc_nest *nest);
 void tc_stage(tc *c, const ir_stmt *body);                      /* parameters in DRAM, as the lanes need them: in */
 void tc_unstage(tc *c);                                        /* and out */
+
+/* ---- loops by remainders: tpu_phases.c ---- */
+const ir_stmt *tc_phases(tc *c, const ir_stmt *s);              /* of a kernel's body: s where there is nothing to do */
 
 /* ---- cores: tpu_cores.c ---- */
 bool tc_part(tc *c, tc_nest *nest, const ir_stmt *s);           /* leaves the running core's part; false: it has none */

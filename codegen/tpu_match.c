@@ -123,6 +123,21 @@ static bool bounds_axis(tc *c, ct_operand *o, const tc_affine *f) {
   return false;
 }
 
+/* A term f <= 0 of one reduction alone that ends it early. */
+static bool shortens(tc *c, ct_match *x, const tc_affine *f) {
+  int lane = -1;
+  for (int l = 0; l < c->nlanes; l++) {
+    if (!f->coef[l]) continue;
+    if (lane >= 0) return false;
+    lane = l;
+  }
+  int i = lane - x->nest->n;
+  if (lane < 0 || i < 0 || f->coef[lane] < 0 || f->c0 > 0) return false; /* f->c0 counts from the first step */
+  int64_t n = -f->c0 / f->coef[lane] + 1;
+  if (n < x->red_n[i]) x->red_n[i] = c->box.n[lane] = n;
+  return true;
+}
+
 static bool match_guard(tc *c, ct_match *x, ix e) {
   if (e->op == IX_AND) return match_guard(c, x, e->args[0]) && match_guard(c, x, e->args[1]);
   if (tc_decide(c, e) == 1) return true;
@@ -131,7 +146,7 @@ static bool match_guard(tc *c, ct_match *x, ix e) {
     return false;
   a.c0 += (e->op == IX_LT) - b.c0;
   for (int l = 0; l < c->nlanes; l++) a.coef[l] -= b.coef[l];
-  return bounds_axis(c, &x->a, &a) || bounds_axis(c, &x->b, &a);
+  return bounds_axis(c, &x->a, &a) || bounds_axis(c, &x->b, &a) || shortens(c, x, &a);
 }
 
 /* Axes that leave their extent must be checked by the guard. */

@@ -300,7 +300,7 @@ tpu_program *tpu_compile(tn_ctx *ctx, const ir_program *p, const tpu_machine *m,
   tc c = {.ctx = ctx, .m = m, .o = o ? o : &none, .cores = IR_NEW(ctx, tc_cores)};
   c.ncores = c.o->cores > 1 ? c.o->cores : 1;
   c.p = tpu_program_new(ctx, m->name, c.ncores);
-  c.cores->ctx = c.cores->shares.ctx = ctx;
+  c.cores->ctx = c.cores->shares.ctx = c.phases.ctx = ctx;
   for (int k = 0; k < c.ncores; k++) c.order[k] = tc_order_new(ctx, k);
   tw x = {.c = &c, .p = p};
   if (c.ncores > 1) run_all(&x, p->nrun, p->run);

@@ -1,5 +1,6 @@
 /* cli_sim_trace.c — what happened when: the recorder, and it as a Chrome trace. */
 #include "frontend/cli_sim.h"
+#include <math.h>
 #include <string.h>
 
 sim_recorder *sim_recorder_new(tn_ctx *ctx, int most, int64_t ub_bytes) {
@@ -120,8 +121,10 @@ static void meta(ir_text *t, const char *what, int pid, int tid, const char *nam
   if (strcmp(what, "thread_name") == 0) ir_put(t, ",\n{\"ph\":\"M\",\"pid\":%d,\"tid\":%d,\"name\":\"thread_sort_index\",\"args\":{\"sort_index\":%d}}", pid, tid, tid);
 }
 
-static void complete(ir_text *t, int pid, int tid, double from, double took, const char *name) {
-  ir_put(t, ",\n{\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"ts\":%.6f,\"dur\":%.6f,\"name\":", pid, tid, from, took);
+/* In whole nanoseconds, both ends: viewers drop what overlaps its neighbour by a fraction. */
+static void complete(ir_text *t, int pid, int tid, double from, double to, const char *name) {
+  double start = floor(from * 1e3), end = floor(to * 1e3);
+  ir_put(t, ",\n{\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f,\"name\":", pid, tid, start * 1e-3, (end - start) * 1e-3);
   cj_quote(t, name);
 }
 
@@ -141,7 +144,7 @@ const char *sim_trace(const sim *s) {
   meta(t, "thread_name", 1, 0, "layers");
   for (int k = 0; k < s->nrows; k++) {
     const sim_row *w = &s->rows[k];
-    complete(t, 1, 0, us * (double)w->start, us * (double)(w->end - w->start), w->name);
+    complete(t, 1, 0, us * (double)w->start, us * (double)w->end, w->name);
     ir_put(t, ",\"args\":{\"M\":%lld,\"N\":%lld,\"K\":%lld,\"cycles\":%lld,\"utilization\":%.4f}}", (long long)w->M, (long long)w->N, (long long)w->K, (long long)w->cycles,
            w->utilization);
   }
@@ -154,7 +157,7 @@ const char *sim_trace(const sim *s) {
       for (int i = 0; i < r->track[c][u].n; i++) {
         const sim_span *x = &r->track[c][u].spans[i];
         const char *name = tpu_ops[x->op].name;
-        complete(t, pid, u, us * (double)x->start, us * (double)(x->end - x->start), x->count > 1 ? ir_format(s->c->ctx, "%s x%lld", name, (long long)x->count) : name);
+        complete(t, pid, u, us * (double)x->start, us * (double)x->end, x->count > 1 ? ir_format(s->c->ctx, "%s x%lld", name, (long long)x->count) : name);
         ir_put(t, ",\"args\":{\"layer\":");
         cj_quote(t, x->row >= 0 ? s->rows[x->row].name : "");
         ir_put(t, ",\"start_cycle\":%lld,\"busy_cycles\":%lld,\"bytes\":%lld}}", (long long)x->start, (long long)x->busy, (long long)x->bytes);

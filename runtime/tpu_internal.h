@@ -65,6 +65,8 @@ typedef struct tpu_tile {
   uint8_t dtype;
   bool on_chip;            /* came from UB */
   int64_t arrival, popped; /* times; popped: its place in the FIFO is free */
+  int64_t held;            /* its fetching waited until then for other units: not the memory's fault... */
+  int blame;               /* ...but on this account (tpu_time.c) */
   int64_t weights_index;   /* who made it */
 } tpu_tile;
 

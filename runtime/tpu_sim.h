@@ -26,7 +26,7 @@ typedef enum tpu_timing { TPU_TIMING_TPU, TPU_TIMING_SCALESIM } tpu_timing;
 typedef struct tpu_cycles {
   int64_t total;
   int64_t active;        /* rows are in the array */
-  int64_t weight_stall;  /* waits for a tile from the weight memory */
+  int64_t weight_stall;  /* waits for a tile from the weight memory; not while its fetching waited for another unit */
   int64_t weight_shift;  /* waits for a tile that is being shifted in */
   int64_t non_matrix;
   int64_t raw_stall;     /* waits for the vector unit (activations of the layer before), or its own results */
@@ -54,8 +54,8 @@ typedef struct tpu_counts {
   double energy_pj[TPU_ENERGY_KINDS];            /* static energy only in sums over the whole program */
 } tpu_counts;
 
-typedef struct tpu_tag_result { /* tags in order; their cycles add up to the whole's: a cycle belongs to the first tag
-                                   that was not finished then. */
+typedef struct tpu_tag_result { /* tags in order; their cycles add up to the whole's: a cycle in which the array works
+                                   belongs to its tag, any other to the first tag that was not finished then. */
   tpu_counts counts;
   int64_t first, last;   /* first start and last completion of its instructions; 0, 0 if none */
   int64_t reported;      /* cycles.total, minus 1 with SCALE-Sim's faults */

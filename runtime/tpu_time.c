@@ -81,7 +81,8 @@ void tpu_send_signals(tpu_core *c, const tpu_inst *i, int64_t number, int unit, 
     if (i->signal[k]) signal_one(c, i, number, unit, i->signal[k], &d);
 }
 
-/* ---- whose time it is: cycles belong to the first visit of a tag that was not finished then ---- */
+/* ---- whose time it is: cycles in which the array works belong to the tag that it works for, all others to the first visit
+ * of a tag that was not finished then ---- */
 
 typedef enum { ACTIVE, WEIGHT_STALL, WEIGHT_SHIFT, RAW_STALL, INPUT_STALL, OTHER_STALL } account;
 
@@ -103,7 +104,7 @@ static void account_until(tpu_core *c, int64_t until, account a, int tag) {
   while (c->cursor < until) {
     int64_t end = until;
     int whose = tag;
-    if (c->visit_head < c->visit_tail) {
+    if (c->visit_head < c->visit_tail && a != ACTIVE) {
       tpu_visit v = c->visit[c->visit_head & (TPU_VISITS - 1)];
       if (v.until <= c->cursor) {
         c->visit_head++;
@@ -343,17 +344,27 @@ static void must_fit(tpu_core *c, const tpu_inst *i, int64_t number) {
     tpu_fault(c, i, number, "the resident tile is %s, the rows are %s", ir_dtype_name((tn_dtype)t->dtype), ir_dtype_name((tn_dtype)i->src.dtype));
 }
 
+/* Of whom an instruction waited longest. */
+static account blamed(const int64_t *cause, int64_t issued) {
+  int64_t raw = most(cause[TPU_UNIT_VECTOR], cause[TPU_UNIT_MATRIX]), input = most(cause[TPU_UNIT_LOAD], cause[TPU_UNIT_HOST]);
+  int64_t other = most(most(cause[TPU_UNIT_STORE], cause[TPU_UNIT_WEIGHTS]), issued);
+  return other >= raw && other >= input ? OTHER_STALL : raw >= input ? RAW_STALL : INPUT_STALL;
+}
+
 /* A product: first the next tile, if it asks for one; then the rows. Says on whose account the array waited. */
 static times time_matmul(tpu_core *c, const tpu_pending *p, int64_t ready, const cost *k, const int64_t *cause, tpu_counts *n) {
   const tpu_sim *s = c->sim;
   const tpu_machine *m = s->m;
-  int64_t start = ready, arrival = 0, shifted = 0;
+  int64_t start = ready, arrival = 0, shifted = 0, held = 0;
+  account blame = OTHER_STALL;
   bool on_chip = false;
   must_fit(c, p->inst, p->number);
   if (p->inst->flags & TPU_SWAP) {
     tpu_tile *t = tile_at(c, c->taken);
     int64_t shift = m->dataflow == TPU_OS ? 0 : s->scalesim ? m->rows : (m->rows + m->shift_rows - 1) / m->shift_rows;
     arrival = t->arrival;
+    held = t->held;
+    blame = (account)t->blame;
     on_chip = t->on_chip;
     /* nothing overlaps in SCALE-Sim: the tile goes straight into the array that has become free */
     shifted = t->popped = most(arrival, s->scalesim ? ready : c->shadow_free) + shift;
@@ -363,23 +374,24 @@ static times time_matmul(tpu_core *c, const tpu_pending *p, int64_t ready, const
     n->energy_pj[TPU_ENERGY_SHIFT] += (double)(t->k * t->n) * (double)ir_dtype_bytes((tn_dtype)t->dtype) * m->pj_shift_byte;
   }
   int tag = p->tag;
+  account_until(c, held < start ? held : start, blame, tag);
   account_until(c, arrival < start ? arrival : start, on_chip ? RAW_STALL : WEIGHT_STALL, tag);
   account_until(c, shifted < start ? shifted : start, WEIGHT_SHIFT, tag);
-  int64_t raw = most(cause[TPU_UNIT_VECTOR], cause[TPU_UNIT_MATRIX]), input = most(cause[TPU_UNIT_LOAD], cause[TPU_UNIT_HOST]);
-  int64_t other = most(most(cause[TPU_UNIT_STORE], cause[TPU_UNIT_WEIGHTS]), p->issued);
-  account_until(c, start, other >= raw && other >= input ? OTHER_STALL : raw >= input ? RAW_STALL : INPUT_STALL, tag);
+  account_until(c, start, blamed(cause, p->issued), tag);
   account_until(c, start + k->occupy, ACTIVE, tag);
   int64_t end = start + k->occupy;
   return (times){start, end, s->scalesim ? end : end + m->rows + m->cols - 1};
 }
 
-static void made_tile(tpu_core *c, const tpu_inst *i, int64_t arrival, int64_t index) {
+static void made_tile(tpu_core *c, const tpu_inst *i, int64_t arrival, int64_t index, int64_t held, account blame) {
   tpu_tile *t = tile_at(c, c->made++);
   t->k = (int64_t)i->extent[0] * i->extent[1] * i->extent[2];
   t->n = i->extent[3];
   t->dtype = i->src.dtype;
   t->on_chip = i->src.space == TPU_UB;
   t->arrival = arrival;
+  t->held = held;
+  t->blame = blame;
   t->weights_index = index;
   t->popped = 0;
 }
@@ -427,8 +439,8 @@ bool tpu_time_head(tpu_core *c, int unit) {
   tpu_semaphore *sems[2] = {i->wait[0] ? &c->sem[i->wait[0]] : NULL, i->wait[1] ? &c->sem[i->wait[1]] : NULL};
   bool shares = s->p->ncores > 1 && !s->scalesim && unit != TPU_UNIT_MATRIX && unit != TPU_UNIT_VECTOR && i->op != TPU_SYNC;
   int64_t head[2] = {sems[0] ? sems[0]->head : 0, sems[1] ? sems[1]->head : 0};
-  int64_t ready = most(most(p->issued, u->free), tpu_take_waits(c, p, unit, &clock, cause));
-  ready = most(ready, fifo_time(c, i, &clock));
+  int64_t held = most(p->issued, tpu_take_waits(c, p, unit, &clock, cause)), free = most(u->free, fifo_time(c, i, &clock));
+  int64_t ready = most(held, free);
   if (shares && !c->granted) { /* other cores may come first: ask again later, semaphores untouched */
     for (int k = 0; k < 2; k++)
       if (sems[k]) sems[k]->head = head[k];
@@ -448,7 +460,7 @@ bool tpu_time_head(tpu_core *c, int unit) {
   if (t.done < u->last_done) t.done = u->last_done; /* signals are never out of order */
   if (s->checks) tpu_check_order(c, unit, p, index);
   tell(c, unit, p, &t, &k);
-  if (i->op == TPU_WEIGHTS) made_tile(c, i, t.done, index);
+  if (i->op == TPU_WEIGHTS) made_tile(c, i, t.done, index, held > free ? held : 0, blamed(cause, p->issued));
   if (i->op == TPU_MATMUL && i->flags & TPU_SWAP) tpu_take_tile(c);
   if (s->values) run_values(c, p);
   n->instructions++;

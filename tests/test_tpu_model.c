@@ -1,6 +1,8 @@
 /* test_tpu_model.c — whole graphs on the systolic machine, in all precisions, against the interpreter of the program
  * that they were made from: the same arithmetic, so the same bits. */
 #include "autotune/tpu.h"
+#include "frontend/file.h"
+#include "frontend/import.h"
 #include "runtime/program_interp.h"
 #include "runtime/tpu_build.h"
 #include "runtime/tpu_sim.h"
@@ -68,6 +70,27 @@ static ir_graph *attention(tn_ctx *ctx) {
   return g;
 }
 
+/* Transposed convolutions, with every remainder of their strides, flipped taps, cut borders. */
+static ir_value *transposed(ir_graph *g, ir_value *x, int64_t c, int64_t k, int64_t taps, int64_t stride, int64_t pad, int64_t dilation, uint64_t seed) {
+  ir_value *in[2] = {x, weights(g, 4, (int64_t[]){c, k, taps, taps}, seed)};
+  ir_node *n = ir_node_new(g, "ConvTranspose", NULL, 2, in, 1);
+  n->opset = 13;
+  ir_attr_ints(n, "strides", 2, (int64_t[]){stride, stride});
+  ir_attr_ints(n, "dilations", 2, (int64_t[]){dilation, dilation});
+  ir_attr_ints(n, "pads", 4, (int64_t[]){pad, 0, pad, pad});
+  return n->out[0];
+}
+
+static ir_graph *upwards(tn_ctx *ctx) {
+  ir_graph *g = ir_graph_new(ctx, "upwards");
+  ix dims[4] = {ix_index(ctx, 1), ix_index(ctx, 5), ix_index(ctx, 4), ix_index(ctx, 3)};
+  ir_value *x = ir_graph_input(g, "x", TN_F32, 4, dims);
+  ir_value *a = transposed(g, x, 5, 6, 3, 2, 1, 1, 11);
+  ir_value *b = transposed(g, op(g, "Relu", 1, &a), 6, 4, 4, 3, 2, 1, 12);
+  ir_graph_output(g, transposed(g, b, 4, 3, 3, 1, 1, 2, 13));
+  return g;
+}
+
 typedef struct run {
   ir_graph *(*graph)(tn_ctx *ctx);
   lw_precision precision;
@@ -119,6 +142,7 @@ static void all(ir_graph *(*graph)(tn_ctx *ctx)) {
 
 Test(tpu_model, convolutions) { all(network); }
 Test(tpu_model, attention) { all(attention); }
+Test(tpu_model, transposed) { all(upwards); }
 
 /* Several cores take their share of a large product: it becomes faster, and so does one with few rows, whose columns
  * are shared. Small ones stay on one core where waking the others takes longer. */
@@ -213,6 +237,34 @@ Test(tpu_model, control_flow) {
         cr_assert_eq(ir_protect(ctx, run_looping, &l), TN_OK, "machine %d, %d cores, %d turns: %s", k, cores, (int)turns, tn_error(ctx));
         tn_ctx_free(ctx);
       }
+}
+
+/* What ONNX Runtime's static quantiser wrote (tests/make_qdq.py): products of bytes on an array that has nothing else, the bits of
+ * the same arithmetic in the interpreter, and ONNX Runtime's own results within a step of the last quantisation. */
+static void run_qdq(tn_ctx *ctx, void *arg) {
+  (void)arg;
+  static const float theirs[] = {0.531180739f, 0.227648899f, 0.348168910f, 0.209794074f, -0.370487422f}; /* unoptimised: its fused products saturate on AVX2 */
+  const tpu_machine *m = tpu_machine_parse(ctx, "rows 16\ncols 8\nbf16 0\nf16 0\nf32 0\ncores 2\n", "machine");
+  const fe_map *file = fe_map_file(ctx, TN_SOURCE_DIR "/tests/corpus/model/qdq_static.onnx");
+  ir_graph *g = fe_import_model(ctx, fe_onnx_parse(ctx, file->data, file->size, file->path, NULL), NULL);
+  tpu_tunables forced = {.stationary = 1};
+  rt_tpu_build b = rt_tpu_compile(ctx, g, m, &(rt_tpu_options){.precision = rt_tpu_precision(m), .tile = &forced, .cores = 2, .jobs = 1});
+  float x[360], got[5], want[5];
+  for (int i = 0; i < 360; i++) x[i] = (float)((i * 37) % 101) / 50.5f - 1;
+  rt_program_interp(ctx, b.program, (const void *[]){x}, (void *[]){want}, NULL, NULL, NULL);
+  tpu_simulate(ctx, m, b.tpu, NULL, (const void *[]){x}, (void *[]){got}, NULL);
+  ir_assert(ctx, memcmp(got, want, sizeof got) == 0);
+  int products = 0;
+  for (int c = 0; c < b.tpu->ncores; c++)
+    for (int64_t i = 0; i < b.tpu->core[c].n; i++) products += b.tpu->core[c].insts[i].op == TPU_MATMUL;
+  ir_assert(ctx, products > 0);
+  for (int i = 0; i < 5; i++) ir_assert(ctx, got[i] > theirs[i] - 0.02f && got[i] < theirs[i] + 0.02f);
+}
+
+Test(tpu_model, qdq) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  cr_assert_eq(ir_protect(ctx, run_qdq, NULL), TN_OK, "%s", tn_error(ctx));
+  tn_ctx_free(ctx);
 }
 
 /* The search is never worse than the model, the same each time, what it found is what the program then takes, and a store
