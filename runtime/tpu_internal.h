@@ -34,6 +34,7 @@ typedef struct tpu_pending { /* handed to a queue, not yet timed */
   int64_t number, issued;
   int tag;
   bool waits;          /* has any after or wait */
+  int held_by;         /* unit for whose full queue, or at a fence, the sequencer last waited */
   int64_t after[TPU_UNITS]; /* index of the instruction that must be complete, -1: none */
   tpu_clock clock;     /* of the sequencer */
 } tpu_pending;
@@ -92,6 +93,7 @@ typedef struct tpu_core {
   bool halted, at_barrier;
   int tag;
   int64_t time;            /* when the sequencer can hand out the next instruction */
+  int held_by;             /* unit that it last waited for */
   tpu_clock clock;
   int npending;
   tpu_unit_state unit[TPU_UNITS];

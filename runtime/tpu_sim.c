@@ -137,7 +137,7 @@ static int64_t read_register(tpu_core *c, const tpu_inst *i) {
 static void wait_for_all(tpu_core *c) {
   for (int u = 1; u < TPU_UNITS; u++) {
     const tpu_unit_state *s = &c->unit[u];
-    if (s->last_done > c->time) c->time = s->last_done;
+    if (s->last_done > c->time) c->time = s->last_done, c->held_by = u;
     c->clock.known[u] = s->handed;
   }
 }
@@ -213,13 +213,14 @@ static bool hand_out(tpu_core *c, const tpu_inst *i, int unit) {
   if (u->handed - u->timed >= depth) return false;
   if (u->handed >= depth) {
     int64_t left = u->start[(u->handed - depth) & (s->queue_depth - 1)];
-    if (left > c->time) c->time = left;
+    if (left > c->time) c->time = left, c->held_by = unit;
   }
   tpu_pending *p = &u->queue[u->handed & (s->queue_depth - 1)];
   p->inst = resolved(c, i, &p->copy);
   p->number = c->pc;
   p->issued = c->time;
   p->tag = c->tag;
+  p->held_by = c->held_by;
   set_waits(c, i, p);
   if (s->checks) p->clock = c->clock;
   p->clock.known[TPU_UNIT_SEQ] = c->unit[TPU_UNIT_SEQ].timed;

@@ -345,9 +345,13 @@ static void must_fit(tpu_core *c, const tpu_inst *i, int64_t number) {
 }
 
 /* Of whom an instruction waited longest. */
-static account blamed(const int64_t *cause, int64_t issued) {
+static account blamed(const int64_t *cause, const tpu_pending *p) {
+  int64_t by[TPU_UNITS];
+  memcpy(by, cause, sizeof by);
+  if (p->held_by != TPU_UNIT_MATRIX && p->issued > by[p->held_by]) by[p->held_by] = p->issued; /* the sequencer came late, for its sake */
+  cause = by;
   int64_t raw = most(cause[TPU_UNIT_VECTOR], cause[TPU_UNIT_MATRIX]), input = most(cause[TPU_UNIT_LOAD], cause[TPU_UNIT_HOST]);
-  int64_t other = most(most(cause[TPU_UNIT_STORE], cause[TPU_UNIT_WEIGHTS]), issued);
+  int64_t other = most(most(cause[TPU_UNIT_STORE], cause[TPU_UNIT_WEIGHTS]), most(cause[TPU_UNIT_SEQ], p->held_by == TPU_UNIT_MATRIX ? p->issued : 0));
   return other >= raw && other >= input ? OTHER_STALL : raw >= input ? RAW_STALL : INPUT_STALL;
 }
 
@@ -377,7 +381,7 @@ static times time_matmul(tpu_core *c, const tpu_pending *p, int64_t ready, const
   account_until(c, held < start ? held : start, blame, tag);
   account_until(c, arrival < start ? arrival : start, on_chip ? RAW_STALL : WEIGHT_STALL, tag);
   account_until(c, shifted < start ? shifted : start, WEIGHT_SHIFT, tag);
-  account_until(c, start, blamed(cause, p->issued), tag);
+  account_until(c, start, blamed(cause, p), tag);
   account_until(c, start + k->occupy, ACTIVE, tag);
   int64_t end = start + k->occupy;
   return (times){start, end, s->scalesim ? end : end + m->rows + m->cols - 1};
@@ -460,7 +464,7 @@ bool tpu_time_head(tpu_core *c, int unit) {
   if (t.done < u->last_done) t.done = u->last_done; /* signals are never out of order */
   if (s->checks) tpu_check_order(c, unit, p, index);
   tell(c, unit, p, &t, &k);
-  if (i->op == TPU_WEIGHTS) made_tile(c, i, t.done, index, held > free ? held : 0, blamed(cause, p->issued));
+  if (i->op == TPU_WEIGHTS) made_tile(c, i, t.done, index, held > free ? held : 0, blamed(cause, p));
   if (i->op == TPU_MATMUL && i->flags & TPU_SWAP) tpu_take_tile(c);
   if (s->values) run_values(c, p);
   n->instructions++;
