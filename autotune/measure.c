@@ -611,7 +611,7 @@ bool at_lab_time(at_lab *lab, int n, at_candidate *const *c, int rounds) {
   return true;
 }
 
-void at_lab_drop(at_lab *lab, at_candidate *c) {
+void at_lab_unload(at_lab *lab, at_candidate *c) {
   if (at_lab_has(lab, c) && !at_lab_over(lab)) {
     at_put_int(begin(lab, AT_DO_DROP), c->id);
     at_status status;
@@ -619,6 +619,10 @@ void at_lab_drop(at_lab *lab, at_candidate *c) {
     ask_first(lab, lab->o.limits.run_s, "forgetting", &status, &reason);
   }
   c->id = 0;
+}
+
+void at_lab_drop(at_lab *lab, at_candidate *c) {
+  at_lab_unload(lab, c);
   blob_free(lab, c->object);
   c->object = NULL;
 }

@@ -305,7 +305,10 @@ static int measure_final(tuner *u, at_task *t, int n, at_config *const *c) {
   at_lab_compile(u->lab, n, q);
   limit_runs(u, t);
   at_lab_check(u->lab, n, q);
-  at_lab_time(u->lab, n, q, AT_FINAL_ROUNDS);
+  at_lab_time(u->lab, n, q, AT_FINAL_ROUNDS / 2);
+  for (int j = 0; j < n; j++) at_lab_unload(u->lab, q[j]); /* the other half at other addresses: they matter */
+  at_lab_check(u->lab, n, q);
+  at_lab_time(u->lab, n, q, AT_FINAL_ROUNDS / 2);
   int enough = 0, failed = 0;
   for (int j = 0; j < n; j++) {
     c[j]->status = q[j]->status;
@@ -322,6 +325,15 @@ static bool goes_before(const at_task *t, const at_config *a, const at_config *b
   return p != q ? p < q : strcmp(a->schedule, b->schedule) < 0;
 }
 
+/* a is faster than b beyond noise, and in both halves of their rounds: wherever they lay. */
+static bool beats(const at_candidate *a, const at_candidate *b) {
+  int n = a->n < b->n ? a->n : b->n, half = n / 2;
+  double r[64];
+  if (n < 2 || n > IR_COUNT(r)) return false;
+  ratios(a, b, r, n);
+  return at_median(r, half) < 1 - AT_GAIN && at_median(r + half, n - half) < 1 - AT_GAIN && at_signed_rank(a->samples, b->samples, n) < AT_CHANCE;
+}
+
 /* Who has won a final whose last one is the default; ratio: times relative to it. The default is beaten
  * beyond noise or not at all; those that cannot be told from the fastest go by prediction, then text. */
 static int decide(const at_task *t, int n, at_config *const *c, double *ratio) {
@@ -331,13 +343,12 @@ static int decide(const at_task *t, int n, at_config *const *c, double *ratio) {
   for (int j = 0; j < n - 1; j++) {
     double r[64];
     ratio[j] = at_median(r, ratios(&c[j]->c, s, r, IR_COUNT(r)));
-    if (ratio[j] < 1 - AT_GAIN && ratio[j] < ratio[best] && at_signed_rank(c[j]->c.samples, s->samples, s->n) < AT_CHANCE) best = j;
+    if (ratio[j] < ratio[best] && beats(&c[j]->c, s)) best = j;
   }
   int pick = best;
   for (int j = 0; j < n - 1 && best != n - 1; j++) {
-    bool beats = ratio[j] < 1 - AT_GAIN && at_signed_rank(c[j]->c.samples, s->samples, s->n) < AT_CHANCE;
     bool tied = ratio[j] < ratio[best] * (1 + AT_GAIN) || at_signed_rank(c[j]->c.samples, c[best]->c.samples, s->n) > AT_CHANCE;
-    if (j != best && beats && tied && goes_before(t, c[j], c[pick])) pick = j;
+    if (j != best && tied && beats(&c[j]->c, s) && goes_before(t, c[j], c[pick])) pick = j;
   }
   return pick;
 }
