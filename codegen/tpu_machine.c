@@ -131,15 +131,14 @@ static const preset presets[] = {
     /* Jouppi et al., "TPU v4", ISCA 2023, and the paper of 2021: 4 arrays of 128 x 128 bf16 a core, two cores at
      * 1050 MHz, 16 MiB of VMEM a core and 128 MiB of CMEM, HBM2 at 1200 GB/s; a vector unit of 128 x 8 lanes,
      * two operations each a cycle. f32 in six passes of bf16.
-     * Five constants are fitted to 156 measured f16 products of 1024 to 4096 (bench/tpu_v4_fit.py), a sixth, launch_cycles, is
+     * Four constants are fitted to 156 measured f16 products of 1024 to 4096 (bench/tpu_v4_fit.py), a fifth, launch_cycles, is
      * the time of the smallest product. f16: the arrays take bf16, so rows are converted on their way in.
      * window_depth is what fits: strips of 512 rows and of 512 columns, twice, fill half of VMEM at K = 2048; no deeper product
-     * has its next window fetched and converted beside it, which window_cycles of a row stand for. strip_cycles: until the
-     * first sums of 512 columns are under way and those of the last are out. near_gbps: operands of such a product lie in
+     * has its next window fetched and converted beside it, which window_cycles of a row stand for. near_gbps: operands of such a product lie in
      * the CMEM (near_bytes). join_cycles: dividing a product among two cores and waiting for both. */
     {"tpu-v4",
-     "rows 128\ncols 128\narrays 4\ncores 2\nclock_mhz 1050\nint8 1\nbf16 1\nf16 1.76\nf32 6\nub_bytes 83886080\n"
-     "acc_bytes 8388608\nwindow_depth 2048\nwindow_cycles 0.18\nstrip_cycles 1900\ndram_gbps 1200\nnear_bytes 134217728\nnear_gbps 4600\ndram_latency 400\nlaunch_cycles 1000\njoin_cycles 15000\nlanes 2048\nact_lanes 2048\npj_dram_byte 44\nstatic_watts 27\n"},
+     "rows 128\ncols 128\narrays 4\ncores 2\nclock_mhz 1050\nint8 1\nbf16 1\nf16 1.816\nf32 6\nub_bytes 83886080\n"
+     "acc_bytes 8388608\nwindow_depth 2048\nwindow_cycles 0.176\ndram_gbps 1200\nnear_bytes 134217728\nnear_gbps 4950\ndram_latency 400\nlaunch_cycles 1000\njoin_cycles 18900\nlanes 2048\nact_lanes 2048\npj_dram_byte 44\nstatic_watts 27\n"},
     {"tpu-v4-core", "like tpu-v4\ncores 1\ndram_gbps 600\n"},
     /* Google Cloud, "TPU v6e": one core, 918 TFLOP/s of bf16 (4 arrays of 256 x 256 at 1750 MHz), twice that in int8,
      * HBM at 1640 GB/s; 128 MiB of VMEM. */
