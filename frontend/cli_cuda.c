@@ -2,6 +2,8 @@
 #include "autotune/store.h"
 #include "frontend/cli.h"
 #include "ir/interp.h"
+#include "runtime/cuda_blaslt.h"
+#include "runtime/cuda_cudnn.h"
 #include "runtime/cuda_lib.h"
 #include "runtime/cuda_plan.h"
 #include "runtime/program_interp.h"
@@ -11,7 +13,22 @@
 static const void *find(tn_ctx *ctx, void *user, const char *key, size_t *size) { return at_store_object_get(user, key, size); }
 static void keep(tn_ctx *ctx, void *user, const char *key, const void *bytes, size_t size) { at_store_object_put(user, key, bytes, size); }
 
-static void put_kernel(cli *c, const rt_cuda_plan *p, int i, bool code) {
+/* What libraries offer for a contraction: three of them, or `all`. */
+static void put_candidates(cli *c, const rt_cuda_plan *p, const ir_kernel *k, bool all) {
+  rt_cuda_candidate_options o = {.ieee = cli_accuracy(c) < 1e-3};
+  rt_cuda_candidates r = rt_cuda_library_candidates(c->ctx, p->target, k, &o);
+  if (r.why) {
+    fprintf(c->out, "  library: none: %s\n", r.why);
+    return;
+  }
+  fprintf(c->out, "  library: %d plans", r.n);
+  if (r.inexact) fprintf(c->out, ", %d more of less precision than asked for", r.inexact);
+  fputc('\n', c->out);
+  for (int i = 0; i < r.n && (all || i < 3); i++)
+    fprintf(c->out, "    %s: workspace %lld B%s%s\n", r.list[i].text, (long long)r.list[i].workspace, *r.list[i].notes ? ", " : "", r.list[i].notes);
+}
+
+static void put_kernel(cli *c, const rt_cuda_plan *p, int i, bool code, bool all) {
   const rt_cuda_kernel *k = &p->kernels[i];
   tn_ctx *ctx = c->ctx;
   lw_problem problem = lw_problem_of(ctx, k->kernel);
@@ -27,6 +44,7 @@ static void put_kernel(cli *c, const rt_cuda_plan *p, int i, bool code) {
     fputc('\n', c->out);
   }
   if (k->cubin) fprintf(c->out, "  cubin %s, %s\n", cli_bytes(c, (double)k->cubin->size), k->cubin->cached ? "from the store" : cli_time(c, k->cubin->seconds));
+  if (problem.kind == LW_CONTRACTION) put_candidates(c, p, k->kernel, all);
   if (code) fprintf(c->out, "%s\n", k->code->source);
   fputc('\n', c->out);
 }
@@ -46,7 +64,7 @@ static void text_out(cli *c, const cli_model *m, const rt_cuda_plan *p, const ch
     fprintf(c->out, "  weights %s, arena %s, scratch %s\n\n", cli_bytes(c, (double)g->weights_bytes), cli_bytes(c, (double)g->arena_bytes), cli_bytes(c, (double)p->scratch_bytes));
   }
   for (int i = 0; i < p->nkernels; i++)
-    if (p->kernels[i].kernel && (!only || strcmp(only, p->kernels[i].kernel->name) == 0)) put_kernel(c, p, i, code);
+    if (p->kernels[i].kernel && (!only || strcmp(only, p->kernels[i].kernel->name) == 0)) put_kernel(c, p, i, code, only != NULL);
 }
 
 static void json_out(cli *c, const cli_model *m, const rt_cuda_plan *p, const char *only) {

@@ -1,0 +1,57 @@
+/* cuda_cudnn.h — cuDNN's plans as rivals of generated convolutions.
+ *
+ *   kernel ── rt_dnn_conv_of ──> problem ── operation graph ── heuristics ── engine configurations ── plans
+ *
+ * The problem is read off the kernel's loops (lower/problem.h), never off op names. No GPU is needed: a descriptor of
+ * device properties stands for it. Descriptors, attributes and their values: NVIDIA's documentation of the cuDNN
+ * backend API, version 9. */
+#ifndef RT_CUDA_CUDNN_H
+#define RT_CUDA_CUDNN_H
+#include "codegen/cuda.h"
+
+enum { RT_DNN_STEPS = 6 };
+
+typedef enum rt_dnn_op { RT_DNN_ADD, RT_DNN_RELU } rt_dnn_op;
+
+typedef struct rt_dnn_tensor { /* always N C H W; strides in elements say how they lie */
+  tn_dtype dtype;
+  int64_t size[4], stride[4];
+} rt_dnn_tensor;
+
+/* y = steps(conv(x, w)): sums in f32; what stands between the steps is f32 too, so bf16 and f16 kernels that round
+ * there come out no less accurate. Vectors of two: H, W. */
+typedef struct rt_dnn_conv {
+  rt_dnn_tensor x, w, y;
+  int64_t stride[2], dilation[2], before[2], after[2];
+  int nsteps;
+  struct {
+    rt_dnn_op op;
+    rt_dnn_tensor other; /* add: broadcast where its sizes are 1 */
+    double top;          /* relu: the upper clip; infinity for none */
+  } steps[RT_DNN_STEPS];
+} rt_dnn_conv;
+
+/* False with *reason. Constant weights are taken to lie as the picture does, channels last or not: they are packed ahead. */
+bool rt_dnn_conv_of(tn_ctx *ctx, const ir_kernel *k, rt_dnn_conv *c, const char **reason);
+
+typedef struct rt_cuda_candidate {
+  const char *text;     /* "cudnn 9.19.0 engine 51 knobs 2=8 13=0": names it for good */
+  const char *notes;    /* "tensor cores, Winograd"; "" for none */
+  int64_t workspace;    /* bytes */
+} rt_cuda_candidate;
+
+typedef struct rt_cuda_candidates {
+  int n;
+  rt_cuda_candidate *list; /* as the library's heuristics rank them: modes B, A, fallback; each once */
+  int inexact, refused, large; /* left out: by numerical notes; no plan; above the workspace */
+  const char *why;         /* null, or why there are none */
+} rt_cuda_candidates;
+
+typedef struct rt_cuda_candidate_options {
+  bool ieee;            /* f32: no tensor cores, inputs or sums of less precision */
+  int64_t workspace;    /* the most, in bytes; 0: any */
+} rt_cuda_candidate_options;
+
+/* Finalised plans for a problem. An absent library, or one too old (below 9.8), is no error: `why`. */
+rt_cuda_candidates rt_dnn_candidates(tn_ctx *ctx, const cu_target *t, const rt_dnn_conv *c, const rt_cuda_candidate_options *o);
+#endif

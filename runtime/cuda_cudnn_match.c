@@ -1,0 +1,183 @@
+/* cuda_cudnn_match.c — which kernels are a convolution that cuDNN offers. */
+#include "lower/problem.h"
+#include "runtime/cuda_cudnn.h"
+#include <math.h>
+#include <string.h>
+
+#define REFUSE(text) return *reason = (text), false
+
+/* Sizes and strides of a buffer of rank 4; false when it does not lie by strides. */
+static bool tensor_of(tn_ctx *ctx, const ir_buf *b, rt_dnn_tensor *t) {
+  ix at[IR_MAX_RANK];
+  if (b->rank != 4) return false;
+  for (int s = 0; b->layout && s < b->layout->nsteps; s++)
+    if (b->layout->steps[s].kind != IR_LAYOUT_PERM) return false;
+  t->dtype = b->dtype;
+  for (int d = 0; d < 4; d++) {
+    for (int i = 0; i < 4; i++) at[i] = ix_index(ctx, i == d);
+    if (!ix_const_value(b->shape[d], &t->size[d]) || !ix_const_value(ir_buf_offset(ctx, b, at), &t->stride[d])) return false;
+  }
+  return true;
+}
+
+static void pack(rt_dnn_tensor *t, bool channels_last) {
+  t->stride[3] = channels_last ? t->size[1] : 1;
+  t->stride[2] = t->stride[3] * t->size[3];
+  t->stride[1] = channels_last ? 1 : t->stride[2] * t->size[2];
+  t->stride[0] = t->size[1] * t->size[2] * t->size[3];
+}
+
+/* Whether an index is this loop's variable alone; where the loop has one turn, 0 serves. */
+static bool is_loop(ix e, const ir_stmt *loop) { return e == loop->var->expr || (loop->var->lo == 0 && loop->var->hi == 0 && ix_is_int(e, 0)); }
+
+static const ir_stmt *loop_of(const lw_problem *p, ix e, bool sum) {
+  for (int i = 0; i < (sum ? p->nred : p->nout); i++) {
+    const ir_stmt *l = sum ? p->red[i] : p->out[i];
+    if (e == l->var->expr) return l;
+  }
+  return NULL;
+}
+
+/* e = stride * out + dilation * tap - before. */
+static bool window(tn_ctx *ctx, ix e, const ir_stmt *out, const ir_stmt *tap, int64_t size, int64_t result, int64_t taps, rt_dnn_conv *c, int d) {
+  int64_t c0;
+  if (!ix_affine_in(e, out->var, &c->stride[d]) || !ix_affine_in(e, tap->var, &c->dilation[d])) return false;
+  ix rest = ix_subst1(ctx, ix_subst1(ctx, e, out->var, ix_index(ctx, 0)), tap->var, ix_index(ctx, 0));
+  if (!ix_const_value(rest, &c0)) return false;
+  if (result == 1 && c->stride[d] == 0) c->stride[d] = 1;
+  if (taps == 1 && c->dilation[d] == 0) c->dilation[d] = 1;
+  if (c->stride[d] < 1 || c->dilation[d] < 1 || c0 > 0) return false;
+  int64_t reach = (taps - 1) * c->dilation[d] + 1;
+  c->before[d] = c->after[d] = -c0;
+  if (size + 2 * c->before[d] < reach || (size + 2 * c->before[d] - reach) / c->stride[d] + 1 != result) /* not the same at both ends */
+    c->after[d] = (result - 1) * c->stride[d] + reach - c->before[d] - size;
+  return c->after[d] >= 0;
+}
+
+/* Conjunctions as sets of their parts. */
+static int parts_of(ix e, ix *parts, int n, int max) {
+  if (!e || (e->op == IX_CONST && e->u.i)) return n;
+  if (e->op == IX_AND) return parts_of(e->args[1], parts, parts_of(e->args[0], parts, n, max), max);
+  if (n < max) parts[n] = e;
+  return n + 1;
+}
+
+static bool same_conditions(ix a, ix b) {
+  enum { MAX = 16 };
+  ix x[MAX], y[MAX];
+  int n = parts_of(a, x, 0, MAX), m = parts_of(b, y, 0, MAX);
+  if (n != m || n > MAX) return false;
+  for (int i = 0; i < n; i++) {
+    int j = 0;
+    while (j < n && y[j] != x[i]) j++;
+    if (j == n) return false;
+  }
+  return true;
+}
+
+/* ---- what follows the sum ---- */
+
+typedef struct lets {
+  int n;
+  const ir_stmt *s[16];
+} lets;
+
+static bool reach_store(const ir_stmt *s, const ir_stmt *store, lets *l) {
+  if (!s) return false;
+  if (s == store) return true;
+  if (s->kind == IR_SEQ) {
+    for (int i = 0; i < s->n; i++)
+      if (reach_store(s->items[i], store, l)) return true;
+    return false;
+  }
+  if (s->kind != IR_LET && s->kind != IR_ALLOC) return false;
+  int n = l->n;
+  if (s->kind == IR_LET && l->n < IR_COUNT(l->s)) l->s[l->n++] = s;
+  if (reach_store(s->body, store, l)) return true;
+  l->n = n;
+  return false;
+}
+
+static bool is_zero(ix e) { return e->op == IX_CONST && e->u.f == 0; }
+
+typedef struct tail {
+  tn_ctx *ctx;
+  const lw_problem *p;
+  const lets *lets;
+  const ir_buf *acc;
+  rt_dnn_conv *c;
+} tail;
+
+/* An operand of an addition: the result's own place, or one value per channel. */
+static bool other_of(tail *t, ix e, rt_dnn_tensor *out) {
+  while (e->op == IX_CAST) e = e->args[0];
+  if (e->op != IX_LOAD || e->u.buf->space != IR_GLOBAL) return false;
+  const ir_buf *b = e->u.buf;
+  const ix *to = t->p->store->index;
+  if (b->rank == 1 && e->args[0] == to[1]) {
+    int64_t n = t->c->y.size[1];
+    *out = (rt_dnn_tensor){b->dtype, {1, n, 1, 1}, {n, 1, n, n}};
+    return ir_is_float(b->dtype);
+  }
+  if (!ir_is_float(b->dtype) || !tensor_of(t->ctx, b, out)) return false;
+  for (int d = 0; d < 4; d++)
+    if (e->args[d] != to[d] || out->size[d] != t->c->y.size[d]) return false;
+  return true;
+}
+
+static bool step(tail *t, rt_dnn_op op, const rt_dnn_tensor *other, double top) {
+  if (t->c->nsteps == RT_DNN_STEPS) return false;
+  int i = t->c->nsteps++;
+  t->c->steps[i].op = op;
+  if (other) t->c->steps[i].other = *other;
+  t->c->steps[i].top = top;
+  return true;
+}
+
+static bool steps_of(tail *t, ix e) {
+  rt_dnn_tensor other;
+  if (e->op == IX_CAST) return steps_of(t, e->args[0]);
+  if (e->op == IX_LOAD) return e->u.buf == t->acc;
+  if (e->op == IX_VAR) {
+    for (int i = 0; i < t->lets->n; i++)
+      if (t->lets->s[i]->var == e->u.var) return steps_of(t, t->lets->s[i]->value);
+    return false;
+  }
+  for (int side = 0; side < 2 && e->op == IX_ADD; side++)
+    if (other_of(t, e->args[side], &other)) return steps_of(t, e->args[!side]) && step(t, RT_DNN_ADD, &other, 0);
+  for (int side = 0; side < 2 && e->op == IX_MAX; side++)
+    if (is_zero(e->args[side])) return steps_of(t, e->args[!side]) && step(t, RT_DNN_RELU, NULL, INFINITY);
+  for (int side = 0; side < 2 && e->op == IX_MIN; side++) {
+    ix top = e->args[side];
+    if (top->op != IX_CONST || !(top->u.f > 0)) continue;
+    if (!steps_of(t, e->args[!side]) || !t->c->nsteps || t->c->steps[t->c->nsteps - 1].op != RT_DNN_RELU) return false;
+    t->c->steps[t->c->nsteps - 1].top = fmin(top->u.f, t->c->steps[t->c->nsteps - 1].top);
+    return true;
+  }
+  return false;
+}
+
+bool rt_dnn_conv_of(tn_ctx *ctx, const ir_kernel *k, rt_dnn_conv *c, const char **reason) {
+  *c = (rt_dnn_conv){0};
+  lw_problem p = lw_problem_of(ctx, k);
+  if (p.kind != LW_CONTRACTION || k->ndims) REFUSE("not a product of two tensors of known size");
+  if (p.dtype != TN_F32 || p.nout != 4 || p.nred != 3 || !p.store || p.store->kind != IR_STORE || p.store->op != IR_SET) REFUSE("not a two-dimensional convolution");
+  ix x = p.a, w = p.b;
+  if (x->u.buf->rank == 4 && loop_of(&p, x->args[0], false) && x->args[0] == p.store->index[1]) x = p.b, w = p.a;
+  if (!tensor_of(ctx, x->u.buf, &c->x) || !tensor_of(ctx, w->u.buf, &c->w) || !tensor_of(ctx, p.store->buf, &c->y)) REFUSE("not four axes in an order");
+  const ir_stmt *out[4], *sum[3] = {loop_of(&p, w->args[1], true), loop_of(&p, w->args[2], true), loop_of(&p, w->args[3], true)};
+  for (int d = 0; d < 4; d++)
+    if (!(out[d] = loop_of(&p, p.store->index[d], false))) REFUSE("a result that is not written axis by axis");
+  if (!sum[0] || !sum[1] || !sum[2] || !is_loop(w->args[0], out[1]) || !is_loop(x->args[0], out[0]) || !is_loop(x->args[1], sum[0])) REFUSE("groups, or indices of another operation");
+  if (c->w.size[1] != c->x.size[1] || c->w.size[0] != c->y.size[1] || c->x.size[0] != c->y.size[0]) REFUSE("part of a tensor");
+  for (int d = 0; d < 2; d++)
+    if (!window(ctx, x->args[2 + d], out[2 + d], sum[1 + d], c->x.size[2 + d], c->y.size[2 + d], c->w.size[2 + d], c, d)) REFUSE("a window that is not affine");
+  ix inside = ix_and(ctx, ix_within(ctx, x->args[2], ix_index(ctx, 0), x->u.buf->shape[2]), ix_within(ctx, x->args[3], ix_index(ctx, 0), x->u.buf->shape[3]));
+  if (!same_conditions(p.guard, inside)) REFUSE("a condition that is not the border of the picture");
+  if (!ir_is_float(c->x.dtype) || c->x.dtype != c->w.dtype) REFUSE("operands of other types");
+  if (w->u.buf->constant) pack(&c->w, c->x.stride[1] == 1 && c->x.size[1] > 1);
+  lets l = {0};
+  tail t = {ctx, &p, &l, p.update->buf, c};
+  if (!reach_store(p.body, p.store, &l) || !steps_of(&t, p.store->value)) REFUSE("an epilogue that is more than additions and clipping");
+  return true;
+}
