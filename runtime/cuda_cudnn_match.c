@@ -121,7 +121,7 @@ static bool other_of(tail *t, ix e, rt_dnn_tensor *out) {
   }
   if (!ir_is_float(b->dtype) || !tensor_of(t->ctx, b, out)) return false;
   for (int d = 0; d < 4; d++)
-    if (e->args[d] != to[d] || out->size[d] != t->c->y.size[d]) return false;
+    if (out->size[d] != t->c->y.size[d] || (e->args[d] != to[d] && !(out->size[d] == 1 && ix_is_int(e->args[d], 0)))) return false;
   return true;
 }
 

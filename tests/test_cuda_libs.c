@@ -1,0 +1,178 @@
+/* test_cuda_libs.c — libraries as candidates: which kernels are a convolution of cuDNN's, its plans for them without a GPU, and
+ * that its absence is no error. TENON_CUDA_ALL=1 plans all convolutions of ResNet-50 instead of a sample. */
+#include "ir/text.h"
+#include "lower/lower.h"
+#include "lower/problem.h"
+#include "runtime/cuda_blaslt.h"
+#include "runtime/cuda_lib.h"
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct shape {
+  int c, size, k, taps, stride, pad; /* square pictures and windows */
+} shape;
+
+static const shape resnet50[] = {
+    {3, 224, 64, 7, 2, 3},   {64, 56, 64, 1, 1, 0},    {64, 56, 64, 3, 1, 1},    {64, 56, 256, 1, 1, 0},  {256, 56, 64, 1, 1, 0},   {256, 56, 128, 1, 1, 0},
+    {128, 56, 128, 3, 2, 1}, {128, 28, 512, 1, 1, 0},  {256, 56, 512, 1, 2, 0},  {512, 28, 128, 1, 1, 0}, {128, 28, 128, 3, 1, 1},  {512, 28, 256, 1, 1, 0},
+    {256, 28, 256, 3, 2, 1}, {256, 14, 1024, 1, 1, 0}, {512, 28, 1024, 1, 2, 0}, {1024, 14, 256, 1, 1, 0}, {256, 14, 256, 3, 1, 1}, {1024, 14, 512, 1, 1, 0},
+    {512, 14, 512, 3, 2, 1}, {512, 7, 2048, 1, 1, 0},  {1024, 14, 2048, 1, 2, 0}, {2048, 7, 512, 1, 1, 0}, {512, 7, 512, 3, 1, 1}};
+
+typedef struct job {
+  const char *attributes, *tail, *dtype;
+  shape s;
+  bool channels_last;
+  void (*check)(tn_ctx *ctx, const ir_kernel *k, const struct job *j);
+  int steps;
+} job;
+
+/* The kernel of the graph that multiplies; its weights constant, as a model's are. */
+static void run_job(tn_ctx *ctx, void *arg) {
+  const job *j = arg;
+  const shape *s = &j->s;
+  const char *text = ir_format(ctx, "graph g { opset 17 input x: %s[2, %d, %d, %d] input w: %s[%d, %d, %d, %d] input b: %s[%d] y = Conv(x, w, b) {strides = [%d, %d], %s} %s }", j->dtype, s->c,
+                               s->size, s->size, j->dtype, s->k, s->c, s->taps, s->taps, j->dtype, s->k, s->stride, s->stride,
+                               j->attributes ? j->attributes : ir_format(ctx, "pads = [%d, %d, %d, %d]", s->pad, s->pad, s->pad, s->pad), j->tail);
+  ir_graph *g = ir_graph_parse(ctx, text, "test");
+  ir_graph_sort(g);
+  lw_options o = {.unscheduled = true, .layout = j->channels_last ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHW};
+  const ir_program *p = lw_compile(ctx, g, &o);
+  for (int i = 0; i < p->nkernels; i++) {
+    const ir_kernel *k = p->kernels[i].kernel;
+    if (lw_problem_of(ctx, k).kind != LW_CONTRACTION) continue;
+    for (int b = 0; b < k->nbufs; b++)
+      if (k->bufs[b]->rank == 4 && k->bufs[b]->access == IR_IN && ix_is_int(k->bufs[b]->shape[0], s->k) && ix_is_int(k->bufs[b]->shape[1], s->c)) k->bufs[b]->constant = true;
+    j->check(ctx, k, j);
+    return;
+  }
+  ir_fail(ctx, TN_EINTERNAL, "no product in %s", text);
+}
+
+static void check(const job *j) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tn_status s = ir_protect(ctx, run_job, (void *)j);
+  cr_assert_eq(s, TN_OK, "%s %d %d %d: %.600s", j->dtype, j->s.c, j->s.size, j->s.k, tn_error(ctx));
+  tn_ctx_free(ctx);
+}
+
+#define WANT(ctx, cond) \
+  if (!(cond)) ir_fail(ctx, TN_EWRONG, "%s", #cond)
+
+static void reads(tn_ctx *ctx, const ir_kernel *k, const job *j) {
+  rt_dnn_conv c;
+  const char *why = "";
+  const shape *s = &j->s;
+  if (!rt_dnn_conv_of(ctx, k, &c, &why)) ir_fail(ctx, TN_EWRONG, "%s\n%s", why, ir_kernel_print(ctx, k));
+  int64_t out = (s->size + 2 * s->pad - s->taps) / s->stride + 1;
+  WANT(ctx, c.x.size[0] == 2 && c.x.size[1] == s->c && c.x.size[2] == s->size && c.x.size[3] == s->size);
+  WANT(ctx, c.w.size[0] == s->k && c.w.size[1] == s->c && c.w.size[2] == s->taps && c.w.size[3] == s->taps);
+  WANT(ctx, c.y.size[0] == 2 && c.y.size[1] == s->k && c.y.size[2] == out && c.y.size[3] == out);
+  bool last = j->channels_last && s->c > 3; /* few channels of a graph's input are read as they come */
+  WANT(ctx, c.x.stride[1] == (last ? 1 : s->size * s->size) && c.y.stride[3] == (j->channels_last ? s->k : 1));
+  WANT(ctx, c.w.stride[1] == (last ? 1 : s->taps * s->taps));
+  for (int d = 0; d < 2; d++) WANT(ctx, c.stride[d] == s->stride && c.dilation[d] == 1 && c.before[d] == s->pad && c.after[d] == s->pad);
+  WANT(ctx, c.nsteps == j->steps && c.steps[0].op == RT_DNN_ADD && c.steps[0].other.size[1] == s->k && c.steps[0].other.size[0] == 1);
+  if (j->steps == 3) WANT(ctx, c.steps[1].op == RT_DNN_ADD && c.steps[1].other.size[0] == 2 && c.steps[1].other.stride[3] == c.y.stride[3]);
+  if (j->steps > 1) WANT(ctx, c.steps[j->steps - 1].op == RT_DNN_RELU);
+}
+
+Test(cuda_libs, convolutions_are_read_off_their_loops) {
+  for (int i = 0; i < IR_COUNT(resnet50); i++)
+    for (int v = 0; v < 4; v++) {
+      job j = {.dtype = v & 1 ? "bf16" : "f32", .tail = "z = Relu(y) output z", .s = resnet50[i], .channels_last = v & 2, .check = reads, .steps = 2};
+      check(&j);
+    }
+  job residual = {.dtype = "f32", .tail = "input r: f32[2, 64, 56, 56] z = Add(y, r) u = Relu(z) output u", .s = resnet50[2], .check = reads, .steps = 3};
+  job plain = {.dtype = "f16", .tail = "output y", .s = resnet50[0], .check = reads, .steps = 1};
+  check(&residual);
+  check(&plain);
+}
+
+static void uneven(tn_ctx *ctx, const ir_kernel *k, const job *j) {
+  rt_dnn_conv c;
+  const char *why = "";
+  (void)j;
+  if (!rt_dnn_conv_of(ctx, k, &c, &why)) ir_fail(ctx, TN_EWRONG, "%s", why);
+  WANT(ctx, c.before[0] == 0 && c.after[0] == 2 && c.before[1] == 1 && c.after[1] == 3 && c.dilation[0] == 2 && c.dilation[1] == 1);
+}
+
+static void refused(tn_ctx *ctx, const ir_kernel *k, const job *j) {
+  rt_dnn_conv c;
+  const char *why = NULL;
+  (void)j;
+  WANT(ctx, !rt_dnn_conv_of(ctx, k, &c, &why) && why && *why);
+}
+
+Test(cuda_libs, what_is_another_thing_is_refused) {
+  shape s = {4, 12, 8, 3, 1, 0};
+  job pads = {.dtype = "f32", .attributes = "pads = [0, 1, 2, 3], dilations = [2, 1]", .tail = "output y", .s = s, .check = uneven};
+  job tail = {.dtype = "f32", .tail = "z = Exp(y) output z", .s = s, .check = refused};
+  job floor = {.dtype = "f32", .tail = "const one: f32[1] = [1.0] z = Max(y, one) output z", .s = s, .check = refused};
+  job f64 = {.dtype = "f64", .tail = "output y", .s = s, .check = refused};
+  check(&pads);
+  check(&tail);
+  check(&floor);
+  check(&f64);
+}
+
+static int listed, planned;
+
+static void plans(tn_ctx *ctx, const ir_kernel *k, const job *j) {
+  const cu_target *t = cu_target_find(ctx, "sm_90a");
+  bool f32 = strcmp(j->dtype, "f32") == 0;
+  rt_cuda_candidate_options o = {0};
+  rt_cuda_candidates all = rt_cuda_library_candidates(ctx, t, k, &o);
+  if (!all.n) ir_fail(ctx, TN_EWRONG, "no plans: %s", all.why);
+  for (int i = 0; i < all.n; i++) {
+    WANT(ctx, strncmp(all.list[i].text, "cudnn 9.", 8) == 0 && strstr(all.list[i].text, " engine "));
+    WANT(ctx, all.list[i].workspace >= 0);
+    for (int e = 0; e < i; e++) WANT(ctx, strcmp(all.list[i].text, all.list[e].text));
+  }
+  listed++;
+  planned += all.n;
+  if (!f32) return;
+  o.ieee = true;
+  rt_cuda_candidates exact = rt_cuda_library_candidates(ctx, t, k, &o);
+  WANT(ctx, exact.n && exact.n < all.n && exact.inexact);
+  for (int i = 0; i < exact.n; i++) WANT(ctx, !strstr(exact.list[i].notes, "tensor cores") && !strstr(exact.list[i].notes, "rounded"));
+  o.workspace = 1;
+  rt_cuda_candidates lean = rt_cuda_library_candidates(ctx, t, k, &o);
+  for (int i = 0; i < lean.n; i++) WANT(ctx, lean.list[i].workspace <= 1);
+  WANT(ctx, lean.n + lean.large == exact.n);
+}
+
+static bool have_dnn(void) {
+  const rt_cuda_lib *l = rt_cuda_library(RT_CUDA_DNN);
+  if (!l->handle) fprintf(stderr, "skipped: no cuDNN: %s\n", l->why);
+  else if (l->version < 90800) fprintf(stderr, "skipped: cuDNN %d is older than 9.8\n", l->version);
+  return l->handle && l->version >= 90800;
+}
+
+Test(cuda_libs, plans_without_a_gpu) {
+  if (!have_dnn()) return;
+  bool whole = getenv("TENON_CUDA_ALL") != NULL;
+  for (int i = 0; i < IR_COUNT(resnet50); i += whole ? 1 : 11)
+    for (int v = 0; v < 4; v++) {
+      job j = {.dtype = v & 1 ? "bf16" : "f32", .tail = "z = Relu(y) output z", .s = resnet50[i], .channels_last = v & 2, .check = plans};
+      check(&j);
+    }
+  fprintf(stderr, "%d convolutions, %d plans\n", listed, planned);
+}
+
+static void absent(tn_ctx *ctx, const ir_kernel *k, const job *j) {
+  rt_cuda_candidate_options o = {.ieee = true};
+  rt_cuda_candidates r = rt_cuda_library_candidates(ctx, cu_target_find(ctx, "sm_80"), k, &o);
+  (void)j;
+  WANT(ctx, r.n == 0 && r.why && *r.why);
+  WANT(ctx, strstr(rt_blaslt_why(ctx), "cuBLASLt: ") != NULL);
+}
+
+Test(cuda_libs, absence_is_no_error) {
+  setenv("TENON_CUDA_PATH", "/nowhere:-", 1);
+  rt_cuda_forget();
+  job j = {.dtype = "f32", .tail = "output y", .s = resnet50[1], .check = absent};
+  check(&j);
+}
