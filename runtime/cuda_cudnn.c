@@ -9,7 +9,7 @@
 
 enum { POINTWISE = 0, CONVOLUTION = 1, ENGINE = 2, CONFIG = 3, HEURISTICS = 4, PLAN = 5, KNOB = 7, OP_CONV = 10, OP_POINTWISE = 13, GRAPH = 15, TENSOR = 17, DEVICE = 38 };
 enum { T_DATA_TYPE = 1, T_BOOLEAN = 2, T_INT64 = 3, T_FLOAT = 4, T_DOUBLE = 5, T_CONV_MODE = 7, T_HEUR_MODE = 8, T_KNOB = 9, T_NUMERICAL = 11, T_POINTWISE_MODE = 14, T_DESCRIPTOR = 15, T_BEHAVIOR = 19, T_CHAR = 24 };
-enum { FAILED = -1, MOST = 64, NOTES = 16 };
+enum { FAILED = -1, MODES = 3, MOST = 64, NOTES = 16 };
 
 typedef struct dnn {
   tn_ctx *ctx;
@@ -22,6 +22,8 @@ typedef struct dnn {
   int n, room;
   void **made; /* all descriptors, destroyed at the end */
   int status;  /* of the first call that failed */
+  int ntried;
+  const char *tried[MODES * MOST]; /* texts of configurations, those left out as well */
   char why[256];
 } dnn;
 
@@ -196,9 +198,10 @@ static const char *text_of(dnn *l, void *config, int64_t engine) {
   return t.s;
 }
 
-static bool seen(const rt_cuda_candidates *r, const char *text) {
-  for (int i = 0; i < r->n; i++)
-    if (strcmp(r->list[i].text, text) == 0) return true;
+static bool seen(dnn *l, const char *text) {
+  for (int i = 0; i < l->ntried; i++)
+    if (strcmp(l->tried[i], text) == 0) return true;
+  l->tried[l->ntried++] = text;
   return false;
 }
 
@@ -211,7 +214,7 @@ static void plan_one(dnn *l, void *device, void *config, const rt_dnn_conv *c, c
   bool inexact = false;
   if (l->status || l->get(config, 300, T_DESCRIPTOR, 1, &n, &engine) || l->get(engine, 1301, T_INT64, 1, &n, &number)) return;
   x.text = text_of(l, config, number);
-  if (seen(r, x.text)) return;
+  if (seen(l, x.text)) return;
   put_notes(l, engine, 1303, T_NUMERICAL, numerical, IR_COUNT(numerical), &notes, &inexact);
   put_notes(l, engine, 1305, T_BEHAVIOR, behavior, IR_COUNT(behavior), &notes, NULL);
   if (o->ieee && c->x.dtype == TN_F32 && inexact) {
@@ -244,12 +247,12 @@ static void plan_mode(dnn *l, int mode, void *graph, void *device, const rt_dnn_
 }
 
 rt_cuda_candidates rt_dnn_candidates(tn_ctx *ctx, const cu_target *t, const rt_dnn_conv *c, const rt_cuda_candidate_options *o) {
-  static const int modes[] = {1, 3, 2}; /* B, A, fallback */
-  rt_cuda_candidates r = {.list = IR_NEW_ARRAY(ctx, rt_cuda_candidate, MOST * IR_COUNT(modes))};
+  static const int modes[MODES] = {1, 3, 2}; /* B, A, fallback */
+  rt_cuda_candidates r = {.list = IR_NEW_ARRAY(ctx, rt_cuda_candidate, MODES * MOST)};
   dnn l = {.ctx = ctx};
   if (!open_dnn(&l, &r.why)) return r;
   void *device = device_of(&l, t), *graph = graph_of(&l, c);
-  for (int i = 0; i < IR_COUNT(modes) && !l.status; i++) plan_mode(&l, modes[i], graph, device, c, o, &r);
+  for (int i = 0; i < MODES && !l.status; i++) plan_mode(&l, modes[i], graph, device, c, o, &r);
   close_dnn(&l);
   if (l.status && !r.n) r.why = ir_strdup(ctx, l.why);
   else if (!r.n) r.why = ir_format(ctx, "cuDNN: no plan (%d of less precision, %d refused, %d above the workspace)", r.inexact, r.refused, r.large);

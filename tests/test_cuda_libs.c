@@ -29,7 +29,7 @@ typedef struct job {
   int steps;
 } job;
 
-/* The kernel of the graph that multiplies; its weights constant, as a model's are. */
+/* The kernel of the graph that multiplies, as a model has it: constant weights, pictures in the layout that is asked for. */
 static void run_job(tn_ctx *ctx, void *arg) {
   const job *j = arg;
   const shape *s = &j->s;
@@ -38,13 +38,17 @@ static void run_job(tn_ctx *ctx, void *arg) {
                                j->attributes ? j->attributes : ir_format(ctx, "pads = [%d, %d, %d, %d]", s->pad, s->pad, s->pad, s->pad), j->tail);
   ir_graph *g = ir_graph_parse(ctx, text, "test");
   ir_graph_sort(g);
-  lw_options o = {.unscheduled = true, .layout = j->channels_last ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHW};
+  lw_options o = {.unscheduled = true, .layout = LW_LAYOUT_NCHW};
   const ir_program *p = lw_compile(ctx, g, &o);
   for (int i = 0; i < p->nkernels; i++) {
     const ir_kernel *k = p->kernels[i].kernel;
     if (lw_problem_of(ctx, k).kind != LW_CONTRACTION) continue;
-    for (int b = 0; b < k->nbufs; b++)
-      if (k->bufs[b]->rank == 4 && k->bufs[b]->access == IR_IN && ix_is_int(k->bufs[b]->shape[0], s->k) && ix_is_int(k->bufs[b]->shape[1], s->c)) k->bufs[b]->constant = true;
+    for (int b = 0; b < k->nbufs; b++) {
+      ir_buf *buf = k->bufs[b];
+      if (buf->rank != 4) continue;
+      if (buf->access == IR_IN && ix_is_int(buf->shape[0], s->k) && ix_is_int(buf->shape[1], s->c)) buf->constant = true;
+      else if (j->channels_last) buf->layout = ir_layout_parse(ctx, "perm 0 2 3 1"); /* as between the layers of a model */
+    }
     j->check(ctx, k, j);
     return;
   }
@@ -70,8 +74,8 @@ static void reads(tn_ctx *ctx, const ir_kernel *k, const job *j) {
   WANT(ctx, c.x.size[0] == 2 && c.x.size[1] == s->c && c.x.size[2] == s->size && c.x.size[3] == s->size);
   WANT(ctx, c.w.size[0] == s->k && c.w.size[1] == s->c && c.w.size[2] == s->taps && c.w.size[3] == s->taps);
   WANT(ctx, c.y.size[0] == 2 && c.y.size[1] == s->k && c.y.size[2] == out && c.y.size[3] == out);
-  bool last = j->channels_last && s->c > 3; /* few channels of a graph's input are read as they come */
-  WANT(ctx, c.x.stride[1] == (last ? 1 : s->size * s->size) && c.y.stride[3] == (j->channels_last ? s->k : 1));
+  bool last = j->channels_last;
+  WANT(ctx, c.x.stride[1] == (last ? 1 : s->size * s->size) && c.y.stride[3] == (last ? s->k : 1));
   WANT(ctx, c.w.stride[1] == (last ? 1 : s->taps * s->taps));
   for (int d = 0; d < 2; d++) WANT(ctx, c.stride[d] == s->stride && c.dilation[d] == 1 && c.before[d] == s->pad && c.after[d] == s->pad);
   WANT(ctx, c.nsteps == j->steps && c.steps[0].op == RT_DNN_ADD && c.steps[0].other.size[1] == s->k && c.steps[0].other.size[0] == 1);
