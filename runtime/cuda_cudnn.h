@@ -19,7 +19,7 @@ typedef struct rt_dnn_tensor { /* always N C H W; strides in elements say how th
 } rt_dnn_tensor;
 
 /* y = steps(conv(x, w)): sums in f32; what stands between the steps is f32 too, so bf16 and f16 kernels that round
- * there come out no less accurate. Vectors of two: H, W. */
+ * there come out no less accurate. Whole tensors are added before biases, the order that cuDNN fuses. Vectors of two: H, W. */
 typedef struct rt_dnn_conv {
   rt_dnn_tensor x, w, y;
   int64_t stride[2], dilation[2], before[2], after[2];

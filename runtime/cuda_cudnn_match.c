@@ -157,6 +157,19 @@ static bool steps_of(tail *t, ix e) {
   return false;
 }
 
+static bool is_whole(const rt_dnn_tensor *t, const rt_dnn_conv *c) { return memcmp(t->size, c->y.size, sizeof t->size) == 0; }
+
+/* cuDNN's fused engines add a whole tensor first, then the bias: sums of the same terms, in another order. */
+static void whole_first(rt_dnn_conv *c) {
+  for (int i = 0; i + 1 < c->nsteps; i++) {
+    bool both = c->steps[i].op == RT_DNN_ADD && c->steps[i + 1].op == RT_DNN_ADD;
+    if (!both || is_whole(&c->steps[i].other, c) || !is_whole(&c->steps[i + 1].other, c)) continue;
+    rt_dnn_tensor bias = c->steps[i].other;
+    c->steps[i].other = c->steps[i + 1].other;
+    c->steps[i + 1].other = bias;
+  }
+}
+
 bool rt_dnn_conv_of(tn_ctx *ctx, const ir_kernel *k, rt_dnn_conv *c, const char **reason) {
   *c = (rt_dnn_conv){0};
   lw_problem p = lw_problem_of(ctx, k);
@@ -179,5 +192,6 @@ bool rt_dnn_conv_of(tn_ctx *ctx, const ir_kernel *k, rt_dnn_conv *c, const char 
   lets l = {0};
   tail t = {ctx, &p, &l, p.update->buf, c};
   if (!reach_store(p.body, p.store, &l) || !steps_of(&t, p.store->value)) REFUSE("an epilogue that is more than additions and clipping");
+  whole_first(c);
   return true;
 }

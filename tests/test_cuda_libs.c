@@ -78,8 +78,9 @@ static void reads(tn_ctx *ctx, const ir_kernel *k, const job *j) {
   WANT(ctx, c.x.stride[1] == (last ? 1 : s->size * s->size) && c.y.stride[3] == (last ? s->k : 1));
   WANT(ctx, c.w.stride[1] == (last ? 1 : s->taps * s->taps));
   for (int d = 0; d < 2; d++) WANT(ctx, c.stride[d] == s->stride && c.dilation[d] == 1 && c.before[d] == s->pad && c.after[d] == s->pad);
-  WANT(ctx, c.nsteps == j->steps && c.steps[0].op == RT_DNN_ADD && c.steps[0].other.size[1] == s->k && c.steps[0].other.size[0] == 1);
-  if (j->steps == 3) WANT(ctx, c.steps[1].op == RT_DNN_ADD && c.steps[1].other.size[0] == 2 && c.steps[1].other.stride[3] == c.y.stride[3]);
+  int bias = j->steps == 3; /* after the whole tensor */
+  WANT(ctx, c.nsteps == j->steps && c.steps[bias].op == RT_DNN_ADD && c.steps[bias].other.size[1] == s->k && c.steps[bias].other.size[0] == 1);
+  if (bias) WANT(ctx, c.steps[0].op == RT_DNN_ADD && c.steps[0].other.size[0] == 2 && c.steps[0].other.stride[3] == c.y.stride[3]);
   if (j->steps > 1) WANT(ctx, c.steps[j->steps - 1].op == RT_DNN_RELU);
 }
 
@@ -163,6 +164,11 @@ Test(cuda_libs, plans_without_a_gpu) {
       job j = {.dtype = v & 1 ? "bf16" : "f32", .tail = "z = Relu(y) output z", .s = resnet50[i], .channels_last = v & 2, .check = plans};
       check(&j);
     }
+  for (int v = 0; v < 4; v++) { /* the end of a block */
+    job j = {.dtype = v & 1 ? "bf16" : "f32", .s = resnet50[3], .channels_last = v & 2, .check = plans};
+    j.tail = v & 1 ? "input r: bf16[2, 256, 56, 56] z = Add(y, r) u = Relu(z) output u" : "input r: f32[2, 256, 56, 56] z = Add(y, r) u = Relu(z) output u";
+    check(&j);
+  }
   fprintf(stderr, "%d convolutions, %d plans\n", listed, planned);
 }
 
