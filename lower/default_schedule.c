@@ -341,6 +341,9 @@ static const char *default_steps(lw_plan *p) {
     if (lw_default_int8(p)) break;
     start_again(p);
     p->p = lw_problem_of(p->ctx, p->k);
+    if (lw_default_dots(p)) break;
+    start_again(p);
+    p->p = lw_problem_of(p->ctx, p->k);
     if (lw_default_gemm(p)) break;
     start_again(p);
     p->p = lw_problem_of(p->ctx, p->k);

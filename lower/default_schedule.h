@@ -47,6 +47,8 @@ bool lw_default_winograd(lw_plan *p);
 bool lw_default_int8(lw_plan *p);
 /* The same for matrix products: one reduction, operands row by row. */
 bool lw_default_gemm(lw_plan *p);
+/* The same for matrix times vector, row by row: dot products. */
+bool lw_default_dots(lw_plan *p);
 
 /* Which logical axis of a load moves with v alone, with coefficient 1; -1: none. */
 int lw_axis_of(ix load, const ir_var *v);

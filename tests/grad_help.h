@@ -61,7 +61,7 @@ static inline void grad_build_graph(tn_ctx *ctx, ir_graph *g, const grad_case *c
       ir_value *l = grad_loss(g, n, v);
       loss[o] = loss[o] ? lw_op2(g, n, "Add", loss[o], l) : l;
     }
-    lw_gradients(ctx, g, n, loss[o], NULL, r->nx, xs, dx[o]);
+    lw_gradients(ctx, g, n, loss[o], NULL, r->nx, xs, 0, dx[o]);
   }
   g->noutputs = 0;
   g->outputs = NULL;

@@ -176,6 +176,18 @@ Test(lower, products_of_odd_sizes) {
     }
 }
 
+/* Rows of dot products: odd numbers of them, few, batches, either operand the vector. */
+Test(lower, matrix_times_vector) {
+  graph(1, "graph g { input a: f32[128, 700] input b: f32[700, 1] input u: f32[128, 1] y = MatMul(a, b) z = Add(y, u) w = Relu(z) output w }");
+  graph(1, "graph g { input a: f32[13, 65] input b: f32[65] y = MatMul(a, b) output y }");
+  graph(1, "graph g { input a: f32[3, 1030] input b: f32[1030, 1] y = MatMul(a, b) output y }");
+  graph(1, "graph g { input a: f32[2, 19, 96] input b: f32[2, 96, 1] y = MatMul(a, b) output y }");
+  graph(1, "graph g { input a: f32[4, 9, 48] input b: f32[48] y = MatMul(a, b) output y }");
+  graph(1, "graph g { input a: f32[1, 130] input b: f32[41, 130] y = Gemm(a, b) { transB = 1 } output y }");
+  graph(-1, "graph g { input a: f32[130, 12] input b: f32[130, 1] y = Gemm(a, b) { transA = 1 } output y }");
+  graph(-1, "graph g { input a: f32[1, 500] input b: f32[500, 1] y = MatMul(a, b) output y }");
+}
+
 Test(lower, rows) {
   graph(1, "graph g { input x: f32[5, 37] y = Softmax(x) output y }");
   graph(-1, "graph g { input x: f32[3, 130] input s: f32[130] input b: f32[130] y = LayerNormalization(x, s, b) z = Relu(y) output z }");
