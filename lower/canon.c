@@ -135,8 +135,12 @@ void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Transpose")) turn_result(ctx, g, g->nodes[i]);
   for (int i = 0; i < count; i++)
     if (is_product(g->nodes[i])) turn_operands(ctx, g, g->nodes[i]);
-  for (int i = 0; i < count && options->target && !options->unscheduled; i++)
-    if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Conv")) strided(ctx, g, g->nodes[i]);
+  for (int i = 0; i < count && options->target && !options->unscheduled; i++) {
+    if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Conv")) {
+      strided(ctx, g, g->nodes[i]);
+      lw_unfold(ctx, g, g->nodes[i], options);
+    }
+  }
   ir_graph_sort(g);
   ir_graph_analyse(g);
 }

@@ -43,10 +43,14 @@ typedef struct lw_pass {
 extern const lw_pass lw_passes[]; /* ended by a null name */
 void lw_pass_infer(tn_ctx *ctx, ir_graph *g, const lw_options *options);  /* types, shapes, small constants, composites */
 void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options);  /* BatchNorm into convolution, ... */
+/* Convolution n as a 1x1 convolution over its windows, written out first, where that should be faster: tiles over
+ * narrow rows lose more than the copy takes. Part of canon, for a target, on f32 with constant weights. */
+void lw_unfold(tn_ctx *ctx, ir_graph *g, ir_node *n, const lw_options *options);
 void lw_pass_quantised(tn_ctx *ctx, ir_graph *g, const lw_options *options); /* products of quantised tensors in integers */
 void lw_pass_dce(tn_ctx *ctx, ir_graph *g, const lw_options *options);
 void lw_pass_cse(tn_ctx *ctx, ir_graph *g, const lw_options *options);
 void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options);
+bool lw_known_ahead(const ir_value *v); /* a constant, or computed from constants alone */
 void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options);   /* gives every node its group */
 
 /* node->group of a node whose output is the memory of its input, seen differently. */

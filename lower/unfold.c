@@ -1,0 +1,104 @@
+/* unfold.c — convolutions whose windows are laid out first, so that they are products over all pixels.
+ *
+ * A register tile takes pixels of one row of the result only: where rows are narrow, many tiles are small
+ * and the vector units wait. A copy of the windows, [n, taps * channels, y, x], joins the pixels of all rows
+ * (im2col: Chellapilla, Puri and Simard, "High Performance Convolutional Neural Networks for Document
+ * Processing", 2006), and what is left is a 1x1 convolution. Done where tiles lose more than the copy takes. */
+#include "lower/default_schedule.h"
+#include "lower/window.h"
+#include <string.h>
+
+/* ---- the op that copies: channel (tap * channels + c) is channel c as the tap sees it, zero in the padding ---- */
+
+static void unfold_infer(tn_ctx *ctx, ir_node *n) {
+  const ir_value *x = n->in[0];
+  int rank = x->rank - 2;
+  if (rank < 1 || rank > 3) lw_unsupported(ctx, n, "an input of rank %d", x->rank);
+  ix taps[LW_MAX_SPATIAL], dims[IR_MAX_RANK] = {x->dims[0], x->dims[1]};
+  lw_window w;
+  lw_kernel_shape(ctx, n, rank, taps);
+  lw_window_of(ctx, n, taps, &w);
+  for (int i = 0; i < rank; i++) {
+    dims[1] = ix_mul(ctx, dims[1], taps[i]);
+    dims[i + 2] = w.out[i];
+  }
+  lw_set(n, 0, x->dtype, x->rank, dims);
+}
+
+static void unfold_build(lw_build *b, ir_node *n) {
+  tn_ctx *ctx = lw_ctx(b);
+  ir_builder *ib = lw_b(b);
+  const ir_value *x = n->in[0];
+  int rank = x->rank - 2;
+  ix taps[LW_MAX_SPATIAL], t[LW_MAX_SPATIAL], o[IR_MAX_RANK], in[IR_MAX_RANK], tap = ix_index(ctx, 0);
+  lw_window w;
+  lw_kernel_shape(ctx, n, rank, taps);
+  lw_window_of(ctx, n, taps, &w);
+  o[0] = in[0] = ib_loop(ib, "n", x->dims[0]);
+  lw_loops(b, lw_tap_names(rank), rank, taps, t);
+  for (int i = 0; i < rank; i++) tap = ix_add(ctx, ix_mul(ctx, tap, taps[i]), t[i]);
+  in[1] = ib_loop(ib, "c", x->dims[1]);
+  o[1] = ix_add(ctx, ix_mul(ctx, tap, x->dims[1]), in[1]);
+  lw_loops(b, lw_axis_names(rank), rank, w.out, o + 2);
+  lw_window_at(ctx, &w, o + 2, t, in + 2);
+  ix inside = lw_window_inside(ctx, &w, in + 2);
+  lw_out(b, n, 0, o, ix_select(ctx, inside, lw_in(b, n, 0, in), lw_zero(ctx, x->dtype)));
+  ib_end_n(ib, 2 + 2 * rank);
+}
+
+const ir_op lw_ops_unfold[] = {
+    {.name = "Unfold", .domain = "tenon", .kind = IR_OP_WINDOW, .since = 1, .min_in = 1, .max_in = 1, .min_out = 1, .max_out = 1,
+     .attrs = "auto_pad:s dilations:I kernel_shape:I pads:I strides:I", .infer = unfold_infer, .build = unfold_build},
+    {0}};
+
+/* ---- the choice ---- */
+
+enum { COPY_BYTES_A_CYCLE = 16 };
+
+typedef struct layer {
+  int64_t k, c, taps, height, width; /* of the result */
+} layer;
+
+/* Tiles lose more cycles on rows than the windows take to be written and read. */
+static bool gains(const layer *l, const cg_target *t) {
+  int64_t lanes = cg_target_lanes(t, TN_F32), sums = l->taps * l->c;
+  if (lanes < 4 || l->c % lanes || l->k % lanes) return false;
+  double by_rows = lw_best_tile(l->width, l->k, lanes, t->vector_regs - 1, 6).cost * (double)l->height; /* borders need a register */
+  double joined = lw_best_tile(l->width * l->height, l->k, lanes, t->vector_regs, 6).cost;
+  double copied = 8.0 * (double)(sums * l->width * l->height);
+  return (by_rows - joined) * (double)sums > copied / COPY_BYTES_A_CYCLE;
+}
+
+/* Weights [k, c, r, s] as [k, (r s c), 1, 1]. */
+static ir_value *weights(tn_ctx *ctx, ir_graph *g, ir_node *n, int64_t k, int64_t sums) {
+  ir_node *turn = lw_node_n(g, n, "Transpose", 1, &n->in[1], 1);
+  ir_attr_ints(turn, "perm", 4, (int64_t[]){0, 2, 3, 1});
+  ir_infer(ctx, turn);
+  return lw_node(g, n, "Reshape", 2, (ir_value *[]){turn->out[0], ir_graph_ints(g, NULL, 4, (int64_t[]){k, sums, 1, 1})});
+}
+
+void lw_unfold(tn_ctx *ctx, ir_graph *g, ir_node *n, const lw_options *options) {
+  const ir_value *x = n->in[0], *w = n->in[1];
+  if ((options->layout != LW_LAYOUT_AUTO && options->layout != LW_LAYOUT_NCHWC) || !lw_known_ahead(w) || x->rank != 4 || x->dtype != TN_F32 || !ir_static(x) || !ir_static(w) || ir_attr_get_int(n, "group", 1) != 1) return;
+  lw_window win;
+  lw_window_of(ctx, n, w->dims + 2, &win);
+  int64_t r = ir_dim(ctx, w, 2), s = ir_dim(ctx, w, 3);
+  layer l = {ir_dim(ctx, w, 0), ir_dim(ctx, w, 1), r * s, ir_dim(ctx, n->out[0], 2), ir_dim(ctx, n->out[0], 3)};
+  bool dense = win.stride[0] == 1 && win.stride[1] == 1; /* 3x3: Winograd's, where that is allowed */
+  if (l.taps < 2 || (dense && options->accuracy > 0) || ir_dim(ctx, x, 0) < 1 || l.height < 2 || l.width < 1 || !gains(&l, options->target)) return;
+  static const char *const kept[] = {"dilations", "pads", "strides"};
+  ir_node *u = lw_node_n(g, n, "tenon:Unfold", 1, &n->in[0], 1);
+  const int64_t *v;
+  for (int i = 0; i < IR_COUNT(kept); i++) {
+    int count = ir_attr_get_ints(n, kept[i], &v);
+    if (count >= 0) ir_attr_ints(u, kept[i], count, v);
+  }
+  ir_attr_ints(u, "kernel_shape", 2, (int64_t[]){r, s});
+  ir_attr_string(u, "auto_pad", ir_attr_get_string(n, "auto_pad", "NOTSET"));
+  ir_infer(ctx, u);
+  ir_node *m = lw_node_n(g, n, "Conv", lw_has(n, 2) ? 3 : 2, (ir_value *[]){u->out[0], weights(ctx, g, n, l.k, l.taps * l.c), lw_has(n, 2) ? n->in[2] : NULL}, 1);
+  m->opset = n->opset;
+  m->name = n->name;
+  ir_infer(ctx, m);
+  lw_replace(g, n, 0, m->out[0]);
+}

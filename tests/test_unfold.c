@@ -1,0 +1,86 @@
+/* Convolutions whose windows are written out first: which, and that they are right, against the interpreter
+ * on the graph without schedules. */
+#include "ir/ir.h"
+#include "lower/lower.h"
+#include "runtime/module.h"
+#include "runtime/program_interp.h"
+#include <criterion/criterion.h>
+#include <math.h>
+#include <string.h>
+
+typedef struct layer {
+  const char *cpu;
+  int n, c, h, w, k, r, s, stride, pad, dilation;
+  const char *auto_pad; /* null: pad on all sides */
+  double accuracy;
+  bool plain, unfolded;
+} layer;
+
+static float *random_floats(tn_ctx *ctx, int64_t n, uint64_t seed) {
+  float *x = ir_alloc(ctx, (size_t)(n + 1) * sizeof *x);
+  for (int64_t i = 0; i < n; i++) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    x[i] = (float)(int32_t)(seed >> 32) / 2147483648.0f;
+  }
+  return x;
+}
+
+static ir_program *compile(tn_ctx *ctx, const layer *l, bool unscheduled, int64_t *elements) {
+  ir_graph *g = ir_graph_new(ctx, "g");
+  const int64_t w[4] = {l->k, l->c, l->r, l->s}, b[1] = {l->k};
+  ix dims[4] = {ix_index(ctx, l->n), ix_index(ctx, l->c), ix_index(ctx, l->h), ix_index(ctx, l->w)};
+  ir_value *in[3] = {ir_graph_input(g, "x", TN_F32, 4, dims), ir_graph_const(g, "w", TN_F32, 4, w, random_floats(ctx, (int64_t)l->k * l->c * l->r * l->s, 2), false),
+                     ir_graph_const(g, "b", TN_F32, 1, b, random_floats(ctx, l->k, 3), false)};
+  ir_node *n = ir_node_new(g, "Conv", "c", 3, in, 1);
+  ir_attr_ints(n, "strides", 2, (int64_t[]){l->stride, l->stride});
+  ir_attr_ints(n, "dilations", 2, (int64_t[]){l->dilation, l->dilation});
+  if (l->auto_pad) ir_attr_string(n, "auto_pad", l->auto_pad);
+  else ir_attr_ints(n, "pads", 4, (int64_t[]){l->pad, l->pad, l->pad, l->pad});
+  ir_value *y = ir_node_new(g, "Relu", "r", 1, n->out, 1)->out[0];
+  ir_graph_output(g, y);
+  ir_program *p = lw_compile(ctx, g, &(lw_options){.target = cg_target_find(ctx, l->cpu, NULL), .unscheduled = unscheduled, .accuracy = l->accuracy,
+                                                   .layout = l->plain ? LW_LAYOUT_NCHW : LW_LAYOUT_AUTO});
+  *elements = 1;
+  for (int i = 0; i < 4; i++) *elements *= ir_dim(ctx, y, i);
+  return p;
+}
+
+static void run_layer(tn_ctx *ctx, void *arg) {
+  const layer *l = arg;
+  int64_t count;
+  ir_program *p = compile(ctx, l, false, &count);
+  const void *in[1] = {random_floats(ctx, (int64_t)l->n * l->c * l->h * l->w, 4)};
+  float *want = ir_alloc(ctx, (size_t)count * 4), *got = ir_alloc(ctx, (size_t)count * 4);
+  bool unfolded = false;
+  for (int i = 0; i < p->nkernels; i++) unfolded |= strncmp(p->kernels[i].kernel->name, "unfold", 6) == 0;
+  if (unfolded != l->unfolded) ir_fail(ctx, TN_EWRONG, "%s written out", unfolded ? "windows are" : "no windows are");
+  const cg_target *t = cg_target_find(ctx, l->cpu, NULL);
+  if (!cg_target_runs_here(ctx, t, NULL)) return;
+  rt_module *m = rt_module_build(ctx, p, &(rt_options){.target = t});
+  if (rt_run(m, in, (void *[]){got}, NULL, NULL)) ir_fail(ctx, TN_EWRONG, "the run failed");
+  rt_module_free(ctx, m);
+  rt_program_interp(ctx, compile(ctx, l, true, &count), in, (void *[]){want}, NULL, NULL, NULL);
+  for (int64_t i = 0; i < count; i++)
+    if (!(fabsf(want[i] - got[i]) <= 1e-4f * (1 + fabsf(want[i])))) ir_fail(ctx, TN_EWRONG, "element %lld: %g, not %g", (long long)i, (double)got[i], (double)want[i]);
+}
+
+Test(unfold, windows) {
+  static const layer all[] = {
+      {"x86-64-v3", 1, 32, 14, 14, 128, 3, 3, 2, 1, 1, NULL, 1, false, true},
+      {"x86-64-v3", 2, 16, 13, 9, 128, 3, 3, 2, 1, 1, NULL, 1, false, true},
+      {"x86-64-v3", 1, 16, 14, 14, 128, 3, 3, 2, 0, 1, "SAME_UPPER", 1, false, true},
+      {"x86-64-v3", 1, 16, 15, 15, 128, 3, 2, 2, 1, 2, NULL, 1, false, true},
+      {"x86-64-v3", 1, 32, 7, 7, 128, 3, 3, 1, 1, 1, NULL, 0, false, true},
+      {"x86-64-v3", 1, 32, 7, 7, 128, 3, 3, 1, 1, 1, NULL, 1, false, false},  /* Winograd's */
+      {"x86-64-v3", 1, 32, 14, 14, 128, 3, 3, 2, 1, 1, NULL, 1, true, false}, /* no blocks of channels */
+      {"x86-64-v3", 1, 12, 14, 14, 128, 3, 3, 2, 1, 1, NULL, 1, false, false}, /* a tap's channels are no whole blocks */
+      {"x86-64-v3", 1, 32, 48, 48, 16, 3, 3, 2, 1, 1, NULL, 1, false, false}, /* long rows, few results a window */
+      {"x86-64-v4", 1, 32, 14, 14, 256, 3, 3, 2, 1, 1, NULL, 1, false, true},
+  };
+  for (int i = 0; i < IR_COUNT(all); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    layer l = all[i];
+    cr_expect_eq(ir_protect(ctx, run_layer, &l), TN_OK, "%d: %.900s", i, tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
