@@ -188,7 +188,7 @@ static blocking chunked_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lan
 
 static blocking pixel_blocking(const lw_plan *p, int64_t m, int64_t n, int64_t lanes, int64_t block) {
   int64_t bytes = m * p->p.red_extent[0] * (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype);
-  if (bytes > p->t->l2_bytes / 2 || p->u.kc) {
+  if (bytes > p->t->l2_bytes / 3 || p->u.kc) {
     blocking b = chunked_sums(p, m, n, lanes, block);
     if (b.kc) return b;
   }
