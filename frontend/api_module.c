@@ -7,6 +7,7 @@
  * bytes from the graph, whose context outlives it, until tn_module_set gives it its own. */
 #include "autotune/lookup.h"
 #include "frontend/api.h"
+#include "frontend/cuda.h"
 #include "lower/lower.h"
 #include "runtime/exec.h"
 #include "runtime/module.h"
@@ -159,6 +160,7 @@ struct tn_module {
   tn_ctx *ctx;   /* owns everything here, the module itself too */
   tn_ctx *owner; /* the graph's */
   rt_module *module;
+  fe_cuda *cuda; /* instead of the module: on a GPU */
   rt_pool *pool;
   const rt_threads *threads;
   int nin, nout; /* of the program */
@@ -196,11 +198,28 @@ static double accuracy_of(tn_ctx *ctx, const tn_options *o) {
   return v;
 }
 
-static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, const char *db, bool starts, double accuracy) {
+static void name_outputs(ir_program *p, const char *const *names) {
+  for (int i = 0; i < p->nslots; i++) /* passes replace values; outputs keep their names */
+    if (p->slots[i].kind == IR_SLOT_OUTPUT) p->slots[i].name = names[p->slots[i].index];
+}
+
+static const char **check_outputs(tn_ctx *ctx, ir_graph *h) {
   const char **names = IR_NEW_ARRAY(ctx, const char *, h->noutputs + 1);
   for (int i = 0; i < h->noutputs; i++) names[i] = h->outputs[i]->name;
   if (!h->noutputs) ir_fail(ctx, TN_EUSAGE, "the graph has no output: mark one with tn_output");
   check_data(ctx, h);
+  return names;
+}
+
+static ir_program *lower_cuda(tn_ctx *ctx, ir_graph *h) {
+  const char **names = check_outputs(ctx, h);
+  ir_program *p = rt_cuda_lower(ctx, h, LW_LAYOUT_AUTO);
+  name_outputs(p, names);
+  return p;
+}
+
+static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, const char *db, bool starts, double accuracy) {
+  const char **names = check_outputs(ctx, h);
   lw_options o = {.target = target, .starts = starts, .accuracy = accuracy};
   at_store *store = at_store_open(ctx, db, AT_STORE_READONLY); /* null for "none" */
   if (store) {
@@ -213,13 +232,13 @@ static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, cons
   }
   ir_program *p = lw_compile(ctx, h, &o);
   at_store_close(store);
-  for (int i = 0; i < p->nslots; i++) /* passes replace values; outputs keep their names */
-    if (p->slots[i].kind == IR_SLOT_OUTPUT) p->slots[i].name = names[p->slots[i].index];
+  name_outputs(p, names);
   return p;
 }
 
 rt_module *fe_build(tn_ctx *ctx, ir_graph *h, const tn_options *o) {
   double accuracy = accuracy_of(ctx, o);
+  if (fe_cuda_arch(ctx, o->target)) ir_fail(ctx, TN_EUNSUPPORTED, "eager graphs run on the CPU, not on target '%s'", o->target);
   const cg_target *target = cg_target_find(ctx, o->cpu, o->triple);
   const ir_program *p = lower(ctx, h, target, o->db, false, accuracy);
   return rt_module_build(ctx, p, &(rt_options){.target = target, .jobs = thread_count(o->jobs)});
@@ -280,6 +299,8 @@ static void build(tn_ctx *ctx, void *arg) {
   m->owner = g->ctx;
   double accuracy = accuracy_of(ctx, &o);
   const cg_target *target = cg_target_find(ctx, o.cpu, o.triple);
+  const char *arch = fe_cuda_arch(ctx, o.target);
+  if (arch) m->cuda = fe_cuda_open(ctx, arch);
   tn_tensor **more = IR_NEW_ARRAY(ctx, tn_tensor *, a->nfetch + 1); /* fetched, and no outputs anyway */
   int nmore = 0;
   for (int i = 0; i < a->nfetch; i++) {
@@ -302,7 +323,7 @@ static void build(tn_ctx *ctx, void *arg) {
   }
   for (int i = 0; i < g->noutputs; i++) m->out[i].t = g->outputs[i];
   for (int i = 0; i < nmore; i++) m->out[g->noutputs + i].t = more[i];
-  const ir_program *p = lower(ctx, h, target, o.db, false, accuracy);
+  const ir_program *p = arch ? lower_cuda(ctx, h) : lower(ctx, h, target, o.db, false, accuracy);
   for (int i = 0; i < m->nin; i++) {
     const ir_slot *s = find_slot(p, IR_SLOT_INPUT, i);
     m->in[i].name = s->name, m->in[i].bytes = s->bytes;
@@ -313,8 +334,9 @@ static void build(tn_ctx *ctx, void *arg) {
   }
   find_params(ctx, m, g, p);
   make_state(ctx, m, g, p, map);
-  m->module = rt_module_build(ctx, p, &(rt_options){.target = target, .jobs = thread_count(o.jobs)});
-  if (thread_count(o.threads) > 1) {
+  if (arch) fe_cuda_load(ctx, m->cuda, p, o.db, thread_count(o.jobs));
+  else m->module = rt_module_build(ctx, p, &(rt_options){.target = target, .jobs = thread_count(o.jobs)});
+  if (!arch && thread_count(o.threads) > 1) {
     m->pool = rt_pool_new(thread_count(o.threads));
     if (!m->pool) ir_fail(ctx, TN_ERESOURCE, "threads cannot be started");
     ir_defer(ctx, free_pool, m->pool);
@@ -446,6 +468,29 @@ static char *spare(const tn_module *m, void **out, bool *failed) {
   return p;
 }
 
+typedef struct run_args {
+  tn_module *m;
+  const void *const *in;
+  void *const *out;
+} run_args;
+
+static void run_cuda(tn_ctx *ctx, void *arg) {
+  run_args *a = arg;
+  rt_cuda_run(ctx, a->m->cuda->module, a->in, a->out, a->m->state);
+}
+
+/* With the lock held: for a GPU, and where runs update the state, by one thread alone. */
+static tn_status run_locked(tn_module *m, const void *const *in, void *const *out) {
+  if (m->cuda) {
+    run_args a = {m, in, out};
+    tn_status status = ir_protect(m->ctx, run_cuda, &a); /* the module's context: whoever holds the lock uses it */
+    return status == TN_OK ? TN_OK : fe_run_error(status, "tn_run: %s", ir_error(m->ctx));
+  }
+  int code = rt_run(m->module, in, out, m->state, m->threads);
+  if (code == RT_NO_MEMORY) return fe_run_error(TN_ERESOURCE, "tn_run: out of memory for the arena");
+  return code ? fe_run_error(TN_EINTERNAL, "tn_run: %s", cg_run_error(code)) : TN_OK;
+}
+
 tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]) {
   enum { FEW = 32 };
   void *few[2 * FEW];
@@ -464,12 +509,10 @@ tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]) {
     if (failed) status = fe_run_error(TN_ERESOURCE, "tn_run: out of memory for outputs that are not bound");
   }
   if (status == TN_OK) {
-    if (m->state) pthread_rwlock_wrlock(&m->lock);
+    if (m->state || m->cuda) pthread_rwlock_wrlock(&m->lock);
     else pthread_rwlock_rdlock(&m->lock);
-    int code = rt_run(m->module, in, out, m->state, m->threads);
+    status = run_locked(m, in, out);
     pthread_rwlock_unlock(&m->lock);
-    if (code == RT_NO_MEMORY) status = fe_run_error(TN_ERESOURCE, "tn_run: out of memory for the arena");
-    else if (code) status = fe_run_error(TN_EINTERNAL, "tn_run: %s", cg_run_error(code));
   }
   free(rest);
   if (all != few) free(all);
@@ -510,6 +553,7 @@ tn_status tn_module_set(tn_module *m, const tn_tensor *t, const void *data) {
     pthread_rwlock_unlock(&m->lock);
     return TN_OK;
   }
+  if (m->cuda) return fe_run_error(TN_EUNSUPPORTED, "tn_module_set: weights on a GPU stay as they were compiled: compile again");
   set_args a = {m, 0, data};
   while (a.index < m->nparams && m->params[a.index].t != t) a.index++;
   if (a.index == m->nparams) return fe_run_error(TN_EUSAGE, "tn_module_set: '%s' is no parameter of this module", tn_name(t));
@@ -581,6 +625,7 @@ static void write_object(tn_ctx *ctx, void *arg) {
     header = ir_format(ctx, "%.*s.h", (int)n, a->object);
   }
   cg_check_prefix(ctx, a->prefix);
+  if (fe_cuda_arch(ctx, o.target)) ir_fail(ctx, TN_EUNSUPPORTED, "objects for target '%s' are not there yet", o.target);
   ir_value **map;
   /* weights that the caller packs stay tensors; else they are frozen, and may be folded */
   ir_graph *h = fe_copy(ctx, a->b.g, a->weights != TN_WEIGHTS_POINTER, 0, NULL, &map);

@@ -9,6 +9,7 @@
  */
 #ifndef FE_CLI_H
 #define FE_CLI_H
+#include "frontend/cuda.h"
 #include "frontend/import.h"
 #include "frontend/inputs.h"
 #include "lower/lower.h"
@@ -42,7 +43,7 @@ typedef struct cli_option {
   const char *about;
 } cli_option;
 
-typedef enum cli_engine { CLI_JIT, CLI_INTERP } cli_engine;
+typedef enum cli_engine { CLI_JIT, CLI_INTERP, CLI_CUDA } cli_engine;
 
 /* One call of the tool. */
 typedef struct cli {
@@ -55,12 +56,16 @@ typedef struct cli {
   const char *(*notes)(void *user); /* lines that the library logged so far */
   void *notes_user;
   /* options that all verbs with a model share */
+  const char *target; /* --target of verbs that run on the CPU or a GPU, see CLI_TARGET */
+  const char *arch;   /* of a GPU; "": what there is */
   cli_list dims;      /* NAME=N */
   const char *cpu, *triple, *db, *plan, *accuracy, *layout, *data, *engine_name;
   int64_t threads, seed;
   bool frozen, json, unscheduled;
   cli_engine engine;
 } cli;
+
+#define CLI_TARGET(c) {"--target", CLI_TEXT, &(c)->target, "T", "cpu (default), cuda or cuda:ARCH: on the first GPU"}
 
 typedef struct cli_verb {
   const char *name, *form, *about; /* form: "MODEL -o model.o [options]" */
@@ -101,6 +106,7 @@ typedef struct cli_model {
   ir_program *program;
   const cg_target *target;
   rt_module *module;       /* of the JIT engine */
+  fe_cuda *cuda;           /* of the GPU's */
   rt_pool *pool;
   void **out;              /* memory of the outputs, 64-byte aligned */
   int64_t **out_dims;      /* after a run */
@@ -222,6 +228,8 @@ void cli_view(cli *c, int argc, char **argv);
 void cli_report(cli *c, int argc, char **argv);
 void cli_simulate(cli *c, int argc, char **argv);
 
+/* Graph to a program for a GPU. cli_cuda.c */
+void cli_lower_cuda(cli *c, cli_model *m);
 /* cli_cuda.c: explain --target cuda:ARCH. `code`: the CUDA C of each kernel, too. */
 void cli_explain_cuda(cli *c, cli_model *m, const char *arch, const char *only, bool code, bool emulate);
 #endif

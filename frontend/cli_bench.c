@@ -20,6 +20,7 @@ void cli_bench(cli *c, int argc, char **argv) {
   cli_list inputs = {0};
   cli_option own[] = {
       {"--seconds", CLI_SECONDS, &seconds, "S", "for how long (default 2)"},
+      CLI_TARGET(c),
       {"--aot", CLI_FLAG, &aot, NULL, "the object file, linked by $CC (default cc), instead of the JIT"},
       {"--input", CLI_TEXTS, &inputs, "NAME=FILE", "an input; those not given are random"},
   };
@@ -27,11 +28,13 @@ void cli_bench(cli *c, int argc, char **argv) {
                  "KERNEL: gemm:f32:MxNxK multiplies by a constant, packed B; :var makes B an input; :cold takes\n"
                  "other operands each time, beyond the second-level cache. conv:f32:n1c64h56w56k64r3s3u1p1: batch n,\n"
                  "channels c, picture h w, filters k of r s, stride u, padding p, dilation d, groups g.\n"
-                 "The times are those of whole runs; gflops is of the fastest.\n")) return;
+                 "The times are those of whole runs, on a GPU without copies to and from the host; gflops is of\n"
+                 "the fastest.\n")) return;
   cli_model *m = cli_load(c, c->args[0]);
   cli_feed(c, m, &inputs);
   cli_lower(c, m);
   cli_fill(c, m);
+  if (aot && c->engine == CLI_CUDA) ir_fail(ctx, TN_EUSAGE, "--aot times objects for this machine, not for a GPU");
   if (aot && c->engine == CLI_INTERP) ir_fail(ctx, TN_EUSAGE, "--aot and --engine interp exclude each other");
   cli_object *object = NULL;
   if (aot) {
@@ -55,8 +58,9 @@ void cli_bench(cli *c, int argc, char **argv) {
     int code = 0;
     if (object) code = cli_object_run(object, in, m->out, state);
     else if (m->module) code = rt_run(m->module, in, m->out, state, threads);
-    else cli_run_once(c, m);
+    else if (!m->cuda || run < 0) cli_run_once(c, m);
     double took = rt_now() - start;
+    if (m->cuda) took = rt_cuda_time(ctx, m->cuda->module, 1) * 1e-3;
     if (code) ir_fail(ctx, code == RT_NO_MEMORY ? TN_ERESOURCE : TN_EINTERNAL, "the run failed: %s", code == RT_NO_MEMORY ? "out of memory" : cg_run_error(code));
     if (run >= 0) x.s[x.n++] = took / m->copies;
   }
@@ -69,9 +73,10 @@ void cli_bench(cli *c, int argc, char **argv) {
     cli_json j;
     cj_begin(&j, ctx);
     cj_text(&j, "model", m->path);
-    cj_text(&j, "engine", object ? "aot" : m->module ? "jit" : "interp");
+    cj_text(&j, "engine", object ? "aot" : m->module ? "jit" : m->cuda ? "cuda" : "interp");
     cj_int(&j, "threads", workers);
-    cj_text(&j, "target", m->target->name);
+    cj_text(&j, "target", m->cuda ? m->cuda->target->name : m->target->name);
+    if (m->cuda) cj_text(&j, "device", rt_cuda_device_name(m->cuda->device));
     cj_real(&j, "min_ms", s.min * 1e3);
     cj_real(&j, "median_ms", s.median * 1e3);
     cj_real(&j, "mad_ms", s.mad * 1e3);
@@ -85,7 +90,7 @@ void cli_bench(cli *c, int argc, char **argv) {
     cj_end(&j, c);
   } else
     fprintf(c->out, "%s: min %s, median %s, mad %s, %d runs, %.1f GFLOP/s (%s, %d thread%s)\n", m->path, cli_time(c, s.min),
-            cli_time(c, s.median), cli_time(c, s.mad), s.n, flops / s.min * 1e-9, object ? "object" : m->module ? "jit" : "interpreter",
+            cli_time(c, s.median), cli_time(c, s.mad), s.n, flops / s.min * 1e-9, object ? "object" : m->module ? "jit" : m->cuda ? rt_cuda_device_name(m->cuda->device) : "interpreter",
             workers, workers > 1 ? "s" : "");
   cli_stop(c, m);
 }

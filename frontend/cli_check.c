@@ -1,6 +1,7 @@
 /* cli_check.c — tenon check: every problem at once, and what a model will take. */
 #include "frontend/cli.h"
 #include "lower/problem.h"
+#include "runtime/cuda_lib.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -128,6 +129,47 @@ static void give_sizes(cli *c, ir_graph *g) {
   }
 }
 
+/* ---- what there is of CUDA ---- */
+
+typedef struct gpu {
+  const char *name, *target, *why; /* name null: no GPU that can be used, why says more */
+} gpu;
+
+static void ask_gpu(tn_ctx *ctx, void *arg) {
+  gpu *g = arg;
+  g->target = rt_cuda_device_target(ctx, 0, &g->name)->name;
+}
+
+static gpu find_gpu(tn_ctx *ctx) {
+  gpu g = {0};
+  if (ir_protect(ctx, ask_gpu, &g) != TN_OK) g = (gpu){.why = ir_strdup(ctx, ir_error(ctx))};
+  return g;
+}
+
+static void cuda_json(cli_json *j, const gpu *g) {
+  cj_open(j, "cuda", '{');
+  cj_text(j, "gpu", g->name);
+  cj_text(j, "target", g->target);
+  cj_text(j, "why", g->why);
+  for (int i = 0; i < RT_CUDA_LIBS; i++) {
+    const rt_cuda_lib *l = rt_cuda_library((rt_cuda_which)i);
+    cj_open(j, l->name, '{');
+    cj_text(j, "path", l->path);
+    cj_int(j, "version", l->version);
+    cj_close(j, '}');
+  }
+  cj_close(j, '}');
+}
+
+static void cuda_text(cli *c, const gpu *g) {
+  if (g->name) fprintf(c->out, "  GPU: %s, code for %s\n", g->name, g->target);
+  else fprintf(c->out, "  GPU: none to be used: %s\n", g->why);
+  for (int i = 0; i < RT_CUDA_LIBS; i++) {
+    const rt_cuda_lib *l = rt_cuda_library((rt_cuda_which)i);
+    if (l->handle) fprintf(c->out, "    %s: %s, version %d\n", l->name, l->path, l->version);
+  }
+}
+
 void cli_check(cli *c, int argc, char **argv) {
   tn_ctx *ctx = c->ctx;
   if (!cli_parse(c, argc, argv, 0, NULL, true, 1, 1, "Exit code 3 when something is not supported, 4 when the model is malformed.\n")) return;
@@ -166,6 +208,7 @@ void cli_check(cli *c, int argc, char **argv) {
   op_count *ops;
   int nops = count_ops(ctx, onnx->graph, &ops);
   int64_t opset = fe_onnx_opset_version(onnx->opset, onnx->n_opset, "");
+  gpu card = find_gpu(ctx);
   tn_status worst = TN_OK;
   for (int i = 0; i < problems.n; i++)
     if (worst != TN_EINPUT) worst = problems.items[i].status;
@@ -215,6 +258,7 @@ void cli_check(cli *c, int argc, char **argv) {
       for (int i = 0; i < nslow; i++) cj_text(&j, NULL, slow[i]);
       cj_close(&j, ']');
     }
+    cuda_json(&j, &card);
     cj_end(&j, c);
   } else {
     fprintf(c->out, "%s: opset %lld, %d nodes, %d inputs, %d outputs%s%s\n", path, (long long)opset, onnx->graph->n_node, ninputs,
@@ -234,6 +278,7 @@ void cli_check(cli *c, int argc, char **argv) {
       fprintf(c->out, "  memory: weights %s, arena %s; %d kernels\n  time: %.3g GFLOP, in the order of %s on one core of %s\n",
               cli_bytes(c, (double)a.m->program->weights_bytes), cli_bytes(c, (double)a.m->program->arena_bytes), a.m->program->nkernels,
               flops / 1e9, cli_time(c, seconds), target->name);
+    cuda_text(c, &card);
     for (int i = 0; i < nslow; i++) fprintf(c->out, "warning: %s: no integer product of %s fits this layer: as floats it would be faster\n", slow[i], target->name);
     if (!problems.n) fputs("no problems\n", c->out);
   }

@@ -1,5 +1,4 @@
 /* cli_cuda.c — models on GPUs: what explain says of launches, tiles and cubins. */
-#include "autotune/store.h"
 #include "frontend/cli.h"
 #include "ir/interp.h"
 #include "runtime/cuda_blaslt.h"
@@ -9,9 +8,6 @@
 #include "runtime/program_interp.h"
 #include <math.h>
 #include <string.h>
-
-static const void *find(tn_ctx *ctx, void *user, const char *key, size_t *size) { return at_store_object_get(user, key, size); }
-static void keep(tn_ctx *ctx, void *user, const char *key, const void *bytes, size_t size) { at_store_object_put(user, key, bytes, size); }
 
 /* What libraries offer for a contraction: three of them, or `all`. */
 static void put_candidates(cli *c, const rt_cuda_plan *p, const ir_kernel *k, bool all) {
@@ -123,17 +119,22 @@ static double compare(cli *c, cli_model *m, const rt_cuda_plan *p) {
   return worst;
 }
 
+void cli_lower_cuda(cli *c, cli_model *m) {
+  if (!m->graph) ir_fail(c->ctx, TN_EUNSUPPORTED, "%s: a program's text cannot be planned for a GPU: give the model or its graph", m->path);
+  cli_bind(c, m);
+  ir_where(c->ctx, m->path);
+  double start = rt_now();
+  m->program = rt_cuda_lower(c->ctx, m->graph, c->layout && strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : LW_LAYOUT_AUTO);
+  m->lower_s = rt_now() - start;
+  ir_where(c->ctx, NULL);
+}
+
 void cli_explain_cuda(cli *c, cli_model *m, const char *arch, const char *only, bool code, bool emulate) {
   tn_ctx *ctx = c->ctx;
   const cu_target *t = cu_target_find(ctx, arch);
-  if (!m->graph) ir_fail(ctx, TN_EUNSUPPORTED, "%s: a program's text cannot be planned for a GPU: give the model or its graph", m->path);
-  cli_bind(c, m);
+  cli_lower_cuda(c, m);
   ir_where(ctx, m->path);
-  m->program = rt_cuda_lower(ctx, m->graph, c->layout && strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : LW_LAYOUT_AUTO);
-  at_store *store = at_store_open(ctx, c->db, 0);
-  cg_cache cache = {store, find, keep};
-  rt_cuda_options o = {.jobs = c->threads ? (int)c->threads : rt_cpu_count(), .cache = store ? &cache : NULL, .no_compile = rt_cuda_library(RT_CUDA_NVRTC)->handle == NULL};
-  const rt_cuda_plan *p = rt_cuda_plan_make(ctx, m->program, t, &o);
+  const rt_cuda_plan *p = fe_cuda_plan(ctx, m->program, t, c->db, c->threads ? (int)c->threads : rt_cpu_count(), true);
   ir_where(ctx, NULL);
   if (c->json) json_out(c, m, p, only);
   else text_out(c, m, p, only, code);

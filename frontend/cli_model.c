@@ -285,6 +285,12 @@ rt_tpu_build cli_lower_tpu(cli *c, cli_model *m, const tpu_machine *machine, con
 }
 
 void cli_lower(cli *c, cli_model *m) {
+  if (c->engine == CLI_CUDA) {
+    m->cuda = fe_cuda_open(c->ctx, c->arch); /* first: a missing GPU is known at once */
+    cli_lower_cuda(c, m);
+    name_outputs(c, m);
+    return;
+  }
   if (m->program) return;
   watch w = {.m = m, .dump = getenv("TN_DUMP")};
   lw_options o = {.target = m->target, .unscheduled = c->unscheduled, .after_pass = after_pass, .after_user = &w};
@@ -379,6 +385,13 @@ void cli_start(cli *c, cli_model *m) {
   if (c->engine == CLI_INTERP) return;
   double start = rt_now();
   int threads = (int)c->threads;
+  if (c->engine == CLI_CUDA) {
+    ir_where(c->ctx, m->path);
+    fe_cuda_load(c->ctx, m->cuda, m->program, c->db, threads ? threads : rt_cpu_count());
+    ir_where(c->ctx, NULL);
+    m->compile_s = rt_now() - start;
+    return;
+  }
   rt_options o = {.target = m->target, .jobs = threads ? threads : rt_cpu_count()};
   m->module = rt_module_build(c->ctx, m->program, &o);
   m->compile_s = rt_now() - start;
@@ -402,6 +415,10 @@ void cli_run_once(cli *c, cli_model *m) {
     rt_program_interp(c->ctx, m->program, in, m->out, NULL, state, &o);
     return;
   }
+  if (m->cuda) {
+    rt_cuda_run(c->ctx, m->cuda->module, in, m->out, state);
+    return;
+  }
   int code = rt_run(m->module, in, m->out, state, rt_pool_threads(m->pool));
   if (code == RT_NO_MEMORY) ir_fail(c->ctx, TN_ERESOURCE, "%s: out of memory for the arena", m->path);
   if (code) ir_fail(c->ctx, TN_EINTERNAL, "%s: the run failed: %s", m->path, cg_run_error(code));
@@ -413,6 +430,8 @@ void cli_stop(cli *c, cli_model *m) {
     rt_pool_free(m->pool);
     m->pool = NULL;
   }
+  if (m->cuda) fe_cuda_close(m->cuda);
+  m->cuda = NULL;
   if (m->module) rt_module_free(c->ctx, m->module);
   m->module = NULL;
 }

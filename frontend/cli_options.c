@@ -90,6 +90,10 @@ static void check_common(cli *c) {
   if (!c->engine_name || strcmp(c->engine_name, "jit") == 0) c->engine = CLI_JIT;
   else if (strcmp(c->engine_name, "interp") == 0) c->engine = CLI_INTERP;
   else ir_fail(c->ctx, TN_EUSAGE, "--engine: '%s' is neither jit nor interp", c->engine_name);
+  c->arch = fe_cuda_arch(c->ctx, c->target);
+  if (c->arch && c->engine_name) ir_fail(c->ctx, TN_EUSAGE, "--target %s and --engine exclude each other", c->target);
+  if (c->arch && (c->plan || c->frozen || c->triple)) ir_fail(c->ctx, TN_EUNSUPPORTED, "--plan, --frozen and --triple are not there for GPUs");
+  if (c->arch) c->engine = CLI_CUDA;
   if (c->layout && strcmp(c->layout, "NCHW") && strcmp(c->layout, "NHWC") && strcmp(c->layout, "NCHWc"))
     ir_fail(c->ctx, TN_EUSAGE, "--layout: '%s' is none of NCHW, NHWC, NCHWc", c->layout);
   if (c->accuracy && strcmp(c->accuracy, "strict")) {

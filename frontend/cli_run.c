@@ -25,6 +25,7 @@ void cli_run(cli *c, int argc, char **argv) {
       {"--input", CLI_TEXTS, &inputs, "NAME=FILE", "an input, .npy or .pb; those not given are random"},
       {"--fetch", CLI_TEXTS, &fetch, "NODE", "one more output: a node's or value's name"},
       {"--output-dir", CLI_TEXT, &dir, "DIR", "where outputs go, as NAME.npy"},
+      CLI_TARGET(c),
       {"--save-inputs", CLI_TEXT, &save, "DIR", "writes the inputs there, the random ones too"},
   };
   if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 1, 1, "Random inputs: floats in [-1, 1), integers 0 or 1; the same for each seed.\n")) return;

@@ -102,6 +102,7 @@ void cli_verify(cli *c, int argc, char **argv) {
   bool per_node = false;
   const char *how = NULL;
   cli_option own[] = {
+      CLI_TARGET(c),
       {"--rtol", CLI_REAL, &v.tol.rtol, "R", "relative tolerance (default 1e-3)"},
       {"--atol", CLI_REAL, &v.tol.atol, "A", "absolute tolerance (default 1e-7)"},
       {"--per-node", CLI_FLAG, &per_node, NULL, "compares every node's value too: with DIR/NAME.npy where there is one, else the reference"},

@@ -282,6 +282,9 @@ typedef struct tn_options { /* zero: the defaults; also for a null pointer */
   const char *accuracy; /* "strict" or a tolerance as text; null "1e-4" (error / largest output of the whole model) */
   int threads;          /* of runs by tn_run; 0 and 1: the caller alone; -1: as many as there are CPUs */
   int jobs;             /* threads of compilation, likewise */
+  const char *target;   /* "cpu" (default); "cuda" or "cuda:sm_90a", ...: the first GPU, TN_EUNSUPPORTED where there is
+                         * none, no driver or no NVRTC. Buffers stay on the host, runs of a module take turns, and its
+                         * parameters cannot be set */
 } tn_options;
 
 typedef struct tn_module tn_module;

@@ -96,34 +96,58 @@ static void check_versions(tn_ctx *ctx, int driver) {
             driver % 1000 / 10, nvrtc / 1000, nvrtc % 1000 / 10);
 }
 
-rt_cuda_device *rt_cuda_device_open(tn_ctx *ctx, const cu_target *t, int index) {
+static bool runs_on(const cu_target *t, int sm) { return t->hopper ? sm == t->sm : sm / 10 == t->sm / 10 && sm >= t->sm; }
+
+typedef struct found { /* a device by its number, before anything is made on it */
+  const rt_cuda_driver_table *cu;
+  CUdevice number;
+  char name[128];
+  int sm, units;
+} found;
+
+static found find_device(tn_ctx *ctx, int index) {
   const char *why;
-  const rt_cuda_driver_table *cu = rt_cuda_driver(ctx, &why);
+  found f = {.cu = rt_cuda_driver(ctx, &why)};
+  const rt_cuda_driver_table *cu = f.cu;
   if (!cu) ir_fail(ctx, TN_EUNSUPPORTED, "%s", why);
-  int version = rt_cuda_library(RT_CUDA_DRIVER)->version, n = 0, major = 0, minor = 0, units = 0;
-  check_versions(ctx, version);
-  rt_cuda_device *d = IR_NEW(ctx, rt_cuda_device);
-  d->ctx = ctx;
-  d->cu = cu;
-  d->open = true;
-  ir_defer(ctx, close_device, d);
+  check_versions(ctx, rt_cuda_library(RT_CUDA_DRIVER)->version);
+  int n = 0, major = 0, minor = 0;
+  rt_cuda_device *d = &(rt_cuda_device){.ctx = ctx, .cu = cu};
   CUresult e = cu->init(0);
   if (e) ir_fail(ctx, TN_EUNSUPPORTED, "the CUDA driver does not start: %s", error_text(ctx, cu, e));
   need(ctx, d, cu->device_count(&n), "counting devices");
   if (index >= n) ir_fail(ctx, TN_EUNSUPPORTED, n ? "there is no GPU number %d" : "the CUDA driver sees no GPU", index);
-  need(ctx, d, cu->device_get(&d->number, index), "a device");
-  char name[128] = "";
-  need(ctx, d, cu->device_name(name, sizeof name, d->number), "a device's name");
-  need(ctx, d, cu->device_attribute(&major, CU_ATTRIBUTE_MAJOR, d->number), "a device's architecture");
-  need(ctx, d, cu->device_attribute(&minor, CU_ATTRIBUTE_MINOR, d->number), "a device's architecture");
-  need(ctx, d, cu->device_attribute(&units, CU_ATTRIBUTE_MULTIPROCESSORS, d->number), "a device's size");
-  int sm = major * 10 + minor;
-  if (t->hopper ? sm != t->sm : major != t->sm / 10 || sm < t->sm)
-    ir_fail(ctx, TN_EUNSUPPORTED, "GPU %d (%s) is sm_%d: code for %s does not run there", index, name, sm, t->name);
+  need(ctx, d, cu->device_get(&f.number, index), "a device");
+  need(ctx, d, cu->device_name(f.name, sizeof f.name, f.number), "a device's name");
+  need(ctx, d, cu->device_attribute(&major, CU_ATTRIBUTE_MAJOR, f.number), "a device's architecture");
+  need(ctx, d, cu->device_attribute(&minor, CU_ATTRIBUTE_MINOR, f.number), "a device's architecture");
+  need(ctx, d, cu->device_attribute(&f.units, CU_ATTRIBUTE_MULTIPROCESSORS, f.number), "a device's size");
+  f.sm = major * 10 + minor;
+  return f;
+}
+
+const cu_target *rt_cuda_device_target(tn_ctx *ctx, int index, const char **name) {
+  found f = find_device(ctx, index);
+  const cu_target *t, *best = NULL;
+  for (int i = 0; (t = cu_target_at(i)); i++)
+    if (runs_on(t, f.sm)) best = t;
+  if (!best) ir_fail(ctx, TN_EUNSUPPORTED, "GPU %d (%s) is sm_%d, for which there is no target", index, f.name, f.sm);
+  if (name) *name = ir_strdup(ctx, f.name);
+  return best;
+}
+
+rt_cuda_device *rt_cuda_device_open(tn_ctx *ctx, const cu_target *t, int index) {
+  found f = find_device(ctx, index);
+  const rt_cuda_driver_table *cu = f.cu;
+  int version = rt_cuda_library(RT_CUDA_DRIVER)->version;
+  if (!runs_on(t, f.sm)) ir_fail(ctx, TN_EUNSUPPORTED, "GPU %d (%s) is sm_%d: code for %s does not run there", index, f.name, f.sm, t->name);
+  rt_cuda_device *d = IR_NEW(ctx, rt_cuda_device);
+  *d = (rt_cuda_device){.ctx = ctx, .cu = cu, .number = f.number, .open = true};
+  ir_defer(ctx, close_device, d);
   need(ctx, d, cu->context_retain(&d->context, d->number), "a context");
   need(ctx, d, cu->context_set(d->context), "a context");
   need(ctx, d, cu->stream_new(&d->stream, CU_STREAM_NON_BLOCKING), "a stream");
-  d->name = ir_format(ctx, "%s, sm_%d, %d multiprocessors, driver %d.%d", name, sm, units, version / 1000, version % 1000 / 10);
+  d->name = ir_format(ctx, "%s, sm_%d, %d multiprocessors, driver %d.%d", f.name, f.sm, f.units, version / 1000, version % 1000 / 10);
   return d;
 }
 

@@ -9,6 +9,8 @@
 
 typedef struct rt_cuda_device rt_cuda_device;
 
+/* The newest target whose code device number `index` runs; *name (may be null): what it calls itself. Throws as rt_cuda_device_open. */
+const cu_target *rt_cuda_device_target(tn_ctx *ctx, int index, const char **name);
 /* Device number `index` for code of a target. Throws TN_EUNSUPPORTED: no driver, one too old for cubins of this NVRTC, no
  * such device, one of another architecture. The context closes it at the latest. */
 rt_cuda_device *rt_cuda_device_open(tn_ctx *ctx, const cu_target *t, int index);

@@ -1,0 +1,41 @@
+/* cuda.c — see cuda.h. */
+#include "frontend/cuda.h"
+#include "autotune/store.h"
+#include "runtime/cuda_lib.h"
+#include <string.h>
+
+const char *fe_cuda_arch(tn_ctx *ctx, const char *text) {
+  if (!text || strcmp(text, "cpu") == 0) return NULL;
+  if (strcmp(text, "cuda") == 0) return "";
+  if (strncmp(text, "cuda:", 5) == 0) return text + 5;
+  ir_fail(ctx, TN_EUSAGE, "target '%s' is none of cpu, cuda, cuda:ARCH", text);
+}
+
+static const void *find(tn_ctx *ctx, void *user, const char *key, size_t *size) { return at_store_object_get(user, key, size); }
+static void keep(tn_ctx *ctx, void *user, const char *key, const void *bytes, size_t size) { at_store_object_put(user, key, bytes, size); }
+
+const rt_cuda_plan *fe_cuda_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, int jobs, bool maybe) {
+  at_store *store = at_store_open(ctx, db, 0);
+  cg_cache cache = {store, find, keep};
+  rt_cuda_options o = {.jobs = jobs, .cache = store ? &cache : NULL, .no_compile = maybe && !rt_cuda_library(RT_CUDA_NVRTC)->handle};
+  return rt_cuda_plan_make(ctx, p, t, &o);
+}
+
+fe_cuda *fe_cuda_open(tn_ctx *ctx, const char *arch) {
+  fe_cuda *c = IR_NEW(ctx, fe_cuda);
+  c->target = *arch ? cu_target_find(ctx, arch) : rt_cuda_device_target(ctx, 0, NULL);
+  c->device = rt_cuda_device_open(ctx, c->target, 0);
+  const rt_cuda_lib *nvrtc = rt_cuda_library(RT_CUDA_NVRTC);
+  if (!nvrtc->handle) ir_fail(ctx, TN_EUNSUPPORTED, "NVRTC, which compiles for GPUs, is not there: %s", nvrtc->why);
+  return c;
+}
+
+void fe_cuda_load(tn_ctx *ctx, fe_cuda *c, const ir_program *p, const char *db, int jobs) {
+  c->plan = fe_cuda_plan(ctx, p, c->target, db, jobs, false);
+  c->module = rt_cuda_module_new(ctx, c->device, c->plan);
+}
+
+void fe_cuda_close(fe_cuda *c) {
+  if (c->module) rt_cuda_module_free(c->module);
+  rt_cuda_device_close(c->device);
+}

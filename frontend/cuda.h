@@ -1,0 +1,25 @@
+/* cuda.h — models for GPUs, as the tool and the C API ask for them: "cuda" or "cuda:ARCH". */
+#ifndef FE_CUDA_H
+#define FE_CUDA_H
+#include "lower/lower.h"
+#include "runtime/cuda_run.h"
+
+/* The architecture of a target's text: "" for "cuda" alone, null for null and "cpu". Throws TN_EUSAGE for other texts. */
+const char *fe_cuda_arch(tn_ctx *ctx, const char *text);
+/* A plan with cubins kept in a store (`db` as everywhere). Without NVRTC: TN_EUNSUPPORTED, or with `maybe` no cubins. */
+const rt_cuda_plan *fe_cuda_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, int jobs, bool maybe);
+
+typedef struct fe_cuda { /* a program on a device */
+  const cu_target *target;
+  rt_cuda_device *device;
+  const rt_cuda_plan *plan;
+  rt_cuda_module *module;
+} fe_cuda;
+/* The device, before anything is compiled for it; arch "": what device 0 is. Throws what rt_cuda_device_open throws, and
+ * TN_EUNSUPPORTED without NVRTC. */
+fe_cuda *fe_cuda_open(tn_ctx *ctx, const char *arch);
+/* The plan of a program (of rt_cuda_lower), and the program on the device. */
+void fe_cuda_load(tn_ctx *ctx, fe_cuda *c, const ir_program *p, const char *db, int jobs);
+/* Takes it off. Once. */
+void fe_cuda_close(fe_cuda *c);
+#endif
