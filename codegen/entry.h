@@ -22,7 +22,11 @@ enum {
   CG_RUN_ALIGN = 2,   /* arena, weights or state not aligned to CG_ALIGN, or an in/out to its element */
   CG_RUN_ISA = 3,     /* the CPU lacks an instruction set */
   CG_RUN_WEIGHTS = 4, /* not the blob of this object */
-  CG_RUN_DIMS = 5     /* a dynamic dimension out of its range */
+  CG_RUN_DIMS = 5,    /* a dynamic dimension out of its range */
+  CG_RUN_DRIVER = 6,  /* of objects for GPUs, from here on: getproc lacks a function of the driver */
+  CG_RUN_DEVICE = 7,  /* no such device, or none that the code is for */
+  CG_RUN_MEMORY = 8,  /* the device's memory is out */
+  CG_RUN_CALL = 9     /* the driver failed: P_error tells */
 };
 const char *cg_run_error(int code); /* a sentence; "" for 0 */
 

@@ -126,9 +126,12 @@ static void put_sizes(gen *g) {
   ir_put(t, "/* ---- memory ---- */\n\n");
   ir_put(t, "/* Alignment in bytes of arena, weights and state; for in and out that of their elements\n * is enough. */\n");
   ir_put(t, "#define %s_ALIGN %d\n", u, CG_ALIGN);
-  ir_put(t, "/* Bytes of the arena for so many workers (1 when threads is null). Its contents need not be\n"
+  if (g->o->cuda)
+    ir_put(t, "/* Bytes of the arena, in the host's memory. Zero it before the first run: it holds what is on the\n"
+              " * GPU, until %s_close. */\n#define %s_ARENA_BYTES(workers) ((size_t)%lld)\n", g->lower, u, (long long)g->o->cuda->session_bytes);
+  else ir_put(t, "/* Bytes of the arena for so many workers (1 when threads is null). Its contents need not be\n"
             " * set, and mean nothing between calls. */\n");
-  ir_put(t, "#define %s_ARENA_BYTES(workers) ((size_t)%lld + (size_t)(workers) * (size_t)%lld)\n", u,
+  if (!g->o->cuda) ir_put(t, "#define %s_ARENA_BYTES(workers) ((size_t)%lld + (size_t)(workers) * (size_t)%lld)\n", u,
          (long long)cg_arena_bytes(p, g->build->infos, 0), (long long)cg_scratch_bytes(p, false, g->build->infos));
   ir_put(t, "/* Bytes of the packed weights%s. */\n", embed ? ", which are inside this object: pass null for them" : "");
   ir_put(t, "#define %s_WEIGHTS_BYTES %lld\n", u, (long long)cg_blob_bytes(p));
@@ -149,11 +152,27 @@ static void put_sizes(gen *g) {
   ir_put(t, "\n");
 }
 
+/* How objects for GPUs reach the driver. */
+static void put_cuda(gen *g) {
+  ir_put(&g->out, "/* How a run reaches the CUDA driver, which nothing is linked to: getproc gives the address of one of its\n"
+                  " * functions by its name in libcuda.so.1, such as \"cuMemAlloc_v2\"; null: not there. With dlopen:\n"
+                  " *   static void *getproc(void *lib, const char *name) { return dlsym(lib, name); }\n"
+                  " *   %s_cuda cuda = {dlopen(\"libcuda.so.1\", RTLD_NOW), getproc, 0};\n"
+                  " * device: its number. The object holds code for %s. */\n"
+                  "typedef struct %s_cuda {\n"
+                  "  void *ctx;\n"
+                  "  void *(*getproc)(void *ctx, const char *symbol);\n"
+                  "  int device;\n"
+                  "} %s_cuda;\n\n", g->lower, g->o->cuda->archs, g->lower, g->lower);
+}
+
 static void put_functions(gen *g) {
   ir_text *t = &g->out;
   const char *l = g->lower, *u = g->upper;
-  ir_put(t, "/* ---- functions ---- */\n\n"
-            "/* How a run may use threads. parallel_for calls body(arg, task, worker) once for each task in\n"
+  ir_put(t, "/* ---- functions ---- */\n\n");
+  if (g->o->cuda) put_cuda(g);
+  else
+  ir_put(t, "/* How a run may use threads. parallel_for calls body(arg, task, worker) once for each task in\n"
             " * [0, tasks), in any order, at the same time or not, and returns when all have returned; worker is\n"
             " * in [0, workers), and no two calls that run at the same time have the same. Results do not depend\n"
             " * on the number of workers, to the bit. */\n"
@@ -175,10 +194,15 @@ static void put_functions(gen *g) {
            g->o->weights == CG_WEIGHTS_FILE ? ", the contents of the weights file" : " filled by the pack function");
   ir_put(t, " *   state     %s_STATE_BYTES bytes\n"
             " *   arena     %s_ARENA_BYTES(workers) bytes\n"
-            " *   threads   null: the calling thread alone\n"
-            " * Never allocates, keeps nothing. Returns %s_OK or an error code; outputs are then untouched. */\n", u, u, u);
+            "%s. Returns %s_OK or an error code; outputs are then untouched. */\n", u, u,
+         g->o->cuda ? " *   cuda      how the driver is reached\n"
+                      " * The first run of an arena loads code and weights, which takes longer. Allocates on the GPU alone"
+                    : " *   threads   null: the calling thread alone\n * Never allocates, keeps nothing", u);
   ir_put(t, "int %s_run(const void *const in[], void *const out[], const int64_t dims[], int64_t out_dims[],\n"
-            "    const void *weights, void *state, void *arena, const %s_threads *threads);\n", l, l);
+            "    const void *weights, void *state, void *arena, const %s_%s);\n", l, l, g->o->cuda ? "cuda *cuda" : "threads *threads");
+  if (g->o->cuda)
+    ir_put(t, "\n/* Gives back what the arena holds on the GPU; the next run starts anew. */\nvoid %s_close(void *arena);\n"
+              "/* The driver's number (CUresult) for what failed last with this arena; 0: nothing. */\nint %s_error(const void *arena);\n", l, l);
   if (g->p->state_bytes)
     ir_put(t, "\n/* Fills the state with what it holds before the first run. weights: as for the run. Returns\n"
               " * %s_OK or an error code. */\nint %s_init(void *state, const void *weights);\n", u, l);
@@ -205,8 +229,8 @@ const char *cg_header_text(tn_ctx *ctx, const ir_program *p, const cg_build *bui
          comment(ctx, build->target->name), comment(ctx, build->target->triple));
   ir_put(t, "#ifndef %s_TENON_H\n#define %s_TENON_H\n#include <stddef.h>\n#include <stdint.h>\n\n", u, u);
   ir_put(t, "/* ---- error codes ---- */\n\n");
-  static const char *const codes[] = {"OK", "E_ARG", "E_ALIGN", "E_ISA", "E_WEIGHTS", "E_DIMS"};
-  for (int i = 0; i < IR_COUNT(codes); i++)
+  static const char *const codes[] = {"OK", "E_ARG", "E_ALIGN", "E_ISA", "E_WEIGHTS", "E_DIMS", "E_DRIVER", "E_DEVICE", "E_MEMORY", "E_CALL"};
+  for (int i = 0; i < IR_COUNT(codes) - (o->cuda ? 0 : 4); i++)
     ir_put(t, "#define %s_%s %d%s%s%s\n", u, codes[i], i, i ? " /* " : "", cg_run_error(i), i ? " */" : "");
   ir_put(t, "\n/* ---- inputs and outputs ---- */\n\n");
   ir_put(t, "#define %s_NUM_INPUTS   %d\n#define %s_NUM_OUTPUTS  %d\n#define %s_NUM_DIMS     0\n#define %s_NUM_OUT_DIMS %lld\n",

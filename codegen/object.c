@@ -37,6 +37,10 @@ static const char *shown_name(tn_ctx *ctx, const char *prefix, int i, const char
   return s;
 }
 
+static void add_input(cg_elf_input *in, int *n, const cg_object *o, const char *what) {
+  in[(*n)++] = (cg_elf_input){.bytes = o->bytes, .size = o->size, .what = what};
+}
+
 void cg_object_write(tn_ctx *ctx, const ir_program *p, const cg_build *build, const void *blob, const cg_object_options *given) {
   cg_object_options o = *given;
   cg_check_prefix(ctx, o.prefix);
@@ -48,27 +52,32 @@ void cg_object_write(tn_ctx *ctx, const ir_program *p, const cg_build *build, co
 
   bool init = p->state_bytes > 0;
   const char *run = ir_format(ctx, "%s_run", o.prefix), *packer = ir_format(ctx, "%s_pack", o.prefix), *starter = ir_format(ctx, "%s_init", o.prefix);
-  cg_entry_options eo = {.run = run, .pack = pack ? packer : NULL, .init = init ? starter : NULL};
-  if (build->target->nisa > 0) eo.isa = ir_format(ctx, "%s_missing_isa", o.prefix);
+  cg_entry_options eo = {.run = o.cuda ? NULL : run, .pack = pack ? packer : NULL, .init = init ? starter : NULL};
+  bool entry = !o.cuda || pack;
+  if (build->target->nisa > 0 && entry) eo.isa = ir_format(ctx, "%s_missing_isa", o.prefix);
   if (embed) eo.weights = ir_format(ctx, "%s_weights", o.prefix);
-  const cg_object *entry = cg_compile_entry(ctx, build->target, p, build->infos, &eo);
 
-  cg_elf_input *in = IR_NEW_ARRAY(ctx, cg_elf_input, build->nparts + 2);
+  cg_elf_input *in = IR_NEW_ARRAY(ctx, cg_elf_input, build->nparts + 4);
   int n = 0;
-  in[n++] = (cg_elf_input){.bytes = entry->bytes, .size = entry->size, .what = "the entry"};
-  if (eo.isa) {
-    const cg_object *isa = cg_compile_isa_check(ctx, build->target, eo.isa);
-    in[n++] = (cg_elf_input){.bytes = isa->bytes, .size = isa->size, .what = "the ISA check"};
+  if (entry) add_input(in, &n, cg_compile_entry(ctx, build->target, p, build->infos, &eo), "the entry");
+  if (o.cuda) {
+    add_input(in, &n, cu_compile_entry(ctx, build->target, o.prefix, eo.weights, o.cuda), "the GPU's entry");
+    add_input(in, &n, cu_launcher(ctx, build->target), "the launcher");
   }
+  if (eo.isa) add_input(in, &n, cg_compile_isa_check(ctx, build->target, eo.isa), "the ISA check");
   for (int i = 0; i < build->nparts; i++) {
     const cg_part *k = &build->parts[i];
     in[n++] = (cg_elf_input){.bytes = k->bytes, .size = k->size, .what = ir_format(ctx, "kernel '%s'", k->name),
                              .symbol = k->symbol, .show = shown_name(ctx, o.prefix, i, k->name)};
   }
-  const char *publics[3] = {run};
+  const char *publics[5] = {run};
   int npublic = 1;
   if (pack) publics[npublic++] = packer;
   if (init) publics[npublic++] = starter;
+  if (o.cuda) {
+    publics[npublic++] = ir_format(ctx, "%s_close", o.prefix);
+    publics[npublic++] = ir_format(ctx, "%s_error", o.prefix);
+  }
   cg_elf_job job = {.ninputs = n, .inputs = in, .npublic = npublic, .publics = publics,
                     .blob_symbol = eo.weights, .blob = blob, .blob_bytes = (uint64_t)blob_bytes};
   /* all or nothing: the files take their names once each has been written */

@@ -2,6 +2,7 @@
 #ifndef CG_OBJECT_H
 #define CG_OBJECT_H
 #include "codegen/build.h"
+#include "codegen/cuda_object.h"
 #include "codegen/entry.h"
 
 typedef enum cg_weights_mode {
@@ -16,6 +17,7 @@ typedef struct cg_object_options {
   const char *prefix;       /* C identifier: functions are PREFIX_run, ..., macros in capitals */
   cg_weights_mode weights;
   const char *weights_path; /* CG_WEIGHTS_FILE; null: path with .weights for .o */
+  const cg_cuda_part *cuda; /* null: code for the CPU. Else launches: `build` holds kernels for packing alone */
 } cg_object_options;
 
 /* Throws TN_EUSAGE unless the prefix is a C identifier of at most 64 characters. */

@@ -10,6 +10,10 @@ const char *cg_run_error(int code) {
   case CG_RUN_ISA: return "this CPU lacks an instruction set that the code needs";
   case CG_RUN_WEIGHTS: return "the weights are not the ones made for this code";
   case CG_RUN_DIMS: return "a dimension is out of its range";
+  case CG_RUN_DRIVER: return "a function of the CUDA driver is missing";
+  case CG_RUN_DEVICE: return "there is no such GPU, or the code is not for it";
+  case CG_RUN_MEMORY: return "the GPU's memory is out";
+  case CG_RUN_CALL: return "the CUDA driver failed, the error function tells how";
   default: return "unknown error";
   }
 }

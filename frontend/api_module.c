@@ -625,14 +625,15 @@ static void write_object(tn_ctx *ctx, void *arg) {
     header = ir_format(ctx, "%.*s.h", (int)n, a->object);
   }
   cg_check_prefix(ctx, a->prefix);
-  if (fe_cuda_arch(ctx, o.target)) ir_fail(ctx, TN_EUNSUPPORTED, "objects for target '%s' are not there yet", o.target);
+  const char *archs = fe_cuda_arch(ctx, o.target);
   ir_value **map;
   /* weights that the caller packs stay tensors; else they are frozen, and may be folded */
   ir_graph *h = fe_copy(ctx, a->b.g, a->weights != TN_WEIGHTS_POINTER, 0, NULL, &map);
-  const ir_program *p = lower(ctx, h, target, o.db, true, accuracy);
+  const ir_program *p = archs ? lower_cuda(ctx, h) : lower(ctx, h, target, o.db, true, accuracy);
   rt_object_options ro = {.target = target, .jobs = thread_count(o.jobs)};
   ro.files = (cg_object_options){.path = a->object, .header = header, .prefix = a->prefix, .weights = (cg_weights_mode)a->weights};
-  rt_write_object(ctx, p, &ro);
+  if (archs) fe_cuda_object(ctx, p, archs, o.db, &ro);
+  else rt_write_object(ctx, p, &ro);
 }
 
 tn_status tn_save_object(tn_graph *g, const tn_options *o, const char *object_path, const char *header_path, const char *prefix, tn_weights weights) {

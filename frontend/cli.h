@@ -230,6 +230,8 @@ void cli_simulate(cli *c, int argc, char **argv);
 
 /* Graph to a program for a GPU. cli_cuda.c */
 void cli_lower_cuda(cli *c, cli_model *m);
+/* Outputs of the program get the model's names again, after the passes. */
+void cli_name_outputs(cli *c, cli_model *m);
 /* cli_cuda.c: explain --target cuda:ARCH. `code`: the CUDA C of each kernel, too. */
 void cli_explain_cuda(cli *c, cli_model *m, const char *arch, const char *only, bool code, bool emulate);
 #endif

@@ -103,7 +103,7 @@ void cli_compile(cli *c, int argc, char **argv) {
       {"-o", CLI_TEXT, &out, "FILE", "the object file"},
       {"--header", CLI_TEXT, &header, "FILE", "the C header (default: beside the object, .h)"},
       {"--prefix", CLI_TEXT, &prefix, "P", "of the C names (default: from the object's name)"},
-      {"--target", CLI_TEXT, &target, "T", "cpu (default), or tpu:NAME: a program file for the simulated machine"},
+      {"--target", CLI_TEXT, &target, "T", "cpu (default); cuda:ARCH[,ARCH...]: launches on a GPU; tpu:NAME: a program file for the simulated machine"},
       {"--precision", CLI_TEXT, &precision, "P", "of tpu:NAME's products: fp32, bf16, int8 (default: what the machine is made for)"},
       {"--tune", CLI_FLAG, &tune, NULL, "with tpu:NAME: tiles by timing the program with each; exact, so the same every time"},
       {"--weights", CLI_TEXT, &weights, "MODE", "embed (default): in the object; file: beside it; pointer: packed by the caller"},
@@ -113,13 +113,14 @@ void cli_compile(cli *c, int argc, char **argv) {
   };
   if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 1, 1, NULL)) return;
   if (!out) ir_fail(ctx, TN_EUSAGE, "tenon compile: -o FILE is missing");
+  const char *archs = NULL;
   if (target && strcmp(target, "cpu")) {
     if (strncmp(target, "tpu:", 4) == 0) {
       compile_tpu(c, target + 4, precision, tune, out, &fixed);
       return;
     }
-    if (strncmp(target, "cuda:", 5) == 0) ir_fail(ctx, TN_EUNSUPPORTED, "--target %s is not there yet", target);
-    ir_fail(ctx, TN_EUSAGE, "--target: '%s' is none of cpu, cuda:ARCH, tpu:NAME", target);
+    if (strncmp(target, "cuda:", 5)) ir_fail(ctx, TN_EUSAGE, "--target: '%s' is none of cpu, cuda:ARCH, tpu:NAME", target);
+    archs = target + 5;
   }
   if (!header) header = with_ending(ctx, out, ".h");
   if (!prefix) prefix = prefix_of(ctx, out);
@@ -131,13 +132,16 @@ void cli_compile(cli *c, int argc, char **argv) {
   cli_model *m = cli_load(c, c->args[0]);
   cli_feed(c, m, &fixed);
   if (m->graph) fix_inputs(c, m);
-  cli_lower(c, m);
+  if (archs && plan) ir_fail(ctx, TN_EUNSUPPORTED, "--plan-out is not there for GPUs");
+  if (archs) cli_lower_cuda(c, m);
+  else cli_lower(c, m);
   if (plan) cli_write_plan(c, m, plan);
   double before = rt_now();
   rt_object_options o = {.target = m->target, .jobs = c->threads ? (int)c->threads : rt_cpu_count()};
   o.files = (cg_object_options){.path = out, .header = header, .prefix = prefix, .weights = mode, .weights_path = weights_file};
   ir_where(ctx, m->path);
-  rt_write_object(ctx, m->program, &o);
+  if (archs) fe_cuda_object(ctx, m->program, archs, c->db, &o);
+  else rt_write_object(ctx, m->program, &o);
   ir_where(ctx, NULL);
   m->compile_s = rt_now() - before;
   double total = rt_now() - start;
@@ -150,7 +154,7 @@ void cli_compile(cli *c, int argc, char **argv) {
     cj_text(&j, "header", header);
     cj_text(&j, "weights", beside ? weights_file : NULL);
     cj_text(&j, "prefix", prefix);
-    cj_text(&j, "target", m->target->name);
+    cj_text(&j, "target", archs ? target : m->target->name);
     cj_text(&j, "triple", m->target->triple);
     cj_int(&j, "object_bytes", bytes);
     cj_int(&j, "weights_bytes", m->program->weights_bytes);
@@ -165,7 +169,7 @@ void cli_compile(cli *c, int argc, char **argv) {
     return;
   }
   fprintf(c->out, "%s: %s%s, %d kernels for %s, %s\n", out, cli_bytes(c, (double)bytes), mode == CG_WEIGHTS_EMBED ? " with the weights" : "",
-          m->program->nkernels, m->target->name, cli_time(c, total));
+          m->program->nkernels, archs ? target : m->target->name, cli_time(c, total));
   fprintf(c->out, "%s: %s_run(); weights %s, arena %s\n", header, prefix, cli_bytes(c, (double)m->program->weights_bytes),
           cli_bytes(c, (double)m->program->arena_bytes));
   if (beside) fprintf(c->out, "%s: %s\n", weights_file, cli_bytes(c, (double)file_size(weights_file)));

@@ -127,6 +127,7 @@ void cli_lower_cuda(cli *c, cli_model *m) {
   m->program = rt_cuda_lower(c->ctx, m->graph, c->layout && strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : LW_LAYOUT_AUTO);
   m->lower_s = rt_now() - start;
   ir_where(c->ctx, NULL);
+  cli_name_outputs(c, m);
 }
 
 void cli_explain_cuda(cli *c, cli_model *m, const char *arch, const char *only, bool code, bool emulate) {

@@ -254,7 +254,7 @@ void cli_bind(cli *c, cli_model *m) {
 }
 
 /* Passes may have renamed the outputs. */
-static void name_outputs(cli *c, cli_model *m) {
+void cli_name_outputs(cli *c, cli_model *m) {
   for (int i = 0; i < m->nout; i++) ((ir_slot *)(uintptr_t)cli_out_slot(m, i))->name = ir_intern(c->ctx, m->out_name[i]);
 }
 
@@ -280,7 +280,7 @@ rt_tpu_build cli_lower_tpu(cli *c, cli_model *m, const tpu_machine *machine, con
   ir_where(c->ctx, NULL);
   m->program = b.program;
   m->lower_s = b.lower_s, m->compile_s = b.pack_s + b.compile_s;
-  name_outputs(c, m);
+  cli_name_outputs(c, m);
   return b;
 }
 
@@ -288,7 +288,6 @@ void cli_lower(cli *c, cli_model *m) {
   if (c->engine == CLI_CUDA) {
     m->cuda = fe_cuda_open(c->ctx, c->arch); /* first: a missing GPU is known at once */
     cli_lower_cuda(c, m);
-    name_outputs(c, m);
     return;
   }
   if (m->program) return;
@@ -306,7 +305,7 @@ void cli_lower(cli *c, cli_model *m) {
   m->program = lw_compile(c->ctx, m->graph, &o);
   m->lower_s = rt_now() - start;
   cli_check_frozen(c, m);
-  name_outputs(c, m);
+  cli_name_outputs(c, m);
   if (wanted(w.dump, "program")) fprintf(stderr, "# program\n%s", ir_program_print(c->ctx, m->program));
 }
 

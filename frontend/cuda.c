@@ -39,3 +39,17 @@ void fe_cuda_close(fe_cuda *c) {
   if (c->module) rt_cuda_module_free(c->module);
   rt_cuda_device_close(c->device);
 }
+
+void fe_cuda_object(tn_ctx *ctx, const ir_program *p, const char *archs, const char *db, const rt_object_options *o) {
+  const rt_cuda_plan *plans[8];
+  int n = 0;
+  if (!*archs) archs = rt_cuda_device_target(ctx, 0, NULL)->name;
+  for (const char *a = archs; *a || !n; a += *a == ',') {
+    size_t length = strcspn(a, ",");
+    if (n == IR_COUNT(plans)) ir_fail(ctx, TN_EUSAGE, "target 'cuda:%s': at most %d architectures", archs, IR_COUNT(plans));
+    const cu_target *t = cu_target_find(ctx, ir_strndup(ctx, a, length));
+    plans[n++] = fe_cuda_plan(ctx, p, t, db, o->jobs, false);
+    a += length;
+  }
+  rt_cuda_write_object(ctx, n, plans, o);
+}

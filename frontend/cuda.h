@@ -2,6 +2,7 @@
 #ifndef FE_CUDA_H
 #define FE_CUDA_H
 #include "lower/lower.h"
+#include "runtime/cuda_object.h"
 #include "runtime/cuda_run.h"
 
 /* The architecture of a target's text: "" for "cuda" alone, null for null and "cpu". Throws TN_EUSAGE for other texts. */
@@ -20,6 +21,8 @@ typedef struct fe_cuda { /* a program on a device */
 fe_cuda *fe_cuda_open(tn_ctx *ctx, const char *arch);
 /* The plan of a program (of rt_cuda_lower), and the program on the device. */
 void fe_cuda_load(tn_ctx *ctx, fe_cuda *c, const ir_program *p, const char *db, int jobs);
+/* The program as an object with code for each of "sm_80,sm_90a"; "": for device 0. */
+void fe_cuda_object(tn_ctx *ctx, const ir_program *p, const char *archs, const char *db, const rt_object_options *o);
 /* Takes it off. Once. */
 void fe_cuda_close(fe_cuda *c);
 #endif

@@ -350,7 +350,7 @@ void rt_write_object(tn_ctx *ctx, const ir_program *p, const rt_object_options *
   cg_check_prefix(ctx, o->files.prefix);
   bool pointer = o->files.weights == CG_WEIGHTS_POINTER;
   const cg_target *t = o->target ? o->target : cg_target_find(ctx, NULL, NULL);
-  cg_build_options bo = {.target = t, .run = true, .pack = pointer, .jobs = o->jobs, .cache = o->cache};
+  cg_build_options bo = {.target = t, .run = !o->files.cuda, .pack = pointer, .jobs = o->jobs, .cache = o->cache};
   const cg_build *b = cg_build_kernels(ctx, p, &bo);
   region *blob = IR_NEW(ctx, region);
   if (!pointer && p->weights_bytes > 0) pack_here(ctx, p, o->jobs, o->cache, blob);

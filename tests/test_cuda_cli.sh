@@ -81,6 +81,42 @@ fails 2 "none of cpu, cuda" run net.tn --target gpu
 fails 2 "exclude each other" run net.tn --target cuda --engine interp
 fails 2 "not for a GPU" bench net.tn --target cuda --aot
 
+# objects: cubins for two architectures, the driver through getproc
+program() { # STATUS OUT [NAME=VALUE...]: of the linked program
+  local want=$1 part=$2 rc
+  shift 2
+  checks=$((checks + 1))
+  env "$@" ./app "$build/tests/fake/libcuda.so" x.bin >out 2>err
+  rc=$?
+  [ $rc -eq "$want" ] || bad "status $rc, not $want: the program with $*"
+  has "$part"
+}
+cc=${CC:-cc}
+tail -c $((4 * 9 * 9 * 4)) data/x.npy >x.bin
+tail -c $((8 * 9 * 9 * 4)) gpu/p.npy >want.bin
+for weights in embed file; do
+  ok compile net.tn --target cuda:sm_80,sm_90a -o net.o --weights $weights
+  "$cc" -std=c11 -Wall -Wextra -Werror -O1 -I. "$here/aot/cuda.c" net.o -o app -ldl >out 2>err || bad "the program does not compile"
+  program 0 "run 0, driver 0"
+  checks=$((checks + 1))
+  cmp -s p.bin want.bin || bad "the object's output is not that of tenon run"
+  program 0 "run 0, driver 0" FAKE_CUDA=sm=86
+  program 7 "run 7, driver 0" FAKE_CUDA=sm=100
+  program 7 "run 7, driver 100" FAKE_CUDA=nodevice
+  program 8 "run 8, driver 2" FAKE_CUDA=memory=3000
+  program 9 "run 9, driver 719" FAKE_CUDA=trap=2
+  program 6 "run 6, driver 0" MISSING=cuLaunchKernel
+done
+checks=$((checks + 2))
+nm -u net.o | grep -v -x -E ' *U (memcpy|memset|memmove)' >out && bad "the object needs more than memory functions"
+[ "$(nm -g --defined-only net.o | awk '{print $3}' | sort | tr '\n' ' ')" = "net_close net_error net_run " ] || bad "other symbols are public"
+ls | grep -q 'tmp' && bad "a temporary file stays"
+rm net.o net.h
+TENON_CUDA_PATH=/nowhere:- fails 3 "NVRTC, which compiles for GPUs, is not there" compile net.tn --target cuda:sm_80 -o net.o
+[ -e net.o ] && bad "a part of an object stays"
+fails 3 "kind of host" compile net.tn --target cuda:sm_80 -o net.o --triple "$([ "$(uname -m)" = x86_64 ] && echo aarch64-linux-gnu || echo x86_64-linux-gnu)"
+fails 2 "there are: sm_80" compile net.tn --target cuda:sm_80,sm_12 -o net.o
+
 ok check "$here/corpus/onnx/plain.onnx"
 has "GPU: Fake, code for sm_90a"
 has "NVRTC: $build/tests/fake_nvrtc/libnvrtc.so, version 12000"

@@ -1,0 +1,64 @@
+/* cuda_image.h — a program for GPUs as it lies in an object: what the launcher (launcher/cuda.c) reads.
+ *
+ *   image │ io │ archs │ per arch: kernels │ steps │ args │ symbols, cubins (aligned to 64)
+ *
+ * Places are bytes from the image's start. Read as C structs by code of the machine that it was written for. */
+#ifndef CG_CUDA_IMAGE_H
+#define CG_CUDA_IMAGE_H
+#include <stdint.h>
+
+typedef struct cu_image {
+  uint32_t narchs, nin, nout, nout_dims;
+  uint64_t archs, in, out, out_dims;     /* cu_image_arch, cu_image_io, cu_image_io, int64_t */
+  uint64_t weights_bytes, arena_bytes;   /* on the device */
+  uint64_t session_bytes;                /* of the caller's arena */
+  unsigned char blob[32];                /* how the blob of the weights begins; behind its header are the weights */
+  uint64_t blob_header;
+} cu_image;
+
+typedef struct cu_image_io {
+  uint64_t bytes, align;
+  uint64_t back; /* not 0: an input that the run changes */
+} cu_image_io;
+
+typedef struct cu_image_arch { /* code for one architecture: the last in the list that fits the device is taken */
+  uint32_t sm, exact;   /* exact: runs on this one only; else also on later ones of the same major version */
+  uint32_t nkernels, nsteps;
+  uint64_t kernels, steps, scratch_bytes;
+} cu_image_arch;
+
+typedef struct cu_image_kernel {
+  uint64_t cubin;
+} cu_image_kernel;
+
+typedef enum cu_image_base { CU_IMAGE_IN, CU_IMAGE_OUT, CU_IMAGE_WEIGHTS, CU_IMAGE_ARENA, CU_IMAGE_SCRATCH } cu_image_base;
+typedef struct cu_image_arg {
+  uint32_t base, index; /* index: of the input or output */
+  uint64_t offset;
+} cu_image_arg;
+
+enum { CU_IMAGE_COPY = 0xffffffffu, CU_IMAGE_MAX_ARGS = 128 };
+typedef struct cu_image_step { /* a launch; a copy of `bytes` from args[1] to args[0] where kernel is CU_IMAGE_COPY */
+  uint32_t kernel, grid, threads, shared, nargs, zero;
+  uint64_t args, symbol, bytes;
+} cu_image_step;
+
+enum { CU_IMAGE_FUNCTIONS = 19 }; /* of the driver */
+typedef struct cu_session { /* what the arena holds between runs */
+  uint64_t magic;
+  void *functions[CU_IMAGE_FUNCTIONS];
+  void *context, *stream;
+  const cu_image_arch *arch;
+  uint64_t weights, arena, scratch;
+  int32_t device, error; /* error: the driver's, of the call that failed last */
+} cu_session; /* then modules, one pointer a kernel; functions, one a step; 64-bit addresses of inputs and outputs */
+
+/* As in the generated header: P_cuda. */
+typedef struct cu_host {
+  void *ctx;
+  void *(*getproc)(void *ctx, const char *symbol);
+  int device;
+} cu_host;
+
+
+#endif

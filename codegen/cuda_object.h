@@ -1,0 +1,20 @@
+/* cuda_object.h — what an object for GPUs holds beside the weights: the launcher, an image, the functions with its prefix.
+ *
+ *   P_run, P_close, P_error ──(image, weights)──> tn_cuda_run, ... (launcher/cuda.c, compiled with Tenon) ── image
+ */
+#ifndef CG_CUDA_OBJECT_H
+#define CG_CUDA_OBJECT_H
+#include "codegen/codegen.h"
+
+typedef struct cg_cuda_part {
+  const void *image;       /* cuda_image.h */
+  size_t image_bytes;
+  int64_t session_bytes;   /* of the caller's arena */
+  const char *archs;       /* "sm_80, sm_90a": for people */
+} cg_cuda_part;
+
+/* The launcher as a relocatable object. Throws TN_EUNSUPPORTED for targets other than the one Tenon was built for. */
+const cg_object *cu_launcher(tn_ctx *ctx, const cg_target *t);
+/* Functions PREFIX_run, PREFIX_close, PREFIX_error over the launcher's; weights: symbol of the embedded blob, null: none. */
+const cg_object *cu_compile_entry(tn_ctx *ctx, const cg_target *t, const char *prefix, const char *weights, const cg_cuda_part *part);
+#endif

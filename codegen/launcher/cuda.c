@@ -1,0 +1,204 @@
+/* cuda.c — the host part of objects for GPUs: compiled when Tenon is built, without a C library, and put into each such
+ * object (codegen/cuda_object.c). It interprets the tables of cuda_image.h.
+ *
+ *   first run of an arena:  functions through getproc ─ device ─ context ─ cubins ─ memory ─ weights
+ *   every run:              inputs up ─ launches and copies, in order, in one stream ─ outputs down ─ wait */
+#include "../cuda_image.h"
+#include <stddef.h>
+
+enum { OK = 0, ARG = 1, ALIGN = 2, WEIGHTS = 4, DRIVER = 6, DEVICE, MEMORY, CALL }; /* CG_RUN_... of entry.h */
+#define MAGIC 0x61647563746e6574u
+
+/* The driver's functions, by place in cu_session.functions. One text: a table of pointers would need writable data. */
+enum { INIT, GET, ATTRIBUTE, RETAIN, RELEASE, CURRENT, LOAD, UNLOAD, FUNCTION, SET, ALLOC, FREE, UP, DOWN, COPY, STREAM, STREAM_FREE, WAIT, LAUNCH };
+static const char names[] =
+    "cuInit\0cuDeviceGet\0cuDeviceGetAttribute\0cuDevicePrimaryCtxRetain\0cuDevicePrimaryCtxRelease_v2\0cuCtxSetCurrent\0"
+    "cuModuleLoadData\0cuModuleUnload\0cuModuleGetFunction\0cuFuncSetAttribute\0cuMemAlloc_v2\0cuMemFree_v2\0"
+    "cuMemcpyHtoDAsync_v2\0cuMemcpyDtoHAsync_v2\0cuMemcpyDtoDAsync_v2\0cuStreamCreate\0cuStreamDestroy_v2\0"
+    "cuStreamSynchronize\0cuLaunchKernel\0";
+#define DO(s, f, ...) ((int (*)())(s)->functions[f])(__VA_ARGS__)
+
+static const void *at(const cu_image *g, uint64_t place) { return (const char *)g + place; }
+static void **modules(cu_session *s) { return (void **)(s + 1); }
+static void **kernels(cu_session *s) { return modules(s) + s->arch->nkernels; }
+static uint64_t *inputs(cu_session *s) { return (uint64_t *)(kernels(s) + s->arch->nsteps); }
+static uint64_t *outputs(const cu_image *g, cu_session *s) { return inputs(s) + g->nin; }
+
+/* ---- the first run ---- */
+
+static int find_functions(cu_session *s, const cu_host *h) {
+  const char *p = names;
+  for (int i = 0; i < CU_IMAGE_FUNCTIONS; i++) {
+    if (!(s->functions[i] = h->getproc(h->ctx, p))) return DRIVER;
+    while (*p++) {}
+  }
+  return OK;
+}
+
+static int find_arch(const cu_image *g, cu_session *s) {
+  int major = 0, minor = 0;
+  if ((s->error = DO(s, ATTRIBUTE, &major, 75, s->device)) || (s->error = DO(s, ATTRIBUTE, &minor, 76, s->device))) return DEVICE;
+  const cu_image_arch *a = at(g, g->archs);
+  uint32_t sm = (uint32_t)(major * 10 + minor);
+  s->arch = NULL;
+  for (uint32_t i = 0; i < g->narchs; i++)
+    if (a[i].exact ? sm == a[i].sm : sm / 10 == a[i].sm / 10 && sm >= a[i].sm) s->arch = &a[i];
+  return s->arch ? OK : DEVICE;
+}
+
+static int reserve(cu_session *s, uint64_t *p, uint64_t bytes) {
+  *p = 0;
+  if (!bytes) return OK;
+  s->error = DO(s, ALLOC, p, (size_t)bytes);
+  return !s->error ? OK : s->error == 2 ? MEMORY : CALL;
+}
+
+static int reserve_all(const cu_image *g, cu_session *s) {
+  const cu_image_io *in = at(g, g->in), *out = at(g, g->out);
+  int e = reserve(s, &s->weights, g->weights_bytes);
+  if (!e) e = reserve(s, &s->arena, g->arena_bytes);
+  if (!e) e = reserve(s, &s->scratch, s->arch->scratch_bytes);
+  for (uint32_t i = 0; i < g->nin && !e; i++) e = reserve(s, &inputs(s)[i], in[i].bytes);
+  for (uint32_t i = 0; i < g->nout && !e; i++) e = reserve(s, &outputs(g, s)[i], out[i].bytes);
+  return e;
+}
+
+static int load_kernels(const cu_image *g, cu_session *s) {
+  const cu_image_kernel *k = at(g, s->arch->kernels);
+  const cu_image_step *t = at(g, s->arch->steps);
+  for (uint32_t i = 0; i < s->arch->nkernels; i++)
+    if ((s->error = DO(s, LOAD, &modules(s)[i], at(g, k[i].cubin)))) return CALL;
+  for (uint32_t i = 0; i < s->arch->nsteps; i++) {
+    if (t[i].kernel == CU_IMAGE_COPY) continue;
+    if ((s->error = DO(s, FUNCTION, &kernels(s)[i], modules(s)[t[i].kernel], at(g, t[i].symbol)))) return CALL;
+    if (t[i].shared > 48 * 1024 && (s->error = DO(s, SET, kernels(s)[i], 8, (int)t[i].shared))) return CALL;
+  }
+  return OK;
+}
+
+static void release(const cu_image *g, cu_session *s) {
+  if (s->arch) {
+    uint64_t *p[3] = {&s->weights, &s->arena, &s->scratch};
+    for (int i = 0; i < 3; i++)
+      if (*p[i]) DO(s, FREE, *p[i]);
+    for (uint32_t i = 0; i < g->nin + g->nout; i++)
+      if (inputs(s)[i]) DO(s, FREE, inputs(s)[i]);
+    for (uint32_t i = 0; i < s->arch->nkernels; i++)
+      if (modules(s)[i]) DO(s, UNLOAD, modules(s)[i]);
+  }
+  if (s->stream) DO(s, STREAM_FREE, s->stream);
+  if (s->context) DO(s, RELEASE, s->device);
+  s->magic = 0;
+}
+
+static int open_device(const cu_image *g, cu_session *s, const cu_host *h) {
+  int e = find_functions(s, h);
+  if (e) return e;
+  if ((s->error = DO(s, INIT, 0u)) || (s->error = DO(s, GET, &s->device, h->device))) return DEVICE;
+  if ((e = find_arch(g, s))) return e;
+  if ((s->error = DO(s, RETAIN, &s->context, s->device)) || (s->error = DO(s, CURRENT, s->context)) || (s->error = DO(s, STREAM, &s->stream, 1u))) return CALL;
+  return OK;
+}
+
+static int open_session(const cu_image *g, cu_session *s, const cu_host *h, const char *weights) {
+  volatile char *c = (volatile char *)s;
+  for (uint64_t i = 0; i < g->session_bytes; i++) c[i] = 0;
+  int e = open_device(g, s, h);
+  if (!e) e = load_kernels(g, s);
+  if (!e) e = reserve_all(g, s);
+  if (!e && g->weights_bytes) {
+    s->error = DO(s, UP, s->weights, weights + g->blob_header, (size_t)g->weights_bytes, s->stream);
+    if (!s->error) s->error = DO(s, WAIT, s->stream);
+    e = s->error ? CALL : OK;
+  }
+  if (e) {
+    int error = s->error;
+    release(g, s);
+    s->error = error;
+    return e;
+  }
+  s->magic = MAGIC;
+  return OK;
+}
+
+/* ---- runs ---- */
+
+static int check(const cu_image *g, const void *const in[], void *const out[], const char *weights) {
+  const cu_image_io *i = at(g, g->in), *o = at(g, g->out);
+  if ((g->nin && !in) || (g->nout && !out)) return ARG;
+  for (uint32_t k = 0; k < g->nin; k++) {
+    if (i[k].bytes && !in[k]) return ARG;
+    if ((uintptr_t)in[k] & (i[k].align - 1)) return ALIGN;
+  }
+  for (uint32_t k = 0; k < g->nout; k++) {
+    if (o[k].bytes && !out[k]) return ARG;
+    if ((uintptr_t)out[k] & (o[k].align - 1)) return ALIGN;
+  }
+  if (!g->weights_bytes) return OK;
+  if (!weights) return ARG;
+  for (int k = 0; k < 32; k++)
+    if ((unsigned char)weights[k] != g->blob[k]) return WEIGHTS;
+  return OK;
+}
+
+static uint64_t address(const cu_image *g, cu_session *s, const cu_image_arg *a) {
+  switch (a->base) {
+  case CU_IMAGE_IN: return inputs(s)[a->index] + a->offset;
+  case CU_IMAGE_OUT: return outputs(g, s)[a->index] + a->offset;
+  case CU_IMAGE_WEIGHTS: return s->weights + a->offset;
+  case CU_IMAGE_ARENA: return s->arena + a->offset;
+  default: return s->scratch + a->offset;
+  }
+}
+
+static int issue(const cu_image *g, cu_session *s, uint32_t i) {
+  const cu_image_step *t = (const cu_image_step *)at(g, s->arch->steps) + i;
+  const cu_image_arg *a = at(g, t->args);
+  uint64_t values[CU_IMAGE_MAX_ARGS];
+  void *places[CU_IMAGE_MAX_ARGS + 1];
+  for (uint32_t k = 0; k < t->nargs; k++) {
+    values[k] = address(g, s, &a[k]);
+    places[k] = &values[k];
+  }
+  places[t->nargs] = NULL;
+  if (t->kernel == CU_IMAGE_COPY) return DO(s, COPY, values[0], values[1], (size_t)t->bytes, s->stream);
+  return DO(s, LAUNCH, kernels(s)[i], t->grid, 1u, 1u, t->threads, 1u, 1u, t->shared, s->stream, places, (void **)NULL);
+}
+
+static int run_all(const cu_image *g, cu_session *s, const void *const in[], void *const out[]) {
+  const cu_image_io *i = at(g, g->in), *o = at(g, g->out);
+  int e = DO(s, CURRENT, s->context);
+  for (uint32_t k = 0; k < g->nin && !e; k++)
+    if (i[k].bytes) e = DO(s, UP, inputs(s)[k], in[k], (size_t)i[k].bytes, s->stream);
+  for (uint32_t k = 0; k < s->arch->nsteps && !e; k++) e = issue(g, s, k);
+  for (uint32_t k = 0; k < g->nout && !e; k++)
+    if (o[k].bytes) e = DO(s, DOWN, out[k], outputs(g, s)[k], (size_t)o[k].bytes, s->stream);
+  for (uint32_t k = 0; k < g->nin && !e; k++)
+    if (i[k].bytes && i[k].back) e = DO(s, DOWN, (void *)(uintptr_t)in[k], inputs(s)[k], (size_t)i[k].bytes, s->stream);
+  int waited = DO(s, WAIT, s->stream); /* also after a failure: the caller's memory is in use until then */
+  return e ? e : waited;
+}
+
+int tn_cuda_run(const cu_image *g, const void *own, const void *const in[], void *const out[], const int64_t dims[], int64_t out_dims[],
+                const void *weights, void *state, void *arena, const cu_host *h) {
+  (void)dims, (void)state;
+  cu_session *s = arena;
+  const int64_t *d = at(g, g->out_dims);
+  if (!weights) weights = own;
+  if (!s || !h || !h->getproc) return ARG;
+  if (((uintptr_t)s | (uintptr_t)weights) & 63) return ALIGN;
+  int e = check(g, in, out, weights);
+  if (!e && s->magic != MAGIC) e = open_session(g, s, h, weights);
+  if (!e && (s->error = run_all(g, s, in, out))) e = CALL;
+  for (uint32_t i = 0; i < g->nout_dims && out_dims && !e; i++) out_dims[i] = d[i];
+  return e;
+}
+
+void tn_cuda_close(const cu_image *g, void *arena) {
+  cu_session *s = arena;
+  if (!s || s->magic != MAGIC) return;
+  DO(s, CURRENT, s->context);
+  release(g, s);
+}
+
+int tn_cuda_error(const void *arena) { return arena ? ((const cu_session *)arena)->error : 0; }

@@ -1,0 +1,154 @@
+/* cuda_object.c — see cuda_object.h. */
+#include "runtime/cuda_object.h"
+#include "codegen/cuda_image.h"
+#include <string.h>
+
+typedef struct image { /* bytes so far; what was placed stays where it is, so structs are written once complete */
+  tn_ctx *ctx;
+  char *bytes;
+  size_t n, room;
+} image;
+
+static uint64_t place(image *m, const void *data, size_t bytes, size_t align) {
+  size_t at = (m->n + align - 1) / align * align;
+  if (at + bytes > m->room) {
+    size_t room = (at + bytes) * 2;
+    char *more = ir_alloc(m->ctx, room);
+    if (m->n) memcpy(more, m->bytes, m->n);
+    m->bytes = more;
+    m->room = room;
+  }
+  memset(m->bytes + m->n, 0, at - m->n);
+  if (bytes) memcpy(m->bytes + at, data, bytes);
+  m->n = at + bytes;
+  return at;
+}
+
+static cu_image_arg arg_of(tn_ctx *ctx, const ir_slot *s) {
+  cu_image_arg a = {.index = (uint32_t)s->index, .offset = (uint64_t)s->offset};
+  switch (s->kind) {
+  case IR_SLOT_INPUT: a.base = CU_IMAGE_IN; break;
+  case IR_SLOT_OUTPUT: a.base = CU_IMAGE_OUT; break;
+  case IR_SLOT_WEIGHTS: a.base = CU_IMAGE_WEIGHTS; break;
+  case IR_SLOT_ARENA: a.base = CU_IMAGE_ARENA; break;
+  default: ir_bug(ctx, "slot '%s' has no place on a device", s->name);
+  }
+  return a;
+}
+
+typedef struct steps {
+  int n;
+  cu_image_step *all;
+} steps;
+
+static void add_step(image *m, steps *s, cu_image_step t, const cu_image_arg *args, int nargs) {
+  t.nargs = (uint32_t)nargs;
+  t.args = place(m, args, sizeof *args * (size_t)nargs, 8);
+  IR_PUSH(m->ctx, s->all, s->n, t);
+}
+
+static void add_call(image *m, steps *s, const rt_cuda_plan *p, const ir_inst *c, int kernel) {
+  const rt_cuda_kernel *k = &p->kernels[c->kernel];
+  for (int l = 0; l < k->code->nlaunches; l++) {
+    const cu_launch *from = &k->code->launches[l];
+    int64_t grid = ix_need_const(m->ctx, from->grid, "blocks of a launch");
+    if (!grid) continue;
+    if (grid > INT32_MAX || c->nargs >= CU_IMAGE_MAX_ARGS) ir_fail(m->ctx, TN_EUNSUPPORTED, "kernel '%s': %lld blocks, %d tensors", k->kernel->name, (long long)grid, c->nargs);
+    cu_image_arg args[CU_IMAGE_MAX_ARGS];
+    int n = 0;
+    for (; n < c->nargs; n++) args[n] = arg_of(m->ctx, &p->program->slots[c->args[n]]);
+    if (from->scratch_bytes) args[n++] = (cu_image_arg){.base = CU_IMAGE_SCRATCH};
+    cu_image_step t = {.kernel = (uint32_t)kernel, .grid = (uint32_t)grid, .threads = (uint32_t)from->threads, .shared = (uint32_t)from->shared_bytes,
+                       .symbol = place(m, from->symbol, strlen(from->symbol) + 1, 1)};
+    add_step(m, s, t, args, n);
+  }
+}
+
+static void add_copy(image *m, steps *s, const rt_cuda_plan *p, const ir_inst *c) {
+  const ir_slot *to = &p->program->slots[c->args[0]], *from = &p->program->slots[c->args[1]];
+  cu_image_arg args[2] = {arg_of(m->ctx, to), arg_of(m->ctx, from)};
+  if (to->bytes) add_step(m, s, (cu_image_step){.kernel = CU_IMAGE_COPY, .bytes = (uint64_t)to->bytes}, args, 2);
+}
+
+static cu_image_arch add_arch(image *m, const rt_cuda_plan *p) {
+  cu_image_arch a = {.sm = (uint32_t)p->target->sm, .exact = p->target->hopper, .scratch_bytes = (uint64_t)p->scratch_bytes};
+  cu_image_kernel *kernels = IR_NEW_ARRAY(m->ctx, cu_image_kernel, p->nkernels + 1);
+  int *number = IR_NEW_ARRAY(m->ctx, int, p->nkernels + 1);
+  for (int i = 0; i < p->nkernels; i++) {
+    if (!p->kernels[i].kernel) continue;
+    if (!p->kernels[i].cubin) ir_fail(m->ctx, TN_EUSAGE, "a plan that was not compiled cannot become an object");
+    number[i] = (int)a.nkernels;
+    kernels[a.nkernels++].cubin = place(m, p->kernels[i].cubin->bytes, p->kernels[i].cubin->size, 64);
+  }
+  steps s = {0};
+  for (int i = 0; i < p->program->nrun; i++) {
+    const ir_inst *c = &p->program->run[i];
+    if (c->kind == IR_CALL) add_call(m, &s, p, c, number[c->kernel]);
+    else add_copy(m, &s, p, c);
+  }
+  a.nsteps = (uint32_t)s.n;
+  a.kernels = place(m, kernels, sizeof *kernels * a.nkernels, 8);
+  a.steps = place(m, s.all, sizeof *s.all * (size_t)s.n, 8);
+  return a;
+}
+
+static uint64_t add_io(image *m, const ir_program *g, ir_slot_kind kind, int n) {
+  cu_image_io *io = IR_NEW_ARRAY(m->ctx, cu_image_io, n + 1);
+  for (int i = 0; i < n; i++) io[i].align = 1;
+  for (int i = 0; i < g->nslots; i++) {
+    const ir_slot *s = &g->slots[i];
+    if (s->kind != kind || s->offset) continue;
+    cu_image_io *to = &io[s->index];
+    if ((uint64_t)s->bytes > to->bytes) to->bytes = (uint64_t)s->bytes;
+    to->align = ir_dtype_bytes(s->dtype);
+    to->back |= s->inout;
+  }
+  return place(m, io, sizeof *io * (size_t)n, 8);
+}
+
+static uint64_t add_out_dims(image *m, const ir_program *g, uint32_t *n) {
+  int64_t *dims = NULL;
+  int count = 0;
+  for (int o = 0; o < g->noutputs; o++)
+    for (int i = 0; i < g->nslots; i++) {
+      const ir_slot *s = &g->slots[i];
+      if (s->kind != IR_SLOT_OUTPUT || s->index != o) continue;
+      for (int d = 0; d < s->rank; d++) IR_PUSH(m->ctx, dims, count, s->dims[d]);
+      break;
+    }
+  *n = (uint32_t)count;
+  return place(m, dims, sizeof *dims * (size_t)count, 8);
+}
+
+cg_cuda_part rt_cuda_image(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[]) {
+  image m = {.ctx = ctx};
+  const ir_program *g = plans[0]->program;
+  cu_image head = {.narchs = (uint32_t)n, .nin = (uint32_t)g->ninputs, .nout = (uint32_t)g->noutputs, .weights_bytes = (uint64_t)g->weights_bytes,
+                   .arena_bytes = (uint64_t)g->arena_bytes, .blob_header = CG_BLOB_HEADER};
+  cg_blob_header blob = cg_blob_header_of(ctx, g);
+  memcpy(head.blob, &blob, sizeof head.blob);
+  place(&m, &head, sizeof head, 8);
+  head.in = add_io(&m, g, IR_SLOT_INPUT, g->ninputs);
+  head.out = add_io(&m, g, IR_SLOT_OUTPUT, g->noutputs);
+  head.out_dims = add_out_dims(&m, g, &head.nout_dims);
+  cu_image_arch *archs = IR_NEW_ARRAY(ctx, cu_image_arch, n);
+  ir_text names = {.ctx = ctx};
+  for (int i = 0; i < n; i++) {
+    archs[i] = add_arch(&m, plans[i]);
+    uint64_t bytes = sizeof(cu_session) + 8 * ((uint64_t)archs[i].nkernels + archs[i].nsteps + head.nin + head.nout);
+    if (bytes > head.session_bytes) head.session_bytes = bytes;
+    ir_put(&names, "%s%s", i ? ", " : "", plans[i]->target->name);
+  }
+  head.archs = place(&m, archs, sizeof *archs * (size_t)n, 8);
+  memcpy(m.bytes, &head, sizeof head);
+  return (cg_cuda_part){m.bytes, m.n, (int64_t)head.session_bytes, names.s};
+}
+
+void rt_cuda_write_object(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[], const rt_object_options *given) {
+  const ir_program *g = plans[0]->program;
+  if (g->state_bytes) ir_fail(ctx, TN_EUNSUPPORTED, "program '%s' keeps a state: objects for GPUs do not yet", g->name);
+  rt_object_options o = *given;
+  cg_cuda_part part = rt_cuda_image(ctx, n, plans);
+  o.files.cuda = &part;
+  rt_write_object(ctx, g, &o);
+}

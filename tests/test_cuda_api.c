@@ -1,0 +1,102 @@
+/* test_cuda_api.c — modules and objects for GPUs through the C API, with the fake driver and the fake NVRTC. */
+#include "aot/shell.h"
+#include "frontend/tenon.h"
+#include "runtime/cuda_lib.h"
+#include <math.h>
+#include <sys/wait.h>
+
+static tn_tensor *x, *p, *r;
+static float data[4 * 81];
+
+static tn_graph *net(tn_ctx *ctx, const char *cuda_path) {
+  setenv("TENON_CUDA_PATH", cuda_path, 1);
+  setenv("FAKE_NVRTC_DIR", dir, 1);
+  rt_cuda_forget();
+  for (int i = 0; i < 4 * 81; i++) data[i] = (float)(i * 37 % 101) / 50 - 1;
+  tn_graph *g = tn_graph_new(ctx, "net");
+  x = tn_input(g, "x", TN_F32, 4, (int64_t[]){1, 4, 9, 9});
+  r = tn_relu(g, tn_conv2d(g, x, 8, 3, 1, 1, "c"));
+  p = tn_softmax(g, r, -1);
+  cr_assert(tn_output(g, "p", p) == TN_OK && tn_output(g, "r", r) == TN_OK, "%s", tn_error(ctx));
+  return g;
+}
+#define BOTH TN_BUILD_DIR "/tests/fake:" TN_BUILD_DIR "/tests/fake_nvrtc:-"
+
+static void compute(tn_ctx *ctx, tn_graph *g, const char *target, float *out) {
+  tn_module *m = tn_compile(g, &(tn_options){.db = "none", .target = target}, 0, NULL);
+  cr_assert_not_null(m, "%s: %s", target, tn_error(ctx));
+  for (int turn = 0; turn < 2; turn++)
+    cr_assert_eq(tn_run(m, 2, (tn_binding[]){{x, data}, {p, out}}), TN_OK, "%s: %s", target, tn_run_error());
+  tn_module_free(m);
+}
+
+static void same(const float *a, const float *b, int n) {
+  for (int i = 0; i < n; i++) cr_assert(fabsf(a[i] - b[i]) <= 1e-5f, "element %d: %g, not %g", i, a[i], b[i]);
+}
+
+Test(cuda_api, module) {
+  folder();
+  setenv("FAKE_CUDA", "", 1);
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tn_graph *g = net(ctx, BOTH);
+  static float cpu[8 * 81], gpu[8 * 81];
+  compute(ctx, g, "cpu", cpu);
+  compute(ctx, g, "cuda", gpu);
+  same(gpu, cpu, 8 * 81);
+  setenv("FAKE_CUDA", "trap=2", 1);
+  tn_module *m = tn_compile(g, &(tn_options){.db = "none", .target = "cuda:sm_90a"}, 0, NULL);
+  cr_assert_not_null(m, "%s", tn_error(ctx));
+  tn_run(m, 2, (tn_binding[]){{x, data}, {p, gpu}});
+  tn_status s = tn_run(m, 2, (tn_binding[]){{x, data}, {p, gpu}});
+  cr_assert(s == TN_EINTERNAL && strstr(tn_run_error(), "lost"), "status %d: %s", s, tn_run_error());
+  tn_ctx_free(ctx);
+  SH("rm -rf %s", dir);
+}
+
+Test(cuda_api, absent) {
+  folder();
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tn_graph *g = net(ctx, "/nowhere:-");
+  cr_assert_null(tn_compile(g, &(tn_options){.db = "none", .target = "cuda"}, 0, NULL));
+  cr_assert(strstr(tn_error(ctx), "CUDA driver is not there"), "%s", tn_error(ctx));
+  tn_ctx_free(ctx);
+  SH("rm -rf %s", dir);
+}
+
+Test(cuda_api, object) {
+  folder();
+  setenv("FAKE_CUDA", "", 1);
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tn_graph *g = net(ctx, BOTH);
+  static float cpu[8 * 81], gpu[8 * 81];
+  compute(ctx, g, "cpu", cpu);
+  char path[128], out[256];
+  snprintf(path, sizeof path, "%s/net.o", dir);
+  for (int file = 0; file < 2; file++) {
+    tn_status s = tn_save_object(g, &(tn_options){.db = "none", .target = "cuda:sm_80,sm_90a"}, path, NULL, "net", file ? TN_WEIGHTS_FILE : TN_WEIGHTS_EMBED);
+    cr_assert_eq(s, TN_OK, "%s", tn_error(ctx));
+    snprintf(path, sizeof path, "%s/x.bin", dir);
+    FILE *f = fopen(path, "wb");
+    cr_assert(f && fwrite(data, 1, sizeof data, f) == sizeof data);
+    fclose(f);
+    SH("cc -std=c11 -Wall -Wextra -Werror -O1 -I. %s/tests/aot/cuda.c net.o -o app -ldl", TN_SOURCE_DIR);
+    SH("nm -u net.o | grep -v -x -E ' *U (memcpy|memset|memmove)' && exit 1 || test \"$(nm -g --defined-only net.o | awk '{print $3}' | sort | xargs)\" = 'net_close net_error net_run'");
+#define APP(want, env, text)                                                                                                                        \
+  cr_assert(WEXITSTATUS(sh(out, sizeof out, "env %s ./app %s/tests/fake/libcuda.so x.bin", env, TN_BUILD_DIR)) == want && strstr(out, text), "%s: %s", env, out)
+    APP(0, "FAKE_CUDA=", "run 0, driver 0");
+    snprintf(path, sizeof path, "%s/p.bin", dir);
+    f = fopen(path, "rb");
+    cr_assert(f && fread(gpu, 1, sizeof gpu, f) == sizeof gpu);
+    fclose(f);
+    same(gpu, cpu, 8 * 81);
+    APP(0, "FAKE_CUDA=sm=86", "run 0, driver 0");
+    APP(7, "FAKE_CUDA=sm=100", "run 7, driver 0");
+    APP(7, "FAKE_CUDA=nodevice", "run 7, driver 100");
+    APP(8, "FAKE_CUDA=memory=3000", "run 8, driver 2");
+    APP(9, "FAKE_CUDA=trap=2", "run 9, driver 719");
+    APP(6, "MISSING=cuLaunchKernel", "run 6, driver 0");
+    snprintf(path, sizeof path, "%s/net.o", dir);
+  }
+  tn_ctx_free(ctx);
+  SH("rm -rf %s", dir);
+}
