@@ -43,7 +43,16 @@ Test(cuda_api, module) {
   compute(ctx, g, "cpu", cpu);
   compute(ctx, g, "cuda", gpu);
   same(gpu, cpu, 8 * 81);
+  tn_ctx_free(ctx);
+  SH("rm -rf %s", dir);
+}
+
+Test(cuda_api, trap) {
+  folder();
   setenv("FAKE_CUDA", "trap=2", 1);
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tn_graph *g = net(ctx, BOTH);
+  static float gpu[8 * 81];
   tn_module *m = tn_compile(g, &(tn_options){.db = "none", .target = "cuda:sm_90a"}, 0, NULL);
   cr_assert_not_null(m, "%s", tn_error(ctx));
   tn_run(m, 2, (tn_binding[]){{x, data}, {p, gpu}});

@@ -54,12 +54,12 @@ ok verify net.tn data --target cuda
 has "ok    p"
 ok verify net.tn data --target cuda:sm_90a --per-node --atol 1e-5
 ok bench net.tn --target cuda --seconds 0.01 --json
-has '"target":"sm_90a"'
-has '"engine":"cuda"'
+has '"target": "sm_90a"'
+has '"engine": "cuda"'
 has 'Fake, sm_90'
 ok run net.tn --target cpu
 FAKE_CUDA=sm=86 ok bench net.tn --target cuda --seconds 0.01 --json
-has '"target":"sm_86"'
+has '"target": "sm_86"'
 
 # a store keeps the cubins: the second run compiles nothing
 ok run net.tn --target cuda --db store.db
@@ -121,7 +121,7 @@ ok check "$here/corpus/onnx/plain.onnx"
 has "GPU: Fake, code for sm_90a"
 has "NVRTC: $build/tests/fake_nvrtc/libnvrtc.so, version 12000"
 TENON_CUDA_PATH=/nowhere:- ok check "$here/corpus/onnx/plain.onnx" --json
-has '"gpu":null'
+has '"gpu": null'
 
 echo "$checks checks, $failed failed"
 [ $failed -eq 0 ]
