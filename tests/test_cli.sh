@@ -143,7 +143,7 @@ json 'd["problems"] == [] and d["ops"] == {"Gemm": 1} and d["weights_bytes"] > 0
 # ---- compile: an object that a C program runs ----
 fails 2 "-o FILE is missing" compile net.tn --dim N=2
 fails 2 "--target" compile net.tn --dim N=2 -o x.o --target avr
-fails 3 "not there yet" compile net.tn --dim N=2 -o x.o --target cuda:sm_90a
+TENON_CUDA_PATH=/nowhere:- fails 3 "NVRTC" compile net.tn --dim N=2 -o x.o --target cuda:sm_90a
 fails 2 "" compile net.tn --dim N=2 -o x.o --prefix 3d
 fails 2 "" compile net.tn --dim N=2 -o x.o --weights elsewhere
 for weights in embed file pointer; do
