@@ -1,8 +1,8 @@
 /* search.c — what to try next.
  *
- * The analytical model orders the space. What it gets wrong is learned as it shows: boosted trees
- * over the logarithm of measured over predicted (learn.h), and what they leave, smoothed over the
- * space, correct the prediction of what was not tried. Most proposals are the best by that; some are neighbours
+ * The analytical model orders the space. What it gets wrong is learned as it shows: a Gaussian
+ * process over the logarithm of measured over predicted (learn.h) corrects the prediction of what was
+ * not tried. Most proposals are the best by that; some are neighbours
  * of the fastest, some are random. */
 #include "autotune/search.h"
 #include "autotune/learn.h"

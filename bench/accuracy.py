@@ -11,53 +11,11 @@ is larger, 0 also when Python packages or models are missing: it says so.
 import argparse
 import glob
 import os
-import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "models"))
 BUDGET = 1e-4
-
-
-def double(model):
-    """The same model in f64."""
-    import numpy as np
-    import onnx
-    from onnx import TensorProto, numpy_helper
-
-    def tensor(t):
-        if t.data_type == TensorProto.FLOAT:
-            t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(t).astype(np.float64), t.name))
-
-    def graph(g):
-        for t in g.initializer:
-            tensor(t)
-        for v in list(g.input) + list(g.output) + list(g.value_info):
-            if v.type.tensor_type.elem_type == TensorProto.FLOAT:
-                v.type.tensor_type.elem_type = TensorProto.DOUBLE
-        for n in g.node:
-            for a in n.attribute:
-                if a.type == onnx.AttributeProto.TENSOR:
-                    tensor(a.t)
-                if a.type == onnx.AttributeProto.GRAPH:
-                    graph(a.g)
-                if n.op_type == "Cast" and a.name == "to" and a.i == TensorProto.FLOAT:
-                    a.i = TensorProto.DOUBLE
-
-    graph(model.graph)
-    return model
-
-
-def evaluator(model):
-    """ONNX's reference evaluator, with a GatherElements that takes any number of elements."""
-    import numpy as np
-    from onnx.reference import ReferenceEvaluator
-    from onnx.reference.op_run import OpRun
-
-    class GatherElements(OpRun):
-        def _run(self, data, indices, axis=None):
-            return (np.take_along_axis(data, indices, axis=axis or 0),)
-
-    return ReferenceEvaluator(model, new_ops=[GatherElements])
 
 
 def inputs_of(model, seed):
@@ -74,18 +32,14 @@ def inputs_of(model, seed):
 
 
 def tenon(binary, path, feed, names, accuracy, work):
+    import compare_ort
     import numpy as np
     argv = [binary, "run", path, "--db", "none", "--output-dir", work] + (["--accuracy", accuracy] if accuracy else [])
     for k, (name, v) in enumerate(feed.items()):
         np.save(os.path.join(work, "in%d.npy" % k), v)
         argv += ["--input", "%s=%s" % (name, os.path.join(work, "in%d.npy" % k))]
-    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
-    return [np.load(os.path.join(work, "".join(c if c.isalnum() or c in "._-" else "_" for c in n) + ".npy")) for n in names]
-
-
-def error(got, want):
-    import numpy as np
-    return max(float(np.abs(g.astype(np.float64) - w).max() / np.abs(w).max()) for g, w in zip(got, want))
+    compare_ort.call(argv)
+    return [np.load(os.path.join(work, compare_ort.file_of(n))) for n in names]
 
 
 def main():
@@ -96,6 +50,7 @@ def main():
     p.add_argument("--inputs", type=int, default=2)
     o = p.parse_args()
     try:
+        import compare_ort
         import onnx
         import onnxruntime
     except ImportError as e:
@@ -114,12 +69,13 @@ def main():
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         feeds = [inputs_of(model, s) for s in range(o.inputs)]
-        reference = evaluator(double(model))
+        with tempfile.TemporaryDirectory() as work:
+            reference = compare_ort.Exact(path, work)
         for feed in feeds:
             want = reference.run(names, {k: v.astype("float64") if v.dtype == "float32" else v for k, v in feed.items()})
             with tempfile.TemporaryDirectory() as work:
                 got = [session.run(names, feed), tenon(o.tenon, path, feed, names, "strict", work), tenon(o.tenon, path, feed, names, None, work)]
-            worst = [max(a, error(g, want)) for a, g in zip(worst, got)]
+            worst = [max([a] + [compare_ort.error(x, y) for x, y in zip(g, want)]) for a, g in zip(worst, got)]
         held = worst[1] <= 2 * worst[0] and worst[2] <= BUDGET + 2 * worst[0]
         bad += not held
         print("%-18s %12.2e %12.2e %8.2f %12.2e %8.0e%s" % (os.path.basename(path)[:-5], *worst[:2], worst[1] / worst[0], worst[2], BUDGET, "" if held else "  TOO LARGE"), flush=True)

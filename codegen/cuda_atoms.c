@@ -97,31 +97,34 @@ static void find_loads(ix e, const ir_buf *not, ix *found, int *n) {
   for (int i = 0; i < e->nargs; i++) find_loads(e->args[i], not, found, n);
 }
 
-/* Loops i, j, k: the operand that i moves is A. */
+/* The operands of a product whose loops are i, j, k: the one that i moves is A. */
+static void factors(cu_fn *f, const meaning *m, ix *a, ix *b) {
+  ix loads[2];
+  int n = 0;
+  find_loads(m->store->value, m->store->buf, loads, &n);
+  if (n != 2 || m->n != 3) ir_bug(f->ctx, "a tile of '%s' is not a product", m->store->buf->name);
+  bool first = false;
+  for (int i = 0; i < loads[0]->nargs; i++) first |= ix_uses_var(loads[0]->args[i], m->loops[0]->var);
+  *a = loads[!first];
+  *b = loads[first];
+}
+
 static void multiply(cu_fn *f, const ir_stmt *tile) {
   meaning m = meaning_of(f, tile);
-  ix loads[2];
-  int n = 0, scope = cu_scope(f);
-  find_loads(m.store->value, m.store->buf, loads, &n);
-  if (n != 2 || m.n != 3) ir_bug(f->ctx, "'%s' is not a product of two fragments", tile->atom);
-  bool first = false;
-  for (int i = 0; i < loads[0]->nargs; i++) first |= ix_uses_var(loads[0]->args[i], m.loops[0]->var);
-  ix a = loads[!first], b = loads[first];
+  ix a, b;
+  int scope = cu_scope(f);
+  factors(f, &m, &a, &b);
   const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *wa = word(f, &m, a->u.buf, a->args), *wb = word(f, &m, b->u.buf, b->args);
   cu_line(f, "tn_mma_%s(&%s, %s, %s);", strrchr(tile->atom, '.') + 1, to, wa, wb);
   cu_unscope(f, scope);
 }
 
-/* Loops i, j, k as above, on shared memory: descriptors of the tiles' first elements. */
+/* On shared memory: descriptors of the tiles' first elements. */
 static void multiply_group(cu_fn *f, const ir_stmt *tile) {
   meaning m = meaning_of(f, tile);
-  ix loads[2];
-  int n = 0, scope = cu_scope(f);
-  find_loads(m.store->value, m.store->buf, loads, &n);
-  if (n != 2 || m.n != 3) ir_bug(f->ctx, "'%s' is not a product of two tiles", tile->atom);
-  bool first = false;
-  for (int i = 0; i < loads[0]->nargs; i++) first |= ix_uses_var(loads[0]->args[i], m.loops[0]->var);
-  ix a = loads[!first], b = loads[first];
+  ix a, b;
+  int scope = cu_scope(f);
+  factors(f, &m, &a, &b);
   const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *ta = address(f, &m, a->u.buf, a->args, NULL), *tb = address(f, &m, b->u.buf, b->args, NULL);
   cu_line(f, "tn_wgmma_%s_%lld(&%s, tn_tile(&%s), tn_tile(&%s));", strrchr(tile->atom, '.') + 1, (long long)m.loops[1]->var->hi + 1, to, ta, tb);
   cu_unscope(f, scope);

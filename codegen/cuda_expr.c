@@ -90,13 +90,6 @@ const char *cu_element(cu_fn *f, const ir_buf *b, const ix *index) {
 
 /* ---- values ---- */
 
-static bool loads(ix e) {
-  if (e->op == IX_LOAD) return true;
-  for (int i = 0; i < e->nargs; i++)
-    if (loads(e->args[i])) return true;
-  return false;
-}
-
 static const char *type_of(ix e) { return cu_narrow(e) ? "int" : cu_c_type((tn_dtype)e->dtype); }
 
 static const char *temporary(cu_fn *f) { return ir_format(f->ctx, "t%d", f->temps++); }
@@ -122,7 +115,7 @@ const char *cu_value(cu_fn *f, ix e) {
   if (known) return known;
   if (e->op == IX_VAR) ir_bug(ctx, "variable '%s' is not in scope", e->u.var->name);
   const char *text;
-  if (e->op == IX_SELECT && (loads(e->args[1]) || loads(e->args[2]))) text = select_of(f, e);
+  if (e->op == IX_SELECT && (e->args[1]->loads || e->args[2]->loads)) text = select_of(f, e);
   else if (e->op == IX_LOAD) {
     const char *t = temporary(f);
     cu_line(f, "const %s %s = %s;", type_of(e), t, cu_from_storage(ctx, e->u.buf->dtype, cu_element(f, e->u.buf, e->args)));

@@ -50,13 +50,6 @@ static void each_expr(const ir_stmt *s, void (*fn)(void *user, ix e), void *user
   for (int i = 0; s->kind == IR_STORE && i < s->buf->rank; i++) fn(user, s->index[i]);
 }
 
-static bool has_load(ix e) {
-  if (e->op == IX_LOAD) return true;
-  for (int i = 0; i < e->nargs; i++)
-    if (has_load(e->args[i])) return true;
-  return false;
-}
-
 typedef struct loads {
   tn_ctx *ctx;
   void (*fn)(void *user, ix load);
@@ -159,13 +152,13 @@ static void check_stmt(check *c, const ir_stmt *s, bool divergent) {
   switch (s->kind) {
   case IR_FOR:
     if (varies(c, s->lo) || varies(c, s->hi)) c->ok = false;
-    if (divergent && (has_load(s->lo) || has_load(s->hi))) c->ok = false;
+    if (divergent && (s->lo->loads || s->hi->loads)) c->ok = false;
     break;
   case IR_WHILE:
     if (divergent || varies(c, s->value)) c->ok = false;
     break;
   case IR_IF:
-    if (divergent && has_load(s->value) && !varies(c, s->value)) c->ok = false;
+    if (divergent && s->value->loads && !varies(c, s->value)) c->ok = false;
     divergent = divergent || varies(c, s->value);
     break;
   case IR_LET:
@@ -290,7 +283,7 @@ static const ir_stmt *prepare(prep *p, const ir_stmt *s) {
   case IR_WHILE: return ir_while(ctx, s->value, prepare(p, s->body));
   case IR_IF: return ir_if(ctx, s->value, prepare(p, s->body), prepare(p, s->other));
   case IR_LET:
-    if (s->var->dtype == TN_INDEX && !has_load(s->value)) return prepare(p, ir_subst_var(ctx, s->body, s->var, s->value));
+    if (s->var->dtype == TN_INDEX && !s->value->loads) return prepare(p, ir_subst_var(ctx, s->body, s->var, s->value));
     return ir_let(ctx, s->var, s->value, prepare(p, s->body));
   case IR_ALLOC: return ir_alloc_stmt(ctx, s->buf, prepare(p, s->body));
   case IR_STORE: return s;
@@ -328,7 +321,7 @@ static const ir_stmt *split_tasks(tn_ctx *ctx, cg_plan *plan, const ir_stmt *s) 
   if (!s) return NULL;
   switch (s->kind) {
   case IR_LET:
-    if (s->var->dtype == TN_INDEX && !has_load(s->value)) return split_tasks(ctx, plan, ir_subst_var(ctx, s->body, s->var, s->value));
+    if (s->var->dtype == TN_INDEX && !s->value->loads) return split_tasks(ctx, plan, ir_subst_var(ctx, s->body, s->var, s->value));
     body = split_tasks(ctx, plan, s->body);
     return body ? ir_let(ctx, s->var, s->value, body) : NULL;
   case IR_ALLOC:
@@ -496,7 +489,7 @@ static void find_covers(const cover *c, const ir_stmt *s) {
   }
   if (s->kind == IR_IF && in.lane && ix_uses_var(s->value, in.lane)) {
     in.cond = ix_and(c->ctx, in.cond, s->value);
-    in.bad |= has_load(s->value) || s->other;
+    in.bad |= s->value->loads || s->other;
   }
   for (int i = 0; i < s->n; i++) find_covers(&in, s->items[i]);
   find_covers(&in, s->body);

@@ -26,8 +26,7 @@ double ct_cycles(const tc *c, const ct_match *x, const ct_plan *p, double M, dou
   double dram = (double)ir_dtype_bytes(p->resting->t) * width * depth / tpu_dram_bytes_per_cycle(m) * cores;
   if (shift > rows) rows = shift;
   if (fetched && dram > rows) rows = dram;
-  double columns = batch * ceil(N / cols), strips = columns * ceil(M * width * 4 / (double)(m->acc_bytes / 2));
-  return columns * (double)ceil_div(p->K, m->rows) * (rows + (double)m->matmul_overhead) + strips * m->strip_cycles;
+  return batch * ceil(N / cols) * (double)ceil_div(p->K, m->rows) * (rows + (double)m->matmul_overhead);
 }
 
 static double matrix_cycles(const tc *c, const ct_match *x, const ct_plan *p) {

@@ -38,7 +38,6 @@ static const property properties[] = {
     P(INT, matmul_overhead, 0, 0, 1 << 20),
     P(INT, window_depth, 0, 0, 1 << 30),
     P(REAL, window_cycles, 0, 0, 1e6),
-    P(REAL, strip_cycles, 0, 0, 1e9),
     P(INT, ub_bytes, 64 << 20, 64, BIG),
     P(INT, acc_bytes, 8 << 20, 64, BIG),
     P(INT, channels, 1, 1, 3),

@@ -32,7 +32,6 @@ typedef struct tpu_machine {
   int64_t matmul_overhead;     /* cycles of the array lost per instruction */
   int64_t window_depth;        /* a product of no larger K is one window of its operands: nothing comes in beside it... */
   double window_cycles;        /* ...so that a row takes so much longer */
-  double strip_cycles;         /* that the array stands still before the first product of a strip of columns (k_first 0) */
   /* memory */
   int64_t ub_bytes, acc_bytes; /* per core */
   int64_t channels;            /* DRAM channels, 1..3: 1 all traffic; 2 reads | writes; 3 loads | stores | weights */

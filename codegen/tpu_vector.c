@@ -249,13 +249,6 @@ static bool stores_to(const ir_stmt *s, ix e) { /* a buffer that e loads from */
   return stores_to(s->body, e) || stores_to(s->other, e);
 }
 
-static bool has_load(ix e) {
-  if (e->op == IX_LOAD) return true;
-  for (int i = 0; i < e->nargs; i++)
-    if (has_load(e->args[i])) return true;
-  return false;
-}
-
 static int uses_in(ix e, const ir_var *v) { /* 0, 1 or 2 for more */
   if (e->op == IX_VAR) return e->u.var == v;
   if (!(e->vars >> (v->id & 63) & 1)) return 0;
@@ -276,7 +269,7 @@ static int uses_below(const ir_stmt *s, const ir_var *v) {
 
 /* A let may stand for its expression: an index without data, or a value used once, of elements that stay. */
 static bool is_text(const ir_stmt *s) {
-  if (!has_load(s->value) && (s->value->dtype == TN_INDEX || s->value->dtype == TN_BOOL)) return true;
+  if (!s->value->loads && (s->value->dtype == TN_INDEX || s->value->dtype == TN_BOOL)) return true;
   return s->value->dtype != TN_INDEX && !stores_to(s->body, s->value) && uses_below(s->body, s->var) <= 1;
 }
 

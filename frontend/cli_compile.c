@@ -44,6 +44,15 @@ static void fix_inputs(cli *c, cli_model *m) {
   g->ninputs = m->nin = n;
 }
 
+/* The end of the JSON: where the time went, in seconds. */
+static void put_times(cli_json *j, cli *c, const cli_model *m, double total) {
+  cj_real(j, "import_s", m->import_s);
+  cj_real(j, "lower_s", m->lower_s);
+  cj_real(j, "compile_s", m->compile_s);
+  cj_real(j, "total_s", total);
+  cj_end(j, c);
+}
+
 /* For a systolic machine: a program file for the simulator. */
 static void compile_tpu(cli *c, const char *machine, const char *precision, bool tune, const char *out, const cli_list *fixed) {
   tn_ctx *ctx = c->ctx;
@@ -83,11 +92,7 @@ static void compile_tpu(cli *c, const char *machine, const char *precision, bool
     }
     cj_int(&j, "dram_bytes", p->dram_bytes);
     cj_int(&j, "weights_bytes", m->program->weights_bytes);
-    cj_real(&j, "import_s", m->import_s);
-    cj_real(&j, "lower_s", m->lower_s);
-    cj_real(&j, "compile_s", m->compile_s);
-    cj_real(&j, "total_s", total);
-    cj_end(&j, c);
+    put_times(&j, c, m, total);
     return;
   }
   fprintf(c->out, "%s: %s, %lld instructions for %s, %s\n", out, cli_bytes(c, (double)bytes), (long long)instructions, t->name, cli_time(c, total));
@@ -161,11 +166,7 @@ void cli_compile(cli *c, int argc, char **argv) {
     cj_int(&j, "arena_bytes", m->program->arena_bytes);
     cj_int(&j, "live_peak_bytes", m->program->live_peak_bytes);
     cj_int(&j, "kernels", m->program->nkernels);
-    cj_real(&j, "import_s", m->import_s);
-    cj_real(&j, "lower_s", m->lower_s);
-    cj_real(&j, "compile_s", m->compile_s);
-    cj_real(&j, "total_s", total);
-    cj_end(&j, c);
+    put_times(&j, c, m, total);
     return;
   }
   fprintf(c->out, "%s: %s%s, %d kernels for %s, %s\n", out, cli_bytes(c, (double)bytes), mode == CG_WEIGHTS_EMBED ? " with the weights" : "",

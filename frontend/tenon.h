@@ -318,7 +318,8 @@ TN_API void tn_module_free(tn_module *m);
 typedef enum tn_weights { TN_WEIGHTS_EMBED, TN_WEIGHTS_FILE, TN_WEIGHTS_POINTER } tn_weights;
 /* Writes PREFIX_run as an object and its header (null: beside the object, .h). Weights: in the
  * object; in a file beside it (.weights); or packed by the caller from the original tensors. A graph with
- * updates gets PREFIX_init, too, which fills the state that runs change. */
+ * updates gets PREFIX_init, too, which fills the state that runs change. With a target such as "cuda:sm_80,sm_90a"
+ * the object holds the kernels of each architecture and takes the driver's functions from the caller: its header tells. */
 TN_API tn_status tn_save_object(tn_graph *g, const tn_options *o, const char *object_path, const char *header_path,
                                 const char *prefix, tn_weights weights);
 

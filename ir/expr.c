@@ -66,7 +66,7 @@ ix ix_intern(tn_ctx *ctx, ir_opcode op, tn_dtype t, int64_t imm, int nargs, cons
   struct tn_expr *e = &probe.e;
   e->op = (uint8_t)op;
   e->dtype = (uint8_t)t;
-  e->nargs = (uint16_t)nargs;
+  e->nargs = (uint8_t)nargs;
   e->u.i = imm;
   if (nargs) memcpy((void *)e->args, args, (size_t)nargs * sizeof(ix));
   e->hash = node_hash(ctx, e);
@@ -75,7 +75,13 @@ ix ix_intern(tn_ctx *ctx, ir_opcode op, tn_dtype t, int64_t imm, int nargs, cons
   struct tn_expr *made = ir_alloc(ctx, sizeof *made + (size_t)nargs * sizeof(ix));
   memcpy((void *)made, e, sizeof *made + (size_t)nargs * sizeof(ix));
   made->id = ctx->next_id++;
-  for (int i = 0; i < nargs; i++) made->vars |= args[i]->vars;
+  made->loads = op == IX_LOAD;
+  made->divides = t == TN_INDEX && (op == IX_DIV || op == IX_REM);
+  for (int i = 0; i < nargs; i++) {
+    made->vars |= args[i]->vars;
+    made->loads |= args[i]->loads;
+    made->divides |= args[i]->divides;
+  }
   if (op == IX_VAR) made->vars = 1ull << (made->u.var->id & 63);
   if (t == TN_INDEX) ix_set_range(made);
   else made->lo = INT64_MIN, made->hi = INT64_MAX;
@@ -450,6 +456,7 @@ bool ix_uses_var(ix e, const ir_var *v) {
 }
 
 bool ix_uses_buf(ix e, const ir_buf *b) {
+  if (!e->loads) return false;
   if (e->op == IX_LOAD && e->u.buf == b) return true;
   for (int i = 0; i < e->nargs; i++)
     if (ix_uses_buf(e->args[i], b)) return true;

@@ -75,7 +75,9 @@ typedef const struct tn_expr *ix;
 struct tn_expr {
   uint8_t op;      /* ir_opcode */
   uint8_t dtype;   /* tn_dtype */
-  uint16_t nargs;
+  uint8_t nargs;
+  bool loads : 1;  /* a LOAD is inside */
+  bool divides : 1; /* a division or remainder of dtype index is inside */
   uint32_t id;     /* creation order: a total order that is stable within a run */
   uint64_t hash;
   uint64_t vars;   /* bit id mod 64 of each variable inside: a quick "not in here" */
@@ -428,7 +430,7 @@ struct ir_value {
   const void *raw;        /* param: its bytes while they may still be replaced, `data` being null then: weights are packed
                               from here, and no pass may look inside */
   const void *start;      /* state: what it holds before the first run; null: zeros */
-  bool packed;            /* known before run: a constant, or computed from constants alone (set by fusion) */
+  bool packed;            /* known before run: a constant, or computed from constants alone (lw_mark_packed) */
   ir_node *def;           /* node outputs */
   int def_index;
   int nuses;              /* by live nodes and graph outputs; kept by ir_graph_analyse */

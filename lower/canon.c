@@ -135,6 +135,9 @@ void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Transpose")) turn_result(ctx, g, g->nodes[i]);
   for (int i = 0; i < count; i++)
     if (is_product(g->nodes[i])) turn_operands(ctx, g, g->nodes[i]);
+  ir_graph_sort(g);
+  lw_mark_packed(g);
+  count = g->nnodes;
   for (int i = 0; i < count && options->target && !options->unscheduled; i++) {
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Conv")) {
       strided(ctx, g, g->nodes[i]);

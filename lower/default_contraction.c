@@ -77,7 +77,7 @@ void lw_pack_constant(lw_plan *p, ix b, const ir_var *v, int64_t block, const ch
   lw_step(p, "layout %s \"split %d %lld; perm %s%s %d\"", buf->name, va, (long long)block, ir_text_str(&first), perm, va + 1);
 }
 
-static bool guard_uses(const lw_problem *p, const char *name) {
+bool lw_guard_uses(const lw_problem *p, const char *name) {
   if (!p->guard) return false;
   for (int i = 0; i < p->nred; i++)
     if (strcmp(p->red[i]->var->name, name) == 0) return ix_uses_var(p->guard, p->red[i]->var);
@@ -410,9 +410,9 @@ bool lw_default_contraction(lw_plan *p) {
   far_weights = far_weights && panel_loop && panel_loop->body->kind == IR_FOR && strcmp(panel_loop->body->var->name, "ro") == 0;
   /* guards: rows of taps by bounds, columns by apart first and last tiles */
   const char *tap_row = q->nred > 2 ? "r" : NULL;
-  if (padded && tap_row && guard_uses(q, "r")) lw_step(p, "narrow r");
-  if (padded && guard_uses(q, "q")) lw_step(p, "narrow q");
-  bool columns = padded && guard_uses(q, "s");
+  if (padded && tap_row && lw_guard_uses(q, "r")) lw_step(p, "narrow r");
+  if (padded && lw_guard_uses(q, "q")) lw_step(p, "narrow q");
+  bool columns = padded && lw_guard_uses(q, "s");
   int64_t tiles = tiled_rows ? (M + t.mr - 1) / t.mr : M;
   if (columns) {
     if (tiled_rows && tiles > 1) {

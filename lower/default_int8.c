@@ -51,26 +51,6 @@ static bool operands(dots *k) {
   return true;
 }
 
-/* Loops around the rows that continue them in memory join them. */
-static void join_rows(dots *k) {
-  lw_plan *p = k->p;
-  lw_problem *q = &p->p;
-  for (int i = k->r - 1; i >= 0 && i != k->v && !q->guard && !p->u.unfused; i--) {
-    const char *above = q->out[i]->var->name;
-    if (uses(q->b, q->out[i]->var)) return;
-    const ir_kernel *before = p->k;
-    size_t length = p->text.n;
-    for (int j = i + 1; j < k->r; j++) /* loops of one iteration in between */
-      if (lw_has_loop(p, q->out[j]->var->name)) lw_step(p, "fuse %s %s -> %s", above, q->out[j]->var->name, above);
-    if (!lw_step(p, "fuse %s %s -> %s", above, k->row, k->row) || !lw_rows_linear(p, k->row)) {
-      p->k = before;
-      lw_cut(p, length);
-      return;
-    }
-    k->m *= q->extent[i];
-  }
-}
-
 /* [panel of outputs][block of the sum][taps][d-th part of a block][output][d] */
 static bool pack(dots *k) {
   lw_plan *p = k->p;
@@ -97,12 +77,6 @@ static bool pack(dots *k) {
   if (k->block) ir_put(&t, "; perm %d %d%s %d %d %d", place[va], place[sa], ir_text_str(&taps), place[sa] + 1, place[va] + 1, place[sa] + 2);
   else ir_put(&t, "; perm %d%s %d %d %d", place[va], ir_text_str(&taps), place[sa], place[va] + 1, place[sa] + 1);
   return lw_step(p, "layout %s \"%s\"", w->u.buf->name, ir_text_str(&t));
-}
-
-static bool guard_uses(const lw_problem *q, const char *name) {
-  for (int i = 0; q->guard && i < q->nred; i++)
-    if (strcmp(q->red[i]->var->name, name) == 0) return ix_uses_var(q->guard, q->red[i]->var);
-  return false;
 }
 
 /* The order of the loops around the tile: pixels first where the weights stay in the second-level cache. */
@@ -140,8 +114,8 @@ bool lw_default_int8(lw_plan *p) {
   dots k = {.p = p};
   lw_problem *q = &p->p;
   if (!operands(&k)) return false;
-  join_rows(&k);
   bool padded = q->guard != NULL;
+  if (k.r >= 0 && !padded) k.m = lw_join_rows(p, k.r, k.v);
   lw_tile t = lw_best_tile(k.m, k.n, k.lanes, p->t->vector_regs - padded - (k.d == 2), k.m <= 2 ? 8 : 6); /* pmaddwd's product takes one */
   k.mr = p->u.mr ? lw_min(p->u.mr, k.m) : t.mr;
   k.nb = (p->u.nr ? p->u.nr : t.nr) * k.lanes;
@@ -164,9 +138,9 @@ bool lw_default_int8(lw_plan *p) {
   if (k.tiled) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
-  if (guard_uses(q, "r")) lw_step(p, "narrow r");
-  if (guard_uses(q, "q")) lw_step(p, "narrow q");
-  if (guard_uses(q, "s") && k.tiled) { /* columns of padding: the first and the last tile apart */
+  if (lw_guard_uses(q, "r")) lw_step(p, "narrow r");
+  if (lw_guard_uses(q, "q")) lw_step(p, "narrow q");
+  if (lw_guard_uses(q, "s") && k.tiled) { /* columns of padding: the first and the last tile apart */
     if (k.m > k.mr && lw_step(p, "peel ro 1 1")) {
       lw_step(p, "unroll s.a");
       lw_step(p, "unroll s.b");

@@ -171,22 +171,19 @@ static int vector_loop(lw_plan *p, int64_t lanes) {
   return -1;
 }
 
-static bool has_divisions(ix e) {
-  if (e->dtype == TN_INDEX && (e->op == IX_DIV || e->op == IX_REM)) return true;
-  for (int i = 0; i < e->nargs; i++)
-    if (has_divisions(e->args[i])) return true;
-  return false;
-}
-static bool offset_has_divisions(lw_plan *p, ix e) {
-  if (e->op == IX_LOAD && has_divisions(ir_buf_offset(p->ctx, e->u.buf, e->args))) return true;
-  for (int i = 0; i < e->nargs; i++)
-    if (offset_has_divisions(p, e->args[i])) return true;
-  return e->op != IX_LOAD && e->dtype == TN_INDEX && has_divisions(e);
+typedef struct divisions {
+  tn_ctx *ctx;
+  bool found;
+} divisions;
+static void find_divisions(void *user, ix e) {
+  divisions *d = user;
+  d->found |= e->op == IX_LOAD ? ir_buf_offset(d->ctx, e->u.buf, e->args)->divides : e->dtype == TN_INDEX && e->divides;
 }
 static bool any_divisions(lw_plan *p, const ir_stmt *s) {
   if (!s) return false;
-  if (s->value && offset_has_divisions(p, s->value)) return true;
-  if (s->kind == IR_STORE && has_divisions(ir_buf_offset(p->ctx, s->buf, s->index))) return true;
+  divisions d = {.ctx = p->ctx};
+  if (s->value) ix_walk(p->ctx, s->value, find_divisions, &d);
+  if (d.found || (s->kind == IR_STORE && ir_buf_offset(p->ctx, s->buf, s->index)->divides)) return true;
   for (int i = 0; i < s->n; i++)
     if (any_divisions(p, s->items[i])) return true;
   return any_divisions(p, s->body) || any_divisions(p, s->other);

@@ -58,6 +58,8 @@ void lw_pack_constant(lw_plan *p, ix b, const ir_var *v, int64_t block, const ch
 /* Output loops around loop r, up to v, that continue its rows in memory join it (r: -1 for none).
  * Returns the number of rows. */
 int64_t lw_join_rows(lw_plan *p, int r, int v);
+/* Whether the guard of a product (a border) depends on the loop of that name. */
+bool lw_guard_uses(const lw_problem *p, const char *name);
 /* Whether the joined row loop still walks its operand and the output by one stride each. */
 bool lw_rows_linear(lw_plan *p, const char *row);
 

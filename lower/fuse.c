@@ -16,11 +16,11 @@
 typedef struct fuse {
   tn_ctx *ctx;
   ir_graph *g;
-  bool *packed;      /* by node id: computed from constants alone */
   int ngroups;
   ir_node **root;    /* by group; null for value groups */
   ir_node ***members;
   int *nmembers;
+  int *times;        /* by node id: how often its expression stands in that of its group, written out as a tree */
   uint32_t *visited; /* by node id: search stamp */
   uint32_t stamp;
 } fuse;
@@ -60,6 +60,9 @@ bool lw_is_alias(tn_ctx *ctx, ir_node *n, int64_t *element_offset) {
 
 /* ---- groups ---- */
 
+/* MAX_TIMES: expressions share what stands in them twice, but what looks through them may not: x + x of x + x of ... */
+enum { MAX_GROUP = 48, MAX_TIMES = 256 };
+
 static int group_new(fuse *f, ir_node *root) {
   int id = f->ngroups;
   f->root[id] = root;
@@ -67,8 +70,32 @@ static int group_new(fuse *f, ir_node *root) {
   return id;
 }
 
-static void join(fuse *f, ir_node *n, int group) {
+/* Loads in e as a tree; stops counting beyond `most`. */
+static int count_loads(ix e, int most) {
+  if (e->op == IX_LOAD) return 1;
+  int n = 0;
+  for (int i = 0; i < e->nargs && e->loads && n <= most; i++) n += count_loads(e->args[i], most - n);
+  return n;
+}
+
+/* How often the body of an elementwise node reads each of its operands: HardSwish twice. */
+static int reads_of(fuse *f, ir_node *n) {
+  if (n->op->kind != IR_OP_ELEMENTWISE || n->nin < 1) return 1;
+  int group = n->group, out = 0;
+  while (out < n->nout - 1 && !n->out[out]) out++;
+  lw_build b = {.ctx = f->ctx, .ib = ir_builder_new(f->ctx), .group = -1, .stored = store_all};
+  ix idx[IR_MAX_RANK];
+  for (int i = 0; i < n->out[out]->rank; i++) idx[i] = ix_index(f->ctx, 0);
+  n->group = -1;
+  ix e = n->op->value(&b, n, out, idx);
   n->group = group;
+  int loads = count_loads(e, MAX_TIMES * n->nin);
+  return loads > n->nin ? (loads + n->nin - 1) / n->nin : 1;
+}
+
+static void join(fuse *f, ir_node *n, int group, int times) {
+  n->group = group;
+  f->times[n->id] = times;
   IR_PUSH(f->ctx, f->members[group], f->nmembers[group], n);
 }
 
@@ -84,6 +111,12 @@ static void shed_widening(fuse *f, int group) {
     m->group = -1;
     f->members[group][i] = f->members[group][--f->nmembers[group]];
   }
+}
+
+static bool is_packed(const ir_node *n) {
+  for (int k = 0; k < n->nout; k++)
+    if (n->out[k]) return n->out[k]->packed;
+  return false;
 }
 
 /* Whether computing v needs group `target`, looking through groups and aliases. Positions tell
@@ -119,8 +152,6 @@ static bool takes_epilogue(const ir_node *n) {
   return n->op->kind == IR_OP_REDUCTION || n->op->kind == IR_OP_CONTRACTION || n->op->kind == IR_OP_WINDOW;
 }
 
-enum { MAX_GROUP = 48 };
-
 /* Consumers that are elementwise over a value of the group at the same index. */
 static void grow_epilogue(fuse *f, int group) {
   ir_node *root = f->root[group];
@@ -138,18 +169,21 @@ static void grow_epilogue(fuse *f, int group) {
         ir_node *c = v->uses[u];
         if (!c || c->group != -1 || c->op->kind != IR_OP_ELEMENTWISE || !c->op->value || c->nout < 1) continue;
         bool fits = true;
+        int times = 0, reads = reads_of(f, c);
         for (int k = 0; k < c->nout; k++) fits &= !c->out[k] || same_shape(c->out[k], v);
         /* every operand from the group must be read at this very index */
         for (int k = 0; k < c->nin && fits; k++) {
           ir_value *w = c->in[k];
           if (!w) continue;
-          if (w->def && w->def->group == group) fits = same_shape(w, v);
-          else {
+          if (w->def && w->def->group == group) {
+            times += f->times[w->def->id] * reads;
+            fits = same_shape(w, v) && times <= MAX_TIMES;
+          } else {
             f->stamp++;
             fits = !reaches(f, w, group);
           }
         }
-        if (fits) join(f, c, group);
+        if (fits) join(f, c, group, times);
       }
     }
   }
@@ -177,18 +211,19 @@ static void absorb_producers(fuse *f) {
   for (int i = f->g->nnodes; i-- > 0;) {
     ir_node *n = f->g->nodes[i];
     if (n->group != -1 || !n->op->value) continue;
-    int to = -1;
+    int to = -1, times = 0;
     bool one = n->nout == 1 && n->out[0] && n->out[0]->nuses > 0;
     for (int u = 0; one && u < n->out[0]->nuses; u++) {
       ir_node *c = n->out[0]->uses[u];
-      if (!c || c->group < 0 || (to >= 0 && c->group != to) || f->packed[c->id] != f->packed[n->id]) one = false;
-      else to = c->group;
+      if (!c || c->group < 0 || (to >= 0 && c->group != to) || is_packed(c) != is_packed(n)) one = false;
+      else to = c->group, times += f->times[c->id] * reads_of(f, c);
+      one &= times <= MAX_TIMES;
     }
     if (one && f->nmembers[to] < MAX_GROUP && may_inline(f, n, to)) {
-      join(f, n, to);
+      join(f, n, to, times);
       continue;
     }
-    join(f, n, group_new(f, NULL));
+    join(f, n, group_new(f, NULL), 1);
   }
 }
 
@@ -199,32 +234,24 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   lw_own_updates(ctx, g);
   for (int i = 0; i < g->nnodes; i++)
     if (g->nodes[i]->id >= ids) ids = g->nodes[i]->id + 1;
-  f.packed = IR_NEW_ARRAY(ctx, bool, ids);
+  f.times = IR_NEW_ARRAY(ctx, int, ids);
   f.visited = IR_NEW_ARRAY(ctx, uint32_t, ids);
   f.root = IR_NEW_ARRAY(ctx, ir_node *, g->nnodes + 1);
   f.members = IR_NEW_ARRAY(ctx, ir_node **, g->nnodes + 1);
   f.nmembers = IR_NEW_ARRAY(ctx, int, g->nnodes + 1);
   ir_graph_analyse(g);
-  for (int i = 0; i < g->nvalues; i++) g->values[i]->packed = ir_value_source(g->values[i]) != NULL;
+  lw_mark_packed(g);
   for (int i = 0; i < g->nnodes; i++) {
     ir_node *n = g->nodes[i];
     int64_t offset;
-    f.packed[n->id] = true;
-    for (int k = 0; k < n->nin; k++) {
-      ir_value *v = n->in[k];
-      if (v && !v->packed) f.packed[n->id] = false;
-    }
-    if (!n->nin) f.packed[n->id] = false; /* a generator runs each time */
-    for (int k = 0; k < n->nout; k++)
-      if (n->out[k]) n->out[k]->packed = f.packed[n->id];
     n->group = lw_is_alias(ctx, n, &offset) ? LW_GROUP_ALIAS : -1;
   }
   for (int i = 0; i < g->nnodes; i++) {
     ir_node *n = g->nodes[i];
     if (n->group != -1 || !n->op->build) continue;
     int group = group_new(&f, n);
-    join(&f, n, group);
-    if (takes_epilogue(n) && !f.packed[n->id]) grow_epilogue(&f, group), shed_widening(&f, group);
+    join(&f, n, group, 1);
+    if (takes_epilogue(n) && !is_packed(n)) grow_epilogue(&f, group), shed_widening(&f, group);
   }
   absorb_producers(&f);
 }

@@ -57,14 +57,6 @@ static bool same_dims(const ir_value *a, const ir_value *b) {
   return true;
 }
 
-bool lw_known_ahead(const ir_value *v) {
-  if (ir_value_source(v) || v->kind == IR_VALUE_CONST) return true;
-  if (!v->def || !v->def->nin) return false;
-  for (int k = 0; k < v->def->nin; k++)
-    if (v->def->in[k] && !lw_known_ahead(v->def->in[k])) return false;
-  return true;
-}
-
 static bool is_conv(const ir_node *n) { return ir_node_is(n, "Conv") || strcmp(n->op->name, "ConvWide") == 0 || ir_node_is(n, "ConvInteger") || (ir_node_is(n, "ConvTranspose") && ir_attr_get_int(n, "group", 1) == 1); }
 
 static bool is_unfold(const ir_node *n) { return strcmp(n->op->name, "Unfold") == 0; }
@@ -117,15 +109,14 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     c.layout = ir_layout_blocked(ctx, 4, 1, c.block);
   }
   ir_graph_analyse(g);
+  lw_mark_packed(g);
   int count = g->nnodes;
   for (int i = 0; i < count; i++) {
     ir_node *n = g->nodes[i];
-    bool packed = n->nin > 0;
-    for (int k = 0; k < n->nin; k++) packed &= !n->in[k] || ir_value_source(n->in[k]) || n->in[k]->kind == IR_VALUE_CONST;
-    if (packed) continue;
+    if (n->nout && n->out[0] && n->out[0]->packed) continue;
     if (is_conv(n) || is_unfold(n)) {
       /* a result without blocks is made along its rows: from rows, unless weights can be packed for it */
-      bool fits = is_unfold(n) || lw_known_ahead(n->in[1]) || eligible(&c, n->out[0]);
+      bool fits = is_unfold(n) || n->in[1]->packed || eligible(&c, n->out[0]);
       if (wants_blocked(&c, n) && fits && !n->in[0]->layout) {
         if (c.free_io && n->in[0]->kind == IR_VALUE_INPUT) n->in[0]->layout = c.layout;
         else n->in[0] = relayout(&c, n, n->in[0], c.layout);

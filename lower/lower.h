@@ -50,7 +50,8 @@ void lw_pass_quantised(tn_ctx *ctx, ir_graph *g, const lw_options *options); /* 
 void lw_pass_dce(tn_ctx *ctx, ir_graph *g, const lw_options *options);
 void lw_pass_cse(tn_ctx *ctx, ir_graph *g, const lw_options *options);
 void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options);
-bool lw_known_ahead(const ir_value *v); /* a constant, or computed from constants alone */
+/* Sets `packed` of all values: a constant, or computed from constants alone. Nodes stand in order (ir_graph_sort). */
+void lw_mark_packed(ir_graph *g);
 void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options);   /* gives every node its group */
 
 /* node->group of a node whose output is the memory of its input, seen differently. */

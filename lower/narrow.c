@@ -18,19 +18,10 @@ static bool is_product(const ir_node *n, tn_dtype t) {
   return !n->dead && (ir_node_is(n, "Conv") || ir_node_is(n, "MatMul") || ir_node_is(n, "Gemm")) && n->in[0]->dtype == t;
 }
 
-static bool constant(const ir_value *v) { return ir_value_source(v) || v->kind == IR_VALUE_CONST || v->packed; }
-
 /* Which values are known before a run. */
 static void find_packed(ir_graph *g) {
   ir_graph_sort(g);
-  for (int i = 0; i < g->nvalues; i++) g->values[i]->packed = ir_value_source(g->values[i]) != NULL;
-  for (int i = 0; i < g->nnodes; i++) {
-    ir_node *n = g->nodes[i];
-    bool packed = n->nin > 0;
-    for (int k = 0; k < n->nin; k++) packed &= !n->in[k] || constant(n->in[k]);
-    for (int k = 0; k < n->nout; k++)
-      if (n->out[k]) n->out[k]->packed = packed;
-  }
+  lw_mark_packed(g);
 }
 
 static ir_node *same_attrs(ir_graph *g, ir_node *n, const char *op, int nin, ir_value *const *in) {
@@ -85,7 +76,7 @@ int lw_narrow_operands(tn_ctx *ctx, const ir_graph *g, ir_value ***out) {
   for (int i = 0; i < g->nnodes; i++)
     for (int k = 0; is_product(g->nodes[i], TN_F32) && k < 2; k++) {
       ir_value *v = g->nodes[i]->in[k];
-      bool known = constant(v);
+      bool known = v->packed;
       for (int j = 0; j < n && !known; j++) known = (*out)[j] == v;
       if (!known) IR_PUSH(ctx, *out, n, v);
     }
@@ -132,7 +123,7 @@ static ir_value *activation_scale(ir_graph *g, ir_node *n, const ranges *r, cons
 static void narrow_product(ir_graph *g, ir_node *n, const ranges *r) {
   bool conv = ir_node_is(n, "Conv"), gemm = ir_node_is(n, "Gemm");
   ir_value *a = n->in[0], *b = n->in[1], *sa, *sb, *result;
-  bool ka = constant(a), kb = constant(b);
+  bool ka = a->packed, kb = b->packed;
   if (ka && kb) return; /* packed once */
   sa = ka ? NULL : activation_scale(g, n, r, a);
   sb = kb ? NULL : activation_scale(g, n, r, b);

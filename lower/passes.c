@@ -67,6 +67,17 @@ static void keep_unknown(ir_graph *g) {
     }
 }
 
+void lw_mark_packed(ir_graph *g) {
+  for (int i = 0; i < g->nvalues; i++) g->values[i]->packed = ir_value_source(g->values[i]) != NULL;
+  for (int i = 0; i < g->nnodes; i++) {
+    ir_node *n = g->nodes[i];
+    bool packed = n->nin > 0; /* a generator runs each time */
+    for (int k = 0; k < n->nin; k++) packed &= !n->in[k] || n->in[k]->packed;
+    for (int k = 0; k < n->nout; k++)
+      if (n->out[k]) n->out[k]->packed = packed;
+  }
+}
+
 /* Constants stay quantised: integer products take what DequantizeLinear is of (quantised.c). */
 static void keep_quantised(ir_graph *g) {
   for (int i = 0; i < g->nnodes; i++)

@@ -31,15 +31,8 @@ static void collect_inner(part *p, const ir_stmt *s) {
   collect_inner(p, s->other);
 }
 
-static bool has_load(ix e) {
-  if (e->op == IX_LOAD) return true;
-  for (int i = 0; i < e->nargs; i++)
-    if (has_load(e->args[i])) return true;
-  return false;
-}
-
 static bool is_inner(const part *p, ix e) {
-  if (has_load(e)) return true; /* data decides: only its range is known */
+  if (e->loads) return true; /* data decides: only its range is known */
   for (int i = 0; i < p->ninner; i++)
     if (ix_uses_var(e, p->inner[i])) return true;
   return false;

@@ -79,7 +79,7 @@ static ir_value *weights(tn_ctx *ctx, ir_graph *g, ir_node *n, int64_t k, int64_
 
 void lw_unfold(tn_ctx *ctx, ir_graph *g, ir_node *n, const lw_options *options) {
   const ir_value *x = n->in[0], *w = n->in[1];
-  if ((options->layout != LW_LAYOUT_AUTO && options->layout != LW_LAYOUT_NCHWC) || !lw_known_ahead(w) || x->rank != 4 || x->dtype != TN_F32 || !ir_static(x) || !ir_static(w) || ir_attr_get_int(n, "group", 1) != 1) return;
+  if ((options->layout != LW_LAYOUT_AUTO && options->layout != LW_LAYOUT_NCHWC) || !w->packed || x->rank != 4 || x->dtype != TN_F32 || !ir_static(x) || !ir_static(w) || ir_attr_get_int(n, "group", 1) != 1) return;
   lw_window win;
   lw_window_of(ctx, n, w->dims + 2, &win);
   int64_t r = ir_dim(ctx, w, 2), s = ir_dim(ctx, w, 3);

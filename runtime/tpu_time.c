@@ -208,13 +208,12 @@ static double pj_mac(const tpu_machine *m, int dtype) {
   return dtype == TN_I8 || dtype == TN_U8 ? m->pj_mac_int8 : dtype == TN_F32 ? m->pj_mac_f32 : m->pj_mac_bf16;
 }
 
-/* Cycles that a product takes: its rows, dearer where all of K is one window; before the first sums of a strip the array stands
- * still. */
+/* Cycles that a product takes: its rows, dearer where all of K is one window. */
 static double product_cycles(const tpu_machine *m, const tpu_inst *i, int64_t streamed) {
   const tpu_window *w = &i->win;
   double row = tpu_row_cycles(m, (tn_dtype)i->src.dtype);
   if ((int64_t)w->kc * w->kh * w->kw <= m->window_depth) row += m->window_cycles;
-  return (double)streamed * row + (w->k_first == 0 ? m->strip_cycles : 0);
+  return (double)streamed * row;
 }
 
 static cost matmul_cost(const tpu_sim *s, const tpu_inst *i, tpu_counts *n) {

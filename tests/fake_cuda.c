@@ -51,7 +51,11 @@ int cuDeviceGetAttribute(int *v, int a, int d) {
 }
 int cuDevicePrimaryCtxRetain(void **c, int d) { CHECK; state.contexts++; return *c = &state, OK; }
 int cuDevicePrimaryCtxRelease_v2(int d) { state.contexts--; return OK; }
+static void forget_functions(const void *module);
+static void forget_rooms(void);
 int cuDevicePrimaryCtxReset_v2(int d) {
+  forget_functions(NULL);
+  forget_rooms();
   state.lost = state.allocations = state.modules = state.streams = 0;
   state.used = 0;
   return OK;
@@ -64,40 +68,78 @@ int cuModuleLoadData(void **m, const void *image) {
   state.modules += *m != NULL;
   return *m ? OK : BAD_IMAGE;
 }
-int cuModuleUnload(void *m) { CHECK; state.modules--; return OK; } /* the code stays: functions may be compared */
 typedef struct function {
   void *code;
   int (*launch)(void *f, unsigned grid, unsigned threads, int nargs, void **args);
   int shared;
+  void *module;
+  struct function *next;
 } function;
+static function *functions; /* of all loaded modules */
+static void forget_functions(const void *module) { /* null: of all */
+  for (function **f = &functions; *f;) {
+    function *x = *f;
+    if (module && x->module != module) {
+      f = &x->next;
+      continue;
+    }
+    *f = x->next;
+    free(x);
+  }
+}
+int cuModuleUnload(void *m) { /* the code stays: functions may be compared */
+  CHECK;
+  state.modules--;
+  forget_functions(m);
+  return OK;
+}
 int cuModuleGetFunction(void **f, void *m, const char *name) {
   CHECK;
   function *x = calloc(1, sizeof *x);
   x->code = dlsym(m, name);
   x->launch = (int (*)(void *, unsigned, unsigned, int, void **))dlsym(m, "tn_host_launch");
   x->shared = 48 * 1024;
+  x->module = m;
+  x->next = functions;
+  functions = x;
   return *f = x, x->code && x->launch ? OK : NOT_FOUND;
 }
 int cuFuncSetAttribute(void *f, int a, int v) { CHECK; if (a == 8) ((function *)f)->shared = v; return v <= 232448 ? OK : BAD; }
 
-/* Sizes stand before the memory, so that frees give back what was taken. */
+/* Sizes stand before the memory, so that frees give back what was taken, and a reset all that is left. */
+typedef struct room {
+  size_t bytes;
+  struct room *next;
+} room;
+static room *rooms;
+static void forget_rooms(void) {
+  for (room *r; (r = rooms);) {
+    rooms = r->next;
+    free(r);
+  }
+}
 int cuMemAlloc_v2(ptr *p, size_t n) {
   CHECK;
   if (state.used + (long long)n > option("memory", 1L << 40)) return NO_MEMORY;
-  char *room = aligned_alloc(256, (n + 256 + 255) / 256 * 256);
-  if (!room) return NO_MEMORY;
-  *(size_t *)room = n;
-  memset(room + 256, 0xff, n);
+  room *r = aligned_alloc(256, (n + 256 + 255) / 256 * 256);
+  if (!r) return NO_MEMORY;
+  *r = (room){n, rooms};
+  rooms = r;
+  memset((char *)r + 256, 0xff, n);
   state.used += (long long)n;
   state.allocations++;
-  return *p = (ptr)(uintptr_t)(room + 256), OK;
+  return *p = (ptr)(uintptr_t)r + 256, OK;
 }
 int cuMemFree_v2(ptr p) {
   CHECK;
-  char *room = (char *)(uintptr_t)p - 256;
-  state.used -= (long long)*(size_t *)room;
+  room **r = &rooms;
+  while (*r && (ptr)(uintptr_t)*r + 256 != p) r = &(*r)->next;
+  if (!*r) return BAD;
+  room *gone = *r;
+  state.used -= (long long)gone->bytes;
   state.allocations--;
-  free(room);
+  *r = gone->next;
+  free(gone);
   return OK;
 }
 

@@ -1,43 +1,8 @@
 #!/usr/bin/env bash
 # The command line tool: every verb, its files and JSON, its exit codes and messages.
 set -u
-here=$(cd "$(dirname "$0")" && pwd)
-build=${TENON_BUILD:-$(dirname "$here")/build}
-tenon=$build/tenon
+. "$(dirname "$0")/cli.sh" cli
 corpus=$here/corpus/onnx
-unset TENON_DB TENON_DB_SHARED TN_DUMP
-export TENON_DB=none
-work=$(mktemp -d "${TMPDIR:-/tmp}/tenon-cli.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failed=0
-checks=0
-
-bad() {
-  failed=$((failed + 1))
-  echo "FAILED: $*"
-  sed 's/^/  out: /' out
-  sed 's/^/  err: /' err
-}
-# ok ARGS...: exit status 0. fails STATUS PART ARGS...: that status, one line with PART on standard error.
-ok() {
-  checks=$((checks + 1))
-  "$tenon" "$@" >out 2>err || bad "status $?: tenon $*"
-}
-fails() {
-  local want=$1 part=$2 rc
-  shift 2
-  checks=$((checks + 1))
-  "$tenon" "$@" >out 2>err
-  rc=$?
-  [ $rc -eq "$want" ] || bad "status $rc, not $want: tenon $*"
-  grep -qF -- "$part" err || bad "the message lacks '$part': tenon $*"
-  [ "$(grep -c '^tenon: error: ' err)" -eq 1 ] || bad "not one error line: tenon $*"
-}
-has() { # PART [FILE]
-  checks=$((checks + 1))
-  grep -qF -- "$1" "${2:-out}" || bad "'$1' is missing in ${2:-out}"
-}
 json() { # the last output is one JSON object, and the Python expression over it (d) holds
   checks=$((checks + 1))
   python3 -c '
@@ -219,5 +184,4 @@ json 'd["page"] == "page.html" and d["bytes"] > 1000'
 fails 5 "t.db" db ls --db "$work/t.db"
 fails 2 "unknown verb" db frobnicate --db "$work/t.db"
 
-echo "$checks checks, $failed failed"
-[ $failed -eq 0 ]
+done_checking

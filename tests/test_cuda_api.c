@@ -8,7 +8,11 @@
 static tn_tensor *x, *p, *r;
 static float data[4 * 81];
 
-static tn_graph *net(tn_ctx *ctx, const char *cuda_path) {
+/* A net in a folder of its own, under the fake driver's options `fake`; finish() removes both. */
+static tn_graph *start(tn_ctx **context, const char *cuda_path, const char *fake) {
+  folder();
+  setenv("FAKE_CUDA", fake, 1);
+  tn_ctx *ctx = *context = tn_ctx_new(NULL);
   setenv("TENON_CUDA_PATH", cuda_path, 1);
   setenv("FAKE_NVRTC_DIR", dir, 1);
   rt_cuda_forget();
@@ -19,6 +23,10 @@ static tn_graph *net(tn_ctx *ctx, const char *cuda_path) {
   p = tn_softmax(g, r, -1);
   cr_assert(tn_output(g, "p", p) == TN_OK && tn_output(g, "r", r) == TN_OK, "%s", tn_error(ctx));
   return g;
+}
+static void finish(tn_ctx *ctx) {
+  tn_ctx_free(ctx);
+  SH("rm -rf %s", dir);
 }
 #define BOTH TN_BUILD_DIR "/tests/fake:" TN_BUILD_DIR "/tests/fake_nvrtc:-"
 
@@ -35,48 +43,38 @@ static void same(const float *a, const float *b, int n) {
 }
 
 Test(cuda_api, module) {
-  folder();
-  setenv("FAKE_CUDA", "", 1);
-  tn_ctx *ctx = tn_ctx_new(NULL);
-  tn_graph *g = net(ctx, BOTH);
+  tn_ctx *ctx;
+  tn_graph *g = start(&ctx, BOTH, "");
   static float cpu[8 * 81], gpu[8 * 81];
   compute(ctx, g, "cpu", cpu);
   compute(ctx, g, "cuda", gpu);
   same(gpu, cpu, 8 * 81);
-  tn_ctx_free(ctx);
-  SH("rm -rf %s", dir);
+  finish(ctx);
 }
 
 Test(cuda_api, trap) {
-  folder();
-  setenv("FAKE_CUDA", "trap=2", 1);
-  tn_ctx *ctx = tn_ctx_new(NULL);
-  tn_graph *g = net(ctx, BOTH);
+  tn_ctx *ctx;
+  tn_graph *g = start(&ctx, BOTH, "trap=2");
   static float gpu[8 * 81];
   tn_module *m = tn_compile(g, &(tn_options){.db = "none", .target = "cuda:sm_90a"}, 0, NULL);
   cr_assert_not_null(m, "%s", tn_error(ctx));
   tn_run(m, 2, (tn_binding[]){{x, data}, {p, gpu}});
   tn_status s = tn_run(m, 2, (tn_binding[]){{x, data}, {p, gpu}});
   cr_assert(s == TN_EINTERNAL && strstr(tn_run_error(), "lost"), "status %d: %s", s, tn_run_error());
-  tn_ctx_free(ctx);
-  SH("rm -rf %s", dir);
+  finish(ctx);
 }
 
 Test(cuda_api, absent) {
-  folder();
-  tn_ctx *ctx = tn_ctx_new(NULL);
-  tn_graph *g = net(ctx, "/nowhere:-");
+  tn_ctx *ctx;
+  tn_graph *g = start(&ctx, "/nowhere:-", "");
   cr_assert_null(tn_compile(g, &(tn_options){.db = "none", .target = "cuda"}, 0, NULL));
   cr_assert(strstr(tn_error(ctx), "CUDA driver is not there"), "%s", tn_error(ctx));
-  tn_ctx_free(ctx);
-  SH("rm -rf %s", dir);
+  finish(ctx);
 }
 
 Test(cuda_api, object) {
-  folder();
-  setenv("FAKE_CUDA", "", 1);
-  tn_ctx *ctx = tn_ctx_new(NULL);
-  tn_graph *g = net(ctx, BOTH);
+  tn_ctx *ctx;
+  tn_graph *g = start(&ctx, BOTH, "");
   static float cpu[8 * 81], gpu[8 * 81];
   compute(ctx, g, "cpu", cpu);
   char path[128], out[256];
@@ -106,6 +104,5 @@ Test(cuda_api, object) {
     APP(6, "MISSING=cuLaunchKernel", "run 6, driver 0");
     snprintf(path, sizeof path, "%s/net.o", dir);
   }
-  tn_ctx_free(ctx);
-  SH("rm -rf %s", dir);
+  finish(ctx);
 }

@@ -1,42 +1,10 @@
 #!/usr/bin/env bash
 # run, verify, bench and check on a GPU, through the fake driver and the fake NVRTC; and what is said where they are missing.
 set -u
-here=$(cd "$(dirname "$0")" && pwd)
-build=${TENON_BUILD:-$(dirname "$here")/build}
-tenon=$build/tenon
+. "$(dirname "$0")/cli.sh" cuda
 [ -f "$build/tests/fake_nvrtc/libnvrtc.so" ] && "${CXX:-c++}" --version >/dev/null 2>&1 || { echo "no fake driver, or no C++ compiler"; exit 77; }
-unset TENON_DB_SHARED TN_DUMP
-export TENON_DB=none FAKE_CUDA=
-work=$(mktemp -d "${TMPDIR:-/tmp}/tenon-cuda.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-export FAKE_NVRTC_DIR=$work
+export FAKE_CUDA= FAKE_NVRTC_DIR=$work
 both=$build/tests/fake:$build/tests/fake_nvrtc:-
-failed=0
-checks=0
-bad() {
-  failed=$((failed + 1))
-  echo "FAILED: $*"
-  sed 's/^/  out: /' out
-  sed 's/^/  err: /' err
-}
-ok() {
-  checks=$((checks + 1))
-  "$tenon" "$@" >out 2>err || bad "status $?: tenon $*"
-}
-fails() { # STATUS PART ARGS...
-  local want=$1 part=$2 rc
-  shift 2
-  checks=$((checks + 1))
-  "$tenon" "$@" >out 2>err
-  rc=$?
-  [ $rc -eq "$want" ] || bad "status $rc, not $want: tenon $*"
-  grep -qF -- "$part" err || bad "the message lacks '$part': tenon $*"
-}
-has() {
-  checks=$((checks + 1))
-  grep -qF -- "$1" out || bad "'$1' is missing"
-}
 
 cat >net.tn <<'T'
 graph g { opset 17 input x: f32[1, 4, 9, 9] const w: f32[8, 4, 1, 1] = [WEIGHTS] y = Conv(x, w) r = Relu(y) p = Softmax(r) output p output r }
@@ -123,5 +91,4 @@ has "NVRTC: $build/tests/fake_nvrtc/libnvrtc.so, version 12000"
 TENON_CUDA_PATH=/nowhere:- ok check "$here/corpus/onnx/plain.onnx" --json
 has '"gpu": null'
 
-echo "$checks checks, $failed failed"
-[ $failed -eq 0 ]
+done_checking

@@ -5,6 +5,7 @@
 #include "runtime/program_interp.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- memory plan ---- */
 
@@ -193,6 +194,25 @@ Test(lower, rows) {
   graph(-1, "graph g { input x: f32[3, 130] input s: f32[130] input b: f32[130] y = LayerNormalization(x, s, b) z = Relu(y) output z }");
   graph(-1, "graph g { input x: f32[4, 9, 50] y = ReduceMax(x) { keepdims = 1 } z = Sub(x, y) e = Exp(z) output e }");
   graph(-1, "graph g { input x: f32[2, 5, 3, 4] y = Transpose(x) { perm = [0, 2, 3, 1] } z = Softmax(y) w = Transpose(z) { perm = [0, 3, 1, 2] } output w }");
+}
+
+/* Expressions whose trees double with each node: the fused ones are cut, and nobody looks at weights path by path. */
+Test(lower, chains) {
+  static const char *const ops[] = {"Add", "HardSwish", "Softplus", "Mul"};
+  for (int op = 0; op < 4; op++)
+    for (int weights = 0; weights < 2; weights++) {
+      char text[8192], *t = text, *end = text + sizeof text;
+      t += snprintf(t, (size_t)(end - t), "graph g { input x: f32[1, 16, 5, 5] const w: f32[16, 16, 1, 1] = [");
+      for (int i = 0; i < 256; i++) t += snprintf(t, (size_t)(end - t), "%s%d.25", i ? ", " : "", i * 7 % 3 - 1);
+      t += snprintf(t, (size_t)(end - t), "] v0 = Clip(%s, a, b) ", weights ? "w" : "x");
+      for (int i = 0; i < 60; i++) t += snprintf(t, (size_t)(end - t), op % 3 ? "v%d = %s(v%d) " : "v%d = %s(v%d, v%d) ", i + 1, ops[op], i, i);
+      snprintf(t, (size_t)(end - t), "%s output y }", weights ? "y = Conv(x, v60)" : "y = Conv(v60, w)");
+      char *bounds = strstr(text, "] v0");
+      cr_assert(bounds);
+      char whole[8400];
+      snprintf(whole, sizeof whole, "%.*s] const a: f32[] = -0.75 const b: f32[] = 0.75%s", (int)(bounds - text), text, bounds + 1);
+      graph(-1, whole);
+    }
 }
 
 Test(lower, dead_and_equal_nodes) {

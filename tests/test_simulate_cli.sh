@@ -1,39 +1,9 @@
 #!/usr/bin/env bash
 # tenon simulate from end to end: topologies, models and programs; CSV, JSON, trace, page; refusals.
 set -u
-build=${TENON_BUILD:-$(cd "$(dirname "$0")/.." && pwd)/build}
-tenon=$build/tenon
-[ -x "$tenon" ] || { echo "no $tenon"; exit 77; }
+. "$(dirname "$0")/cli.sh" simulate
 command -v python3 >/dev/null || { echo "no python3"; exit 77; }
-unset TENON_DB TENON_DB_SHARED TN_DUMP
-export TENON_DB=none
-work=$(mktemp -d "${TMPDIR:-/tmp}/tenon-simulate.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failed=0
-checks=0
-
-bad() {
-  failed=$((failed + 1))
-  echo "FAILED: $*"
-  sed 's/^/  out: /' out | head -n 20
-  sed 's/^/  err: /' err | head -n 20
-}
-ok() {
-  checks=$((checks + 1))
-  "$tenon" simulate "$@" >out 2>err || bad "status $?: tenon simulate $*"
-}
-# fails STATUS PART ARGS...
-fails() {
-  local want=$1 part=$2 rc
-  shift 2
-  checks=$((checks + 1))
-  "$tenon" simulate "$@" >out 2>err
-  rc=$?
-  [ $rc -eq "$want" ] || bad "status $rc, not $want: tenon simulate $*"
-  grep -qF -- "$part" err || bad "the message lacks '$part': tenon simulate $*"
-  [ "$(grep -c '^tenon: error: ' err)" -eq 1 ] || bad "not one error line: tenon simulate $*"
-}
+leading=simulate
 # holds EXPRESSION: over rows (of out.csv), d (JSON of out), t (trace.json), page (page.html)
 holds() {
   checks=$((checks + 1))
@@ -153,5 +123,4 @@ fails 5 "layer 'x'" large.csv --machine scalesim-os-2x2
 holds 'True'
 fails 5 "no/such/folder" gemm.csv --machine scalesim-ws-8x8 --csv no/such/folder/out.csv
 
-echo "$checks checks, $failed failed"
-[ $failed -eq 0 ]
+done_checking
