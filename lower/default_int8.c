@@ -6,13 +6,15 @@
 #include "lower/default_schedule.h"
 #include <string.h>
 
+enum { TASKS = 8 };
+
 typedef struct dots {
   lw_plan *p;
   int v, r;                    /* loops of vectors and rows among the outputs; r: -1 without one */
   const char *vec, *row, *sum; /* sum: the reduction that d is a part of */
   int64_t m, n, lanes, d, block; /* block: channels side by side in x; 0: all */
   int64_t mr, nb;
-  bool tiled;
+  bool tiled, grouped; /* grouped: rows in groups, which are the tasks */
 } dots;
 
 static bool uses(ix load, const ir_var *v) { return ix_uses_var(load, v); }
@@ -80,13 +82,38 @@ static bool pack(dots *k) {
 }
 
 /* The order of the loops around the tile: pixels first where the weights stay in the second-level cache. */
-static bool outer_order(dots *k) {
+static bool is_vectors_first(const dots *k) {
+  const lw_plan *p = k->p;
+  int64_t wbytes = 1;
+  ix_const_value(ir_buf_elements(p->ctx, p->p.b->u.buf), &wbytes);
+  wbytes *= (int64_t)ir_dtype_bytes(p->p.b->u.buf->dtype);
+  return p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2;
+}
+
+static lw_tile tile_of(const dots *k, int64_t rows) {
+  bool padded = k->p->p.guard != NULL;
+  return lw_best_tile(rows, k->n, k->lanes, k->p->t->vector_regs - padded - (k->d == 2), rows <= 2 ? 8 : 6); /* pmaddwd's product takes one */
+}
+
+/* Rows in groups of a divisor of them all: where tiles leave a rest, it stays within a group, and groups are tasks. */
+static lw_tile group_rows(dots *k, lw_tile whole) {
+  lw_plan *p = k->p;
+  int64_t rows = 0;
+  lw_tile best = {.cost = 1e300};
+  for (int64_t g = k->m / 2; g >= whole.mr; g--) {
+    if (k->m % g) continue;
+    lw_tile t = tile_of(k, g);
+    t.cost *= (double)(k->m / g) * (k->m / g < TASKS ? 1.05 : 1);
+    if (t.mr > 1 && t.cost < best.cost) best = t, rows = g;
+  }
+  k->grouped = rows && lw_step(p, "split %s %lld -> xo %s", k->row, (long long)rows, k->row);
+  if (k->grouped) k->m = rows;
+  return k->grouped ? best : whole;
+}
+
+static bool outer_order(dots *k, bool vectors_first) {
   lw_plan *p = k->p;
   lw_problem *q = &p->p;
-  int64_t wbytes = 1;
-  ix_const_value(ir_buf_elements(p->ctx, q->b->u.buf), &wbytes);
-  wbytes *= (int64_t)ir_dtype_bytes(q->b->u.buf->dtype);
-  bool vectors_first = p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2;
   p->got.order = vectors_first ? 2 : 1;
   ir_text t = {.ctx = p->ctx};
   ir_put(&t, "reorder%s", vectors_first ? " vo" : "");
@@ -96,6 +123,7 @@ static bool outer_order(dots *k) {
     ir_put(&t, " %s", name);
   }
   const char *tile = k->tiled ? "ri vb vv" : "vb vv", *rows = k->tiled ? " ro" : "";
+  if (k->grouped) return lw_step(p, "%s xo vo ro %s", ir_text_str(&t), tile);
   if (vectors_first) return lw_step(p, "%s%s %s", ir_text_str(&t), rows, tile);
   bool joined = q->nred == 1 || !q->guard;
   return lw_step(p, "%s%s %s", ir_text_str(&t), joined && k->tiled ? " ro vo" : k->tiled ? " vo ro" : " vo", tile);
@@ -116,14 +144,16 @@ bool lw_default_int8(lw_plan *p) {
   if (!operands(&k)) return false;
   bool padded = q->guard != NULL;
   if (k.r >= 0 && !padded) k.m = lw_join_rows(p, k.r, k.v);
-  lw_tile t = lw_best_tile(k.m, k.n, k.lanes, p->t->vector_regs - padded - (k.d == 2), k.m <= 2 ? 8 : 6); /* pmaddwd's product takes one */
+  lw_tile t = tile_of(&k, k.m);
+  bool vectors_first = is_vectors_first(&k);
+  if (k.row && !padded && !vectors_first && k.m % t.mr && !p->u.mr) t = group_rows(&k, t);
   k.mr = p->u.mr ? lw_min(p->u.mr, k.m) : t.mr;
   k.nb = (p->u.nr ? p->u.nr : t.nr) * k.lanes;
   k.tiled = k.row && k.m > 1 && k.mr > 1;
   if (!pack(&k)) return false;
   if (!lw_step(p, "split %s %lld -> vo vi", k.vec, (long long)k.nb) || !lw_step(p, "split vi %lld -> vb vv", (long long)k.lanes)) return false;
   if (k.tiled && !lw_step(p, "split %s %lld -> ro ri", k.row, (long long)k.mr)) return false;
-  if (!outer_order(&k)) return false;
+  if (!outer_order(&k, vectors_first)) return false;
   const char *tile = k.tiled ? "ri vb vv" : "vb vv", *sum = k.sum;
   if (!lw_step(p, "distribute %s", tile)) return false;
   if (!lw_step(p, "split %s %lld -> %s cd", sum, (long long)k.d, sum)) return false;
