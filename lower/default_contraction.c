@@ -143,7 +143,7 @@ typedef struct blocking {
   double cycles;
 } blocking;
 
-enum { CHUNK = 128, FAR_BYTES_A_CYCLE = 4, TASKS = 8, LEAST_ROWS = 12 };
+enum { CHUNK = 128, FAR_BYTES_A_CYCLE = 4, LEAST_ROWS = 12 };
 
 static blocking whole_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lanes) {
   int64_t depth = p->p.red_extent[0], k = depth * (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype);
@@ -154,7 +154,7 @@ static blocking whole_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lanes
     int64_t nb = t.nr * lanes, groups = m / r, panels = (n + nb - 1) / nb;
     bool stays = (r + nb) * k <= p->t->l2_bytes * 15 / 16;
     double far = (double)(m * k) * (double)(stays ? 1 : panels) + (double)(n * k) * (double)(n * k <= p->t->l2_bytes / 4 ? 1 : groups);
-    double cycles = t.cost * (double)(groups * depth) + far / FAR_BYTES_A_CYCLE;
+    double cycles = (t.cost * (double)(groups * depth) + far / FAR_BYTES_A_CYCLE) * lw_task_cost(groups * panels);
     if (cycles < best.cycles) best = (blocking){r, 0, 0, t, cycles};
   }
   return best;
@@ -179,7 +179,7 @@ static blocking chunked_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lan
       double passes = (double)(m / r), turns = (double)(panels / g);
       double far = (double)(n * depth * e) * passes + (double)(m * depth * e) * (1 + (turns - 1) / 4);
       double cycles = t.cost * passes * (double)depth + far / FAR_BYTES_A_CYCLE + 2 * (double)(m * n / lanes * (depth / kc));
-      if (passes * turns < TASKS) cycles *= 1.05;
+      cycles *= lw_task_cost((int64_t)(passes * turns));
       if (cycles < best.cycles) best = (blocking){r, g < panels ? g : 0, kc, t, cycles};
     }
   }

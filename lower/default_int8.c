@@ -6,8 +6,6 @@
 #include "lower/default_schedule.h"
 #include <string.h>
 
-enum { TASKS = 8 };
-
 typedef struct dots {
   lw_plan *p;
   int v, r;                    /* loops of vectors and rows among the outputs; r: -1 without one */
@@ -103,7 +101,7 @@ static lw_tile group_rows(dots *k, lw_tile whole) {
   for (int64_t g = k->m / 2; g >= whole.mr; g--) {
     if (k->m % g) continue;
     lw_tile t = tile_of(k, g);
-    t.cost *= (double)(k->m / g) * (k->m / g < TASKS ? 1.05 : 1);
+    t.cost *= (double)(k->m / g) * lw_task_cost(k->m / g);
     if (t.mr > 1 && t.cost < best.cost) best = t, rows = g;
   }
   k->grouped = rows && lw_step(p, "split %s %lld -> xo %s", k->row, (long long)rows, k->row);

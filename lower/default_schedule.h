@@ -36,6 +36,12 @@ typedef struct lw_tile { /* MR rows of NR vectors */
 /* The register tile for m rows and n elements, of at most max_nr vectors. */
 lw_tile lw_best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr);
 
+/* What so few or so uneven tasks cost, as a factor of the time: a part of what they lose on two threads, as it is
+ * not known how many will run. */
+static inline double lw_task_cost(int64_t tasks) {
+  return 1 + 0.25 * (double)(tasks % 2) / (double)tasks + (tasks < 8 ? 0.05 : 0);
+}
+
 /* acc = fma(a, b, acc): a register tile over an axis of `a` (rows) and one of `b` (vectors).
  * False: no such schedule (what was stepped so far is to be dropped). */
 bool lw_default_contraction(lw_plan *p);

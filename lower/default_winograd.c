@@ -38,16 +38,19 @@ static choice winograd(const layer *l, const lw_winograd *w, const lw_tunables *
   if (most < 16) most = 16; /* fewer would leave the weights to be read too often */
   int64_t fewest = ceil_div(all, u->wtiles ? u->wtiles : most), last = u->wtiles ? fewest : 2 * fewest + 1;
   for (int64_t groups = fewest; groups <= last; groups++) {
-    int64_t tiles = ceil_div(all, groups), parts = u->wparts ? u->wparts : groups == 1 && l->k >= 8 * l->lanes ? 2 : 1;
+    int64_t tiles = ceil_div(all, groups), some = u->wparts ? u->wparts : 1, many = u->wparts ? u->wparts : l->k >= 8 * l->lanes ? 2 : 1;
     if (groups > fewest && tiles < 12) break;
     lw_tile t = lw_best_tile(tiles, l->k, l->lanes, l->regs, 4);
     double product = t.cost * (double)(aa * blocks * l->lanes * groups);
     /* stores, one a cycle, are the limit of the transforms: a^2 twice; m a + 2 m^2 */
-    double in = (double)(groups * tiles * parts * blocks) * (2.4 * (double)aa + 24);
+    double in = (double)(groups * tiles * blocks) * (2.4 * (double)aa + 24);
     double out = (double)(groups * tiles * ceil_div(l->k, l->lanes)) * (1.2 * (double)(m * a + 2 * m * m) + 24);
     double weights = weight_cycles(l, 4.0 * (double)(aa * blocks * l->lanes * l->k)) * (1 + 0.5 * (double)(groups - 1));
-    choice c = {w->m, tiles, parts, t, (product + in + out + weights) * (1 + 0.01 * (double)m)}; /* of equals the smaller: packing, memory */
-    if (c.cycles < best.cycles) best = c;
+    for (int64_t parts = some; parts <= many; parts++) {
+      double cycles = (product + in * (double)parts + out + weights) * lw_task_cost(groups * parts);
+      choice c = {w->m, tiles, parts, t, cycles * (1 + 0.01 * (double)m)}; /* of equals the smaller: packing, memory */
+      if (c.cycles < best.cycles) best = c;
+    }
   }
   return best;
 }
