@@ -26,7 +26,8 @@ enum {
   TASKS = 8,
   CAREFUL = 128,   /* steps of a sum that are rounded together where that costs nothing */
   MAX_COPY = 1 << 20, /* elements of a copy of all steps */
-  STREAMS = 8      /* of memory, read side by side: what hardware prefetchers follow */
+  STREAMS = 8,     /* of memory, read side by side: what hardware prefetchers follow */
+  ROW_STREAMS = 4  /* where one row has little to do with each: fewer leave less unfinished where pages end */
 };
 
 typedef struct gemm {
@@ -143,12 +144,12 @@ static void sizes(gemm *g) {
   lw_plan *p = g->p;
   lw_tile t = tile_of(g);
   g->mr = p->u.mr ? lw_min(p->u.mr, g->m) : t.mr;
-  g->nr = p->u.nr ? p->u.nr : g->m == 1 ? STREAMS : t.nr; /* one row needs no registers for B */
+  g->nr = p->u.nr ? p->u.nr : g->m == 1 ? ROW_STREAMS : t.nr;
   g->nb = g->nr * g->lanes;
   g->tiled = g->row && g->m > 1 && g->mr > 1;
   g->copied = g->tiled && !g->stream && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_collide(g)));
   int64_t panels = ceil_div(g->n, g->nb), tiles = ceil_div(g->m, g->mr), line = g->nb * g->esize, l1 = p->t->l1_bytes, l2 = p->t->l2_bytes;
-  if (g->stream) g->kc = STREAMS;
+  if (g->stream) g->kc = g->m == 1 ? ROW_STREAMS : STREAMS;
   else if (copy_bound(g)) g->kc = chunk_of(g->k, 64, 128); /* long pieces of B's rows instead */
   else g->kc = chunk_of(g->k, l1 / 2 / line, l1 * 3 / 4 / line);
   /* a tile of many rows takes little of a panel's bytes at a time: the second cache can keep up */
@@ -160,7 +161,8 @@ static void sizes(gemm *g) {
   g->mb = g->stream || tiles <= most * 2 ? tiles : ceil_div(tiles, ceil_div(tiles, most));
   if (p->u.mb) g->mb = lw_min(p->u.mb, tiles);
   int64_t rows = g->mb * g->mr, columns = (g->kc < g->k ? l2 / 4 : l2 / 2) / (rows * g->esize);
-  if (!g->constant && g->mb == tiles) columns = lw_min(columns, (copy_bound(g) ? l2 : l2 / 2) / (g->kc * g->esize)); /* the copy of B */
+  if (!g->constant && g->mb == tiles) /* B's chunks are copied for all rows: by long pieces, and A's rows few times; two groups, to be tasks */
+    columns = lw_min(MAX_COPY / g->kc, ceil_div(panels, 2) * g->nb);
   if (!g->constant && g->mb < tiles && columns < PAGE / 2 / g->esize) columns = PAGE / 2 / g->esize; /* long pieces of B's rows */
   g->group = g->stream ? panels : columns / g->nb;
   if (g->turned) g->group = ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, but enough groups to be tasks */
