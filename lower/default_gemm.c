@@ -13,7 +13,9 @@
  * copy is made within ko, and ko is outside mc where a copy of all steps would be too large. With few
  * rows there is nothing to keep: B is read at the speed of memory, several streams at a time. Where A
  * lies column by column (the gradient of weights), it is copied tile by tile: of each line that a step of
- * the sum brings, a tile needs a part. Steps that are refused leave a simpler order. */
+ * the sum brings, a tile needs a part. Tasks are then parts of the rows, each with a copy of B; a short sum takes its
+ * panels rows outside, so that what a step of training updates passes line by line. Steps that are refused
+ * leave a simpler order. */
 #include "lower/default_schedule.h"
 #include <string.h>
 
@@ -23,6 +25,8 @@ enum {
   LONG_SUM = 1024, /* steps that one pass through the registers may take where panels may stream from the second cache */
   FEW_ROWS = 4,    /* rows of A that do not pay for a copy of B */
   TURN_COLUMNS = 320, /* of C, for which turning A is a twentieth of the work */
+  TASK_ROWS = 192, /* of C, for which copying B is a thirtieth of the work */
+  TURN_STEPS = 8,  /* of the sum, that are copied of all tiles together: whole lines on both sides */
   TASKS = 8,
   CAREFUL = 128,   /* steps of a sum that are rounded together where that costs nothing */
   MAX_COPY = 1 << 20, /* elements of a copy of all steps */
@@ -41,6 +45,7 @@ typedef struct gemm {
   bool constant, tiled, stream; /* stream: B is read once, as it lies */
   bool turned;          /* A is [k, m] */
   bool copied;          /* blocks of A are copied: turned, or rows that share cache sets */
+  int64_t tasks;        /* parts of the rows; turned only */
 } gemm;
 
 static bool uses(ix load, const ir_var *v) { return ix_uses_var(load, v); }
@@ -154,18 +159,19 @@ static void sizes(gemm *g) {
   else g->kc = chunk_of(g->k, l1 / 2 / line, l1 * 3 / 4 / line);
   /* a tile of many rows takes little of a panel's bytes at a time: the second cache can keep up */
   if (g->constant && g->mr >= 12 && g->k <= LONG_SUM) g->kc = g->k;
-  if (g->turned && g->k <= l1 / line) g->kc = g->k;
   if (p->u.kc) g->kc = lw_min(p->u.kc, g->k);
   int64_t most = l2 / 4 / (g->kc * g->esize * g->mr);
   if (most < 1) most = 1;
   g->mb = g->stream || tiles <= most * 2 ? tiles : ceil_div(tiles, ceil_div(tiles, most));
+  g->tasks = g->turned ? lw_min(TASKS, g->m / TASK_ROWS) : 1;
+  if (g->turned) g->mb = even(g->tasks > 1 ? ceil_div(tiles, g->tasks) : tiles, most * 2);
   if (p->u.mb) g->mb = lw_min(p->u.mb, tiles);
   int64_t rows = g->mb * g->mr, columns = (g->kc < g->k ? l2 / 4 : l2 / 2) / (rows * g->esize);
   if (!g->constant && g->mb == tiles) /* B's chunks are copied for all rows: by long pieces, and A's rows few times; two groups, to be tasks */
     columns = lw_min(MAX_COPY / g->kc, ceil_div(panels, 2) * g->nb);
   if (!g->constant && g->mb < tiles && columns < PAGE / 2 / g->esize) columns = PAGE / 2 / g->esize; /* long pieces of B's rows */
   g->group = g->stream ? panels : columns / g->nb;
-  if (g->turned) g->group = ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, but enough groups to be tasks */
+  if (g->turned) g->group = g->tasks > 1 ? panels : ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, or enough groups to be tasks */
   if (g->constant && g->m <= FEW_ROWS) g->group = g->n % g->nb ? ceil_div(panels, TASKS) : panels; /* the tail inside of tasks */
   g->group = p->u.group ? lw_min(p->u.group, panels) : even(panels, g->group);
 }
@@ -207,7 +213,10 @@ static void copy_rows(gemm *g, const char *at) {
   int last = a->u.buf->rank - 1;
   if (!lw_step(p, "cache %s %s -> rows", a->u.buf->name, at)) return;
   if (g->turned) { /* [tile][k][row] */
-    if (lw_step(p, "layout rows \"split 1 %lld; perm 1 0 2\"", (long long)g->mr) && lw_step(p, "split rows.1 %lld -> rows.o rows.i", (long long)g->mr)) lw_step(p, "unroll rows.i");
+    if (!lw_step(p, "layout rows \"split 1 %lld; perm 1 0 2\"", (long long)g->mr) || !lw_step(p, "split rows.1 %lld -> rows.o rows.i", (long long)g->mr)) return;
+    if (lw_step(p, "split rows.0 %d -> rows.p rows.q", TURN_STEPS)) lw_step(p, "reorder rows.p rows.o rows.q");
+    whole_copies(p, "rows.p", "rows.o");
+    lw_kind(p, "vectorize", "rows.i");
     return;
   }
   if (g->kc < g->k && g->k % g->kc == 0 && last > 0 && lw_axis_of(a, p->p.red[0]->var) == last) { /* the rows of a chunk side by side */
@@ -280,7 +289,7 @@ bool lw_default_gemm(lw_plan *p) {
   lw_problem *q = &p->p;
   if (!operands(&g)) return false;
   g.m = lw_join_rows(p, g.r, g.v);
-  if (g.n * g.k * g.esize <= p->t->l2_bytes / 2 && !p->u.kc && !p->u.mb) return false;
+  if (g.n * g.k * g.esize <= p->t->l2_bytes / 2 && !g.turned && !p->u.kc && !p->u.mb) return false;
   g.stream = !g.constant && g.m <= FEW_ROWS;
   sizes(&g);
   if (g.m > FEW_ROWS && !g.tiled) return false;
@@ -292,14 +301,16 @@ bool lw_default_gemm(lw_plan *p) {
   bool chunks = g.kc < g.k && (g.stream || g.m > FEW_ROWS), pack = !g.constant && !g.stream, mc = g.tiled && (g.mb < tiles || g.turned);
   bool vc = (g.group < panels || (pack && !chunks) || (pack && mc)) && lw_step(p, "split vo %lld -> vc vo", (long long)g.group);
   if (mc) mc = lw_step(p, "split ro %lld -> mc ro", (long long)g.mb);
+  bool mp = mc && g.tasks > 1 && lw_step(p, "split mc %lld -> mp mc", (long long)ceil_div(ceil_div(tiles, g.mb), g.tasks));
   ir_text outer = {.ctx = p->ctx};
   for (int i = 0; i < q->nout; i++) {
     const char *name = q->out[i]->var->name;
     if (i != g.v && (i != g.r || !g.tiled) && q->extent[i] > 1 && lw_has_loop(p, name)) ir_put(&outer, " %s", name);
   }
   bool rows_outside = mc && g.constant && g.copied, sum_outside = mc && pack && chunks && (g.turned || g.k * lw_min(g.n, g.group * g.nb) > MAX_COPY || g.k * g.mb * g.mr > MAX_COPY);
-  const char *tile = g.tiled ? "ri vb vv" : "vb vv", *block = sum_outside ? "mc vo ro" : g.tiled ? "vo ro" : "vo";
-  const char *blocks = ir_format(p->ctx, "%s%s%s", rows_outside ? " mc" : "", vc ? " vc" : "", mc && !rows_outside && !sum_outside ? " mc" : "");
+  bool rows_first_in = g.turned && !chunks;
+  const char *tile = g.tiled ? "ri vb vv" : "vb vv", *block = sum_outside ? "mc vo ro" : rows_first_in ? "ro vo" : g.tiled ? "vo ro" : "vo";
+  const char *blocks = ir_format(p->ctx, "%s%s%s%s", mp ? " mp" : "", rows_outside ? " mc" : "", vc ? " vc" : "", mc && !rows_outside && !sum_outside ? " mc" : "");
   if (!lw_step(p, "reorder%s%s %s %s", ir_text_str(&outer), blocks, block, tile)) return false;
   if (chunks && (!lw_step(p, "chunk %s %lld -> ko %s", g.sum, (long long)g.kc, g.sum) || !lw_step(p, "distribute %s %s", block, tile))) return false;
   /* one row: a long sum in chunks rounds less, and a B that streams from memory leaves time for it */

@@ -177,6 +177,17 @@ Test(lower, products_of_odd_sizes) {
     }
 }
 
+/* Gradients of weights: A lies column by column; parts of the rows as tasks, chunks of the sum, tails of all kinds. */
+Test(lower, turned_products) {
+  static const int m[] = {7, 61, 390, 577}, n[] = {16, 37, 100}, k[] = {9, 64, 130, 521};
+  for (int i = 0; i < 10; i++) {
+    char text[200];
+    int M = m[draw(4)], N = n[draw(3)], K = k[draw(M > 100 ? 2 : 4)];
+    snprintf(text, sizeof text, "graph g { input a: f32[%d, %d] input b: f32[%d, %d] input u: f32[%d, %d] y = Gemm(a, b) { transA = 1 } z = Sub(u, y) output z }", K, M, K, N, M, N);
+    graph(-1, text);
+  }
+}
+
 /* Rows of dot products: odd numbers of them, few, batches, either operand the vector. */
 Test(lower, matrix_times_vector) {
   graph(1, "graph g { input a: f32[128, 700] input b: f32[700, 1] input u: f32[128, 1] y = MatMul(a, b) z = Add(y, u) w = Relu(z) output w }");
