@@ -30,6 +30,7 @@ const cu_target *cu_target_at(int i); /* null behind the last */
  *   rows T                 a block of T threads per iteration of the parallel loops, which shares its inner loops
  *   transpose              32 x 32 elements through shared memory
  *   tile BM BN BK TM TN S  products: a block of BM x BN, TM x TN a thread, BK steps of S stages in shared memory
+ *   tma BM BN S            the same by a producer that copies boxes of tensors and warpgroups of 64 rows, sm_90a
  *   mma BM BN BK WM WN S   the same on tensor cores, WM x WN a warp
  *   wgmma BM BN S          the same by warpgroups of 64 rows from swizzled shared memory, sm_90a
  *   serial                 one thread
@@ -39,7 +40,24 @@ typedef struct cu_tile {
   const ir_kernel *kernel; /* body: one loop nest of kind grid per launch, in order */
   int threads;             /* of a block */
   const char *choice;
+  int nmaps;
+  const struct cu_map *maps; /* by number: what "tma.load 1" copies from */
 } cu_tile;
+
+/* A tensor as the TMA unit sees it: what cuTensorMapEncodeTiled takes, or where pixels > 0 cuTensorMapEncodeIm2col. Axes
+ * innermost first, strides in elements, the first 1. Boxes lie in shared memory in the 128-byte swizzle. */
+enum { CU_MAP_RANK = 5 };
+typedef struct cu_map {
+  int param;                 /* of the kernel */
+  int64_t offset;            /* elements from its start */
+  tn_dtype dtype;
+  int rank;
+  int64_t extent[CU_MAP_RANK], stride[CU_MAP_RANK];
+  int box[CU_MAP_RANK];      /* tiled: elements of the box along each axis */
+  int step[CU_MAP_RANK];     /* im2col: strides of the base pixels; else 1 */
+  int lower[3], upper[3];    /* im2col: base pixels lie between lower and extent - 1 + upper, by axis 1, 2, 3 */
+  int channels, pixels;      /* im2col: elements along axis 0, base pixels of a box */
+} cu_map;
 const cu_tile *cu_schedule(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const char *choice, const char **reason);
 
 /* ---- CUDA C ---- */
@@ -50,10 +68,13 @@ typedef struct cu_launch {
   int threads;
   int64_t shared_bytes;  /* dynamic, of a block */
   int64_t scratch_bytes; /* global memory of one block, for private arrays that are too large for a thread's own */
+  int nmaps;
+  const cu_map *maps;
+  int64_t registers;     /* that the roles of a block ask for together; 0: no roles */
 } cu_launch;
 
-/* A global function takes the address of each parameter, then that of the scratch where there is any, then the
- * dims as 64-bit integers. */
+/* A global function takes the address of each parameter, then that of the scratch where there is any, then the maps by
+ * value (128 bytes each), then the dims as 64-bit integers. */
 typedef struct cu_code {
   const char *source, *body; /* body: the end of the source, without the helper functions */
   int nlaunches;
@@ -63,5 +84,5 @@ typedef struct cu_code {
 const cu_code *cu_print(tn_ctx *ctx, const cu_target *t, const cu_tile *tile, const char *symbol);
 
 /* Bump when generated source may change its meaning: part of the keys of stores. */
-#define CU_VERSION 1
+#define CU_VERSION 2
 #endif

@@ -3,6 +3,7 @@
  * An atom's block says in plain loops what it does; its addresses are read off the block, by giving the loops'
  * variables the values at which a thread's own address shows. The PTX stands in helper functions (cuda_ops.c). */
 #include "codegen/cuda_product.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,9 @@ typedef struct meaning {
 static meaning meaning_of(cu_fn *f, const ir_stmt *tile) {
   meaning m = {0};
   const ir_stmt *s = tile->body;
+  if (s->kind == IR_ALLOC && s->body->kind == IR_SEQ) s = s->body->items[s->body->n - 1]; /* behind the operands */
   for (; s->kind == IR_FOR && m.n < IR_COUNT(m.loops); s = s->body) m.loops[m.n++] = s;
+  if (s->kind == IR_IF) s = s->body; /* else there is nothing to copy: zeros */
   if (s->kind != IR_STORE) ir_bug(f->ctx, "atom '%s' is not a store within loops", tile->atom);
   m.store = s;
   return m;
@@ -130,6 +133,105 @@ static void multiply_group(cu_fn *f, const ir_stmt *tile) {
   cu_unscope(f, scope);
 }
 
+/* ---- mbarriers and the TMA unit ---- */
+
+/* What the block stores to registers first, by number: operand 0 is the barrier. */
+static ix operand(cu_fn *f, const ir_stmt *tile, int number) {
+  const ir_stmt *s = tile->body->body;
+  if (tile->body->kind == IR_ALLOC && s->kind == IR_SEQ && number < s->n) s = s->items[number];
+  if (tile->body->kind != IR_ALLOC || s->kind != IR_STORE) ir_bug(f->ctx, "atom '%s' has no operand %d", tile->atom, number);
+  return s->value;
+}
+
+static const char *barrier_of(cu_fn *f, const ir_stmt *tile) {
+  ix load = operand(f, tile, 0);
+  if (load->op != IX_LOAD) ir_bug(f->ctx, "atom '%s' names no barrier", tile->atom);
+  return cu_element(f, load->u.buf, load->args);
+}
+
+static const char *integer(cu_fn *f, const ir_stmt *tile, int number) { return ir_format(f->ctx, "(int)%s", cu_value(f, operand(f, tile, number))); }
+
+static int atom_number(const ir_stmt *tile) { return atoi(strchr(tile->atom, ' ') + 1); }
+
+static void mbar_init(cu_fn *f, const ir_stmt *tile) {
+  int scope = cu_scope(f);
+  const char *at = cu_element(f, tile->body->buf, tile->body->index);
+  cu_line(f, "tn_mbar_init(&%s, %d);", at, atom_number(tile));
+  cu_unscope(f, scope);
+}
+
+static void mbar_expect(cu_fn *f, const ir_stmt *tile) {
+  int scope = cu_scope(f);
+  const char *at = barrier_of(f, tile);
+  cu_line(f, "tn_mbar_expect(&%s, %d);", at, atom_number(tile));
+  cu_unscope(f, scope);
+}
+
+static void mbar_arrive(cu_fn *f, const ir_stmt *tile) {
+  int scope = cu_scope(f);
+  const char *at = barrier_of(f, tile);
+  cu_line(f, "tn_mbar_arrive(&%s);", at);
+  cu_unscope(f, scope);
+}
+
+static void mbar_wait(cu_fn *f, const ir_stmt *tile) {
+  int scope = cu_scope(f);
+  const char *at = barrier_of(f, tile), *parity = integer(f, tile, 1);
+  cu_line(f, "tn_mbar_wait(&%s, %s);", at, parity);
+  cu_unscope(f, scope);
+}
+
+static void tma_load(cu_fn *f, const ir_stmt *tile) {
+  int n = atom_number(tile), scope = cu_scope(f);
+  if (n >= f->tile->nmaps) ir_bug(f->ctx, "there is no tensor map %d", n);
+  const cu_map *map = &f->tile->maps[n];
+  int takes = map->rank + (map->pixels ? map->rank - 2 : 0);
+  meaning m = meaning_of(f, tile);
+  ir_text t = {.ctx = f->ctx};
+  const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *at = barrier_of(f, tile);
+  for (int i = 1; i <= takes; i++) ir_put(&t, ", %s", integer(f, tile, i));
+  cu_line(f, "tn_tma_%s%d(&%s, &%s, tn_map_%d%s);", map->pixels ? "im2col" : "load", map->rank, to, at, n, ir_text_str(&t));
+  cu_unscope(f, scope);
+}
+
+/* The body once for each part of the threads, with the loops over threads that the part runs. */
+static const ir_stmt *prune(cu_fn *f, const ir_stmt *s) {
+  if (!s) return NULL;
+  if (s->kind == IR_FOR && s->loop >= IR_WARPGROUP) {
+    int64_t width = s->loop == IR_WARPGROUP ? 128 : s->loop == IR_WARP ? 32 : 1, lo, hi;
+    if (!ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi)) ir_bug(f->ctx, "loop '%s' over threads has no constant bounds", s->var->name);
+    return lo * width >= f->hi || hi * width <= f->lo ? NULL : s;
+  }
+  if (s->kind == IR_FOR) {
+    const ir_stmt *body = prune(f, s->body);
+    return body ? ir_for(f->ctx, s->var, s->lo, s->hi, s->loop, body) : NULL;
+  }
+  if (s->kind != IR_SEQ) ir_bug(f->ctx, "a statement of all threads within roles");
+  const ir_stmt **items = IR_NEW_ARRAY(f->ctx, const ir_stmt *, s->n);
+  for (int i = 0; i < s->n; i++) items[i] = prune(f, s->items[i]);
+  return ir_seq(f->ctx, s->n, items);
+}
+
+static void roles(cu_fn *f, const ir_stmt *tile) {
+  int border, more, less, lo = f->lo, hi = f->hi;
+  if (sscanf(tile->atom, "roles %d %d %d", &border, &more, &less) != 3 || f->level != CU_BLOCK) ir_bug(f->ctx, "'%s' makes no roles", tile->atom);
+  f->registers = (int64_t)border * more + (int64_t)(hi - border) * less;
+  for (int part = 0; part < 2; part++) {
+    int mems = f->nmems, scope = cu_scope(f);
+    f->lo = part ? border : lo;
+    f->hi = part ? hi : border;
+    cu_open(f, part ? "else" : "if (threadIdx.x < %d)", border);
+    if (more) cu_line(f, part ? "tn_registers_less<%d>();" : "tn_registers_more<%d>();", part ? less : more);
+    const ir_stmt *own = prune(f, tile->body);
+    if (own) cu_stmt(f, own);
+    cu_close(f);
+    cu_unscope(f, scope);
+    f->nmems = mems;
+  }
+  f->lo = lo;
+  f->hi = hi;
+}
+
 /* ---- order and time ---- */
 
 static void group_fence(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_wgmma_fence();"); }
@@ -160,6 +262,12 @@ static const struct {
     {"wg.commit", group_commit},
     {"wg.wait ", group_wait},
     {"fence.proxy", proxy_fence},
+    {"mbar.init ", mbar_init},
+    {"mbar.expect ", mbar_expect},
+    {"mbar.arrive", mbar_arrive},
+    {"mbar.wait", mbar_wait},
+    {"tma.load ", tma_load},
+    {"roles ", roles},
     {"cp.commit", copy_commit},
     {"cp.wait ", copy_wait},
 };

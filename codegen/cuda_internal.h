@@ -4,7 +4,7 @@
  *   cuda_expr.c   expressions → declarations of temporaries
  *   cuda_print.c  statements, loops bound to the grid, launches
  *   cuda_atoms.c  tile statements → inline PTX
- *   cuda_schedule.c, cuda_simt.c, cuda_rows.c, cuda_gemm.c  kernel → tile program
+ *   cuda_schedule.c, cuda_simt.c, cuda_rows.c, cuda_gemm.c, cuda_tma.c, ...  kernel → tile program
  */
 #ifndef CG_CUDA_INTERNAL_H
 #define CG_CUDA_INTERNAL_H
@@ -34,6 +34,8 @@ typedef struct cu_fn {
   ir_text out;
   int indent, temps;
   cu_level level;
+  int lo, hi;              /* the threads of a block that run what is printed: a role's */
+  int64_t registers;       /* of all roles together */
   cu_name *names;          /* a stack: scopes end by its height */
   int nnames;
   cu_memory *mems;
@@ -78,6 +80,7 @@ const cu_tile *cu_schedule_rows(tn_ctx *ctx, const cu_target *t, const ir_kernel
 const cu_tile *cu_schedule_transpose(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_tile(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_mma(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
+const cu_tile *cu_schedule_tma(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_wgmma(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_serial(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 /* A tile program with k's parameters. */

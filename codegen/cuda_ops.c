@@ -102,6 +102,12 @@ static const struct {
     {"tn_wgmma_fence", "__device__ __forceinline__ void tn_wgmma_fence() { asm volatile(\"wgmma.fence.sync.aligned;\" ::: \"memory\"); }\n"},
     {"tn_wgmma_commit", "__device__ __forceinline__ void tn_wgmma_commit() { asm volatile(\"wgmma.commit_group.sync.aligned;\" ::: \"memory\"); }\n"},
     {"tn_wgmma_wait", "template <int N> __device__ __forceinline__ void tn_wgmma_wait() { asm volatile(\"wgmma.wait_group.sync.aligned %0;\" :: \"n\"(N) : \"memory\"); }\n"},
+    {"tn_mbar_init", "__device__ __forceinline__ void tn_mbar_init(void *b, int n) { asm volatile(\"mbarrier.init.shared::cta.b64 [%0], %1;\" :: \"r\"((unsigned)__cvta_generic_to_shared(b)), \"r\"(n) : \"memory\"); }\n"},
+    {"tn_mbar_expect", "__device__ __forceinline__ void tn_mbar_expect(void *b, int n) { asm volatile(\"mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\" :: \"r\"((unsigned)__cvta_generic_to_shared(b)), \"r\"(n) : \"memory\"); }\n"},
+    {"tn_mbar_arrive", "__device__ __forceinline__ void tn_mbar_arrive(void *b) { asm volatile(\"mbarrier.arrive.shared::cta.b64 _, [%0];\" :: \"r\"((unsigned)__cvta_generic_to_shared(b)) : \"memory\"); }\n"},
+    {"tn_mbar_wait", "__device__ __forceinline__ void tn_mbar_wait(void *b, int parity) { asm volatile(\"{ .reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra over; bra again; over: }\" :: \"r\"((unsigned)__cvta_generic_to_shared(b)), \"r\"(parity) : \"memory\"); }\n"},
+    {"tn_registers_more", "template <int N> __device__ __forceinline__ void tn_registers_more() { asm volatile(\"setmaxnreg.inc.sync.aligned.u32 %0;\" :: \"n\"(N)); }\n"},
+    {"tn_registers_less", "template <int N> __device__ __forceinline__ void tn_registers_less() { asm volatile(\"setmaxnreg.dec.sync.aligned.u32 %0;\" :: \"n\"(N)); }\n"},
     {"tn_fence_proxy", "__device__ __forceinline__ void tn_fence_proxy() { asm volatile(\"fence.proxy.async.shared::cta;\" ::: \"memory\"); }\n"},
 };
 
@@ -114,8 +120,26 @@ static void put_wgmma(ir_text *t, const char *type, int n) {
   ir_put(t, " : \"l\"(a), \"l\"(b)); }\n");
 }
 
+/* A copy by the TMA unit: coordinates innermost first, of im2col then the places in the window. */
+static void put_tma(ir_text *t, int rank, bool im2col) {
+  int shifts = im2col ? rank - 2 : 0;
+  ir_put(t, "__device__ __forceinline__ void tn_tma_%s%d(void *to, void *bar, const tn_map &map", im2col ? "im2col" : "load", rank);
+  for (int i = 0; i < rank + shifts; i++) ir_put(t, ", %s%d", i < rank ? "int c" : "unsigned short s", i);
+  ir_put(t, ") { asm volatile(\"cp.async.bulk.tensor.%dd.shared::cluster.global%s.mbarrier::complete_tx::bytes [%%0], [%%1, {", rank, im2col ? ".im2col" : "");
+  for (int i = 0; i < rank; i++) ir_put(t, "%s%%%d", i ? ", " : "", i + 3);
+  ir_put(t, "}], [%%2]");
+  for (int i = 0; i < shifts; i++) ir_put(t, "%s%%%d", i ? ", " : ", {", i + 3 + rank);
+  ir_put(t, "%s;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(&map), \"r\"((unsigned)__cvta_generic_to_shared(bar))", shifts ? "}" : "");
+  for (int i = 0; i < rank + shifts; i++) ir_put(t, i < rank ? ", \"r\"(c%d)" : ", \"h\"(s%d)", i);
+  ir_put(t, " : \"memory\"); }\n");
+}
+
 const char *cu_helpers(tn_ctx *ctx, const char *body) {
   ir_text t = {.ctx = ctx};
+  if (strstr(body, "const tn_map ")) ir_put(&t, "struct __align__(64) tn_map { unsigned long long words[16]; };\n");
+  for (int rank = 1; rank <= CU_MAP_RANK; rank++)
+    for (int im2col = 0; im2col < 2; im2col++)
+      if (strstr(body, ir_format(ctx, "tn_tma_%s%d(", im2col ? "im2col" : "load", rank))) put_tma(&t, rank, im2col);
   static const char *const halves[] = {"f16", "bf16"};
   for (int h = 0; h < 2; h++)
     for (int n = 16; n <= 256; n += 16)

@@ -82,7 +82,7 @@ static const char *value_of(cu_fn *f, ix e) { return cu_value(f, ix_expand(f->ct
 static void bound_loop(cu_fn *f, const ir_stmt *s) {
   cu_level outer = f->level, inner = s->loop == IR_WARPGROUP ? CU_GROUP : s->loop == IR_WARP ? CU_WARP : CU_THREAD;
   if (outer >= inner || outer == CU_GRID) ir_bug(f->ctx, "loop '%s' is not within what it divides", s->var->name);
-  int64_t lo, hi, width = inner == CU_GROUP ? 128 : inner == CU_WARP ? 32 : 1, whole = outer == CU_BLOCK ? f->tile->threads : outer == CU_GROUP ? 128 : 32;
+  int64_t lo, hi, width = inner == CU_GROUP ? 128 : inner == CU_WARP ? 32 : 1, whole = outer == CU_GROUP ? 128 : 32;
   if (!ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi)) ir_bug(f->ctx, "loop '%s' over threads has no constant bounds", s->var->name);
   const char *n = cu_var_name(f->ctx, s->var);
   cu_brace(f);
@@ -90,7 +90,8 @@ static void bound_loop(cu_fn *f, const ir_stmt *s) {
   /* the same for all lanes of a warp: said so that the compiler keeps it in a uniform register */
   if (width > 1) cu_line(f, "const int %s = __shfl_sync(0xffffffffu, (%s) / %d, 0);", n, in, (int)width);
   else cu_line(f, "const int %s = %s;", n, in);
-  bool guard = lo > 0 || hi < whole / width;
+  int64_t from = outer == CU_BLOCK ? f->lo / width : 0, to = outer == CU_BLOCK ? f->hi / width : whole / width;
+  bool guard = lo > from || hi < to;
   if (guard) cu_open(f, "if (%s >= %lld && %s < %lld)", n, (long long)lo, n, (long long)hi);
   int scope = cu_scope(f);
   cu_bind(f, s->var, n);
@@ -201,6 +202,7 @@ static const char *parameters(cu_fn *f, bool scratch) {
     ir_put(&t, "%s%s%s *__restrict__ p_%s", i ? ", " : "", b->access == IR_IN ? "const " : "", cu_storage_type(b->dtype), f->mems[i].name);
   }
   if (scratch) ir_put(&t, "%schar *__restrict__ tn_all_scratch", t.n ? ", " : "");
+  for (int i = 0; i < f->tile->nmaps; i++) ir_put(&t, "%sconst tn_map __grid_constant__ tn_map_%d", t.n ? ", " : "", i);
   for (int i = 0; i < k->ndims; i++) ir_put(&t, "%sconst long long %s", t.n ? ", " : "", cu_var_name(ctx, k->dims[i]));
   return ir_text_str(&t);
 }
@@ -228,16 +230,19 @@ static ix grid_loops(cu_fn *f, const ir_stmt **s) {
 
 static cu_launch launch(cu_fn *f, const ir_stmt *s, const char *symbol, ir_text *all) {
   tn_ctx *ctx = f->ctx;
-  cu_launch l = {.symbol = symbol, .threads = f->tile->threads};
+  cu_launch l = {.symbol = symbol, .threads = f->tile->threads, .nmaps = f->tile->nmaps, .maps = f->tile->maps};
   f->out = (ir_text){.ctx = ctx};
   f->indent = 1;
   f->temps = f->nnames = 0;
-  f->shared_bytes = f->scratch_bytes = 0;
+  f->shared_bytes = f->scratch_bytes = f->registers = 0;
+  f->lo = 0;
+  f->hi = f->tile->threads;
   f->level = CU_BLOCK;
   for (int i = 0; i < f->tile->kernel->ndims; i++) cu_bind(f, f->tile->kernel->dims[i], cu_var_name(ctx, f->tile->kernel->dims[i]));
   l.grid = grid_loops(f, &s);
   block(f, s);
-  ir_put(all, "extern \"C\" __global__ void __launch_bounds__(%d) %s(%s) {\n", l.threads, symbol, parameters(f, f->scratch_bytes > 0));
+  const char *alone = f->registers ? ", 1" : ""; /* setmaxnreg counts on what the block starts with */
+  ir_put(all, "extern \"C\" __global__ void __launch_bounds__(%d%s) %s(%s) {\n", l.threads, alone, symbol, parameters(f, f->scratch_bytes > 0));
   for (int i = 0; i < f->tile->kernel->nbufs; i++) { /* memory of parameters starts at multiples of 16 bytes: loads may join */
     const ir_buf *b = f->tile->kernel->bufs[i];
     const char *c = b->access == IR_IN ? "const " : "", *type = cu_storage_type(b->dtype), *name = f->mems[i].name;
@@ -248,6 +253,7 @@ static cu_launch launch(cu_fn *f, const ir_stmt *s, const char *symbol, ir_text 
   ir_put(all, "%s}\n", ir_text_str(&f->out));
   l.shared_bytes = f->shared_bytes;
   l.scratch_bytes = f->scratch_bytes;
+  l.registers = f->registers;
   return l;
 }
 

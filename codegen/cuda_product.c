@@ -183,16 +183,23 @@ typedef struct mapping {
   const ir_buf *acc_buf;
 } mapping;
 
-static void map_axis(tn_ctx *ctx, mapping *m, const cu_axis *a, ix p) {
+static int64_t extent_of(const ir_stmt *loop) { return loop->var->hi - loop->var->lo + 1; }
+
+ix cu_axis_at(tn_ctx *ctx, const cu_axis *a, int i, ix p) {
   int64_t inner = 1;
-  for (int i = a->n - 1; i >= 0; i--) {
-    int64_t n = a->loops[i]->var->hi - a->loops[i]->var->lo + 1;
-    ix at = ix_divi(ctx, p, inner);
-    if (i) at = ix_remi(ctx, at, n);
-    m->var[m->n] = a->loops[i]->var;
-    m->by[m->n++] = ix_add(ctx, at, a->loops[i]->lo);
-    inner *= n;
-  }
+  for (int k = a->n - 1; k > i; k--) inner *= extent_of(a->loops[k]);
+  ix at = ix_divi(ctx, p, inner);
+  if (i) at = ix_remi(ctx, at, extent_of(a->loops[i]));
+  return ix_add(ctx, at, a->loops[i]->lo);
+}
+
+static void map_loop(mapping *m, const ir_stmt *loop, ix by) {
+  m->var[m->n] = loop->var;
+  m->by[m->n++] = by;
+}
+
+static void map_axis(tn_ctx *ctx, mapping *m, const cu_axis *a, ix p) {
+  for (int i = a->n - 1; i >= 0; i--) map_loop(m, a->loops[i], cu_axis_at(ctx, a, i, p));
 }
 
 static ix map_var(void *user, ir_var *v) {
@@ -248,6 +255,26 @@ static const ir_stmt *copy_operand(cu_product *g, const cu_operand *o, const ir_
   s = ir_let(ctx, row, row_of, ir_let(ctx, kk, k_of, ir_let(ctx, m, at_m, ir_let(ctx, k, at_k, s))));
   if (pieces % g->threads) s = ir_if(ctx, ix_lt(ctx, piece, ix_index(ctx, pieces)), s, NULL);
   return cu_loop(ctx, t, IR_LANE, cu_loop(ctx, turn, turns <= 4 ? IR_UNROLL : IR_SERIAL, s));
+}
+
+const ir_stmt *cu_product_box(cu_product *g, const cu_operand *o, const ir_var *block, ix outer, ix inner, ix stage) {
+  tn_ctx *ctx = g->ctx;
+  int id = g->copies++;
+  ir_var *r = cu_var(ctx, ir_format(ctx, "box.r.%d", id), o->block), *c = cu_var(ctx, ir_format(ctx, "box.c.%d", id), g->bk);
+  const ir_stmt *last = g->sum.loops[g->sum.n - 1];
+  ix m = ix_add(ctx, ix_muli(ctx, block->expr, o->block), r->expr), k = ix_add(ctx, inner, c->expr);
+  cu_axis before = g->sum;
+  before.n--;
+  mapping map = {0};
+  map_axis(ctx, &map, &o->rows, m);
+  map_axis(ctx, &map, &before, outer);
+  map_loop(&map, last, ix_add(ctx, k, last->lo));
+  map_axis(ctx, &map, &g->batch, g->block_b->expr);
+  ix to[3] = {stage, r->expr, c->expr};
+  ix inside = ix_and(ctx, ix_lt(ctx, m, ix_index(ctx, o->rows.extent)), ix_lt(ctx, k, ix_index(ctx, extent_of(last))));
+  if (o->guard) inside = ix_and(ctx, inside, mapped(ctx, &map, o->guard));
+  const ir_stmt *s = ir_if(ctx, inside, ir_store(ctx, o->shared, to, IR_SET, mapped(ctx, &map, o->value)), ir_store(ctx, o->shared, to, IR_SET, zero(ctx, g->dtype)));
+  return cu_loop(ctx, r, IR_SERIAL, cu_loop(ctx, c, IR_SERIAL, s));
 }
 
 const ir_stmt *cu_product_copy(cu_product *g, ix kt, ix stage) {

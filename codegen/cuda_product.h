@@ -50,6 +50,11 @@ bool cu_product_of(tn_ctx *ctx, const ir_kernel *k, bool plain, cu_product *g, c
 void cu_product_tiles(cu_product *g);
 /* Statements of all threads that bring tile number `kt` of both operands into stage `stage`. */
 const ir_stmt *cu_product_copy(cu_product *g, ix kt, ix stage);
+/* The loop number i of an axis when the axis' count is p. */
+ix cu_axis_at(tn_ctx *ctx, const cu_axis *a, int i, ix p);
+/* What one copy of a whole tile means, in plain loops: rows `block` times the block's and on, the sum's outer loops at the
+ * count `outer`, its last one from `inner` on; zeros where there is nothing. */
+const ir_stmt *cu_product_box(cu_product *g, const cu_operand *o, const ir_var *block, ix outer, ix inner, ix stage);
 /* The element of an operand's tile. */
 ix cu_product_at(const cu_product *g, const cu_operand *o, ix stage, ix row, ix k);
 /* The epilogue for the element (m, n) of the block, whose sum is `value`; guarded at the borders. */
@@ -58,6 +63,21 @@ const ir_stmt *cu_product_store(cu_product *g, ix m, ix n, ix value);
 const ir_stmt *cu_product_pipeline(cu_product *g, const ir_stmt *start, const ir_stmt *(*step)(cu_product *g, ix stage, void *user), void *user,
                                    const ir_stmt *end);
 int64_t cu_product_shared_bytes(const cu_product *g);
+/* Products by warpgroups of 64 rows (cuda_wgmma.c): accumulators of their threads, products of a tile in shared memory. */
+typedef struct cu_groups {
+  int64_t n;           /* warpgroups */
+  int64_t threads;     /* of the block: those behind the warpgroups have accumulators that nobody uses */
+  ir_buf *acc;         /* [threads, BN / 2] */
+  const char *atom;
+} cu_groups;
+/* Sets up tiles for blocks a.block x b.block; false with *reason where the kernel is none for warpgroups. */
+bool cu_groups_of(cu_product *g, const cu_target *t, cu_groups *x, int64_t extra_threads, const char **reason);
+/* The products of the tile in `stage` by warpgroup `group`, issued and not waited for. */
+const ir_stmt *cu_groups_multiply(cu_product *g, const cu_groups *x, ix group, ix stage);
+const ir_stmt *cu_groups_start(cu_product *g, const cu_groups *x);
+const ir_stmt *cu_groups_end(cu_product *g, const cu_groups *x);
+/* BM BN STAGES by default, for at least 64 rows of each. */
+cu_choice cu_groups_choice(const cu_target *t, const cu_product *g);
 /* Loop and tile statements, short. */
 const ir_stmt *cu_loop(tn_ctx *ctx, ir_var *v, ir_loop_kind kind, const ir_stmt *body);
 ir_var *cu_var(tn_ctx *ctx, const char *name, int64_t extent);

@@ -7,6 +7,7 @@ static const struct {
   const char *name;
   const cu_tile *(*make)(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 } rows[] = {
+    {"tma", cu_schedule_tma},
     {"wgmma", cu_schedule_wgmma},
     {"mma", cu_schedule_mma},
     {"tile", cu_schedule_tile},
@@ -21,7 +22,7 @@ const cu_tile *cu_tile_new(tn_ctx *ctx, const ir_kernel *k, const ir_stmt *body,
   *r = *k;
   r->body = body;
   cu_tile *t = IR_NEW(ctx, cu_tile);
-  *t = (cu_tile){r, threads, choice};
+  *t = (cu_tile){.kernel = r, .threads = threads, .choice = choice};
   return t;
 }
 

@@ -9,12 +9,6 @@
 
 enum { BK = 64, DEPTH = 16 };
 
-typedef struct wgmma {
-  int64_t groups;
-  ir_buf *acc; /* [threads, BN / 2] */
-  const char *atom;
-} wgmma;
-
 static ix thread_of(tn_ctx *ctx, ix group, ix i, ix j) {
   ix lane = ix_add(ctx, ix_muli(ctx, ix_remi(ctx, i, 8), 4), ix_divi(ctx, ix_remi(ctx, j, 8), 2));
   return ix_add(ctx, ix_muli(ctx, group, 128), ix_add(ctx, ix_muli(ctx, ix_divi(ctx, i, 16), 32), lane));
@@ -24,24 +18,30 @@ static ix element_of(tn_ctx *ctx, ix i, ix j) {
   return ix_add(ctx, ix_muli(ctx, ix_divi(ctx, j, 8), 4), ix_add(ctx, ix_muli(ctx, ix_remi(ctx, ix_divi(ctx, i, 8), 2), 2), ix_remi(ctx, j, 2)));
 }
 
-static const ir_stmt *step(cu_product *g, ix stage, void *user) {
+const ir_stmt *cu_groups_multiply(cu_product *g, const cu_groups *x, ix group, ix stage) {
   tn_ctx *ctx = g->ctx;
-  wgmma *x = user;
-  ir_var *wg = cu_var(ctx, "group", x->groups), *kin = cu_var(ctx, "k.in", BK / DEPTH);
+  ir_var *kin = cu_var(ctx, "k.in", BK / DEPTH);
   ir_var *i = cu_var(ctx, "wg.i", 64), *j = cu_var(ctx, "wg.j", g->b.block), *k = cu_var(ctx, "wg.k", DEPTH);
-  ix at[2] = {thread_of(ctx, wg->expr, i->expr, j->expr), element_of(ctx, i->expr, j->expr)};
+  ix at[2] = {thread_of(ctx, group, i->expr, j->expr), element_of(ctx, i->expr, j->expr)};
   ix at_k = ix_add(ctx, ix_muli(ctx, kin->expr, DEPTH), k->expr);
-  ix a = ix_cast(ctx, TN_F32, cu_product_at(g, &g->a, stage, ix_add(ctx, ix_muli(ctx, wg->expr, 64), i->expr), at_k));
+  ix a = ix_cast(ctx, TN_F32, cu_product_at(g, &g->a, stage, ix_add(ctx, ix_muli(ctx, group, 64), i->expr), at_k));
   ix b = ix_cast(ctx, TN_F32, cu_product_at(g, &g->b, stage, j->expr, at_k));
   const ir_stmt *s = ir_store(ctx, x->acc, at, IR_SET, ix_fma(ctx, a, b, ix_load(ctx, x->acc, at)));
   s = ir_tile(ctx, x->atom, cu_loop(ctx, i, IR_SERIAL, cu_loop(ctx, j, IR_SERIAL, cu_loop(ctx, k, IR_SERIAL, s))));
-  const ir_stmt *parts[4] = {cu_sync(ctx, "wg.fence"), cu_loop(ctx, kin, IR_UNROLL, s), cu_sync(ctx, "wg.commit"), cu_sync(ctx, "wg.wait 0")};
-  return cu_loop(ctx, wg, IR_WARPGROUP, ir_seq(ctx, 4, parts));
+  const ir_stmt *parts[3] = {cu_sync(ctx, "wg.fence"), cu_loop(ctx, kin, IR_UNROLL, s), cu_sync(ctx, "wg.commit")};
+  return ir_seq(ctx, 3, parts);
 }
 
-static const ir_stmt *each_sum(cu_product *g, wgmma *x, const char *name, bool end) {
+static const ir_stmt *step(cu_product *g, ix stage, void *user) {
+  cu_groups *x = user;
+  ir_var *wg = cu_var(g->ctx, "group", x->n);
+  const ir_stmt *parts[2] = {cu_groups_multiply(g, x, wg->expr, stage), cu_sync(g->ctx, "wg.wait 0")};
+  return cu_loop(g->ctx, wg, IR_WARPGROUP, ir_seq(g->ctx, 2, parts));
+}
+
+static const ir_stmt *each_sum(cu_product *g, const cu_groups *x, const char *name, bool end) {
   tn_ctx *ctx = g->ctx;
-  ir_var *t = cu_var(ctx, ir_format(ctx, "%s.t", name), g->threads), *n = cu_var(ctx, ir_format(ctx, "%s.n", name), g->b.block / 8), *e = cu_var(ctx, ir_format(ctx, "%s.e", name), 4);
+  ir_var *t = cu_var(ctx, ir_format(ctx, "%s.t", name), 128 * x->n), *n = cu_var(ctx, ir_format(ctx, "%s.n", name), g->b.block / 8), *e = cu_var(ctx, ir_format(ctx, "%s.e", name), 4);
   ix at[2] = {t->expr, ix_add(ctx, ix_muli(ctx, n->expr, 4), e->expr)}, lane = ix_remi(ctx, t->expr, 32);
   ix row = ix_add(ctx, ix_muli(ctx, ix_divi(ctx, t->expr, 32), 16), ix_add(ctx, ix_divi(ctx, lane, 4), ix_muli(ctx, ix_divi(ctx, e->expr, 2), 8)));
   ix column = ix_add(ctx, ix_muli(ctx, n->expr, 8), ix_add(ctx, ix_muli(ctx, ix_remi(ctx, lane, 4), 2), ix_remi(ctx, e->expr, 2)));
@@ -49,7 +49,10 @@ static const ir_stmt *each_sum(cu_product *g, wgmma *x, const char *name, bool e
   return cu_loop(ctx, t, IR_LANE, cu_loop(ctx, n, IR_UNROLL, cu_loop(ctx, e, IR_UNROLL, s)));
 }
 
-static cu_choice default_tile(const cu_target *t, const cu_product *g) {
+const ir_stmt *cu_groups_start(cu_product *g, const cu_groups *x) { return each_sum(g, x, "set", false); }
+const ir_stmt *cu_groups_end(cu_product *g, const cu_groups *x) { return each_sum(g, x, "end", true); }
+
+cu_choice cu_groups_choice(const cu_target *t, const cu_product *g) {
   static const int64_t rows[][3] = {{128, 256, 4}, {128, 128, 4}, {64, 128, 4}, {64, 64, 4}};
   cu_choice c = {.n = 3};
   for (int i = 0; i < IR_COUNT(rows); i++) {
@@ -60,26 +63,36 @@ static cu_choice default_tile(const cu_target *t, const cu_product *g) {
   return c;
 }
 
+#define REFUSE(text) return *reason = (text), false
+
+bool cu_groups_of(cu_product *g, const cu_target *t, cu_groups *x, int64_t extra_threads, const char **reason) {
+  if ((g->dtype != TN_F16 && g->dtype != TN_BF16) || g->acc->dtype != TN_F32) REFUSE("wgmma is for f16 and bf16 here");
+  g->bk = BK;
+  g->along_k = g->swizzle = true;
+  if (!g->a.block || g->a.block % 64 || g->a.block > 256 || g->b.block < 16 || g->b.block % 16 || g->b.block > 256 || g->stages < 2 || g->stages > 8) REFUSE("BM BN STAGES, which do not fit");
+  x->n = g->a.block / 64;
+  x->threads = g->threads = 128 * x->n + extra_threads;
+  x->atom = ir_format(g->ctx, "wgmma.m64n%lldk16.%s", (long long)g->b.block, g->dtype == TN_F16 ? "f16" : "bf16");
+  cu_product_tiles(g);
+  if (cu_product_shared_bytes(g) > t->shared_bytes) REFUSE("more shared memory than a block has");
+  x->acc = ir_buf_new(g->ctx, "sum", TN_F32, 2, (ix[]){ix_index(g->ctx, x->threads), ix_index(g->ctx, g->b.block / 2)}, NULL, IR_LOCAL);
+  return true;
+}
+
 const cu_tile *cu_schedule_wgmma(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *choice, const char **reason) {
   cu_product g;
+  cu_groups x;
   if (!t->hopper) return *reason = "wgmma is of sm_90a", NULL;
   if (!cu_product_of(ctx, k, true, &g, reason)) return NULL;
-  if ((g.dtype != TN_F16 && g.dtype != TN_BF16) || g.acc->dtype != TN_F32) return *reason = "wgmma is for f16 and bf16 here", NULL;
   if (!choice->n && (g.a.rows.extent < 64 || g.b.rows.extent < 64 || g.sum.extent < 64)) return *reason = "too few rows for warpgroups", NULL;
-  cu_choice c = choice->n ? *choice : default_tile(t, &g);
+  cu_choice c = choice->n ? *choice : cu_groups_choice(t, &g);
+  if (c.n != 3) return *reason = "wgmma: BM BN STAGES", NULL;
   g.a.block = c.arg[0];
   g.b.block = c.arg[1];
   g.stages = (int)c.arg[2];
-  g.bk = BK;
-  g.along_k = g.swizzle = true;
-  if (c.n != 3 || !g.a.block || g.a.block % 64 || g.a.block > 256 || g.b.block < 16 || g.b.block % 16 || g.b.block > 256 || g.stages < 2 || g.stages > 8) return *reason = "wgmma: BM BN STAGES, which do not fit", NULL;
-  wgmma x = {.groups = g.a.block / 64, .atom = ir_format(ctx, "wgmma.m64n%lldk16.%s", (long long)g.b.block, g.dtype == TN_F16 ? "f16" : "bf16")};
-  g.threads = 128 * x.groups;
-  cu_product_tiles(&g);
+  if (!cu_groups_of(&g, t, &x, 0, reason)) return NULL;
   if (g.a.vec != 8 || g.b.vec != 8) return *reason = "operands that do not lie along the sum in pieces of 16 bytes", NULL;
-  if (cu_product_shared_bytes(&g) > t->shared_bytes) return *reason = "wgmma: more shared memory than a block has", NULL;
-  x.acc = ir_buf_new(ctx, "sum", TN_F32, 2, (ix[]){ix_index(ctx, g.threads), ix_index(ctx, g.b.block / 2)}, NULL, IR_LOCAL);
-  const ir_stmt *s = cu_product_pipeline(&g, each_sum(&g, &x, "set", false), step, &x, each_sum(&g, &x, "end", true));
+  const ir_stmt *s = cu_product_pipeline(&g, cu_groups_start(&g, &x), step, &x, cu_groups_end(&g, &x));
   s = ir_alloc_stmt(ctx, x.acc, s);
   s = cu_loop(ctx, g.block_b, IR_GRID, cu_loop(ctx, g.block_m, IR_GRID, cu_loop(ctx, g.block_n, IR_GRID, s)));
   return cu_tile_new(ctx, k, s, (int)g.threads, ir_format(ctx, "wgmma %lld %lld %d", (long long)g.a.block, (long long)g.b.block, g.stages));

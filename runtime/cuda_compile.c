@@ -168,6 +168,8 @@ const char *rt_cubin_gate(tn_ctx *ctx, const cu_target *t, const rt_cubin *c, co
       if (strcmp(l->symbol, f->symbol)) continue;
       if (l->shared_bytes + f->static_shared_bytes > t->shared_bytes)
         return ir_format(ctx, "%s needs %lld bytes of shared memory, a block has %lld", f->symbol, (long long)(l->shared_bytes + f->static_shared_bytes), (long long)t->shared_bytes);
+      if (l->registers > (int64_t)f->registers * l->threads)
+        return ir_format(ctx, "the roles of %s ask for %lld registers, its block starts with %lld", f->symbol, (long long)l->registers, (long long)f->registers * l->threads);
       if ((int64_t)f->registers * l->threads > t->registers)
         return ir_format(ctx, "%s needs %d registers for each of %d threads", f->symbol, f->registers, l->threads);
     }

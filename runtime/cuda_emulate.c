@@ -1,61 +1,11 @@
 /* cuda_emulate.c — see cuda_emulate.h.
  *
  * Clocks are FastTrack's (Flanagan and Freund, PLDI 2009): an access is a thread and its clock; thread u knows of it
- * when its own vector holds at least that clock for that thread. */
-#include "runtime/cuda_emulate.h"
-#include "ir/interp.h"
+ * when its own vector holds at least that clock for that thread. An mbarrier is one more thread to them: its clock is the
+ * number of phases that are over, and the bytes of a copy are written by it (runtime/cuda_mbar.c). */
+#include "runtime/cuda_emulate_internal.h"
 #include <stdlib.h>
 #include <string.h>
-
-enum { NOBODY = 0xffff, GROUPS = 256, MAX_GROUPS = 8 /* warpgroups */ };
-
-typedef struct epoch {
-  uint16_t thread;  /* NOBODY: never */
-  bool pending;     /* an asynchronous access of the thread's group: over once that is waited for */
-  uint32_t clock;   /* pending: the group */
-} epoch;
-
-typedef struct cell {
-  epoch write, read;
-  uint32_t *readers; /* clock of the last read by each thread, when several read since the last write */
-  uint32_t product[MAX_GROUPS]; /* by warpgroup: 1 + the group of products that touches it, 0: none */
-  int64_t owner;     /* of global memory: 1 + the block that stored to it in this launch */
-} cell;
-
-typedef struct shadow {
-  const ir_buf *buf;
-  cell *cells;
-  int64_t n;
-  int64_t private_elements; /* of one thread; 0: shared by the block */
-  bool global;
-} shadow;
-
-typedef struct async { /* the copies or products of a thread: groups in order */
-  uint32_t open, done;     /* the group being filled; all before `done` are over */
-  uint32_t over[GROUPS];   /* clock of the thread when it learnt so, by group mod GROUPS */
-} async;
-
-typedef struct emulator {
-  tn_ctx *ctx;
-  const cu_tile *tile;
-  int threads;
-  uint32_t *clock;         /* [threads][threads] */
-  async *copies;           /* by thread */
-  async *products;         /* by the first thread of a warpgroup */
-  uint32_t *proxied;       /* by thread: its writes up to this clock are visible to the asynchronous proxy */
-  uint64_t stores;         /* to private arrays so far, and the count at the last fence of each warpgroup */
-  uint64_t fenced[MAX_GROUPS];
-  bool multiplying;
-  int lo, hi;              /* the threads that run the current statement */
-  int saved[16][2], depth;
-  bool copying;
-  const ir_stmt *launch;
-  int64_t block;
-  shadow *shadows;
-  int nshadows;
-} emulator;
-
-#define KNOWS(m, u, t) ((m)->clock[(size_t)(u) * (size_t)(m)->threads + (size_t)(t)])
 
 /* ---- shadows ---- */
 
@@ -133,7 +83,7 @@ static void check_products(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
 static void on_product_read(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
   cell *c = &s->cells[at];
   check_write_known(m, ctx, s, at, "a product reads it while a copy may be under way", "a product reads it without a barrier after a write");
-  if (c->write.thread != NOBODY && c->write.clock > m->proxied[c->write.thread]) wrong(m, ctx, s->buf, at, "a product reads it without a fence between the proxies", c->write.thread);
+  if (c->write.thread < m->threads && c->write.clock > m->proxied[c->write.thread]) wrong(m, ctx, s->buf, at, "a product reads it without a fence between the proxies", c->write.thread);
   c->product[m->lo / 128] = m->products[m->lo].open + 1;
 }
 
@@ -167,7 +117,8 @@ static void on_read(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
   }
 }
 
-static void on_write(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
+/* All that touched the element before is over, and known to be. */
+static void check_free(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
   cell *c = &s->cells[at];
   check_write_known(m, ctx, s, at, "written while a copy into it may be under way", "written without a barrier after another thread's write");
   check_products(m, ctx, s, at);
@@ -177,6 +128,11 @@ static void on_write(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
     c->readers[t] = 0;
   }
   c->read.thread = NOBODY;
+}
+
+static void on_write(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
+  cell *c = &s->cells[at];
+  check_free(m, ctx, s, at);
   c->write = (epoch){.thread = (uint16_t)m->lo, .clock = KNOWS(m, m->lo, m->lo)};
   if (m->copying) c->write = (epoch){.thread = (uint16_t)m->lo, .pending = true, .clock = m->copies[m->lo].open};
 }
@@ -185,6 +141,15 @@ static shadow *shadow_of(emulator *m, const ir_buf *b) {
   for (int i = 0; i < m->nshadows; i++)
     if (m->shadows[i].buf == b) return &m->shadows[i];
   return NULL;
+}
+
+void rt_cuda_copied(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, int bar) {
+  shadow *s = shadow_of(m, b);
+  if (!s || b->space != IR_SHARED) ir_fail(ctx, TN_EWRONG, "'%s' is no shared memory", b->name);
+  cell *c = &s->cells[at];
+  check_free(m, ctx, s, at);
+  if (c->write.thread < m->threads && c->write.clock > m->proxied[c->write.thread]) wrong(m, ctx, b, at, "a copy writes it without a fence between the proxies", c->write.thread);
+  c->write = (epoch){.thread = (uint16_t)(m->threads + bar), .clock = m->bars[bar].phase + 1};
 }
 
 /* Global memory: within a launch blocks meet nowhere, threads of a block at barriers. */
@@ -203,7 +168,7 @@ static void on_global(emulator *m, tn_ctx *ctx, shadow *s, int64_t at, bool stor
 
 static void access(void *user, tn_ctx *ctx, const ir_buf *b, int64_t at, bool store, ir_scalar v) {
   emulator *m = user;
-  (void)v;
+  if (m->op.tile && rt_cuda_mbar_access(m, ctx, b, at, store, v)) return;
   if (b->space == IR_GLOBAL && b->access == IR_IN) return;
   shadow *s = shadow_of(m, b);
   if (!s) return; /* a thread's own */
@@ -227,7 +192,8 @@ static void access(void *user, tn_ctx *ctx, const ir_buf *b, int64_t at, bool st
 /* ---- threads ---- */
 
 static void block_begin(emulator *m) {
-  memset(m->clock, 0, (size_t)m->threads * (size_t)m->threads * sizeof *m->clock);
+  memset(m->clock, 0, (size_t)m->threads * (size_t)rt_cuda_width(m) * sizeof *m->clock);
+  rt_cuda_mbar_begin(m);
   for (int t = 0; t < m->threads; t++) KNOWS(m, t, t) = 1;
   memset(m->copies, 0, (size_t)m->threads * sizeof *m->copies);
   memset(m->products, 0, (size_t)m->threads * sizeof *m->products);
@@ -280,7 +246,7 @@ static void loop(void *user, tn_ctx *ctx, const ir_stmt *s, int64_t value, bool 
 
 /* All threads of the statement learn what each of them knows. */
 static void meet(emulator *m) {
-  size_t n = (size_t)m->threads;
+  size_t n = (size_t)rt_cuda_width(m);
   uint32_t *all = &KNOWS(m, m->lo, 0);
   for (int t = m->lo + 1; t < m->hi; t++)
     for (size_t i = 0; i < n; i++)
@@ -303,7 +269,8 @@ static void wait_for(emulator *m, async *of, int step, int left) {
 static void tile(void *user, tn_ctx *ctx, const ir_stmt *s, bool enter) {
   emulator *m = user;
   const char *a = s->atom;
-  if (strcmp(a, "cp.async") == 0) {
+  if (rt_cuda_mbar_atom(a)) rt_cuda_mbar_tile(m, ctx, s, enter);
+  else if (strcmp(a, "cp.async") == 0) {
     if (m->hi - m->lo != 1) ir_fail(ctx, TN_EWRONG, "a copy that is no thread's");
     m->copying = enter;
   } else if (strncmp(a, "wgmma.", 6) == 0) {
@@ -350,7 +317,7 @@ void rt_cuda_emulate(tn_ctx *ctx, const cu_tile *t, void *const *args, const int
   const char *invalid = ir_kernel_verify(ctx, t->kernel);
   if (invalid) ir_fail(ctx, TN_EWRONG, "the tile program is not valid: %s", invalid);
   size_t n = (size_t)t->threads;
-  emulator m = {.ctx = ctx, .tile = t, .threads = t->threads, .hi = t->threads, .clock = ir_alloc_array(ctx, n * n, sizeof(uint32_t)), .copies = IR_NEW_ARRAY(ctx, async, n), .products = IR_NEW_ARRAY(ctx, async, n), .proxied = IR_NEW_ARRAY(ctx, uint32_t, n)};
+  emulator m = {.ctx = ctx, .tile = t, .threads = t->threads, .hi = t->threads, .clock = ir_alloc_array(ctx, n * (n + MAX_MBARS), sizeof(uint32_t)), .copies = IR_NEW_ARRAY(ctx, async, n), .products = IR_NEW_ARRAY(ctx, async, n), .proxied = IR_NEW_ARRAY(ctx, uint32_t, n)};
   if (n > 128 * MAX_GROUPS) ir_fail(ctx, TN_EUNSUPPORTED, "a block of %zu threads", n);
   for (int i = 0; i < t->kernel->nbufs; i++) {
     int64_t count;

@@ -187,18 +187,27 @@ typedef struct mutation {
 } mutation;
 
 static bool is_sync(const char *atom, bool weaker) {
-  static const char *const all[] = {"barrier", "warp.sync", "cp.commit", "cp.wait", "wg.", "mbar.", "fence"};
-  if (weaker) return strncmp(atom, "cp.wait", 7) == 0 || strncmp(atom, "wg.wait", 7) == 0;
-  for (int i = 0; i < IR_COUNT(all); i++)
-    if (strncmp(atom, all[i], strlen(all[i])) == 0) return true;
+  static const char *const all[] = {"barrier", "warp.sync", "cp.commit", "cp.wait", "wg.", "mbar.", "fence", NULL}, *const weak[] = {"cp.wait", "wg.wait", "mbar.wait", "mbar.init", "mbar.expect", NULL};
+  for (const char *const *p = weaker ? weak : all; *p; p++)
+    if (strncmp(atom, *p, strlen(*p)) == 0) return true;
   return false;
+}
+
+/* A wait for one group more, for one arrival more or fewer bytes; for the other parity. */
+static const ir_stmt *weaker(tn_ctx *ctx, const ir_stmt *s) {
+  const char *number = strchr(s->atom, ' ');
+  int less = strncmp(s->atom, "mbar.expect", 11) == 0 ? -128 : 1;
+  if (number) return ir_tile(ctx, ir_format(ctx, "%.*s %d", (int)(number - s->atom), s->atom, atoi(number) + less), s->body);
+  const ir_stmt *ops = s->body, *items[2] = {ops->body->items[0], ops->body->items[1]};
+  items[1] = ir_store(ctx, items[1]->buf, items[1]->index, IR_SET, ix_sub(ctx, ix_int(ctx, TN_I64, 1), items[1]->value));
+  return ir_tile(ctx, s->atom, ir_alloc_stmt(ctx, ops->buf, ir_seq(ctx, 2, items)));
 }
 
 static const ir_stmt *mutate(ir_rewriter *r, const ir_stmt *s) {
   mutation *m = r->user;
   if (s->kind != IR_TILE || !is_sync(s->atom, m->weaker) || m->left-- != 0) return s;
   m->what = s->atom;
-  return m->weaker ? ir_tile(r->ctx, ir_format(r->ctx, "%.8s%d", s->atom, atoi(s->atom + 8) + 1), s->body) : NULL;
+  return m->weaker ? weaker(r->ctx, s) : NULL;
 }
 
 const cu_tile *cuda_mutant(tn_ctx *ctx, const cu_tile *tile, int which, bool weaker, const char **what) {

@@ -6,6 +6,7 @@
 #include "support_cuda.h"
 #include "runtime/cuda_compile.h"
 #include "ir/text.h"
+#include "lower/problem.h"
 #include "runtime/cuda_plan.h"
 #include "runtime/program_interp.h"
 #include "runtime/cuda_emulate.h"
@@ -88,38 +89,90 @@ Test(cuda, set) {
 
 /* ---- large products are on tensor cores: HGMMA, HMMA in the machine code ---- */
 
-enum { SASS_HMMA = 0x23c, SASS_HGMMA = 0x9f0 };
+enum { SASS_HMMA = 0x23c, SASS_HGMMA = 0x9f0, SASS_UTMALDG = 0x5b4 };
 
 static const void *no_data(void *user, const char *name, int64_t bytes, uint64_t hash) {
   static uint16_t zeros[1 << 19];
   return bytes <= (int64_t)sizeof zeros ? zeros : NULL;
 }
 
-static void large_one(tn_ctx *ctx, int i) {
-  static const struct { const char *sm, *text; unsigned opcode; } rows[] = {
-      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", SASS_HGMMA},
-      {"sm_80", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", SASS_HMMA},
-      {"sm_90a", "graph g { opset 17 input a: f16[512, 1024] input b: f16[1024, 640] y = MatMul(a, b) output y }", SASS_HMMA},
-      {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", SASS_HGMMA}};
-  if (i >= IR_COUNT(rows)) return;
+/* A program from text with constants of zeros: "data BYTES hash HASH". */
+static ir_program *program_of(tn_ctx *ctx, const char *text) {
   const ir_data_source zeros = {NULL, no_data};
-  const char *text = rows[i].text, *at = strstr(text, "HASH");
-  if (at) text = ir_format(ctx, "%.*s%llu%s", (int)(at - text), text, (unsigned long long)ir_data_hash(no_data(NULL, "w", 589824, 0), 589824), at + 4);
+  const char *at = strstr(text, "HASH"), *data = strstr(text, "data ");
+  if (at) {
+    int64_t bytes = atoll(data + 5);
+    text = ir_format(ctx, "%.*s%llu%s", (int)(at - text), text, (unsigned long long)ir_data_hash(no_data(NULL, "w", bytes, 0), bytes), at + 4);
+  }
   ir_graph *g = ir_graph_parse_with(ctx, text, "large", &zeros);
   ir_graph_sort(g);
-  const ir_program *p = rt_cuda_lower(ctx, g, LW_LAYOUT_AUTO);
-  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, cu_target_find(ctx, rows[i].sm), &(rt_cuda_options){.jobs = 2});
-  int n = 0;
+  return rt_cuda_lower(ctx, g, LW_LAYOUT_AUTO);
+}
+
+static void large_one(tn_ctx *ctx, int i) {
+  static const struct { const char *sm, *text; unsigned opcodes[2]; } rows[] = {
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG}},
+      {"sm_80", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HMMA}},
+      {"sm_90a", "graph g { opset 17 input a: f16[512, 1024] input b: f16[1024, 640] y = MatMul(a, b) output y }", {SASS_HMMA}},
+      {"sm_90a", "graph g { opset 17 input x: bf16[8, 64, 56, 56] const w: bf16[256, 64, 1, 1] data 32768 hash HASH y = Conv(x, w) z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}},
+      {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1], strides = [2, 2]} z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}},
+      {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}}};
+  if (i >= IR_COUNT(rows)) return;
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, program_of(ctx, rows[i].text), cu_target_find(ctx, rows[i].sm), &(rt_cuda_options){.jobs = 2});
+  int n[2] = {0};
+  const char *choice = "";
   for (int k = 0; k < plan->nkernels; k++)
     if (plan->kernels[k].kernel) {
-      n += rt_cubin_count(plan->kernels[k].cubin, rows[i].opcode);
+      for (int o = 0; o < 2; o++) n[o] += rt_cubin_count(plan->kernels[k].cubin, rows[i].opcodes[o]);
       if (*plan->kernels[k].left) ir_fail(ctx, TN_EWRONG, "left: %s", plan->kernels[k].left);
+      choice = ir_format(ctx, "%s %s;", choice, plan->kernels[k].tile->choice);
     }
-  if (!n) ir_fail(ctx, TN_EWRONG, "%s: no such instruction in %s (%s)", rows[i].sm, rows[i].text, plan->kernels[0].tile->choice);
+  for (int o = 0; o < 2; o++)
+    if (rows[i].opcodes[o] && !n[o]) ir_fail(ctx, TN_EWRONG, "%s: no instruction %x in %s (%s)", rows[i].sm, rows[i].opcodes[o], rows[i].text, choice);
 }
 
 Test(cuda, large) {
-  for (int i = 0; i < 4 && cuda_have_nvrtc(); i++) in_context(large_one, i);
+  for (int i = 0; i < 6 && cuda_have_nvrtc(); i++) in_context(large_one, i);
+}
+
+/* ---- copies by the TMA unit: tiles, im2col, sums longer and shorter than the stages ---- */
+
+static const struct { const char *choice, *text; } tma[] = {
+    {"tma 64 64 2", "graph g { opset 17 input a: bf16[70, 264] input b: bf16[80, 264] y = Gemm(a, b) {transB = 1} output y }"},
+    {"tma 64 32 3", "graph g { opset 17 input a: f16[40, 120] input b: f16[40, 120] input c: f16[40] y = Gemm(a, b, c) {transB = 1} z = Relu(y) output z }"},
+    {"tma 128 16 2", "graph g { opset 17 input a: bf16[130, 320] input b: bf16[16, 320] y = Gemm(a, b) {transB = 1} output y }"},
+    {"tma 64 32 2", "graph g { opset 17 input a: bf16[2, 3, 20, 200] const b: bf16[32, 200] data 12800 hash HASH t = Transpose(b) y = MatMul(a, t) output y }"},
+    {"tma 64 16 3", "graph g { opset 17 input x: bf16[3, 64, 5, 7] const w: bf16[16, 64, 1, 1] data 2048 hash HASH y = Conv(x, w) output y }"},
+    {"tma 64 32 2", "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[24, 64, 3, 3] data 27648 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }"},
+    {"tma 64 16 2", "graph g { opset 17 input x: bf16[2, 72, 9, 8] const w: bf16[16, 72, 3, 2] data 13824 hash HASH y = Conv(x, w) {pads = [1, 0, 2, 1], strides = [2, 1], dilations = [1, 2]} output y }"},
+    {"tma 64 16 3", "graph g { opset 17 input x: f16[1, 64, 6, 20] const w: f16[16, 64, 1, 1] data 2048 hash HASH y = Conv(x, w) {strides = [2, 3]} output y }"}};
+
+static void tma_each(tn_ctx *ctx, int i, void (*check)(tn_ctx *ctx, const ir_kernel *k, const cu_tile *tile, const cu_target *t)) {
+  const cu_target *t = cu_target_find(ctx, "sm_90a");
+  const ir_program *p = program_of(ctx, tma[i].text);
+  int products = 0;
+  for (int n = 0; n < p->nrun; n++) {
+    const ir_program_kernel *pk = &p->kernels[p->run[n].kernel];
+    const ir_kernel *k = pk->lowered ? pk->lowered : pk->kernel;
+    if (lw_problem_of(ctx, k).kind != LW_CONTRACTION) continue;
+    const char *why = NULL;
+    const cu_tile *tile = cu_schedule(ctx, t, k, tma[i].choice, &why);
+    if (!tile) ir_fail(ctx, TN_EWRONG, "%s: %s\n%s", tma[i].text, why, ir_kernel_print(ctx, k));
+    check(ctx, k, tile, t);
+    products++;
+  }
+  if (!products) ir_fail(ctx, TN_EWRONG, "no product in %s", tma[i].text);
+}
+
+static void tma_right(tn_ctx *ctx, const ir_kernel *k, const cu_tile *tile, const cu_target *t) {
+  const char *wrong = cuda_check_tile(ctx, k, tile, t, &(cuda_check){.seed = 7, .compile = true});
+  if (wrong) ir_fail(ctx, TN_EWRONG, "%s: %s\n%s", tile->choice, wrong, ir_kernel_print(ctx, tile->kernel));
+}
+
+static void tma_one(tn_ctx *ctx, int i) { tma_each(ctx, i, tma_right); }
+
+Test(cuda, tma) {
+  for (int i = 0; i < IR_COUNT(tma); i++) in_context(tma_one, i);
 }
 
 /* ---- whole models, small: layers of the kinds that residual, mobile and transformer networks have ---- */
@@ -190,25 +243,30 @@ Test(cuda, models) {
 
 static int mutants, caught;
 
+static void mutate(tn_ctx *ctx, const ir_kernel *k, const cu_tile *tile, const cu_target *t) {
+  const cu_tile *m;
+  const char *what;
+  for (int weaker = 0; weaker < 2; weaker++)
+    for (int n = 0; (m = cuda_mutant(ctx, tile, n, weaker, &what)); n++) {
+      mutants++;
+      const char *wrong = cuda_check_tile(ctx, k, m, t, &(cuda_check){.seed = 3});
+      if (wrong) caught++;
+      else fprintf(stderr, "%s (%s): '%s' number %d %s is not missed\n", k->name, tile->choice, what, n, weaker ? "made weaker" : "removed");
+    }
+}
+
 static void mutate_one(tn_ctx *ctx, int i) {
   const ir_program *p = cuda_program(ctx, cuda_graph(ctx, i));
-  for (int k = 0; k < p->nkernels; k++) {
-    const cu_target *t = cu_target_find(ctx, "sm_90a");
-    const cu_tile *tile = cu_schedule(ctx, t, p->kernels[k].kernel, NULL, NULL), *m;
-    const char *what;
-    for (int weaker = 0; weaker < 2; weaker++)
-      for (int n = 0; (m = cuda_mutant(ctx, tile, n, weaker, &what)); n++) {
-        mutants++;
-        const char *wrong = cuda_check_tile(ctx, p->kernels[k].kernel, m, t, &(cuda_check){.seed = 3});
-        if (wrong) caught++;
-        else fprintf(stderr, "%d %s (%s): '%s' number %d %s is not missed\n", i, p->kernels[k].kernel->name, tile->choice, what, n, weaker ? "made weaker" : "removed");
-      }
-  }
+  const cu_target *t = cu_target_find(ctx, "sm_90a");
+  for (int k = 0; k < p->nkernels; k++) mutate(ctx, p->kernels[k].kernel, cu_schedule(ctx, t, p->kernels[k].kernel, NULL, NULL), t);
 }
+
+static void mutate_tma(tn_ctx *ctx, int i) { tma_each(ctx, i, mutate); }
 
 Test(cuda, mutants) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   for (int i = number("TENON_CUDA_FROM", 0); i < number("TENON_CUDA_TO", 1 << 20) && cuda_graph(ctx, i); i += whole_set() ? 1 : 17) in_context(mutate_one, i);
+  for (int i = 0; i < IR_COUNT(tma); i += whole_set() ? 1 : 3) in_context(mutate_tma, i);
   fprintf(stderr, "%d of %d mutants caught\n", caught, mutants);
   cr_assert(mutants > 0 && caught * 100 >= mutants * 95, "%d of %d mutants caught", caught, mutants);
   tn_ctx_free(ctx);

@@ -1,0 +1,91 @@
+/* cuda_emulate_internal.h — shared by runtime/cuda_emulate.c and runtime/cuda_mbar.c. */
+#ifndef RT_CUDA_EMULATE_INTERNAL_H
+#define RT_CUDA_EMULATE_INTERNAL_H
+#include "ir/interp.h"
+#include "runtime/cuda_emulate.h"
+
+enum { NOBODY = 0xffff, GROUPS = 256, MAX_GROUPS = 8 /* warpgroups */, MAX_MBARS = 32, MAX_OPERANDS = 10 };
+
+typedef struct epoch {
+  uint16_t thread;  /* NOBODY: never */
+  bool pending;     /* an asynchronous access of the thread's group: over once that is waited for */
+  uint32_t clock;   /* pending: the group */
+} epoch;
+
+typedef struct cell {
+  epoch write, read;
+  uint32_t *readers; /* clock of the last read by each thread, when several read since the last write */
+  uint32_t product[MAX_GROUPS]; /* by warpgroup: 1 + the group of products that touches it, 0: none */
+  int64_t owner;     /* of global memory: 1 + the block that stored to it in this launch */
+} cell;
+
+typedef struct shadow {
+  const ir_buf *buf;
+  cell *cells;
+  int64_t n;
+  int64_t private_elements; /* of one thread; 0: shared by the block */
+  bool global;
+} shadow;
+
+typedef struct async { /* the copies or products of a thread: groups in order */
+  uint32_t open, done;     /* the group being filled; all before `done` are over */
+  uint32_t over[GROUPS];   /* clock of the thread when it learnt so, by group mod GROUPS */
+} async;
+
+typedef struct mbar { /* an mbarrier of the block */
+  const ir_buf *buf;
+  int64_t at;
+  int maker;               /* the thread that initialised it, and when */
+  uint32_t made;
+  int expected, pending;   /* arrivals of a phase; those still to come */
+  int64_t bytes;           /* announced less copied */
+  uint32_t phase;          /* phases that are over */
+  uint32_t *arrived, *over; /* clocks: of this phase's arrivals so far; of the phase before */
+  uint32_t *seen_phase, *seen; /* by thread: the phase that it last waited for, plus 1, and its clock then */
+} mbar;
+
+/* The statement of an mbarrier or a copy that is being run: what its block told so far. */
+typedef struct operation {
+  const ir_stmt *tile;     /* null: none */
+  const ir_buf *ops;
+  int64_t takes[MAX_OPERANDS];
+  mbar *bar;
+  int64_t loads, stores;   /* elements of a copy so far */
+} operation;
+
+typedef struct emulator {
+  tn_ctx *ctx;
+  const cu_tile *tile;
+  int threads;
+  uint32_t *clock;         /* [threads][threads, then mbarriers] */
+  mbar bars[MAX_MBARS];
+  int nbars;
+  operation op;
+  async *copies;           /* by thread */
+  async *products;         /* by the first thread of a warpgroup */
+  uint32_t *proxied;       /* by thread: its writes up to this clock are visible to the asynchronous proxy */
+  uint64_t stores;         /* to private arrays so far, and the count at the last fence of each warpgroup */
+  uint64_t fenced[MAX_GROUPS];
+  bool multiplying;
+  int lo, hi;              /* the threads that run the current statement */
+  int saved[16][2], depth;
+  bool copying;
+  const ir_stmt *launch;
+  int64_t block;
+  shadow *shadows;
+  int nshadows;
+} emulator;
+
+static inline int rt_cuda_width(const emulator *m) { return m->threads + MAX_MBARS; }
+#define KNOWS(m, u, t) ((m)->clock[(size_t)(u) * (size_t)rt_cuda_width(m) + (size_t)(t)])
+
+/* cuda_mbar.c */
+void rt_cuda_mbar_begin(emulator *m);  /* of a block */
+bool rt_cuda_mbar_atom(const char *atom);
+void rt_cuda_mbar_tile(emulator *m, tn_ctx *ctx, const ir_stmt *s, bool enter);
+/* An access within such a statement. True: dealt with. */
+bool rt_cuda_mbar_access(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, bool store, ir_scalar v);
+/* cuda_emulate.c */
+void rt_cuda_copied(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, int bar); /* an element that the TMA unit writes */
+#endif
+

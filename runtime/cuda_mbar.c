@@ -1,0 +1,205 @@
+/* cuda_mbar.c — mbarriers and copies of the TMA unit in the emulator: codegen/GPU.md, "Copies by the TMA unit". */
+#include "runtime/cuda_emulate_internal.h"
+#include <stdlib.h>
+#include <string.h>
+
+bool rt_cuda_mbar_atom(const char *a) { return strncmp(a, "mbar.", 5) == 0 || strncmp(a, "tma.", 4) == 0; }
+
+void rt_cuda_mbar_begin(emulator *m) {
+  size_t n = (size_t)rt_cuda_width(m) * sizeof(uint32_t);
+  for (int i = 0; i < MAX_MBARS; i++) {
+    mbar *b = &m->bars[i];
+    uint32_t **all[4] = {&b->arrived, &b->over, &b->seen_phase, &b->seen};
+    for (int k = 0; k < 4 && i < m->nbars; k++) memset(*all[k], 0, n);
+    *b = (mbar){.arrived = b->arrived, .over = b->over, .seen_phase = b->seen_phase, .seen = b->seen};
+  }
+  m->nbars = 0;
+  m->op.tile = NULL;
+}
+
+IR_NORETURN static void wrong(emulator *m, tn_ctx *ctx, const char *what) {
+  const mbar *b = m->op.bar;
+  ir_fail(ctx, TN_EWRONG, "kernel '%s': block %lld: thread %d: '%s' on '%s' element %lld: %s", m->tile->kernel->name, (long long)m->block, m->lo, m->op.tile->atom, b ? b->buf->name : "no barrier",
+          b ? (long long)b->at : 0, what);
+}
+
+static mbar *bar_of(emulator *m, const ir_buf *buf, int64_t at) {
+  for (int i = 0; i < m->nbars; i++)
+    if (m->bars[i].buf == buf && m->bars[i].at == at) return &m->bars[i];
+  return NULL;
+}
+
+static int number_of(const emulator *m) { return (int)(m->op.bar - m->bars); }
+
+static void merge(const emulator *m, uint32_t *into, const uint32_t *from) {
+  for (int i = 0; i < rt_cuda_width(m); i++)
+    if (from[i] > into[i]) into[i] = from[i];
+}
+
+/* ---- phases ---- */
+
+static void init(emulator *m, tn_ctx *ctx, const ir_buf *buf, int64_t at) {
+  int n = atoi(strchr(m->op.tile->atom, ' ') + 1);
+  mbar *b = m->op.bar = bar_of(m, buf, at);
+  if (m->hi - m->lo != 1) wrong(m, ctx, "more than one thread");
+  if (b) wrong(m, ctx, "initialised twice");
+  if (m->nbars == MAX_MBARS || n < 1) wrong(m, ctx, "no barrier that can be");
+  b = m->op.bar = &m->bars[m->nbars++];
+  uint32_t **all[4] = {&b->arrived, &b->over, &b->seen_phase, &b->seen};
+  for (int k = 0; k < 4; k++)
+    if (!*all[k]) *all[k] = IR_NEW_ARRAY(m->ctx, uint32_t, rt_cuda_width(m));
+  *b = (mbar){.buf = buf, .at = at, .maker = m->lo, .made = KNOWS(m, m->lo, m->lo), .expected = n, .pending = n, .arrived = b->arrived, .over = b->over, .seen_phase = b->seen_phase, .seen = b->seen};
+}
+
+/* A phase is over when all have arrived and all announced bytes are there. Who waited for the phase before must have seen
+ * it by then: two phases on its parity is the same again. */
+static void settle(emulator *m, tn_ctx *ctx) {
+  mbar *b = m->op.bar;
+  if (b->pending || b->bytes) return;
+  for (int t = 0; t < m->threads; t++)
+    if (b->seen_phase[t] == b->phase && b->phase && b->arrived[t] < b->seen[t]) wrong(m, ctx, ir_format(ctx, "its phase may end before thread %d has seen the end of the phase before", t));
+  b->phase++;
+  b->pending = b->expected;
+  memcpy(b->over, b->arrived, (size_t)rt_cuda_width(m) * sizeof *b->over);
+  b->over[m->threads + number_of(m)] = b->phase;
+  memset(b->arrived, 0, (size_t)rt_cuda_width(m) * sizeof *b->arrived);
+}
+
+/* What thread t adds counts for the phase that is under way whatever the timing. */
+static void check_phase(emulator *m, tn_ctx *ctx, int t) {
+  const mbar *b = m->op.bar;
+  if (KNOWS(m, t, m->threads + number_of(m)) != b->phase) wrong(m, ctx, "it may count for another phase: its thread does not know that the phase before is over");
+}
+
+static void arrive(emulator *m, tn_ctx *ctx, int64_t bytes) {
+  mbar *b = m->op.bar;
+  for (int t = m->lo; t < m->hi; t++) {
+    check_phase(m, ctx, t);
+    if (!b->pending) wrong(m, ctx, "more arrivals than are expected");
+    b->pending--;
+    b->bytes += bytes;
+    merge(m, b->arrived, &KNOWS(m, t, 0));
+    KNOWS(m, t, t)++;
+    settle(m, ctx);
+  }
+}
+
+static void wait(emulator *m, tn_ctx *ctx, int64_t parity) {
+  mbar *b = m->op.bar;
+  for (int t = m->lo; t < m->hi; t++) {
+    uint32_t known = KNOWS(m, t, m->threads + number_of(m));
+    if ((known & 1) == (uint32_t)parity) { /* for the phase to come */
+      if (b->phase == known) wrong(m, ctx, "waits for a phase that nothing completes");
+      if (b->phase != known + 1) wrong(m, ctx, "waits for a phase that may be long over");
+      merge(m, &KNOWS(m, t, 0), b->over);
+      known++;
+    } else if (b->phase != known) wrong(m, ctx, "may wait for a phase too late"); /* for one that is over: goes on at once */
+    b->seen_phase[t] = known;
+    b->seen[t] = KNOWS(m, t, t)++;
+  }
+}
+
+static void check_made(emulator *m, tn_ctx *ctx) {
+  const mbar *b = m->op.bar;
+  for (int t = m->lo; t < m->hi; t++)
+    if (t != b->maker && KNOWS(m, t, b->maker) < b->made) wrong(m, ctx, "used without a barrier after its initialisation");
+  if (strncmp(m->op.tile->atom, "tma.", 4) == 0 && m->proxied[b->maker] < b->made) wrong(m, ctx, "a copy counts on it without a fence after its initialisation");
+}
+
+/* ---- copies ---- */
+
+/* Where the map puts element i of the box: its offset in the parameter, or -1 for zeros. */
+static int64_t source(const cu_map *p, const int64_t *takes, int64_t i) {
+  int64_t offset = p->offset, at;
+  if (!p->pixels) {
+    for (int d = 0; d < p->rank; d++) {
+      at = takes[d] + i % p->box[d];
+      i /= p->box[d];
+      if (at < 0 || at >= p->extent[d]) return -1;
+      offset += at * p->stride[d];
+    }
+    return offset;
+  }
+  at = takes[0] + i % p->channels;
+  int64_t pixel = i / p->channels;
+  bool inside = at >= 0 && at < p->extent[0];
+  offset += at;
+  for (int d = 1; d < p->rank; d++) { /* base pixels from the one given on, in order; the images last */
+    bool last = d == p->rank - 1;
+    int64_t lower = last ? 0 : p->lower[d - 1], n = last ? p->extent[d] : (p->extent[d] - 1 + p->upper[d - 1] - lower) / p->step[d] + 1;
+    int64_t start = takes[d] - lower, count = start / p->step[d] + pixel;
+    if (start % p->step[d]) return -2;
+    at = lower + (last ? count : count % n) * p->step[d] + (last ? 0 : takes[p->rank + d - 1]);
+    pixel = count / n;
+    inside &= at >= 0 && at < p->extent[d];
+    offset += at * p->stride[d];
+  }
+  return inside ? offset : -1;
+}
+
+static const cu_map *map_of(emulator *m, tn_ctx *ctx) {
+  int n = atoi(strchr(m->op.tile->atom, ' ') + 1);
+  if (n >= m->tile->nmaps) wrong(m, ctx, "no such tensor map");
+  return &m->tile->maps[n];
+}
+
+static void copy_load(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at) {
+  const cu_map *p = map_of(m, ctx);
+  if (m->tile->kernel->bufs[p->param] != b || source(p, m->op.takes + 1, m->op.loads) != at)
+    wrong(m, ctx, ir_format(ctx, "its block reads element %lld of '%s', the map element %lld", (long long)at, b->name, (long long)source(p, m->op.takes + 1, m->op.loads)));
+}
+
+/* Rows of 128 bytes, pieces of 16 bytes swizzled by the row. */
+static void copy_store(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, ir_scalar v) {
+  const cu_map *p = map_of(m, ctx);
+  int64_t size = (int64_t)ir_dtype_bytes(p->dtype), piece = 16 / size, row = m->op.loads / (8 * piece), near = m->op.loads % (8 * piece), start = m->op.stores;
+  if (!m->op.loads) start = m->op.stores = at;
+  if (start * size % 1024 || at != start + row * 8 * piece + (near / piece ^ row % 8) * piece + near % piece) wrong(m, ctx, ir_format(ctx, "its block writes element %lld of '%s', the map another", (long long)at, b->name));
+  if (source(p, m->op.takes + 1, m->op.loads) < 0 && v.f != 0) wrong(m, ctx, "its block writes what lies beyond the tensor");
+  rt_cuda_copied(m, ctx, b, at, number_of(m));
+  m->op.loads++;
+}
+
+static void copied(emulator *m, tn_ctx *ctx) {
+  const cu_map *p = map_of(m, ctx);
+  int64_t all = p->pixels ? (int64_t)p->pixels * p->channels : 1;
+  for (int d = 0; d < p->rank && !p->pixels; d++) all *= p->box[d];
+  if (m->op.loads != all) wrong(m, ctx, "its block is another box than the map's");
+  m->op.bar->bytes -= all * (int64_t)ir_dtype_bytes(p->dtype);
+  settle(m, ctx);
+}
+
+/* ---- statements ---- */
+
+void rt_cuda_mbar_tile(emulator *m, tn_ctx *ctx, const ir_stmt *s, bool enter) {
+  const char *a = s->atom;
+  if (enter) {
+    m->op = (operation){.tile = s, .ops = s->body->kind == IR_ALLOC ? s->body->buf : NULL};
+    return;
+  }
+  if (!m->op.bar) wrong(m, ctx, "not initialised");
+  if (strncmp(a, "mbar.expect ", 12) == 0) arrive(m, ctx, atoll(a + 12));
+  else if (strcmp(a, "mbar.arrive") == 0) arrive(m, ctx, 0);
+  else if (strcmp(a, "mbar.wait") == 0) wait(m, ctx, m->op.takes[1]);
+  else if (strncmp(a, "tma.load", 8) == 0) copied(m, ctx);
+  m->op.tile = NULL;
+}
+
+bool rt_cuda_mbar_access(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, bool store, ir_scalar v) {
+  operation *o = &m->op;
+  bool copy = strncmp(o->tile->atom, "tma.", 4) == 0;
+  if (strncmp(o->tile->atom, "mbar.init ", 10) == 0) {
+    if (store) init(m, ctx, b, at);
+  } else if (b == o->ops) {
+    if (at >= MAX_OPERANDS) wrong(m, ctx, "more operands than there can be");
+    o->takes[at] = v.i;
+  } else if (!o->bar) { /* the first is the barrier */
+    if (!(o->bar = bar_of(m, b, at))) wrong(m, ctx, ir_format(ctx, "'%s' element %lld is not initialised", b->name, (long long)at));
+    check_made(m, ctx);
+    if (!copy) return true;
+    if (m->hi - m->lo != 1) wrong(m, ctx, "more than one thread");
+    check_phase(m, ctx, m->lo);
+  } else if (copy && !store) copy_load(m, ctx, b, at);
+  else if (copy) copy_store(m, ctx, b, at, v);
+  return true;
+}
