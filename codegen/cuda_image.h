@@ -24,7 +24,7 @@ typedef struct cu_image_io {
 typedef struct cu_image_arch { /* code for one architecture: the last in the list that fits the device is taken */
   uint32_t sm, exact;   /* exact: runs on this one only; else also on later ones of the same major version */
   uint32_t nkernels, nsteps;
-  uint64_t kernels, steps, scratch_bytes;
+  uint64_t kernels, steps, scratch_bytes, nmaps;
 } cu_image_arch;
 
 typedef struct cu_image_kernel {
@@ -37,13 +37,25 @@ typedef struct cu_image_arg {
   uint64_t offset;
 } cu_image_arg;
 
+/* A tensor map as the driver is to encode it: strides in bytes of axis 1 and on; lower, upper: im2col where pixels > 0.
+ * Numbers of the driver's enumerations: "CUDA Driver API", CUtensorMapDataType and the like. */
+enum { CU_MAP_F16 = 6, CU_MAP_BF16 = 9, CU_MAP_NOT_INTERLEAVED = 0, CU_MAP_SWIZZLE_128B = 3, CU_MAP_L2_128B = 2, CU_MAP_ZEROS = 0, CU_MAP_BYTES = 128 };
+typedef struct cu_image_map {
+  cu_image_arg tensor;
+  uint64_t extents[5], strides[4];
+  uint32_t box[5], steps[5];
+  int32_t lower[3], upper[3];
+  uint32_t type, rank, channels, pixels;
+} cu_image_map;
+
 enum { CU_IMAGE_COPY = 0xffffffffu, CU_IMAGE_MAX_ARGS = 128 };
 typedef struct cu_image_step { /* a launch; a copy of `bytes` from args[1] to args[0] where kernel is CU_IMAGE_COPY */
-  uint32_t kernel, grid, threads, shared, nargs, zero;
+  uint32_t kernel, grid, threads, shared, nargs, nmaps;
   uint64_t args, symbol, bytes;
+  uint64_t maps, first_map; /* cu_image_map, which follow the args; their number among those of all steps */
 } cu_image_step;
 
-enum { CU_IMAGE_FUNCTIONS = 19 }; /* of the driver */
+enum { CU_IMAGE_FUNCTIONS = 21, CU_IMAGE_OPTIONAL = 2 }; /* of the driver; the last may be missing where there are no maps */
 typedef struct cu_session { /* what the arena holds between runs */
   uint64_t magic;
   void *functions[CU_IMAGE_FUNCTIONS];
@@ -51,7 +63,8 @@ typedef struct cu_session { /* what the arena holds between runs */
   const cu_image_arch *arch;
   uint64_t weights, arena, scratch;
   int32_t device, error; /* error: the driver's, of the call that failed last */
-} cu_session; /* then modules, one pointer a kernel; functions, one a step; 64-bit addresses of inputs and outputs */
+} cu_session; /* then modules, one pointer a kernel; functions, one a step; 64-bit addresses of inputs and outputs; from a
+               * multiple of 64 on tensor maps of CU_MAP_BYTES */
 
 /* As in the generated header: P_cuda. */
 typedef struct cu_host {

@@ -64,9 +64,18 @@ enum { CU_FUNC_MAX_DYNAMIC_SHARED = 8, CU_STREAM_NON_BLOCKING = 1, CU_CAPTURE_RE
   ROW(error_name, "cuGetErrorName", (CUresult e, const char **name))                                                                    \
   ROW(error_text, "cuGetErrorString", (CUresult e, const char **text))
 
+/* Newer ones: null where the driver lacks them. Enumerations as unsigned: cu_map_encode (codegen/cuda_image.h) has their values. */
+#define RT_CUDA_DRIVER_NEWER(ROW)                                                                                                       \
+  ROW(map_tiled, "cuTensorMapEncodeTiled", (void *map, unsigned type, unsigned rank, void *address, const uint64_t *extents,            \
+       const uint64_t *strides, const uint32_t *box, const uint32_t *steps, unsigned interleave, unsigned swizzle, unsigned l2, unsigned fill)) \
+  ROW(map_im2col, "cuTensorMapEncodeIm2col", (void *map, unsigned type, unsigned rank, void *address, const uint64_t *extents,          \
+       const uint64_t *strides, const int *lower, const int *upper, unsigned channels, unsigned pixels, const uint32_t *steps,          \
+       unsigned interleave, unsigned swizzle, unsigned l2, unsigned fill))
+
 typedef struct rt_cuda_driver_table {
 #define ROW(field, symbol, parameters) CUresult(*field) parameters;
   RT_CUDA_DRIVER_ROWS(ROW)
+  RT_CUDA_DRIVER_NEWER(ROW)
 #undef ROW
 } rt_cuda_driver_table;
 

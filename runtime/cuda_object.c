@@ -1,6 +1,5 @@
 /* cuda_object.c — see cuda_object.h. */
 #include "runtime/cuda_object.h"
-#include "codegen/cuda_image.h"
 #include <string.h>
 
 typedef struct image { /* bytes so far; what was placed stays where it is, so structs are written once complete */
@@ -37,9 +36,24 @@ static cu_image_arg arg_of(tn_ctx *ctx, const ir_slot *s) {
 }
 
 typedef struct steps {
+  uint64_t nmaps;
   int n;
   cu_image_step *all;
 } steps;
+
+uint64_t rt_cuda_map_of(const cu_map *m, cu_image_map *to) {
+  *to = (cu_image_map){.type = m->dtype == TN_F16 ? CU_MAP_F16 : CU_MAP_BF16, .rank = (uint32_t)m->rank, .channels = (uint32_t)m->channels, .pixels = (uint32_t)m->pixels};
+  uint64_t size = ir_dtype_bytes(m->dtype);
+  for (int i = 0; i < m->rank; i++) {
+    to->extents[i] = (uint64_t)m->extent[i];
+    if (i) to->strides[i - 1] = (uint64_t)m->stride[i] * size;
+    to->box[i] = (uint32_t)m->box[i];
+    to->steps[i] = (uint32_t)m->step[i];
+  }
+  memcpy(to->lower, m->lower, sizeof to->lower);
+  memcpy(to->upper, m->upper, sizeof to->upper);
+  return (uint64_t)m->offset * size;
+}
 
 static void add_step(image *m, steps *s, cu_image_step t, const cu_image_arg *args, int nargs) {
   t.nargs = (uint32_t)nargs;
@@ -53,13 +67,21 @@ static void add_call(image *m, steps *s, const rt_cuda_plan *p, const ir_inst *c
     const cu_launch *from = &k->code->launches[l];
     int64_t grid = ix_need_const(m->ctx, from->grid, "blocks of a launch");
     if (!grid) continue;
-    if (grid > INT32_MAX || c->nargs >= CU_IMAGE_MAX_ARGS) ir_fail(m->ctx, TN_EUNSUPPORTED, "kernel '%s': %lld blocks, %d tensors", k->kernel->name, (long long)grid, c->nargs);
+    if (grid > INT32_MAX || c->nargs + from->nmaps >= CU_IMAGE_MAX_ARGS) ir_fail(m->ctx, TN_EUNSUPPORTED, "kernel '%s': %lld blocks, %d tensors", k->kernel->name, (long long)grid, c->nargs);
     cu_image_arg args[CU_IMAGE_MAX_ARGS];
     int n = 0;
     for (; n < c->nargs; n++) args[n] = arg_of(m->ctx, &p->program->slots[c->args[n]]);
     if (from->scratch_bytes) args[n++] = (cu_image_arg){.base = CU_IMAGE_SCRATCH};
     cu_image_step t = {.kernel = (uint32_t)kernel, .grid = (uint32_t)grid, .threads = (uint32_t)from->threads, .shared = (uint32_t)from->shared_bytes,
-                       .symbol = place(m, from->symbol, strlen(from->symbol) + 1, 1)};
+                       .symbol = place(m, from->symbol, strlen(from->symbol) + 1, 1), .nmaps = (uint32_t)from->nmaps, .first_map = s->nmaps};
+    cu_image_map *maps = IR_NEW_ARRAY(m->ctx, cu_image_map, from->nmaps + 1);
+    for (int i = 0; i < from->nmaps; i++) {
+      uint64_t offset = rt_cuda_map_of(&from->maps[i], &maps[i]);
+      maps[i].tensor = args[from->maps[i].param];
+      maps[i].tensor.offset += offset;
+    }
+    t.maps = place(m, maps, sizeof *maps * (size_t)from->nmaps, 8);
+    s->nmaps += (uint64_t)from->nmaps;
     add_step(m, s, t, args, n);
   }
 }
@@ -87,6 +109,7 @@ static cu_image_arch add_arch(image *m, const rt_cuda_plan *p) {
     else add_copy(m, &s, p, c);
   }
   a.nsteps = (uint32_t)s.n;
+  a.nmaps = s.nmaps;
   a.kernels = place(m, kernels, sizeof *kernels * a.nkernels, 8);
   a.steps = place(m, s.all, sizeof *s.all * (size_t)s.n, 8);
   return a;
@@ -136,6 +159,7 @@ cg_cuda_part rt_cuda_image(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[]
   for (int i = 0; i < n; i++) {
     archs[i] = add_arch(&m, plans[i]);
     uint64_t bytes = sizeof(cu_session) + 8 * ((uint64_t)archs[i].nkernels + archs[i].nsteps + head.nin + head.nout);
+    if (archs[i].nmaps) bytes += 64 + CU_MAP_BYTES * archs[i].nmaps;
     if (bytes > head.session_bytes) head.session_bytes = bytes;
     ir_put(&names, "%s%s", i ? ", " : "", plans[i]->target->name);
   }

@@ -1,6 +1,7 @@
 /* cuda_run.c — see cuda_run.h. */
 #include "runtime/cuda_run.h"
 #include "runtime/cuda_driver.h"
+#include "runtime/cuda_object.h"
 #include "runtime/module.h"
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,9 @@ const rt_cuda_driver_table *rt_cuda_driver(tn_ctx *ctx, const char **why) {
       *why = ir_format(ctx, "the CUDA driver %s has no function %s: it is too old", l->path, rows[i].symbol);
       return NULL;
     }
+#define ROW(field, symbol, parameters) *(void **)&t->field = rt_cuda_symbol(RT_CUDA_DRIVER, symbol);
+  RT_CUDA_DRIVER_NEWER(ROW)
+#undef ROW
   return t;
 }
 
@@ -158,6 +162,8 @@ typedef struct step { /* one launch, or one copy, of a run */
   unsigned grid, threads, shared;
   int nargs;
   CUdeviceptr *args;  /* copy: to, from */
+  int nmaps;
+  char *maps;         /* CU_MAP_BYTES each */
   int64_t bytes;
   const char *name;
 } step;
@@ -218,6 +224,23 @@ static CUdeviceptr address(rt_cuda_module *m, const ir_slot *s) {
   }
 }
 
+/* The memory of tensors is theirs as long as the module lives: their maps are made once. */
+static void make_maps(rt_cuda_module *m, step *s, const cu_launch *from) {
+  const rt_cuda_driver_table *cu = m->d->cu;
+  if (!from->nmaps) return;
+  if (!cu->map_tiled || !cu->map_im2col) ir_fail(m->ctx, TN_EUNSUPPORTED, "the CUDA driver makes no tensor maps: it is older than 12.0");
+  s->nmaps = from->nmaps;
+  s->maps = ir_alloc(m->ctx, (size_t)from->nmaps * CU_MAP_BYTES + 64);
+  s->maps += -(uintptr_t)s->maps & 63;
+  for (int i = 0; i < from->nmaps; i++) {
+    cu_image_map x;
+    void *tensor = (void *)(uintptr_t)(s->args[from->maps[i].param] + rt_cuda_map_of(&from->maps[i], &x)), *to = s->maps + i * CU_MAP_BYTES;
+    CUresult e = x.pixels ? cu->map_im2col(to, x.type, x.rank, tensor, x.extents, x.strides, x.lower, x.upper, x.channels, x.pixels, x.steps, CU_MAP_NOT_INTERLEAVED, CU_MAP_SWIZZLE_128B, CU_MAP_L2_128B, CU_MAP_ZEROS)
+                          : cu->map_tiled(to, x.type, x.rank, tensor, x.extents, x.strides, x.box, x.steps, CU_MAP_NOT_INTERLEAVED, CU_MAP_SWIZZLE_128B, CU_MAP_L2_128B, CU_MAP_ZEROS);
+    need(m->ctx, m->d, e, ir_format(m->ctx, "tensor map %d of kernel '%s'", i, s->name));
+  }
+}
+
 static void add_call(rt_cuda_module *m, const ir_inst *c) {
   const ir_program *g = m->p->program;
   const rt_cuda_kernel *k = &m->p->kernels[c->kernel];
@@ -234,6 +257,7 @@ static void add_call(rt_cuda_module *m, const ir_inst *c) {
     s.args = IR_NEW_ARRAY(m->ctx, CUdeviceptr, s.nargs + 1);
     for (int i = 0; i < c->nargs; i++) s.args[i] = address(m, &g->slots[c->args[i]]);
     if (from->scratch_bytes) s.args[c->nargs] = m->scratch;
+    make_maps(m, &s, from);
     IR_PUSH(m->ctx, m->steps, m->nsteps, s);
   }
 }
@@ -297,9 +321,11 @@ rt_cuda_module *rt_cuda_module_new(tn_ctx *ctx, rt_cuda_device *d, const rt_cuda
 static CUresult issue(rt_cuda_module *m, const step *s) {
   const rt_cuda_driver_table *cu = m->d->cu;
   if (!s->f) return cu->copy(s->args[0], s->args[1], (size_t)s->bytes, m->d->stream);
-  void *args[128], **a = s->nargs < IR_COUNT(args) ? args : IR_NEW_ARRAY(m->ctx, void *, s->nargs + 1);
+  int n = s->nargs + s->nmaps;
+  void *args[128], **a = n < IR_COUNT(args) ? args : IR_NEW_ARRAY(m->ctx, void *, n + 1);
   for (int i = 0; i < s->nargs; i++) a[i] = &s->args[i];
-  a[s->nargs] = NULL;
+  for (int i = 0; i < s->nmaps; i++) a[s->nargs + i] = s->maps + i * CU_MAP_BYTES;
+  a[n] = NULL;
   return cu->launch(s->f, s->grid, 1, 1, s->threads, 1, 1, s->shared, m->d->stream, a, NULL);
 }
 

@@ -12,6 +12,7 @@
 #define __launch_bounds__(n)
 #define __align__(n)
 #define __shared__
+#define __grid_constant__ & /* fake_cuda.c passes tensor maps by address */
 unsigned char tn_memory_room[256 * 1024 + 1024];
 #define tn_memory (*tn_memory_at())
 typedef unsigned char tn_bytes[256 * 1024];
@@ -146,6 +147,118 @@ static inline void tn_mma_s8(int *c, const unsigned *a, const unsigned *b) {
   multiply<int, 4>(c, a, b, [](int s, const char *x, const char *y, unsigned k) { return s + (signed char)x[k] * (signed char)y[k]; });
 }
 
+// ---- warpgroups, mbarriers, the TMA unit ----
+
+static inline unsigned long long tn_tile(const void *p) { return (unsigned long long)(uintptr_t)p; }
+static inline void tn_fence_proxy() {}
+static inline void tn_wgmma_fence() {}
+static inline void tn_wgmma_commit() {}
+template <int N> static inline void tn_wgmma_wait() {}
+template <int N> static inline void tn_registers_more() {}
+template <int N> static inline void tn_registers_less() {}
+namespace host {
+static uintptr_t swizzled(uintptr_t at) { return at ^ (at >> 7 & 7) << 4; }
+template <int N, class F> static void products(float *c, unsigned long long a, unsigned long long b, F value) {
+  unsigned t = now % 128;
+  for (int e = 0; e < N / 2; e++) {
+    unsigned i = t / 32 * 16 + t % 32 / 4 + e / 2 % 2 * 8, j = (unsigned)e / 4 * 8 + t % 4 * 2 + e % 2;
+    for (unsigned k = 0; k < 16; k++) {
+      unsigned short x, y;
+      memcpy(&x, (const void *)swizzled((uintptr_t)a + i * 128 + k * 2), 2);
+      memcpy(&y, (const void *)swizzled((uintptr_t)b + j * 128 + k * 2), 2);
+      c[e] = fmaf(value(x), value(y), c[e]);
+    }
+  }
+}
+struct mbar { unsigned short expected, pending; int bytes : 31; unsigned phase : 1; };
+static void settle(mbar *b) {
+  if (b->pending || b->bytes) return;
+  b->phase ^= 1;
+  b->pending = b->expected;
+}
+struct map { /* of fake_cuda.c */
+  uint64_t magic, address;
+  uint32_t extents[5], strides[4];
+  uint16_t rank, pixels, channels, box[5];
+  uint8_t steps[5];
+  int8_t lower[3], upper[3];
+};
+struct copy { char *to; mbar *bar; const map *m; int c[5], s[3]; };
+static copy copies[64];
+static unsigned waiting;
+static void store(const copy &x, unsigned i, bool inside, uint64_t at) {
+  unsigned short v = 0;
+  if (inside) memcpy(&v, (const void *)(uintptr_t)(x.m->address + at), 2);
+  memcpy((void *)swizzled((uintptr_t)x.to + i / 64 * 128 + i % 64 * 2), &v, 2);
+}
+static unsigned tiled(const copy &x) {
+  const map &m = *x.m;
+  unsigned all = 1;
+  for (int d = 0; d < m.rank; d++) all *= m.box[d];
+  for (unsigned i = 0; i < all; i++) {
+    bool inside = true;
+    uint64_t at = 0;
+    unsigned rest = i;
+    for (int d = 0; d < m.rank; rest /= m.box[d++]) {
+      int64_t p = x.c[d] + (int64_t)(rest % m.box[d]);
+      inside &= p >= 0 && p < m.extents[d];
+      at += (uint64_t)p * (d ? m.strides[d - 1] * 16ull : 2);
+    }
+    store(x, i, inside, at);
+  }
+  return all;
+}
+static unsigned im2col(const copy &x) { /* walks the base pixels one by one */
+  const map &m = *x.m;
+  int64_t base[5];
+  for (int d = 0; d < m.rank; d++) base[d] = x.c[d];
+  for (unsigned p = 0; p < m.pixels; p++) {
+    for (unsigned c = 0; c < m.channels; c++) {
+      int64_t first = x.c[0] + (int64_t)c;
+      bool inside = first >= 0 && first < m.extents[0];
+      uint64_t at = (uint64_t)first * 2;
+      for (int d = 1; d < m.rank; d++) {
+        int64_t q = base[d] + (d < m.rank - 1 ? x.s[d - 1] : 0);
+        inside &= q >= 0 && q < m.extents[d];
+        at += (uint64_t)q * m.strides[d - 1] * 16;
+      }
+      store(x, p * m.channels + c, inside, at);
+    }
+    for (int d = 1; d < m.rank; d++) {
+      base[d] += d < m.rank - 1 ? m.steps[d] : 1;
+      if (d == m.rank - 1 || base[d] <= (int64_t)m.extents[d] - 1 + m.upper[d - 1]) break;
+      base[d] = m.lower[d - 1];
+    }
+  }
+  return m.pixels * m.channels;
+}
+/* The unit takes its time: copies are done between the turns of the fibers, the last one first. */
+static void copy_one() {
+  if (!waiting) return;
+  copy x = copies[--waiting];
+  x.bar->bytes -= 2 * (x.m->pixels ? im2col(x) : tiled(x));
+  settle(x.bar);
+}
+template <class... T> static void ask(void *to, void *bar, const void *m, T... c) {
+  if ((uintptr_t)to % 1024 || ((const map *)m)->magic != 0x70616d || waiting == 64) abort();
+  copy x = {(char *)to, (mbar *)bar, (const map *)m};
+  int all[] = {(int)c...};
+  for (unsigned i = 0; i < sizeof all / sizeof *all; i++) *(i < x.m->rank ? &x.c[i] : &x.s[i - x.m->rank]) = all[i];
+  copies[waiting++] = x;
+}
+} // namespace host
+struct tn_map { unsigned long long words[16]; };
+static inline void tn_mbar_init(void *b, int n) { *(host::mbar *)b = {(unsigned short)n, (unsigned short)n, 0, 0}; }
+static inline void tn_mbar_expect(void *p, int n) { host::mbar *b = (host::mbar *)p; b->bytes += n; b->pending--; host::settle(b); }
+static inline void tn_mbar_arrive(void *p) { host::mbar *b = (host::mbar *)p; b->pending--; host::settle(b); }
+static inline void tn_mbar_wait(void *p, int parity) { while (((volatile host::mbar *)p)->phase == (unsigned)parity) host::turn(); }
+#define TN_TMA(name) template <class... T> static inline void tn_tma_##name(void *to, void *bar, const tn_map &m, T... c) { host::ask(to, bar, &m, c...); }
+TN_TMA(load1) TN_TMA(load2) TN_TMA(load3) TN_TMA(load4) TN_TMA(load5) TN_TMA(im2col3) TN_TMA(im2col4) TN_TMA(im2col5)
+#define TN_WGMMA(n)                                                                                                                      \
+  static inline void tn_wgmma_f16_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n>(c, a, b, tn_from_f16); } \
+  static inline void tn_wgmma_bf16_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n>(c, a, b, tn_from_bf16); }
+TN_WGMMA(16) TN_WGMMA(32) TN_WGMMA(64) TN_WGMMA(128) TN_WGMMA(256)
+
 static inline tn_bytes *tn_memory_at() { return (tn_bytes *)(tn_memory_room + (1024 - (uintptr_t)tn_memory_room % 1024) % 1024); }
 
 /* All blocks of a launch, one after another; the fibers of a block take turns in an order that differs by block. */
@@ -163,6 +276,7 @@ extern "C" int tn_host_launch(void *f, unsigned grid, unsigned threads, int narg
   for (blockIdx.x = 0; blockIdx.x < grid; blockIdx.x++) {
     host::block_in = 0;
     memset(host::warp_in, 0, sizeof host::warp_in);
+    host::waiting = 0;
     memset(tn_memory, 0xff, sizeof(tn_bytes));
     for (unsigned t = 0; t < threads; t++) {
       host::fiber *x = &host::fibers[t];
@@ -174,6 +288,7 @@ extern "C" int tn_host_launch(void *f, unsigned grid, unsigned threads, int narg
     }
     for (unsigned left = threads, turns = 0; left; turns++) {
       if (turns > 1000000) return 2; /* a barrier that nobody opens */
+      if (turns % 3 == 2) host::copy_one();
       for (unsigned i = 0; i < threads; i++) {
         unsigned t = blockIdx.x % 2 ? threads - 1 - i : i;
         if (host::fibers[t].over) continue;

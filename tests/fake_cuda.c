@@ -143,6 +143,72 @@ int cuMemFree_v2(ptr p) {
   return OK;
 }
 
+/* ---- tensor maps: what they say, for cuda_host.hpp ---- */
+
+enum { MAP_MAGIC = 0x70616d };
+typedef struct map { /* host::map of cuda_host.hpp */
+  uint64_t magic, address;
+  uint32_t extents[5], strides[4]; /* strides: of 16 bytes */
+  uint16_t rank, pixels, channels, box[5];
+  uint8_t steps[5];
+  int8_t lower[3], upper[3];
+} map;
+
+static int encode(void *to, unsigned type, unsigned rank, void *address, const uint64_t *extents, const uint64_t *strides, const uint32_t *steps, unsigned swizzle, map m) {
+  if ((uintptr_t)to % 64 || (uintptr_t)address % 16 || (type != 6 && type != 9) || rank > 5 || swizzle != 3) return BAD;
+  m.magic = MAP_MAGIC;
+  m.address = (uint64_t)(uintptr_t)address;
+  m.rank = (uint16_t)rank;
+  for (unsigned i = 0; i < rank; i++) {
+    if (!extents[i] || extents[i] > 1ull << 32 || steps[i] < 1 || steps[i] > 8 || (i && (strides[i - 1] % 16 || strides[i - 1] >= 1ull << 40))) return BAD;
+    m.extents[i] = (uint32_t)extents[i];
+    m.steps[i] = (uint8_t)steps[i];
+    if (i) m.strides[i - 1] = (uint32_t)(strides[i - 1] / 16);
+  }
+  memset(to, 0, 128);
+  memcpy(to, &m, sizeof m);
+  return OK;
+}
+int cuTensorMapEncodeTiled(void *to, unsigned type, unsigned rank, void *address, const uint64_t *extents, const uint64_t *strides, const uint32_t *box, const uint32_t *steps, unsigned interleave,
+                           unsigned swizzle, unsigned l2, unsigned fill) {
+  CHECK;
+  map m = {0};
+  for (unsigned i = 0; i < rank; i++) {
+    if (!box[i] || box[i] > 256 || steps[i] != 1) return BAD;
+    m.box[i] = (uint16_t)box[i];
+  }
+  return box[0] * 2 > 128 || interleave || fill ? BAD : encode(to, type, rank, address, extents, strides, steps, swizzle, m);
+}
+int cuTensorMapEncodeIm2col(void *to, unsigned type, unsigned rank, void *address, const uint64_t *extents, const uint64_t *strides, const int *lower, const int *upper, unsigned channels, unsigned pixels,
+                            const uint32_t *steps, unsigned interleave, unsigned swizzle, unsigned l2, unsigned fill) {
+  CHECK;
+  map m = {.pixels = (uint16_t)pixels, .channels = (uint16_t)channels};
+  if (rank < 3 || channels * 2 > 128 || !pixels || pixels > 1024 || interleave || fill) return BAD;
+  for (unsigned i = 0; i < rank - 2; i++) {
+    if (rank == 4 && (lower[i] < -128 || lower[i] > 127 || upper[i] < -128 || upper[i] > 127)) return BAD;
+    m.lower[i] = (int8_t)lower[i];
+    m.upper[i] = (int8_t)upper[i];
+  }
+  return encode(to, type, rank, address, extents, strides, steps, swizzle, m);
+}
+
+/* An argument: an address, or a map by value, of which a copy is kept for ever. */
+typedef struct kept {
+  _Alignas(64) char bytes[128];
+  struct kept *next;
+} kept;
+static kept *all_kept;
+static ptr argument(const void *p) {
+  if ((uintptr_t)p % 64 || *(const uint64_t *)p != MAP_MAGIC) return *(const ptr *)p;
+  for (kept *k = all_kept; k; k = k->next)
+    if (memcmp(k->bytes, p, 128) == 0) return (ptr)(uintptr_t)k->bytes;
+  kept *k = aligned_alloc(64, sizeof *k);
+  memcpy(k->bytes, p, 128);
+  k->next = all_kept;
+  all_kept = k;
+  return (ptr)(uintptr_t)k->bytes;
+}
+
 /* ---- streams: everything happens at once, or is recorded ---- */
 
 typedef struct action {
@@ -187,7 +253,7 @@ int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
   if (!gx || gy != 1 || gz != 1 || !bx || bx > 1024 || by != 1 || bz != 1 || (int)shared > x->shared) return BAD;
   action a = {.f = x, .grid = gx, .threads = bx};
   /* the number of arguments is the function's own: those that are there lie before a null */
-  for (int i = 0; i < 16 && args[i]; i++) a.args[i] = *(ptr *)args[i];
+  for (int i = 0; i < 16 && args[i]; i++) a.args[i] = argument(args[i]);
   return record(a);
 }
 int cuEventCreate(void **e, unsigned flags) { CHECK; return *e = &state, OK; }

@@ -7,6 +7,8 @@
 const char *cuda_graph(tn_ctx *ctx, int i);
 /* The kernels of a graph text, unscheduled. */
 ir_program *cuda_program(tn_ctx *ctx, const char *text);
+/* As models are lowered for GPUs; constants in the text: "data BYTES hash HASH", of f16 or bf16. */
+ir_program *cuda_program_nhwc(tn_ctx *ctx, const char *text);
 
 typedef struct cuda_check {
   uint64_t seed;

@@ -91,24 +91,6 @@ Test(cuda, set) {
 
 enum { SASS_HMMA = 0x23c, SASS_HGMMA = 0x9f0, SASS_UTMALDG = 0x5b4 };
 
-static const void *no_data(void *user, const char *name, int64_t bytes, uint64_t hash) {
-  static uint16_t zeros[1 << 19];
-  return bytes <= (int64_t)sizeof zeros ? zeros : NULL;
-}
-
-/* A program from text with constants of zeros: "data BYTES hash HASH". */
-static ir_program *program_of(tn_ctx *ctx, const char *text) {
-  const ir_data_source zeros = {NULL, no_data};
-  const char *at = strstr(text, "HASH"), *data = strstr(text, "data ");
-  if (at) {
-    int64_t bytes = atoll(data + 5);
-    text = ir_format(ctx, "%.*s%llu%s", (int)(at - text), text, (unsigned long long)ir_data_hash(no_data(NULL, "w", bytes, 0), bytes), at + 4);
-  }
-  ir_graph *g = ir_graph_parse_with(ctx, text, "large", &zeros);
-  ir_graph_sort(g);
-  return rt_cuda_lower(ctx, g, LW_LAYOUT_AUTO);
-}
-
 static void large_one(tn_ctx *ctx, int i) {
   static const struct { const char *sm, *text; unsigned opcodes[2]; } rows[] = {
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG}},
@@ -118,7 +100,7 @@ static void large_one(tn_ctx *ctx, int i) {
       {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1], strides = [2, 2]} z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}},
       {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}}};
   if (i >= IR_COUNT(rows)) return;
-  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, program_of(ctx, rows[i].text), cu_target_find(ctx, rows[i].sm), &(rt_cuda_options){.jobs = 2});
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, cuda_program_nhwc(ctx, rows[i].text), cu_target_find(ctx, rows[i].sm), &(rt_cuda_options){.jobs = 2});
   int n[2] = {0};
   const char *choice = "";
   for (int k = 0; k < plan->nkernels; k++)
@@ -149,7 +131,7 @@ static const struct { const char *choice, *text; } tma[] = {
 
 static void tma_each(tn_ctx *ctx, int i, void (*check)(tn_ctx *ctx, const ir_kernel *k, const cu_tile *tile, const cu_target *t)) {
   const cu_target *t = cu_target_find(ctx, "sm_90a");
-  const ir_program *p = program_of(ctx, tma[i].text);
+  const ir_program *p = cuda_program_nhwc(ctx, tma[i].text);
   int products = 0;
   for (int n = 0; n < p->nrun; n++) {
     const ir_program_kernel *pk = &p->kernels[p->run[n].kernel];

@@ -75,6 +75,29 @@ for weights in embed file; do
   program 9 "run 9, driver 719" FAKE_CUDA=trap=2
   program 6 "run 6, driver 0" MISSING=cuLaunchKernel
 done
+# tensor maps: made by the module and by the launcher
+cat >maps.tn <<'T'
+graph net { opset 17 input x: f32[72, 128] const s: i64[4] = [1, 1, 72, 72] h = Cast(x) {to = 16} y = Gemm(h, h) {transB = 1} z = Cast(y) {to = 1} p = Reshape(z, s) r = Relu(x) output p, r }
+T
+ok explain maps.tn --target cuda:sm_90a
+has "tma 64 64 4"
+ok run maps.tn --target cuda:sm_90a --output-dir gpu --save-inputs data
+ok run maps.tn --output-dir cpu
+cp data/x.npy data/input_0.npy
+cp cpu/p.npy data/output_0.npy
+cp cpu/r.npy data/output_1.npy
+ok verify maps.tn data --target cuda:sm_90a --rtol 0.02 --atol 0.01
+ok compile maps.tn --target cuda:sm_80,sm_90a -o net.o
+"$cc" -std=c11 -Wall -Wextra -Werror -O1 -I. "$here/aot/cuda.c" net.o -o app -ldl >out 2>err || bad "the program does not compile"
+tail -c $((72 * 128 * 4)) data/x.npy >x.bin
+tail -c $((72 * 72 * 4)) gpu/p.npy >want.bin
+program 0 "run 0, driver 0"
+checks=$((checks + 1))
+cmp -s p.bin want.bin || bad "the object's output is not that of tenon run"
+program 0 "run 0, driver 0" FAKE_CUDA=sm=86 MISSING=cuTensorMapEncodeTiled
+program 6 "run 6, driver 0" MISSING=cuTensorMapEncodeTiled
+program 9 "run 9, driver 999" FAKE_CUDA=fail=cuTensorMapEncodeTiled
+
 checks=$((checks + 2))
 nm -u net.o | grep -v -x -E ' *U (memcpy|memset|memmove)' >out && bad "the object needs more than memory functions"
 [ "$(nm -g --defined-only net.o | awk '{print $3}' | sort | tr '\n' ' ')" = "net_close net_error net_run " ] || bad "other symbols are public"

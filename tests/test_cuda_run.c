@@ -1,6 +1,7 @@
 /* test_cuda_run.c — plans from graph to results through the fake driver: printed CUDA C, built for the host by the C++
  * compiler, launched as the driver would; and what the runtime says when the driver fails. Skipped without a compiler. */
 #include "ir/interp.h"
+#include "lower/problem.h"
 #include "runtime/cuda_lib.h"
 #include "runtime/cuda_plan.h"
 #include "runtime/cuda_run.h"
@@ -49,7 +50,7 @@ static const rt_cubin *host_compile(tn_ctx *ctx, const cu_target *t, const cu_co
   for (const char *p = code->source; p < code->body; p += strcspn(p, "\n") + 1) {
     int length = (int)strcspn(p, "\n");
     const char *line = ir_strndup(ctx, p, (size_t)length);
-    if (!strstr(line, "asm") && !strstr(line, "tn_from_bf16(unsigned short x)")) fprintf(f, "%s\n", line);
+    if (!strstr(line, "asm") && !strstr(line, "__cvta") && !strstr(line, "tn_from_bf16(unsigned short x)") && strncmp(line, "struct ", 7)) fprintf(f, "%s\n", line);
   }
   for (const char *p = code->body; *p; p += strcspn(p, "\n") + 1) /* shared memory is the host's */
     if (strncmp(p, "  extern __shared__", 19)) fprintf(f, "%.*s\n", (int)strcspn(p, "\n"), p);
@@ -87,10 +88,18 @@ typedef struct job {
   const char *text, *fake, *choice;
   const char *expect; /* part of the error that is wanted; null: none */
   bool nvrtc;         /* the real NVRTC may be found: its version counts */
+  bool nhwc;          /* as models are lowered; constants of the text are random; the choice is for products alone */
   bool again;         /* open the device once more after the failure, and run */
 } job;
 
 static const char *choice_of(void *user, const ir_kernel *k) { return user; }
+
+static const char *choice_of_products(void *user, const ir_kernel *k) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  bool product = lw_problem_of(ctx, k).kind == LW_CONTRACTION;
+  tn_ctx_free(ctx);
+  return product ? user : NULL;
+}
 
 static void run_plan(tn_ctx *ctx, const ir_program *p, const rt_cuda_plan *plan) {
   rt_cuda_device *d = rt_cuda_device_open(ctx, plan->target, 0);
@@ -142,8 +151,8 @@ static void run_plan(tn_ctx *ctx, const ir_program *p, const rt_cuda_plan *plan)
 
 static void run_job(tn_ctx *ctx, void *arg) {
   job *j = arg;
-  const ir_program *p = cuda_program(ctx, j->text);
-  rt_cuda_options o = {.jobs = 2, .compile = host_compile, .choice = choice_of, .user = (void *)j->choice};
+  const ir_program *p = j->nhwc ? cuda_program_nhwc(ctx, j->text) : cuda_program(ctx, j->text);
+  rt_cuda_options o = {.jobs = 2, .compile = host_compile, .choice = j->nhwc ? choice_of_products : choice_of, .user = (void *)j->choice};
   run_plan(ctx, p, rt_cuda_plan_make(ctx, p, cu_target_find(ctx, "sm_90a"), &o));
 }
 
@@ -180,6 +189,19 @@ Test(cuda_run, tensor_cores) {
   check_job((job){.text = "graph g { opset 17 input a: bf16[40, 72] input b: bf16[72, 56] y = MatMul(a, b) output y }", .choice = "mma 32 64 32 16 32 3"});
   check_job((job){.text = "graph g { opset 17 input a: f16[40, 72] input b: f16[56, 72] y = Gemm(a, b) {transB = 1} output y }", .choice = "mma 32 64 32 32 16 3"});
   check_job((job){.text = "graph g { opset 17 input a: i8[40, 72] input b: i8[72, 56] y = MatMulInteger(a, b) output y }", .choice = "mma 32 64 64 16 32 3"});
+}
+
+Test(cuda_run, warpgroups) {
+  check_job((job){.text = "graph g { opset 17 input a: bf16[70, 264] input b: bf16[40, 264] y = Gemm(a, b) {transB = 1} output y }", .choice = "wgmma 64 64 2"});
+  check_job((job){.text = "graph g { opset 17 input a: bf16[70, 264] input b: bf16[40, 264] y = Gemm(a, b) {transB = 1} output y }", .choice = "tma 64 32 2"});
+  check_job((job){.text = "graph g { opset 17 input a: f16[2, 3, 40, 72] const b: f16[32, 72] data 4608 hash HASH t = Transpose(b) y = MatMul(a, t) output y }", .choice = "tma 128 64 3", .nhwc = true});
+}
+Test(cuda_run, windows) {
+  check_job((job){.text = "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[24, 64, 3, 3] data 27648 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} output y }", .choice = "tma 64 32 2", .nhwc = true});
+  check_job((job){.text = "graph g { opset 17 input x: bf16[2, 72, 9, 8] const w: bf16[16, 72, 3, 2] data 13824 hash HASH y = Conv(x, w) {pads = [1, 0, 2, 1], strides = [2, 1], dilations = [1, 2]} output y }", .choice = "tma 64 16 2", .nhwc = true});
+}
+Test(cuda_run, no_maps) {
+  check_job((job){.text = "graph g { opset 17 input a: bf16[70, 264] input b: bf16[40, 264] y = Gemm(a, b) {transB = 1} output y }", .choice = "tma 64 32 2", .fake = "fail=cuTensorMapEncodeTiled", .expect = "tensor map 0"});
 }
 
 Test(cuda_run, set) {

@@ -10,12 +10,12 @@ enum { OK = 0, ARG = 1, ALIGN = 2, WEIGHTS = 4, DRIVER = 6, DEVICE, MEMORY, CALL
 #define MAGIC 0x61647563746e6574u
 
 /* The driver's functions, by place in cu_session.functions. One text: a table of pointers would need writable data. */
-enum { INIT, GET, ATTRIBUTE, RETAIN, RELEASE, CURRENT, LOAD, UNLOAD, FUNCTION, SET, ALLOC, FREE, UP, DOWN, COPY, STREAM, STREAM_FREE, WAIT, LAUNCH };
+enum { INIT, GET, ATTRIBUTE, RETAIN, RELEASE, CURRENT, LOAD, UNLOAD, FUNCTION, SET, ALLOC, FREE, UP, DOWN, COPY, STREAM, STREAM_FREE, WAIT, LAUNCH, MAP_TILED, MAP_IM2COL };
 static const char names[] =
     "cuInit\0cuDeviceGet\0cuDeviceGetAttribute\0cuDevicePrimaryCtxRetain\0cuDevicePrimaryCtxRelease_v2\0cuCtxSetCurrent\0"
     "cuModuleLoadData\0cuModuleUnload\0cuModuleGetFunction\0cuFuncSetAttribute\0cuMemAlloc_v2\0cuMemFree_v2\0"
     "cuMemcpyHtoDAsync_v2\0cuMemcpyDtoHAsync_v2\0cuMemcpyDtoDAsync_v2\0cuStreamCreate\0cuStreamDestroy_v2\0"
-    "cuStreamSynchronize\0cuLaunchKernel\0";
+    "cuStreamSynchronize\0cuLaunchKernel\0cuTensorMapEncodeTiled\0cuTensorMapEncodeIm2col\0";
 #define DO(s, f, ...) ((int (*)())(s)->functions[f])(__VA_ARGS__)
 
 static const void *at(const cu_image *g, uint64_t place) { return (const char *)g + place; }
@@ -23,13 +23,18 @@ static void **modules(cu_session *s) { return (void **)(s + 1); }
 static void **kernels(cu_session *s) { return modules(s) + s->arch->nkernels; }
 static uint64_t *inputs(cu_session *s) { return (uint64_t *)(kernels(s) + s->arch->nsteps); }
 static uint64_t *outputs(const cu_image *g, cu_session *s) { return inputs(s) + g->nin; }
+static char *map(const cu_image *g, cu_session *s, uint64_t i) {
+  uintptr_t p = (uintptr_t)(outputs(g, s) + g->nout);
+  return (char *)((p + 63) / 64 * 64) + CU_MAP_BYTES * i;
+}
 
 /* ---- the first run ---- */
 
 static int find_functions(cu_session *s, const cu_host *h) {
   const char *p = names;
   for (int i = 0; i < CU_IMAGE_FUNCTIONS; i++) {
-    if (!(s->functions[i] = h->getproc(h->ctx, p))) return DRIVER;
+    s->functions[i] = h->getproc(h->ctx, p);
+    if (!s->functions[i] && i < CU_IMAGE_FUNCTIONS - CU_IMAGE_OPTIONAL) return DRIVER;
     while (*p++) {}
   }
   return OK;
@@ -76,6 +81,33 @@ static int load_kernels(const cu_image *g, cu_session *s) {
   return OK;
 }
 
+static uint64_t address(const cu_image *g, cu_session *s, const cu_image_arg *a) {
+  switch (a->base) {
+  case CU_IMAGE_IN: return inputs(s)[a->index] + a->offset;
+  case CU_IMAGE_OUT: return outputs(g, s)[a->index] + a->offset;
+  case CU_IMAGE_WEIGHTS: return s->weights + a->offset;
+  case CU_IMAGE_ARENA: return s->arena + a->offset;
+  default: return s->scratch + a->offset;
+  }
+}
+
+static int encode(const cu_image *g, cu_session *s, const cu_image_map *m, void *to) {
+  void *tensor = (void *)(uintptr_t)address(g, s, &m->tensor);
+  if (m->pixels)
+    return DO(s, MAP_IM2COL, to, m->type, m->rank, tensor, m->extents, m->strides, m->lower, m->upper, m->channels, m->pixels, m->steps, CU_MAP_NOT_INTERLEAVED, CU_MAP_SWIZZLE_128B, CU_MAP_L2_128B, CU_MAP_ZEROS);
+  return DO(s, MAP_TILED, to, m->type, m->rank, tensor, m->extents, m->strides, m->box, m->steps, CU_MAP_NOT_INTERLEAVED, CU_MAP_SWIZZLE_128B, CU_MAP_L2_128B, CU_MAP_ZEROS);
+}
+
+/* The memory that tensors got is theirs until the end: their maps are made once. */
+static int make_maps(const cu_image *g, cu_session *s) {
+  const cu_image_step *t = at(g, s->arch->steps);
+  if (s->arch->nmaps && (!s->functions[MAP_TILED] || !s->functions[MAP_IM2COL])) return DRIVER;
+  for (uint32_t i = 0; i < s->arch->nsteps; i++)
+    for (uint32_t k = 0; k < t[i].nmaps; k++)
+      if ((s->error = encode(g, s, (const cu_image_map *)at(g, t[i].maps) + k, map(g, s, t[i].first_map + k)))) return CALL;
+  return OK;
+}
+
 static void release(const cu_image *g, cu_session *s) {
   if (s->arch) {
     uint64_t *p[3] = {&s->weights, &s->arena, &s->scratch};
@@ -106,6 +138,7 @@ static int open_session(const cu_image *g, cu_session *s, const cu_host *h, cons
   int e = open_device(g, s, h);
   if (!e) e = load_kernels(g, s);
   if (!e) e = reserve_all(g, s);
+  if (!e) e = make_maps(g, s);
   if (!e && g->weights_bytes) {
     s->error = DO(s, UP, s->weights, weights + g->blob_header, (size_t)g->weights_bytes, s->stream);
     if (!s->error) s->error = DO(s, WAIT, s->stream);
@@ -141,16 +174,6 @@ static int check(const cu_image *g, const void *const in[], void *const out[], c
   return OK;
 }
 
-static uint64_t address(const cu_image *g, cu_session *s, const cu_image_arg *a) {
-  switch (a->base) {
-  case CU_IMAGE_IN: return inputs(s)[a->index] + a->offset;
-  case CU_IMAGE_OUT: return outputs(g, s)[a->index] + a->offset;
-  case CU_IMAGE_WEIGHTS: return s->weights + a->offset;
-  case CU_IMAGE_ARENA: return s->arena + a->offset;
-  default: return s->scratch + a->offset;
-  }
-}
-
 static int issue(const cu_image *g, cu_session *s, uint32_t i) {
   const cu_image_step *t = (const cu_image_step *)at(g, s->arch->steps) + i;
   const cu_image_arg *a = at(g, t->args);
@@ -160,7 +183,8 @@ static int issue(const cu_image *g, cu_session *s, uint32_t i) {
     values[k] = address(g, s, &a[k]);
     places[k] = &values[k];
   }
-  places[t->nargs] = NULL;
+  for (uint32_t k = 0; k < t->nmaps; k++) places[t->nargs + k] = map(g, s, t->first_map + k);
+  places[t->nargs + t->nmaps] = NULL;
   if (t->kernel == CU_IMAGE_COPY) return DO(s, COPY, values[0], values[1], (size_t)t->bytes, s->stream);
   return DO(s, LAUNCH, kernels(s)[i], t->grid, 1u, 1u, t->threads, 1u, 1u, t->shared, s->stream, places, (void **)NULL);
 }
