@@ -4,7 +4,8 @@
  *     copy of B[K, NC]        in panels one after another (B dynamic)   where A's rows are copied)
  *     for mc:                 MC rows
  *       copy of A[MC, K]      (rows that lie so far apart that they share cache sets)
- *       for ko:               KC steps of the sum; C's block is an array in memory when there are several
+ *       for ko:               KC steps of the sum; C's block is an array in memory when there are several, and C
+ *                             is stored tile by tile in the last
  *         for vo: for ro:     a panel of B stays in the first cache, the blocks of A and C in the second
  *           the register tile, and a part of the next panel asked for
  *
@@ -184,20 +185,28 @@ static void whole_copies(lw_plan *p, const char *rows, const char *vectors) {
   lw_kind(p, "tail", vectors);
 }
 
-/* The block of B in panels: [chunk of the sum][panel][..., step][column]. */
-static bool pack_dynamic(gemm *g, const char *at) {
-  lw_plan *p = g->p;
-  ix b = p->p.b;
-  int va = lw_axis_of(b, p->p.out[g->v]->var), ka = lw_axis_of(b, p->p.red[0]->var), rank = b->u.buf->rank;
-  if (va < 0 || ka < 0 || !lw_step(p, "cache %s %s -> panel", b->u.buf->name, at)) return false;
+/* B, or the copy of its block, in panels: [chunk of the sum][panel][..., step][column]. What one chunk reads lies in
+ * one piece: panels a whole sum apart share the sets of a cache. */
+static bool chunked_panels(gemm *g, const char *name) {
+  ix b = g->p->p.b;
+  int va = lw_axis_of(b, g->p->p.out[g->v]->var), ka = lw_axis_of(b, g->p->p.red[0]->var);
+  if (va < 0 || ka < 0) return false;
   int first = lw_min(va, ka), second = va + ka - first; /* each becomes two, the second one further on */
   int64_t size[2] = {first == va ? g->nb : g->kc, first == va ? g->kc : g->nb};
   int vo = va == first ? va : va + 1, ko = ka == first ? ka : ka + 1;
-  ir_text perm = {.ctx = p->ctx};
-  for (int i = 0; i < rank; i++)
+  ir_text perm = {.ctx = g->p->ctx};
+  for (int i = 0; i < b->u.buf->rank; i++)
     if (i != va && i != ka) ir_put(&perm, "%d ", i + (i > first) + (i > second));
-  lw_step(p, "layout panel \"split %d %lld; split %d %lld; perm %s%d %d %d %d\"", second, (long long)size[1], first, (long long)size[0], ir_text_str(&perm), ko, vo, ko + 1,
-          vo + 1);
+  return lw_step(g->p, "layout %s \"split %d %lld; split %d %lld; perm %s%d %d %d %d\"", name, second, (long long)size[1], first, (long long)size[0], ir_text_str(&perm), ko, vo, ko + 1,
+                 vo + 1);
+}
+
+static bool pack_dynamic(gemm *g, const char *at) {
+  lw_plan *p = g->p;
+  ix b = p->p.b;
+  int va = lw_axis_of(b, p->p.out[g->v]->var), ka = lw_axis_of(b, p->p.red[0]->var);
+  if (va < 0 || ka < 0 || !lw_step(p, "cache %s %s -> panel", b->u.buf->name, at)) return false;
+  chunked_panels(g, "panel");
   if (copy_bound(g)) lw_step(p, "prefetch %s panel.%d 4 panel.%d -> panel.ahead", b->u.buf->name, ka, ka);
   if (lw_step(p, "split panel.%d %lld -> panel.o panel.i", va, (long long)g->nb) && lw_step(p, "split panel.i %lld -> panel.c panel.v", (long long)g->lanes)) {
     whole_copies(p, ir_format(p->ctx, "panel.%d", ka), "panel.o");
@@ -231,12 +240,12 @@ static void copy_rows(gemm *g, const char *at) {
   }
 }
 
-/* A constant B: panels one after another. With few rows it is read once, from memory: panels of one
- * line of the cache, or of one vector, so that several streams run side by side. */
+/* A constant B. With few rows it is read once, from memory: panels of one line of the cache, or of one
+ * vector, one after another, so that several streams run side by side. */
 static void pack_panels(gemm *g) {
   int64_t line = LINE / g->esize > g->lanes ? LINE / g->esize : g->lanes, few = g->nb % line || g->nb == line ? g->lanes : line;
-  int64_t block = g->m <= FEW_ROWS ? few : g->nb;
-  lw_pack_constant(g->p, g->p->p.b, g->p->p.out[g->v]->var, block, &g->sum, 1);
+  if (g->m > FEW_ROWS && g->kc < g->k && chunked_panels(g, g->p->p.b->u.buf->name)) return;
+  lw_pack_constant(g->p, g->p->p.b, g->p->p.out[g->v]->var, g->m <= FEW_ROWS ? few : g->nb, &g->sum, 1);
 }
 
 /* Full tiles without guards, the last one apart. */
@@ -248,21 +257,6 @@ static void tails(const gemm *g) {
   }
   if (g->n % (g->nb * g->group)) lw_kind(p, "tail", "vo");
   if (g->tiled && g->m % (g->mr * g->mb)) lw_kind(p, "tail", "ro");
-}
-
-static bool stores_global(const ir_stmt *s) {
-  if (!s) return false;
-  if (s->kind == IR_STORE) return s->buf->space == IR_GLOBAL;
-  for (int i = 0; i < s->n; i++)
-    if (stores_global(s->items[i])) return true;
-  return stores_global(s->body) || stores_global(s->other);
-}
-
-/* The nest that stores C from its block goes along C's rows. */
-static void rows_first(gemm *g, const ir_stmt *s, const void *user) {
-  (void)user;
-  const ir_stmt *ro = s->body, *ri = ro && ro->kind == IR_FOR ? ro->body : NULL;
-  if (ri && is_copy(ro, "ro") && is_copy(ri, "ri") && stores_global(ri)) lw_step(g->p, "reorder %s %s %s", ro->var->name, ri->var->name, s->var->name);
 }
 
 /* Some steps of the sum at a time; a part of the next panel is asked for in each. */
@@ -312,7 +306,8 @@ bool lw_default_gemm(lw_plan *p) {
   const char *tile = g.tiled ? "ri vb vv" : "vb vv", *block = sum_outside ? "mc vo ro" : rows_first_in ? "ro vo" : g.tiled ? "vo ro" : "vo";
   const char *blocks = ir_format(p->ctx, "%s%s%s%s", mp ? " mp" : "", rows_outside ? " mc" : "", vc ? " vc" : "", mc && !rows_outside && !sum_outside ? " mc" : "");
   if (!lw_step(p, "reorder%s%s %s %s", ir_text_str(&outer), blocks, block, tile)) return false;
-  if (chunks && (!lw_step(p, "chunk %s %lld -> ko %s", g.sum, (long long)g.kc, g.sum) || !lw_step(p, "distribute %s %s", block, tile))) return false;
+  if (chunks && !lw_step(p, "chunk %s %lld -> ko %s", g.sum, (long long)g.kc, g.sum)) return false;
+  if (chunks && !(g.tiled ? lw_step(p, "distribute %s", tile) && lw_step(p, "raise ko %s", block) : lw_step(p, "distribute %s %s", block, tile))) return false;
   /* one row: a long sum in chunks rounds less, and a B that streams from memory leaves time for it */
   bool careful = !chunks && !g.tiled && g.k >= 4 * CAREFUL;
   if (careful) g.kc = chunk_of(g.k, CAREFUL, CAREFUL * 3 / 2);
@@ -321,7 +316,6 @@ bool lw_default_gemm(lw_plan *p) {
   if (pack) pack = pack_dynamic(&g, panel_at);
   if (g.copied && rows_at) copy_rows(&g, rows_at);
   if (!lw_step(p, "distribute %s", tile)) return false;
-  if (chunks && g.tiled) each(&g, p->k->body, "vo", rows_first, NULL);
   tails(&g);
   if (g.tiled) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");

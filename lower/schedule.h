@@ -29,6 +29,9 @@
  *   distribute a b ...      for a: for b: { alloc x; S1; for k: S2; S3 }
  *                             -> alloc x[a, b]; for a,b: S1; for k: for a,b: S2; for a,b: S3
  *                           (the copies for S1 and S3 have the suffixes .i0, .i1, ...)
+ *   raise k a b ...         for a: for b: { alloc x; S1; for k: S2; S3 }
+ *                             -> alloc x[a, b]; for k: for a,b: { if k is the first: S1; S2; if k is the last: S3 }
+ *                           (k has a constant number of steps, at least one)
  *   rfactor k F -> o i      for k: acc op= e(k)    part[F]: for o: for i: part[i] op= e(o*F + i);
  *                                                  for i.r: acc op= part[i.r]
  *   chunk k F -> o i        for k: acc op= e(k)    for o: { alloc part; part = identity; for i: part op= e(o*F + i);

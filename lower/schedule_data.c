@@ -102,10 +102,9 @@ static bool has_alloc(const ir_stmt *st) {
   return has_alloc(st->body) || has_alloc(st->other);
 }
 
-static const ir_stmt *do_distribute(sched *s, const ir_stmt *outer, void *user) {
+/* What stands in the loops, its accumulators as arrays over them (d->grown, not yet allocated). */
+static const ir_stmt *grow(sched *s, dist *d, const ir_stmt *body) {
   tn_ctx *ctx = s->ctx;
-  dist *d = user;
-  const ir_stmt *body = outer;
   for (int i = 0; i < d->n;) {
     if (body && body->kind == IR_FOR && body == d->loops[i]) i++, body = body->body;
     else if (body && body->kind == IR_IF && !body->other && d->nguards < SCHED_MAX_ARGS) d->guards[d->nguards++] = body->value, body = body->body;
@@ -132,24 +131,65 @@ static const ir_stmt *do_distribute(sched *s, const ir_stmt *outer, void *user) 
     return NULL;
   }
   ir_rewriter r = {.ctx = ctx, .user = d, .expr = grow_expr, .stmt = grow_store};
-  body = ir_rewrite(&r, body);
-  bool kept = false;
-  body = spread(d, body, &kept);
-  for (int i = d->nbufs; i-- > 0;) body = ir_alloc_stmt(ctx, d->grown[i], body);
+  return ir_rewrite(&r, body);
+}
+
+static const ir_stmt *allocate(dist *d, const ir_stmt *body) {
+  for (int i = d->nbufs; i-- > 0;) body = ir_alloc_stmt(d->s->ctx, d->grown[i], body);
   return body;
 }
 
-bool sched_distribute(sched *s) {
-  dist d = {.s = s, .n = s->nargs};
-  for (int i = 0; i < s->nargs; i++) {
-    const ir_stmt *l = d.loops[i] = sched_loop(s, s->arg[i]);
+static const ir_stmt *do_distribute(sched *s, const ir_stmt *outer, void *user) {
+  const ir_stmt *body = grow(s, user, outer);
+  bool kept = false;
+  return body ? allocate(user, spread(user, body, &kept)) : NULL;
+}
+
+/* Loops of a constant extent whose iterations know nothing of each other: arguments `first` on. */
+static bool take_loops(sched *s, dist *d, int first) {
+  d->s = s;
+  for (int i = first; i < s->nargs; i++) {
+    const ir_stmt *l = d->loops[d->n++] = sched_loop(s, s->arg[i]);
     int64_t n;
     const char *why;
     if (!l) return false;
     if (!sched_extent(l, &n)) return refuse(s, "'%s' has no constant extent", s->arg[i]);
     if (lw_loop_dependence(s->ctx, l, &why) != LW_PARALLEL) return refuse(s, "'%s': %s", s->arg[i], why ? why : "its iterations meet in one accumulator");
   }
-  return sched_replace(s, s->arg[0], do_distribute, &d);
+  return true;
+}
+
+
+bool sched_distribute(sched *s) {
+  dist d = {0};
+  return take_loops(s, &d, 0) && sched_replace(s, s->arg[0], do_distribute, &d);
+}
+
+/* ---- raise k a b ... ---- */
+
+static const ir_stmt *do_raise(sched *s, const ir_stmt *outer, void *user) {
+  tn_ctx *ctx = s->ctx;
+  dist *d = user;
+  const ir_stmt *body = grow(s, d, outer), *k = NULL;
+  if (!body) return NULL;
+  const ir_stmt *const *items = body->kind == IR_SEQ ? body->items : &body;
+  int n = body->kind == IR_SEQ ? body->n : 1, at = -1;
+  for (int i = 0; i < n; i++)
+    if (items[i]->kind == IR_FOR && strcmp(items[i]->var->name, s->arg[0]) == 0) at = i, k = items[i];
+  int64_t steps;
+  if (!k || k->loop != IR_SERIAL || !sched_extent(k, &steps) || steps < 1 || uses_loops(d, k->lo) || uses_loops(d, k->hi)) {
+    refuse(s, k ? "'%s' is no serial loop with a constant number of steps" : "'%s' is not directly beside the accumulator", s->arg[0]);
+    return NULL;
+  }
+  ix first = ix_le(ctx, k->var->expr, k->lo), last = ix_le(ctx, k->hi, ix_addi(ctx, k->var->expr, 1));
+  const ir_stmt **inside = IR_NEW_ARRAY(ctx, const ir_stmt *, n);
+  for (int i = 0; i < n; i++) inside[i] = i == at ? k->body : ir_if(ctx, i < at ? first : last, items[i], NULL);
+  return allocate(d, ir_for(ctx, k->var, k->lo, k->hi, IR_SERIAL, wrap(d, ir_seq(ctx, n, inside), true)));
+}
+
+bool sched_raise(sched *s) {
+  dist d = {0};
+  return take_loops(s, &d, 1) && sched_replace(s, s->arg[1], do_raise, &d);
 }
 
 /* ---- rfactor k F -> o i ---- */

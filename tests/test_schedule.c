@@ -190,6 +190,18 @@ Test(schedule, distribute) {
   REFUSES(MATMUL, "split n 4 -> no ni\ndistribute m ni", "not directly inside");
 }
 
+Test(schedule, raise) {
+  MAKES(MATMUL, "raise k n", "if k < 1 {\n          acc[n] = 0.0");
+  MAKES(MATMUL, "chunk k 4 -> ko ki\nraise ko m n", "if ko > 0 {\n          C[m, n] = max(0.0, acc[m, n])");
+  MAKES(MATMUL, "split n 3 -> no ni\nchunk k 3 -> ko ki\ndistribute ni\nraise ko m no\ntail no", "if ni.b < 2");
+  REFUSES(COPY, "raise i j", "no accumulator");
+  REFUSES(MATMUL, "raise n m", "no accumulator");
+  REFUSES(MATMUL, "raise m n", "not directly beside");
+  REFUSES(MATMUL, "unroll k\nraise k n", "is no serial loop");
+  REFUSES(MATMUL, "raise k k", "meet in one accumulator");
+  REFUSES(MATMUL, "split n 4 -> no ni\nraise k m ni", "not directly inside");
+}
+
 Test(schedule, rfactor) {
   MAKES(SUM, "rfactor k 8 -> ko ki", "s.ki[ki] += A[ki + ko*8]");
   MAKES(SUM, "rfactor k 8 -> ko ki\nvectorize ki\nvectorize ki.z\nvectorize ki.r", "for ki in 0 .. 8 vector");
@@ -352,7 +364,7 @@ static void random_case(tn_ctx *ctx, void *arg) {
     names_of(s->body, names, &n);
     if (!n) break;
     const char *a = names[draw(&r, (uint32_t)n)], *b = names[draw(&r, (uint32_t)n)], *c = names[draw(&r, (uint32_t)n)];
-    int kind = (int)draw(&r, 17), f = 1 + (int)draw(&r, 6);
+    int kind = (int)draw(&r, 18), f = 1 + (int)draw(&r, 6);
     switch (kind) {
     case 0:
     case 1: line = ir_format(ctx, "split %s %d -> o%d i%d", a, f, i, i); break;
@@ -369,6 +381,7 @@ static void random_case(tn_ctx *ctx, void *arg) {
     case 12: line = ir_format(ctx, "rfactor %s %d -> o%d i%d", a, f + 1, i, i); break;
     case 14: line = ir_format(ctx, "chunk %s %d -> o%d i%d", a, f, i, i); break;
     case 15: line = ir_format(ctx, "prefetch %s %s %d %s -> p%d", s->bufs[draw(&r, (uint32_t)s->nbufs)]->name, a, f, b, i); break;
+    case 16: line = draw(&r, 2) ? ir_format(ctx, "raise %s %s", a, b) : ir_format(ctx, "raise %s %s %s", a, b, c); break;
     case 13: line = ir_format(ctx, "cache %s %s -> P%d", s->bufs[draw(&r, (uint32_t)s->nbufs)]->name, a, i); break;
     default: line = ir_format(ctx, "tensorize fma %s", a);
     }
@@ -411,6 +424,6 @@ Test(schedule, random, .timeout = 600) {
     tn_ctx_free(ctx);
   }
   cr_expect_eq(bad, 0);
-  for (int k = 0; k < 16 && count >= 1000; k++) cr_expect_gt(w.used[k], 0, "step kind %d was never legal", k);
+  for (int k = 0; k < 17 && count >= 1000; k++) cr_expect_gt(w.used[k], 0, "step kind %d was never legal", k);
   fprintf(stderr, "%ld schedules, %ld steps, %ld refused\n", w.cases, w.steps, w.refused);
 }
