@@ -15,8 +15,9 @@ typedef struct work {
   const ir_kernel **kernels; /* per part */
   cg_part *parts;
   int n;
+  const cg_build_options *o;
   atomic_int next;
-  atomic_bool stop;
+  atomic_bool begun, stop; /* begun: what is done beside */
 } work;
 
 typedef struct worker {
@@ -28,6 +29,7 @@ typedef struct worker {
 
 static void compile_some(tn_ctx *ctx, void *arg) {
   work *w = arg;
+  if (w->o->beside && !atomic_exchange(&w->begun, true)) w->o->beside(ctx, w->o->user);
   for (;;) {
     int i = atomic_fetch_add(&w->next, 1);
     if (i >= w->n || atomic_load(&w->stop)) return;
@@ -126,8 +128,8 @@ const cg_build *cg_build_kernels(tn_ctx *ctx, const ir_program *p, const cg_buil
     if (part->bytes) b->hits++;
     else missing++;
   }
-  work w = {.parent = ctx, .target = o->target, .kernels = kernels, .parts = b->parts, .n = b->nparts};
-  int jobs = o->jobs < missing ? o->jobs : missing;
+  work w = {.parent = ctx, .target = o->target, .kernels = kernels, .parts = b->parts, .n = b->nparts, .o = o};
+  int jobs = o->jobs < missing + (o->beside != NULL) ? o->jobs : missing + (o->beside != NULL);
   bool *fresh = IR_NEW_ARRAY(ctx, bool, n);
   for (int i = 0; i < b->nparts; i++) fresh[i] = !b->parts[i].bytes;
   if (jobs > 1) compile_parallel(ctx, &w, jobs);

@@ -17,6 +17,8 @@ typedef struct cg_build_options {
   bool run, pack;        /* the sections whose kernels are wanted */
   int jobs;              /* threads that compile; 0 and 1: the caller alone */
   const cg_cache *cache; /* may be null */
+  void (*beside)(tn_ctx *ctx, void *user); /* done by one of the threads before it compiles, in a context of its own; may be null */
+  void *user;            /* of `beside` */
 } cg_build_options;
 
 typedef struct cg_part { /* one distinct kernel */

@@ -424,7 +424,7 @@ static void emit(merge *m, int blob_section) {
   uint64_t at = sizeof(Elf64_Ehdr);
   for (int o = 0; o < m->nsections; o++) {
     out_section *s = &m->sections[o];
-    s->file_at = at = (at + s->align - 1) & ~(s->align - 1);
+    s->file_at = at = o == blob_section ? CG_ELF_BLOB_AT : (at + s->align - 1) & ~(s->align - 1);
     h[o + 1] = (Elf64_Shdr){.sh_name = name_of_section(m, "", s->name), .sh_type = s->type, .sh_flags = s->flags,
                             .sh_offset = at, .sh_size = s->size, .sh_addralign = s->align, .sh_entsize = s->entsize};
     if (s->type != SHT_NOBITS) at += s->size;
@@ -480,15 +480,15 @@ void cg_elf_write(tn_ctx *ctx, const cg_elf_job *job, void (*write)(void *user, 
   for (int k = 0; k < m.ninputs; k++) {
     m.inputs[k] = (input){.in = &job->inputs[k], .bytes = job->inputs[k].bytes, .size = job->inputs[k].size};
     read_input(&m, &m.inputs[k]);
-    place(&m, k);
   }
   int blob = -1;
-  if (job->blob_symbol) {
+  if (job->blob_symbol) { /* first, so that its place does not depend on the code */
     bool large = m.machine == EM_X86_64 && job->blob_bytes >= LARGE_BLOB;
     blob = new_section(&m, ir_format(ctx, "%s.%s", large ? ".lrodata" : ".rodata", job->blob_symbol), SHT_PROGBITS,
                        SHF_ALLOC | (large ? X86_64_LARGE_SECTION : 0), BLOB_ALIGN);
     m.sections[blob].size = job->blob_bytes;
   }
+  for (int k = 0; k < m.ninputs; k++) place(&m, k);
   new_section(&m, ".note.GNU-stack", SHT_PROGBITS, 0, 1); /* the stack need not be executable */
   resolve(&m);
   name_symbols(&m, blob);

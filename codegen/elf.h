@@ -14,6 +14,8 @@
 #define CG_ELF_H
 #include "ir/ctx.h"
 
+#define CG_ELF_BLOB_AT 4096 /* known before the code is, so that the blob can be written ahead */
+
 typedef struct cg_elf_input {
   const void *bytes; /* a relocatable ELF64 file; any alignment */
   size_t size;
@@ -27,7 +29,7 @@ typedef struct cg_elf_job {
   int npublic;
   const char *const *publics; /* names that stay global; each must be defined by an input */
   /* Data that becomes a read-only section of its own, ".rodata.<blob_symbol>", aligned to 64
-   * bytes, with a local symbol that inputs may refer to. blob_symbol null: none. Beyond 1 GiB on
+   * bytes, CG_ELF_BLOB_AT bytes from the start of the file, with a local symbol that inputs may refer to. blob_symbol null: none. Beyond 1 GiB on
    * x86-64 it is a large-data section, which linkers lay out of the way of 32-bit distances. */
   const char *blob_symbol;
   const void *blob;

@@ -41,10 +41,32 @@ static void add_input(cg_elf_input *in, int *n, const cg_object *o, const char *
   in[(*n)++] = (cg_elf_input){.bytes = o->bytes, .size = o->size, .what = what};
 }
 
-void cg_object_write(tn_ctx *ctx, const ir_program *p, const cg_build *build, const void *blob, const cg_object_options *given) {
-  cg_object_options o = *given;
-  cg_check_prefix(ctx, o.prefix);
-  if (o.weights == CG_WEIGHTS_FILE && !o.weights_path) o.weights_path = weights_path_of(ctx, o.path);
+struct cg_object_files {
+  const ir_program *p;
+  cg_object_options o;
+  fe_writer *object, *weights, *header; /* weights, header: null without */
+};
+
+cg_object_files *cg_object_begin(tn_ctx *ctx, const ir_program *p, const cg_object_options *o) {
+  cg_object_files *f = IR_NEW(ctx, cg_object_files);
+  *f = (cg_object_files){.p = p, .o = *o};
+  cg_check_prefix(ctx, o->prefix);
+  if (o->weights == CG_WEIGHTS_FILE && !o->weights_path) f->o.weights_path = weights_path_of(ctx, o->path);
+  f->object = fe_write_begin(ctx, o->path);
+  if (o->weights == CG_WEIGHTS_FILE && cg_blob_bytes(p) > 0) f->weights = fe_write_begin(ctx, f->o.weights_path);
+  if (o->header) f->header = fe_write_begin(ctx, o->header);
+  return f;
+}
+
+fe_writer *cg_object_weights(const cg_object_files *f, int64_t *at) {
+  bool embed = f->o.weights == CG_WEIGHTS_EMBED && cg_blob_bytes(f->p) > 0;
+  *at = embed ? CG_ELF_BLOB_AT : 0;
+  return embed ? f->object : f->weights;
+}
+
+void cg_object_end(tn_ctx *ctx, cg_object_files *f, const cg_build *build, const void *blob) {
+  const ir_program *p = f->p;
+  cg_object_options o = f->o;
   int64_t blob_bytes = cg_blob_bytes(p);
   bool pack = o.weights == CG_WEIGHTS_POINTER;
   bool embed = o.weights == CG_WEIGHTS_EMBED && blob_bytes > 0;
@@ -81,21 +103,16 @@ void cg_object_write(tn_ctx *ctx, const ir_program *p, const cg_build *build, co
   cg_elf_job job = {.ninputs = n, .inputs = in, .npublic = npublic, .publics = publics,
                     .blob_symbol = eo.weights, .blob = blob, .blob_bytes = (uint64_t)blob_bytes};
   /* all or nothing: the files take their names once each has been written */
-  fe_writer *object = fe_write_begin(ctx, o.path), *weights = NULL, *header = NULL;
-  cg_elf_write(ctx, &job, to_writer, object);
-  if (o.weights == CG_WEIGHTS_FILE && blob_bytes > 0) {
-    weights = fe_write_begin(ctx, o.weights_path);
-    fe_write(weights, blob, (size_t)blob_bytes);
-  }
-  if (o.header) {
+  cg_elf_write(ctx, &job, to_writer, f->object);
+  if (f->weights) fe_write(f->weights, blob, (size_t)blob_bytes);
+  if (f->header) {
     const char *text = cg_header_text(ctx, p, build, &o);
-    header = fe_write_begin(ctx, o.header);
-    fe_write(header, text, strlen(text));
+    fe_write(f->header, text, strlen(text));
   }
-  fe_write_settle(object);
-  if (weights) fe_write_settle(weights);
-  if (header) fe_write_settle(header);
-  fe_write_end(object);
-  if (weights) fe_write_end(weights);
-  if (header) fe_write_end(header);
+  fe_write_settle(f->object);
+  if (f->weights) fe_write_settle(f->weights);
+  if (f->header) fe_write_settle(f->header);
+  fe_write_end(f->object);
+  if (f->weights) fe_write_end(f->weights);
+  if (f->header) fe_write_end(f->header);
 }

@@ -105,6 +105,8 @@ struct fe_writer {
   tn_ctx *ctx;
   const char *path, *temporary; /* temporary null: the target is written directly */
   int fd;                       /* -1: finished or given up */
+  int failed;                   /* errno of what was written ahead */
+  size_t at, ahead, ahead_bytes; /* bytes written in turn; those that were written ahead, and where */
   size_t used;
   char buffer[16 << 10];
 };
@@ -163,8 +165,37 @@ static void flush(fe_writer *w) {
   put_all(w, w->buffer, n);
 }
 
+/* All of [p, p + n) from offset `at`, wherever the file stands. */
+static void put_at(fe_writer *w, const char *p, size_t n, off_t at) {
+  while (n) {
+    ssize_t k = pwrite(w->fd, p, n < (1u << 30) ? n : 1u << 30, at);
+    if (k < 0 && errno == EINTR) continue;
+    if (k < 0) w->failed = errno;
+    if (k < 0) return;
+    p += k, at += k;
+    n -= (size_t)k;
+  }
+}
+
+void fe_write_ahead(fe_writer *w, size_t at, const void *data, size_t n) {
+  if (!w->temporary || !n) return; /* what is no regular file takes bytes in turn */
+  put_at(w, data, n, (off_t)at);
+  w->ahead = at, w->ahead_bytes = n;
+#ifdef SYNC_FILE_RANGE_WRITE
+  sync_file_range(w->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE); /* so that fe_write_settle waits for less */
+#endif
+}
+
 void fe_write(fe_writer *w, const void *data, size_t n) {
   ir_assert(w->ctx, w->fd >= 0);
+  if (w->failed) writer_fail(w, w->failed);
+  if (n && n == w->ahead_bytes && w->at == w->ahead) { /* is there already */
+    flush(w);
+    if (lseek(w->fd, (off_t)n, SEEK_CUR) < 0) writer_fail(w, errno);
+    w->at += n;
+    return;
+  }
+  w->at += n;
   if (n > sizeof w->buffer - w->used) flush(w);
   if (n > sizeof w->buffer) {
     put_all(w, data, n);

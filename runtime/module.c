@@ -1,6 +1,7 @@
 /* module.c — see module.h. */
 #include "runtime/module.h"
 #include "codegen/jit.h"
+#include "frontend/file.h"
 #include "runtime/exec.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -50,8 +51,8 @@ static const void **raw_table(tn_ctx *ctx, const ir_program *p, const void *cons
   return t;
 }
 
-static void pack_into(tn_ctx *ctx, const ir_program *p, pack_fn pack, const void *const raw[], region *blob, const rt_threads *threads) {
-  int code = pack(raw_table(ctx, p, raw), blob->p, threads);
+static void pack_into(tn_ctx *ctx, const ir_program *p, pack_fn pack, const void *const raw[], void *blob, const rt_threads *threads) {
+  int code = pack(raw_table(ctx, p, raw), blob, threads);
   if (code != CG_RUN_OK) ir_fail(ctx, TN_EUSAGE, "packing the weights: %s", cg_run_error(code));
 }
 
@@ -70,7 +71,7 @@ static void pack_new(tn_ctx *ctx, const ir_program *p, const cg_kernel_info *inf
   if (jobs > 1) *pool = rt_pool_new(jobs);
   int64_t bytes = cg_pack_bytes(p, infos) + (rt_pool_workers(*pool) - 1) * cg_scratch_bytes(p, true, infos);
   if (!region_get(blob, bytes)) ir_fail(ctx, TN_ERESOURCE, "no memory for %lld bytes of weights", (long long)bytes);
-  pack_into(ctx, p, pack, NULL, blob, rt_pool_threads(*pool));
+  pack_into(ctx, p, pack, NULL, blob->p, rt_pool_threads(*pool));
   ir_undefer(ctx, free_pool, pool);
   free_pool(pool);
   size_t keep = ((size_t)cg_blob_bytes(p) + 4095) & ~(size_t)4095;
@@ -176,7 +177,7 @@ void rt_module_free(tn_ctx *ctx, rt_module *m) {
 }
 
 void rt_module_repack(tn_ctx *ctx, rt_module *m, const void *const raw[]) {
-  if (m->pack) pack_into(ctx, m->p, m->pack, raw, &m->blob, NULL);
+  if (m->pack) pack_into(ctx, m->p, m->pack, raw, m->blob.p, NULL);
 }
 
 /* An arena of at least `bytes`: an idle one, or a new one. Null when memory is out. */
@@ -329,34 +330,49 @@ const void *rt_module_weights(const rt_module *m) { return m->blob.p; }
 
 /* -------------------------------------------------------------- objects ---- */
 
-/* Packs the weights with code for this machine; the code is gone afterwards. */
-static void pack_here(tn_ctx *ctx, const ir_program *p, int jobs, const cg_cache *cache, region *blob) {
-  cg_build_options bo = {.target = cg_target_find(ctx, NULL, NULL), .pack = true, .jobs = jobs, .cache = cache};
-  const cg_build *b = cg_build_kernels(ctx, p, &bo);
+/* Packing with code for this machine, which is gone afterwards. */
+typedef struct packing {
+  const ir_program *p;
+  int jobs;
+  const cg_cache *cache;
+  fe_writer *file; /* written ahead, `at` bytes from its start; null: not at all */
+  int64_t at;
+  region *blob;    /* outlives the context that packs */
+} packing;
+
+static void pack_here(tn_ctx *ctx, void *arg) {
+  packing *w = arg;
+  cg_build_options bo = {.target = cg_target_find(ctx, NULL, NULL), .pack = true, .jobs = w->jobs, .cache = w->cache};
+  const cg_build *b = cg_build_kernels(ctx, w->p, &bo);
   cg_jit *jit = cg_jit_new(ctx);
   cg_entry_options eo = {.pack = "tn_program_pack", .pack_threads = true, .any_alignment = true};
-  link_parts(ctx, jit, p, b, &eo);
-  pack_new(ctx, p, b->infos, (pack_fn)cg_jit_symbol(ctx, jit, eo.pack), jobs, blob);
+  link_parts(ctx, jit, w->p, b, &eo);
+  pack_new(ctx, w->p, b->infos, (pack_fn)cg_jit_symbol(ctx, jit, eo.pack), w->jobs, w->blob);
+  ir_undefer(ctx, region_free, w->blob);
   cg_jit_free(ctx, jit);
+  if (w->file) fe_write_ahead(w->file, (size_t)w->at, w->blob->p, (size_t)cg_blob_bytes(w->p));
 }
 
 const void *rt_pack_weights(tn_ctx *ctx, const ir_program *p, int jobs) {
-  region *blob = IR_NEW(ctx, region);
-  if (p->weights_bytes > 0) pack_here(ctx, p, jobs, NULL, blob);
-  return blob->p;
+  packing w = {.p = p, .jobs = jobs, .blob = IR_NEW(ctx, region)};
+  ir_defer(ctx, region_free, w.blob);
+  if (p->weights_bytes > 0) pack_here(ctx, &w);
+  return w.blob->p;
 }
 
 void rt_write_object(tn_ctx *ctx, const ir_program *p, const rt_object_options *o) {
   cg_check_prefix(ctx, o->files.prefix);
-  bool pointer = o->files.weights == CG_WEIGHTS_POINTER;
+  bool pointer = o->files.weights == CG_WEIGHTS_POINTER, packs = !pointer && p->weights_bytes > 0;
   const cg_target *t = o->target ? o->target : cg_target_find(ctx, NULL, NULL);
+  cg_object_files *files = cg_object_begin(ctx, p, &o->files);
+  packing w = {.p = p, .jobs = o->jobs, .cache = o->cache, .blob = IR_NEW(ctx, region)};
+  ir_defer(ctx, region_free, w.blob);
   cg_build_options bo = {.target = t, .run = !o->files.cuda, .pack = pointer, .jobs = o->jobs, .cache = o->cache};
+  bool beside = packs && o->jobs > 1 && bo.run && !o->cache; /* a cache is for one thread */
+  if (beside) w.jobs = 1, bo.beside = pack_here, bo.user = &w, w.file = cg_object_weights(files, &w.at);
   const cg_build *b = cg_build_kernels(ctx, p, &bo);
-  region *blob = IR_NEW(ctx, region);
-  if (!pointer && p->weights_bytes > 0) pack_here(ctx, p, o->jobs, o->cache, blob);
-  cg_object_write(ctx, p, b, blob->p, &o->files);
-  if (blob->p) {
-    ir_undefer(ctx, region_free, blob);
-    region_free(blob);
-  }
+  if (packs && !beside) pack_here(ctx, &w);
+  cg_object_end(ctx, files, b, w.blob->p);
+  ir_undefer(ctx, region_free, w.blob);
+  region_free(w.blob);
 }

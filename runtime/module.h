@@ -59,7 +59,7 @@ typedef struct rt_object_options {
   int jobs;
   const cg_cache *cache;
 } rt_object_options;
-/* The whole way from a program to the files of cg_object_write: kernels for the target; weights packed
+/* The whole way from a program to the files of cg_object_end: kernels for the target; weights packed
  * here by kernels for this machine, unless the mode is `pointer`. */
 void rt_write_object(tn_ctx *ctx, const ir_program *p, const rt_object_options *o);
 #endif
