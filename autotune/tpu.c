@@ -81,7 +81,9 @@ typedef struct tuner {
   const char *policy;
   at_run *run;
   double start;
-  int64_t cycles; /* of the last trial */
+  int cores;
+  tpu_layout layout; /* as the first trial found them best */
+  int64_t cycles;    /* of the last trial */
 } tuner;
 
 static double now(void) {
@@ -93,7 +95,10 @@ static double now(void) {
 static void time_it(tn_ctx *ctx, void *arg) {
   tuner *u = arg;
   const at_tpu_task *t = u->t;
-  u->cycles = rt_tpu_cycles(ctx, t->machine, rt_tpu_program(ctx, t->program, t->machine, &(tpu_options){.tiles = u->r.tiles, .weights = t->weights, .cores = t->cores}));
+  tpu_options o = {.tiles = u->r.tiles, .weights = t->weights, .cores = u->cores, .layout = u->layout};
+  u->cycles = rt_tpu_cycles(ctx, t->machine, rt_tpu_program(ctx, t->program, t->machine, &o));
+  u->cores = o.cores;
+  u->layout = o.layout;
 }
 
 /* Cycles with the tiles as they are; INT64_MAX where there is no such program, *why says why. */
@@ -192,7 +197,7 @@ static void join_winners(tuner *u) {
 
 at_tpu_result at_tpu_tune(tn_ctx *ctx, const at_tpu_task *t, const at_tpu_options *o) {
   const ir_program *p = t->program;
-  tuner u = {.ctx = ctx, .t = t, .o = o, .leader = leaders(ctx, p), .policy = policy_of(ctx, t), .start = now()};
+  tuner u = {.ctx = ctx, .t = t, .o = o, .leader = leaders(ctx, p), .policy = policy_of(ctx, t), .start = now(), .cores = t->cores};
   u.r.tiles = IR_NEW_ARRAY(ctx, tpu_tunables, p->nkernels + 1);
   u.best = IR_NEW_ARRAY(ctx, tpu_tunables, p->nkernels + 1);
   u.r.cycles = IR_NEW_ARRAY(ctx, int64_t, p->nkernels + 1);

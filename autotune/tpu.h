@@ -33,7 +33,7 @@ typedef struct at_tpu_result {
 } at_tpu_result;
 
 /* One kernel after another, the others as the model chose: so a time means the same whenever it was taken. The fewest cycles
- * win, the earlier candidate where they are equal. Contractions: rows, columns and which operand rests; all else: lanes of an instruction. */
+ * win, the earlier candidate where they are equal. Cores and layout stay what the model's choices are fastest with. Contractions: rows, columns and which operand rests; all else: lanes of an instruction. */
 at_tpu_result at_tpu_tune(tn_ctx *ctx, const at_tpu_task *t, const at_tpu_options *o);
 /* What the store knows of the kernels of a program: by kernel, or null when there is nothing but the model's choices. */
 tpu_tunables *at_tpu_lookup(tn_ctx *ctx, const at_tpu_task *t, at_store *store);

@@ -79,13 +79,15 @@ static tpu_box window_source(const tpu_inst *i) {
   const tpu_operand *o = &i->src;
   const tpu_window *w = &i->win;
   int size = (int)ir_dtype_bytes((tn_dtype)o->dtype);
-  int64_t e[4] = {i->extent[0], 0, 0, 0}, s[4], pace, addr = o->addr;
+  int64_t e[4] = {0}, s[4], pace, addr = o->addr;
   for (int d = 0; d < 4; d++) s[d] = (int64_t)o->stride[d] * size;
+  addr += reach(w->z0, i->extent[0], w->sz, w->kd, w->dz, w->depth, &e[0], &pace) * s[0];
+  s[0] *= pace;
   addr += reach(w->y0, i->extent[1], w->sy, w->kh, w->dy, w->height, &e[1], &pace) * s[1];
   s[1] *= pace;
   addr += reach(w->x0, i->extent[2], w->sx, w->kw, w->dx, w->width, &e[2], &pace) * s[2];
   s[2] *= pace;
-  int64_t taps = (int64_t)w->kh * w->kw, c0 = 0, c1 = i->op == TPU_POOL ? i->extent[3] : w->kc;
+  int64_t taps = (int64_t)w->kd * w->kh * w->kw, c0 = 0, c1 = i->op == TPU_POOL ? i->extent[3] : w->kc;
   if (i->op == TPU_MATMUL && (taps == 1 || !(i->flags & TPU_CHANNELS_LAST))) {
     c0 = w->k_first / taps;
     c1 = (w->k_first + w->k_count - 1) / taps + 1;

@@ -12,7 +12,7 @@
 
 enum {
   TPU_MAX_INSTS = 1 << 22,
-  TPU_COMPILER_VERSION = 1 /* of what is stored: to be raised when programs change */
+  TPU_COMPILER_VERSION = 2 /* of what is stored: to be raised when programs change */
 };
 
 /* What a tuner may vary; 0 leaves the choice to the model. */
@@ -23,11 +23,18 @@ typedef struct tpu_tunables {
   int64_t vector;   /* most lanes of a vector instruction's chunk */
 } tpu_tunables;
 
+typedef enum tpu_layout { /* of arrays on the chip */
+  TPU_LAYOUT_ANY,   /* tiled where the machine has tiles; rt_tpu_program: the faster one */
+  TPU_LAYOUT_DENSE,
+  TPU_LAYOUT_TILED  /* rows of the last axis at multiples of tile_cols, where that takes at most eight times the memory */
+} tpu_layout;
+
 typedef struct tpu_options {
   const tpu_tunables *tile;     /* for all contractions; may be null */
   const tpu_tunables *tiles;    /* by kernel of the program, before `tile`; may be null */
   const uint8_t *weights;       /* the packed weights, offset 0; program->weights_bytes long */
   int cores;                    /* that share the work, at most the machine's; 0: one */
+  tpu_layout layout;
   bool no_resident;             /* every buffer of the program lies in DRAM: for tests */
 } tpu_options;
 

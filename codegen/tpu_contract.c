@@ -18,6 +18,8 @@ typedef struct job {
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+static int64_t most_steps(const tpu_machine *m) { return m->dataflow == TPU_OS ? INT32_MAX : m->rows; }
+
 double ct_cycles(const tc *c, const ct_match *x, const ct_plan *p, double M, double N, double batch, bool fetched, int cores) {
   const tpu_machine *m = c->m;
   double cols = (double)tpu_tile_cols(m), width = N < cols ? N : cols, depth = (double)(p->K < m->rows ? p->K : m->rows);
@@ -26,7 +28,10 @@ double ct_cycles(const tc *c, const ct_match *x, const ct_plan *p, double M, dou
   double dram = (double)ir_dtype_bytes(p->resting->t) * width * depth / tpu_dram_bytes_per_cycle(m) * cores;
   if (shift > rows) rows = shift;
   if (fetched && dram > rows) rows = dram;
-  return batch * ceil(N / cols) * (double)ceil_div(p->K, m->rows) * (rows + (double)m->matmul_overhead);
+  ct_steps s = ct_steps_of(x, p->resting, most_steps(m));
+  double tiles = (double)s.n[0];
+  for (int k = 1; k < CT_RED; k++) tiles *= (double)ceil_div(s.n[k], s.part[k]);
+  return batch * ceil(N / cols) * tiles * (rows + (double)m->matmul_overhead);
 }
 
 static double matrix_cycles(const tc *c, const ct_match *x, const ct_plan *p) {
@@ -81,7 +86,7 @@ static void choose_chunk(job *j) {
     int64_t n = columns / j->chunk[p->column], all = j->x->nest->extent[p->column2];
     j->chunk[p->column2] = n < all ? n : all;
   }
-  int64_t width = columns_of(j, j->chunk), fit = j->half / (4 * width);
+  int64_t width = tc_pitch(j->c, columns_of(j, j->chunk)), fit = j->half / (4 * width);
   if (fit < rows) rows = fit;
   if (m->dataflow == TPU_OS && m->rows < rows) rows = m->rows;
   for (int k = 0; k < 3; k++) { /* whole inner loops, a part of the first that does not fit */
@@ -118,33 +123,39 @@ static tpu_inst product_of(const job *j, int64_t acc) {
   const ct_operand *o = p->moving;
   tpu_inst i = tpu_inst_of(TPU_MATMUL);
   tpu_window *w = &i.win;
-  int64_t stride[3] = {step_of(o, p->row[0]), 1, 1}, start[3] = {0}, by_row[3] = {0}, by_step[3] = {0}, size[3] = {0};
+  int64_t stride[3], start[3] = {0}, by_row[3], by_step[3], size[3] = {0};
   int64_t base = o->m->base;
   for (int d = 0; d < o->m->rank; d++) {
-    bool checked = p->axis_dim[1] == d || p->axis_dim[2] == d;
+    bool checked = p->axis_dim[0] == d || p->axis_dim[1] == d || p->axis_dim[2] == d;
     base += ((checked ? 0 : index_at(j, o, d)) - o->m->lo[d]) * o->m->stride[d];
   }
-  for (int a = 1; a <= 2; a++) {
-    int d = p->axis_dim[a];
+  for (int a = 0; a < 3; a++) {
+    int d = p->axis_dim[a], tap = p->step[1 + a];
     by_row[a] = d < 0 ? step_of(o, p->row[a]) : p->row[a] < 0 ? 0 : o->dim[d].coef[p->row[a]];
-    by_step[a] = d < 0 ? step_of(o, p->step[a]) : p->step[a] < 0 ? 0 : o->dim[d].coef[p->step[a]];
+    by_step[a] = d < 0 ? step_of(o, tap) : tap < 0 ? 0 : o->dim[d].coef[tap];
+    stride[a] = 1;
+    if (d < 0 && by_row[a] < 0) { /* steps of rows have no sign */
+      stride[a] = -1;
+      by_row[a] = -by_row[a];
+      by_step[a] = -by_step[a];
+    }
     if (d < 0) continue;
     stride[a] = o->m->stride[d] / o->m->width;
     start[a] = index_at(j, o, d);
     size[a] = o->m->extent[d];
   }
-  w->y0 = (int32_t)start[1], w->x0 = (int32_t)start[2];
-  w->height = (int32_t)size[1], w->width = (int32_t)size[2];
-  w->sy = (int32_t)by_row[1], w->sx = (int32_t)by_row[2];
-  w->dy = (int32_t)by_step[1], w->dx = (int32_t)by_step[2];
-  w->kc = (int32_t)red_extent(j, 0), w->kh = (int32_t)red_extent(j, 1), w->kw = (int32_t)red_extent(j, 2);
+  w->z0 = (int32_t)start[0], w->y0 = (int32_t)start[1], w->x0 = (int32_t)start[2];
+  w->depth = (int32_t)size[0], w->height = (int32_t)size[1], w->width = (int32_t)size[2];
+  w->sz = (int32_t)by_row[0], w->sy = (int32_t)by_row[1], w->sx = (int32_t)by_row[2];
+  w->dz = (int32_t)by_step[0], w->dy = (int32_t)by_step[1], w->dx = (int32_t)by_step[2];
+  w->kc = (int32_t)red_extent(j, 0), w->kd = (int32_t)red_extent(j, 1), w->kh = (int32_t)red_extent(j, 2), w->kw = (int32_t)red_extent(j, 3);
   w->a_zero = (int16_t)o->zero, w->w_zero = (int16_t)p->resting->zero;
-  int64_t columns = columns_of(j, j->n), rows[3];
+  int64_t columns = columns_of(j, j->n), pitch = tc_pitch(j->c, columns), rows[3];
   for (int k = 0; k < 3; k++) rows[k] = p->row[k] < 0 ? 1 : j->n[p->row[k]];
   for (int k = 0; k < 3; k++) i.extent[k] = (int32_t)rows[k];
   i.extent[3] = (int32_t)columns;
   i.src = tpu_at(TPU_UB, o->t, base, (int32_t)stride[0], (int32_t)stride[1], (int32_t)stride[2], (int32_t)step_of(o, p->step[0]));
-  i.dst = tpu_at(TPU_ACC, j->x->acc->dtype, acc, (int32_t)(rows[1] * rows[2] * columns), (int32_t)(rows[2] * columns), (int32_t)columns, 1);
+  i.dst = tpu_at(TPU_ACC, j->x->acc->dtype, acc, (int32_t)(rows[1] * rows[2] * pitch), (int32_t)(rows[2] * pitch), (int32_t)pitch, 1);
   i.flags = p->channels_last ? TPU_CHANNELS_LAST : 0;
   return i;
 }
@@ -163,41 +174,31 @@ static tpu_inst tile_of(const job *j) {
 /* ---- products of a tile ---- */
 
 static void one_product(job *j, tpu_inst tile, tpu_inst product, int64_t first, const int64_t *n, const int64_t *step, const int64_t *at) {
-  for (int k = 0; k < 3; k++) {
-    tile.extent[k] = (int32_t)n[k];
-    tile.src.stride[k] = (int32_t)step[k];
+  for (int k = 0; k < CT_RED; k++) {
     tile.src.addr += at[k] * step[k] * j->p->resting->m->width;
+    if (!k) continue; /* one iteration */
+    tile.extent[k - 1] = (int32_t)n[k];
+    tile.src.stride[k - 1] = (int32_t)step[k];
   }
   product.win.k_first = (int32_t)first;
-  product.win.k_count = (int32_t)(n[0] * n[1] * n[2]);
+  product.win.k_count = (int32_t)(n[1] * n[2] * n[3]);
   product.flags |= TPU_SWAP | (first ? TPU_ACCUMULATE : 0);
   te_emit(j->c, tile);
   te_emit(j->c, product);
 }
 
-/* Steps in tiles of at most `most`, boxes of the three reduction loops that are runs of their order. */
 static void products(job *j, int64_t acc) {
-  const ct_operand *w = j->p->resting;
-  int64_t n[3] = {1, 1, 1}, step[3] = {0}, most = j->c->m->dataflow == TPU_OS ? INT32_MAX : j->c->m->rows;
-  for (int i = j->x->nred - 1, k = 3; i >= 0; i--) { /* loops that are one in memory become one */
-    int64_t extent = j->x->red_n[i], by = w->step[j->x->nest->n + i];
-    if (k < 3 && by == step[k] * n[k]) n[k] *= extent;
-    else {
-      n[--k] = extent;
-      step[k] = by;
-    }
-  }
-  int64_t part[3] = {1, 1, n[2] < most ? n[2] : most};
-  if (part[2] == n[2]) part[1] = n[1] < most / n[2] ? n[1] : most / n[2];
-  if (part[2] == n[2] && part[1] == n[1]) part[0] = n[0] < most / (n[1] * n[2]) ? n[0] : most / (n[1] * n[2]);
+  ct_steps s = ct_steps_of(j->x, j->p->resting, most_steps(j->c->m));
+  const int64_t *n = s.n;
   tpu_inst tile = tile_of(j), product = product_of(j, acc);
-  int64_t at[3], len[3];
-  for (at[0] = 0; at[0] < n[0]; at[0] += part[0])
-    for (at[1] = 0; at[1] < n[1]; at[1] += part[1])
-      for (at[2] = 0; at[2] < n[2]; at[2] += part[2]) {
-        for (int k = 0; k < 3; k++) len[k] = n[k] - at[k] < part[k] ? n[k] - at[k] : part[k];
-        one_product(j, tile, product, (at[0] * n[1] + at[1]) * n[2] + at[2], len, step, at);
-      }
+  int64_t at[CT_RED], len[CT_RED];
+  for (at[0] = 0; at[0] < n[0]; at[0]++)
+    for (at[1] = 0; at[1] < n[1]; at[1] += s.part[1])
+      for (at[2] = 0; at[2] < n[2]; at[2] += s.part[2])
+        for (at[3] = 0; at[3] < n[3]; at[3] += s.part[3]) {
+          for (int k = 0; k < CT_RED; k++) len[k] = n[k] - at[k] < s.part[k] ? n[k] - at[k] : s.part[k];
+          one_product(j, tile, product, ((at[0] * n[1] + at[1]) * n[2] + at[2]) * n[3] + at[3], len, s.step, at);
+        }
 }
 
 /* ---- tiles ---- */
@@ -222,6 +223,7 @@ static void open_tile(job *j, int64_t acc) {
   *m = (tc_mem){.buf = j->x->acc, .width = 4, .acc = true, .base = acc, .at = acc, .bytes = 4};
   int places[] = {p->column, p->column2, p->row[2], p->row[1], p->row[0]};
   for (int k = 0; k < IR_COUNT(places); k++) {
+    if (k == 2) m->bytes = 4 * tc_pitch(c, columns_of(j, j->n));
     if (places[k] < 0) continue;
     m->lane[lane[places[k]]] = m->bytes;
     m->bytes *= j->n[places[k]];
@@ -255,7 +257,8 @@ static int64_t moving_bytes(const job *j) {
       int64_t reach = o->dim[d].coef[l] * ((l < j->x->nest->n ? j->chunk[l] : j->x->red_n[l - j->x->nest->n]) - 1);
       n += reach < 0 ? -reach : reach;
     }
-    bytes *= n < m->extent[d] ? n : m->extent[d];
+    if (n > m->extent[d]) n = m->extent[d];
+    bytes *= d == m->rank - 1 ? tc_pitch(j->c, n) : n;
   }
   return bytes;
 }
@@ -278,7 +281,7 @@ static void stage_moving(job *j) {
     m->lo[d] = lo;
     m->n[d] = hi >= lo ? hi - lo + 1 : 0;
     m->stride[d] = bytes;
-    bytes *= m->n[d];
+    bytes *= d == m->rank - 1 ? tc_pitch(j->c, m->n[d]) : m->n[d];
   }
   m->bytes = bytes;
   m->at = m->base = 0;

@@ -39,7 +39,8 @@ static void reached(int64_t at, int64_t rows, int64_t taps, int64_t size, int64_
 static void touch_window(tc *c, const tpu_inst *i) {
   const tpu_window *w = &i->win;
   int64_t width = (int64_t)ir_dtype_bytes((tn_dtype)i->src.dtype), lo = i->src.addr, hi = lo + width;
-  int64_t from[4] = {0}, to[4] = {i->extent[0] - 1, 0, 0, w->kc - 1};
+  int64_t from[4] = {0}, to[4] = {0, 0, 0, w->kc - 1};
+  reached(w->z0, (int64_t)(i->extent[0] - 1) * w->sz, (int64_t)(w->kd - 1) * w->dz, w->depth, &from[0], &to[0]);
   reached(w->y0, (int64_t)(i->extent[1] - 1) * w->sy, (int64_t)(w->kh - 1) * w->dy, w->height, &from[1], &to[1]);
   reached(w->x0, (int64_t)(i->extent[2] - 1) * w->sx, (int64_t)(w->kw - 1) * w->dx, w->width, &from[2], &to[2]);
   for (int d = 0; d < 4; d++) {

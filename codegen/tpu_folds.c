@@ -83,7 +83,7 @@ static void fold(gen *g, const tpu_machine *m, int64_t outer, int64_t inner, boo
     extents(&w, k, inner), extents(&x, outer, inner);
     break;
   }
-  x.win.kh = x.win.kw = 1;
+  x.win.kd = x.win.kh = x.win.kw = 1;
   x.win.kc = x.win.k_count = (int32_t)k;
   emit(g, w);
   emit(g, x);

@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
-_Static_assert(sizeof(tpu_operand) == 32 && sizeof(tpu_window) == 64 && sizeof(tpu_pad) == 64 && sizeof(tpu_inst) == 256,
+_Static_assert(sizeof(tpu_operand) == 32 && sizeof(tpu_window) == 96 && sizeof(tpu_pad) == 64 && sizeof(tpu_inst) == 256,
                "instructions are memory images in files");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files hold instructions as they lie in memory");
 
@@ -37,7 +37,8 @@ static const tpu_field window[] = {FN, OPERAND("dst", dst), OPERAND("src", src),
                                    {"limit", TPU_F_I32, AT(win.height), 2}, {"step", TPU_F_I32, AT(win.sy), 2},
                                    {"dilate", TPU_F_I32, AT(win.dy), 2}, {"kernel", TPU_F_I32, AT(win.kh), 3},
                                    {"k", TPU_F_I32, AT(win.k_first), 2}, {"zero", TPU_F_I16, AT(win.a_zero), 2},
-                                   {"init", TPU_F_I64, AT(win.init), 1}, COMMON, {0}};
+                                   {"init", TPU_F_I64, AT(win.init), 1},
+                                   {"deep", TPU_F_I32, AT(win.z0), 5}, COMMON, {0}};
 static const tpu_field chain[] = {OPERAND("dst", dst), OPERAND("a", src), OPERAND("b", b), OPERAND("c", c), OPERAND("mask", mask),
                                   EXTENT, {"imm0", TPU_F_I64, AT(imm), 1}, {"imm1", TPU_F_I64, AT(imm1), 1},
                                   {"chain", TPU_F_CHAIN, AT(chain), TPU_CHAIN}, COMMON, {0}};
@@ -68,7 +69,7 @@ tpu_inst tpu_inst_of(tpu_opcode op) {
   if (fields >= TPU_FIELDS_DMA) i.extent[0] = i.extent[1] = i.extent[2] = i.extent[3] = 1;
   if (fields == TPU_FIELDS_WINDOW) {
     tpu_window *w = &i.win;
-    w->sy = w->sx = w->dy = w->dx = w->kh = w->kw = 1;
+    w->sz = w->sy = w->sx = w->dz = w->dy = w->dx = w->kd = w->kh = w->kw = 1;
     w->kc = op == TPU_MATMUL;
   }
   return i;
@@ -214,14 +215,17 @@ static const char *weights_wrong(tn_ctx *ctx, const tpu_machine *m, const tpu_in
   return NULL;
 }
 
+static int64_t magnitude(int32_t v) { return v < 0 ? -(int64_t)v : v; }
+
 static const char *window_wrong(const tpu_inst *i) {
   const tpu_window *w = &i->win;
-  if (w->kh < 1 || w->kw < 1 || w->height < 0 || w->width < 0) return "an empty window or a negative limit";
-  if (w->sy < 0 || w->sx < 0) return "a negative step";
-  int64_t y = (w->y0 < 0 ? -(int64_t)w->y0 : w->y0) + (int64_t)i->extent[1] * w->sy + (int64_t)w->kh * (w->dy < 0 ? -(int64_t)w->dy : w->dy);
-  int64_t x = (w->x0 < 0 ? -(int64_t)w->x0 : w->x0) + (int64_t)i->extent[2] * w->sx + (int64_t)w->kw * (w->dx < 0 ? -(int64_t)w->dx : w->dx);
-  if (y > INT32_MAX || x > INT32_MAX) return "a window beyond 2^31";
-  int64_t reach[4] = {i->extent[0], y, x, w->kc > i->extent[3] ? w->kc : i->extent[3]};
+  if (w->kd < 1 || w->kh < 1 || w->kw < 1 || w->depth < 0 || w->height < 0 || w->width < 0) return "an empty window or a negative limit";
+  if (w->sz < 0 || w->sy < 0 || w->sx < 0) return "a negative step";
+  int64_t z = magnitude(w->z0) + (int64_t)i->extent[0] * w->sz + w->kd * magnitude(w->dz);
+  int64_t y = magnitude(w->y0) + (int64_t)i->extent[1] * w->sy + w->kh * magnitude(w->dy);
+  int64_t x = magnitude(w->x0) + (int64_t)i->extent[2] * w->sx + w->kw * magnitude(w->dx);
+  if (z > INT32_MAX || y > INT32_MAX || x > INT32_MAX) return "a window beyond 2^31";
+  int64_t reach[4] = {z, y, x, w->kc > i->extent[3] ? w->kc : i->extent[3]};
   return near(&i->src, reach) && all_near(i, 1, (const tpu_operand *[]){&i->dst}) ? NULL : far_away;
 }
 
@@ -238,7 +242,7 @@ static const char *matmul_wrong(tn_ctx *ctx, const tpu_machine *m, const tpu_ins
   if (i->fn || w->init) return "fn or init, which it does not use";
   if (w->kc < 1 || w->k_first < 0 || w->k_count < 1 || i->extent[3] < 1) return "no columns or no k";
   int64_t k;
-  if (!ir_mul_size((int64_t)w->kh * w->kw, w->kc, &k) || (int64_t)w->k_first + w->k_count > k) return "k beyond the window";
+  if (!ir_mul_size((int64_t)w->kh * w->kw, w->kc, &k) || !ir_mul_size(k, w->kd, &k) || (int64_t)w->k_first + w->k_count > k) return "k beyond the window";
   if (!m) return NULL;
   if (tpu_row_cycles(m, (tn_dtype)i->src.dtype) <= 0) return ir_format(ctx, "%s cannot multiply %s", m->name, ir_dtype_name((tn_dtype)i->src.dtype));
   if (i->extent[3] > tpu_tile_cols(m)) return ir_format(ctx, "%d columns in an array of %lld", i->extent[3], (long long)tpu_tile_cols(m));

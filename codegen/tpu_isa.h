@@ -66,22 +66,22 @@
  *   fastest, from DRAM or UB into the FIFO. Waits while the FIFO holds fifo_depth tiles.
  * Matrix.   matmul: A window-addressed times the resident tile. With TPU_SWAP it first takes the next
  *   tile of the FIFO: shifted into the shadow registers while the array still works, then
- *   swapped in. For row (n, y, x) of extent[0..2] and column j < extent[3]:
- *     acc = TPU_ACCUMULATE ? dst[n, y, x, j] : 0
+ *   swapped in. For row (z, y, x) of extent[0..2] and column j < extent[3]:
+ *     acc = TPU_ACCUMULATE ? dst[z, y, x, j] : 0
  *     for k = 0 .. k_count-1, ascending:
- *       (c, r, s) = the (k_first + k)-th of the order: TPU_CHANNELS_LAST: c fastest, (r*kw + s)*kc + c;
- *                   else s fastest, (c*kh + r)*kw + s (as ONNX convolutions sum)
- *       Y = y0 + y*sy + r*dy,  X = x0 + x*sx + s*dx     (dy, dx of any sign: transposed convolutions)
- *       if 0 <= Y < height and 0 <= X < width (height 0: Y is not checked; width likewise)
- *         acc = step(acc, src[n, Y, X, c] - a_zero, tile[k, j] - w_zero)
- *     dst[n, y, x, j] = acc          src.stride: of (n, Y, X, c)
+ *       (c, t, r, s) = the (k_first + k)-th of the order: TPU_CHANNELS_LAST: c fastest, ((t*kh + r)*kw + s)*kc + c;
+ *                      else s fastest, ((c*kd + t)*kh + r)*kw + s (as ONNX convolutions sum)
+ *       Z = z0 + z*sz + t*dz,  Y = y0 + y*sy + r*dy,  X = x0 + x*sx + s*dx     (dz, dy, dx of any sign: transposed convolutions)
+ *       if 0 <= Z < depth and 0 <= Y < height and 0 <= X < width (depth 0: Z is not checked; the others likewise)
+ *         acc = step(acc, src[Z, Y, X, c] - a_zero, tile[k, j] - w_zero)
+ *     dst[z, y, x, j] = acc          src.stride: of (Z, Y, X, c). Images of a batch may be what z counts: kd = 1, depth = 0
  *   What lies outside takes no step at all: it is skipped, which for finite values is zero padding.
  *   step: integers (i8, u8 in any mix): acc + a*b in i32, wraps, so any order gives the same.
  *         floats (bf16, f16, f32, both the same): fma(a, b, acc) in f32, rounded once to nearest
  *         even. Products of bf16 and f16 are exact in f32 (barring underflow), so this is also
  *         multiply, then add. In all cases the result equals the interpreter's loop
  *         `acc = fma(cast(a), cast(b), acc)` over ascending k from 0, whatever the K tiling.
- *   a_zero, w_zero: of integers only. dst: ACC, f32 or i32. A plain product has kh = kw = 1, height =
+ *   a_zero, w_zero: of integers only. dst: ACC, f32 or i32. A plain product has kd = kh = kw = 1, depth = height =
  *   width = 0, extent = (1, 1, M, N), kc >= k_first + k_count, stride (0, 0, lda, 1).
  *   Limits: k_count is the K of the tile and extent[3] its N; weight and input stationary: K <= rows,
  *   N <= cols; output stationary: N <= cols and extent[0]*[1]*[2] <= rows, K is free.
@@ -95,8 +95,8 @@
  *     of t after the step. One pass over the elements whatever the steps (the pipeline behind
  *     the array); chains hold no op but those of the machine's activation unit:
  *     add, sub, mul, div, min, max, neg, abs, round, floor, ceil, cast, relu as max, sqrt, exp, tanh, sigmoid, erf.
- *   pool fn (add, min, max): dst[n,y,x,c] = t after  t = TPU_ACCUMULATE ? dst : init; for r, for s: t = fn(t,
- *     src[n, Y, X, c]) where inside, extent = (n, y, x, c); `init` a value as imm. kc, k_* unused (0).
+ *   pool fn (add, min, max): dst[z,y,x,c] = v after  v = TPU_ACCUMULATE ? dst : init; for t, for r, for s: v = fn(v,
+ *     src[Z, Y, X, c]) where inside, extent = (z, y, x, c); `init` a value as imm. kc, k_* unused (0).
  *   gather:  dst[i] = src[i + index[i]]: index counts elements of src, added to the address of i
  *   scatter: dst[i + index[i]] = src[i], or fn(old, src[i]) when fn != 0; in row-major order.
  *     index: any integer dtype, UB.
@@ -149,12 +149,14 @@ typedef struct tpu_operand { /* 32 bytes */
   uint32_t zero;         /* keeps the size a multiple of 8 */
 } tpu_operand;
 
-typedef struct tpu_window { /* 64 bytes: matmul, pool */
+typedef struct tpu_window { /* 96 bytes: matmul, pool */
   int32_t y0, x0, height, width;
   int32_t sy, sx, dy, dx, kh, kw, kc;
   int32_t k_first, k_count;
   int16_t a_zero, w_zero;
   int64_t init;          /* pool: as addr of an imm */
+  int32_t z0, depth, sz, dz, kd;
+  int32_t zero[3];
 } tpu_window;
 
 typedef struct tpu_pad { /* 64 bytes: DMA */
@@ -183,12 +185,16 @@ typedef struct tpu_inst {
   int64_t imm1;                /* chain */
   tpu_operand dst, src;        /* read, weights: src alone; v: src is a */
   union {
-    struct { tpu_operand b, c; };  /* v, act */
-    tpu_operand index;             /* gather, scatter, load.rows, store.rows */
-    tpu_window win;                /* matmul, pool */
-    tpu_pad pad;                   /* host, load, store */
+    struct {
+      union {
+        struct { tpu_operand b, c; };  /* v, act */
+        tpu_operand index;             /* gather, scatter, load.rows, store.rows */
+        tpu_pad pad;                   /* host, load, store */
+      };
+      tpu_operand mask;                /* v, act, gather, scatter */
+    };
+    tpu_window win;                    /* matmul, pool */
   };
-  tpu_operand mask;            /* v, act, gather, scatter */
   tpu_step_fn chain[TPU_CHAIN];
 } tpu_inst;
 
@@ -274,7 +280,7 @@ const char *tpu_program_print(tn_ctx *ctx, const tpu_program *p);
 tpu_program *tpu_program_parse(tn_ctx *ctx, const char *text, const char *file); /* throws TN_EINPUT, file:line:column */
 
 /* ---- files (tpu_binary.c): magic, version, checksum, machine, segments, tags, texts, weights ---- */
-enum { TPU_FILE_VERSION = 1 };
+enum { TPU_FILE_VERSION = 2 };
 void tpu_program_write(tn_ctx *ctx, const tpu_program *p, const char *path);  /* throws TN_ERESOURCE; all or nothing */
 const void *tpu_program_encode(tn_ctx *ctx, const tpu_program *p, size_t *n);
 /* The program points into `bytes`. Throws TN_EINPUT naming `file` and what is wrong. */

@@ -8,13 +8,13 @@
 
 /* ---- parameters ---- */
 
-static void dense(tc_mem *m) { /* all of it */
+static void whole(const tc *c, tc_mem *m) { /* all of it */
   int64_t s = m->width;
   for (int d = m->rank - 1; d >= 0; d--) {
     m->lo[d] = 0;
     m->n[d] = m->extent[d];
     m->stride[d] = s;
-    s *= m->extent[d];
+    s *= m->home.tiled && d == m->rank - 1 ? tc_pitch(c, m->extent[d]) : m->extent[d];
   }
   m->bytes = s;
 }
@@ -154,7 +154,7 @@ static void stage_one(tc *c, reach *r) {
     m->lo[d] = r->any ? r->lo[d] : 0;
     m->n[d] = r->any ? r->hi[d] - r->lo[d] + 1 : 0;
     m->stride[d] = bytes;
-    bytes *= m->n[d];
+    bytes *= d == m->rank - 1 ? tc_pitch(c, m->n[d]) : m->n[d];
     elements *= (double)m->n[d];
   }
   m->bytes = r->any ? bytes : 0;
@@ -450,7 +450,7 @@ void tc_run_kernel(tc *c, const ir_kernel *k, const int *slots, const tc_home *h
     m->rank = ir_layout_shape(c->ctx, b->layout, b->rank, b->shape, shape);
     for (int d = 0; d < m->rank; d++) m->extent[d] = ix_need_const(c->ctx, shape[d], "size of every buffer");
     if (m->home.chip) {
-      dense(m);
+      whole(c, m);
       m->base = m->at = m->home.address;
     }
     ir_map_set(&c->mems, b, m);

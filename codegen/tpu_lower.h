@@ -68,6 +68,7 @@ typedef struct tc_bind { /* of a variable */
 /* Where a parameter lives. */
 typedef struct tc_home {
   bool chip;
+  bool tiled;      /* on the chip, with rows at the pitch of tc_pitch */
   int64_t address; /* bytes, in DRAM or on the chip */
 } tc_home;
 
@@ -126,6 +127,12 @@ typedef struct tc {
   bool open;          /* variables without a binding have their proven range */
   jmp_buf *full;      /* where to go when the scratch memory is out */
 } tc;
+
+/* Elements from one row to the next of an array on the chip whose last axis has n. */
+static inline int64_t tc_pitch(const tc *c, int64_t n) {
+  int64_t line = c->o->layout == TPU_LAYOUT_DENSE ? 0 : c->m->tile_cols;
+  return line && n > 1 && 8 * n >= line ? (n + line - 1) / line * line : n;
+}
 
 /* ---- index expressions over lanes: tpu_affine.c ---- */
 bool tc_affine_of(tc *c, ix e, tc_affine *out);                /* of an index expression, when it is */

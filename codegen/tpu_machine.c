@@ -52,6 +52,8 @@ static const property properties[] = {
     P(REAL, host_gbps, 0, 0, 1e9),
     P(REAL, host_latency, 0, 0, 1e9),
     P(INT, lanes, 1024, 1, 1 << 20),
+    P(INT, tile_rows, 0, 0, 1 << 10),
+    P(INT, tile_cols, 0, 0, 1 << 16),
     P(REAL, vector_overhead, 0, 0, 1e9),
     P(REAL, cost_simple, 1, 0, 1e6),
     P(REAL, cost_div, 8, 0, 1e6),
@@ -104,6 +106,10 @@ const char *tpu_machine_check(tn_ctx *ctx, const tpu_machine *m) {
     if (!(v >= p->lo && v <= p->hi)) return ir_format(ctx, "%s is %g, not between %g and %g", p->name, v, p->lo, p->hi);
   }
   if (!m->int8 && !m->bf16 && !m->f16 && !m->f32) return "the array multiplies no dtype";
+  int64_t tile = m->tile_rows * m->tile_cols;
+  if (!tile != !(m->tile_rows + m->tile_cols)) return "tile_rows and tile_cols go together";
+  if (tile && (m->lanes % tile || m->act_lanes % tile))
+    return ir_format(ctx, "lanes and act_lanes are no multiples of %lld x %lld", (long long)m->tile_rows, (long long)m->tile_cols);
   return NULL;
 }
 
@@ -137,13 +143,13 @@ static const preset presets[] = {
      * the CMEM (near_bytes). join_cycles: dividing a product among two cores and waiting for both. */
     {"tpu-v4",
      "rows 128\ncols 128\narrays 4\ncores 2\nclock_mhz 1050\nint8 1\nbf16 1\nf16 1.816\nf32 6\nub_bytes 83886080\n"
-     "acc_bytes 8388608\nwindow_depth 2048\nwindow_cycles 0.176\ndram_gbps 1200\nnear_bytes 134217728\nnear_gbps 4950\ndram_latency 400\nlaunch_cycles 1000\njoin_cycles 18900\nlanes 2048\nact_lanes 2048\npj_dram_byte 44\nstatic_watts 27\n"},
+     "acc_bytes 8388608\nwindow_depth 2048\nwindow_cycles 0.176\ndram_gbps 1200\nnear_bytes 134217728\nnear_gbps 4950\ndram_latency 400\nlaunch_cycles 1000\njoin_cycles 18900\nlanes 2048\nact_lanes 2048\ntile_rows 8\ntile_cols 128\npj_dram_byte 44\nstatic_watts 27\n"},
     {"tpu-v4-core", "like tpu-v4\ncores 1\ndram_gbps 600\n"},
     /* Google Cloud, "TPU v6e": one core, 918 TFLOP/s of bf16 (4 arrays of 256 x 256 at 1750 MHz), twice that in int8,
-     * HBM at 1640 GB/s; 128 MiB of VMEM. */
+     * HBM at 1640 GB/s; 128 MiB of VMEM; a vector unit of 128 x 8 lanes, four operations each a cycle. */
     {"tpu-v6e",
      "rows 256\ncols 256\narrays 4\nclock_mhz 1750\nint8 1\nbf16 1\nf16 1\nf32 6\nub_bytes 134217728\nacc_bytes 33554432\n"
-     "dram_gbps 1640\ndram_latency 600\nlanes 4096\nact_lanes 4096\n"},
+     "dram_gbps 1640\ndram_latency 600\nlanes 4096\nact_lanes 4096\ntile_rows 8\ntile_cols 128\n"},
 };
 const char *const tpu_machine_names[] = {"tpu-v1", "tpu-v4", "tpu-v4-core", "tpu-v6e", "scalesim-os-RxC", "scalesim-ws-RxC",
                                          "scalesim-is-RxC", NULL};

@@ -45,6 +45,7 @@ typedef struct tpu_machine {
   double host_latency;
   /* vector and activation unit: elements per cycle = lanes / cost */
   int64_t lanes;               /* of 32 bits; narrower elements count the same */
+  int64_t tile_rows, tile_cols; /* it takes tiles of so many elements of the two last axes, whole ones, rows at multiples of tile_cols; 0: any run */
   double vector_overhead;      /* cycles per instruction */
   double cost_simple, cost_div, cost_transcendental, cost_gather, cost_strided; /* cycles per `lanes` elements */
   int64_t act_lanes;           /* elements per cycle of act and pool */

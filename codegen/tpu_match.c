@@ -95,7 +95,7 @@ static bool operand_indices(tc *c, ct_operand *o) {
   int64_t s = 1;
   for (int d = o->m->rank - 1; d >= 0; d--) {
     if (!tc_affine_of(c, p[d], &o->dim[d])) return false;
-    o->stride[d] = s;
+    o->stride[d] = o->m->home.chip ? o->m->stride[d] / o->m->width : s;
     s *= o->m->extent[d];
   }
   for (int l = 0; l < c->nlanes; l++)
@@ -178,10 +178,10 @@ bool ct_match_nest(tc *c, const tc_nest *nest, ct_match *x) {
 
 /* ---- the window ---- */
 
-/* Axes 1 (y) and 2 (x) of the window for the checked indices; a single one goes to axis `first`. */
+/* Axes of the window for the checked indices, from `first` on. */
 static bool place_checked(const ct_match *x, const ct_operand *o, int first, ct_plan *p) {
   int axis = first;
-  p->axis_dim[1] = p->axis_dim[2] = p->axis_row[1] = p->axis_row[2] = p->axis_step[1] = p->axis_step[2] = -1;
+  for (int a = 0; a < 3; a++) p->axis_dim[a] = p->axis_row[a] = p->axis_step[a] = -1;
   for (int d = 0; d < o->m->rank; d++) {
     if (!o->checked[d]) continue;
     if (axis > 2) return false;
@@ -192,24 +192,25 @@ static bool place_checked(const ct_match *x, const ct_operand *o, int first, ct_
       if (*which >= 0 || o->step[l] != o->dim[d].coef[l] * o->stride[d]) return false; /* two loops; or it moves along another axis as well */
       *which = l;
     }
+    if (p->axis_row[axis] >= 0 && o->dim[d].coef[p->axis_row[axis]] < 0) return false;
     axis++;
   }
   return true;
 }
 
-/* Reductions to places of the three steps, in the order of the kernel; seq lists the places outermost first. */
+/* Reductions to places of the steps, in the order of the kernel; seq lists the places outermost first. */
 static bool place_steps(const ct_match *x, ct_plan *p, const int *seq) {
   int at = 0;
-  for (int k = 0; k < 3; k++) p->step[k] = -1;
+  for (int k = 0; k < CT_RED; k++) p->step[k] = -1;
   for (int i = 0; i < x->nred; i++) {
     int lane = x->nest->n + i;
-    bool checked = p->axis_step[1] == lane || p->axis_step[2] == lane;
-    for (; at < 3; at++) { /* a checked axis takes its own loop alone, and that goes nowhere else */
+    bool checked = p->axis_step[0] == lane || p->axis_step[1] == lane || p->axis_step[2] == lane;
+    for (; at < CT_RED; at++) { /* a checked axis takes its own loop alone, and that goes nowhere else */
       int place = seq[at];
-      bool axis = place > 0 && p->axis_dim[place] >= 0;
-      if (axis ? p->axis_step[place] == lane : !checked) break;
+      bool axis = place > 0 && p->axis_dim[place - 1] >= 0;
+      if (axis ? p->axis_step[place - 1] == lane : !checked) break;
     }
-    if (at == 3) return false;
+    if (at == CT_RED) return false;
     p->step[seq[at++]] = lane;
   }
   return true;
@@ -221,10 +222,13 @@ static bool goes_on(const ct_match *x, const ct_operand *w, int inner, int outer
 
 static bool place_rows(const ct_match *x, ct_plan *p) {
   const ct_operand *o = p->moving, *w = p->resting;
-  bool free[3] = {true, p->axis_dim[1] < 0, p->axis_dim[2] < 0};
-  for (int k = 0; k < 3; k++) p->row[k] = k && !free[k] ? p->axis_row[k] : -1;
+  bool free[3];
+  for (int k = 0; k < 3; k++) {
+    free[k] = p->axis_dim[k] < 0;
+    p->row[k] = free[k] ? -1 : p->axis_row[k];
+  }
   for (int l = x->nest->n - 1; l >= 0; l--) {
-    bool placed = p->row[1] == l || p->row[2] == l;
+    bool placed = p->row[0] == l || p->row[1] == l || p->row[2] == l;
     if (placed && w->uses[l]) return false;
     if (w->uses[l] && !o->uses[l] && (p->column < 0 || x->nest->extent[l] > x->nest->extent[p->column] || goes_on(x, w, l, p->column))) p->column = l;
     if (placed || !o->uses[l] || w->uses[l]) continue;
@@ -238,15 +242,36 @@ static bool place_rows(const ct_match *x, ct_plan *p) {
   return true;
 }
 
+ct_steps ct_steps_of(const ct_match *x, const ct_operand *w, int64_t most) {
+  ct_steps s;
+  int k = CT_RED;
+  for (int i = 0; i < CT_RED; i++) s.n[i] = s.part[i] = 1, s.step[i] = 0;
+  for (int i = x->nred - 1; i >= 0; i--) {
+    int64_t extent = x->red_n[i], by = w->step[x->nest->n + i];
+    if (extent == 1) continue;
+    if (k < CT_RED && by == s.step[k] * s.n[k]) s.n[k] *= extent;
+    else {
+      s.n[--k] = extent;
+      s.step[k] = by;
+    }
+  }
+  for (k = CT_RED - 1; k > 0; k--) { /* the outermost goes one by one: instructions for weights have three axes of steps */
+    s.part[k] = s.n[k] < most ? s.n[k] : most;
+    if (s.part[k] < s.n[k]) break;
+    most /= s.n[k];
+  }
+  return s;
+}
+
 bool ct_plan_window(const ct_match *x, bool swapped, ct_plan *p) {
-  static const int first[3] = {0, 1, 2}, last[3] = {1, 2, 0};
+  static const int first[CT_RED] = {0, 1, 2, 3}, last[CT_RED] = {1, 2, 3, 0}, axes[3] = {1, 2, 0};
   const ct_operand *o = swapped ? &x->b : &x->a, *w = swapped ? &x->a : &x->b;
   *p = (ct_plan){.moving = o, .resting = w, .column = -1, .column2 = -1};
   for (int d = 0; d < w->m->rank; d++)
     if (w->checked[d]) return false;
   bool placed = false;
-  for (int axis = 1; axis <= 2 && !placed; axis++) {
-    if (!place_checked(x, o, axis, p)) continue;
+  for (int a = 0; a < 3 && !placed; a++) {
+    if (!place_checked(x, o, axes[a], p)) continue;
     p->channels_last = false;
     placed = place_steps(x, p, first);
     if (placed) continue;

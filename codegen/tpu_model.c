@@ -102,7 +102,7 @@ static void run_value(tw *x, const tw_value *v) {
   if (x->home) memcpy(home, x->home, (size_t)x->p->nslots * sizeof *home);
   for (int i = 0; i < v->n; i++) {
     slots[i] = v->slots[i] < 0 ? x->p->nslots + i : v->slots[i];
-    if (v->slots[i] < 0) home[x->p->nslots + i] = (tc_home){true, v->at[i]};
+    if (v->slots[i] < 0) home[x->p->nslots + i] = (tc_home){.chip = true, .address = v->at[i]};
   }
   c->cores->everyone = true;
   tc_run_kernel(c, v->k, slots, x->home ? home : NULL);

@@ -5,7 +5,8 @@
  *   | inputs | weights | outputs | state | arena | 64 unused bytes |
  *
  * The arena's slots lie on the chip while they fit beside the scratch memory of kernels, the largest
- * ones in DRAM else, and so do those through which cores hand each other values. */
+ * ones in DRAM else, and so do those through which cores hand each other values. On a machine with tiles
+ * a slot that everybody sees as rows of one length has them at the pitch of tc_pitch; DRAM is dense. */
 #include "codegen/tpu_whole.h"
 #include "lower/lower.h"
 #include <string.h>
@@ -17,10 +18,19 @@ static int root_of(tw *x, int s) {
   return s;
 }
 
+static void note_rows(tw_group *g, int64_t row, int width) {
+  if (!row || g->row < 0) return;
+  if (g->row && (g->row != row || g->width != width)) row = -1;
+  g->row = row;
+  g->width = width;
+}
+
 static void join(tw *x, int a, int b) {
   tw_group *to = &x->group[a = root_of(x, a)], *from = &x->group[b = root_of(x, b)];
   if (a == b) return;
   from->parent = a;
+  if (from->lo != to->lo || from->hi != to->hi) to->row = -1; /* one is a part of the other */
+  note_rows(to, from->row, from->width);
   if (from->first < to->first) to->first = from->first;
   if (from->last > to->last) to->last = from->last;
   if (from->lo < to->lo) to->lo = from->lo;
@@ -29,7 +39,7 @@ static void join(tw *x, int a, int b) {
 
 static void note_life(tw *x, int s) {
   tw_group *g = &x->group[s];
-  if (g->parent < 0) *g = (tw_group){s, x->ncalls, x->ncalls, x->p->slots[s].offset, x->p->slots[s].offset + x->p->slots[s].bytes, true, 0};
+  if (g->parent < 0) *g = (tw_group){.parent = s, .first = x->ncalls, .last = x->ncalls, .lo = x->p->slots[s].offset, .hi = x->p->slots[s].offset + x->p->slots[s].bytes, .resident = true};
   g = &x->group[root_of(x, s)];
   if (x->ncalls > g->last) g->last = x->ncalls;
 }
@@ -58,6 +68,16 @@ static void note_access(tw *x, int s, bool read, bool write, bool perhaps) {
 
 static void note_all(tw *x, int n, const ir_inst *insts, bool perhaps);
 
+/* What a kernel sees a slot as. */
+static void note_shape(tw *x, int s, const ir_buf *b) {
+  if (x->p->slots[s].kind != IR_SLOT_ARENA) return;
+  ix shape[IR_MAX_RANK];
+  int64_t row = 1;
+  int rank = b ? ir_layout_shape(x->c->ctx, b->layout, b->rank, b->shape, shape) : 0;
+  if (!b || (rank && !ix_const_value(shape[rank - 1], &row)) || row < 1) row = -1;
+  note_rows(&x->group[root_of(x, s)], row, b ? (int)ir_dtype_bytes(b->dtype) : 1);
+}
+
 static void note_call(tw *x, const ir_inst *c, bool perhaps) {
   for (int pass = 0; pass < 2; pass++) /* reads before writes */
     for (int a = 0; a < c->nargs; a++) {
@@ -65,10 +85,15 @@ static void note_call(tw *x, const ir_inst *c, bool perhaps) {
       bool in = c->kind == IR_COPY_SLOT ? a != 0 : (x->p->kernels[c->kernel].kernel->bufs[a]->access & IR_IN) != 0;
       note_access(x, c->args[a], !pass && in, pass && out, perhaps);
     }
+  const ir_program_kernel *k = c->kind == IR_COPY_SLOT ? NULL : &x->p->kernels[c->kernel];
+  for (int a = 0; a < c->nargs; a++) note_shape(x, c->args[a], k ? (k->lowered ? k->lowered : k->kernel)->bufs[a] : NULL);
 }
 
 static void note_value(tw *x, ix e) {
-  for (int k = 0, s; (s = tw_value_slot(x, e, k)) >= 0; k++) note_access(x, s, true, false, false);
+  for (int k = 0, s; (s = tw_value_slot(x, e, k)) >= 0; k++) {
+    note_access(x, s, true, false, false);
+    note_shape(x, s, NULL);
+  }
 }
 
 /* All that a loop touches lives through the whole of it: a turn reads what one before has written. */
@@ -104,6 +129,13 @@ static void note_all(tw *x, int n, const ir_inst *insts, bool perhaps) {
   }
 }
 
+static int64_t pitch_of(const tw *x, const tw_group *g) { return g->row > 0 ? tc_pitch(x->c, g->row) : g->row; }
+
+static int64_t chip_bytes(const tw *x, const tw_group *g) {
+  int64_t bytes = g->hi - g->lo;
+  return g->row > 0 && bytes % (g->row * g->width) == 0 ? bytes / g->row * pitch_of(x, g) : bytes;
+}
+
 /* Offsets on the chip for the resident groups; the bytes they take. */
 static int64_t plan(tw *x) {
   int n = 0, *at = IR_NEW_ARRAY(x->c->ctx, int, x->p->nslots + 1);
@@ -111,7 +143,7 @@ static int64_t plan(tw *x) {
   for (int s = 0; s < x->p->nslots; s++) {
     const tw_group *g = &x->group[s];
     if (g->parent != s || !g->resident) continue;
-    l[n] = (lw_lifetime){.first = g->first, .last = g->last, .bytes = (g->hi - g->lo + 63) & ~(int64_t)63};
+    l[n] = (lw_lifetime){.first = g->first, .last = g->last, .bytes = (chip_bytes(x, g) + 63) & ~(int64_t)63};
     at[n++] = s;
   }
   int64_t peak, bytes = lw_plan_memory(x->c->ctx, n, l, &peak);
@@ -140,14 +172,15 @@ static int64_t place_arena(tw *x, int64_t room) {
     tw_group *largest = NULL;
     for (int s = 0; s < x->p->nslots; s++) {
       tw_group *g = &x->group[s];
-      if (g->parent == s && g->resident && (!largest || g->hi - g->lo > largest->hi - largest->lo)) largest = g;
+      if (g->parent == s && g->resident && (!largest || chip_bytes(x, g) > chip_bytes(x, largest))) largest = g;
     }
     largest->resident = false;
   }
   for (int s = 0; s < x->p->nslots; s++) {
     if (x->group[s].parent < 0) continue;
     const tw_group *g = &x->group[root_of(x, s)];
-    if (g->resident) x->home[s] = (tc_home){.chip = true, .address = g->offset + x->p->slots[s].offset - g->lo};
+    if (!g->resident) continue;
+    x->home[s] = (tc_home){.chip = true, .tiled = chip_bytes(x, g) != g->hi - g->lo, .address = g->offset + x->p->slots[s].offset - g->lo};
   }
   return bytes;
 }

@@ -95,7 +95,7 @@ int64_t tc_alloc(tc *c, int64_t bytes, bool rotate) {
   return at;
 }
 
-tc_val tc_temp(tc *c, tn_dtype t, unsigned lanes) {
+static tc_val temp(tc *c, tn_dtype t, unsigned lanes, bool dense) {
   tc_val v = {.t = t, .space = TPU_UB};
   int64_t bytes = (int64_t)ir_dtype_bytes(t);
   if (c->masked) lanes |= tc_lanes_of(c, &c->mask); /* where the mask is off nothing is there */
@@ -103,13 +103,15 @@ tc_val tc_temp(tc *c, tn_dtype t, unsigned lanes) {
     int l = c->lane_order[i];
     if (!(lanes >> l & 1) || c->box.n[l] <= 1) continue;
     v.stride[l] = bytes;
-    bytes *= c->box.n[l];
+    bytes *= bytes == (int64_t)ir_dtype_bytes(t) && !dense ? tc_pitch(c, c->box.n[l]) : c->box.n[l];
   }
   v.owned = bytes;
   v.at = v.base = tc_alloc(c, bytes, false);
   for (int l = 0; l < c->nlanes; l++) v.base -= v.stride[l] * c->box.lo[l];
   return v;
 }
+
+tc_val tc_temp(tc *c, tn_dtype t, unsigned lanes) { return temp(c, t, lanes, t == TN_INDEX); }
 
 void tc_release(tc *c, tc_val *v) {
   if (!v->owned) return;
@@ -349,7 +351,7 @@ static tc_val load_far(tc *c, const tc_mem *m, ix e) {
   tc_mem f = far_view(m);
   tc_place p = tc_place_of(c, &f, e, e->args);
   unsigned lanes = tc_lanes_of(c, &p.view) | tc_lanes_of(c, &p.index) | (c->masked ? tc_lanes_of(c, &c->mask) : 0);
-  tc_val v = tc_temp(c, m->buf->dtype, lanes);
+  tc_val v = temp(c, m->buf->dtype, lanes, true);
   if (p.kind == TC_CLIPPED) {
     tc_val zero = tc_imm(v.t, (ir_scalar){0});
     te_copy(c, &v, &zero, false);
@@ -374,7 +376,7 @@ void tc_store_far(tc *c, const tc_mem *m, const void *key, const ix *index, cons
   tc_place p = tc_place_of(c, &f, key, index);
   unsigned lanes = 0;
   for (int l = 0; l < c->nlanes; l++) lanes |= 1u << l;
-  tc_val v = tc_temp(c, m->buf->dtype, lanes);
+  tc_val v = temp(c, m->buf->dtype, lanes, true);
   if (c->masked) {
     tc_val zero = tc_imm(v.t, (ir_scalar){0});
     te_copy(c, &v, &zero, false);

@@ -151,7 +151,7 @@ static void exec_alloc(tc *c, const ir_stmt *s) {
     int l = c->lane_order[i];
     if (c->box.n[l] <= 1) continue;
     m->lane[l] = bytes;
-    bytes *= c->box.n[l];
+    bytes *= bytes == m->width ? tc_pitch(c, c->box.n[l]) : c->box.n[l];
   }
   m->bytes = bytes;
   m->at = m->base = tc_alloc(c, bytes, false);

@@ -49,6 +49,8 @@ typedef struct tw_group { /* slots that are one memory seen differently: what on
   int parent;          /* union-find over slots */
   int first, last;     /* instructions of the program */
   int64_t lo, hi;      /* bytes of the arena */
+  int64_t row;         /* elements of the last axis, the same for all who touch it; 0: none did yet; -1: they differ */
+  int width;           /* bytes of an element */
   bool resident;
   int64_t offset;      /* on the chip */
 } tw_group;

@@ -125,15 +125,39 @@ int64_t rt_tpu_cycles(tn_ctx *ctx, const tpu_machine *m, const tpu_program *p) {
   return tpu_simulate(ctx, m, p, &(tpu_sim_options){.no_values = true}, NULL, NULL, NULL)->cycles;
 }
 
-tpu_program *rt_tpu_program(tn_ctx *ctx, const ir_program *p, const tpu_machine *m, const tpu_options *o) {
+typedef struct contest {
+  tpu_program *best;
+  tpu_options how;
+  int64_t cycles;
+} contest;
+
+static bool faster(tn_ctx *ctx, const ir_program *p, const tpu_machine *m, const tpu_options *o, contest *c) {
+  tpu_program *t = tpu_compile(ctx, p, m, o);
+  int64_t cycles = rt_tpu_cycles(ctx, m, t);
+  bool wins = !c->best || cycles < c->cycles;
+  if (wins) *c = (contest){t, *o, cycles};
+  return wins;
+}
+
+tpu_program *rt_tpu_program(tn_ctx *ctx, const ir_program *p, const tpu_machine *m, tpu_options *o) {
   tpu_options to = *o;
   if (to.cores > m->cores) ir_fail(ctx, TN_EUSAGE, "%s has %lld cores, not %d", m->name, (long long)m->cores, to.cores);
-  if (to.cores || m->cores == 1) return tpu_compile(ctx, p, m, &to);
-  to.cores = (int)m->cores;
-  tpu_program *all = tpu_compile(ctx, p, m, &to);
-  to.cores = 1; /* waking the others takes time too */
-  tpu_program *one = tpu_compile(ctx, p, m, &to);
-  return rt_tpu_cycles(ctx, m, one) < rt_tpu_cycles(ctx, m, all) ? one : all;
+  bool layouts = !to.layout && m->tile_cols, cores = !to.cores && m->cores > 1;
+  if (!layouts && !cores) return tpu_compile(ctx, p, m, &to);
+  contest c = {0};
+  if (layouts) to.layout = TPU_LAYOUT_TILED;
+  if (cores) to.cores = (int)m->cores;
+  faster(ctx, p, m, &to, &c);
+  if (cores) { /* waking the others takes time too */
+    to.cores = 1;
+    if (!faster(ctx, p, m, &to, &c)) to.cores = (int)m->cores;
+  }
+  if (layouts) { /* rows at the pitch of tiles take memory */
+    to.layout = TPU_LAYOUT_DENSE;
+    faster(ctx, p, m, &to, &c);
+  }
+  *o = c.how;
+  return c.best;
 }
 
 rt_tpu_build rt_tpu_compile(tn_ctx *ctx, ir_graph *g, const tpu_machine *m, const rt_tpu_options *options) {
@@ -164,6 +188,6 @@ void rt_tpu_compile_program(tn_ctx *ctx, rt_tpu_build *b, const tpu_machine *m, 
   b->pack_s = now() - start;
   start = now();
   b->weights = blob ? (const uint8_t *)blob + sizeof(cg_blob_header) : NULL;
-  b->tpu = rt_tpu_program(ctx, b->program, m, &(tpu_options){.tile = o->tile, .weights = b->weights, .cores = o->cores});
+  b->tpu = rt_tpu_program(ctx, b->program, m, &(tpu_options){.tile = o->tile, .weights = b->weights, .cores = o->cores, .layout = o->layout});
   b->compile_s = now() - start;
 }

@@ -18,7 +18,7 @@ typedef struct product {
   int dtype;
   int64_t size, depth, n, panels;
   bool integers;
-  int32_t *dy, *dx;      /* per step: place in the window, */
+  int32_t *dz, *dy, *dx; /* per step: place in the window, */
   int64_t *offset;       /* bytes from the address of the row's first tap and channel 0 */
   float *a;              /* [GROUP][depth] */
   int32_t *steps;        /* of a row with taps outside: which are inside, */
@@ -29,15 +29,16 @@ typedef struct product {
 static void plan_steps(product *p) {
   const tpu_window *w = &p->i->win;
   const int32_t *s = p->i->src.stride;
-  int64_t taps = (int64_t)w->kh * w->kw;
+  int64_t plane = (int64_t)w->kh * w->kw, taps = plane * w->kd;
   for (int64_t k = 0; k < p->depth; k++) {
     int64_t at = w->k_first + k, tap, c;
     if (p->i->flags & TPU_CHANNELS_LAST) tap = at / w->kc, c = at % w->kc;
     else tap = at % taps, c = at / taps;
-    int64_t y = tap / w->kw * w->dy, x = tap % w->kw * w->dx;
+    int64_t z = tap / plane * w->dz, y = tap % plane / w->kw * w->dy, x = tap % w->kw * w->dx;
+    p->dz[k] = (int32_t)z;
     p->dy[k] = (int32_t)y;
     p->dx[k] = (int32_t)x;
-    p->offset[k] = (y * s[1] + x * s[2] + c * s[3]) * p->size;
+    p->offset[k] = (z * s[0] + y * s[1] + x * s[2] + c * s[3]) * p->size;
   }
 }
 
@@ -78,31 +79,31 @@ static void gather_row(const product *p, int64_t base, float *a) {
   }
 }
 
-typedef struct row { int64_t y, x, base; } row;
+typedef struct row { int64_t z, y, x, base; } row;
 
 static row row_at(const product *p, int64_t r) {
   const int32_t *e = p->i->extent, *s = p->i->src.stride;
   const tpu_window *w = &p->i->win;
-  int64_t x = r % e[2], y = r / e[2] % e[1], n = r / ((int64_t)e[1] * e[2]);
-  row v = {w->y0 + y * w->sy, w->x0 + x * w->sx, 0};
-  v.base = p->i->src.addr + (n * s[0] + v.y * s[1] + v.x * s[2]) * p->size;
+  int64_t x = r % e[2], y = r / e[2] % e[1], z = r / ((int64_t)e[1] * e[2]);
+  row v = {w->z0 + z * w->sz, w->y0 + y * w->sy, w->x0 + x * w->sx, 0};
+  v.base = p->i->src.addr + (v.z * s[0] + v.y * s[1] + v.x * s[2]) * p->size;
   return v;
 }
 
-static bool tap_inside(const tpu_window *w, int64_t y, int64_t x) {
-  return (!w->height || (y >= 0 && y < w->height)) && (!w->width || (x >= 0 && x < w->width));
+static bool tap_inside(const tpu_window *w, int64_t z, int64_t y, int64_t x) {
+  return (!w->depth || (z >= 0 && z < w->depth)) && (!w->height || (y >= 0 && y < w->height)) && (!w->width || (x >= 0 && x < w->width));
 }
 
 /* Whether the row's window lies inside altogether (the steps of this instruction may be fewer). */
 static bool all_inside(const tpu_window *w, const row *v) {
-  return tap_inside(w, v->y, v->x) && tap_inside(w, v->y + (int64_t)(w->kh - 1) * w->dy, v->x + (int64_t)(w->kw - 1) * w->dx);
+  return tap_inside(w, v->z, v->y, v->x) && tap_inside(w, v->z + (int64_t)(w->kd - 1) * w->dz, v->y + (int64_t)(w->kh - 1) * w->dy, v->x + (int64_t)(w->kw - 1) * w->dx);
 }
 
 /* Steps of a row that are inside, in order; their number. */
 static int64_t choose_steps(const product *p, const row *v) {
   int64_t n = 0;
   for (int64_t k = 0; k < p->depth; k++) {
-    if (!tap_inside(&p->i->win, v->y + p->dy[k], v->x + p->dx[k])) continue;
+    if (!tap_inside(&p->i->win, v->z + p->dz[k], v->y + p->dy[k], v->x + p->dx[k])) continue;
     int64_t at = v->base + p->offset[k];
     need(p, at);
     p->chosen[n] = element(p->dtype, p->memory + at, p->i->win.a_zero);
@@ -228,8 +229,9 @@ void tpu_matmul(tpu_core *c, const tpu_inst *i, int64_t number) {
   p.memory = ub->bytes;
   p.undefined = boxes > 1 && tpu_box_defined(c, &read) ? NULL : ub->undefined;
   int64_t d = p.depth;
-  char *at = tpu_scratch(c, (size_t)(d * (8 + 4 + 4 + 4 + 4 + 4 * GROUP) + GROUP * p.panels * 64 + 10 * 64));
+  char *at = tpu_scratch(c, (size_t)(d * (8 + 4 + 4 + 4 + 4 + 4 + 4 * GROUP) + GROUP * p.panels * 64 + 11 * 64));
   p.offset = part(&at, d * 8);
+  p.dz = part(&at, d * 4);
   p.dy = part(&at, d * 4);
   p.dx = part(&at, d * 4);
   p.steps = part(&at, d * 4);
@@ -246,28 +248,28 @@ void tpu_matmul(tpu_core *c, const tpu_inst *i, int64_t number) {
 
 /* ---- pooling ---- */
 
-static void pool_row(tpu_core *c, const tpu_inst *i, int64_t number, int64_t n, int64_t y, int64_t x, int64_t from, int count) {
+static void pool_row(tpu_core *c, const tpu_inst *i, int64_t number, int64_t z, int64_t y, int64_t x, int64_t from, int count) {
   const tpu_window *w = &i->win;
   tn_dtype t = (tn_dtype)i->dst.dtype;
   int64_t size = (int64_t)ir_dtype_bytes(t);
   const int32_t *s = i->src.stride, *d = i->dst.stride;
   tpu_block value, tap;
-  int64_t to = i->dst.addr + (n * d[0] + y * d[1] + x * d[2] + from * d[3]) * size, row_bytes = ((count - 1) * (int64_t)d[3]) * size;
+  int64_t to = i->dst.addr + (z * d[0] + y * d[1] + x * d[2] + from * d[3]) * size, row_bytes = ((count - 1) * (int64_t)d[3]) * size;
   int64_t lo = row_bytes < 0 ? to + row_bytes : to, bytes = (row_bytes < 0 ? -row_bytes : row_bytes) + size;
   if (i->flags & TPU_ACCUMULATE) {
     tpu_touch(c, i, number, i->dst.space, lo, bytes, false);
     tpu_block_load(t, tpu_mem_of(c, i->dst.space)->bytes + to, d[3] * size, count, &value);
   } else tpu_block_fill(t, w->init, count, &value);
-  for (int64_t r = 0; r < w->kh; r++)
-    for (int64_t q = 0; q < w->kw; q++) {
-      int64_t Y = w->y0 + y * w->sy + r * w->dy, X = w->x0 + x * w->sx + q * w->dx;
-      if (!tap_inside(w, Y, X)) continue;
-      tpu_operand one = i->src;
-      one.addr += (n * s[0] + Y * s[1] + X * s[2] + from * s[3]) * size;
-      tpu_box read = tpu_operand_box(&one, (const int32_t[]){1, 1, 1, count}, false);
-      tpu_block_load(t, tpu_operand_bytes(c, i, number, &one, &read) + one.addr, s[3] * size, count, &tap);
-      tpu_block_op(c->sim->ctx, (ir_opcode)i->fn, t, (const tn_dtype[]){t, t}, (const tpu_block *const[]){&value, &tap}, &value, count);
-    }
+  int64_t plane = (int64_t)w->kh * w->kw;
+  for (int64_t k = 0; k < plane * w->kd; k++) {
+    int64_t Z = w->z0 + z * w->sz + k / plane * w->dz, Y = w->y0 + y * w->sy + k % plane / w->kw * w->dy, X = w->x0 + x * w->sx + k % w->kw * w->dx;
+    if (!tap_inside(w, Z, Y, X)) continue;
+    tpu_operand one = i->src;
+    one.addr += (Z * s[0] + Y * s[1] + X * s[2] + from * s[3]) * size;
+    tpu_box read = tpu_operand_box(&one, (const int32_t[]){1, 1, 1, count}, false);
+    tpu_block_load(t, tpu_operand_bytes(c, i, number, &one, &read) + one.addr, s[3] * size, count, &tap);
+    tpu_block_op(c->sim->ctx, (ir_opcode)i->fn, t, (const tn_dtype[]){t, t}, (const tpu_block *const[]){&value, &tap}, &value, count);
+  }
   tpu_operand one = i->dst;
   one.addr = to;
   tpu_box write = tpu_operand_box(&one, (const int32_t[]){1, 1, 1, count}, true);
@@ -275,14 +277,14 @@ static void pool_row(tpu_core *c, const tpu_inst *i, int64_t number, int64_t n, 
 }
 
 void tpu_pool(tpu_core *c, const tpu_inst *i, int64_t number) {
-  tpu_work(c, tpu_elements(i->extent) + tpu_elements(i->extent) / 4 * i->win.kh * i->win.kw);
+  tpu_work(c, tpu_elements(i->extent) + tpu_elements(i->extent) / 4 * i->win.kd * i->win.kh * i->win.kw);
   const int32_t *e = i->extent;
   tpu_box box[TPU_BOXES];
   /* one destination for many channels, or results that are read again: in order */
   bool serial = i->dst.stride[3] == 0 || (tpu_boxes(i, box) > 1 && tpu_boxes_meet(&box[0], &box[1], true));
   int step = serial ? 1 : TPU_BLOCK;
-  for (int64_t n = 0; n < e[0]; n++)
+  for (int64_t z = 0; z < e[0]; z++)
     for (int64_t y = 0; y < e[1]; y++)
       for (int64_t x = 0; x < e[2]; x++)
-        for (int64_t k = 0; k < e[3]; k += step) pool_row(c, i, number, n, y, x, k, (int)(e[3] - k < step ? e[3] - k : step));
+        for (int64_t k = 0; k < e[3]; k += step) pool_row(c, i, number, z, y, x, k, (int)(e[3] - k < step ? e[3] - k : step));
 }

@@ -212,7 +212,7 @@ static double pj_mac(const tpu_machine *m, int dtype) {
 static double product_cycles(const tpu_machine *m, const tpu_inst *i, int64_t streamed) {
   const tpu_window *w = &i->win;
   double row = tpu_row_cycles(m, (tn_dtype)i->src.dtype);
-  if ((int64_t)w->kc * w->kh * w->kw <= m->window_depth) row += m->window_cycles;
+  if ((int64_t)w->kc * w->kd * w->kh * w->kw <= m->window_depth) row += m->window_cycles;
   return (double)streamed * row;
 }
 
@@ -248,6 +248,24 @@ static bool apart(const tpu_operand *o, int last) {
   return (o->space == TPU_UB || o->space == TPU_ACC) && (o->stride[last] > 1 || o->stride[last] < 0);
 }
 
+/* Elements that pass the vector unit, with what its tiles hold besides; *turned: rows do not start where tiles do. */
+static double passing(const tpu_machine *m, const tpu_inst *i, bool *turned) {
+  int64_t elements = tpu_elements(i->extent), tile = m->tile_rows * m->tile_cols;
+  int axis[2] = {-1, -1}; /* the last two that are not of one element */
+  for (int d = 3, k = 0; d >= 0 && k < 2; d--)
+    if (i->extent[d] > 1) axis[k++] = d;
+  if (!tile || axis[0] < 0) return (double)elements;
+  if (axis[1] < 0) return (double)((elements + tile - 1) / tile * tile); /* a run */
+  const tpu_operand *o[4] = {&i->dst, &i->src, &i->b, &i->c};
+  bool three = i->op == TPU_VECTOR || i->op == TPU_ACT;
+  for (int k = 0; k < (three ? 4 : 2); k++) {
+    if ((o[k]->space != TPU_UB && o[k]->space != TPU_ACC) || o[k]->stride[axis[0]] == 0) continue;
+    for (int d = 0; d < axis[0]; d++) *turned |= i->extent[d] > 1 && o[k]->stride[d] % m->tile_cols != 0;
+  }
+  int64_t n = i->extent[axis[0]], rows = i->extent[axis[1]], outer = elements / (n * rows);
+  return (double)(outer * ((rows + m->tile_rows - 1) / m->tile_rows) * ((n + m->tile_cols - 1) / m->tile_cols) * tile);
+}
+
 static cost vector_cost(const tpu_machine *m, const tpu_inst *i, tpu_counts *n) {
   int64_t elements = tpu_elements(i->extent);
   n->vector_elements += elements;
@@ -262,16 +280,18 @@ static cost vector_cost(const tpu_machine *m, const tpu_inst *i, tpu_counts *n) 
     count_on_chip(n, &i->c, i->extent, false);
   }
   if (!elements) return (cost){0};
-  if (i->op == TPU_POOL) return (cost){.occupy = (int64_t)ceil(m->vector_overhead + (double)elements * i->win.kh * i->win.kw / (double)m->act_lanes)};
+  if (i->op == TPU_POOL) return (cost){.occupy = (int64_t)ceil(m->vector_overhead + (double)elements * i->win.kd * i->win.kh * i->win.kw / (double)m->act_lanes)};
   double per = m->cost_simple, lanes = (double)m->lanes, extra = m->vector_overhead;
   if (i->op == TPU_GATHER || i->op == TPU_SCATTER) per = m->cost_gather;
   else if (i->op == TPU_ACT) lanes = (double)m->act_lanes;
   else per = op_cost(m, i->fn);
   while (last > 0 && i->extent[last] == 1) last--;
-  if (i->op != TPU_GATHER && i->op != TPU_SCATTER && (apart(&i->dst, last) || apart(&i->src, last) || apart(&i->b, last))) per *= m->cost_strided;
+  bool indexed = i->op == TPU_GATHER || i->op == TPU_SCATTER, turned = false;
+  double pass = indexed ? (double)elements : passing(m, i, &turned);
+  if (!indexed && (turned || apart(&i->dst, last) || apart(&i->src, last) || apart(&i->b, last))) per *= m->cost_strided;
   if (ir_dtype_bytes((tn_dtype)i->dst.dtype) == 8) per *= 2;
   if (i->extent[last] > 1 && i->dst.stride[last] == 0) extra += per * log2(lanes); /* across the lanes */
-  return (cost){.occupy = (int64_t)ceil(extra + (double)elements * per / lanes)};
+  return (cost){.occupy = (int64_t)ceil(extra + pass * per / lanes)};
 }
 
 static cost cost_of(tpu_core *c, const tpu_inst *i, tpu_counts *n) {

@@ -128,8 +128,52 @@ static const char *convolution(tn_ctx *ctx, uint64_t *s) {
                    update(ctx, &t, s, load, weight), channel, value, groups > 1 ? "}" : "");
 }
 
+/* Over one axis or three: loops, indices and the guard are lists. */
+static const char *volume(tn_ctx *ctx, uint64_t *s) {
+  types t = pick(s);
+  int rank = upto(s, 0, 2) ? 3 : 1;
+  int64_t groups = upto(s, 0, 3) ? 1 : upto(s, 2, 3), n = upto(s, 1, 2), c = upto(s, 1, rank == 3 ? 6 : 20), k = upto(s, 1, 10);
+  bool rsck = upto(s, 0, 1);
+  ir_text in = {.ctx = ctx}, out = in, taps = in, at = in, from = in, tap = in, guard = in, over = in, across = in;
+  for (int a = 0; a < rank; a++) {
+    axis x = pick_axis(s);
+    if (rank == 3 && x.in > 7) {
+      x.in = 7;
+      x.pad = 1;
+      x.out = (7 + 2 - ((x.taps - 1) * x.dilation + 1)) / x.stride + 1;
+      if (x.out < 1) x = (axis){7, 6, 2, 1, 1, 0};
+    }
+    const char *o = ir_format(ctx, "o%d", a), *r = ir_format(ctx, "r%d", a), *i = window(ctx, &x, o, r);
+    ir_put(&in, ", %lld", (long long)x.in);
+    ir_put(&out, ", %lld", (long long)x.out);
+    ir_put(&taps, ", %lld", (long long)x.taps);
+    ir_put(&at, ", %s", o);
+    ir_put(&from, ", %s", i);
+    ir_put(&tap, ", %s", r);
+    ir_put(&guard, "%s0 <= %s & %s < %lld", a ? " & " : "", i, i, (long long)x.in);
+    ir_put(&over, "for %s in 0 .. %lld { ", o, (long long)x.out);
+    ir_put(&across, "for %s in 0 .. %lld { ", r, (long long)x.taps);
+  }
+  const char *layout = upto(s, 0, 1) ? rank == 3 ? " layout \"perm 0 2 3 4 1\"" : " layout \"perm 0 2 1\"" : "";
+  const char *wlayout = rsck ? rank == 3 ? " layout \"perm 2 3 4 1 0\"" : " layout \"perm 2 1 0\"" : "";
+  const char *channel = ir_format(ctx, "g*%lld + k", (long long)k), *extra, *result;
+  const char *value = epilogue(ctx, &t, s, channel, ir_format(ctx, "n, %s%s", channel, ir_text_str(&at)), &extra, &result);
+  const char *shape = ir_format(ctx, "%lld, %lld%s", (long long)n, (long long)(k * groups), ir_text_str(&out));
+  extra = replace(ctx, replace(ctx, extra, "[K]", ir_format(ctx, "[%lld]", (long long)(k * groups))), "[SHAPE]", ir_format(ctx, "[%s]%s", shape, layout));
+  const char *load = ir_format(ctx, "X[n, g*%lld + c%s]", (long long)c, ir_text_str(&from)), *weight = ir_format(ctx, "W[%s, c%s]", channel, ir_text_str(&tap));
+  const char *cs = ir_format(ctx, "for c in 0 .. %lld { ", (long long)c), *close = rank == 3 ? "} } }" : "}";
+  const char *head = ir_format(ctx, "kernel volume(in X: %s[%lld, %lld%s]%s, in W: %s[%lld, %lld%s]%s%s, out Y: %s[%s]%s) {", t.a, (long long)n, (long long)(c * groups),
+                               ir_text_str(&in), layout, t.b, (long long)(k * groups), (long long)c, ir_text_str(&taps), wlayout, extra, result, shape, layout);
+  return ir_format(ctx,
+                   "%s for n in 0 .. %lld { for g in 0 .. %lld { for k in 0 .. %lld { %s alloc acc: %s[] register acc[] = %s %s%s if %s { %s } %s } "
+                   "Y[n, %s%s] = %s %s } } } }",
+                   head, (long long)n, (long long)groups, (long long)k, ir_text_str(&over), t.acc, t.integer ? "0" : "0.0", rsck ? ir_text_str(&across) : cs,
+                   rsck ? cs : ir_text_str(&across), ir_text_str(&guard), update(ctx, &t, s, load, weight), close, channel, ir_text_str(&at), value, close);
+}
+
 const char *tpu_shape(tn_ctx *ctx, uint64_t seed) {
   uint64_t s = seed;
   next(&s);
+  if (seed % 4 == 2) return volume(ctx, &s);
   return upto(&s, 0, 1) ? product(ctx, &s) : convolution(ctx, &s);
 }

@@ -55,6 +55,7 @@ typedef struct check {
 /* A small machine, so that everything is ragged and memory is short. */
 static const char small[] = "rows 8\ncols 8\nub_bytes 262144\nacc_bytes 65536\nfifo_depth 4\nint8 1\nbf16 1\nf16 1\nf32 1\ndataflow ws\ncores 3\n";
 static const char tight[] = "rows 5\ncols 7\nub_bytes 8192\nacc_bytes 4096\nfifo_depth 2\nint8 1\nbf16 1\nf16 1\nf32 1\ndataflow ws\ncores 3\n";
+static const char tiled[] = "rows 8\ncols 8\nub_bytes 262144\nacc_bytes 65536\nfifo_depth 4\nint8 1\nbf16 1\nf16 1\nf32 1\ncores 3\ntile_rows 2\ntile_cols 4\n";
 
 typedef struct simulation {
   const tpu_machine *m;
@@ -118,7 +119,7 @@ static int64_t count_of(const char *name, int64_t otherwise) {
 
 static void shape(uint64_t seed, int64_t *matmuls) {
   tn_ctx *ctx = tn_ctx_new(NULL);
-  check x = {.seed = seed, .machine = seed % 3 ? small : tight, .cores = 1 + (int)(seed / 3 % 5) % 3};
+  check x = {.seed = seed, .machine = (const char *const[]){tight, small, tiled}[seed % 3], .cores = 1 + (int)(seed / 3 % 5) % 3};
   uint64_t t = seed * 77;
   if (seed % 4) x.tile = (tpu_tunables){.rows = 1 + (int64_t)(t % 40), .columns = 1 + (int64_t)(t / 40 % 8), .stationary = (int)(t / 320 % 3)};
   x.text = tpu_shape(ctx, seed);
@@ -138,7 +139,7 @@ Test(tpu_compile, random_kernels, .timeout = 36000) {
   int64_t n = count_of("TENON_TPU_KERNELS", 200);
   int64_t compared = 0;
   for (int64_t s = 1; s <= n; s++) {
-    check x = {.seed = (uint64_t)s, .flags = RANDOM_STATIC | (s % 4 ? RANDOM_PLAIN : 0), .machine = small, .cores = 1 + (int)(s % 3)};
+    check x = {.seed = (uint64_t)s, .flags = RANDOM_STATIC | (s % 4 ? RANDOM_PLAIN : 0), .machine = s / 3 % 2 ? small : tiled, .cores = 1 + (int)(s % 3)};
     expect(&x);
     compared += x.compared;
   }

@@ -73,7 +73,8 @@ static tpu_inst attempt(tpu_random *r) {
     i.src = random_operand(r, CHIP, i.op == TPU_POOL ? acc : narrow);
     i.win = (tpu_window){.y0 = (int32_t)tpu_between(r, -3, 3), .x0 = (int32_t)tpu_between(r, -3, 3), .height = (int32_t)tpu_between(r, 0, 9),
                          .width = (int32_t)tpu_between(r, 0, 9), .sy = 1, .sx = (int32_t)tpu_between(r, 0, 3), .dy = 1, .dx = 2, .kh = (int32_t)tpu_between(r, 1, 3),
-                         .kw = (int32_t)tpu_between(r, 1, 3)};
+                         .kw = (int32_t)tpu_between(r, 1, 3), .z0 = (int32_t)tpu_between(r, -3, 3), .depth = (int32_t)tpu_between(r, 0, 4),
+                         .sz = (int32_t)tpu_between(r, 0, 2), .dz = 1, .kd = (int32_t)tpu_between(r, 1, 3)};
     if (i.op == TPU_POOL) i.fn = (uint8_t)(const int[]){IX_ADD, IX_MAX, IX_MIN}[tpu_between(r, 0, 2)], i.win.init = tpu_between(r, -5, 5);
     else i.win.kc = (int32_t)tpu_between(r, 1, 9), i.win.k_first = (int32_t)tpu_between(r, 0, 3), i.win.k_count = (int32_t)tpu_between(r, 1, 9);
     if (acc == TN_I32 && i.op == TPU_MATMUL) i.win.a_zero = (int16_t)tpu_between(r, -128, 255);

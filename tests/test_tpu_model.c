@@ -91,6 +91,35 @@ static ir_graph *upwards(tn_ctx *ctx) {
   return g;
 }
 
+/* A convolution over one to three axes, padded, and a residual's worth of channels behind it. */
+typedef struct windowed {
+  int rank;
+  int64_t taps, stride, dilation, groups;
+  bool up; /* transposed */
+} windowed;
+
+static windowed the_window;
+
+static ir_graph *window_graph(tn_ctx *ctx) {
+  const windowed *w = &the_window;
+  ir_graph *g = ir_graph_new(ctx, "window");
+  int64_t c = 12, k = 24, ones[3] = {1, 1, 1}, pads[6] = {1, 1, 1, 1, 1, 1}, strides[3] = {w->stride, w->stride, w->stride}, dilations[3] = {w->dilation, w->dilation, w->dilation};
+  int64_t shape[5] = {w->up ? c : k, (w->up ? k : c) / w->groups, w->taps, w->taps, w->taps};
+  static const int64_t sizes[3][3] = {{40}, {9, 8}, {5, 4, 6}};
+  ix dims[5] = {ix_index(ctx, 1), ix_index(ctx, c)};
+  for (int d = 0; d < w->rank; d++) dims[2 + d] = ix_index(ctx, sizes[w->rank - 1][d]);
+  ir_value *x = ir_graph_input(g, "x", TN_F32, 2 + w->rank, dims);
+  ir_value *in[2] = {x, weights(g, 2 + w->rank, shape, 21)};
+  ir_node *n = ir_node_new(g, w->up ? "ConvTranspose" : "Conv", NULL, 2, in, 1);
+  n->opset = 13;
+  ir_attr_int(n, "group", w->groups);
+  ir_attr_ints(n, "strides", w->rank, w->stride > 1 ? strides : ones);
+  ir_attr_ints(n, "dilations", w->rank, w->dilation > 1 ? dilations : ones);
+  ir_attr_ints(n, "pads", 2 * w->rank, pads);
+  ir_graph_output(g, op(g, "Relu", 1, n->out));
+  return g;
+}
+
 typedef struct run {
   ir_graph *(*graph)(tn_ctx *ctx);
   lw_precision precision;
@@ -98,6 +127,7 @@ typedef struct run {
   tpu_tunables tile; /* stationary: products are forced onto the matrix unit */
   int cores;
   bool matmul;
+  bool sums; /* the vector unit made some */
 } run;
 
 static void run_model(tn_ctx *ctx, void *arg) {
@@ -117,32 +147,93 @@ static void run_model(tn_ctx *ctx, void *arg) {
   rt_program_interp(ctx, b.program, (const void *[]){x}, &want, NULL, NULL, NULL);
   tpu_simulate(ctx, m, b.tpu, NULL, (const void *[]){x}, &got, NULL);
   for (int c = 0; c < b.tpu->ncores; c++)
-    for (int64_t i = 0; i < b.tpu->core[c].n; i++) r->matmul |= b.tpu->core[c].insts[i].op == TPU_MATMUL;
+    for (int64_t i = 0; i < b.tpu->core[c].n; i++) {
+      r->matmul |= b.tpu->core[c].insts[i].op == TPU_MATMUL;
+      r->sums |= b.tpu->core[c].insts[i].op == TPU_VECTOR && b.tpu->core[c].insts[i].fn == IX_FMA;
+    }
   if (memcmp(got, want, (size_t)out->bytes)) ir_fail(ctx, TN_EWRONG, "first elements: %g, should be %g", *(float *)got, *(float *)want);
 }
 
-static void expect(run r) {
+static run expect(run r) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   tn_status s = ir_protect(ctx, run_model, &r);
   cr_assert_eq(s, TN_OK, "precision %d, %s: %s", r.precision, r.machine, tn_error(ctx));
   cr_assert(r.matmul || !r.tile.stationary);
   tn_ctx_free(ctx);
+  return r;
 }
 
 /* Room for everything, and so little that the arena lies in DRAM. */
 static const char *const machines[] = {"rows 16\ncols 8\narrays 2\nub_bytes 1048576\nacc_bytes 65536\ncores 3\n",
-                                       "rows 8\ncols 8\nub_bytes 12288\nacc_bytes 4096\ncores 3\n"};
+                                       "rows 8\ncols 8\nub_bytes 12288\nacc_bytes 4096\ncores 3\n",
+                                       "rows 8\ncols 8\nub_bytes 1048576\nacc_bytes 65536\ncores 3\ntile_rows 2\ntile_cols 8\n"};
 
 static void all(ir_graph *(*graph)(tn_ctx *ctx)) {
   for (int k = 0; k < IR_COUNT(machines); k++)
     for (int p = LW_PRECISION_F32; p <= LW_PRECISION_INT8; p++)
       for (int forced = 0; forced < 2; forced++)
-        for (int cores = 1; cores <= 3; cores++) expect((run){graph, (lw_precision)p, machines[k], {.stationary = forced}, cores, false});
+        for (int cores = 1; cores <= 3; cores++) expect((run){graph, (lw_precision)p, machines[k], {.stationary = forced}, cores, false, false});
 }
 
 Test(tpu_model, convolutions) { all(network); }
 Test(tpu_model, attention) { all(attention); }
 Test(tpu_model, transposed) { all(upwards); }
+
+/* Left to itself the compiler finds the matrix unit for each of them, where the vector unit is no faster. */
+Test(tpu_model, windows) {
+  static const windowed cases[] = {{1, 3, 1, 1, 1, false}, {1, 5, 2, 1, 1, false}, {1, 3, 1, 3, 1, false}, {1, 3, 1, 1, 2, false}, {1, 4, 2, 1, 1, true},
+                                   {2, 3, 1, 2, 1, false}, {2, 3, 2, 1, 3, false}, {2, 4, 2, 1, 1, true},  {2, 3, 2, 2, 2, true},
+                                   {3, 3, 1, 1, 1, false}, {3, 3, 2, 1, 1, false}, {3, 2, 1, 2, 1, false}, {3, 3, 1, 1, 2, false}, {3, 1, 1, 1, 1, false},
+                                   {3, 3, 2, 1, 1, true},  {3, 3, 1, 2, 1, true}};
+  for (int i = 0; i < IR_COUNT(cases); i++)
+    for (int p = LW_PRECISION_F32; p <= (i % 5 ? LW_PRECISION_BF16 : LW_PRECISION_INT8); p++) {
+      the_window = cases[i];
+      run r = expect((run){window_graph, (lw_precision)p, "rows 16\ncols 8\narrays 2\nlanes 16\nact_lanes 16\ncores 2\ntile_rows 2\ntile_cols 8\n", {0}, 1 + i % 2, false, false});
+      cr_assert(r.matmul && !r.sums, "case %d, precision %d", i, p);
+    }
+}
+
+/* Rows of 100 channels at the pitch of tiles: faster, though in more memory; of 6 channels they stay dense. */
+static ir_graph *tall(tn_ctx *ctx, int64_t n) {
+  ir_graph *g = ir_graph_new(ctx, "tall");
+  ix dims[2] = {ix_index(ctx, 600), ix_index(ctx, n)};
+  ir_value *x = ir_graph_input(g, "x", TN_F32, 2, dims), *bias = weights(g, 1, &n, 31), *y = x;
+  for (int i = 0; i < 3; i++) {
+    y = op(g, "MatMul", 2, (ir_value *[]){y, weights(g, 2, (int64_t[]){n, n}, 32)});
+    y = op(g, "Add", 2, (ir_value *[]){y, bias});
+    y = op(g, "Softmax", 1, &y);
+  }
+  ir_graph_output(g, y);
+  return g;
+}
+
+static void run_tiles(tn_ctx *ctx, void *arg) {
+  (void)arg;
+  const tpu_machine *m = tpu_machine_find(ctx, "tpu-v6e");
+  int64_t sizes[] = {100, 6}, cycles[3];
+  for (int i = 0; i < 2; i++) {
+    uint8_t *got[3];
+    float *x = ir_alloc(ctx, (size_t)(600 * sizes[i]) * 4);
+    uint64_t seed = 3;
+    for (int64_t k = 0; k < 600 * sizes[i]; k++) x[k] = noise(&seed);
+    for (int layout = TPU_LAYOUT_ANY; layout <= TPU_LAYOUT_TILED; layout++) {
+      rt_tpu_build b = rt_tpu_compile(ctx, tall(ctx, sizes[i]), m, &(rt_tpu_options){.precision = LW_PRECISION_BF16, .layout = (tpu_layout)layout, .jobs = 1});
+      cycles[layout] = rt_tpu_cycles(ctx, m, b.tpu);
+      got[layout] = ir_alloc(ctx, (size_t)(600 * sizes[i]) * 4);
+      tpu_simulate(ctx, m, b.tpu, NULL, (const void *[]){x}, (void *[]){got[layout]}, NULL);
+      ir_assert(ctx, !layout || !memcmp(got[0], got[layout], (size_t)(600 * sizes[i]) * 4));
+    }
+    int64_t dense = cycles[TPU_LAYOUT_DENSE], tiles = cycles[TPU_LAYOUT_TILED];
+    ir_assert(ctx, cycles[TPU_LAYOUT_ANY] == (tiles < dense ? tiles : dense));
+    ir_assert(ctx, i ? tiles == dense : tiles < dense);
+  }
+}
+
+Test(tpu_model, tiles) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  cr_assert_eq(ir_protect(ctx, run_tiles, NULL), TN_OK, "%s", tn_error(ctx));
+  tn_ctx_free(ctx);
+}
 
 /* Several cores take their share of a large product: it becomes faster, and so does one with few rows, whose columns
  * are shared. Small ones stay on one core where waking the others takes longer. */

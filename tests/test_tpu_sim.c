@@ -87,6 +87,10 @@ static void refer_weights(reference *r, const tpu_inst *i) {
   r->fifo[r->nfifo++].n = i->extent[3];
 }
 
+static bool outside(const tpu_window *w, const int64_t *at) {
+  return (w->depth && (at[0] < 0 || at[0] >= w->depth)) || (w->height && (at[1] < 0 || at[1] >= w->height)) || (w->width && (at[2] < 0 || at[2] >= w->width));
+}
+
 static void refer_matmul(reference *r, const tpu_inst *i) {
   const tpu_window *w = &i->win;
   if (i->flags & TPU_SWAP) {
@@ -101,10 +105,11 @@ static void refer_matmul(reference *r, const tpu_inst *i) {
     if (i->flags & TPU_ACCUMULATE) acc = get(r, &i->dst, x);
     for (int64_t k = 0; k < w->k_count; k++) {
       int64_t f = w->k_first + k, c, row, col;
-      if (i->flags & TPU_CHANNELS_LAST) c = f % w->kc, col = f / w->kc % w->kw, row = f / w->kc / w->kw;
-      else col = f % w->kw, row = f / w->kw % w->kh, c = f / w->kw / w->kh;
-      int64_t y[4] = {x[0], w->y0 + x[1] * w->sy + row * w->dy, w->x0 + x[2] * w->sx + col * w->dx, c};
-      if ((w->height && (y[1] < 0 || y[1] >= w->height)) || (w->width && (y[2] < 0 || y[2] >= w->width))) continue;
+      int64_t deep;
+      if (i->flags & TPU_CHANNELS_LAST) c = f % w->kc, col = f / w->kc % w->kw, row = f / w->kc / w->kw % w->kh, deep = f / w->kc / w->kw / w->kh;
+      else col = f % w->kw, row = f / w->kw % w->kh, deep = f / w->kw / w->kh % w->kd, c = f / w->kw / w->kh / w->kd;
+      int64_t y[4] = {w->z0 + x[0] * w->sz + deep * w->dz, w->y0 + x[1] * w->sy + row * w->dy, w->x0 + x[2] * w->sx + col * w->dx, c};
+      if (outside(w, y)) continue;
       float a = number((tn_dtype)i->src.dtype, get(r, &i->src, y)), b = r->tile[k * r->tile_n + x[3]];
       if (i->dst.dtype == TN_I32) acc.i = (int32_t)(acc.i + (int64_t)(a - w->a_zero) * (int64_t)(b - w->w_zero));
       else acc.f = fmaf(a, b, (float)acc.f);
@@ -120,12 +125,13 @@ static void refer_pool(reference *r, const tpu_inst *i) {
   do {
     ir_scalar v = {.i = w->init};
     if (i->flags & TPU_ACCUMULATE) v = get(r, &i->dst, x);
-    for (int64_t row = 0; row < w->kh; row++)
-      for (int64_t col = 0; col < w->kw; col++) {
-        int64_t y[4] = {x[0], w->y0 + x[1] * w->sy + row * w->dy, w->x0 + x[2] * w->sx + col * w->dx, x[3]};
-        if ((w->height && (y[1] < 0 || y[1] >= w->height)) || (w->width && (y[2] < 0 || y[2] >= w->width))) continue;
-        v = ir_eval_op(r->ctx, (ir_opcode)i->fn, t, 2, (tn_dtype[]){t, t}, (ir_scalar[]){v, get(r, &i->src, y)});
-      }
+    for (int64_t deep = 0; deep < w->kd; deep++)
+      for (int64_t row = 0; row < w->kh; row++)
+        for (int64_t col = 0; col < w->kw; col++) {
+          int64_t y[4] = {w->z0 + x[0] * w->sz + deep * w->dz, w->y0 + x[1] * w->sy + row * w->dy, w->x0 + x[2] * w->sx + col * w->dx, x[3]};
+          if (outside(w, y)) continue;
+          v = ir_eval_op(r->ctx, (ir_opcode)i->fn, t, 2, (tn_dtype[]){t, t}, (ir_scalar[]){v, get(r, &i->src, y)});
+        }
     put(r, &i->dst, x, v);
   } while (next_place(i->extent, x));
 }
@@ -326,6 +332,15 @@ static tpu_inst dma_case(tn_ctx *ctx, tpu_random *r, layout *l) {
   return i;
 }
 
+/* Perhaps a window over the outermost axis as well; how far the source reaches along it. */
+static int32_t deepen(tpu_random *r, tpu_inst *i) {
+  tpu_window *w = &i->win;
+  if (tpu_next(r) & 1) return i->extent[0];
+  w->depth = (int32_t)tpu_between(r, 1, 4), w->kd = (int32_t)tpu_between(r, 1, 3);
+  w->sz = (int32_t)tpu_between(r, 0, 2), w->dz = (int32_t)tpu_between(r, -1, 2), w->z0 = (int32_t)tpu_between(r, -2, 2);
+  return w->depth;
+}
+
 static tpu_inst pool_case(tn_ctx *ctx, tpu_random *r, layout *l) {
   tpu_inst i = tpu_inst_of(TPU_POOL);
   static const tn_dtype kinds[] = {TN_F32, TN_BF16, TN_I8, TN_I32};
@@ -335,8 +350,9 @@ static tpu_inst pool_case(tn_ctx *ctx, tpu_random *r, layout *l) {
   w->kh = (int32_t)tpu_between(r, 1, 3), w->kw = (int32_t)tpu_between(r, 1, 3);
   w->sy = (int32_t)tpu_between(r, 1, 3), w->sx = (int32_t)tpu_between(r, 1, 3), w->dy = (int32_t)tpu_between(r, 1, 2), w->dx = (int32_t)tpu_between(r, 1, 2);
   w->y0 = (int32_t)tpu_between(r, -2, 1), w->x0 = (int32_t)tpu_between(r, -2, 1);
-  for (int d = 0; d < 4; d++) i.extent[d] = (int32_t)tpu_between(r, 1, 5);
-  i.src = random_tensor(ctx, r, l, chip(r, t), t, (int32_t[]){i.extent[0], w->height, w->width, i.extent[3]}, false);
+  for (int d = 0; d < 4; d++) i.extent[d] = (int32_t)tpu_between(r, 1, d ? 5 : 3);
+  int32_t images = deepen(r, &i);
+  i.src = random_tensor(ctx, r, l, chip(r, t), t, (int32_t[]){images, w->height, w->width, i.extent[3]}, false);
   i.dst = random_tensor(ctx, r, l, chip(r, t), t, i.extent, false);
   i.fn = (const uint8_t[]){IX_ADD, IX_MAX, IX_MIN}[tpu_between(r, 0, 2)];
   i.win.init = tpu_imm_bits(t, random_value(r, t));
@@ -517,12 +533,13 @@ static int product_case(tn_ctx *ctx, tpu_random *r, layout *l, tpu_inst *text) {
     w->y0 = (int32_t)tpu_between(r, -3, 2), w->x0 = (int32_t)tpu_between(r, -3, 2);
   }
   w->kc = (int32_t)tpu_between(r, 1, plain && tpu_next(r) & 1 ? 280 : 12);
-  int32_t all = w->kh * w->kw * w->kc, first = (int32_t)tpu_between(r, 0, all - 1);
   i.extent[0] = plain ? 1 : (int32_t)tpu_between(r, 1, 2);
+  int32_t images = plain ? 1 : deepen(r, &i);
+  int32_t all = w->kd * w->kh * w->kw * w->kc, first = (int32_t)tpu_between(r, 0, all - 1);
   i.extent[1] = plain ? 1 : (int32_t)tpu_between(r, 1, 5);
   i.extent[2] = (int32_t)tpu_between(r, 0, plain ? 20 : 5);
   i.extent[3] = (int32_t)tpu_between(r, 1, 40);
-  int32_t whole[4] = {i.extent[0], plain ? 1 : w->height, plain ? (i.extent[2] ? i.extent[2] : 1) : w->width, w->kc};
+  int32_t whole[4] = {images, plain ? 1 : w->height, plain ? (i.extent[2] ? i.extent[2] : 1) : w->width, w->kc};
   i.src = random_tensor(ctx, r, l, TPU_UB, a, whole, false);
   i.dst = random_tensor(ctx, r, l, TPU_ACC, acc, i.extent, false);
   if (!tpu_between(r, 0, 9)) i.dst.stride[1] = 0;
@@ -547,7 +564,7 @@ static int product_case(tn_ctx *ctx, tpu_random *r, layout *l, tpu_inst *text) {
 static void product_trial(tn_ctx *ctx, void *arg) {
   const trial *t = arg;
   tpu_random r = {t->seed};
-  tpu_machine m = small_machine(ctx, 300, 40);
+  tpu_machine m = small_machine(ctx, 330, 40);
   tpu_inst text[4];
   layout l;
   int n;

@@ -439,6 +439,37 @@ static void fault(const char *body, const char *wants) {
   tn_ctx_free(ctx);
 }
 
+/* Cycles of an addition over rows x n elements, `pitch` apart, a row of n broadcast over them. */
+static int64_t addition(tn_ctx *ctx, const tpu_machine *m, int64_t rows, int64_t n, int64_t pitch) {
+  tpu_program *p = tpu_program_new(ctx, m->name, 1);
+  p->dram_bytes = 64;
+  tpu_inst i = box(TPU_VECTOR, ub(TN_F32, 0, (int32_t)pitch), ub(TN_F32, 0, (int32_t)pitch), rows, n);
+  i.fn = IX_ADD;
+  i.b = ub(TN_F32, 16 << 20, 0);
+  tpu_emit(ctx, p, 0, i);
+  tpu_result v;
+  cr_assert_eq(simulate(ctx, m, p, &(tpu_sim_options){.no_values = true}, &v), TN_OK, "%s", tn_error(ctx));
+  return v.all.busy[TPU_UNIT_VECTOR];
+}
+
+/* 2048 lanes take tiles of 8 x 128: two of them a cycle, whole ones, and rows that start elsewhere are turned into place. */
+Test(tpu_time, tiles_of_the_vector_unit) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tpu_machine m = *tpu_machine_find(ctx, "tpu-v4-core");
+  cr_assert_eq(addition(ctx, &m, 800, 128, 128), 50);
+  cr_assert_eq(addition(ctx, &m, 800, 100, 128), 50);
+  cr_assert_eq(addition(ctx, &m, 801, 129, 256), 101);
+  cr_assert_eq(addition(ctx, &m, 800, 100, 100), 100);
+  cr_assert_eq(addition(ctx, &m, 1, 80000, 0), 40); /* a run */
+  m.tile_rows = m.tile_cols = 0;
+  cr_assert_eq(addition(ctx, &m, 800, 100, 100), 40);
+  m.tile_rows = 8;
+  cr_assert_not_null(tpu_machine_check(ctx, &m));
+  m.tile_cols = 100;
+  cr_assert_not_null(tpu_machine_check(ctx, &m));
+  tn_ctx_free(ctx);
+}
+
 Test(tpu_time, faults_are_reported) {
   fault("load dst=ub:f32@0[0,0,0,1] src=dram:f32@0[0,0,0,1] n=[1,1,1,64]\nsync unit=vector after=[load 1]\n", NULL);
   fault("sync unit=vector wait=[3]\n", "core 0, instruction 1: deadlock: the program has ended, yet; vector: instruction 0 (sync) waits for semaphore 3");
