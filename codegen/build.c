@@ -121,6 +121,13 @@ const cg_build *cg_build_kernels(tn_ctx *ctx, const ir_program *p, const cg_buil
     b->infos[i].symbol = b->parts[part].symbol;
   }
 
+  if (o->together && b->nparts) {
+    const char **symbols = IR_NEW_ARRAY(ctx, const char *, b->nparts);
+    for (int i = 0; i < b->nparts; i++) symbols[i] = b->parts[i].symbol;
+    const cg_object *all = cg_compile_kernels(ctx, o->target, b->nparts, kernels, symbols);
+    b->parts[0].bytes = all->bytes, b->parts[0].size = all->size, b->parts[0].code_bytes = all->code_bytes, b->parts[0].seconds = all->seconds;
+    return b;
+  }
   int missing = 0;
   for (int i = 0; i < b->nparts; i++) {
     cg_part *part = &b->parts[i];

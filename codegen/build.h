@@ -15,6 +15,7 @@ typedef struct cg_cache {
 typedef struct cg_build_options {
   const cg_target *target;
   bool run, pack;        /* the sections whose kernels are wanted */
+  bool together;         /* all in one object, by the caller alone: less work for many small ones. Its bytes are the first part's */
   int jobs;              /* threads that compile; 0 and 1: the caller alone */
   const cg_cache *cache; /* may be null */
   void (*beside)(tn_ctx *ctx, void *user); /* done by one of the threads before it compiles, in a context of its own; may be null */
@@ -24,7 +25,7 @@ typedef struct cg_build_options {
 typedef struct cg_part { /* one distinct kernel */
   const char *symbol;    /* of the bytes: made from a hash of the kernel's canonical text */
   const char *name;      /* of the first program kernel that is this one */
-  const void *bytes;
+  const void *bytes;     /* null: in the first part's */
   size_t size, code_bytes; /* code_bytes 0 when the bytes came from the cache */
   double seconds;        /* to compile; 0 from the cache */
 } cg_part;

@@ -52,9 +52,9 @@ cg_object_files *cg_object_begin(tn_ctx *ctx, const ir_program *p, const cg_obje
   *f = (cg_object_files){.p = p, .o = *o};
   cg_check_prefix(ctx, o->prefix);
   if (o->weights == CG_WEIGHTS_FILE && !o->weights_path) f->o.weights_path = weights_path_of(ctx, o->path);
-  f->object = fe_write_begin(ctx, o->path);
-  if (o->weights == CG_WEIGHTS_FILE && cg_blob_bytes(p) > 0) f->weights = fe_write_begin(ctx, f->o.weights_path);
-  if (o->header) f->header = fe_write_begin(ctx, o->header);
+  f->object = fe_write_begin_product(ctx, o->path);
+  if (o->weights == CG_WEIGHTS_FILE && cg_blob_bytes(p) > 0) f->weights = fe_write_begin_product(ctx, f->o.weights_path);
+  if (o->header) f->header = fe_write_begin_product(ctx, o->header);
   return f;
 }
 

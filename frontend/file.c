@@ -105,6 +105,7 @@ struct fe_writer {
   tn_ctx *ctx;
   const char *path, *temporary; /* temporary null: the target is written directly */
   int fd;                       /* -1: finished or given up */
+  bool lasting;                 /* synced before it takes its name */
   int failed;                   /* errno of what was written ahead */
   size_t at, ahead, ahead_bytes; /* bytes written in turn; those that were written ahead, and where */
   size_t used;
@@ -130,6 +131,7 @@ fe_writer *fe_write_begin(tn_ctx *ctx, const char *path) {
   w->ctx = ctx;
   w->path = ir_strdup(ctx, path);
   w->fd = -1;
+  w->lasting = true;
   ir_defer(ctx, writer_release, w);
   struct stat st;
   bool exists = stat(path, &st) == 0;
@@ -146,6 +148,12 @@ fe_writer *fe_write_begin(tn_ctx *ctx, const char *path) {
     else if (errno != EEXIST || tries == 100) writer_fail(w, errno);
   }
   if (exists && fchmod(w->fd, st.st_mode & 0777) != 0) writer_fail(w, errno);
+  return w;
+}
+
+fe_writer *fe_write_begin_product(tn_ctx *ctx, const char *path) {
+  fe_writer *w = fe_write_begin(ctx, path);
+  w->lasting = false;
   return w;
 }
 
@@ -181,9 +189,6 @@ void fe_write_ahead(fe_writer *w, size_t at, const void *data, size_t n) {
   if (!w->temporary || !n) return; /* what is no regular file takes bytes in turn */
   put_at(w, data, n, (off_t)at);
   w->ahead = at, w->ahead_bytes = n;
-#ifdef SYNC_FILE_RANGE_WRITE
-  sync_file_range(w->fd, (off_t)at, (off_t)n, SYNC_FILE_RANGE_WRITE); /* so that fe_write_settle waits for less */
-#endif
 }
 
 void fe_write(fe_writer *w, const void *data, size_t n) {
@@ -208,7 +213,7 @@ void fe_write(fe_writer *w, const void *data, size_t n) {
 void fe_write_settle(fe_writer *w) {
   ir_assert(w->ctx, w->fd >= 0);
   flush(w);
-  if (w->temporary && fsync(w->fd) != 0) writer_fail(w, errno);
+  if (w->temporary && w->lasting && fsync(w->fd) != 0) writer_fail(w, errno);
 }
 
 void fe_write_end(fe_writer *w) {

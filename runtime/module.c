@@ -79,7 +79,8 @@ static void pack_new(tn_ctx *ctx, const ir_program *p, const cg_kernel_info *inf
 }
 
 static void link_parts(tn_ctx *ctx, cg_jit *jit, const ir_program *p, const cg_build *b, const cg_entry_options *o) {
-  for (int i = 0; i < b->nparts; i++) cg_jit_add(ctx, jit, b->parts[i].bytes, b->parts[i].size);
+  for (int i = 0; i < b->nparts; i++)
+    if (b->parts[i].bytes) cg_jit_add(ctx, jit, b->parts[i].bytes, b->parts[i].size);
   const cg_object *entry = cg_compile_entry(ctx, b->target, p, b->infos, o);
   cg_jit_add(ctx, jit, entry->bytes, entry->size);
 }
@@ -342,7 +343,7 @@ typedef struct packing {
 
 static void pack_here(tn_ctx *ctx, void *arg) {
   packing *w = arg;
-  cg_build_options bo = {.target = cg_target_find(ctx, NULL, NULL), .pack = true, .jobs = w->jobs, .cache = w->cache};
+  cg_build_options bo = {.target = cg_target_find(ctx, NULL, NULL), .pack = true, .together = w->file != NULL, .jobs = w->jobs, .cache = w->cache};
   const cg_build *b = cg_build_kernels(ctx, w->p, &bo);
   cg_jit *jit = cg_jit_new(ctx);
   cg_entry_options eo = {.pack = "tn_program_pack", .pack_threads = true, .any_alignment = true};
