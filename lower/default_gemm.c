@@ -9,6 +9,12 @@
  *         for vo: for ro:     a panel of B stays in the first cache, the blocks of A and C in the second
  *           the register tile, and a part of the next panel asked for
  *
+ * A constant B under rows that are few enough to come by again and again is used the other way about: a
+ * block of B stays in the second cache, a tile's rows in the first, as they lie; sums are longer, and
+ * blocks of C smaller:
+ *
+ *   for vc: for ko: for ro: for vo: the register tile, and a part of the next block of B asked for
+ *
  * after Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34
  * (2008), and Van Zee and van de Geijn, "BLIS", ACM TOMS 41 (2015). With a single block of rows, B's
  * copy is made within ko, and ko is outside mc where a copy of all steps would be too large. With few
@@ -25,6 +31,7 @@ enum {
   LINE = 64,
   LONG_SUM = 1024, /* steps that one pass through the registers may take where panels may stream from the second cache */
   FEW_ROWS = 4,    /* rows of A that do not pay for a copy of B */
+  SOME_ROWS = 96,  /* rows of A that use a block of B often enough to ask for the next one meanwhile */
   TURN_COLUMNS = 320, /* of C, for which turning A is a twentieth of the work */
   TASK_ROWS = 192, /* of C, for which copying B is a thirtieth of the work */
   TURN_STEPS = 8,  /* of the sum, that are copied of all tiles together: whole lines on both sides */
@@ -46,6 +53,7 @@ typedef struct gemm {
   bool constant, tiled, stream; /* stream: B is read once, as it lies */
   bool turned;          /* A is [k, m] */
   bool copied;          /* blocks of A are copied: turned, or rows that share cache sets */
+  bool rows_first;      /* a tile's rows stay in the first cache, not a panel of B */
   int64_t tasks;        /* parts of the rows; turned only */
 } gemm;
 
@@ -134,6 +142,18 @@ static bool rows_collide(const gemm *g) {
 /* Copying B takes longer than using it. */
 static bool copy_bound(const gemm *g) { return !g->constant && !g->stream && g->m <= 32; }
 
+/* Steps of a sum for which a tile's rows fill half of the first cache. */
+static int64_t long_chunk(const gemm *g) {
+  int64_t step = g->mr * g->esize, l1 = g->p->t->l1_bytes;
+  return g->p->u.kc ? lw_min(g->p->u.kc, g->k) : chunk_of(g->k, l1 / 2 / step, l1 * 9 / 16 / step);
+}
+
+static bool rows_first(const gemm *g) {
+  if (!g->constant || !g->tiled || g->p->u.mb || g->p->u.rows == 1) return false;
+  if (g->p->u.order) return g->p->u.order == 1;
+  return g->m >= SOME_ROWS && g->mr < 12 && g->m * long_chunk(g) * g->esize <= 2 * g->p->t->l2_bytes;
+}
+
 /* The register tile. A constant's panels that are asked for ahead are whole lines wide, or some lines would be
  * asked for twice: with 4 x 3 vectors of 32 bytes that takes a fifth of the time. */
 static lw_tile tile_of(const gemm *g) {
@@ -153,7 +173,8 @@ static void sizes(gemm *g) {
   g->nr = p->u.nr ? p->u.nr : g->m == 1 ? ROW_STREAMS : t.nr;
   g->nb = g->nr * g->lanes;
   g->tiled = g->row && g->m > 1 && g->mr > 1;
-  g->copied = g->tiled && !g->stream && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_collide(g)));
+  g->rows_first = rows_first(g);
+  g->copied = g->tiled && !g->stream && !g->rows_first && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_collide(g)));
   int64_t panels = ceil_div(g->n, g->nb), tiles = ceil_div(g->m, g->mr), line = g->nb * g->esize, l1 = p->t->l1_bytes, l2 = p->t->l2_bytes;
   if (g->stream) g->kc = g->m == 1 ? ROW_STREAMS : STREAMS;
   else if (copy_bound(g)) g->kc = chunk_of(g->k, 64, 128); /* long pieces of B's rows instead */
@@ -161,9 +182,10 @@ static void sizes(gemm *g) {
   /* a tile of many rows takes little of a panel's bytes at a time: the second cache can keep up */
   if (g->constant && g->mr >= 12 && g->k <= LONG_SUM) g->kc = g->k;
   if (p->u.kc) g->kc = lw_min(p->u.kc, g->k);
+  if (g->rows_first) g->kc = long_chunk(g);
   int64_t most = l2 / 4 / (g->kc * g->esize * g->mr);
   if (most < 1) most = 1;
-  g->mb = g->stream || tiles <= most * 2 ? tiles : ceil_div(tiles, ceil_div(tiles, most));
+  g->mb = g->stream || g->rows_first || tiles <= most * 2 ? tiles : ceil_div(tiles, ceil_div(tiles, most));
   g->tasks = g->turned ? lw_min(TASKS, g->m / TASK_ROWS) : 1;
   if (g->turned) g->mb = even(g->tasks > 1 ? ceil_div(tiles, g->tasks) : tiles, most * 2);
   if (p->u.mb) g->mb = lw_min(p->u.mb, tiles);
@@ -171,7 +193,7 @@ static void sizes(gemm *g) {
   if (!g->constant && g->mb == tiles) /* B's chunks are copied for all rows: by long pieces, and A's rows few times; two groups, to be tasks */
     columns = lw_min(MAX_COPY / g->kc, ceil_div(panels, 2) * g->nb);
   if (!g->constant && g->mb < tiles && columns < PAGE / 2 / g->esize) columns = PAGE / 2 / g->esize; /* long pieces of B's rows */
-  g->group = g->stream ? panels : columns / g->nb;
+  g->group = g->stream ? panels : g->rows_first ? l2 * 3 / 8 / (g->kc * line) : columns / g->nb;
   if (g->turned) g->group = g->tasks > 1 ? panels : ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, or enough groups to be tasks */
   if (g->constant && g->m <= FEW_ROWS) g->group = g->n % g->nb ? ceil_div(panels, TASKS) : panels; /* the tail inside of tasks */
   g->group = p->u.group ? lw_min(p->u.group, panels) : even(panels, g->group);
@@ -299,11 +321,10 @@ bool lw_default_gemm(lw_plan *p) {
   ir_text outer = {.ctx = p->ctx};
   for (int i = 0; i < q->nout; i++) {
     const char *name = q->out[i]->var->name;
-    if (i != g.v && (i != g.r || !g.tiled) && q->extent[i] > 1 && lw_has_loop(p, name)) ir_put(&outer, " %s", name);
+    if (i != g.v && (i != g.r || !g.tiled) && lw_has_loop(p, name)) ir_put(&outer, " %s", name);
   }
   bool rows_outside = mc && g.constant && g.copied, sum_outside = mc && pack && chunks && (g.turned || g.k * lw_min(g.n, g.group * g.nb) > MAX_COPY || g.k * g.mb * g.mr > MAX_COPY);
-  bool rows_first_in = g.turned && !chunks;
-  const char *tile = g.tiled ? "ri vb vv" : "vb vv", *block = sum_outside ? "mc vo ro" : rows_first_in ? "ro vo" : g.tiled ? "vo ro" : "vo";
+  const char *tile = g.tiled ? "ri vb vv" : "vb vv", *block = sum_outside ? "mc vo ro" : g.rows_first || (g.turned && !chunks) ? "ro vo" : g.tiled ? "vo ro" : "vo";
   const char *blocks = ir_format(p->ctx, "%s%s%s%s", mp ? " mp" : "", rows_outside ? " mc" : "", vc ? " vc" : "", mc && !rows_outside && !sum_outside ? " mc" : "");
   if (!lw_step(p, "reorder%s%s %s %s", ir_text_str(&outer), blocks, block, tile)) return false;
   if (chunks && !lw_step(p, "chunk %s %lld -> ko %s", g.sum, (long long)g.kc, g.sum)) return false;
@@ -322,9 +343,9 @@ bool lw_default_gemm(lw_plan *p) {
   lw_kind(p, "vectorize", "vv");
   each(&g, p->k->body, g.sum, unroll_steps, NULL);
   bool asks = g.ahead && g.m > FEW_ROWS && (g.constant || (pack && g.n % g.nb == 0));
-  if (asks) each(&g, p->k->body, "vo", ask_ahead, g.constant ? q->b->u.buf->name : "panel");
+  if (asks) each(&g, p->k->body, !g.rows_first ? "vo" : chunks ? "ko" : "vc", ask_ahead, g.constant ? q->b->u.buf->name : "panel");
   lw_parallel_outside(p);
-  p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)g.ku, .order = 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
+  p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)g.ku, .order = g.rows_first ? 1 : 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
                          .group = (int)g.group, .ahead = asks ? (int)g.ahead + 1 : 1, .rows = g.copied ? 1 : 2, .unfused = p->u.unfused};
   return true;
 }

@@ -427,3 +427,40 @@ Test(schedule, random, .timeout = 600) {
   for (int k = 0; k < 17 && count >= 1000; k++) cr_expect_gt(w.used[k], 0, "step kind %d was never legal", k);
   fprintf(stderr, "%ld schedules, %ld steps, %ld refused\n", w.cases, w.steps, w.refused);
 }
+
+/* Default schedules of products of odd sizes, with blocks so small that all loops of a large product are there. */
+static void random_product(tn_ctx *ctx, void *arg) {
+  static const char *const cpus[] = {"x86-64-v3", "x86-64-v4", "x86-64-v2"};
+  tally *w = arg;
+  rng r = {w->seed * 2654435761u + 99};
+  int b = 1 + (int)draw(&r, 2), m = 1 + (int)draw(&r, 40), n = 16 + (int)draw(&r, 60), k = 1 + (int)draw(&r, 40);
+  bool constant = draw(&r, 2), after = draw(&r, 2); /* the loop of one or two iterations stands before or after the rows */
+  const ir_kernel *mm = ir_kernel_parse(ctx, ir_format(ctx, "kernel mm(in A: f32[%d, %d, %d], %s B: f32[%d, %d], in D: f32[%d], out C: f32[%d, %d, %d]) { for %s in 0..%d { for %s in 0..%d {"
+    " for n in 0..%d { alloc acc: f32[] register acc[] = 0.0 for k in 0..%d { acc[] = fma(A[b, m, k], B[k, n], acc[]) } C[b, m, n] = max(0.0, acc[] + D[n]) } } } }",
+    b, m, k, constant ? "const" : "in", k, n, n, b, m, n, after ? "m" : "b", after ? m : b, after ? "b" : "m", after ? b : m, n, k), "random");
+  lw_tunables u = {.kc = (int)draw(&r, 24), .group = (int)draw(&r, 4), .mr = (int)draw(&r, 7), .order = (int)draw(&r, 3), .rows = (int)draw(&r, 3), .ahead = (int)draw(&r, 3),
+                   .accuracy = LW_ACCURACY};
+  if (!u.kc || draw(&r, 2)) u.mb = 1 + (int)draw(&r, 3);
+  const char *text = lw_schedule_with(ctx, mm, cg_target_find(ctx, cpus[draw(&r, 3)], "x86_64-unknown-linux-gnu"), &u, NULL), *reason;
+  const ir_kernel *s = lw_schedule_apply(ctx, mm, text, &reason);
+  if (!s) ir_fail(ctx, TN_EWRONG, "refused: %s\n%s", reason, text);
+  const char *wrong = ir_kernel_verify(ctx, s);
+  if (!wrong) wrong = compare(ctx, mm, s, w->seed, true);
+  if (wrong) ir_fail(ctx, TN_EWRONG, "%s\n%s\n%s", wrong, ir_kernel_print(ctx, mm), text);
+  w->used[0] += strstr(text, "raise ko vo ro") != NULL;
+  w->used[1] += strstr(text, "raise ko ro vo") != NULL;
+  w->used[2] += strstr(text, "-> panel") != NULL;
+}
+
+Test(schedule, products, .timeout = 600) {
+  tally w = {0};
+  int bad = 0;
+  for (int i = 0; i < 200 && bad < 3; i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    w.seed = (uint64_t)i + 1;
+    if (ir_protect(ctx, random_product, &w)) fprintf(stderr, "seed %d: %s\n", i + 1, tn_error(ctx)), bad++;
+    tn_ctx_free(ctx);
+  }
+  cr_expect_eq(bad, 0);
+  for (int i = 0; i < 3; i++) cr_expect_gt(w.used[i], 5, "kind %d of blocks: %d times", i, w.used[i]);
+}
