@@ -18,22 +18,39 @@ static double tile_cycles(int64_t m, int64_t n) {
   return c < 5 ? 5 : c;
 }
 
-lw_tile lw_best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr) {
+/* Rows that fit beside nr vectors: a step holds the vectors and one row at a time or, `either`, the rows and one
+ * vector at a time. `spare` registers are kept free in the first form. */
+static int64_t most_rows(int64_t nr, int64_t regs, int64_t spare, bool either) {
+  int64_t most = (regs - spare - 1 - nr) / nr, wide = (regs - 1) / (nr + 1);
+  if (nr == 1 && most > regs - spare - 4) most = regs - spare - 4;
+  return either && wide < nr && wide > most ? wide : most;
+}
+
+/* `more`: loads per FMA, 1/mr of vectors and 1/nr of rows, cost so much of its time although they hide behind it. */
+static lw_tile best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t spare, int64_t max_nr, bool either, const double more[2]) {
   lw_tile best = {1, 1, 1e300};
   int64_t vectors = (n + lanes - 1) / lanes;
   for (int64_t nr = 1; nr <= max_nr && nr <= vectors; nr++) {
-    int64_t most = (regs - 1 - nr) / nr;
-    if (nr == 1 && most > regs - 4) most = regs - 4;
+    int64_t most = most_rows(nr, regs, spare, either);
     for (int64_t mr = 1; mr <= most && mr <= m; mr++) {
       double full = (double)(m / mr), rest = m % mr ? tile_cycles(m % mr, nr) : 0;
       double cost = (full * tile_cycles(mr, nr) + rest) * (double)((vectors + nr - 1) / nr);
-      cost *= 1 + 0.25 / (double)(mr * nr) + 0.4 / (double)mr; /* prologue and epilogue of a tile; traffic of b */
+      cost *= 1 + 0.25 / (double)(mr * nr) + more[0] / (double)mr + more[1] / (double)nr; /* prologue and epilogue of a tile; loads */
       if (mr > 1 && m % mr) cost *= 1.01;   /* a second loop body */
       if (nr == 1 && mr > 2 && mr < 8 && vectors > 1) cost *= 1.1; /* too few chains, and a load of weights for each row's few FMAs */
       if (cost < best.cost * 0.999 || (cost < best.cost * 1.001 && mr * nr > best.mr * best.nr)) best = (lw_tile){mr, nr, cost};
     }
   }
   return best;
+}
+
+lw_tile lw_best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr) {
+  return best_tile(m, n, lanes, regs, 0, max_nr, false, (double[]){0.4, 0}); /* vectors from the second cache */
+}
+
+lw_tile lw_window_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr, bool padded) {
+  if (regs > 16) return lw_best_tile(m, n, lanes, regs - padded, max_nr); /* borders, unrolled, need one more */
+  return best_tile(m, n, lanes, regs, padded, max_nr, true, (double[]){0.3, 0.3});
 }
 
 /* ---- the schedule ---- */
@@ -133,77 +150,17 @@ static bool one_tap(const lw_problem *q) {
   return true;
 }
 
-/* How a 1x1 convolution goes over its operands: `rows` pixels at a time, all panels of weights over
- * them (all panels of a group, where chunks of the sum pass between), `kc` channels at a time. In blocked
- * layouts a row is read in as many pieces as there are blocks of channels, which no prefetcher
- * follows, so rows that do not stay in the second-level cache are dear to read again. */
-typedef struct blocking {
-  int64_t rows, panels, kc; /* panels, kc: 0 all */
-  lw_tile tile;
-  double cycles;
-} blocking;
-
-enum { CHUNK = 128, FAR_BYTES_A_CYCLE = 4, LEAST_ROWS = 12 };
-
-static blocking whole_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lanes) {
-  int64_t depth = p->p.red_extent[0], k = depth * (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype);
-  blocking best = {.rows = m, .cycles = 1e300};
-  for (int64_t r = m; r >= LEAST_ROWS || r == m; r--) {
-    if (m % r) continue;
-    lw_tile t = lw_best_tile(r, n, lanes, p->t->vector_regs, 6);
-    int64_t nb = t.nr * lanes, groups = m / r, panels = (n + nb - 1) / nb;
-    bool stays = (r + nb) * k <= p->t->l2_bytes * 15 / 16;
-    double far = (double)(m * k) * (double)(stays ? 1 : panels) + (double)(n * k) * (double)(n * k <= p->t->l2_bytes / 4 ? 1 : groups);
-    double cycles = (t.cost * (double)(groups * depth) + far / FAR_BYTES_A_CYCLE) * lw_task_cost(groups * panels);
-    if (cycles < best.cycles) best = (blocking){r, 0, 0, t, cycles};
-  }
-  return best;
-}
-
-/* Chunks of the sum, so that a panel of weights stays in the first cache while all rows pass, and the rows'
- * channels and sums in the second (Goto and van de Geijn, 2008). kc of 0: nothing to gain. */
-static blocking chunked_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lanes, int64_t block) {
-  int64_t e = (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype), depth = p->p.red_extent[0];
-  blocking best = {.rows = m, .cycles = 1e300};
-  for (int64_t r = m; r >= LEAST_ROWS; r--) {
-    if (m % r) continue;
-    lw_tile t = lw_best_tile(r, n, lanes, p->t->vector_regs, 6);
-    for (int64_t nr = t.nr; nr > 1 && n % (t.nr * lanes); nr--) t = lw_best_tile(r, n, lanes, p->t->vector_regs, nr - 1);
-    int64_t nb = t.nr * lanes, panels = n / nb, kc = p->t->l1_bytes / 3 / (nb * e);
-    kc = p->u.kc ? p->u.kc : kc - kc % block;
-    while (kc > block && depth % kc) kc -= block;
-    bool stays = depth * nb * e < p->t->l1_bytes / 2 && !p->u.kc;
-    if (n % nb || kc < 4 * block || depth < 2 * kc || depth % kc || t.mr < 2 || stays) continue;
-    for (int64_t g = panels; g > 0; g--) {
-      if (panels % g || r * (kc + g * nb) * e > p->t->l2_bytes / 2) continue;
-      double passes = (double)(m / r), turns = (double)(panels / g);
-      double far = (double)(n * depth * e) * passes + (double)(m * depth * e) * (1 + (turns - 1) / 4);
-      double cycles = t.cost * passes * (double)depth + far / FAR_BYTES_A_CYCLE + 2 * (double)(m * n / lanes * (depth / kc));
-      cycles *= lw_task_cost((int64_t)(passes * turns));
-      if (cycles < best.cycles) best = (blocking){r, g < panels ? g : 0, kc, t, cycles};
-    }
-  }
-  return best;
-}
-
-static blocking pixel_blocking(const lw_plan *p, int64_t m, int64_t n, int64_t lanes, int64_t block) {
-  int64_t bytes = m * p->p.red_extent[0] * (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype);
-  if (bytes > p->t->l2_bytes / 3 || p->u.kc) {
-    blocking b = chunked_sums(p, m, n, lanes, block);
-    if (b.kc) return b;
-  }
-  return whole_sums(p, m, n, lanes);
-}
+enum { CHUNK = 128 };
 
 /* The loops for it, outside those of a tile. */
-static bool chunk_pixels(lw_plan *p, const blocking *by, bool grouped) {
+static bool chunk_sums(lw_plan *p, const lw_blocking *by, bool grouped, const char *rows, const char *tile) {
   const lw_problem *q = &p->p;
   const ir_kernel *before = p->k;
   size_t length = p->text.n;
   bool images = strcmp(q->out[0]->var->name, "n") == 0 && q->extent[0] > 1 && lw_has_loop(p, "n");
   if ((!by->panels || lw_step(p, "split vo %lld -> vc vo", (long long)by->panels)) &&
-      lw_step(p, "reorder%s%s%s vo ro ri vb vv", images ? " n" : "", grouped ? " xo" : "", by->panels ? " vc" : "") &&
-      lw_step(p, "chunk c %lld -> ko c", (long long)by->kc) && lw_step(p, "distribute vo ro ri vb vv"))
+      lw_step(p, "reorder%s%s%s vo%s ro %s", images ? " n" : "", grouped ? " xo" : "", by->panels ? " vc" : "", rows, tile) &&
+      lw_step(p, "chunk c %lld -> ko c", (long long)by->kc) && lw_step(p, "distribute vo%s ro %s", rows, tile))
     return true;
   p->k = before;
   lw_cut(p, length);
@@ -263,10 +220,15 @@ bool lw_default_contraction(lw_plan *p) {
   int64_t cblock = cg_target_lanes(p->t, TN_F32);
   bool split_c = q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] % cblock == 0 && q->red_extent[0] > cblock && q->a->u.buf->layout;
   bool grouped = false;
-  blocking by = {0};
-  if (split_c && row && !padded && !p->u.order && !p->u.unfused && one_tap(q)) {
-    by = pixel_blocking(p, M, N, lanes, cblock);
+  lw_blocking by = {0};
+  bool choose = split_c && row && !p->u.order && !p->u.unfused, windows = split_c && row && !one_tap(q), by_windows = false;
+  if (choose && !padded && !windows) {
+    by = lw_pixel_blocking(p, M, N, lanes, cblock);
     if (by.rows < M && lw_step(p, "split %s %lld -> xo %s", row, (long long)by.rows, row)) grouped = true, M = by.rows;
+  } else if (choose && !p->u.height && lw_window_blocking(p, v, r, cblock, padded, &by)) {
+    by_windows = true;
+    const char *y = q->out[r - 1]->var->name;
+    if (by.rows > 1 && by.rows < q->extent[r - 1]) grouped = lw_step(p, "split %s %lld -> xo %s", y, (long long)by.rows, y);
   }
   for (int i = r - 1; i >= 0 && p->u.height && row && !grouped; i--) {
     const char *name = q->out[i]->var->name;
@@ -275,7 +237,9 @@ bool lw_default_contraction(lw_plan *p) {
     if (grouped) p->got.height = p->u.height;
     else break;
   }
-  lw_tile t = by.kc ? by.tile : lw_best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs - padded, M <= 2 ? 8 : 6); /* borders, unrolled, need one more */
+  lw_tile t = by.kc || by_windows ? by.tile
+              : windows ? lw_window_tile(M, N, lanes, p->t->vector_regs, 6, padded)
+                        : lw_best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs - padded, M <= 2 ? 8 : 6); /* borders, unrolled, need one more */
   if (depthwise) { /* two loads an FMA: rows share the weights */
     t.nr = 1;
     t.mr = lw_min(M, p->t->vector_regs - 6);
@@ -289,6 +253,7 @@ bool lw_default_contraction(lw_plan *p) {
   if (p->u.nr && !depthwise) t.nr = p->u.nr;
   int64_t nb = t.nr * lanes;
   bool tiled_rows = row && M > 1 && t.mr > 1;
+  const char *tile = windows && t.nr > t.mr ? "vb ri vv" : "ri vb vv"; /* what a step holds in registers, outside */
   p->got.mr = tiled_rows ? (int)t.mr : 1, p->got.nr = (int)t.nr, p->got.unfused = p->u.unfused;
 
   /* order of the reduction: channels in blocks outside the taps, inside them again */
@@ -327,7 +292,7 @@ bool lw_default_contraction(lw_plan *p) {
   int64_t rows = 1; /* of all output loops: what one panel of vectors is used for */
   for (int i = 0; i < q->nout; i++)
     if (i != v && q->extent[i] > 0 && !uses(q->b, q->out[i]->var)) rows *= q->extent[i];
-  bool vectors_first = p->got.height ? p->u.order != 1 : pack || grouped || (p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && rows > t.mr);
+  bool vectors_first = p->got.height ? p->u.order != 1 : pack || grouped || (by_windows ? by.rows > 1 : p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && rows > t.mr);
   ir_text ro = {.ctx = p->ctx};
   ir_put(&ro, "reorder");
   const char *outer = NULL;
@@ -345,8 +310,7 @@ bool lw_default_contraction(lw_plan *p) {
     ir_put(&ro, " vo");
     if (!outer) outer = tiled_rows && q->nred == 1 ? "ro" : "vo";
   }
-  if (tiled_rows) ir_put(&ro, " ro ri");
-  ir_put(&ro, " vb vv");
+  ir_put(&ro, " %s%s", tiled_rows ? "ro " : "", tiled_rows ? tile : "vb vv");
   bool ordered = false;
   if (tiled_rows && q->nred == 1 && strcmp(outer, "ro") == 0) ordered = lw_step(p, "reorder ro vo ri vb vv"); /* a GEMM: rows outside, panels inside */
   else if (tiled_rows && q->nred == 1 && first && !pack) {
@@ -367,7 +331,7 @@ bool lw_default_contraction(lw_plan *p) {
       if (ordered && panels % group) lw_step(p, "narrow vo"); /* the guard of the last group out of the inner loops */
     }
   }
-  if (!ordered && by.kc && tiled_rows) ordered = chunk_pixels(p, &by, grouped);
+  if (!ordered && by.kc && tiled_rows) ordered = chunk_sums(p, &by, grouped, by_windows ? ir_format(p->ctx, " %s", q->out[r - 1]->var->name) : "", tile);
   bool chunked = ordered && by.kc;
   if (!ordered && !lw_step(p, "%s", ir_text_str(&ro))) return false;
   int64_t far = row ? lw_stride(p->ctx, q->a, ir_find_loop(p->start->body, row) ? ir_find_loop(p->start->body, row)->var : q->out[r]->var) : 0;
@@ -392,7 +356,7 @@ bool lw_default_contraction(lw_plan *p) {
   /* one row: a long sum in chunks rounds less, and weights that stream from memory leave time for it */
   bool careful = !tiled_rows && q->nred == 1 && ir_is_float(q->dtype) && q->red_extent[0] >= 4 * CHUNK;
   if (careful && lw_step(p, "chunk %s %d -> ko %s", q->red[0]->var->name, CHUNK, q->red[0]->var->name) && !lw_step(p, "distribute vb vv")) return false;
-  if (!lw_step(p, "distribute %svb vv", tiled_rows ? "ri " : "")) return false;
+  if (!lw_step(p, "distribute %s", tiled_rows ? tile : "vb vv")) return false;
   if (tiled_rows) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
@@ -420,6 +384,7 @@ bool lw_default_contraction(lw_plan *p) {
         lw_step(p, "unroll s.a");
         lw_step(p, "unroll s.b");
         if (lw_has_loop(p, "s") && tiles == 1) lw_step(p, "unroll s");
+        if (chunked && M % t.mr) lw_step(p, "peel ro.i0 0 1"), lw_step(p, "peel ro.i1 0 1");
       }
     } else if (tiled_rows) lw_step(p, "unroll s");
   } else if (tiled_rows && M % t.mr) {

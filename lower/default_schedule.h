@@ -35,6 +35,21 @@ typedef struct lw_tile { /* MR rows of NR vectors */
 } lw_tile;
 /* The register tile for m rows and n elements, of at most max_nr vectors. */
 lw_tile lw_best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr);
+/* The same for convolutions over a window, whose weights stay near: also with fewer rows than vectors (of 16
+ * registers 3 x 4 leaves little of narrow rows), the rows being what a step holds then. */
+lw_tile lw_window_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr, bool padded);
+
+/* How a convolution goes over its operands: `rows` pixels (1x1) or rows of the picture at a time, all panels of
+ * weights over them (`panels` of a group, where chunks of the sum pass between), `kc` channels at a time. */
+typedef struct lw_blocking {
+  int64_t rows, panels, kc; /* panels, kc: 0 all */
+  lw_tile tile;
+  double cycles;
+} lw_blocking;
+/* Of a 1x1 convolution of m pixels to n channels; `block` channels lie together. */
+lw_blocking lw_pixel_blocking(const lw_plan *p, int64_t m, int64_t n, int64_t lanes, int64_t block);
+/* Of a convolution over a window, vectors along output loop v, rows along r; false: of another form. */
+bool lw_window_blocking(const lw_plan *p, int v, int r, int64_t block, bool padded, lw_blocking *best);
 
 /* What so few or so uneven tasks cost, as a factor of the time: a part of what they lose on two threads, as it is
  * not known how many will run. */

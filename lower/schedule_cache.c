@@ -229,17 +229,63 @@ static void count_turns(ahead *a) {
   }
 }
 
-/* Line `at` of the box, counted along the axis of unit stride last, as a load into a register
- * nobody reads. */
-static const ir_stmt *touch_line(ahead *a, ix at, const int64_t *lines, int64_t per_line, const int *order, const ix *start) {
+/* How the lines of a box are counted: `step` elements of an axis at a time, axes by stride, the largest first.
+ * A line runs along the axis of unit stride and, where blocks of that are shorter than a line, along the one
+ * that continues it: two pixels of eight channels. */
+typedef struct lines {
+  int64_t step[IR_MAX_RANK], count[IR_MAX_RANK], total;
+  int order[IR_MAX_RANK];
+} lines;
+
+static int64_t offset_along(const part *p, int d, int64_t n) {
+  ix at[IR_MAX_RANK];
+  int64_t offset = INT64_MAX;
+  for (int e = 0; e < p->buf->rank; e++) at[e] = ix_index(p->ctx, e == d ? n : 0);
+  ix_const_value(ir_buf_offset(p->ctx, p->buf, at), &offset);
+  return offset;
+}
+
+/* Elements of axis d, a power of two up to `most`, that lie `stride` apart. */
+static int64_t run_along(const part *p, int d, int64_t stride, int64_t most) {
+  int64_t n = 1;
+  while (2 * n <= most && offset_along(p, d, n) == n * stride && offset_along(p, d, 2 * n - 1) == (2 * n - 1) * stride) n *= 2;
+  return n;
+}
+
+static bool find_lines(const part *p, const int64_t *size, lines *l) {
+  const ir_buf *b = p->buf;
+  int64_t per_line = LINE / (int64_t)ir_dtype_bytes(b->dtype), covered = 1, all = 1, stride[IR_MAX_RANK];
+  for (int d = 0; d < b->rank; d++) l->step[d] = 1, all *= size[d] > 1 ? 2 : 1;
+  for (int turn = 0; turn < 2 && covered < per_line; turn++) {
+    int64_t before = covered;
+    for (int d = b->rank; d-- > 0 && covered == before;) {
+      if (l->step[d] > 1 || size[d] < 2) continue;
+      l->step[d] = run_along(p, d, covered, per_line / covered);
+      covered *= l->step[d];
+    }
+  }
+  l->total = 1;
+  for (int d = 0; d < b->rank; d++) {
+    l->count[d] = (size[d] + l->step[d] - 1) / l->step[d];
+    stride[d] = l->count[d] > 1 ? offset_along(p, d, l->step[d]) : 0;
+    if (!ir_mul_size(l->total, l->count[d], &l->total)) l->total = INT64_MAX;
+    int i = d;
+    for (; i > 0 && stride[l->order[i - 1]] < stride[d]; i--) l->order[i] = l->order[i - 1];
+    l->order[i] = d;
+  }
+  return covered > 1 || all == 1;
+}
+
+/* Line `at` of the box as a load into a register nobody reads. */
+static const ir_stmt *touch_line(ahead *a, ix at, const lines *l, const ix *start) {
   tn_ctx *ctx = a->p.ctx;
   const ir_buf *b = a->p.buf;
   ix index[IR_MAX_RANK], inside = ix_bool(ctx, true);
   for (int i = b->rank; i-- > 0;) {
-    int d = order[i];
-    ix x = lines[d] == 1 ? ix_index(ctx, 0) : i ? ix_remi(ctx, at, lines[d]) : at;
-    if (i) at = ix_divi(ctx, at, lines[d]);
-    index[d] = ix_add(ctx, start[d], i == b->rank - 1 ? ix_muli(ctx, x, per_line) : x);
+    int d = l->order[i];
+    ix x = l->count[d] == 1 ? ix_index(ctx, 0) : i ? ix_remi(ctx, at, l->count[d]) : at;
+    if (i) at = ix_divi(ctx, at, l->count[d]);
+    index[d] = ix_add(ctx, start[d], ix_muli(ctx, x, l->step[d]));
     inside = ix_and(ctx, inside, ix_within(ctx, index[d], ix_index(ctx, 0), b->shape[d]));
   }
   ir_buf *none = ir_buf_new(ctx, ir_format(ctx, "%s.ahead", b->name), b->dtype, 0, NULL, NULL, IR_REGISTER);
@@ -251,9 +297,8 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
   tn_ctx *ctx = s->ctx;
   ahead *a = user;
   part *p = &a->p;
-  const ir_buf *b = p->buf;
-  int64_t size[IR_MAX_RANK], lines[IR_MAX_RANK], stride[IR_MAX_RANK], total = 1, per_line = LINE / (int64_t)ir_dtype_bytes(b->dtype);
-  int order[IR_MAX_RANK];
+  int64_t size[IR_MAX_RANK];
+  lines l;
   find_part(p, a->v);
   box_of(p, size);
   if (p->why) {
@@ -261,21 +306,8 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
     return NULL;
   }
   ix later = ix_add(ctx, a->v->var->expr, ix_index(ctx, s->num[2])), start[IR_MAX_RANK];
-  for (int d = 0; d < b->rank; d++) {
-    ir_var *x = ir_var_new(ctx, "x", TN_INDEX, 0, size[d] - 1 < per_line ? size[d] - 1 : per_line - 1);
-    ix at[IR_MAX_RANK];
-    for (int e = 0; e < b->rank; e++) at[e] = e == d ? x->expr : ix_index(ctx, 0);
-    if (!ix_affine_in(ir_buf_offset(ctx, b, at), x, &stride[d]) || size[d] == 1) stride[d] = INT64_MAX; /* of one element, or split in blocks: not the axis that lines run along */
-    start[d] = ix_subst1(ctx, ix_addi(ctx, p->start[d], p->lo[d]), a->v->var, later);
-    int i = d; /* by stride, the largest first */
-    for (; i > 0 && stride[order[i - 1]] < stride[d]; i--) order[i] = order[i - 1];
-    order[i] = d;
-  }
-  for (int d = 0; d < b->rank; d++) {
-    lines[d] = d == order[b->rank - 1] ? (size[d] + per_line - 1) / per_line : size[d];
-    if (!ir_mul_size(total, lines[d], &total)) total = INT64_MAX;
-  }
-  if (stride[order[b->rank - 1]] != 1 && total > 1) {
+  for (int d = 0; d < p->buf->rank; d++) start[d] = ix_subst1(ctx, ix_addi(ctx, p->start[d], p->lo[d]), a->v->var, later);
+  if (!find_lines(p, size, &l)) {
     refuse(s, "no axis of the part is contiguous");
     return NULL;
   }
@@ -284,7 +316,7 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
     refuse(s, "how often '%s' runs inside '%s' is not known", s->arg[3], s->arg[1]);
     return NULL;
   }
-  int64_t each = (total + a->all - 1) / a->all;
+  int64_t each = (l.total + a->all - 1) / a->all;
   if (each > MAX_LINES) {
     refuse(s, "%lld lines in an iteration are too many", (long long)each);
     return NULL;
@@ -293,8 +325,8 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
   ix at = ix_index(ctx, 0);
   for (int j = 0; j < a->npath; j++) at = ix_add(ctx, ix_muli(ctx, at, a->turns[j]), ix_sub(ctx, a->path[j]->var->expr, a->path[j]->lo));
   at = ix_add(ctx, ix_muli(ctx, at, each), i->expr);
-  const ir_stmt *body = touch_line(a, at, lines, per_line, order, start);
-  if (each * a->all > total) body = ir_if(ctx, ix_lt(ctx, at, ix_index(ctx, total)), body, NULL);
+  const ir_stmt *body = touch_line(a, at, &l, start);
+  if (each * a->all > l.total) body = ir_if(ctx, ix_lt(ctx, at, ix_index(ctx, l.total)), body, NULL);
   body = ir_for(ctx, i, ix_index(ctx, 0), ix_index(ctx, each), IR_SERIAL, body);
   body = ir_if(ctx, ix_lt(ctx, later, a->v->hi), body, NULL);
   return ir_for(ctx, w->var, w->lo, w->hi, w->loop, ir_seq(ctx, 2, (const ir_stmt *[]){body, w->body}));

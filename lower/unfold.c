@@ -53,7 +53,7 @@ const ir_op lw_ops_unfold[] = {
 
 /* ---- the choice ---- */
 
-enum { COPY_BYTES_A_CYCLE = 16 };
+enum { NEAR_BYTES_A_CYCLE = 16, FAR_BYTES_A_CYCLE = 4 }; /* in the second-level cache, and beyond */
 
 typedef struct layer {
   int64_t k, c, taps, height, width; /* of the result */
@@ -63,10 +63,10 @@ typedef struct layer {
 static bool gains(const layer *l, const cg_target *t) {
   int64_t lanes = cg_target_lanes(t, TN_F32), sums = l->taps * l->c;
   if (lanes < 4 || l->c % lanes || l->k % lanes) return false;
-  double by_rows = lw_best_tile(l->width, l->k, lanes, t->vector_regs - 1, 6).cost * (double)l->height; /* borders need a register */
-  double joined = lw_best_tile(l->width * l->height, l->k, lanes, t->vector_regs, 6).cost;
-  double copied = 8.0 * (double)(sums * l->width * l->height);
-  return (by_rows - joined) * (double)sums > copied / COPY_BYTES_A_CYCLE;
+  double by_rows = lw_window_tile(l->width, l->k, lanes, t->vector_regs, 6, true).cost * (double)l->height;
+  double joined = lw_window_tile(l->width * l->height, l->k, lanes, t->vector_regs, 6, false).cost;
+  int64_t windows = 4 * sums * l->width * l->height; /* bytes, written and read */
+  return (by_rows - joined) * (double)sums > 2.0 * (double)windows / (windows > t->l2_bytes ? FAR_BYTES_A_CYCLE : NEAR_BYTES_A_CYCLE);
 }
 
 /* Weights [k, c, r, s] as [k, (r s c), 1, 1]. */

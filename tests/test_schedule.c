@@ -10,6 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define BLOCKED                                                                                        \
+  "kernel k(in A: f32[16, 9, 8] layout \"split 0 8; perm 0 2 3 1\", out C: f32[9]) {\n"              \
+  "  for y in 0 .. 9 {\n    alloc s: f32[] register\n    s[] = 0.0\n    for c in 0 .. 16 {\n"     \
+  "      for x in 0 .. 8 {\n        s[] += A[c, y, x]\n      }\n    }\n    C[y] = s[]\n  }\n}"
+
 #define MATMUL                                                                                          \
   "kernel mm(in A: f32[6, 8], const B: f32[8, 20], out C: f32[6, 20]) { for m in 0..6 { for n in 0..20 {" \
   " alloc acc: f32[] register acc[] = 0.0 for k in 0..8 { acc[] = fma(A[m, k], B[k, n], acc[]) }"        \
@@ -245,6 +250,7 @@ Test(schedule, prefetch) {
   MAKES(MATMUL, "reorder n m\nprefetch A n 1 m -> p", "if n < 19");
   MAKES(MATMUL, "split m 2 -> mo mi\nprefetch A mo 1 k -> p", "if k + mi*160 + n*8 < 2"); /* the loops between count */
   MAKES(MATMUL, "split n 4 -> no ni\nreorder no m ni\ncache B no -> P\nprefetch P m 1 m -> p", "P.ahead[] = P[");
+  MAKES(BLOCKED, "prefetch A y 1 y -> p", "A.ahead[] = A[p/4*8, y + 1, p%4*2]"); /* a line: two pixels of eight channels */
   REFUSES(MATMUL, "split n 4 -> no ni\nreorder no m ni\ncache B no -> P\nprefetch P no 1 m -> p", "is made inside");
   REFUSES(MATMUL, "prefetch C m 1 m -> p", "is written by the kernel");
   REFUSES(MATMUL, "prefetch Z m 1 m -> p", "no operand 'Z'");
