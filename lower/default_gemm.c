@@ -241,8 +241,9 @@ static bool pack_dynamic(gemm *g, const char *at) {
 static void copy_rows(gemm *g, const char *at) {
   lw_plan *p = g->p;
   ix a = p->p.a;
-  int last = a->u.buf->rank - 1;
+  int own = a->u.buf->rank - 1, last = own;
   if (!lw_step(p, "cache %s %s -> rows", a->u.buf->name, at)) return;
+  while (last > 0 && !lw_has_loop(p, ir_format(p->ctx, "rows.%d", last))) last--; /* joined rows are one axis */
   if (g->turned) { /* [tile][k][row] */
     if (!lw_step(p, "layout rows \"split 1 %lld; perm 1 0 2\"", (long long)g->mr) || !lw_step(p, "split rows.1 %lld -> rows.o rows.i", (long long)g->mr)) return;
     if (lw_step(p, "split rows.0 %d -> rows.p rows.q", TURN_STEPS)) lw_step(p, "reorder rows.p rows.o rows.q");
@@ -250,7 +251,7 @@ static void copy_rows(gemm *g, const char *at) {
     lw_kind(p, "vectorize", "rows.i");
     return;
   }
-  if (g->kc < g->k && g->k % g->kc == 0 && last > 0 && lw_axis_of(a, p->p.red[0]->var) == last) { /* the rows of a chunk side by side */
+  if (g->kc < g->k && g->k % g->kc == 0 && last > 0 && lw_axis_of(a, p->p.red[0]->var) == own) { /* the rows of a chunk side by side */
     ir_text perm = {.ctx = p->ctx};
     ir_put(&perm, "%d", last);
     for (int i = 0; i < last; i++) ir_put(&perm, " %d", i);

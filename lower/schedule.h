@@ -39,7 +39,8 @@
  *   layout buf "steps"      another memory layout of a constant operand, or of a copy made by cache
  *   cache B v -> P          for v: ... B[e] ...    for v: alloc P; P[c] = B[start + c] for the part of B
  *                                                  that an iteration of v reads; ... P[e - start] ...
- *                           (the copying loops are P.0, P.1, ...)
+ *                           (the copying loops are P.0, P.1, ...; axes that a fused loop walks as one, e / D
+                           and e mod D, are one in P)
  *   turn B v a -> P         the same, with axis a of B innermost in P's memory
  *   prefetch B v D w -> p   for v: for w: S        for v: for w: { ask for a part of what iteration v + D reads of B; S }
  *                                                  (w inside v, with other loops between or not: the parts of all its

@@ -12,12 +12,15 @@ typedef struct part {
   ir_buf *buf;
   const ir_var *inner[64]; /* loops and lets inside v: what varies within an iteration */
   int ninner;
+  int rank, joined;        /* axis `joined` and the next one are walked as one (-1: none are), which has the first's place */
+  ix shape[IR_MAX_RANK];   /* with those joined */
   ix start[IR_MAX_RANK];   /* null: no load seen yet */
   int64_t lo[IR_MAX_RANK], hi[IR_MAX_RANK]; /* reach of the inner terms, both included */
   const char *why;
   ir_buf *local;
   const char *name;
   int axis;                /* of the copy that is innermost in memory; -1: the last */
+  bool join;               /* axes may be joined */
 } part;
 
 static void collect_inner(part *p, const ir_stmt *s) {
@@ -38,12 +41,56 @@ static bool is_inner(const part *p, ix e) {
   return false;
 }
 
+/* Indices (e / D, e mod D), as a fused loop leaves them, as the single index e; null: they are not. */
+static ix together(tn_ctx *ctx, const ir_buf *b, const ix *args, int d) {
+  int64_t extent;
+  if (!args[d]->divides || !args[d + 1]->divides || !ix_const_value(b->shape[d + 1], &extent)) return NULL;
+  ix e = ix_add(ctx, ix_muli(ctx, args[d], extent), args[d + 1]);
+  return e->divides ? NULL : e;
+}
+
+/* The axes of the part, once: those that the first load walks together become one. */
+static void find_axes(part *p, ix load, bool join) {
+  p->rank = p->buf->rank;
+  p->joined = -1;
+  for (int d = 0; d + 1 < load->nargs && join && p->joined < 0; d++)
+    if (together(p->ctx, p->buf, load->args, d)) p->joined = d;
+  for (int d = 0; d < p->rank; d++) p->shape[d] = p->buf->shape[d];
+  if (p->joined < 0) return;
+  p->shape[p->joined] = ix_mul(p->ctx, p->shape[p->joined], p->shape[p->joined + 1]);
+  p->rank--;
+  for (int d = p->joined + 1; d < p->rank; d++) p->shape[d] = p->buf->shape[d + 1];
+}
+
+/* The load's index along axis d of the part; null: not walked as the first load does. */
+static ix index_of(const part *p, ix load, int d) {
+  if (p->joined < 0 || d < p->joined) return load->args[d];
+  return d > p->joined ? load->args[d + 1] : together(p->ctx, p->buf, load->args, d);
+}
+
+/* The buffer's own index of element `at` of it, given along the part's axes. */
+static ix load_at(const part *p, const ix *at) {
+  ix index[IR_MAX_RANK];
+  for (int d = 0; d < p->rank; d++) index[d + (p->joined >= 0 && d > p->joined)] = at[d];
+  if (p->joined >= 0) {
+    ix extent = p->buf->shape[p->joined + 1];
+    index[p->joined] = ix_div(p->ctx, at[p->joined], extent);
+    index[p->joined + 1] = ix_rem(p->ctx, at[p->joined], extent);
+  }
+  return ix_load(p->ctx, p->buf, index);
+}
+
 static void add_load(part *p, ix load) {
   tn_ctx *ctx = p->ctx;
-  for (int d = 0; d < load->nargs && !p->why; d++) {
+  if (!p->start[0]) find_axes(p, load, p->join);
+  for (int d = 0; d < p->rank && !p->why; d++) {
     int64_t c0, coef[MAX_TERMS], lo, hi;
-    ix term[MAX_TERMS], start = ix_index(ctx, 0);
-    int n = ix_linear(load->args[d], &c0, coef, term, MAX_TERMS);
+    ix term[MAX_TERMS], start = ix_index(ctx, 0), at = index_of(p, load, d);
+    if (!at) {
+      p->why = "two loads walk it differently";
+      return;
+    }
+    int n = ix_linear(at, &c0, coef, term, MAX_TERMS);
     if (n < 0) {
       p->why = "an index has too many terms";
       return;
@@ -92,7 +139,7 @@ static ix from_local(void *user, ix load) {
   part *p = user;
   if (load->u.buf != p->buf) return NULL;
   ix index[IR_MAX_RANK];
-  for (int d = 0; d < load->nargs; d++) index[d] = ix_addi(p->ctx, ix_sub(p->ctx, load->args[d], p->start[d]), -p->lo[d]);
+  for (int d = 0; d < p->rank; d++) index[d] = ix_addi(p->ctx, ix_sub(p->ctx, index_of(p, load, d), p->start[d]), -p->lo[d]);
   return ix_load(p->ctx, p->local, index);
 }
 static ix cache_expr(ir_rewriter *r, ix e) { return ix_subst_loads(r->ctx, e, from_local, r->user); }
@@ -107,10 +154,10 @@ static void find_part(part *p, const ir_stmt *loop) {
 
 /* The extents of the part, no larger than the buffer: guards keep the loads inside. */
 static void box_of(part *p, int64_t *size) {
-  for (int d = 0; d < p->buf->rank && !p->why; d++) {
+  for (int d = 0; d < p->rank && !p->why; d++) {
     int64_t extent;
     size[d] = p->hi[d] - p->lo[d] + 1;
-    if (!ix_const_value(p->buf->shape[d], &extent) || size[d] <= extent) continue;
+    if (!ix_const_value(p->shape[d], &extent) || size[d] <= extent) continue;
     size[d] = extent;
     p->start[d] = ix_index(p->ctx, 0);
     p->lo[d] = 0;
@@ -120,8 +167,8 @@ static void box_of(part *p, int64_t *size) {
 static const ir_stmt *do_cache(sched *s, const ir_stmt *loop, void *user) {
   tn_ctx *ctx = s->ctx;
   part *p = user;
-  int rank = p->buf->rank;
   find_part(p, loop);
+  int rank = p->rank;
   int64_t size[IR_MAX_RANK], elements = 1;
   box_of(p, size);
   ix shape[IR_MAX_RANK];
@@ -150,9 +197,9 @@ static const ir_stmt *do_cache(sched *s, const ir_stmt *loop, void *user) {
     v[d]->independent = true;
     at[d] = v[d]->expr;
     from[d] = ix_addi(ctx, ix_add(ctx, p->start[d], at[d]), p->lo[d]);
-    inside = ix_and(ctx, inside, ix_within(ctx, from[d], ix_index(ctx, 0), p->buf->shape[d]));
+    inside = ix_and(ctx, inside, ix_within(ctx, from[d], ix_index(ctx, 0), p->shape[d]));
   }
-  const ir_stmt *copy = ir_if(ctx, inside, ir_store(ctx, p->local, at, IR_SET, ix_load(ctx, p->buf, from)), NULL);
+  const ir_stmt *copy = ir_if(ctx, inside, ir_store(ctx, p->local, at, IR_SET, load_at(p, from)), NULL);
   for (int d = rank; d-- > 0;) copy = ir_for(ctx, v[d], ix_index(ctx, 0), shape[d], IR_SERIAL, copy);
   ir_rewriter r = {.ctx = ctx, .user = p, .expr = cache_expr};
   const ir_stmt *items[2] = {copy, ir_rewrite(&r, loop->body)};
@@ -176,7 +223,7 @@ static ir_buf *find_copy(const ir_stmt *s, const char *name) {
 }
 
 static bool cache(sched *s, int axis, const char *name) {
-  part p = {.ctx = s->ctx, .buf = operand(s, s->arg[0]), .axis = axis, .name = name};
+  part p = {.ctx = s->ctx, .buf = operand(s, s->arg[0]), .axis = axis, .name = name, .join = axis < 0};
   const ir_stmt *loop = sched_loop(s, s->arg[1]);
   if (!loop) return false;
   if (!p.buf) return refuse(s, "there is no operand '%s'", s->arg[0]);
