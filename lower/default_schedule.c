@@ -275,11 +275,22 @@ static void pointwise(lw_plan *p) {
   lw_parallel_outside(p);
 }
 
+/* Lanes for sums down the columns of a matrix: as many as a few vectors have, so that whole lines are read and
+ * additions need not wait for each other, where enough columns stay to be tasks. */
+static int64_t column_lanes(lw_plan *p, int v, int64_t lanes) {
+  enum { VECTORS = 4, TASKS = 8 };
+  const lw_problem *q = &p->p;
+  for (int64_t wide = VECTORS * lanes; wide > lanes && v == q->nout - 1; wide /= 2)
+    if (wide <= 64 && q->extent[v] % wide == 0 && q->extent[v] / wide >= TASKS && lw_contiguous_out(p, q->out[v]->var, wide)) return wide;
+  return lanes;
+}
+
 /* { accumulators; reductions; store } that is no contraction: vectors along an output loop
  * when memory runs along it, else along the reductions. */
 static void accumulate(lw_plan *p) {
   int64_t lanes = p->u.lanes ? p->u.lanes : cg_target_lanes(p->t, TN_F32);
   int v = vector_loop(p, lanes);
+  if (v >= 0 && !p->u.lanes && !p->p.guard) lanes = column_lanes(p, v, lanes);
   const ir_kernel *before = p->k;
   size_t length = p->text.n;
   if (v >= 0 && p->p.extent[v] >= lanes / 2) {
@@ -307,7 +318,7 @@ static void accumulate(lw_plan *p) {
     p->k = before;
     lw_cut(p, length);
   }
-  vectorize_inner_loops(p, lanes);
+  vectorize_inner_loops(p, p->u.lanes ? p->u.lanes : cg_target_lanes(p->t, TN_F32));
   lw_parallel_outside(p);
 }
 

@@ -152,6 +152,15 @@ static bool takes_epilogue(const ir_node *n) {
   return n->op->kind == IR_OP_REDUCTION || n->op->kind == IR_OP_CONTRACTION || n->op->kind == IR_OP_WINDOW;
 }
 
+/* Whether c, computed from v, is for reductions alone, which inline it where they read: stored beside v, which
+ * others need, it would be one more result to write and no less to read. */
+static bool for_reductions(const ir_node *c, const ir_value *v) {
+  if (c->nout != 1 || !c->out[0]->nuses || v->nuses < 2) return false;
+  for (int i = 0; i < c->out[0]->nuses; i++)
+    if (!c->out[0]->uses[i] || c->out[0]->uses[i]->op->kind != IR_OP_REDUCTION) return false;
+  return true;
+}
+
 /* Consumers that are elementwise over a value of the group at the same index. */
 static void grow_epilogue(fuse *f, int group) {
   ir_node *root = f->root[group];
@@ -168,7 +177,7 @@ static void grow_epilogue(fuse *f, int group) {
       for (int u = 0; u < v->nuses; u++) {
         ir_node *c = v->uses[u];
         if (!c || c->group != -1 || c->op->kind != IR_OP_ELEMENTWISE || !c->op->value || c->nout < 1) continue;
-        bool fits = true;
+        bool fits = !for_reductions(c, v);
         int times = 0, reads = reads_of(f, c);
         for (int k = 0; k < c->nout; k++) fits &= !c->out[k] || same_shape(c->out[k], v);
         /* every operand from the group must be read at this very index */

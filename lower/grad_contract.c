@@ -16,9 +16,13 @@ static ir_value *product(lw_grad *d, ir_value *x, bool tx, ir_value *y, bool ty,
   return m->out[0];
 }
 
-static void both(lw_grad *d, ir_value *a, bool ta, ir_value *b, bool tb, ir_value *dy, double alpha, ir_value **da, ir_value **db) {
-  if (d->wanted[0]) *da = ta ? product(d, b, tb, dy, true, alpha) : product(d, dy, false, b, !tb, alpha);
-  if (d->wanted[1]) *db = tb ? product(d, dy, true, a, ta, alpha) : product(d, a, !ta, dy, false, alpha);
+static ir_value *of_first(lw_grad *d, bool ta, ir_value *b, bool tb, ir_value *dy, double alpha) {
+  if (!d->wanted[0]) return NULL;
+  return ta ? product(d, b, tb, dy, true, alpha) : product(d, dy, false, b, !tb, alpha);
+}
+static ir_value *of_second(lw_grad *d, ir_value *a, bool ta, bool tb, ir_value *dy, double alpha) {
+  if (!d->wanted[1]) return NULL;
+  return tb ? product(d, dy, true, a, ta, alpha) : product(d, a, !ta, dy, false, alpha);
 }
 
 /* v as a matrix or a batch of them: the axes before the last two joined if `flat`. */
@@ -31,7 +35,7 @@ static ir_value *as_rows(lw_grad *d, ir_value *v) {
 /* MatMul, and tenon:MatMul with its transA and transB (matrices or batches of them). */
 void lw_grad_matmul(lw_grad *d) {
   ir_node *n = d->n;
-  ir_value *a = n->in[0], *b = n->in[1], *dy = d->dy[0], *da = NULL, *db = NULL;
+  ir_value *a = n->in[0], *b = n->in[1], *dy = d->dy[0];
   bool ta = ir_attr_get_int(n, "transA", 0) != 0, tb = ir_attr_get_int(n, "transB", 0) != 0;
   int64_t dims[IR_MAX_RANK + 1];
   int batch = dy->rank - (a->rank > 1) - (b->rank > 1);
@@ -47,9 +51,10 @@ void lw_grad_matmul(lw_grad *d) {
     dims[batch + 1] = 1;
   }
   dy = lw_reshape(d->g, n, dy, batch + 2, dims);
-  /* one matrix for all rows: their gradients join in one product */
-  if (b->rank == 2 && !ta) a = as_rows(d, a), dy = as_rows(d, dy);
-  both(d, a, ta, b, tb, dy, 1, &da, &db);
+  ir_value *da = of_first(d, ta, b, tb, dy, 1);
+  /* one matrix for all rows: its gradient is one product (that of the rows keeps their shape, for what follows) */
+  if (b->rank == 2 && !ta && d->wanted[1]) a = as_rows(d, a), dy = as_rows(d, dy);
+  ir_value *db = of_second(d, a, ta, tb, dy, 1);
   for (int k = 0; k < 2; k++) {
     ir_value *v = k ? db : da;
     const ir_value *x = n->in[k];
@@ -67,10 +72,8 @@ void lw_grad_gemm(lw_grad *d) {
   ir_node *n = d->n;
   double alpha = ir_attr_get_float(n, "alpha", 1), beta = ir_attr_get_float(n, "beta", 1);
   bool ta = ir_attr_get_int(n, "transA", 0) != 0, tb = ir_attr_get_int(n, "transB", 0) != 0;
-  ir_value *da = NULL, *db = NULL;
-  both(d, n->in[0], ta, n->in[1], tb, d->dy[0], alpha, &da, &db);
-  lw_grad_add(d, 0, da);
-  lw_grad_add(d, 1, db);
+  lw_grad_add(d, 0, of_first(d, ta, n->in[1], tb, d->dy[0], alpha));
+  lw_grad_add(d, 1, of_second(d, n->in[0], ta, tb, d->dy[0], alpha));
   if (!lw_has(n, 2) || beta == 0) return;
   lw_grad_add(d, 2, beta == 1 ? d->dy[0] : lw_op2(d->g, n, "Mul", d->dy[0], lw_number(d->g, d->dy[0], beta)));
 }

@@ -8,6 +8,7 @@
 #include "lower/build_internal.h"
 #include "lower/inplace.h"
 #include "lower/schedule.h"
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct store { /* of one value, by value id */
@@ -30,6 +31,7 @@ typedef struct update { /* graph->updates[i] */
   int group;       /* that computes the value in place, after the groups in `before`; -1: copied at the end */
   int nbefore;
   int *before;
+  int number, depth; /* for sorting */
 } update;
 
 typedef struct maker {
@@ -50,6 +52,7 @@ typedef struct maker {
   int nupdates;
   update *updates;
   uint32_t *seen;       /* by group: stamp of a search */
+  int *depth;           /* by group; 0: not yet known */
   uint32_t stamp;
   const char **canon;   /* by kernel: canonical text of the unscheduled kernel */
   int ncalls;
@@ -94,6 +97,7 @@ static void collect_groups(maker *m) {
   m->state = IR_NEW_ARRAY(m->ctx, uint8_t, m->ngroups + 1);
   m->seen = IR_NEW_ARRAY(m->ctx, uint32_t, m->ngroups + 1);
   m->order = IR_NEW_ARRAY(m->ctx, int, m->ngroups + 1);
+  m->depth = IR_NEW_ARRAY(m->ctx, int, m->ngroups + 1);
   for (int i = 0; i < m->ngroups; i++) m->group_packed[i] = true;
   for (int i = 0; i < g->nnodes; i++) {
     ir_node *n = g->nodes[i];
@@ -132,6 +136,40 @@ static void visit_group(maker *m, int group) {
     for (int k = 0; m->updates[i].group == group && k < m->updates[i].nbefore; k++) visit_group(m, m->updates[i].before[k]);
   m->state[group] = 2;
   m->order[m->norder++] = group;
+}
+
+/* Groups on the longest chain that ends with this one. */
+static int depth_of(maker *m, int group) {
+  if (m->depth[group]) return m->depth[group];
+  int most = 0;
+  for (int i = 0; i < m->nmembers[group]; i++)
+    for (int k = 0; k < m->members[group][i]->nin; k++) {
+      int need = group_of(m->members[group][i]->in[k]), d = need >= 0 && need != group ? depth_of(m, need) : 0;
+      if (d > most) most = d;
+    }
+  return m->depth[group] = most + 1;
+}
+
+static int by_depth(const void *a, const void *b) {
+  const update *x = a, *y = b;
+  return x->depth != y->depth ? x->depth - y->depth : x->number - y->number;
+}
+
+/* What the outputs need; of updates first those that are known first, so that the way back through a network
+ * ends what it needs for a layer before it goes on to the next: gradients are used while they are near. */
+static void order_groups(maker *m) {
+  ir_graph *g = m->g;
+  int results = ir_graph_results(g);
+  for (int i = 0; i < results; i++) visit_value(m, g->outputs[i]);
+  update *sorted = IR_NEW_ARRAY(m->ctx, update, m->nupdates + 1);
+  for (int i = 0; i < m->nupdates; i++) {
+    int group = group_of(m->updates[i].value);
+    sorted[i] = m->updates[i];
+    sorted[i].number = i;
+    sorted[i].depth = group >= 0 ? depth_of(m, group) : 0;
+  }
+  qsort(sorted, (size_t)m->nupdates, sizeof *sorted, by_depth);
+  for (int i = 0; i < m->nupdates; i++) visit_value(m, sorted[i].value);
 }
 
 /* ---- updates in place ---- */
@@ -492,8 +530,7 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
 
   plan_updates(m);
 
-  /* order: what the outputs need */
-  for (int i = 0; i < g->noutputs; i++) visit_value(m, g->outputs[i]);
+  order_groups(m);
 
   /* kernels */
   for (int i = 0; i < m->norder; i++) make_call(m, m->order[i]);
