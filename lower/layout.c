@@ -27,11 +27,13 @@ const ir_op lw_ops_layout[] = {
 
 /* ---- the choice ---- */
 
+enum { MIN_ACTIVATION = 3, MAX_ACTIVATION = 5 }; /* ranks of what convolutions of one to three dimensions read and write */
+
 typedef struct chooser {
   tn_ctx *ctx;
   ir_graph *g;
   int64_t block;              /* channels in a block; 0: channels last */
-  const ir_layout *layout;    /* of a rank-4 activation */
+  const ir_layout *layout[MAX_ACTIVATION + 1]; /* of activations, by rank; null: stays row-major */
   bool free_io;
 } chooser;
 
@@ -45,8 +47,10 @@ static bool is_output(const chooser *c, const ir_value *v) {
 /* Floats, and what quantisation makes of them. */
 static bool suits(tn_dtype t) { return ir_is_float(t) || t == TN_U8 || t == TN_I8 || t == TN_I16 || t == TN_I32; }
 
+static const ir_layout *layout_of(const chooser *c, const ir_value *v) { return v->rank <= MAX_ACTIVATION ? c->layout[v->rank] : NULL; }
+
 static bool eligible(const chooser *c, const ir_value *v) {
-  return v && v->rank == 4 && ir_static(v) && suits(v->dtype) && v->kind == IR_VALUE_NODE && !v->data &&
+  return v && layout_of(c, v) && ir_static(v) && suits(v->dtype) && v->kind == IR_VALUE_NODE && !v->data &&
          ir_dim(c->ctx, v, 1) >= (c->block ? c->block : 4) && !is_output(c, v);
 }
 
@@ -63,7 +67,7 @@ static bool is_unfold(const ir_node *n) { return strcmp(n->op->name, "Unfold") =
 
 /* A convolution wants its input blocked when it reduces over channels or works on each. */
 static bool wants_blocked(const chooser *c, const ir_node *n) {
-  return (is_conv(n) || is_unfold(n)) && n->in[0]->rank == 4 && ir_static(n->in[0]) && suits(n->in[0]->dtype) &&
+  return (is_conv(n) || is_unfold(n)) && layout_of(c, n->in[0]) && ir_static(n->in[0]) && suits(n->in[0]->dtype) &&
          ir_dim(c->ctx, n->in[0], 1) >= (c->block ? c->block : 4);
 }
 
@@ -89,10 +93,10 @@ static bool keeps_layout(const ir_node *n) {
   case IR_OP_ELEMENTWISE: return true;
   case IR_OP_WINDOW: return !is_conv(n); /* pooling, resizing */
   case IR_OP_MOVEMENT: {
-    if (strcmp(n->op->name, "Slice") == 0) return n->in[0]->rank == 4 && n->in[0]->dims[1] == n->out[0]->dims[1]; /* of pixels */
+    if (strcmp(n->op->name, "Slice") == 0) return n->in[0]->rank > 1 && n->in[0]->dims[1] == n->out[0]->dims[1]; /* of pixels */
     if (strcmp(n->op->name, "Concat") != 0) return false;
     int64_t axis = ir_attr_get_int(n, "axis", 1);
-    return axis == 1 || axis == -3;
+    return axis == 1 || axis == 1 - n->out[0]->rank;
   }
   case IR_OP_REDUCTION: return strcmp(n->op->name, "GlobalAveragePool") == 0 || strcmp(n->op->name, "GlobalMaxPool") == 0;
   default: return false;
@@ -102,11 +106,13 @@ static bool keeps_layout(const ir_node *n) {
 void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   if (!options->target || options->unscheduled || options->layout == LW_LAYOUT_NCHW) return;
   chooser c = {.ctx = ctx, .g = g, .free_io = options->free_io};
-  if (options->layout == LW_LAYOUT_NHWC) c.layout = ir_layout_parse(ctx, "perm 0 2 3 1");
-  else {
+  if (options->layout == LW_LAYOUT_NHWC) {
+    static const char *const last[] = {[3] = "perm 0 2 1", [4] = "perm 0 2 3 1", [5] = "perm 0 2 3 4 1"};
+    for (int rank = MIN_ACTIVATION; rank <= MAX_ACTIVATION; rank++) c.layout[rank] = ir_layout_parse(ctx, last[rank]);
+  } else {
     c.block = cg_target_lanes(options->target, TN_F32);
     if (c.block < 4) return;
-    c.layout = ir_layout_blocked(ctx, 4, 1, c.block);
+    for (int rank = MIN_ACTIVATION; rank <= MAX_ACTIVATION; rank++) c.layout[rank] = ir_layout_blocked(ctx, rank, 1, c.block);
   }
   ir_graph_analyse(g);
   lw_mark_packed(g);
@@ -118,12 +124,12 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
       /* a result without blocks is made along its rows: from rows, unless weights can be packed for it */
       bool fits = is_unfold(n) || n->in[1]->packed || eligible(&c, n->out[0]);
       if (wants_blocked(&c, n) && fits && !n->in[0]->layout) {
-        if (c.free_io && n->in[0]->kind == IR_VALUE_INPUT) n->in[0]->layout = c.layout;
-        else n->in[0] = relayout(&c, n, n->in[0], c.layout);
+        if (c.free_io && n->in[0]->kind == IR_VALUE_INPUT) n->in[0]->layout = layout_of(&c, n->in[0]);
+        else n->in[0] = relayout(&c, n, n->in[0], layout_of(&c, n->in[0]));
       } else if (few_integers(&c, n) && fits) {
         n->in[0] = relayout(&c, n, n->in[0], ir_layout_blocked(ctx, 4, 1, ir_dim(ctx, n->in[0], 1)));
       }
-      if (eligible(&c, n->out[0])) n->out[0]->layout = c.layout;
+      if (eligible(&c, n->out[0])) n->out[0]->layout = layout_of(&c, n->out[0]);
       continue;
     }
     if (!keeps_layout(n)) continue;
@@ -137,7 +143,7 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     }
     if (!any || (n->op->kind == IR_OP_MOVEMENT && !all)) continue;
     for (int k = 0; k < n->nout; k++)
-      if (eligible(&c, n->out[k])) n->out[k]->layout = c.layout;
+      if (eligible(&c, n->out[k])) n->out[k]->layout = layout_of(&c, n->out[k]);
   }
   ir_graph_sort(g);
   ir_graph_analyse(g);

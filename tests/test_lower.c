@@ -226,6 +226,33 @@ Test(lower, chains) {
     }
 }
 
+/* Signals and volumes have blocks of channels as pictures do: convolutions of all kinds, pooling, concatenation between them. */
+Test(lower, signals_and_volumes) {
+  static const char *const layers[] = {"pads = [%s], strides = [%s]", "pads = [%s], group = %d", "dilations = [%s], pads = [%s]"};
+  for (int rank = 1; rank <= 3; rank += 2)
+    for (int kind = 0; kind < 9; kind++) {
+      bool volume = rank == 3, known = kind % 3 < 2;
+      int c = kind < 3 ? 32 : 20, k = kind < 6 ? 32 : 24, group = kind % 3 == 1 ? (kind < 3 ? 32 : 4) : 1;
+      const char *window = volume ? "3, 2, 3" : "3", *size = volume ? "5, 6, 9" : "61", *pads = volume ? "1, 0, 1, 1, 1, 1" : "1, 1",
+                 *two = volume ? "2, 1, 2" : "2";
+      char attrs[200], *text = malloc(1 << 18), *t = text, *end = text + (1 << 18);
+      if (kind % 3 == 1) snprintf(attrs, sizeof attrs, layers[1], pads, group);
+      else snprintf(attrs, sizeof attrs, layers[kind % 3], kind % 3 ? two : pads, kind % 3 ? pads : two);
+      t += snprintf(t, (size_t)(end - t), "graph g { input x: f32[2, %d, %s] ", c, size);
+      int taps = volume ? 18 : 3;
+      if (known) {
+        t += snprintf(t, (size_t)(end - t), "const w: f32[%d, %d, %s] = [", k, c / group, window);
+        for (int i = 0; i < k * (c / group) * taps; i++) t += snprintf(t, (size_t)(end - t), "%s%g", i ? ", " : "", (draw(129) - 64) / 512.0);
+        t += snprintf(t, (size_t)(end - t), "] ");
+      } else t += snprintf(t, (size_t)(end - t), "input w: f32[%d, %d, %s] ", k, c / group, window);
+      snprintf(t, (size_t)(end - t),
+               "y = Conv(x, w) { %s } r = Relu(y) p = MaxPool(r) { kernel_shape = [%s], pads = [%s] } c = Concat(p, p) { axis = 1 } s = Sigmoid(c)"
+               " m = GlobalAveragePool(s) z = Mul(s, m) output z }", attrs, volume ? "2, 2, 3" : "3", volume ? "0, 0, 1, 1, 1, 1" : "1, 1");
+      graph(-1, text);
+      free(text);
+    }
+}
+
 Test(lower, dead_and_equal_nodes) {
   graph(1, "graph g { input x: f32[9] a = Exp(x) b = Exp(x) c = Add(a, b) d = Log(x) output c }");
 }
