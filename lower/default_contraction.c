@@ -298,10 +298,15 @@ bool lw_default_contraction(lw_plan *p) {
   const char *outer = NULL;
   int first = vectors_first ? 1 : 0;
   if (grouped) ir_put(&ro, " xo");
+  bool batch[LW_MAX_LOOPS] = {false}; /* loops that have a copy of B each */
+  for (int i = 0; i < q->nout && pack && !across && q->nred == 1; i++) {
+    batch[i] = i != v && i != r && uses(q->b, q->out[i]->var) && lw_has_loop(p, q->out[i]->var->name);
+    if (batch[i]) ir_put(&ro, " %s", q->out[i]->var->name);
+  }
   if (first) ir_put(&ro, " vo"), outer = "vo";
   for (int i = 0; i < q->nout; i++) {
     const char *name = q->out[i]->var->name;
-    if (i == v || (strcmp(name, "n") == 0 && q->extent[i] == 1 && i == 0) || !lw_has_loop(p, name)) continue;
+    if (batch[i] || i == v || (strcmp(name, "n") == 0 && q->extent[i] == 1 && i == 0) || !lw_has_loop(p, name)) continue;
     if (row && strcmp(name, row) == 0 && tiled_rows) continue;
     ir_put(&ro, " %s", name);
     if (!outer) outer = name;
@@ -391,6 +396,7 @@ bool lw_default_contraction(lw_plan *p) {
     lw_step(p, "peel ro 0 1");
     if (chunked) lw_step(p, "peel ro.i0 0 1"), lw_step(p, "peel ro.i1 0 1");
   }
+  if (pack && !across && N % nb) lw_step(p, "tail vo");
   if (far_weights) lw_step(p, "prefetch %s vo 1 ro -> ahead", q->b->u.buf->name);
   const char *k = taps_inside ? q->red[q->nred - 1]->var->name : order[norder - 1]; /* the innermost reduction loop, some steps at a time */
   int64_t steps = 1, ku = 1;

@@ -470,3 +470,24 @@ Test(schedule, products, .timeout = 600) {
   cr_expect_eq(bad, 0);
   for (int i = 0; i < 3; i++) cr_expect_gt(w.used[i], 5, "kind %d of blocks: %d times", i, w.used[i]);
 }
+
+/* A product for each of some matrices: copies of B's panels lie within the loop over them, the last one apart. */
+static void batched_product(tn_ctx *ctx, void *arg) {
+  const int *d = arg;
+  const ir_kernel *mm = ir_kernel_parse(ctx, ir_format(ctx, "kernel mm(in A: f32[%d, %d, %d], in B: f32[%d, %d, %d], out C: f32[%d, %d, %d]) { for b in 0..%d { for m in 0..%d { for n in 0..%d {"
+    " alloc acc: f32[] register acc[] = 0.0 for k in 0..%d { acc[] = fma(A[b, m, k], B[b, k, n], acc[]) } C[b, m, n] = acc[] } } } }",
+    d[0], d[1], d[3], d[0], d[3], d[2], d[0], d[1], d[2], d[0], d[1], d[2], d[3]), "batched"), *s;
+  const char *text = lw_default_schedule(ctx, mm, cg_target_find(ctx, "x86-64-v3", "x86_64-unknown-linux-gnu"), 0), *reason, *wrong;
+  if (!(s = lw_schedule_apply(ctx, mm, text, &reason))) ir_fail(ctx, TN_EWRONG, "refused: %s\n%s", reason, text);
+  if ((wrong = ir_kernel_verify(ctx, s)) || (wrong = compare(ctx, mm, s, 5, true))) ir_fail(ctx, TN_EWRONG, "%s\n%s", wrong, text);
+  if (!strstr(text, "reorder b vo") || !strstr(text, "cache B vo -> panel")) ir_fail(ctx, TN_EWRONG, "panels are not copied within b:\n%s", text);
+}
+
+Test(schedule, batched_products) {
+  static const int dims[][4] = {{3, 9, 67, 97}, {2, 13, 96, 120}, {5, 8, 35, 101}};
+  for (int i = 0; i < IR_COUNT(dims); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    cr_expect_eq(ir_protect(ctx, batched_product, (void *)dims[i]), TN_OK, "%.900s", tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
