@@ -541,7 +541,8 @@ static void set(tn_ctx *ctx, void *arg) {
   memcpy(p->own, a->data, (size_t)p->bytes);
   for (int i = 0; i < m->nraws; i++)
     if (m->raws[i].param == a->index) m->raw[m->raws[i].index] = p->own;
-  rt_module_repack(ctx, m->module, m->raw);
+  if (m->cuda) rt_cuda_repack(ctx, m->cuda->module, m->raw);
+  else rt_module_repack(ctx, m->module, m->raw);
 }
 
 tn_status tn_module_set(tn_module *m, const tn_tensor *t, const void *data) {
@@ -553,7 +554,6 @@ tn_status tn_module_set(tn_module *m, const tn_tensor *t, const void *data) {
     pthread_rwlock_unlock(&m->lock);
     return TN_OK;
   }
-  if (m->cuda) return fe_run_error(TN_EUNSUPPORTED, "tn_module_set: weights on a GPU stay as they were compiled: compile again");
   set_args a = {m, 0, data};
   while (a.index < m->nparams && m->params[a.index].t != t) a.index++;
   if (a.index == m->nparams) return fe_run_error(TN_EUSAGE, "tn_module_set: '%s' is no parameter of this module", tn_name(t));

@@ -224,7 +224,7 @@ static void call(void *user, const ir_inst *c, void *const *args, const int64_t 
 void rt_cuda_plan_emulate(tn_ctx *ctx, const rt_cuda_plan *p, const void *const in[], void *const out[], void *state, uint64_t seed) {
   emulation e = {ctx, p, seed};
   const ir_program *g = p->program;
-  uint8_t *blob = (uint8_t *)(uintptr_t)rt_pack_weights(ctx, g, 1), *arena = ir_alloc(ctx, (size_t)g->arena_bytes + 64);
+  uint8_t *blob = (uint8_t *)(uintptr_t)rt_pack_weights(ctx, g, NULL, 1), *arena = ir_alloc(ctx, (size_t)g->arena_bytes + 64);
   arena += -(uintptr_t)arena & 63;
   memset(arena, 0xff, (size_t)g->arena_bytes);
   rt_memory m = {.in = in, .out = out, .weights = blob ? blob + (cg_blob_bytes(g) - g->weights_bytes) : NULL, .state = state, .arena = arena};

@@ -281,6 +281,37 @@ static void load_kernels(rt_cuda_module *m) {
   }
 }
 
+typedef struct packing {
+  rt_cuda_module *m;
+  const void *const *raw;
+} packing;
+
+static void pack(tn_ctx *ctx, void *arg) {
+  packing *a = arg;
+  rt_cuda_module *m = a->m;
+  const ir_program *g = m->p->program;
+  const uint8_t *blob = rt_pack_weights(ctx, g, a->raw, rt_cpu_count());
+  need(ctx, m->d, m->d->cu->to_device(m->weights, blob + (cg_blob_bytes(g) - g->weights_bytes), (size_t)g->weights_bytes, m->d->stream), "copying the weights");
+  need(ctx, m->d, m->d->cu->stream_wait(m->d->stream), "copying the weights");
+}
+
+/* Weights packed on the host, in a context of its own: they leave it when they are there. */
+static void load_weights(tn_ctx *ctx, rt_cuda_module *m, const void *const raw[]) {
+  if (!m->p->program->weights_bytes) return;
+  tn_ctx *own = ir_ctx_child(ctx);
+  if (!own) ir_fail(ctx, TN_ERESOURCE, "no memory to pack weights");
+  tn_status status = ir_protect(own, pack, &(packing){m, raw});
+  const char *why = status ? ir_strdup(ctx, ir_error(own)) : NULL;
+  tn_ctx_free(own);
+  if (status) ir_fail(ctx, status, "%s", why);
+}
+
+void rt_cuda_repack(tn_ctx *ctx, rt_cuda_module *m, const void *const raw[]) {
+  need_alive(ctx, m->d);
+  need(ctx, m->d, m->d->cu->context_set(m->d->context), "a context");
+  load_weights(ctx, m, raw);
+}
+
 static void load_memory(rt_cuda_module *m) {
   const ir_program *g = m->p->program;
   m->in = IR_NEW_ARRAY(m->ctx, CUdeviceptr, g->ninputs + 1);
@@ -294,10 +325,7 @@ static void load_memory(rt_cuda_module *m) {
     CUdeviceptr *place = s->kind == IR_SLOT_INPUT ? &m->in[s->index] : s->kind == IR_SLOT_OUTPUT ? &m->out[s->index] : NULL;
     if (place && !*place) *place = reserve(m, s->bytes ? s->bytes : 1, s->name);
   }
-  const uint8_t *blob = g->weights_bytes ? rt_pack_weights(m->ctx, g, rt_cpu_count()) : NULL;
-  if (!blob) return;
-  need(m->ctx, m->d, m->d->cu->to_device(m->weights, blob + (cg_blob_bytes(g) - g->weights_bytes), (size_t)g->weights_bytes, m->d->stream), "copying the weights");
-  need(m->ctx, m->d, m->d->cu->stream_wait(m->d->stream), "copying the weights");
+  load_weights(m->ctx, m, NULL);
 }
 
 rt_cuda_module *rt_cuda_module_new(tn_ctx *ctx, rt_cuda_device *d, const rt_cuda_plan *p) {

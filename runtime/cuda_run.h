@@ -23,6 +23,8 @@ typedef struct rt_cuda_module rt_cuda_module;
  * memory is out, with how much was asked for; nothing stays behind then. */
 rt_cuda_module *rt_cuda_module_new(tn_ctx *ctx, rt_cuda_device *d, const rt_cuda_plan *p);
 void rt_cuda_module_free(rt_cuda_module *m);
+/* Packs the weights again, from other raw tensors: as rt_module_repack. No run may be under way. */
+void rt_cuda_repack(tn_ctx *ctx, rt_cuda_module *m, const void *const raw[]);
 /* One run on host memory: in, out, state as rt_run. The launches are one CUDA graph, captured at the first run. */
 void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *const out[], void *state);
 /* Milliseconds of one run on the device, without copies to and from the host: the median of `runs`. */

@@ -64,14 +64,14 @@ static void free_pool(void *arg) {
 
 /* A page-aligned blob of the temporaries' size as well, and of scratch for each of `jobs` threads; those pages are
  * given back after packing. */
-static void pack_new(tn_ctx *ctx, const ir_program *p, const cg_kernel_info *infos, pack_fn pack, int jobs, region *blob) {
+static void pack_new(tn_ctx *ctx, const ir_program *p, const cg_kernel_info *infos, pack_fn pack, const void *const raw[], int jobs, region *blob) {
   ir_defer(ctx, region_free, blob); /* first: registering may itself throw */
   rt_pool **pool = IR_NEW(ctx, rt_pool *);
   ir_defer(ctx, free_pool, pool);
   if (jobs > 1) *pool = rt_pool_new(jobs);
   int64_t bytes = cg_pack_bytes(p, infos) + (rt_pool_workers(*pool) - 1) * cg_scratch_bytes(p, true, infos);
   if (!region_get(blob, bytes)) ir_fail(ctx, TN_ERESOURCE, "no memory for %lld bytes of weights", (long long)bytes);
-  pack_into(ctx, p, pack, NULL, blob->p, rt_pool_threads(*pool));
+  pack_into(ctx, p, pack, raw, blob->p, rt_pool_threads(*pool));
   ir_undefer(ctx, free_pool, pool);
   free_pool(pool);
   size_t keep = ((size_t)cg_blob_bytes(p) + 4095) & ~(size_t)4095;
@@ -157,7 +157,7 @@ rt_module *rt_module_build(tn_ctx *ctx, const ir_program *p, const rt_options *o
     if (m->build->infos[i].symbol) m->kernels[i] = (kernel_fn)cg_jit_symbol(ctx, m->jit, m->build->infos[i].symbol);
   if (weights) {
     m->pack = (pack_fn)cg_jit_symbol(ctx, m->jit, eo.pack);
-    pack_new(ctx, p, m->build->infos, m->pack, o.jobs, &m->blob);
+    pack_new(ctx, p, m->build->infos, m->pack, NULL, o.jobs, &m->blob);
   }
   perf_map(m);
   pthread_mutex_init(&m->lock, NULL);
@@ -334,6 +334,7 @@ const void *rt_module_weights(const rt_module *m) { return m->blob.p; }
 /* Packing with code for this machine, which is gone afterwards. */
 typedef struct packing {
   const ir_program *p;
+  const void *const *raw; /* as raw_table takes it */
   int jobs;
   const cg_cache *cache;
   fe_writer *file; /* written ahead, `at` bytes from its start; null: not at all */
@@ -348,14 +349,14 @@ static void pack_here(tn_ctx *ctx, void *arg) {
   cg_jit *jit = cg_jit_new(ctx);
   cg_entry_options eo = {.pack = "tn_program_pack", .pack_threads = true, .any_alignment = true};
   link_parts(ctx, jit, w->p, b, &eo);
-  pack_new(ctx, w->p, b->infos, (pack_fn)cg_jit_symbol(ctx, jit, eo.pack), w->jobs, w->blob);
+  pack_new(ctx, w->p, b->infos, (pack_fn)cg_jit_symbol(ctx, jit, eo.pack), w->raw, w->jobs, w->blob);
   ir_undefer(ctx, region_free, w->blob);
   cg_jit_free(ctx, jit);
   if (w->file) fe_write_ahead(w->file, (size_t)w->at, w->blob->p, (size_t)cg_blob_bytes(w->p));
 }
 
-const void *rt_pack_weights(tn_ctx *ctx, const ir_program *p, int jobs) {
-  packing w = {.p = p, .jobs = jobs, .blob = IR_NEW(ctx, region)};
+const void *rt_pack_weights(tn_ctx *ctx, const ir_program *p, const void *const raw[], int jobs) {
+  packing w = {.p = p, .raw = raw, .jobs = jobs, .blob = IR_NEW(ctx, region)};
   ir_defer(ctx, region_free, w.blob);
   if (p->weights_bytes > 0) pack_here(ctx, &w);
   return w.blob->p;

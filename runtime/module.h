@@ -49,8 +49,9 @@ int64_t rt_module_arena_bytes(const rt_module *m, int workers);
 const void *rt_module_weights(const rt_module *m);
 
 /* The packed blob of a program with its header, without code to run it: for other machines' programs. It lives as
- * long as ctx; null when there are no weights. */
-const void *rt_pack_weights(tn_ctx *ctx, const ir_program *p, int jobs);
+ * long as ctx; null when there are no weights. `raw`: other tensors to pack from, by number of the raw slot (null, all or
+ * one: the program's own). */
+const void *rt_pack_weights(tn_ctx *ctx, const ir_program *p, const void *const raw[], int jobs);
 
 /* What a module takes to become files. */
 typedef struct rt_object_options {

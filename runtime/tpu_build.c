@@ -184,7 +184,7 @@ rt_tpu_build rt_tpu_compile(tn_ctx *ctx, ir_graph *g, const tpu_machine *m, cons
 
 void rt_tpu_compile_program(tn_ctx *ctx, rt_tpu_build *b, const tpu_machine *m, const rt_tpu_options *o) {
   double start = now();
-  const void *blob = rt_pack_weights(ctx, b->program, o->jobs);
+  const void *blob = rt_pack_weights(ctx, b->program, NULL, o->jobs);
   b->pack_s = now() - start;
   start = now();
   b->weights = blob ? (const uint8_t *)blob + sizeof(cg_blob_header) : NULL;

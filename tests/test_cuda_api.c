@@ -52,6 +52,38 @@ Test(cuda_api, module) {
   finish(ctx);
 }
 
+/* frontend/examples/small_net.c: an inner node fetched, a parameter changed between runs. */
+static void small_net(const char *target, float y[2][20], float relu2[2 * 16 * 64]) {
+  tn_ctx *ctx;
+  start(&ctx, BOTH, "");
+  static float pixels[2 * 3 * 256], bias[10];
+  for (int i = 0; i < 2 * 3 * 256; i++) pixels[i] = (float)((i * 37 + 11) % 101) / 50 - 1;
+  for (int i = 0; i < 10; i++) bias[i] = (float)i;
+  tn_graph *g = tn_graph_new(ctx, "small_net");
+  tn_tensor *in = tn_input(g, "x", TN_F32, 4, (int64_t[]){2, 3, 16, 16});
+  tn_tensor *a = tn_relu(g, tn_conv2d(g, in, 8, 3, 1, 1, "conv1"));
+  tn_tensor *b = tn_relu(g, tn_conv2d(g, a, 16, 3, 2, 1, "conv2"));
+  tn_tensor *out = tn_dense(g, tn_flatten(g, b, 1), 10, "fc");
+  cr_assert_eq(tn_output(g, "y", out), TN_OK);
+  tn_module *m = tn_compile(g, &(tn_options){.db = "none", .target = target}, 1, &b);
+  cr_assert_not_null(m, "%s: %s", target, tn_error(ctx));
+  cr_assert_eq(tn_run(m, 3, (tn_binding[]){{in, pixels}, {out, y[0]}, {b, relu2}}), TN_OK, "%s: %s", target, tn_run_error());
+  cr_assert_eq(tn_module_set(m, tn_find(g, "fc.bias"), bias), TN_OK, "%s", tn_run_error());
+  cr_assert_eq(tn_run(m, 2, (tn_binding[]){{out, y[1]}, {in, pixels}}), TN_OK, "%s: %s", target, tn_run_error());
+  tn_module_free(m);
+  finish(ctx);
+}
+
+Test(cuda_api, example) {
+  static float cpu[2][20], gpu[2][20], inner[2][2 * 16 * 64];
+  small_net("cpu", cpu, inner[0]);
+  small_net("cuda", gpu, inner[1]);
+  same(gpu[0], cpu[0], 20);
+  same(gpu[1], cpu[1], 20);
+  same(inner[1], inner[0], 2 * 16 * 64);
+  cr_assert(fabsf(cpu[1][9] - cpu[0][9]) > 0.1f, "the change shows");
+}
+
 Test(cuda_api, trap) {
   tn_ctx *ctx;
   tn_graph *g = start(&ctx, BOTH, "trap=2");

@@ -1,5 +1,5 @@
 /* test_cuda_models.c — whole networks on GPUs, reduced: the structure of ResNet-50, MobileNetV2, BERT and ViT-B/16, with few
- * channels and small pictures, and the small net of the C front end's example; emulated against the interpreter.
+ * channels and small pictures; emulated against the interpreter. (The C front end's example: test_cuda_api.c.)
  *
  * Weights are sines that folding computes, so that they are constants that the program packs, as in a trained model. */
 #include "frontend/tenon.h"
