@@ -59,6 +59,8 @@ typedef struct cu_map {
   int channels, pixels;      /* im2col: elements along axis 0, base pixels of a box */
 } cu_map;
 const cu_tile *cu_schedule(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const char *choice, const char **reason);
+/* Choices worth timing, the likely ones first; most fit a kernel of another class. Null behind the last. */
+const char *cu_candidate(int i);
 
 /* ---- CUDA C ---- */
 

@@ -54,3 +54,13 @@ const cu_tile *cu_schedule(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, 
   if (reason) *reason = why;
   return NULL;
 }
+
+static const char *const candidates[] = {
+    "tma 128 256 4", "tma 128 256 3", "tma 128 128 6", "tma 128 128 4", "tma 128 192 4", "tma 64 256 4", "tma 64 128 8", "tma 64 128 4", "tma 64 64 8", "tma 192 128 4", "tma 64 32 8",
+    "wgmma 128 256 4", "wgmma 128 128 4", "wgmma 64 256 4", "wgmma 64 128 4", "wgmma 64 64 6",
+    "mma 128 128 32 64 32 4", "mma 128 128 64 64 32 3", "mma 128 64 32 32 32 4", "mma 64 128 32 32 32 4", "mma 64 64 32 32 32 4", "mma 64 64 64 32 16 4", "mma 32 64 32 16 32 4", "mma 16 64 64 16 16 4",
+    "tile 128 128 16 8 8 4", "tile 128 128 8 8 8 4", "tile 128 64 16 8 4 4", "tile 64 128 16 4 8 4", "tile 64 64 16 4 4 4", "tile 32 64 16 2 4 4", "tile 32 32 16 2 2 4", "tile 16 32 16 1 2 4",
+    "rows 32", "rows 64", "rows 128", "rows 256", "rows 512", "rows 1024", "transpose",
+    "threads 128 1", "threads 256 1", "threads 64 1", "threads 128 4", "threads 256 2", "threads 256 4", "threads 512 1", "threads 128 8"};
+
+const char *cu_candidate(int i) { return i < IR_COUNT(candidates) ? candidates[i] : NULL; }

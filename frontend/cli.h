@@ -144,6 +144,14 @@ typedef struct cli_tpu_tuning {
   const volatile int *stop;
 } cli_tpu_tuning;
 void cli_tune_tpu(cli *c, const cli_tpu_tuning *how);
+/* tenon tune --target cuda[:ARCH]: cli_tune_cuda.c */
+typedef struct cli_cuda_tuning {
+  const char *arch; /* "": what device 0 is */
+  int64_t trials;
+  double budget_s;
+  const volatile int *stop;
+} cli_cuda_tuning;
+void cli_tune_cuda(cli *c, const cli_cuda_tuning *how);
 /* Graph to program; --dim sizes are bound first. Throws TN_EUSAGE naming the missing ones. */
 void cli_lower(cli *c, cli_model *m);
 /* Inputs that were not given become random; outputs get memory. */

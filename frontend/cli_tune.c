@@ -5,6 +5,7 @@
 #include "frontend/cli.h"
 #include "frontend/cli_sweep.h"
 #include "frontend/compare.h"
+#include "frontend/cuda.h"
 #include "lower/problem.h"
 #include <math.h>
 #include <signal.h>
@@ -467,7 +468,7 @@ void cli_tune(cli *c, int argc, char **argv) {
       {"--explore", CLI_INT, &explore, "N", "makes spaces of N schedules and tries them all, good and bad"},
       {"--record", CLI_TEXT, &table_file, "FILE", "afterwards, writes what is known of all kernels as a replay table"},
       {"--plan-out", CLI_TEXT, &plan, "FILE", "afterwards, writes the schedules of the model as a plan"},
-      {"--target", CLI_TEXT, &target_name, "T", "cpu (default), or tpu:NAME: tiles of models for the simulated machine"},
+      {"--target", CLI_TEXT, &target_name, "T", "cpu (default); cuda[:ARCH]: on this GPU; tpu:NAME: tiles of models for the simulated machine"},
       {"--precision", CLI_TEXT, &precision, "P", "of tpu:NAME's products: fp32, bf16, int8"},
   };
   if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 0, -1,
@@ -481,7 +482,12 @@ void cli_tune(cli *c, int argc, char **argv) {
     cli_tune_tpu(c, &(cli_tpu_tuning){target_name + 4, precision, trials, budget, &stop});
     return;
   }
-  if (target_name && strcmp(target_name, "cpu") != 0) ir_fail(ctx, TN_EUSAGE, "--target: '%s' is neither cpu nor tpu:NAME", target_name);
+  const char *arch = fe_cuda_arch(ctx, target_name);
+  if (arch) {
+    if (file || plan || table_file || check || try_layouts || explore || precision) ir_fail(ctx, TN_EUSAGE, "--target cuda goes with --trials and --budget alone");
+    cli_tune_cuda(c, &(cli_cuda_tuning){arch, trials, budget, &stop});
+    return;
+  }
   if (precision) ir_fail(ctx, TN_EUSAGE, "--precision is for --target tpu:NAME");
   if (budget <= 0 && !trials) budget = 60;
   if (explore > 1 << 20) ir_fail(ctx, TN_EUSAGE, "--explore: at most %d", 1 << 20);

@@ -1,6 +1,6 @@
 /* cuda.c — see cuda.h. */
 #include "frontend/cuda.h"
-#include "autotune/store.h"
+#include "autotune/cuda.h"
 #include "runtime/cuda_lib.h"
 #include <string.h>
 
@@ -14,10 +14,22 @@ const char *fe_cuda_arch(tn_ctx *ctx, const char *text) {
 static const void *find(tn_ctx *ctx, void *user, const char *key, size_t *size) { return at_store_object_get(user, key, size); }
 static void keep(tn_ctx *ctx, void *user, const char *key, const void *bytes, size_t size) { at_store_object_put(user, key, bytes, size); }
 
+typedef struct winners {
+  tn_ctx *ctx;
+  at_store *store;
+  const cu_target *t;
+} winners;
+
+static const char *winner(void *user, const ir_kernel *k) {
+  const winners *w = user;
+  return at_cuda_lookup(w->ctx, w->store, w->t, k);
+}
+
 const rt_cuda_plan *fe_cuda_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, int jobs, bool maybe) {
   at_store *store = at_store_open(ctx, db, 0);
   cg_cache cache = {store, find, keep};
-  rt_cuda_options o = {.jobs = jobs, .cache = store ? &cache : NULL, .no_compile = maybe && !rt_cuda_library(RT_CUDA_NVRTC)->handle};
+  winners w = {ctx, store, t};
+  rt_cuda_options o = {.jobs = jobs, .cache = store ? &cache : NULL, .choice = winner, .user = &w, .no_compile = maybe && !rt_cuda_library(RT_CUDA_NVRTC)->handle};
   return rt_cuda_plan_make(ctx, p, t, &o);
 }
 

@@ -148,6 +148,7 @@ static void compile_gated(build *b, char *const *symbols) {
   for (int turn = 0; turn <= IR_COUNT(plainer); turn++) {
     compile_all(b);
     int again = 0;
+    if (b->o->as_asked) return;
     for (int i = 0; i < b->plan->nkernels; i++) {
       rt_cuda_kernel *k = &b->plan->kernels[i];
       const char *why = k->cubin ? rt_cubin_gate(b->ctx, b->plan->target, k->cubin, k->code) : NULL;

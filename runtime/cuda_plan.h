@@ -35,6 +35,7 @@ typedef struct rt_cuda_options {
   const rt_cubin *(*compile)(tn_ctx *ctx, const cu_target *t, const cu_code *code, void *user);
   void *user;
   const char *(*choice)(void *user, const ir_kernel *k); /* schedule asked for; null or returning null: the default */
+  bool as_asked; /* what the gates refuse stays as it is */
 } rt_cuda_options;
 
 /* Lowers a graph whose dimensions are numbers. `layout` AUTO: NHWC. */

@@ -36,6 +36,25 @@ ok run net.tn --target cuda --db store.db
 checks=$((checks + 1))
 [ "$(ls ./*.so | wc -l)" -eq "$before" ] || bad "compiled again"
 
+# the tuner: candidates on the device; one that traps and one that finds no memory are failed trials, not ends
+cat >product.tn <<'T'
+graph g { opset 17 input a: f32[40, 48] input b: f32[48, 36] y = MatMul(a, b) z = Relu(y) output z }
+T
+ok tune product.tn --target cuda --db tuned.db --trials 3 --json
+has '"trials": 3, "failed": 0'
+has '"schedule": "tile '
+FAKE_CUDA=trap=3 ok tune product.tn --target cuda --db tuned.db --trials 2
+has "the device was opened anew 1 times"
+has "CUDA_ERROR_LAUNCH_FAILED"
+has "2 timed, 1 of them failed, 3 known"
+ok db ls --db tuned.db --json
+has '"trials":5,"ok":4'
+ok run product.tn --target cuda --db tuned.db
+ok bench product.tn --target cuda:sm_90a --db tuned.db --seconds 0.01
+FAKE_CUDA=memory=4000 ok tune product.tn --target cuda --db none --trials 1
+has "CUDA_ERROR_OUT_OF_MEMORY"
+fails 2 "with --trials and --budget alone" tune product.tn --target cuda --check
+
 FAKE_CUDA=memory=3000 fails 5 "CUDA_ERROR_OUT_OF_MEMORY" run net.tn --target cuda
 FAKE_CUDA=nodevice fails 3 "CUDA_ERROR_NO_DEVICE" run net.tn --target cuda
 FAKE_CUDA=sm=80 fails 3 "does not run there" run net.tn --target cuda:sm_90a

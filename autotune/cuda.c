@@ -1,0 +1,262 @@
+/* cuda.c — see cuda.h. */
+#include "autotune/cuda.h"
+#include "autotune/lookup.h"
+#include "autotune/tune.h"
+#include "ir/interp.h"
+#include "ir/text.h"
+#include "runtime/cuda_lib.h"
+#include "runtime/cuda_run.h"
+#include "runtime/profile.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { SAMPLES = 5, RUNS = 9 /* of a sample: their median */ };
+
+typedef struct tuner {
+  tn_ctx *ctx;
+  const ir_program *p;
+  const cu_target *t;
+  const at_cuda_options *o;
+  rt_cuda_device *d;
+  at_run *run;
+  at_cuda_result r;
+  double start;
+} tuner;
+
+/* A winner is one for an architecture: which card it was and its driver stand with the run. */
+static at_key key_of(tn_ctx *ctx, const cu_target *t, const ir_kernel *k) {
+  return (at_key){ir_kernel_canonical(ctx, k), ir_format(ctx, "cuda:%s", t->name), "warm, events", ir_format(ctx, "cuda%d nvrtc%d", CU_VERSION, rt_cuda_library(RT_CUDA_NVRTC)->version)};
+}
+
+/* ---- one candidate ---- */
+
+typedef struct trial {
+  tuner *u;
+  const ir_kernel *kernel;
+  const char *choice;
+  void **in, **want;      /* by parameter: what goes in, what must come out */
+  bool finding;           /* `want` is what this run gives */
+  double samples[SAMPLES];
+  const char *refused;    /* in the trial's context */
+  bool wrong;
+} trial;
+
+/* A program that calls the kernel once on tensors of the caller. */
+static const ir_program *alone(tn_ctx *ctx, const ir_kernel *k) {
+  ir_program *p = IR_NEW(ctx, ir_program);
+  p->name = k->name;
+  p->slots = IR_NEW_ARRAY(ctx, ir_slot, k->nbufs + 1);
+  p->kernels = IR_NEW(ctx, ir_program_kernel);
+  *p->kernels = (ir_program_kernel){k, "", k};
+  p->nkernels = p->nrun = 1;
+  p->run = IR_NEW(ctx, ir_inst);
+  *p->run = (ir_inst){.kind = IR_CALL, .nargs = k->nbufs, .args = IR_NEW_ARRAY(ctx, int, k->nbufs + 1), .name = k->name};
+  for (int i = 0; i < k->nbufs; i++) {
+    const ir_buf *b = k->bufs[i];
+    bool out = b->access == IR_OUT;
+    p->run->args[i] = p->nslots;
+    p->slots[p->nslots++] = (ir_slot){.name = b->name, .kind = out ? IR_SLOT_OUTPUT : IR_SLOT_INPUT, .index = out ? p->noutputs++ : p->ninputs++, .dtype = b->dtype, .inout = b->access == IR_INOUT,
+                                      .bytes = ix_need_const(ctx, ir_buf_elements(ctx, b), b->name) * (int64_t)ir_dtype_bytes(b->dtype)};
+  }
+  return p;
+}
+
+static bool same(const ir_slot *s, const char *a, const char *b) {
+  double top = 0, off = 0, tolerance = s->dtype == TN_BF16 ? 3e-2 : s->dtype == TN_F16 ? 4e-3 : 1e-4;
+  size_t size = ir_dtype_bytes(s->dtype);
+  if (!ir_is_float(s->dtype)) return memcmp(a, b, (size_t)s->bytes) == 0;
+  for (size_t e = 0; e < (size_t)s->bytes / size; e++) {
+    double x = ir_scalar_load(s->dtype, a + e * size).f, y = ir_scalar_load(s->dtype, b + e * size).f;
+    if (x == y || (isnan(x) && isnan(y))) continue;
+    if (fabs(x) > top) top = fabs(x);
+    if (!(fabs(x - y) <= off)) off = fabs(x - y);
+  }
+  return off <= tolerance * top;
+}
+
+static const char *asked(void *user, const ir_kernel *k) {
+  (void)k;
+  return user;
+}
+
+static void try_it(tn_ctx *ctx, void *arg) {
+  trial *x = arg;
+  const ir_kernel *k = x->kernel;
+  const ir_program *p = alone(ctx, k);
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, x->u->t, &(rt_cuda_options){.choice = asked, .user = (void *)x->choice, .as_asked = true});
+  const char *gate = rt_cubin_gate(ctx, x->u->t, plan->kernels[0].cubin, plan->kernels[0].code);
+  if (gate) {
+    x->refused = gate;
+    return;
+  }
+  const void **in = IR_NEW_ARRAY(ctx, const void *, k->nbufs + 1);
+  void **out = IR_NEW_ARRAY(ctx, void *, k->nbufs + 1);
+  for (int i = 0; i < p->nslots; i++) {
+    const ir_slot *s = &p->slots[i];
+    bool written = s->kind == IR_SLOT_OUTPUT || s->inout;
+    void *memory = !written ? x->in[i] : x->finding ? x->want[i] : ir_alloc(ctx, (size_t)s->bytes + 1);
+    if (s->inout) memcpy(memory, x->in[i], (size_t)s->bytes);
+    if (s->kind == IR_SLOT_OUTPUT) out[s->index] = memory;
+    else in[s->index] = memory;
+  }
+  rt_cuda_module *m = rt_cuda_module_new(ctx, x->u->d, plan);
+  rt_cuda_run(ctx, m, in, out, NULL);
+  for (int i = 0; i < p->nslots; i++) {
+    const ir_slot *s = &p->slots[i];
+    if (s->kind == IR_SLOT_OUTPUT || s->inout) x->wrong |= !same(s, x->want[i], s->inout ? in[s->index] : out[s->index]);
+  }
+  for (int i = 0; i < SAMPLES && !x->wrong && !x->finding; i++) x->samples[i] = rt_cuda_time(ctx, m, RUNS) * 1e6;
+  rt_cuda_module_free(m);
+}
+
+static at_status status_of(const tuner *u, tn_status s, const trial *x) {
+  if (rt_cuda_device_lost(u->d)) return AT_CRASH;
+  if (s == TN_ERESOURCE) return AT_OOM;
+  if (s) return s == TN_EUNSUPPORTED ? AT_COMPILE_ERROR : AT_CRASH;
+  return x->refused ? AT_REFUSED : x->wrong ? AT_WRONG : AT_OK;
+}
+
+/* Runs it in a context of its own; *why (in the tuner's context) unless all went well. */
+static at_status run_trial(tuner *u, trial *x, const char **why) {
+  tn_ctx *child = ir_ctx_child(u->ctx);
+  if (!child) ir_fail(u->ctx, TN_ERESOURCE, "out of memory");
+  tn_status s = ir_protect(child, try_it, x);
+  at_status status = status_of(u, s, x);
+  const char *message = s ? ir_error(child) : x->refused ? x->refused : "other results than the plainest schedule";
+  char text[512];
+  snprintf(text, sizeof text, "%s", message);
+  tn_ctx_free(child);
+  *why = status == AT_OK ? NULL : ir_strdup(u->ctx, text);
+  if (rt_cuda_device_lost(u->d)) {
+    rt_cuda_device_close(u->d);
+    u->d = rt_cuda_device_open(u->ctx, u->t, 0);
+    u->r.reopened++;
+  }
+  return status;
+}
+
+/* ---- a kernel ---- */
+
+static bool spent(const tuner *u) { return (u->o->stop && *u->o->stop) || (u->o->budget_s > 0 && rt_now() - u->start > u->o->budget_s); }
+
+static void fill(const ir_kernel *k, int i, char *p, int64_t n, uint64_t *s) {
+  const ir_buf *b = k->bufs[i];
+  for (int64_t e = 0; e < n; e++) {
+    *s = *s * 6364136223846793005u + 1442695040888963407u;
+    ir_scalar v = {0};
+    if (ir_is_float(b->dtype)) v.f = ir_round_float(b->dtype, (double)(int64_t)(*s >> 11) * 0x1p-52 - 1);
+    else v.i = (int64_t)(*s >> 63);
+    ir_scalar_store(b->dtype, p + (size_t)e * ir_dtype_bytes(b->dtype), v);
+  }
+}
+
+/* Random inputs, and by the plainest schedule what comes of them. */
+static bool reference(tuner *u, trial *x) {
+  const ir_kernel *k = x->kernel;
+  uint64_t seed = 1;
+  x->in = IR_NEW_ARRAY(u->ctx, void *, k->nbufs + 1);
+  x->want = IR_NEW_ARRAY(u->ctx, void *, k->nbufs + 1);
+  const ir_program *p = alone(u->ctx, k);
+  for (int i = 0; i < k->nbufs; i++) {
+    int64_t bytes = p->slots[i].bytes, n = bytes / (int64_t)ir_dtype_bytes(k->bufs[i]->dtype);
+    if (k->bufs[i]->access != IR_OUT) fill(k, i, x->in[i] = ir_alloc(u->ctx, (size_t)bytes + 1), n, &seed);
+    if (k->bufs[i]->access != IR_IN) x->want[i] = ir_alloc(u->ctx, (size_t)bytes + 1);
+  }
+  const char *why;
+  trial plain = *x;
+  plain.choice = "threads 128 1";
+  plain.finding = true;
+  at_status status = run_trial(u, &plain, &why);
+  if (why) u->r.trouble = ir_format(u->ctx, "%s: %s: %s", k->name, plain.choice, why);
+  return status == AT_OK;
+}
+
+static void keep(tuner *u, const at_key *key, const trial *x, const char *origin, at_status status, const char *why) {
+  at_trial row = {.key = *key, .klass = at_class(u->ctx, x->kernel), .name = x->kernel->name, .schedule = x->choice, .status = status, .origin = origin, .reason = why};
+  if (status == AT_OK) row.samples = x->samples, row.n = SAMPLES;
+  at_store_add_trials(u->o->store, u->run, &row, 1);
+}
+
+static double cost_of(tuner *u, const at_key *key, trial *x, const at_seen *seen, int nseen, const char *origin) {
+  const at_seen *s = at_seen_find(seen, nseen, x->choice);
+  if (s) {
+    u->r.known++;
+    return s->status == AT_OK ? s->cost_ns : INFINITY;
+  }
+  const char *why;
+  at_status status = run_trial(u, x, &why);
+  u->r.trials++;
+  u->r.failed += status != AT_OK;
+  if (why) u->r.trouble = ir_format(u->ctx, "%s: %s: %s", x->kernel->name, x->choice, why);
+  keep(u, key, x, origin, status, why);
+  return status == AT_OK ? at_cost(x->samples, SAMPLES) : INFINITY;
+}
+
+static void tune_kernel(tuner *u, const ir_kernel *k, at_cuda_kernel *r) {
+  at_key key = key_of(u->ctx, u->t, k);
+  int nseen = 0, before = u->r.trials;
+  const at_seen *seen = at_store_seen(u->o->store, &key, &nseen);
+  const cu_tile *usual = cu_schedule(u->ctx, u->t, k, NULL, NULL);
+  trial x = {.u = u, .kernel = k};
+  if (!usual || !reference(u, &x)) return;
+  const char *text;
+  for (int i = -1; i < 0 || (text = cu_candidate(i)); i++) {
+    if (i >= 0 && (strcmp(text, usual->choice) == 0 || !cu_schedule(u->ctx, u->t, k, text, NULL))) continue;
+    if (spent(u) || (u->o->trials && u->r.trials - before >= u->o->trials)) {
+      u->r.stopped |= spent(u);
+      return;
+    }
+    x.choice = i < 0 ? usual->choice : text;
+    x.wrong = false;
+    x.refused = NULL;
+    double cost = cost_of(u, &key, &x, seen, nseen, i < 0 ? "default" : "table");
+    if (i < 0) r->default_ns = cost;
+    if (isinf(cost) || (r->choice && cost >= r->best_ns)) continue;
+    r->best_ns = cost;
+    r->choice = x.choice;
+  }
+}
+
+at_cuda_result at_cuda_tune(tn_ctx *ctx, const ir_program *p, const cu_target *t, const at_cuda_options *o) {
+  tuner u = {.ctx = ctx, .p = p, .t = t, .o = o, .start = rt_now(), .d = rt_cuda_device_open(ctx, t, 0)};
+  u.r.kernels = IR_NEW_ARRAY(ctx, at_cuda_kernel, p->nkernels + 1);
+  at_run_info info = {.env = {.target = rt_cuda_device_name(u.d), .library = ir_format(ctx, "tenon cuda%d", CU_VERSION)}, .budget_s = o->budget_s, .budget_trials = o->trials, .label = o->label};
+  at_env_read(ctx, &info.env);
+  u.run = o->store ? at_run_begin(o->store, &info) : NULL;
+  for (int i = 0; i < p->nrun && !u.r.stopped; i++) {
+    const ir_inst *c = &p->run[i];
+    const ir_program_kernel *pk = &p->kernels[c->kernel];
+    if (c->kind == IR_CALL && !u.r.kernels[c->kernel].choice) tune_kernel(&u, pk->lowered ? pk->lowered : pk->kernel, &u.r.kernels[c->kernel]);
+  }
+  if (u.run) at_run_end(o->store, u.run);
+  rt_cuda_device_close(u.d);
+  return u.r;
+}
+
+/* ---- winners ---- */
+
+typedef struct fit {
+  const cu_target *t;
+  const ir_kernel *k;
+  const char *choice;
+  bool fits;
+} fit;
+
+static void try_fit(tn_ctx *ctx, void *arg) {
+  fit *f = arg;
+  f->fits = cu_schedule(ctx, f->t, f->k, f->choice, NULL) != NULL;
+}
+
+const char *at_cuda_lookup(tn_ctx *ctx, at_store *store, const cu_target *t, const ir_kernel *k) {
+  at_key key = key_of(ctx, t, k);
+  at_winner w;
+  if (!store || !at_store_best(store, &key, &w)) return NULL;
+  fit f = {t, k, w.schedule, false};
+  tn_ctx *child = ir_ctx_child(ctx);
+  bool read = child && ir_protect(child, try_fit, &f) == TN_OK;
+  if (child) tn_ctx_free(child);
+  if (read && f.fits) return w.schedule;
+  ir_log(ctx, "the store's schedule '%s' does not fit kernel '%s': the usual one is taken", w.schedule, k->name);
+  return NULL;
+}
