@@ -1,6 +1,7 @@
 /* cuda_lib.c — see cuda_lib.h. */
 #include "runtime/cuda_lib.h"
 #include <dlfcn.h>
+#include <glob.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,18 @@ static bool try_files(rt_cuda_which w, const char *folder, size_t length) {
   return false;
 }
 
+/* Folders of NVIDIA's wheels: `folder`, then `below`, a pattern. */
+static bool try_wheels(rt_cuda_which w, const char *folder, size_t length, const char *below) {
+  char pattern[4096];
+  glob_t g = {0};
+  int n = snprintf(pattern, sizeof pattern, "%.*s%s", (int)length, folder, below);
+  bool found = false;
+  if (n < 0 || n >= (int)sizeof pattern || glob(pattern, 0, NULL, &g)) return false;
+  for (size_t i = 0; i < g.gl_pathc && !found; i++) found = try_files(w, g.gl_pathv[i], strlen(g.gl_pathv[i]));
+  globfree(&g);
+  return found;
+}
+
 static void find_version(rt_cuda_which w) {
   int major = 0, minor = 0;
   rt_cuda_lib *l = &known[w].lib;
@@ -64,11 +77,13 @@ static void open_library(rt_cuda_which w) {
   for (const char *p = getenv("TENON_CUDA_PATH"); p && *p && !found;) {
     size_t n = strcspn(p, ":");
     if (n == 1 && *p == '-') only = true;
-    else if (n) found = try_files(w, p, n);
+    else if (n) found = try_files(w, p, n) || try_wheels(w, p, n, "/nvidia/*/lib");
     p += n + (p[n] == ':');
   }
   if (!found && !only) found = try_files(w, NULL, 0);
   for (int i = 0; i < IR_COUNT(folders) && !found && !only; i++) found = try_files(w, folders[i], strlen(folders[i]));
+  const char *python = getenv("VIRTUAL_ENV");
+  if (!found && !only && python && *python) found = try_wheels(w, python, strlen(python), "/lib/python3*/site-packages/nvidia/*/lib");
   if (found) {
     known[w].lib.path = known[w].path;
     find_version(w);

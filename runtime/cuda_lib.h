@@ -3,8 +3,9 @@
  * Nothing is linked and no header of NVIDIA is read: the few prototypes that are called are declared here and in
  * cuda_driver.h (from NVIDIA's public documentation). A library that is absent is no error: `why` says so.
  *
- * Looked for, in this order: the folders of $TENON_CUDA_PATH (a ':' between two; '-' at the end: nowhere else),
- * the loader's own places, CUDA toolkits' usual folders. */
+ * Looked for, in this order: the folders of $TENON_CUDA_PATH (a ':' between two; '-' at the end: nowhere else), each also
+ * as a folder of Python packages with NVIDIA's wheels (nvidia/NAME/lib); the loader's own places; CUDA toolkits' usual
+ * folders; the wheels of the Python environment in $VIRTUAL_ENV. */
 #ifndef RT_CUDA_LIB_H
 #define RT_CUDA_LIB_H
 #include "ir/ctx.h"
