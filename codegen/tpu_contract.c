@@ -238,6 +238,7 @@ static void run_tile(job *j) {
   open_tile(j, acc);
   tc_stage(c, j->x->rest);
   products(j, acc);
+  tc_store_late(c);
   tc_exec(c, j->x->rest);
   tc_unstage(c);
   while (c->nlanes) tc_pop_lane(c);
@@ -384,5 +385,6 @@ bool tc_contract(tc *c, const tc_nest *nest) {
   }
   j.turn = 0;
   outer(&j, 0);
+  tc_store_late(c);
   return true;
 }

@@ -296,6 +296,11 @@ void te_dma(tc *c, bool load, int rank, const int64_t *n, int width, int64_t dra
     a.stride[0][d] = load ? chip_stride[d] : dram_stride[d];
     a.stride[1][d] = load ? dram_stride[d] : chip_stride[d];
   }
+  int64_t lo = dram, hi = dram + width;
+  for (int d = 0; d < rank; d++) *(dram_stride[d] < 0 ? &lo : &hi) += dram_stride[d] * (n[d] - 1);
+  bool meets = false; /* results in place of an operand */
+  for (int i = 0; i < c->nlate && load; i++) meets |= c->late[i].lo < hi && lo < c->late[i].hi;
+  if (meets) tc_store_late(c);
   join_axes(&a, 2);
   vector_job j = {.i = tpu_inst_of(load ? TPU_LOAD : TPU_STORE), .v = {load ? &near : &far, load ? &far : &near}};
   int64_t addr[TE_OPERANDS] = {load ? chip : dram, load ? dram : chip};
@@ -310,6 +315,7 @@ void te_rows(tc *c, bool load, tn_dtype t, const tpu_operand *chip, const tpu_op
   i.src = load ? *dram : *chip;
   i.index = *index;
   i.dst.dtype = i.src.dtype = (uint8_t)bits_of((int)ir_dtype_bytes(t));
+  tc_store_late(c);
   te_access(c, tpu_ops[i.op].unit, TPU_DRAM, lo, hi, !load);
   te_emit(c, i);
 }

@@ -185,12 +185,35 @@ void tc_stage(tc *c, const ir_stmt *body) {
   for (int i = 0; i < x.n; i++) stage_one(c, &x.at[i]);
 }
 
+static void store_later(tc *c, const tc_mem *m) {
+  tc_late l = {.m = *m, .lo = m->home.address, .hi = m->home.address + m->width};
+  int64_t s = m->width;
+  for (int d = m->rank - 1; d >= 0; d--) {
+    l.lo += s * m->lo[d];
+    l.hi += s * (m->lo[d] + m->n[d] - 1);
+    s *= m->extent[d];
+  }
+  IR_PUSH(c->ctx, c->late, c->nlate, l);
+}
+
+void tc_store_late(tc *c) {
+  int n = c->nlate;
+  c->nlate = 0;
+  for (int i = 0; i < n; i++) {
+    tc_move_box(c, false, &c->late[i].m);
+    tc_arena_put(&c->scratch, c->late[i].m.at, c->late[i].m.bytes);
+  }
+}
+
 void tc_unstage(tc *c) {
   for (int i = 0; i < c->k->nbufs; i++) {
     tc_mem *m = ir_map_get(&c->mems, c->k->bufs[i]);
     if (m->home.chip || m->far || !m->bytes || !(m->loaded || m->stored)) continue;
-    if (m->stored) tc_move_box(c, false, m);
-    tc_arena_put(&c->scratch, m->at, m->bytes);
+    if (m->stored && !m->loaded && !m->partial && !c->dry) store_later(c, m);
+    else {
+      if (m->stored) tc_move_box(c, false, m);
+      tc_arena_put(&c->scratch, m->at, m->bytes);
+    }
     m->bytes = 0;
   }
 }
@@ -293,6 +316,7 @@ static void run_chunk(tc *c, const tc_nest *nest, const int *order, const int64_
   for (int i = 0; i < nest->n; i++) tc_push_lane(c, nest->loop[i]->var, nest->lo[i] + at[i], n[i] < nest->extent[i] - at[i] ? n[i] : nest->extent[i] - at[i]);
   for (int i = 0; i < nest->n; i++) c->lane_order[i] = order[i];
   tc_stage(c, nest->body);
+  tc_store_late(c);
   tc_exec(c, nest->body);
   tc_unstage(c);
   for (int i = 0; i < nest->n; i++) tc_pop_lane(c);
@@ -368,6 +392,7 @@ static void run_nest(tc *c, const ir_stmt *s) {
     if (c->limit <= 1) ir_fail(c->ctx, TN_EUNSUPPORTED, "kernel '%s': one element's values exceed the memory of %s", c->k->name, c->m->name);
   }
   all_chunks(c, &nest, order, 0, at, n);
+  tc_store_late(c);
   tc_unbind(c, 0);
 }
 

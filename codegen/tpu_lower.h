@@ -88,6 +88,11 @@ typedef struct tc_mem {
   int64_t at, bytes;                /* its memory on the chip */
 } tc_mem;
 
+typedef struct tc_late { /* a box of results that is not stored yet */
+  tc_mem m;
+  int64_t lo, hi; /* DRAM bytes that bound it */
+} tc_late;
+
 typedef struct tc_loop { /* whether a loop may become a lane, as what */
   bool parallel, reduction;
 } tc_loop;
@@ -125,6 +130,9 @@ typedef struct tc {
   bool every;         /* the instruction counts for each lane, also where none of its operands moves: updates */
   bool dry;           /* nothing is emitted: tried for its memory alone */
   bool open;          /* variables without a binding have their proven range */
+  int nlate;          /* stores of the last chunk: they come behind what the next one loads, which is then under way while this one's is
+                       * still being worked on, though a memory serves its transfers in the order of the text */
+  tc_late *late;
   jmp_buf *full;      /* where to go when the scratch memory is out */
 } tc;
 
@@ -237,7 +245,8 @@ bool tc_try(tc *c, void (*fn)(tc *c, void *arg), void *arg);
 void tc_move_box(tc *c, bool load, const tc_mem *m);           /* the box of a parameter between DRAM and chip */
 void tc_touches(tc *c, const tc_nest *nest);
 void tc_stage(tc *c, const ir_stmt *body);                      /* parameters in DRAM, as the lanes need them: in */
-void tc_unstage(tc *c);                                        /* and out */
+void tc_unstage(tc *c);                                        /* and out, by tc_store_late where nothing is read back */
+void tc_store_late(tc *c);
 
 /* ---- loops by remainders: tpu_phases.c ---- */
 const ir_stmt *tc_phases(tc *c, const ir_stmt *s);              /* of a kernel's body: s where there is nothing to do */

@@ -90,6 +90,10 @@ tc_val tc_imm(tn_dtype t, ir_scalar k) { return (tc_val){.t = t, .space = TPU_IM
 
 int64_t tc_alloc(tc *c, int64_t bytes, bool rotate) {
   int64_t at = tc_arena_get(&c->scratch, bytes, rotate);
+  if (at < 0 && c->nlate) {
+    tc_store_late(c);
+    at = tc_arena_get(&c->scratch, bytes, rotate);
+  }
   if (at < 0 && !c->full) ir_fail(c->ctx, TN_EUNSUPPORTED, "kernel '%s': its values exceed the memory of %s", c->k->name, c->m->name);
   if (at < 0) longjmp(*c->full, 1);
   return at;

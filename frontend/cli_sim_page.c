@@ -50,9 +50,9 @@ static const char style[] =
     "#time{position:relative;border:1px solid var(--line);border-radius:6px;background:var(--panel);overflow:hidden}canvas{display:block;width:100%;touch-action:none;cursor:grab}"
     "#tip{position:absolute;display:none;pointer-events:none;background:var(--paper);border:1px solid var(--line);border-radius:5px;padding:.3em .6em;font-size:12px;white-space:pre;box-shadow:0 2px 8px #0003}"
     "button{font:inherit;font-size:12px;color:var(--ink);background:var(--panel);border:1px solid var(--line);border-radius:5px;padding:.15em .8em;margin:0 .4em .5em 0;cursor:pointer}"
-    ".wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;white-space:nowrap}th,td{text-align:right;padding:.18em .7em;border-bottom:1px solid var(--line)}"
+    ".wide{overflow-x:auto}table{border-collapse:collapse;font-size:12.5px;font-variant-numeric:tabular-nums;white-space:nowrap}th,td{text-align:right;padding:.2em .5em;border-bottom:1px solid var(--line)}"
     "th{color:var(--soft);font-weight:600;cursor:pointer;position:sticky;top:0;background:var(--paper)}th:first-child,td:first-child{text-align:left;padding-left:0}"
-    "td:first-child{max-width:24em;overflow:hidden;text-overflow:ellipsis}tbody tr:hover{background:var(--panel)}td .stack{width:130px;height:11px;border:0}"
+    "td:first-child{max-width:24em;overflow:hidden;text-overflow:ellipsis}tbody tr:hover{background:var(--panel)}td .stack{width:110px;height:11px;border:0}"
     "svg text{font:11px system-ui,sans-serif;fill:var(--soft)}.grid{stroke:var(--line)}.roof{stroke:var(--ink);fill:none;stroke-width:1.6}.dot{fill:var(--accent);fill-opacity:.65;stroke:var(--paper)}"
     ".dot:hover{fill-opacity:1;stroke:var(--ink)}.roofname{fill:var(--ink)!important}";
 
