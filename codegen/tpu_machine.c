@@ -142,8 +142,8 @@ static const preset presets[] = {
      * has its next window fetched and converted beside it, which window_cycles of a row stand for. near_gbps: operands of such a product lie in
      * the CMEM (near_bytes). join_cycles: dividing a product among two cores and waiting for both. */
     {"tpu-v4",
-     "rows 128\ncols 128\narrays 4\ncores 2\nclock_mhz 1050\nint8 1\nbf16 1\nf16 1.816\nf32 6\nub_bytes 83886080\n"
-     "acc_bytes 8388608\nwindow_depth 2048\nwindow_cycles 0.176\ndram_gbps 1200\nnear_bytes 134217728\nnear_gbps 4950\ndram_latency 400\nlaunch_cycles 1000\njoin_cycles 18900\nlanes 2048\nact_lanes 2048\ntile_rows 8\ntile_cols 128\npj_dram_byte 44\nstatic_watts 27\n"},
+     "rows 128\ncols 128\narrays 4\ncores 2\nclock_mhz 1050\nint8 1\nbf16 1\nf16 1.842\nf32 6\nub_bytes 83886080\n"
+     "acc_bytes 8388608\nwindow_depth 2048\nwindow_cycles 0.2\ndram_gbps 1200\nnear_bytes 134217728\nnear_gbps 4580\ndram_latency 400\nlaunch_cycles 1000\njoin_cycles 21100\nlanes 2048\nact_lanes 2048\ntile_rows 8\ntile_cols 128\npj_dram_byte 44\nstatic_watts 27\n"},
     {"tpu-v4-core", "like tpu-v4\ncores 1\ndram_gbps 600\n"},
     /* Google Cloud, "TPU v6e": one core, 918 TFLOP/s of bf16 (4 arrays of 256 x 256 at 1750 MHz), twice that in int8,
      * HBM at 1640 GB/s; 128 MiB of VMEM; a vector unit of 128 x 8 lanes, four operations each a cycle. */

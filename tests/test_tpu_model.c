@@ -266,6 +266,26 @@ Test(tpu_model, cores) {
   tn_ctx_free(ctx);
 }
 
+/* One channel serves loads and stores in the order of the text: what a tile of rows stores stands behind the next one's load. */
+static void run_late(tn_ctx *ctx, void *arg) {
+  (void)arg;
+  const tpu_machine *m = tpu_machine_parse(ctx, "rows 16\ncols 16\nub_bytes 131072\nacc_bytes 8192\nlanes 16\n", "machine");
+  const tpu_program *p = rt_tpu_compile(ctx, wide(ctx, 512, 16), m, &(rt_tpu_options){.precision = LW_PRECISION_F32, .jobs = 1}).tpu;
+  int loads = 0, stores = 0;
+  for (int64_t i = 0; i < p->core[0].n; i++) {
+    loads += p->core[0].insts[i].op == TPU_LOAD;
+    stores += p->core[0].insts[i].op == TPU_STORE;
+    ir_assert(ctx, !stores || stores < loads || stores == 512 / 64);
+  }
+  ir_assert(ctx, stores > 1);
+}
+
+Test(tpu_model, stores_come_late) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  cr_assert_eq(ir_protect(ctx, run_late, NULL), TN_OK, "%s", tn_error(ctx));
+  tn_ctx_free(ctx);
+}
+
 /* Control flow between kernels: turns counted and decided by data, an if inside with lets. */
 static const char looping[] =
     "program looping {\n"
