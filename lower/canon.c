@@ -6,6 +6,7 @@
  * constants are ordinary nodes over constants: the pack section computes them. */
 #include "lower/lower.h"
 #include "lower/build.h"
+#include "lower/window.h"
 #include <string.h>
 
 static bool constant(const ir_value *v) { return v && (ir_value_source(v) || v->kind == IR_VALUE_CONST); }
@@ -109,6 +110,37 @@ static void turn_result(tn_ctx *ctx, ir_graph *g, ir_node *n) {
   turn_operands(ctx, g, m);
 }
 
+/* Taps that meet nothing but padding, as those of wide dilations over small pictures, are left out. */
+static void dead_taps(tn_ctx *ctx, ir_graph *g, ir_node *n) {
+  const ir_value *w = n->in[1], *x = n->in[0], *y = n->out[0];
+  int64_t starts[LW_MAX_SPATIAL], ends[LW_MAX_SPATIAL], axes[LW_MAX_SPATIAL], shape[LW_MAX_SPATIAL], pads[2 * LW_MAX_SPATIAL];
+  lw_window win;
+  if (!ir_static(x) || !ir_static(w) || !ir_static(y)) return;
+  lw_window_of(ctx, n, w->dims + 2, &win);
+  bool dead = false;
+  for (int i = 0; i < win.rank; i++) {
+    int64_t in = ir_dim(ctx, x, i + 2), taps = ir_dim(ctx, w, i + 2), span = (ir_dim(ctx, y, i + 2) - 1) * win.stride[i], begin, first = taps, last = -1;
+    if (!ix_const_value(win.begin[i], &begin)) return;
+    for (int64_t t = 0; t < taps; t++) {
+      int64_t at = t * win.dilation[i] - begin; /* of the first result; the last one reads at + span */
+      if (at >= in || at + span < 0) continue;
+      if (first == taps) first = t;
+      last = t;
+    }
+    if (last < 0) return;
+    starts[i] = first, ends[i] = last + 1, axes[i] = i + 2, shape[i] = ends[i] - first;
+    pads[i] = begin - first * win.dilation[i];
+    pads[i + win.rank] = span + (shape[i] - 1) * win.dilation[i] + 1 - in - pads[i];
+    if (pads[i] < 0 || pads[i + win.rank] < 0) return; /* nothing is cropped */
+    dead |= shape[i] < taps;
+  }
+  if (!dead) return;
+  n->in[1] = lw_node(g, n, "Slice", 4, (ir_value *[]){n->in[1], ir_graph_ints(g, NULL, win.rank, starts), ir_graph_ints(g, NULL, win.rank, ends), ir_graph_ints(g, NULL, win.rank, axes)});
+  ir_attr_ints(n, "kernel_shape", win.rank, shape);
+  ir_attr_ints(n, "pads", 2 * win.rank, pads);
+  ir_attr_string(n, "auto_pad", "NOTSET");
+}
+
 /* A 1x1 convolution of stride s reads every s-th pixel: these are gathered first, so that the convolution
  * is a product over all pixels in a row, and not rows of 7 or 14 of them with the rest in between. */
 static void strided(tn_ctx *ctx, ir_graph *g, ir_node *n) {
@@ -135,10 +167,13 @@ void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Transpose")) turn_result(ctx, g, g->nodes[i]);
   for (int i = 0; i < count; i++)
     if (is_product(g->nodes[i])) turn_operands(ctx, g, g->nodes[i]);
+  bool scheduled = options->target && !options->unscheduled;
+  for (int i = 0; i < count && scheduled; i++)
+    if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Conv")) dead_taps(ctx, g, g->nodes[i]);
   ir_graph_sort(g);
   lw_mark_packed(g);
   count = g->nnodes;
-  for (int i = 0; i < count && options->target && !options->unscheduled; i++) {
+  for (int i = 0; i < count && scheduled; i++) {
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Conv")) {
       strided(ctx, g, g->nodes[i]);
       lw_unfold(ctx, g, g->nodes[i], options);

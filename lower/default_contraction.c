@@ -218,10 +218,11 @@ bool lw_default_contraction(lw_plan *p) {
   bool padded = q->guard != NULL;
   if (r >= 0 && !padded) M = lw_join_rows(p, r, v);
   int64_t cblock = cg_target_lanes(p->t, TN_F32);
-  bool split_c = q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] % cblock == 0 && q->red_extent[0] > cblock && q->a->u.buf->layout;
+  bool split_c = q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] > cblock && q->a->u.buf->layout;
+  bool ragged = split_c && q->red_extent[0] % cblock; /* the last block of channels is not whole: apart */
   bool grouped = false;
   lw_blocking by = {0};
-  bool choose = split_c && row && !p->u.order && !p->u.unfused, windows = split_c && row && !one_tap(q), by_windows = false;
+  bool choose = split_c && !ragged && row && !p->u.order && !p->u.unfused, windows = split_c && row && !one_tap(q), by_windows = false;
   if (choose && !padded && !windows) {
     by = lw_pixel_blocking(p, M, N, lanes, cblock);
     if (by.rows < M && lw_step(p, "split %s %lld -> xo %s", row, (long long)by.rows, row)) grouped = true, M = by.rows;
@@ -370,7 +371,9 @@ bool lw_default_contraction(lw_plan *p) {
     lw_step(p, "split c %lld -> co c", (long long)cblock);
     const char *taps = ir_format(p->ctx, "%s%s", q->nred > 1 ? q->red[1]->var->name : "",
          q->nred > 2 ? ir_format(p->ctx, " %s%s%s", q->red[2]->var->name, q->nred > 3 ? " " : "", q->nred > 3 ? q->red[3]->var->name : "") : "");
+    if (ragged) lw_step(p, "narrow c");
     lw_step(p, taps_inside ? "reorder co c %s" : "reorder co %s c", taps);
+    if (ragged) lw_step(p, "peel co 0 1");
   } else if (channels_inside)
     lw_step(p, "reorder %s%s%s c", q->red[1]->var->name, q->nred > 2 ? " " : "", q->nred > 2 ? q->red[2]->var->name : "");
   /* weights from beyond the second-level cache: the next panel is asked for while the pixels pass over this one */

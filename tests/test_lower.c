@@ -253,6 +253,22 @@ Test(lower, signals_and_volumes) {
     }
 }
 
+/* Channels that are no whole blocks, taps that meet only padding, one by one and together. */
+Test(lower, ragged_channels_and_dead_taps) {
+  static const char *const attrs[] = {"pads = [1, 1, 1, 1]", "pads = [6, 6, 6, 6], dilations = [6, 6]", "pads = [3, 7, 3, 7], dilations = [3, 7], strides = [1, 2]",
+                                      "pads = [9, 2, 8, 3], dilations = [8, 2], strides = [3, 1]", "auto_pad = \"SAME_LOWER\", dilations = [5, 6]"};
+  static const int size[][2] = {{6, 6}, {5, 11}, {1, 1}, {13, 4}};
+  for (int a = 0; a < IR_COUNT(attrs); a++)
+    for (int i = 0; i < IR_COUNT(size); i++) {
+      char text[700];
+      int c = draw(3) * 7 + 13, k = draw(2) * 11 + 24;
+      snprintf(text, sizeof text,
+               "graph g { input x: f32[2, %d, %d, %d] input w: f32[%d, %d, 3, 3] input b: f32[%d] input v: f32[20, %d, 1, 1] r = Relu(x) y = Conv(r, w, b) { %s } z = Relu(y)"
+               " u = Conv(z, v) t = Sigmoid(u) output t }", c, size[i][0], size[i][1], k, c, k, k, attrs[a]);
+      graph(-1, text);
+    }
+}
+
 Test(lower, dead_and_equal_nodes) {
   graph(1, "graph g { input x: f32[9] a = Exp(x) b = Exp(x) c = Add(a, b) d = Log(x) output c }");
 }
