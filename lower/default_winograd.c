@@ -10,6 +10,8 @@
 
 enum { WEIGHT_BYTES_A_CYCLE = 6, LEAST_CHANNELS = 16 };
 
+static const double WORDS = 0.65; /* a product of two words and its addition, per channel, to a fused multiply-add */
+
 typedef struct choice {
   int m;
   int64_t tiles, parts;
@@ -19,6 +21,8 @@ typedef struct choice {
 
 typedef struct layer {
   int64_t n, k, c, height, width, lanes, regs, l2;
+  bool whole;     /* integers: exact, products of words */
+  int64_t esize;  /* bytes of what is multiplied */
 } layer;
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -34,18 +38,18 @@ static double direct_cycles(const layer *l) {
 static choice winograd(const layer *l, const lw_winograd *w, const lw_tunables *u) {
   choice best = {.m = w->m, .cycles = 1e300};
   int64_t a = w->a, m = w->m, aa = a * a, all = l->n * ceil_div(l->height, m) * ceil_div(l->width, m);
-  int64_t blocks = ceil_div(l->c, l->lanes), most = l->l2 * 3 / 4 / (4 * aa * (blocks * l->lanes + 2 * l->lanes));
+  int64_t blocks = ceil_div(l->c, l->lanes), most = l->l2 * 3 / 4 / (aa * (l->esize * blocks * l->lanes + 4 * 2 * l->lanes));
   if (most < 16) most = 16; /* fewer would leave the weights to be read too often */
   int64_t fewest = ceil_div(all, u->wtiles ? u->wtiles : most), last = u->wtiles ? fewest : 2 * fewest + 1;
   for (int64_t groups = fewest; groups <= last; groups++) {
     int64_t tiles = ceil_div(all, groups), some = u->wparts ? u->wparts : 1, many = u->wparts ? u->wparts : l->k >= 8 * l->lanes ? 2 : 1;
     if (groups > fewest && tiles < 12) break;
     lw_tile t = lw_best_tile(tiles, l->k, l->lanes, l->regs, 4);
-    double product = t.cost * (double)(aa * blocks * l->lanes * groups);
+    double product = t.cost * (double)(aa * blocks * l->lanes * groups) * (l->whole ? WORDS : 1);
     /* stores, one a cycle, are the limit of the transforms: a^2 twice; m a + 2 m^2 */
     double in = (double)(groups * tiles * blocks) * (2.4 * (double)aa + 24);
     double out = (double)(groups * tiles * ceil_div(l->k, l->lanes)) * (1.2 * (double)(m * a + 2 * m * m) + 24);
-    double weights = weight_cycles(l, 4.0 * (double)(aa * blocks * l->lanes * l->k)) * (1 + 0.5 * (double)(groups - 1));
+    double weights = weight_cycles(l, (double)(l->esize * aa * blocks * l->lanes * l->k)) * (1 + 0.5 * (double)(groups - 1));
     for (int64_t parts = some; parts <= many; parts++) {
       double cycles = (product + in * (double)parts + out + weights) * lw_task_cost(groups * parts);
       choice c = {w->m, tiles, parts, t, cycles * (1 + 0.01 * (double)m)}; /* of equals the smaller: packing, memory */
@@ -57,19 +61,22 @@ static choice winograd(const layer *l, const lw_winograd *w, const lw_tunables *
 
 static bool layer_of(lw_plan *p, layer *l) {
   const lw_problem *q = &p->p;
-  if (q->kind != LW_CONTRACTION || q->dtype != TN_F32 || q->nout != 4 || q->nred != 3 || q->red_extent[1] != 3 || q->red_extent[2] != 3) return false;
-  *l = (layer){q->extent[0], q->extent[1], q->red_extent[0], q->extent[2], q->extent[3], cg_target_lanes(p->t, TN_F32), p->t->vector_regs, p->t->l2_bytes};
+  if (q->kind != LW_CONTRACTION || (q->dtype != TN_F32 && q->dtype != TN_I32) || q->nout != 4 || q->nred != 3 || q->red_extent[1] != 3 || q->red_extent[2] != 3) return false;
+  *l = (layer){q->extent[0], q->extent[1], q->red_extent[0], q->extent[2], q->extent[3], cg_target_lanes(p->t, TN_F32), p->t->vector_regs, p->t->l2_bytes, q->dtype == TN_I32, q->dtype == TN_I32 ? 2 : 4};
+  if (l->whole) l->regs--; /* the product of words takes one */
+  if (l->whole && (p->t->vnni || q->a->u.buf->dtype == TN_I16 || q->b->u.buf->dtype == TN_I16)) return false; /* four bytes at once are faster; words do not fit */
   return l->n > 0 && l->height > 0 && l->width > 0 && l->lanes >= 4 && l->c >= LEAST_CHANNELS && l->k >= LEAST_CHANNELS && lw_contiguous_out(p, q->out[1]->var, l->lanes);
 }
 
 bool lw_default_winograd(lw_plan *p) {
   layer l;
   const lw_tunables *u = &p->u;
-  if (u->winograd == 1 || (!u->winograd && u->accuracy <= 0) || !layer_of(p, &l)) return false;
-  choice best = {.cycles = u->winograd ? 1e300 : direct_cycles(&l) * 0.95};
-  for (int m = 2; m <= 6; m += 2) {
+  if (u->winograd == 1 || !layer_of(p, &l) || (!u->winograd && u->accuracy <= 0 && !l.whole)) return false;
+  /* bytes are left as bytes where this is worth it (quantised.c) */
+  choice best = {.cycles = u->winograd || l.whole ? 1e300 : direct_cycles(&l) * 0.95};
+  for (int m = 2; m <= (l.whole ? 2 : 6); m += 2) {
     lw_winograd w;
-    if (!lw_winograd_of(m, &w) || (u->winograd ? m != u->winograd : w.error > lw_accuracy_of_kernel(u->accuracy))) continue;
+    if (!lw_winograd_of(m, &w) || (u->winograd ? m != u->winograd : !l.whole && w.error > lw_accuracy_of_kernel(u->accuracy))) continue;
     choice c = winograd(&l, &w, u);
     if (c.cycles < best.cycles) best = c;
   }
@@ -82,12 +89,13 @@ bool lw_default_winograd(lw_plan *p) {
   if (rows && !lw_step(p, "split wt %lld -> wt ri", (long long)best.tile.mr)) return false;
   lw_step(p, "split wk %lld -> vb vv", (long long)l.lanes);
   if (!lw_step(p, rows ? "distribute ri vb vv" : "distribute vb vv")) return false;
+  if (l.whole && (!lw_step(p, rows ? "reorder wb wc ri vb vv cd" : "reorder wb wc vb vv cd") || !lw_step(p, "tensorize dot cd"))) return false;
   if (rows) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
   if (rows && best.tiles % best.tile.mr) lw_step(p, "peel wt 0 1");
   int64_t ku = u->ku ? u->ku : 1;
-  while (!u->ku && ku < 8 && l.lanes % (2 * ku) == 0 && best.tile.mr * best.tile.nr * ku < 24) ku *= 2;
+  while (!u->ku && !l.whole && ku < 8 && l.lanes % (2 * ku) == 0 && best.tile.mr * best.tile.nr * ku < 24) ku *= 2;
   if (ku > 1 && l.lanes % ku == 0) {
     static const char *const copies[] = {"wc", "wc.b"};
     for (int i = 0; i < 2; i++)

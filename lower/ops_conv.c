@@ -64,10 +64,10 @@ static void conv_infer(tn_ctx *ctx, ir_node *n) {
   need_bias(ctx, n, 2, n->in[1]->dims[0]);
 }
 
-/* Narrow floats whose sums, bias and result are f32; words (the weights also bytes) with i32. */
+/* Narrow floats whose sums, bias and result are f32; words (the weights also bytes) with i32, and bytes whose products are made in words. */
 static void conv_wide_infer(tn_ctx *ctx, ir_node *n) {
   tn_dtype t = n->in[0]->dtype;
-  if (t == TN_I16 && (n->in[1]->dtype == TN_I16 || n->in[1]->dtype == TN_I8) && !lw_has(n, 2)) {
+  if ((t == TN_I16 ? n->in[1]->dtype == TN_I16 || n->in[1]->dtype == TN_I8 : t == TN_U8 && n->in[1]->dtype == TN_I8) && !lw_has(n, 2)) {
     conv_set(ctx, n, TN_I32);
     return;
   }

@@ -355,12 +355,13 @@ static ir_kernel *copy_kernel(maker *m, const ir_value *from, const ir_value *to
 static ir_value *packed_as(maker *m, ir_value *v, const ir_buf *want) {
   tn_ctx *ctx = m->ctx;
   for (int i = 0; i < m->nrelayouts; i++)
-    if (m->relayouts[i].of == v && m->relayouts[i].is->layout == want->layout && same_shape(m->relayouts[i].is, want)) return m->relayouts[i].is;
+    if (m->relayouts[i].of == v && m->relayouts[i].is->layout == want->layout && m->relayouts[i].is->dtype == want->dtype && same_shape(m->relayouts[i].is, want)) return m->relayouts[i].is;
   ir_value *w = IR_NEW(ctx, ir_value);
   *w = *v;
   w->id = m->nids++;
   w->name = ir_intern(ctx, ir_format(ctx, "%s.packed", v->name));
   w->kind = IR_VALUE_NODE;
+  w->dtype = want->dtype;
   w->layout = want->layout;
   w->rank = want->rank;
   for (int i = 0; i < want->rank; i++) w->dims[i] = want->shape[i];
@@ -371,7 +372,7 @@ static ir_value *packed_as(maker *m, ir_value *v, const ir_buf *want) {
   IR_PUSH(ctx, m->g->values, m->g->nvalues, w);
   m->of = ir_grow(ctx, m->of, m->nids - 1, m->nids, sizeof *m->of);
   IR_PUSH(ctx, m->relayouts, m->nrelayouts, (relayout){v, w});
-  ir_kernel *k = copy_kernel(m, v, w);
+  ir_kernel *k = want->made ? IR_NEW(ctx, ir_kernel) : copy_kernel(m, v, w);
   if (want->made) *k = *lw_made_kernel(ctx, want);
   k->name = ir_intern(ctx, ir_format(ctx, "pack_%d", m->p->nkernels));
   call c = {.kernel = kernel_index(m, k), .name = w->name, .nvalues = 2, .pack = true};

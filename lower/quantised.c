@@ -131,7 +131,25 @@ static bool explicit_pads(const ir_node *n, int64_t *pads, int count) {
 /* Channels of a convolution, the inner extent of a matrix product: axes of x and w. */
 static int sum_axis(const operands *o, bool of_w) { return o->conv ? 1 : of_w ? o->w->rank - 2 : o->x->rank - 1; }
 
+/* A 3x3 convolution of stride 1 of bytes is Winograd's F(2 x 2, 3 x 3) in integers, without loss (schedule_winograd.c):
+ * 16 products for 36, where that saves more than it takes to read 32 bytes of weights for 9. */
+static bool winograd_fits(const pass *p, const ir_node *n, const operands *o) {
+  int64_t pads[4];
+  const int64_t *given;
+  if (!o->conv || p->t->arch != CG_X86_64 || o->x->dtype != TN_U8 || o->w->dtype != TN_I8 || !known_zero(o->zx) || !known_zero(o->zw) || !known_ahead(o->w)) return false;
+  if (o->x->rank != 4 || !ir_static(o->x) || !ir_static(o->w) || ir_attr_get_int(n, "group", 1) != 1 || !explicit_pads(n, pads, 4)) return false;
+  for (int i = 0; i < 2; i++) {
+    if (ir_dim(p->ctx, o->w, i + 2) != 3) return false;
+    for (int k = 0; k < 2; k++)
+      if (ir_attr_get_ints(n, i ? "strides" : "dilations", &given) > k && given[k] != 1) return false;
+  }
+  int64_t k = ir_dim(p->ctx, o->w, 0), c = ir_dim(p->ctx, o->w, 1), h = ir_dim(p->ctx, o->x, 2) + pads[0] + pads[2] - 2, w = ir_dim(p->ctx, o->x, 3) + pads[1] + pads[3] - 2;
+  int64_t images = ir_dim(p->ctx, o->x, 0), saved = images * (9 * h * w - 16 * ((h + 1) / 2) * ((w + 1) / 2));
+  return c >= 32 && k >= 32 && c % 8 == 0 && k % 8 == 0 && c <= 1024 && h > 0 && w > 0 && saved > 128;
+}
+
 static ir_value *product_of_words(pass *p, ir_node *n, const operands *o) {
+  if (winograd_fits(p, n, o)) return product_node(p, n, "tenon:ConvWide", o->x, o->w, NULL);
   ir_value *x = centred(p, n, o->x, o->zx), *w = o->w;
   if (!known_zero(o->zw)) w = lw_op2(p->g, n, "Sub", word(p, n, w), word(p, n, along(p, n, o->zw, o->conv ? 0 : w->rank - 1, w->rank)));
   else if (w->dtype == TN_U8) w = word(p, n, w);

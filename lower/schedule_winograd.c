@@ -8,6 +8,9 @@
  *     for wx, wt, wk: M[wx, (wt, wk)] = sum over wb, wc of V[wx, (wb, wt, wc)] * U[wp, wx, wb*block+wc, wk]
  *     for ot, ob: A' M A, and what follows the sum in the original kernel, once per output
  *
+ * Bytes (u8 x s8, sums in i32) go the same way in integers, without loss: V and U are words, the sums hold 4 times the
+ * result modulo 2^32, and channels are few enough that it is less than 2^31; U lies in pairs of channels, [c / 2][k][2].
+ *
  * U, the transformed weights, takes the place of the constant operand; the kernel that makes
  * it hangs on the buffer (ir_buf.made). V and M are sized to stay in the second-level cache. */
 #include "lower/problem.h"
@@ -26,7 +29,11 @@ typedef struct wino {
   const ir_var *var[4];                                        /* n k y x of the original */
   ir_buf *x, *w, *u, *acc;
   const ir_stmt *after;                                        /* what follows the sum */
+  bool whole;                                                  /* integers */
+  tn_dtype vtype, mtype;                                       /* of V and U, of M */
 } wino;
+
+enum { MOST_CHANNELS = (1 << 29) / (9 * 255 * 128) }; /* 4 |y| < 2^31 */
 
 static ix number(const wino *w, int64_t v) { return ix_index(w->ctx, v); }
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -44,7 +51,7 @@ static bool read_body(wino *w, const lw_problem *q) {
   if (!body || body->kind != IR_ALLOC || body->body->kind != IR_SEQ || body->body->n < 3) return refuse(w->s, "the kernel is no plain sum");
   w->acc = body->buf;
   const ir_stmt *seq = body->body, *zero = seq->items[0];
-  if (zero->kind != IR_STORE || zero->buf != w->acc || zero->op != IR_SET || !ix_is_const(zero->value) || zero->value->u.f != 0 || seq->items[1] != q->red[0])
+  if (zero->kind != IR_STORE || zero->buf != w->acc || zero->op != IR_SET || !ix_is_const(zero->value) || (w->whole ? zero->value->u.i != 0 : zero->value->u.f != 0) || seq->items[1] != q->red[0])
     return refuse(w->s, "the sum does not start at zero");
   w->after = ir_seq(w->ctx, seq->n - 2, seq->items + 2);
   return true;
@@ -54,15 +61,19 @@ static bool fits(wino *w) {
   tn_ctx *ctx = w->ctx;
   sched *s = w->s;
   lw_problem q = lw_problem_of(ctx, s->k);
-  if (q.kind != LW_CONTRACTION || q.dtype != TN_F32 || q.nout != 4 || q.nred != 3) return refuse(s, "the kernel is no convolution of f32");
+  if (q.kind != LW_CONTRACTION || (q.dtype != TN_F32 && q.dtype != TN_I32) || q.nout != 4 || q.nred != 3) return refuse(s, "the kernel is no convolution of f32 or bytes");
   for (int i = 0; i < 4; i++) w->var[i] = q.out[i]->var;
   for (int i = 0; i < 4; i++)
     if (q.extent[i] < 1 || q.out[i]->loop != IR_SERIAL || !ix_is_int(q.out[i]->lo, 0)) return refuse(s, "its loops are scheduled already, or have no constant extents");
   if (q.red_extent[0] < 1 || q.red_extent[1] != 3 || q.red_extent[2] != 3) return refuse(s, "its window is not 3 x 3");
   const ir_var *c = q.red[0]->var, *r = q.red[1]->var, *t = q.red[2]->var;
-  ix a = q.update->value->args[0], b = q.update->value->args[1];
+  ix a = q.a, b = q.b;
   if (a->op != IX_LOAD || b->op != IX_LOAD) return refuse(s, "its operands are not loads");
+  if (a->u.buf->constant) a = q.b, b = q.a;
   w->x = a->u.buf, w->w = b->u.buf;
+  w->whole = q.dtype == TN_I32, w->vtype = w->whole ? TN_I16 : TN_F32, w->mtype = q.dtype;
+  if (w->x->dtype != (w->whole ? TN_U8 : TN_F32) || w->w->dtype != (w->whole ? TN_I8 : TN_F32)) return refuse(s, "its operands are neither f32 nor u8 and s8");
+  if (w->whole && (w->f.m != 2 || q.red_extent[0] > MOST_CHANNELS || w->block % 2)) return refuse(s, "integers take tiles of 2, an even block and at most %d channels", MOST_CHANNELS);
   if (a->nargs != 4 || b->nargs != 4 || a->args[0] != w->var[0]->expr || a->args[1] != c->expr || b->args[0] != w->var[1]->expr || b->args[1] != c->expr ||
       b->args[2] != r->expr || b->args[3] != t->expr || !window_index(ctx, a->args[2], w->var[2], r, &w->top) || !window_index(ctx, a->args[3], w->var[3], t, &w->left))
     return refuse(s, "it does not read x[n, c, y + r - p, x + s - p] and w[k, c, r, s]");
@@ -77,6 +88,16 @@ static bool fits(wino *w) {
 
 /* ---- the one-dimensional transforms ---- */
 
+static ix coefficient(const wino *w, ix like, double v) {
+  tn_dtype t = (tn_dtype)like->dtype;
+  return ir_is_float(t) ? ix_float(w->ctx, t, v) : ix_int(w->ctx, t, (int64_t)v);
+}
+
+static ix times_plus(const wino *w, double c, ix term, ix sum) {
+  ix f = coefficient(w, term, c);
+  return ir_is_float((tn_dtype)term->dtype) ? ix_fma(w->ctx, f, term, sum) : c == -1 ? ix_sub(w->ctx, sum, term) : ix_add(w->ctx, ix_mul(w->ctx, f, term), sum);
+}
+
 /* sum of coef[i] * term[i] */
 static ix linear(wino *w, int n, const double *coef, const ix *term) {
   ix sum = NULL;
@@ -84,9 +105,9 @@ static ix linear(wino *w, int n, const double *coef, const ix *term) {
     for (int i = 0; i < n; i++) {
       bool one = coef[i] == 1;
       if (coef[i] == 0 || one != !pass) continue;
-      if (!sum) sum = one ? term[i] : ix_mul(w->ctx, ix_float(w->ctx, (tn_dtype)term[i]->dtype, coef[i]), term[i]);
+      if (!sum) sum = one ? term[i] : ix_mul(w->ctx, coefficient(w, term[i], coef[i]), term[i]);
       else if (one) sum = ix_add(w->ctx, sum, term[i]);
-      else sum = ix_fma(w->ctx, ix_float(w->ctx, (tn_dtype)term[i]->dtype, coef[i]), term[i], sum);
+      else sum = times_plus(w, coef[i], term[i], sum);
     }
   return sum;
 }
@@ -130,28 +151,33 @@ static void output_1d(wino *w, const ix *v, ix *out) {
 /* ---- weights ---- */
 
 /* U[p, i*a + j, c, k] = (G w G')[i, j] of output channel p * panel + k, summed in f64; zero beyond
- * the channels there are. */
+ * the channels there are. In integers 4 times that, and [p, i*a + j, c / 2, 2 k + c mod 2]. */
 static const ir_kernel *make_weights(wino *w) {
   tn_ctx *ctx = w->ctx;
   const lw_winograd *f = &w->f;
   ir_builder *b = ir_builder_new(ctx), *kept = w->b;
-  ir_buf *from = ir_buf_new(ctx, "in0", TN_F32, 4, w->w->shape, NULL, IR_GLOBAL), *to = ir_buf_new(ctx, "out1", TN_F32, 4, w->u->shape, NULL, IR_GLOBAL);
+  ir_buf *from = ir_buf_new(ctx, "in0", w->w->dtype, 4, w->w->shape, NULL, IR_GLOBAL), *to = ir_buf_new(ctx, "out1", w->vtype, 4, w->u->shape, NULL, IR_GLOBAL);
   from->access = IR_IN, to->access = IR_OUT;
   w->b = b;
-  ix p = ib_loop(b, "p", w->u->shape[0]), c = ib_loop(b, "c", w->u->shape[2]), k = ib_loop(b, "k", w->u->shape[3]), half[LW_WINO_A][3];
+  ix p = ib_loop(b, "p", w->u->shape[0]), c = ib_loop(b, "c", number(w, w->cblocks * w->block)), k = ib_loop(b, "k", number(w, w->panel)), half[LW_WINO_A][3];
+  tn_dtype sums = w->whole ? TN_I32 : TN_F64;
+  double g[LW_WINO_A][3];
+  for (int i = 0; i < f->a; i++)
+    for (int s = 0; s < 3; s++) g[i][s] = f->g[i][s] * (w->whole ? 2 : 1);
   ix out = ix_add(ctx, ix_muli(ctx, p, w->panel), k);
-  ix there = ix_and(ctx, ix_lt(ctx, out, ix_index(ctx, w->k)), ix_lt(ctx, c, ix_index(ctx, w->c))), zero = ix_float(ctx, TN_F64, 0);
+  ix there = ix_and(ctx, ix_lt(ctx, out, ix_index(ctx, w->k)), ix_lt(ctx, c, ix_index(ctx, w->c))), zero = ix_cast(ctx, sums, ix_int(ctx, TN_I32, 0));
   for (int s = 0; s < 3; s++) {
     ix column[3];
     for (int r = 0; r < 3; r++) {
-      ix g = ix_load(ctx, from, (ix[]){out, c, ix_index(ctx, r), ix_index(ctx, s)});
-      column[r] = ib_let(b, "g", ix_select(ctx, there, ix_cast(ctx, TN_F64, g), zero));
+      ix g0 = ix_load(ctx, from, (ix[]){out, c, ix_index(ctx, r), ix_index(ctx, s)});
+      column[r] = ib_let(b, "g", ix_select(ctx, there, ix_cast(ctx, sums, g0), zero));
     }
-    for (int i = 0; i < f->a; i++) half[i][s] = ib_let(b, "h", linear(w, 3, f->g[i], column));
+    for (int i = 0; i < f->a; i++) half[i][s] = ib_let(b, "h", linear(w, 3, g[i], column));
   }
   for (int i = 0; i < f->a; i++)
     for (int j = 0; j < f->a; j++)
-      ib_store(b, to, (ix[]){p, ix_index(ctx, i * f->a + j), c, k}, ix_cast(ctx, TN_F32, linear(w, 3, f->g[j], half[i])));
+      ib_store(b, to, (ix[]){p, ix_index(ctx, i * f->a + j), w->whole ? ix_divi(ctx, c, 2) : c, w->whole ? ix_add(ctx, ix_muli(ctx, k, 2), ix_remi(ctx, c, 2)) : k},
+               ix_cast(ctx, w->vtype, linear(w, 3, g[j], half[i])));
   ib_end_n(b, 3);
   w->b = kept;
   ir_kernel *made = IR_NEW(ctx, ir_kernel);
@@ -167,9 +193,9 @@ static const ir_kernel *make_weights(wino *w) {
 
 /* V and M are rows, one per product of a tile, of odd numbers of cache lines: what lies a row apart
  * (the stores of one tile, the loads of one result) would else meet in few sets of the cache. */
-static ir_buf *rows_of(wino *w, const char *name, int64_t elements) {
-  int64_t lines = ceil_div(elements, 16) | 1;
-  return ib_alloc(w->b, name, TN_F32, 2, (ix[]){number(w, w->f.a * w->f.a), number(w, lines * 16)}, IR_LOCAL);
+static ir_buf *rows_of(wino *w, const char *name, tn_dtype t, int64_t elements) {
+  int64_t line = 64 / (int64_t)ir_dtype_bytes(t), lines = ceil_div(elements, line) | 1;
+  return ib_alloc(w->b, name, t, 2, (ix[]){number(w, w->f.a * w->f.a), number(w, lines * line)}, IR_LOCAL);
 }
 /* V: channel block cb, tile t, channel c of the block. */
 static ix v_at(wino *w, ix cb, ix t, ix c) { return ix_add(w->ctx, ix_muli(w->ctx, ix_add(w->ctx, ix_muli(w->ctx, cb, w->tiles), t), w->block), c); }
@@ -199,7 +225,8 @@ static void input_columns(wino *w, const place *p, ix cb, ir_buf *half, bool edg
     ix row = ix_addi(ctx, p->y, i - w->top), there = ix_bool(ctx, true);
     if (edges) there = ix_and(ctx, ix_within(ctx, row, number(w, 0), w->x->shape[2]), ix_within(ctx, column, number(w, 0), w->x->shape[3]));
     if (w->c % w->block) there = ix_and(ctx, there, ix_lt(ctx, c, number(w, w->c)));
-    d[i] = ib_let(w->b, "d", ix_select(ctx, there, ix_load(ctx, w->x, (ix[]){p->n, c, row, column}), ix_float(ctx, TN_F32, 0)));
+    ix x = ix_load(ctx, w->x, (ix[]){p->n, c, row, column});
+    d[i] = ib_let(w->b, "d", ix_cast(ctx, w->vtype, ix_select(ctx, there, x, coefficient(w, x, 0))));
   }
   input_1d(w, d, out);
   for (int i = 0; i < w->f.a; i++) ib_store(w->b, half, (ix[]){number(w, i), j, lane}, out[i]);
@@ -211,7 +238,7 @@ static void transform_input(wino *w, ix first_tile, ir_buf *v) {
   ix t = ib_loop(w->b, "it", number(w, w->tiles)), last = number(w, w->all - 1);
   place p = place_of(w, ib_let(w->b, "tile", ix_min(ctx, ix_add(ctx, first_tile, t), last))); /* beyond the last: that one again */
   ix cb = ib_loop(w->b, "ib", number(w, w->cblocks));
-  ir_buf *half = ib_alloc(w->b, "half", TN_F32, 3, (ix[]){number(w, w->f.a), number(w, w->f.a), number(w, w->block)}, IR_LOCAL);
+  ir_buf *half = ib_alloc(w->b, "half", w->vtype, 3, (ix[]){number(w, w->f.a), number(w, w->f.a), number(w, w->block)}, IR_LOCAL);
   ix y = ix_addi(ctx, p.y, -w->top), x = ix_addi(ctx, p.x, -w->left);
   ix whole = ix_and(ctx, ix_within(ctx, y, number(w, 0), number(w, w->in_height - w->f.a + 1)), ix_within(ctx, x, number(w, 0), number(w, w->in_width - w->f.a + 1)));
   ib_if(w->b, whole);
@@ -229,11 +256,14 @@ static void transform_input(wino *w, ix first_tile, ir_buf *v) {
 static void multiply(wino *w, ix p, ir_buf *v, ir_buf *m) {
   tn_ctx *ctx = w->ctx;
   ix at = ib_loop(w->b, "wx", number(w, w->f.a * w->f.a)), t = ib_loop(w->b, "wt", number(w, w->tiles)), k = ib_loop(w->b, "wk", number(w, w->panel));
-  ir_buf *acc = ib_local(w->b, "acc", TN_F32, ix_float(ctx, TN_F32, 0));
-  ix cb = ib_loop(w->b, "wb", number(w, w->cblocks)), c = ib_loop(w->b, "wc", number(w, w->block));
-  ix a = ix_load(ctx, v, (ix[]){at, v_at(w, cb, t, c)}), u = ix_load(ctx, w->u, (ix[]){p, at, ix_add(ctx, ix_muli(ctx, cb, w->block), c), k});
-  ib_set(w->b, acc, ix_fma(ctx, a, u, ib_get(w->b, acc)));
-  ib_end_n(w->b, 2);
+  ir_buf *acc = ib_local(w->b, "acc", w->mtype, ix_cast(ctx, w->mtype, ix_int(ctx, TN_I32, 0)));
+  int64_t d = w->whole ? 2 : 1; /* channels side by side in U */
+  ix cb = ib_loop(w->b, "wb", number(w, w->cblocks)), c = ib_loop(w->b, "wc", number(w, w->block / d)), row = ix_add(ctx, ix_muli(ctx, cb, w->block / d), c);
+  ix cd = w->whole ? ib_loop(w->b, "cd", number(w, d)) : number(w, 0);
+  ix a = ix_load(ctx, v, (ix[]){at, v_at(w, cb, t, ix_add(ctx, ix_muli(ctx, c, d), cd))}), u = ix_load(ctx, w->u, (ix[]){p, at, row, ix_add(ctx, ix_muli(ctx, k, d), cd)});
+  if (w->whole) ib_set(w->b, acc, ix_add(ctx, ib_get(w->b, acc), ix_mul(ctx, ix_cast(ctx, TN_I32, a), ix_cast(ctx, TN_I32, u))));
+  else ib_set(w->b, acc, ix_fma(ctx, a, u, ib_get(w->b, acc)));
+  ib_end_n(w->b, 2 + w->whole);
   ib_store(w->b, m, (ix[]){at, m_at(w, t, k)}, ib_get(w->b, acc));
   ib_end_n(w->b, 3);
 }
@@ -278,8 +308,8 @@ static void transform_output(wino *w, ix first_tile, ix p, ir_buf *m) {
   ix ob = ib_loop(w->b, "ob", number(w, w->panel / w->block)), kv = ix_muli(ctx, ob, w->block), k = ix_add(ctx, ix_muli(ctx, p, w->panel), kv);
   bool beyond = w->parts * w->panels * w->panel >= w->k + w->block;
   if (beyond) ib_if(w->b, ix_lt(ctx, k, number(w, w->k)));
-  ir_buf *half = ib_alloc(w->b, "sums", TN_F32, 3, (ix[]){number(w, fm), number(w, fa), number(w, w->block)}, IR_LOCAL);
-  ir_buf *result = ib_alloc(w->b, "result", TN_F32, 3, (ix[]){number(w, fm), number(w, fm), number(w, w->block)}, IR_LOCAL);
+  ir_buf *half = ib_alloc(w->b, "sums", w->mtype, 3, (ix[]){number(w, fm), number(w, fa), number(w, w->block)}, IR_LOCAL);
+  ir_buf *result = ib_alloc(w->b, "result", w->mtype, 3, (ix[]){number(w, fm), number(w, fm), number(w, w->block)}, IR_LOCAL);
   ix v[LW_WINO_A], out[LW_WINO_A];
   ix j = ib_loop(w->b, "sj", number(w, fa)), lane = lane_loop(w);
   for (int i = 0; i < fa; i++) v[i] = ib_let(w->b, "v", ix_load(ctx, m, (ix[]){ix_addi(ctx, j, i * fa), m_at(w, t, ix_add(ctx, kv, lane))}));
@@ -290,7 +320,7 @@ static void transform_output(wino *w, ix first_tile, ix p, ir_buf *m) {
   lane = lane_loop(w);
   for (int c = 0; c < fa; c++) v[c] = ib_let(w->b, "v", ix_load(ctx, half, (ix[]){i, number(w, c), lane}));
   output_1d(w, v, out);
-  for (int c = 0; c < fm; c++) ib_store(w->b, result, (ix[]){i, number(w, c), lane}, out[c]);
+  for (int c = 0; c < fm; c++) ib_store(w->b, result, (ix[]){i, number(w, c), lane}, w->whole ? ix_binary(ctx, IX_SHR, out[c], ix_int(ctx, TN_I32, 2)) : out[c]);
   ib_end_n(w->b, 2);
   if (w->height % fm == 0 && w->width % fm == 0) finish_tile(w, &at, k, result, false);
   else {
@@ -324,17 +354,18 @@ bool sched_winograd(sched *s) {
   w.cblocks = ceil_div(w.c, w.block);
   tn_ctx *ctx = w.ctx;
   ix aa = number(&w, w.f.a * w.f.a);
-  w.u = ir_buf_new(ctx, w.w->name, TN_F32, 4, (ix[]){number(&w, w.parts * w.panels), aa, number(&w, w.cblocks * w.block), number(&w, w.panel)}, NULL, IR_GLOBAL);
+  int64_t pair = w.whole ? 2 : 1;
+  w.u = ir_buf_new(ctx, w.w->name, w.vtype, 4, (ix[]){number(&w, w.parts * w.panels), aa, number(&w, w.cblocks * w.block / pair), number(&w, w.panel * pair)}, NULL, IR_GLOBAL);
   w.u->access = IR_IN;
   w.u->constant = true;
   w.u->made = make_weights(&w);
   ix task = ib_loop(w.b, "task", number(&w, w.groups * w.parts));
   task->u.var->independent = true; /* tasks own tiles and panels: more than addresses show */
   ix first = ix_muli(ctx, ix_divi(ctx, task, w.parts), w.tiles), part = ix_muli(ctx, ix_remi(ctx, task, w.parts), w.panels);
-  ir_buf *v = rows_of(&w, "V", w.cblocks * w.tiles * w.block);
+  ir_buf *v = rows_of(&w, "V", w.vtype, w.cblocks * w.tiles * w.block);
   transform_input(&w, first, v);
   ix p = ix_add(ctx, part, ib_loop(w.b, "wp", number(&w, w.panels)));
-  ir_buf *m = rows_of(&w, "M", w.tiles * w.panel);
+  ir_buf *m = rows_of(&w, "M", w.mtype, w.tiles * w.panel);
   multiply(&w, p, v, m);
   transform_output(&w, first, p, m);
   ib_end_n(w.b, 2);

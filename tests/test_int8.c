@@ -226,6 +226,26 @@ static void chain(tn_ctx *ctx, void *arg) { /* what stands between layers, and a
   }
 }
 
+/* Winograd's algorithm in integers: equal sums, also of the largest operands. */
+static void winograd(tn_ctx *ctx, void *arg) {
+  (void)arg;
+  for (int i = 0; i < trials(2); i++) {
+    layer l = {.c = 32 + 8 * (i % 2), .k = 32 + 8 * (i % 2), .h = between(9, 10), .w = between(9, 11), .r = 3, .s = 3, .group = 1, .stride = 1, .dilation = 1, .pad = 1 - i % 2};
+    ir_text t = {.ctx = ctx};
+    ir_put(&t, "graph g { opset 10 input x: u8[1, %lld, %lld, %lld] ", (long long)l.c, (long long)l.h, (long long)l.w);
+    const char *dims = ir_format(ctx, "%lld, %lld, 3, 3", (long long)l.k, (long long)l.c);
+    put_ints(&t, "w", "i8", dims, l.k * l.c * 9, -128, i ? 127 : -120);
+    /* what is read by channels stays in blocks of them; sums below 2^24 are exact as floats */
+    ir_put(&t, "y = ConvInteger(x, w) %s f = Cast(y) { to = 1 } m = MaxPool(f) { kernel_shape = [1, 2] } output m }", attributes(ctx, &l));
+    lw_options o = {.target = cg_target_find(ctx, "x86-64-v3", NULL)};
+    const ir_program *p = lw_compile(ctx, ir_graph_parse(ctx, ir_text_str(&t), "test"), &o);
+    bool found = false;
+    for (int k = 0; k < p->nkernels; k++) found |= strstr(p->kernels[k].schedule, "algorithm winograd 2") != NULL;
+    cr_expect(found, "no Winograd for %s", dims);
+    run(ctx, &t, 0);
+  }
+}
+
 static void start(void (*fn)(tn_ctx *, void *), uint64_t seed) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   state = seed;
@@ -237,6 +257,7 @@ Test(int8, conv_integer) { start(conv_integer, 1); }
 Test(int8, conv_qdq) { start(conv_qdq, 2); }
 Test(int8, products) { start(products, 3); }
 Test(int8, chain) { start(chain, 4); }
+Test(int8, winograd) { start(winograd, 5); }
 
 /* The instruction that a machine has for it is the one that is used. */
 static void instructions(tn_ctx *ctx, void *arg) {
