@@ -145,7 +145,7 @@ static bool winograd_fits(const pass *p, const ir_node *n, const operands *o) {
   }
   int64_t k = ir_dim(p->ctx, o->w, 0), c = ir_dim(p->ctx, o->w, 1), h = ir_dim(p->ctx, o->x, 2) + pads[0] + pads[2] - 2, w = ir_dim(p->ctx, o->x, 3) + pads[1] + pads[3] - 2;
   int64_t images = ir_dim(p->ctx, o->x, 0), saved = images * (9 * h * w - 16 * ((h + 1) / 2) * ((w + 1) / 2));
-  return c >= 32 && k >= 32 && c % 8 == 0 && k % 8 == 0 && c <= 1024 && h > 0 && w > 0 && saved > 128;
+  return c >= 32 && k >= 32 && c % 8 == 0 && k % 8 == 0 && c <= 1024 && h > 0 && w > 0 && saved > 256;
 }
 
 static ir_value *product_of_words(pass *p, ir_node *n, const operands *o) {
