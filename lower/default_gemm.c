@@ -191,7 +191,7 @@ static void sizes(gemm *g) {
   if (p->u.mb) g->mb = lw_min(p->u.mb, tiles);
   int64_t rows = g->mb * g->mr, columns = (g->kc < g->k ? l2 / 4 : l2 / 2) / (rows * g->esize);
   if (!g->constant && g->mb == tiles) /* B's chunks are copied for all rows: by long pieces, and A's rows few times; two groups, to be tasks */
-    columns = lw_min(MAX_COPY / g->kc, ceil_div(panels, 2) * g->nb);
+    columns = copy_bound(g) ? l2 / (g->kc * g->esize) : lw_min(MAX_COPY / g->kc, ceil_div(panels, 2) * g->nb);
   if (!g->constant && g->mb < tiles && columns < PAGE / 2 / g->esize) columns = PAGE / 2 / g->esize; /* long pieces of B's rows */
   g->group = g->stream ? panels : g->rows_first ? l2 * 3 / 8 / (g->kc * line) : columns / g->nb;
   if (g->turned) g->group = g->tasks > 1 ? panels : ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, or enough groups to be tasks */
