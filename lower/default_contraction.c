@@ -226,7 +226,7 @@ bool lw_default_contraction(lw_plan *p) {
   if (choose && !padded && !windows) {
     by = lw_pixel_blocking(p, M, N, lanes, cblock);
     if (by.rows < M && lw_step(p, "split %s %lld -> xo %s", row, (long long)by.rows, row)) grouped = true, M = by.rows;
-  } else if (choose && !p->u.height && lw_window_blocking(p, v, r, cblock, padded, &by)) {
+  } else if (choose && !across && !p->u.height && lw_window_blocking(p, v, r, cblock, padded, &by)) { /* weights that are turned pass once, outside the images */
     by_windows = true;
     const char *y = q->out[r - 1]->var->name;
     if (by.rows > 1 && by.rows < q->extent[r - 1]) grouped = lw_step(p, "split %s %lld -> xo %s", y, (long long)by.rows, y);
@@ -239,7 +239,7 @@ bool lw_default_contraction(lw_plan *p) {
     else break;
   }
   lw_tile t = by.kc || by_windows ? by.tile
-              : windows ? lw_window_tile(M, N, lanes, p->t->vector_regs, 6, padded)
+              : windows && !across ? lw_window_tile(M, N, lanes, p->t->vector_regs, 6, padded)
                         : lw_best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs - padded, M <= 2 ? 8 : 6); /* borders, unrolled, need one more */
   if (depthwise) { /* two loads an FMA: rows share the weights */
     t.nr = 1;
