@@ -57,6 +57,7 @@ struct at_lab {
   int next_id;
   at_machine machine;
   bool probed;
+  at_lab_seconds spent;
 };
 
 /* ---- memory ---- */
@@ -208,6 +209,7 @@ bool at_lab_over(const at_lab *lab) {
   return (lab->o.stop && *lab->o.stop) || (lab->deadline > 0 && rt_now() >= lab->deadline);
 }
 int at_lab_restarts(const at_lab *lab) { return lab->restarts; }
+at_lab_seconds at_lab_spent(const at_lab *lab) { return lab->spent; }
 
 /* ---- asking ---- */
 
@@ -362,6 +364,7 @@ static at_frame *begin(at_lab *lab, at_request what) {
 }
 
 at_machine at_lab_machine(at_lab *lab) {
+  double start = rt_now();
   lab->machine.l3_bytes = (int64_t)sysconf(_SC_LEVEL3_CACHE_SIZE) > 0 ? (int64_t)sysconf(_SC_LEVEL3_CACHE_SIZE) : 0;
   if (lab->probed || !worker_start(lab, &lab->w[0])) return lab->machine;
   at_status status;
@@ -373,6 +376,7 @@ at_machine at_lab_machine(at_lab *lab) {
     lab->probed = true;
     if (status != AT_OK) ir_log(lab->ctx, "the machine's peak cannot be measured: %s", reason);
   }
+  lab->spent.checking += rt_now() - start;
   return lab->machine;
 }
 
@@ -434,7 +438,10 @@ const char *at_lab_kernel(at_lab *lab, at_subject *s) {
   if (!s->text) s->text = ir_kernel_print(lab->ctx, s->kernel);
   lab->subject = s;
   lab->kernel_life = 0;
-  return ready(lab);
+  double start = rt_now();
+  const char *why = ready(lab);
+  lab->spent.checking += rt_now() - start;
+  return why;
 }
 
 static void judge(at_candidate *c, at_status status, const char *reason) {
@@ -469,7 +476,7 @@ static void take_object(at_lab *lab, worker *w, at_candidate *c) {
   c->object_size = n;
 }
 
-void at_lab_compile(at_lab *lab, int n, at_candidate *const *c) {
+static void compile_all(at_lab *lab, int n, at_candidate *const *c) {
   at_candidate *of[MAX_WORKERS] = {0};
   int next = 0, busy = 0;
   for (;;) {
@@ -519,6 +526,12 @@ void at_lab_compile(at_lab *lab, int n, at_candidate *const *c) {
   }
 }
 
+void at_lab_compile(at_lab *lab, int n, at_candidate *const *c) {
+  double start = rt_now();
+  compile_all(lab, n, c);
+  lab->spent.compiling += rt_now() - start;
+}
+
 /* ---- checking ---- */
 
 bool at_lab_has(const at_lab *lab, const at_candidate *c) {
@@ -549,7 +562,7 @@ static outcome load_one(at_lab *lab, at_candidate *c) {
   return how;
 }
 
-void at_lab_check(at_lab *lab, int n, at_candidate *const *c) {
+static void check_all(at_lab *lab, int n, at_candidate *const *c) {
   for (int pass = 0; pass < 1 + n; pass++) { /* a death sends the earlier ones back */
     bool again = false;
     for (int i = 0; i < n && !again; i++) {
@@ -563,6 +576,12 @@ void at_lab_check(at_lab *lab, int n, at_candidate *const *c) {
   }
 }
 
+void at_lab_check(at_lab *lab, int n, at_candidate *const *c) {
+  double start = rt_now();
+  check_all(lab, n, c);
+  lab->spent.checking += rt_now() - start;
+}
+
 /* ---- timing ---- */
 
 static void add_sample(at_lab *lab, at_candidate *c, double ns, bool disturbed) {
@@ -570,7 +589,7 @@ static void add_sample(at_lab *lab, at_candidate *c, double ns, bool disturbed) 
   c->disturbed += disturbed;
 }
 
-bool at_lab_time(at_lab *lab, int n, at_candidate *const *c, int rounds) {
+static bool time_all(at_lab *lab, int n, at_candidate *const *c, int rounds) {
   at_candidate *of[AT_MOST_TIMED];
   int k = 0;
   for (int i = 0; i < n && k < AT_MOST_TIMED; i++)
@@ -609,6 +628,13 @@ bool at_lab_time(at_lab *lab, int n, at_candidate *const *c, int rounds) {
     rounds -= ask_for;
   }
   return true;
+}
+
+bool at_lab_time(at_lab *lab, int n, at_candidate *const *c, int rounds) {
+  double start = rt_now();
+  bool whole = time_all(lab, n, c, rounds);
+  lab->spent.timing += rt_now() - start;
+  return whole;
 }
 
 void at_lab_unload(at_lab *lab, at_candidate *c) {

@@ -82,6 +82,13 @@ bool at_lab_over(const at_lab *lab);
 void at_lab_run_limit(at_lab *lab, double seconds); /* from now on; as at_limits.run_s */
 at_machine at_lab_machine(at_lab *lab); /* zeros when it cannot be measured */
 int at_lab_restarts(const at_lab *lab); /* workers that died and were replaced */
+/* Seconds that the calls below have taken so far: all else of a tuning run is overhead. */
+typedef struct at_lab_seconds {
+  double compiling;
+  double checking; /* loading and verdicts, references, the machine's probe */
+  double timing;
+} at_lab_seconds;
+at_lab_seconds at_lab_spent(const at_lab *lab);
 
 /* What the lab keeps of a kernel between its turns: its reference. */
 typedef struct at_subject {

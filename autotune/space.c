@@ -21,6 +21,7 @@ typedef struct making {
   const cg_target *t;
   const at_machine *m;
   const lw_tunables *u;
+  const at_space *s; /* what is in it is not predicted again */
   const char *given; /* a text instead of tunables; null: none */
   bool named;        /* it is in the names of the kernel */
   lw_tunables got;
@@ -30,10 +31,14 @@ typedef struct making {
 
 static void make(tn_ctx *ctx, void *arg) {
   making *j = arg;
-  const char *text = j->named ? j->given : j->given ? lw_schedule_named(ctx, j->k, j->given) : lw_schedule_canonical(ctx, lw_schedule_with(ctx, j->k, j->t, j->u, &j->got)), *why;
-  const ir_kernel *k = lw_schedule_apply(ctx, j->k, text, &why);
-  if (!k || (j->given && ir_kernel_verify(ctx, k))) return;
-  j->predicted = at_predict(ctx, k, j->t, j->m).total;
+  const char *text, *why;
+  const ir_kernel *k;
+  if (j->given) {
+    text = j->named ? j->given : lw_schedule_named(ctx, j->k, j->given);
+    k = lw_schedule_apply(ctx, j->k, text, &why);
+    if (!k || ir_kernel_verify(ctx, k)) return;
+  } else text = lw_schedule_canonical(ctx, lw_schedule_with(ctx, j->k, j->t, j->u, &j->got, &k));
+  if (at_space_find(j->s, text) < 0) j->predicted = at_predict(ctx, k, j->t, j->m).total;
   j->text = strdup(text);
 }
 
@@ -89,9 +94,9 @@ static const knob knobs[AT_KNOBS] = {
     KNOB(nr, 2, CONTRACTION, 0, 1, 2, 3, 4, 5, 6, 8),
     KNOB(ku, 0.5, CONTRACTION, 0, 1, 2, 4, 8, 16),
     KNOB(order, 1, DIRECT, 0, 1, 2),
-    KNOB(kc, 0.5, GEMM, 0, 32, 64, 128, 192, 256, 384, 512, 768, 1024),
-    KNOB(mb, 0.5, GEMM, 0, 1, 2, 4, 8, 16, 32, 64),
-    KNOB(group, 0.5, GEMM, 0, 1, 2, 4, 8, 16, 32),
+    KNOB(kc, 0.5, DIRECT, 0, 32, 64, 128, 192, 256, 384, 512, 768, 1024),
+    KNOB(mb, 0.5, DIRECT, 0, 1, 2, 4, 8, 16, 32, 64),
+    KNOB(group, 0.5, DIRECT, 0, 1, 2, 4, 8, 16, 32),
     KNOB(rows, 0.5, GEMM, 0, 1, 2),
     KNOB(ahead, 0.5, DIRECT, 0, 1, 2, 3, 5),
     KNOB(taps, 1, WINDOW, 0, 1, 2),
@@ -167,11 +172,11 @@ static void others(maker *m) {
     for (int i = 0; i < IR_COUNT(lanes); i++) add(m, &(lw_tunables){.lanes = lanes[i], .unfused = unfused}, AT_OWN);
 }
 
-/* Random points. Each tunable is left to the rules as often as not: what they choose is mostly good. */
-static void fill(maker *m, const lw_problem *q, int want, uint64_t *random) {
-  enum { ENOUGH = 400 }; /* draws without anything new */
+/* Random points, until as many draws as `patience` gave nothing new. Each tunable is left to the rules as often as
+ * not: what they choose is mostly good. */
+static void fill(maker *m, const lw_problem *q, int want, int patience, uint64_t *random) {
   int kind[2], nkinds = kinds(q, m->s->accuracy, kind);
-  for (int vain = 0; m->s->n < want && vain < ENOUGH; vain++) {
+  for (int vain = 0; m->s->n < want && vain < patience; vain++) {
     lw_tunables u = {0};
     int k = kind[at_random(random) % (uint64_t)nkinds], before = m->s->n;
     for (int i = 0; i < AT_KNOBS; i++) {
@@ -249,14 +254,14 @@ void at_space_near(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target
   if (s->points[point].source != AT_OWN || s->points[point].grown) return;
   s->points[point].grown = true;
   at_point from = s->points[point];
-  maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}};
+  maker mk = {.ctx = ctx, .s = s, .j = {.s = s, .t = t, .m = m}};
   quiet_begin(&mk, k);
   steps_from(&mk, &from);
   quiet_end(&mk);
 }
 
 int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int n, const lw_tunables *got, const char *const *schedule) {
-  maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m, .named = true}};
+  maker mk = {.ctx = ctx, .s = s, .j = {.s = s, .t = t, .m = m, .named = true}};
   int *at = IR_NEW_ARRAY(ctx, int, n + 1);
   quiet_begin(&mk, k);
   for (int i = 0; i < n; i++) {
@@ -268,15 +273,15 @@ int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target 
 }
 
 void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, uint64_t *random) {
-  maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}};
+  maker mk = {.ctx = ctx, .s = s, .j = {.s = s, .t = t, .m = m}};
   lw_problem q = lw_problem_of(ctx, k);
   quiet_begin(&mk, k);
-  if (q.kind == LW_CONTRACTION) fill(&mk, &q, want, random);
+  if (q.kind == LW_CONTRACTION) fill(&mk, &q, want, 4000, random);
   quiet_end(&mk);
 }
 
 void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, const char *schedule, at_source source) {
-  maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m, .given = schedule}};
+  maker mk = {.ctx = ctx, .s = s, .j = {.s = s, .t = t, .m = m, .given = schedule}};
   quiet_begin(&mk, k);
   add(&mk, &(lw_tunables){0}, source);
   quiet_end(&mk);
@@ -285,7 +290,7 @@ void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target 
 at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, int want, double seconds) {
   at_space *s = IR_NEW(ctx, at_space);
   s->accuracy = accuracy;
-  maker mk = {.ctx = ctx, .s = s, .j = {.t = t, .m = m}, .until = seconds > 0 ? rt_now() + seconds : 0};
+  maker mk = {.ctx = ctx, .s = s, .j = {.s = s, .t = t, .m = m}, .until = seconds > 0 ? rt_now() + seconds : 0};
   quiet_begin(&mk, k);
   add(&mk, &(lw_tunables){.accuracy = accuracy}, AT_OWN);
   if (s->n) s->standard = s->points[0].schedule;
@@ -294,7 +299,7 @@ at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, cons
     int kind[2], nkinds = kinds(&q, accuracy, kind);
     uint64_t random = 1;
     for (int i = 0; i < nkinds && q.kind == LW_CONTRACTION; i++) tiles(&mk, kind[i]);
-    if (q.kind == LW_CONTRACTION) fill(&mk, &q, want, &random);
+    if (q.kind == LW_CONTRACTION) fill(&mk, &q, want, 400, &random);
     else others(&mk);
   }
   quiet_end(&mk);

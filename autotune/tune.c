@@ -547,6 +547,7 @@ const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels,
   r->ghz = u->machine.ghz;
   r->l3_bytes = u->machine.l3_bytes;
   r->stopped = o->stop && *o->stop;
+  r->spent = at_lab_spent(u->lab);
   at_lab_free(u->lab);
   r->seconds = rt_now() - u->start;
   return r;

@@ -81,6 +81,7 @@ typedef struct at_tune_result {
   const at_tune_state *state;  /* per kernel, in the order given */
   int trials, failed, restarts;
   double seconds;
+  at_lab_seconds spent;        /* of them */
   double before_ns, after_ns;
   double peak_gflops, ghz;
   int64_t l3_bytes;

@@ -426,16 +426,18 @@ static void do_time(void) {
 
 /* ---- the machine ---- */
 
+enum { PROBES = 400 }; /* of some ten microseconds: a processor that was idle takes milliseconds to come to its speed */
+
 static double measure_ghz(void) {
   double best = 0;
-  for (int i = 0; i < 5; i++) {
+  for (int i = 0; i < PROBES / 8; i++) {
     uint64_t x = 1;
     double start = clock_s(CLOCK_THREAD_CPUTIME_ID);
-    for (int k = 0; k < 200000; k++) {
+    for (int k = 0; k < 100000; k++) {
       x++;
       __asm__ volatile("" : "+r"(x)); /* a chain of one addition a cycle */
     }
-    double ghz = 200000.0 / (clock_s(CLOCK_THREAD_CPUTIME_ID) - start) * 1e-9;
+    double ghz = 100000.0 / (clock_s(CLOCK_THREAD_CPUTIME_ID) - start) * 1e-9;
     if (ghz > best) best = ghz;
   }
   return best;
@@ -469,7 +471,7 @@ static void measure_peak(tn_ctx *ctx, void *arg) {
   at_kernel_fn fn = (at_kernel_fn)cg_jit_symbol(ctx, jit, "tn_peak");
   void *args[3] = {ir_alloc(ctx, 64), ir_alloc(ctx, (size_t)(rows * lanes) * 4 + 64), ir_alloc(ctx, (size_t)o->kernels[0].scratch_bytes + 64)};
   double best = 1e30;
-  for (int i = 0; i < 8; i++) {
+  for (int i = 0; i < PROBES; i++) {
     double start = clock_s(CLOCK_THREAD_CPUTIME_ID);
     fn(args, 0, 0);
     double s = clock_s(CLOCK_THREAD_CPUTIME_ID) - start;

@@ -2,8 +2,8 @@
 
   repeat KERNEL...   tunes each ten times with other seeds: how far the results lie apart, as times of the
                      winner over the default's and as times of the winners against each other in one run
-  budget KERNEL...   how far budgets of 1, 5 and 20 s are overrun, and what of the time was spent neither
-                     compiling nor measuring (from the store: compile_ms and samples)
+  budget KERNEL...   how far budgets of 1, 5 and 20 s are overrun, and what of the time, the start of the
+                     process included, went into neither compiling nor checking nor timing
   models FILE...     --seconds of tuning (300), then whole runs in fresh processes, default and tuned in
                      turn: no model may become slower
   layouts FILE...    what the store holds for each convolution of the models (tuned before with --layouts into
@@ -59,17 +59,15 @@ def repeat(o, folder):
 
 
 def budget(o, folder):
-    print("%-36s %8s %8s %9s %10s" % ("kernel", "budget", "took", "overrun", "overhead"))
+    print("%-36s %8s %8s %9s %10s %8s" % ("kernel", "budget", "took", "overrun", "overhead", "trials"))
     for kernel in o.args:
         for seconds in (1, 5, 20):
             db = os.path.join(folder, "b%d.db" % seconds)
             start = time.monotonic()
             r = tenon(o, "tune", kernel, "--budget", "%ds" % seconds, "--db", db)
             took = time.monotonic() - start
-            rows = [json.loads(x) for x in subprocess.run([o.tenon, "db", "export", "--db", db], check=True, capture_output=True, text=True).stdout.splitlines() if '"trial"' in x]
-            compiling = sum(x["compile_ms"] or 0 for x in rows) / 1e3 / os.cpu_count()
-            measuring = sum(x["n"] * max(x["median_ns"] or 0, 200e3) for x in rows) * 1e-9
-            print("%-36s %7ds %7.2fs %8.2fs %9.0f%%" % (kernel, seconds, took, max(0, took - seconds), 100 * max(0, 1 - (compiling + measuring) / r["seconds"])), flush=True)
+            spent = r["compiling_s"] + r["checking_s"] + r["timing_s"]
+            print("%-36s %7ds %7.2fs %8.2fs %9.1f%% %8d" % (kernel, seconds, took, max(0, took - seconds), 100 * (1 - spent / took), r["trials"]), flush=True)
             os.remove(db)
 
 

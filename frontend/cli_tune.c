@@ -263,6 +263,9 @@ static void json(cli *c, const list *l, const at_tune_result *r, const char *db,
   cj_int(&j, "trials", r->trials);
   cj_int(&j, "failed", r->failed);
   cj_real(&j, "seconds", r->seconds);
+  cj_real(&j, "compiling_s", r->spent.compiling);
+  cj_real(&j, "checking_s", r->spent.checking);
+  cj_real(&j, "timing_s", r->spent.timing);
   cj_bool(&j, "stopped", r->stopped);
   cj_int(&j, "restarts", r->restarts);
   cj_real(&j, "peak_gflops", r->peak_gflops);

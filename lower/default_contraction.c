@@ -231,6 +231,9 @@ bool lw_default_contraction(lw_plan *p) {
     const char *y = q->out[r - 1]->var->name;
     if (by.rows > 1 && by.rows < q->extent[r - 1]) grouped = lw_step(p, "split %s %lld -> xo %s", y, (long long)by.rows, y);
   }
+  if (by.tile.mr && !by_windows) p->got.mb = (int)((by.rows + by.tile.mr - 1) / by.tile.mr);
+  if (by.tile.mr) p->got.kc = (int)(by.kc ? by.kc : q->red_extent[0]), p->got.group = (int)by.panels;
+  if (by_windows) p->got.height = (int)by.rows;
   for (int i = r - 1; i >= 0 && p->u.height && row && !grouped; i--) {
     const char *name = q->out[i]->var->name;
     if (i == v || uses(q->b, q->out[i]->var) || q->extent[i] <= p->u.height || q->extent[i] % p->u.height || !lw_has_loop(p, name)) continue;

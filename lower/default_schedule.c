@@ -323,15 +323,16 @@ static void accumulate(lw_plan *p) {
 }
 
 const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, double accuracy) {
-  return lw_schedule_with(ctx, k, t, &(lw_tunables){.accuracy = accuracy}, NULL);
+  return lw_schedule_with(ctx, k, t, &(lw_tunables){.accuracy = accuracy}, NULL, NULL);
 }
 
 static const char *default_steps(lw_plan *p);
 
-const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u, lw_tunables *got) {
+const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u, lw_tunables *got, const ir_kernel **scheduled) {
   lw_plan p = {.ctx = ctx, .start = k, .k = k, .t = t, .u = *u, .text = {.ctx = ctx}, .p = lw_problem_of(ctx, k)};
   const char *text = k->body ? default_steps(&p) : "";
   if (got) *got = p.got;
+  if (scheduled) *scheduled = p.k;
   return text;
 }
 

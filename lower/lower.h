@@ -102,6 +102,7 @@ typedef struct lw_tunables {
   int wparts;   /* Winograd: parts of the output channels */
   double accuracy; /* no variable: what the rule may choose, as in lw_options */
 } lw_tunables;
-/* `got`: what became of them, the rule's own choices included; 0 where they mean nothing. May be null. */
-const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u, lw_tunables *got);
+/* `got`: what became of them, the rule's own choices included; 0 where they mean nothing. `scheduled`: the kernel
+ * with the steps done. Both may be null. */
+const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u, lw_tunables *got, const ir_kernel **scheduled);
 #endif
