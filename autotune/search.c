@@ -40,7 +40,7 @@ typedef struct past {
   const char *schedule, *reason;
   at_status status;
   int stage, n;
-  bool settled;
+  bool settled, again, standard; /* standard: the default of its day, timed alone */
   double cost;   /* as it lies in the store */
   const double *samples;
   int64_t time, seq;
@@ -72,7 +72,7 @@ static const char *named(tn_ctx *ctx, const ir_kernel *k, const char *text) {
 
 static bool remember(void *user, const at_record *r) {
   history *h = user;
-  past p = {named(h->ctx, h->kernel, r->schedule), r->reason ? ir_strdup(h->ctx, r->reason) : NULL, r->status, r->stage, r->n, strcmp(r->origin, AT_SETTLED) == 0, r->cost_ns, ir_grow(h->ctx, r->samples, (size_t)r->n, (size_t)r->n + 1, sizeof *r->samples), r->time_us, r->seq};
+  past p = {named(h->ctx, h->kernel, r->schedule), r->reason ? ir_strdup(h->ctx, r->reason) : NULL, r->status, r->stage, r->n, strcmp(r->origin, AT_SETTLED) == 0, strcmp(r->origin, AT_AGAIN) == 0, strcmp(r->origin, AT_DEFAULT) == 0, r->cost_ns, ir_grow(h->ctx, r->samples, (size_t)r->n, (size_t)r->n + 1, sizeof *r->samples), r->time_us, r->seq};
   IR_PUSH(h->ctx, h->rows, h->n, p);
   return true;
 }
@@ -98,13 +98,21 @@ void at_task_time(at_config *c, const double *samples, int n, const double *base
   c->ns = at_cost(r, n) * scale * 1.01;
 }
 
+void at_task_time_again(at_config *c, const double *samples, int n, const double *base, int nbase, double scale) {
+  double before = c->plain_ns;
+  at_task_time(c, samples, n, base, nbase, scale);
+  if (c->again) c->plain_ns = (before * c->again + c->plain_ns) / (c->again + 1);
+  c->again++;
+}
+
 static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
   history h = {.ctx = ctx, .kernel = t->kernel};
   at_filter f = {.kernel = t->key.kernel, .target = t->key.target, .policy = t->key.policy, .codegen = t->key.codegen};
   at_store_each_trial(store, &f, remember, &h);
   if (h.n) qsort(h.rows, (size_t)h.n, sizeof *h.rows, by_time);
+  const past *old = NULL; /* a default that the rules have left since */
   for (int from = 0, to; from < h.n; from = to) { /* batch by batch: its default says how fast the machine was */
-    const past *base = NULL;
+    const past *base = NULL, *of_old = NULL;
     bool final = false;
     at_config *cheapest = NULL;
     double least = 1e300;
@@ -113,8 +121,12 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
       bool standard = t->space->standard && strcmp(p->schedule, t->space->standard) == 0 && p->status == AT_OK && p->n;
       if (standard && isnan(t->scale_ns)) t->scale_ns = p->cost;
       if (standard) base = p;
+      else if (p->standard && p->status == AT_OK && p->n) old = p;
+      if (old && p->status == AT_OK && p->n && strcmp(p->schedule, old->schedule) == 0) of_old = p;
       final |= p->stage == AT_STAGE_FINAL;
     }
+    double scale = base ? t->scale_ns : of_old ? old->cost : 1;
+    if (!base) base = of_old;
     for (int i = from; i < to; i++) {
       const past *p = &h.rows[i];
       at_config *c = at_task_find(t, p->schedule);
@@ -122,7 +134,7 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
       if (first) c = add(ctx, t, p->schedule, at_space_find(t->space, p->schedule), "store");
       if (standard) t->standard = c;
       if (p->status != AT_OK) c->status = p->status, c->c.reason = p->reason;
-      if (p->status == AT_OK && p->n) at_task_time(c, p->samples, p->n, base ? base->samples : NULL, base ? base->n : 0, t->scale_ns);
+      if (p->status == AT_OK && p->n) (p->again ? at_task_time_again : at_task_time)(c, p->samples, p->n, base ? base->samples : NULL, base ? base->n : 0, scale);
       if (p->status == AT_OK && p->n && p->stage == AT_STAGE_FINAL) c->ns = p->cost;
       if (p->status == AT_OK && p->n && standard) c->ns = c->plain_ns = t->scale_ns;
       if (p->stage == AT_STAGE_FINAL && p->cost < least) least = p->cost, cheapest = c;
@@ -150,7 +162,7 @@ void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at
   recall(ctx, t, o->store);
   int at = at_space_find(t->space, t->space->standard);
   t->state.predicted_ns = t->space->points[at].predicted_ns;
-  if (!t->standard) t->standard = add(ctx, t, t->space->standard, at, "default");
+  if (!t->standard) t->standard = add(ctx, t, t->space->standard, at, AT_DEFAULT);
 }
 
 /* Winners of other kernels of the class: what is good for one shape often is for the next. */

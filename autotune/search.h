@@ -15,6 +15,7 @@ enum {
 /* Origins of the rows of a final; the second also says that the search was over. */
 #define AT_FINAL "final"
 #define AT_SETTLED "settled"
+#define AT_DEFAULT "default" /* timed alone, to begin with */
 
 typedef struct at_config {
   const char *schedule;
@@ -23,6 +24,7 @@ typedef struct at_config {
   double ns;            /* time of a call on the scale of the default's, dearer where few samples stand behind it; NaN: not timed */
   double plain_ns;      /* the median on that scale */
   int samples;          /* behind it */
+  int again;            /* finals it was in to be timed anew (explore) */
   int64_t order;        /* when it was first tried */
   bool won;             /* the last final */
   bool seen;            /* for those who walk over all */
@@ -80,4 +82,7 @@ at_config *at_task_winner(const at_task *t);
 /* Takes n samples over, relative to those of the default in the same rounds (null: as they are); on the
  * scale of the default's time. What has not won a final counts as dearer: a lucky moment unseats nobody. */
 void at_task_time(at_config *c, const double *samples, int n, const double *base, int nbase, double scale);
+#define AT_AGAIN "again" /* origin of rows of the fastest, timed anew */
+/* The same for a config that is timed anew: its plain time becomes the mean of all that were. */
+void at_task_time_again(at_config *c, const double *samples, int n, const double *base, int nbase, double scale);
 #endif

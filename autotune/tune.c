@@ -262,7 +262,7 @@ static void time_default(tuner *u, int i) {
   at_config *c[1] = {t->standard};
   race(u, i, 1, c, "default");
   take_results(u, t, 1, c, 1);
-  record(u, t, 1, c, 2, "default");
+  record(u, t, 1, c, 2, AT_DEFAULT);
   tell(u, i, "default", true);
 }
 
@@ -379,33 +379,43 @@ static void final(tuner *u, int i, bool settled) {
   tell(u, i, "final", true);
 }
 
-/* A table of times is judged by its fastest: those among them that were lucky, or unlucky, are timed again. */
+/* The `most` fastest of those that were not seen yet, marked; returns how many. */
+static int next_fastest(at_task *t, int most, int left, at_config **out) {
+  int n = 0;
+  while (n < most && n < left) {
+    at_config *next = NULL;
+    for (int k = 0; k < t->n; k++) {
+      at_config *x = t->configs[k];
+      bool before = x->status == AT_OK && !isnan(x->plain_ns) && !x->seen && x != t->standard && (!next || x->plain_ns < next->plain_ns);
+      if (before) next = x;
+    }
+    if (!next) break;
+    next->seen = true;
+    out[n++] = next;
+  }
+  return n;
+}
+
+/* A table of times is judged by its fastest: those among them that were lucky, or unlucky, are timed again, the
+ * fastest of these once more, and so on: a time is the mean of all that a schedule was timed in. */
 static void sharpen(tuner *u, int i) {
-  enum { FASTEST = 32, ROUNDS = 2 * FASTEST / AT_BATCH };
+  enum { FASTEST = 32 };
   at_task *t = &u->t[i];
-  for (int round = 0; round < ROUNDS && !at_lab_over(u->lab) && take_kernel(u, i); round++) {
-    at_config *c[AT_BATCH + 4];
-    int n = 0;
-    for (int rank = 0; rank < FASTEST && n < AT_BATCH; rank++) {
-      at_config *next = NULL;
-      for (int k = 0; k < t->n; k++) {
-        at_config *x = t->configs[k];
-        bool before = x->status == AT_OK && !isnan(x->plain_ns) && !x->seen && (!next || x->plain_ns < next->plain_ns);
-        if (before) next = x;
+  for (int pass = 0; pass < 3; pass++) {
+    for (int left = FASTEST >> pass; left > 0 && !at_lab_over(u->lab) && take_kernel(u, i);) {
+      at_config *c[AT_BATCH + 4];
+      int n = next_fastest(t, AT_BATCH, left, c);
+      if (!n) break;
+      left -= n;
+      c[n++] = t->standard;
+      if (measure_final(u, t, n, c) > 0) {
+        for (int j = 0; j < n - 1; j++) at_task_time_again(c[j], c[j]->c.samples, c[j]->c.n, t->standard->c.samples, t->standard->c.n, t->scale_ns);
+        record(u, t, n, c, 2, AT_AGAIN);
       }
-      if (!next) break;
-      next->seen = true;
-      if (next != t->standard && next->samples < AT_FINAL_ROUNDS) c[n++] = next;
+      drop_all_but(u, t, n, c);
+      tell(u, i, "again", true);
     }
     for (int k = 0; k < t->n; k++) t->configs[k]->seen = false;
-    if (!n) return;
-    c[n++] = t->standard;
-    if (measure_final(u, t, n, c) > 0) {
-      for (int j = 0; j < n - 1; j++) at_task_time(c[j], c[j]->c.samples, c[j]->c.n, t->standard->c.samples, t->standard->c.n, t->scale_ns);
-      record(u, t, n, c, 2, "again");
-    }
-    drop_all_but(u, t, n, c);
-    tell(u, i, "again", true);
   }
   at_task_rank(t);
 }

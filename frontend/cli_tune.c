@@ -170,7 +170,9 @@ typedef struct display {
   int kernel;
 } display;
 
+/* Of the peak of multiplications; not for algorithms that take fewer. */
 static double percent(const at_tune_state *s, double ns, double peak) {
+  if (s->schedule && strncmp(s->schedule, "algorithm ", 10) == 0) return NAN;
   bool fma = strcmp(s->klass, "gemm") == 0 || strcmp(s->klass, "conv") == 0;
   return fma && peak > 0 && ns > 0 ? 100 * s->flops / ns / peak : NAN;
 }

@@ -409,8 +409,9 @@ bool lw_default_contraction(lw_plan *p) {
   for (int i = 0; i < q->nred; i++)
     if (strcmp(q->red[i]->var->name, k) == 0) steps = split_c && i == 0 && !taps_inside ? cblock : q->red_extent[i];
   if (p->u.ku) ku = steps % p->u.ku == 0 ? p->u.ku : 1;
-  else if (q->nred == 1) ku = steps % 8 == 0 && t.mr * t.nr * 8 <= 160 ? 8 : steps % 4 == 0 ? 4 : 1;
-  else /* two steps of a small tile hide the loop's own work; more of a large one spills */
+  else if (one_tap(q))
+    for (ku = lw_steps_at_once(t.mr, t.nr); steps % ku;) ku /= 2;
+  else /* two steps of a small tile hide the loop's own work; with borders apart there are several copies of each */
     while (ku < 8 && steps % (2 * ku) == 0 && t.mr * t.nr * ku < 24) ku *= 2;
   static const char *const copies[] = {"", ".b", ".a"}; /* not .e: borders are few */
   for (int i = 0; i < IR_COUNT(copies) && ku > 1; i++) {
@@ -418,7 +419,7 @@ bool lw_default_contraction(lw_plan *p) {
     if (lw_has_loop(p, name) && lw_step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) lw_step(p, "unroll %s.u", name);
   }
   for (int i = q->nred - 1; i > 0 && p->u.taps >= q->nred - i; i--) /* windows: the inner taps without a loop */
-    if (lw_has_loop(p, q->red[i]->var->name) && lw_step(p, "unroll %s", q->red[i]->var->name)) p->got.taps = q->nred - i;
+    if (q->red_extent[i] > 1 && lw_has_loop(p, q->red[i]->var->name) && lw_step(p, "unroll %s", q->red[i]->var->name)) p->got.taps = q->nred - i;
   if (p->u.ahead > 1 && vectors_first && tiled_rows && q->b->u.buf->constant && lw_step(p, "prefetch %s vo %d ro -> ahead", q->b->u.buf->name, p->u.ahead - 1))
     p->got.ahead = p->u.ahead;
   lw_parallel_outside(p);

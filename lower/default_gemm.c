@@ -176,9 +176,10 @@ static void sizes(gemm *g) {
   g->rows_first = rows_first(g);
   g->copied = g->tiled && !g->stream && !g->rows_first && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_collide(g)));
   int64_t panels = ceil_div(g->n, g->nb), tiles = ceil_div(g->m, g->mr), line = g->nb * g->esize, l1 = p->t->l1_bytes, l2 = p->t->l2_bytes;
+  bool few = tiles <= 4; /* that use a panel while it is near: it may as well pass through */
   if (g->stream) g->kc = g->m == 1 ? ROW_STREAMS : STREAMS;
   else if (copy_bound(g)) g->kc = chunk_of(g->k, 64, 128); /* long pieces of B's rows instead */
-  else g->kc = chunk_of(g->k, l1 / 2 / line, l1 * 3 / 4 / line);
+  else g->kc = chunk_of(g->k, few && g->constant ? l1 / line : l1 / 2 / line, g->constant ? l1 / line : l1 * 3 / 4 / line);
   /* a tile of many rows takes little of a panel's bytes at a time: the second cache can keep up */
   if (g->constant && g->mr >= 12 && g->k <= LONG_SUM) g->kc = g->k;
   if (p->u.kc) g->kc = lw_min(p->u.kc, g->k);
@@ -287,7 +288,7 @@ static void unroll_steps(gemm *g, const ir_stmt *s, const void *user) {
   (void)user;
   lw_plan *p = g->p;
   const char *name = s->var->name;
-  int64_t lo, hi, ku = p->u.ku ? p->u.ku : g->mr * g->nr * 8 <= 160 ? 8 : 4;
+  int64_t lo, hi, ku = p->u.ku ? p->u.ku : lw_steps_at_once(g->mr, g->nr);
   if (name[strlen(g->sum)] == '.' && (name[strlen(name) - 1] == 'o' || name[strlen(name) - 1] == 'u')) return; /* made here */
   if (!ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi)) return;
   while ((hi - lo) % ku) ku /= 2;

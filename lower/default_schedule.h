@@ -57,6 +57,9 @@ static inline double lw_task_cost(int64_t tasks) {
   return 1 + 0.25 * (double)(tasks % 2) / (double)tasks + (tasks < 8 ? 0.05 : 0);
 }
 
+/* Steps of a sum that a tile takes at once: more save the loop's own work, until its code is too long. */
+static inline int64_t lw_steps_at_once(int64_t mr, int64_t nr) { return mr * nr * 8 <= 160 ? 8 : 4; }
+
 /* acc = fma(a, b, acc): a register tile over an axis of `a` (rows) and one of `b` (vectors).
  * False: no such schedule (what was stepped so far is to be dropped). */
 bool lw_default_contraction(lw_plan *p);

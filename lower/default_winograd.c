@@ -94,9 +94,9 @@ bool lw_default_winograd(lw_plan *p) {
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
   if (rows && best.tiles % best.tile.mr) lw_step(p, "peel wt 0 1");
-  int64_t ku = u->ku ? u->ku : 1;
-  while (!u->ku && !l.whole && ku < 8 && l.lanes % (2 * ku) == 0 && best.tile.mr * best.tile.nr * ku < 24) ku *= 2;
-  if (ku > 1 && l.lanes % ku == 0) {
+  int64_t ku = u->ku ? u->ku : l.whole ? 1 : lw_steps_at_once(best.tile.mr, best.tile.nr);
+  while (l.lanes % ku) ku /= 2;
+  if (ku > 1) {
     static const char *const copies[] = {"wc", "wc.b"};
     for (int i = 0; i < 2; i++)
       if (lw_has_loop(p, copies[i]) && lw_step(p, "split %s %lld -> %s.o %s.u", copies[i], (long long)ku, copies[i], copies[i])) lw_step(p, "unroll %s.u", copies[i]);
