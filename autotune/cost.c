@@ -1,5 +1,5 @@
 /* cost.c — see cost.h. Rates are those of recent server cores: two FMAs and two loads a cycle,
- * a store a cycle, FMA latency 4; 64-byte lines at 2, 8 and 20 cycles from L2, L3 and memory. */
+ * a store a cycle, FMA latency 4. */
 #include "autotune/cost.h"
 #include "lower/problem.h"
 #include <math.h>
@@ -7,6 +7,11 @@
 #include <string.h>
 
 enum { MAX_DEPTH = 48, LINE = 64, MAX_ACCESSES = 4096 };
+
+static const double TURN = 2.5, ENTRY = 4; /* cycles of an iteration, and of a loop, for itself */
+static const double L2_LINE = 2, L3_LINE = 16, MEMORY_LINE = 30; /* cycles for a line from there */
+static const double ASKED = 0.4;           /* of the wait for a line is left when it was asked for ahead */
+static const double THROUGH_MEMORY = 12;   /* cycles from a sum to the next by way of a store and a load */
 
 typedef struct loop {
   const ir_var *var;
@@ -34,6 +39,8 @@ typedef struct model {
   int nloops;
   touch *accesses;
   int naccesses;
+  const ir_buf **ahead; /* their lines are asked for before their turn */
+  int nahead;
   int stack[MAX_DEPTH], depth;
   region region[MAX_DEPTH + 1];  /* by stack position of the serial loop + 1 */
 } model;
@@ -128,12 +135,14 @@ static double trips(const ir_stmt *s) {
   return 16;
 }
 
-static double region_cycles(const region *r) {
+static double region_cycles(const model *m, const region *r) {
+  /* accumulators that find no register beside a row of operands are loaded and stored each time */
+  double spilled = r->chains > 0 ? fmax(r->chains + 2 - m->t->vector_regs, 0) * r->chain_fmas / r->chains : 0;
   double c = fmax(r->fma / 2, (r->fma + r->alu) / 2);
-  c = fmax(c, fmax(r->load / 2, r->store));
+  c = fmax(c, fmax(r->load / 2 * 1.1, r->store)); /* lines split, banks collide */
   c = fmax(c, (r->fma + r->alu + r->load + r->store) / 5);
-  if (r->chains > 0) c = fmax(c, 4 * r->chain_fmas / r->chains);
-  return c + r->cycles;
+  if (r->chains > 0) c = fmax(c, (spilled > 0 ? THROUGH_MEMORY : 4) * r->chain_fmas / r->chains);
+  return c + spilled + r->cycles;
 }
 
 static void walk(model *m, const ir_stmt *s);
@@ -142,7 +151,7 @@ static void walk_loop(model *m, const ir_stmt *s) {
   double n = trips(s);
   if (n <= 0) return;
   if (m->depth == MAX_DEPTH) return;
-  loop l = {.var = s->var, .n = n, .serial = s->loop != IR_VECTOR && s->loop != IR_UNROLL, .vector = s->loop == IR_VECTOR,
+  loop l = {.var = s->var, .n = n, .serial = s->loop != IR_VECTOR && s->loop != IR_UNROLL && n > 1, .vector = s->loop == IR_VECTOR,
             .up = m->depth ? m->stack[m->depth - 1] : -1};
   int id = m->nloops;
   IR_PUSH(m->ctx, m->loops, m->nloops, l);
@@ -156,7 +165,7 @@ static void walk_loop(model *m, const ir_stmt *s) {
   while (up > 0 && !m->loops[m->stack[up - 1]].serial) up--;
   double times = n; /* unrolled loops around a serial one repeat it */
   for (int i = up; i < at; i++) times *= m->loops[m->stack[i]].n;
-  m->region[up].cycles += times * (region_cycles(&m->region[at + 1]) + 1) + 4;
+  m->region[up].cycles += times * (region_cycles(m, &m->region[at + 1]) + TURN) + ENTRY;
 }
 
 static void walk(model *m, const ir_stmt *s) {
@@ -164,6 +173,10 @@ static void walk(model *m, const ir_stmt *s) {
   counting c = {.m = m};
   switch (s->kind) {
   case IR_FOR: walk_loop(m, s); return;
+  case IR_TILE:
+    if (strncmp(s->atom, "prefetch", 8)) walk(m, s->body);
+    else if (s->body && s->body->kind == IR_STORE && s->body->value->op == IX_LOAD) IR_PUSH(m->ctx, m->ahead, m->nahead, s->body->value->u.buf);
+    return;
   case IR_STORE: {
     ix_walk(m->ctx, s->value, count_op, &c);
     ix place = ix_load(m->ctx, s->buf, s->index);
@@ -187,7 +200,13 @@ static void walk(model *m, const ir_stmt *s) {
     if (s->var->dtype != TN_INDEX) ix_walk(m->ctx, s->value, count_op, &c);
     walk(m, s->body);
     return;
-  case IR_IF:
+  case IR_IF: { /* a branch for each copy, between what would run side by side */
+      double n = 1;
+      int at = m->depth - 1;
+      for (; at >= 0 && !m->loops[m->stack[at]].serial; at--)
+        if (uses(s->value, m, at)) n *= m->loops[m->stack[at]].n;
+      m->region[at + 1].cycles += n * TURN;
+    }
     walk(m, s->body);
     walk(m, s->other);
     return;
@@ -244,6 +263,13 @@ static double footprint(const model *m, int id, int position) {
   return sum;
 }
 
+/* What waiting for a line counts, by whether it was asked for in time. */
+static double wait_of(const model *m, const ir_buf *b) {
+  for (int i = 0; i < m->nahead; i++)
+    if (m->ahead[i] == b) return ASKED;
+  return 1;
+}
+
 /* Lines that must come from beyond a cache of `bytes`. */
 static double misses(const model *m, double bytes, double *print) {
   double sum = 0;
@@ -255,7 +281,7 @@ static double misses(const model *m, double bytes, double *print) {
       if (print[at] < 0) print[at] = footprint(m, at, d);
       l = print[at] <= bytes ? lines(m, a, d) : l * m->loops[at].n;
     }
-    sum += l;
+    sum += l * wait_of(m, a->buf);
   }
   return sum;
 }
@@ -267,29 +293,29 @@ at_cost_parts at_predict(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, co
   walk(m, k->body);
   at_cost_parts p = {0};
   double ghz = machine && machine->ghz > 0.1 ? machine->ghz : 3;
-  p.compute = region_cycles(&m->region[0]) / ghz;
+  p.compute = region_cycles(m, &m->region[0]) / ghz;
   if (m->naccesses == MAX_ACCESSES) { /* too large to look at: its traffic does not matter for a choice */
     p.total = p.compute;
     return p;
   }
   double *print = IR_NEW_ARRAY(ctx, double, m->nloops + 1);
   for (int i = 0; i < m->nloops; i++) print[i] = -1;
-  double all = 0, constants = 0;
+  double all = 0, constants = 0, waits = 0;
   for (int i = 0; i < k->nbufs; i++) {
     int64_t n;
     if (!ix_const_value(ir_buf_elements(ctx, k->bufs[i]), &n)) continue;
     double bytes = (double)n * (double)ir_dtype_bytes(k->bufs[i]->dtype);
     all += bytes;
-    if (k->bufs[i]->constant) constants += bytes;
+    if (k->bufs[i]->constant) constants += bytes, waits += bytes / LINE * wait_of(m, k->bufs[i]);
   }
   int64_t l3 = machine ? machine->l3_bytes : 0;
   double l1 = (double)t->l1_bytes * 0.8, l2 = (double)t->l2_bytes * 0.8, third = l3 > 0 ? (double)l3 * 0.5 : 16e6;
   double from2 = all > l1 ? misses(m, l1, print) : 0, from3 = all > l2 ? misses(m, l2, print) : 0;
   double from_memory = all > third ? misses(m, third, print) : 0;
-  if (constants > (double)t->l1_bytes) from3 = fmax(from3, constants / LINE);
-  p.l2 = fmax(from2 - from3, 0) * 2 / ghz;
-  p.l3 = fmax(from3 - from_memory, 0) * 8 / ghz;
-  p.memory = from_memory * 20 / ghz;
+  if (constants > (double)t->l1_bytes) from3 = fmax(from3, waits);
+  p.l2 = fmax(from2 - from3, 0) * L2_LINE / ghz;
+  p.l3 = fmax(from3 - from_memory, 0) * L3_LINE / ghz;
+  p.memory = from_memory * MEMORY_LINE / ghz;
   double top = fmax(fmax(p.compute, p.l2), fmax(p.l3, p.memory)), sum = p.compute + p.l2 + p.l3 + p.memory;
   p.total = top + 0.3 * (sum - top);
   return p;

@@ -7,7 +7,7 @@
 enum { MOST = 192, ASSUMED = 16, ROWS = MOST + ASSUMED };
 
 /* Variances of the parts, in logarithms of time. Chosen on replay tables, each workload judged by what suits the others. */
-static const double whole = 0.25, each = 0.02, tile = 0.03, by_prediction = 0.02, rest = 0.03, noise = 0.0004;
+static const double whole = 0.25, each = 0.01, tile = 0.015, by_prediction = 0.01, rest = 0.015, noise = 0.0004;
 
 struct at_learned {
   const at_space *s;

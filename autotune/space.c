@@ -95,7 +95,7 @@ static const knob knobs[AT_KNOBS] = {
     KNOB(ku, 0.5, CONTRACTION, 0, 1, 2, 4, 8, 16),
     KNOB(order, 1, DIRECT, 0, 1, 2),
     KNOB(kc, 0.5, DIRECT, 0, 32, 64, 128, 192, 256, 384, 512, 768, 1024),
-    KNOB(mb, 0.5, DIRECT, 0, 1, 2, 4, 8, 16, 32, 64),
+    KNOB(mb, 0.5, DIRECT, 0, 2, 4, 8, 16, 32, 64),
     KNOB(group, 0.5, DIRECT, 0, 1, 2, 4, 8, 16, 32),
     KNOB(rows, 0.5, GEMM, 0, 1, 2),
     KNOB(ahead, 0.5, DIRECT, 0, 1, 2, 3, 5),
