@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SEEDS = 5, MOST_WORKLOADS = 64, LEAST_POINTS = 750 };
+enum { SEEDS = 5, MOST_WORKLOADS = 64, LEAST_POINTS = 400 };
 
 typedef struct workload {
   const char *name;
@@ -202,9 +202,8 @@ static void quality(tn_ctx *ctx, void *arg) {
   (void)arg;
   enum { LOOKS = 3 };
   static const int looks[LOOKS] = {1, 16, 64}, more[LOOKS] = {4, 64, 256};
-  /* What holds on the tables of today, less a margin; the aim is 0.92, 0.96 and 0.98 of the best speed, no default
-   * below 0.75, and to be no worse than four times as many trials at random. */
-  static const double bar[LOOKS] = {0.86, 0.92, 0.97}, margin = 0.02, floor = 0.58;
+  /* The bars; the default's less a little, since its rules change more often than tables are recorded. */
+  static const double bar[LOOKS] = {0.90, 0.96, 0.98}, margin = 0, floor = 0.75;
   tables *all = read_all(ctx);
   double sum[LOOKS] = {0}, random_sum[LOOKS] = {0}, worst = 1;
   for (int i = 0; i < all->n; i++) {
