@@ -198,16 +198,19 @@ static void borrow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_m
 void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m, double seconds) {
   if (t->wide) return;
   t->wide = true;
-  enum { FEWEST = 64, A_TRIAL = 16 }; /* points to choose from */
-  int64_t want = o->trials > 0 && !o->explore ? A_TRIAL * o->trials : AT_SPACE_POINTS;
-  if (want < FEWEST) want = FEWEST;
-  if (want > AT_SPACE_POINTS) want = AT_SPACE_POINTS;
-  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, (int)want, seconds);
+  int want = AT_SPACE_FIRST + AT_SPACE_MORE * (t->n / AT_BATCH); /* as far as an earlier run had come */
+  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, want < AT_SPACE_POINTS ? want : AT_SPACE_POINTS, seconds);
   borrow(ctx, t, o, m);
-  uint64_t random = 1; /* the same points whenever the space is made */
-  if ((t->explore = o->explore > 0)) at_space_fill(ctx, t->space, t->kernel, o->target, m, o->explore, &random);
+  if ((t->explore = o->explore > 0)) at_space_fill(ctx, t->space, t->kernel, o->target, m, o->explore, 4000);
   t->state.space = t->space->n;
   for (int i = 0; i < t->n; i++) t->configs[i]->point = at_space_find(t->space, t->configs[i]->schedule);
+}
+
+void at_task_grow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
+  if (t->explore) return;
+  if (t->best && t->best->point >= 0) at_space_near(ctx, t->space, t->kernel, o->target, m, t->best->point);
+  if (t->n > 1 && t->space->n < AT_SPACE_POINTS) at_space_fill(ctx, t->space, t->kernel, o->target, m, t->space->n + AT_SPACE_MORE, 40);
+  t->state.space = t->space->n;
 }
 
 /* ---- proposals ---- */

@@ -52,7 +52,7 @@ typedef struct at_task {
   double switch_s;      /* seconds that giving the lab this kernel took */
   double check_s;       /* seconds to compile and check a schedule, about */
   double sample_s;      /* seconds that a sample takes, disturbances included, about */
-  bool wide;            /* the space is whole */
+  bool wide;            /* the space is more than the default */
   bool explore;         /* to try much, not to find the best soon */
   bool aside;           /* as in at_tune_kernel */
   double weight;        /* calls in a run of the model, those of equal kernels included */
@@ -63,8 +63,10 @@ typedef struct at_task {
 void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m);
 at_config *at_task_find(const at_task *t, const char *schedule);
 at_config *at_task_add(tn_ctx *ctx, at_task *t, int point, const char *origin);
-/* The whole space, once; making it may take so many seconds (0: any number). */
+/* The space that a search starts from, once; making it may take so many seconds (0: any number). */
 void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m, double seconds);
+/* A round's more: neighbours of the fastest, and random ones. */
+void at_task_grow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m);
 /* Up to `most` points that were not tried, as new configs; returns how many. */
 int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out);
 /* What a new schedule's result means for `idle`; then at_task_rank. */

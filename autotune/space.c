@@ -272,11 +272,11 @@ int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target 
   return at;
 }
 
-void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, uint64_t *random) {
+void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, int patience) {
   maker mk = {.ctx = ctx, .s = s, .j = {.s = s, .t = t, .m = m}};
   lw_problem q = lw_problem_of(ctx, k);
   quiet_begin(&mk, k);
-  if (q.kind == LW_CONTRACTION) fill(&mk, &q, want, 4000, random);
+  if (q.kind == LW_CONTRACTION) fill(&mk, &q, want, patience, &s->random);
   quiet_end(&mk);
 }
 
@@ -290,6 +290,7 @@ void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target 
 at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, int want, double seconds) {
   at_space *s = IR_NEW(ctx, at_space);
   s->accuracy = accuracy;
+  s->random = 1;
   maker mk = {.ctx = ctx, .s = s, .j = {.s = s, .t = t, .m = m}, .until = seconds > 0 ? rt_now() + seconds : 0};
   quiet_begin(&mk, k);
   add(&mk, &(lw_tunables){.accuracy = accuracy}, AT_OWN);
@@ -297,9 +298,8 @@ at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, cons
   if (s->n && want) {
     lw_problem q = lw_problem_of(ctx, k);
     int kind[2], nkinds = kinds(&q, accuracy, kind);
-    uint64_t random = 1;
     for (int i = 0; i < nkinds && q.kind == LW_CONTRACTION; i++) tiles(&mk, kind[i]);
-    if (q.kind == LW_CONTRACTION) fill(&mk, &q, want, 400, &random);
+    if (q.kind == LW_CONTRACTION) fill(&mk, &q, want, 400, &s->random);
     else others(&mk);
   }
   quiet_end(&mk);

@@ -2,8 +2,8 @@
  *
  * A point is a set of tunables; its schedule is text. Points that come out as the same text
  * are one. A point knows what the analytical model expects of it, and the space is in that
- * order. A point costs a few tenths of a millisecond and no run. A space starts from the product of the
- * tunables that matter most and draws from all of them until there are AT_SPACE_POINTS.
+ * order. A point costs half a millisecond and no run. A space starts from the product of the
+ * tunables that matter most and draws from all of them, a few in each round, until there are AT_SPACE_POINTS.
  */
 #ifndef AT_SPACE_H
 #define AT_SPACE_H
@@ -20,14 +20,19 @@ typedef struct at_point {
   bool grown;           /* at_space_near has been here */
 } at_point;
 
-enum { AT_SPACE_POINTS = 1200 };
+enum {
+  AT_SPACE_FIRST = 160,  /* points that a search starts from */
+  AT_SPACE_MORE = 24,    /* that each round adds: making them takes a few hundredths of its time */
+  AT_SPACE_POINTS = 1200
+};
 
 typedef struct at_space {
   int n;
-  at_point *points;    /* by predicted time, then text */
+  at_point *points;    /* those of the start by predicted time, then text */
   double accuracy;
   const char *standard; /* canonical text of the default schedule; one of the points */
   int made, pruned, doubles; /* tunables looked at; out by registers; out as doubles */
+  uint64_t random;      /* state of at_space_fill: the same points whenever the space is made */
 } at_space;
 
 /* Lives in ctx. `accuracy` as in lw_options. `want`: about so many points; 0: the default schedule alone.
@@ -37,8 +42,8 @@ at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, cons
 void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, const char *schedule, at_source source);
 /* More points: those one step from a point of the space's own. */
 void at_space_near(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int point);
-/* More points: random ones until there are `want`, or hardly any new ones are found. */
-void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, uint64_t *random);
+/* More points: random ones until there are `want`, or `patience` draws in turn gave nothing new. */
+void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, int patience);
 /* More points: n canonical schedules in the kernel's own names, known by these tunables. Their indices: -1 where one is not legal. */
 int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int n, const lw_tunables *got, const char *const *schedule);
 /* Index of the point with that text; -1. */

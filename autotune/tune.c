@@ -274,8 +274,7 @@ static bool search_round(tuner *u, int i) {
   at_config *c[AT_BATCH + 4];
   int most = AT_BATCH;
   if (u->o.trials > 0 && u->o.trials - t->n < most) most = (int)(u->o.trials - t->n);
-  if (t->best && t->best->point >= 0 && !t->explore) at_space_near(u->ctx, t->space, t->kernel, u->o.target, &u->machine, t->best->point);
-  t->state.space = t->space->n;
+  at_task_grow(u->ctx, t, &u->o, &u->machine);
   int fresh = at_task_propose(u->ctx, t, most, c), n = fresh;
   double before = t->best ? t->best->ns : t->standard->ns;
   if (t->best && t->best != t->standard) c[n++] = t->best;

@@ -233,7 +233,6 @@ bool lw_default_contraction(lw_plan *p) {
   }
   if (by.tile.mr && !by_windows) p->got.mb = (int)((by.rows + by.tile.mr - 1) / by.tile.mr);
   if (by.tile.mr) p->got.kc = (int)(by.kc ? by.kc : q->red_extent[0]), p->got.group = (int)by.panels;
-  if (by_windows) p->got.height = (int)by.rows;
   for (int i = r - 1; i >= 0 && p->u.height && row && !grouped; i--) {
     const char *name = q->out[i]->var->name;
     if (i == v || uses(q->b, q->out[i]->var) || q->extent[i] <= p->u.height || q->extent[i] % p->u.height || !lw_has_loop(p, name)) continue;
@@ -424,6 +423,7 @@ bool lw_default_contraction(lw_plan *p) {
     p->got.ahead = p->u.ahead;
   lw_parallel_outside(p);
   p->got.ku = (int)ku, p->got.order = vectors_first ? 2 : 1, p->got.inner = q->nred > 1 ? channels_inside && !taps_inside ? 1 : 2 : 0;
+  if (by_windows) p->got.height = (int)by.rows;
   if (!p->got.rows) p->got.rows = 2;
   if (!p->got.ahead) p->got.ahead = 1;
   return true;
