@@ -21,8 +21,8 @@ typedef struct at_point {
 } at_point;
 
 enum {
-  AT_SPACE_FIRST = 160,  /* points that a search starts from */
-  AT_SPACE_MORE = 24,    /* that each round adds: making them takes a few hundredths of its time */
+  AT_SPACE_FIRST = 128,  /* points that a search starts from */
+  AT_SPACE_MORE = 16,    /* that each round adds: making them takes a few hundredths of its time */
   AT_SPACE_POINTS = 1200
 };
 

@@ -447,7 +447,7 @@ static void random_product(tn_ctx *ctx, void *arg) {
   lw_tunables u = {.kc = (int)draw(&r, 24), .group = (int)draw(&r, 4), .mr = (int)draw(&r, 7), .order = (int)draw(&r, 3), .rows = (int)draw(&r, 3), .ahead = (int)draw(&r, 3),
                    .accuracy = LW_ACCURACY};
   if (!u.kc || draw(&r, 2)) u.mb = 1 + (int)draw(&r, 3);
-  const char *text = lw_schedule_with(ctx, mm, cg_target_find(ctx, cpus[draw(&r, 3)], "x86_64-unknown-linux-gnu"), &u, NULL), *reason;
+  const char *text = lw_schedule_with(ctx, mm, cg_target_find(ctx, cpus[draw(&r, 3)], "x86_64-unknown-linux-gnu"), &u, NULL, NULL), *reason;
   const ir_kernel *s = lw_schedule_apply(ctx, mm, text, &reason);
   if (!s) ir_fail(ctx, TN_EWRONG, "refused: %s\n%s", reason, text);
   const char *wrong = ir_kernel_verify(ctx, s);
