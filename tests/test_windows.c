@@ -35,7 +35,7 @@ static cg_target target(tn_ctx *ctx, const layer *l) {
 static const char *in_chunks(void *user, tn_ctx *ctx, const ir_kernel *k) {
   const layer *l = user;
   cg_target t = target(ctx, l);
-  return lw_schedule_with(ctx, k, &t, &(lw_tunables){.kc = l->kc}, NULL);
+  return lw_schedule_with(ctx, k, &t, &(lw_tunables){.kc = l->kc}, NULL, NULL);
 }
 
 static ir_program *compile(tn_ctx *ctx, layer *l, bool unscheduled, int64_t *elements) {
