@@ -195,6 +195,12 @@ static void borrow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_m
   for (int i = 0; i < x.n; i++) at_space_add(ctx, t->space, t->kernel, o->target, m, x.schedules[i], AT_NEARBY);
 }
 
+/* What was tried before, in an earlier run perhaps, may be a point by now. */
+static void find_points(at_task *t) {
+  for (int i = 0; i < t->n; i++)
+    if (t->configs[i]->point < 0) t->configs[i]->point = at_space_find(t->space, t->configs[i]->schedule);
+}
+
 void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m, double seconds) {
   if (t->wide) return;
   t->wide = true;
@@ -203,7 +209,8 @@ void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_m
   borrow(ctx, t, o, m);
   if ((t->explore = o->explore > 0)) at_space_fill(ctx, t->space, t->kernel, o->target, m, o->explore, 4000);
   t->state.space = t->space->n;
-  for (int i = 0; i < t->n; i++) t->configs[i]->point = at_space_find(t->space, t->configs[i]->schedule);
+  for (int i = 0; i < t->n; i++) t->configs[i]->point = -1; /* those were of the space before */
+  find_points(t);
 }
 
 void at_task_grow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
@@ -211,6 +218,7 @@ void at_task_grow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_ma
   if (t->best && t->best->point >= 0) at_space_near(ctx, t->space, t->kernel, o->target, m, t->best->point);
   if (t->n > 1 && t->space->n < AT_SPACE_POINTS) at_space_fill(ctx, t->space, t->kernel, o->target, m, t->space->n + AT_SPACE_MORE, 40);
   t->state.space = t->space->n;
+  find_points(t);
 }
 
 /* ---- proposals ---- */
