@@ -300,7 +300,10 @@ static void accumulate(lw_plan *p) {
       const ir_stmt *l = ir_find_loop(p->k->body, "vv");
       s.v = l->var;
       count_strides(&s, l->body);
-      if (s.unit > s.other) {
+      /* as many of either: a window's few taps leave nothing to vectorize but this */
+      bool taps = s.unit == s.other;
+      for (int i = 0; i < p->p.nred; i++) taps &= p->p.red_extent[i] < lanes;
+      if (s.unit > s.other || taps) {
         ir_text t = {.ctx = p->ctx};
         ir_put(&t, "reorder vo");
         for (int i = v + 1; i < p->p.nout; i++) ir_put(&t, " %s", p->p.out[i]->var->name);
