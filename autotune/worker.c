@@ -269,7 +269,7 @@ static void load(tn_ctx *ctx, void *arg) {
   }
   j->l->code.layouts = layouts;
   j->l->code.made = made;
-  j->l->code.error = lw_schedule_error(ctx, j->schedule);
+  j->l->code.error = lw_schedule_error(ctx, k, j->schedule);
   cg_jit_add(ctx, jit, j->object, j->size);
   j->l->code.fn = (at_kernel_fn)cg_jit_symbol(ctx, jit, "tn_candidate");
   beat();

@@ -131,7 +131,7 @@ void cli_verify(cli *c, int argc, char **argv) {
     cli_fetch(c, m, &nodes);
   }
   cli_lower(c, m);
-  for (int i = 0; i < m->program->nkernels; i++) v.approximate |= lw_schedule_error(ctx, m->program->kernels[i].schedule) > 0;
+  for (int i = 0; i < m->program->nkernels; i++) v.approximate |= lw_schedule_error(ctx, m->program->kernels[i].kernel, m->program->kernels[i].schedule) > 0;
   cli_fill(c, m);
   cli_start(c, m);
   cli_run_once(c, m);

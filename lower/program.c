@@ -637,7 +637,7 @@ static void schedule_kernel(maker *m, ir_program_kernel *k) {
   if (o->unscheduled || !o->target) return;
   const char *text = o->schedule ? o->schedule(o->user, m->ctx, k->kernel) : NULL, *reason = NULL;
   const ir_kernel *lowered = NULL;
-  if (text && lw_schedule_error(m->ctx, text) > lw_accuracy_of_kernel(o->accuracy)) reason = "it is less accurate than asked for";
+  if (text && lw_schedule_error(m->ctx, k->kernel, text) > lw_accuracy_of_kernel(o->accuracy)) reason = "it is less accurate than asked for";
   else if (text) lowered = lw_schedule_apply(m->ctx, k->kernel, text, &reason);
   if (!lowered) { /* a stored schedule that no longer fits is a miss, not a failure */
     if (text) ir_log(m->ctx, "kernel %s: a given schedule was refused (%s); the default is taken", k->kernel->name, reason);

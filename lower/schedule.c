@@ -1,5 +1,6 @@
 /* schedule.c — reading schedules and running their steps; see schedule.h. */
 #include "lower/schedule_internal.h"
+#include "lower/problem.h"
 #include "lower/winograd.h"
 #include "ir/text.h"
 #include <stdio.h>
@@ -195,7 +196,7 @@ const ir_kernel *lw_made_kernel(tn_ctx *ctx, const ir_buf *b) {
   return k;
 }
 
-double lw_schedule_error(tn_ctx *ctx, const char *text) {
+double lw_schedule_error(tn_ctx *ctx, const ir_kernel *k, const char *text) {
   sched s = {.ctx = ctx};
   ir_lexer l;
   double worst = 0;
@@ -208,7 +209,7 @@ double lw_schedule_error(tn_ctx *ctx, const char *text) {
     lw_winograd w;
     if (read_step(&s, &l)->apply == sched_algorithm && s.nargs > 1 && lw_winograd_of((int)s.num[1], &w) && w.error > worst) worst = w.error;
   }
-  return worst;
+  return worst > 0 && ir_is_float(lw_problem_of(ctx, k).dtype) ? worst : 0;
 }
 
 const ir_kernel *lw_schedule_apply(tn_ctx *ctx, const ir_kernel *k, const char *text, const char **reason) {

@@ -60,9 +60,9 @@
 const ir_kernel *lw_schedule_apply(tn_ctx *ctx, const ir_kernel *k, const char *text, const char **reason);
 /* The kernel that computes buffer b, which a schedule put in a constant's place (b->made), in b's layout. */
 const ir_kernel *lw_made_kernel(tn_ctx *ctx, const ir_buf *b);
-/* What a schedule may change of a result beyond the order of sums: largest error / largest output,
- * as its algorithm states; 0 for most. */
-double lw_schedule_error(tn_ctx *ctx, const char *text);
+/* What a schedule may change of a result of kernel k beyond the order of sums: largest error / largest output,
+ * as its algorithm states; 0 for most, and for integers. */
+double lw_schedule_error(tn_ctx *ctx, const ir_kernel *k, const char *text);
 /* The share of a model's accuracy that one kernel may use: errors of layers add up like a random
  * walk, and later layers dampen them. */
 static inline double lw_accuracy_of_kernel(double accuracy) { return accuracy / 2; }

@@ -3,6 +3,7 @@
 #include "codegen/codegen.h"
 #include "ir/interp.h"
 #include "lower/lower.h"
+#include "lower/schedule.h"
 #include "runtime/module.h"
 #include "runtime/program_interp.h"
 #include <criterion/criterion.h>
@@ -241,6 +242,8 @@ static void winograd(tn_ctx *ctx, void *arg) {
     const ir_program *p = lw_compile(ctx, ir_graph_parse(ctx, ir_text_str(&t), "test"), &o);
     bool found = false;
     for (int k = 0; k < p->nkernels; k++) found |= strstr(p->kernels[k].schedule, "algorithm winograd 2") != NULL;
+    for (int k = 0; k < p->nkernels; k++)
+      if (lw_schedule_error(ctx, p->kernels[k].kernel, p->kernels[k].schedule) != 0) ir_fail(ctx, TN_EWRONG, "integers are said to be inexact");
     cr_expect(found, "no Winograd for %s", dims);
     run(ctx, &t, 0);
   }

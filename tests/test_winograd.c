@@ -81,7 +81,7 @@ static void run_conv(tn_ctx *ctx, void *arg) {
   if (!s) ir_fail(ctx, TN_EWRONG, "refused: %s", reason);
   const char *wrong = ir_kernel_verify(ctx, s);
   if (wrong) ir_fail(ctx, TN_EWRONG, "%s\n%s", wrong, ir_kernel_print(ctx, s));
-  double e = error_of(ctx, k, s), stated = lw_schedule_error(ctx, q->schedule);
+  double e = error_of(ctx, k, s), stated = lw_schedule_error(ctx, k, q->schedule);
   if (!(stated > 0 && e <= stated)) ir_fail(ctx, TN_EWRONG, "error %g, stated %g", e, stated);
   if (e == 0) ir_fail(ctx, TN_EWRONG, "the very same sums: was it transformed at all?");
 }
@@ -173,7 +173,7 @@ static void run_whole(tn_ctx *ctx, void *arg) {
     lw_options o = {.target = cg_target_find(ctx, q->cpu, NULL), .unscheduled = way == 0, .accuracy = q->accuracy};
     ir_program *p = lw_compile(ctx, g, &o);
     double error = 0;
-    for (int i = 0; i < p->nkernels; i++) error = fmax(error, lw_schedule_error(ctx, p->kernels[i].schedule));
+    for (int i = 0; i < p->nkernels; i++) error = fmax(error, lw_schedule_error(ctx, p->kernels[i].kernel, p->kernels[i].schedule));
     if (way && (error > 0) != q->expected) ir_fail(ctx, TN_EWRONG, "stated error %g", error);
     /* the program's text says the same */
     ir_program *again = ir_program_parse(ctx, ir_program_print(ctx, p), "again");
