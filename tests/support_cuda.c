@@ -243,3 +243,16 @@ const cu_tile *cuda_mutant(tn_ctx *ctx, const cu_tile *tile, int which, bool wea
   *what = m.what;
   return m.what ? t : NULL;
 }
+
+void *cuda_random(tn_ctx *ctx, const ir_slot *s, uint64_t *seed, double range, int most) {
+  char *p = ir_alloc(ctx, (size_t)s->bytes + 1);
+  size_t size = ir_dtype_bytes(s->dtype);
+  for (int64_t e = 0; e < s->bytes / (int64_t)size; e++) {
+    *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+    ir_scalar v = {0};
+    if (ir_is_float(s->dtype)) v.f = ir_round_float(s->dtype, ((double)(int64_t)(*seed >> 11) * 0x1p-52 - 1) * range);
+    else v.i = (int64_t)(*seed >> 40) % most;
+    ir_scalar_store(s->dtype, p + (size_t)e * size, v);
+  }
+  return p;
+}

@@ -18,6 +18,8 @@ typedef struct cuda_check {
 /* The emulated run of the tile program against the interpreter on the kernel; then the compiler. Null, or what is wrong. */
 const char *cuda_check_tile(tn_ctx *ctx, const ir_kernel *k, const cu_tile *tile, const cu_target *t, const cuda_check *how);
 bool cuda_have_nvrtc(void);
+/* Data for a slot, in the context: floats from [-range, range), integers from 0 .. most - 1; *seed goes on. */
+void *cuda_random(tn_ctx *ctx, const ir_slot *s, uint64_t *seed, double range, int most);
 /* The tile program without its sync statement number `which` (`weaker`: a wait that leaves one group more); null behind
  * the last. *what: the statement. */
 const cu_tile *cuda_mutant(tn_ctx *ctx, const cu_tile *tile, int which, bool weaker, const char **what);

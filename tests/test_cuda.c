@@ -179,19 +179,6 @@ static const char *const models[] = {
     " c = Conv(x, w) {strides = [8, 8]} f = Reshape(c, sh) t = Transpose(f) {perm = [0, 2, 1]} a = Concat(cls, t) {axis = 1} n = LayerNormalization(a, g, g) h = Cast(n) {to = 16} q = MatMul(h, wq) k = Transpose(q) {perm = [0, 2, 1]}"
     " s = MatMul(q, k) p = Softmax(s) o = MatMul(p, q) u = MatMul(o, w1) z = Tanh(u) y = Cast(z) {to = 1} output y }"};
 
-static void *random_tensor(tn_ctx *ctx, const ir_slot *s, uint64_t seed) {
-  char *p = ir_alloc(ctx, (size_t)s->bytes + 1);
-  size_t size = ir_dtype_bytes(s->dtype);
-  for (int64_t e = 0; e < s->bytes / (int64_t)size; e++) {
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    ir_scalar v = {0};
-    if (ir_is_float(s->dtype)) v.f = ir_round_float(s->dtype, ((double)(int64_t)(seed >> 11) * 0x1p-52 - 1) * 0.5);
-    else v.i = (int64_t)(seed >> 40) % 30;
-    ir_scalar_store(s->dtype, p + (size_t)e * size, v);
-  }
-  return p;
-}
-
 static void model_one(tn_ctx *ctx, int i) {
   ir_graph *g = ir_graph_parse(ctx, models[i], "model");
   ir_graph_sort(g);
@@ -201,7 +188,7 @@ static void model_one(tn_ctx *ctx, int i) {
   void **want = IR_NEW_ARRAY(ctx, void *, p->noutputs + 1), **have = IR_NEW_ARRAY(ctx, void *, p->noutputs + 1);
   const ir_slot *out = NULL;
   for (int s = 0; s < p->nslots; s++) {
-    if (p->slots[s].kind == IR_SLOT_INPUT) in[p->slots[s].index] = random_tensor(ctx, &p->slots[s], (uint64_t)s + 7);
+    if (p->slots[s].kind == IR_SLOT_INPUT) in[p->slots[s].index] = cuda_random(ctx, &p->slots[s], &(uint64_t){(uint64_t)s + 7}, 0.5, 30);
     if (p->slots[s].kind == IR_SLOT_OUTPUT) out = &p->slots[s];
   }
   want[0] = ir_alloc(ctx, (size_t)out->bytes + 1);

@@ -6,6 +6,7 @@
 #include "ir/interp.h"
 #include "runtime/cuda_plan.h"
 #include "runtime/program_interp.h"
+#include "support_cuda.h"
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
@@ -153,19 +154,6 @@ static const char *vit(net *g) {
 
 /* ---- the check ---- */
 
-static void *random_tensor(tn_ctx *ctx, const ir_slot *s, uint64_t seed) {
-  char *p = ir_alloc(ctx, (size_t)s->bytes + 1);
-  size_t size = ir_dtype_bytes(s->dtype);
-  for (int64_t e = 0; e < s->bytes / (int64_t)size; e++) {
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    ir_scalar v = {0};
-    if (ir_is_float(s->dtype)) v.f = ir_round_float(s->dtype, (double)(int64_t)(seed >> 11) * 0x1p-52 - 1);
-    else v.i = (int64_t)(seed >> 40) % 2;
-    ir_scalar_store(s->dtype, p + (size_t)e * size, v);
-  }
-  return p;
-}
-
 static void check(tn_ctx *ctx, ir_graph *g, double tolerance) {
   ir_program *p = rt_cuda_lower(ctx, g, LW_LAYOUT_AUTO);
   for (int sm = 0; sm < 2; sm++) {
@@ -174,7 +162,7 @@ static void check(tn_ctx *ctx, ir_graph *g, double tolerance) {
     void **want = IR_NEW_ARRAY(ctx, void *, p->noutputs + 1), **have = IR_NEW_ARRAY(ctx, void *, p->noutputs + 1);
     int64_t n = 0;
     for (int s = 0; s < p->nslots; s++) {
-      if (p->slots[s].kind == IR_SLOT_INPUT) in[p->slots[s].index] = random_tensor(ctx, &p->slots[s], (uint64_t)s + 7);
+      if (p->slots[s].kind == IR_SLOT_INPUT) in[p->slots[s].index] = cuda_random(ctx, &p->slots[s], &(uint64_t){(uint64_t)s + 7}, 1, 2);
       if (p->slots[s].kind != IR_SLOT_OUTPUT) continue;
       want[p->slots[s].index] = ir_alloc(ctx, (size_t)p->slots[s].bytes + 1);
       have[p->slots[s].index] = ir_alloc(ctx, (size_t)p->slots[s].bytes + 1);

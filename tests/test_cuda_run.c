@@ -110,18 +110,7 @@ static void run_plan(tn_ctx *ctx, const ir_program *p, const rt_cuda_plan *plan)
   uint64_t s = 99;
   for (int i = 0; i < p->nslots; i++) {
     const ir_slot *x = &p->slots[i];
-    size_t size = ir_dtype_bytes(x->dtype);
-    if (x->kind == IR_SLOT_INPUT) {
-      char *data = ir_alloc(ctx, (size_t)x->bytes + 1);
-      for (int64_t e = 0; e < x->bytes / (int64_t)size; e++) {
-        s = s * 6364136223846793005u + 1442695040888963407u;
-        ir_scalar v = {0};
-        if (ir_is_float(x->dtype)) v.f = ir_round_float(x->dtype, (double)(int64_t)(s >> 11) * 0x1p-52 - 1);
-        else v.i = (int64_t)(s >> 60) % 3;
-        ir_scalar_store(x->dtype, data + (size_t)e * size, v);
-      }
-      in[x->index] = data;
-    }
+    if (x->kind == IR_SLOT_INPUT) in[x->index] = cuda_random(ctx, x, &s, 1, 3);
     if (x->kind == IR_SLOT_OUTPUT) {
       outs[x->index] = x;
       want[x->index] = ir_alloc(ctx, (size_t)x->bytes + 1);

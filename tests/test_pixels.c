@@ -1,11 +1,7 @@
 /* 1x1 convolutions whose pixels outgrow the second-level cache: sums in chunks, rows and panels in groups,
  * weights asked for ahead, against the interpreter on the graph without schedules. */
-#include "ir/ir.h"
-#include "lower/lower.h"
-#include "runtime/module.h"
-#include "runtime/program_interp.h"
+#include "layer_help.h"
 #include <criterion/criterion.h>
-#include <math.h>
 #include <string.h>
 
 typedef struct layer {
@@ -14,22 +10,13 @@ typedef struct layer {
   bool residual, chunked;
 } layer;
 
-static float *random_floats(tn_ctx *ctx, int64_t n, uint64_t seed) {
-  float *x = ir_alloc(ctx, (size_t)n * sizeof *x);
-  for (int64_t i = 0; i < n; i++) {
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    x[i] = (float)(int32_t)(seed >> 32) / 2147483648.0f;
-  }
-  return x;
-}
-
 static ir_program *compile(tn_ctx *ctx, const layer *l, bool unscheduled) {
   ir_graph *g = ir_graph_new(ctx, "g");
   const int64_t w[4] = {l->k, l->c, 1, 1}, b[1] = {l->k};
   ix in_dims[4] = {ix_index(ctx, l->n), ix_index(ctx, l->c), ix_index(ctx, l->h), ix_index(ctx, l->w)};
   ix out_dims[4] = {in_dims[0], ix_index(ctx, l->k), in_dims[2], in_dims[3]};
-  ir_value *in[3] = {ir_graph_input(g, "x", TN_F32, 4, in_dims), ir_graph_const(g, "w", TN_F32, 4, w, random_floats(ctx, (int64_t)l->k * l->c, 2), false),
-                     ir_graph_const(g, "b", TN_F32, 1, b, random_floats(ctx, l->k, 3), false)};
+  ir_value *in[3] = {ir_graph_input(g, "x", TN_F32, 4, in_dims), ir_graph_const(g, "w", TN_F32, 4, w, layer_floats(ctx, (int64_t)l->k * l->c, 2), false),
+                     ir_graph_const(g, "b", TN_F32, 1, b, layer_floats(ctx, l->k, 3), false)};
   ir_value *y = ir_node_new(g, "Conv", "c", 3, in, 1)->out[0];
   if (l->residual) {
     ir_value *sum[2] = {y, ir_graph_input(g, "z", TN_F32, 4, out_dims)};
@@ -42,8 +29,7 @@ static ir_program *compile(tn_ctx *ctx, const layer *l, bool unscheduled) {
 static void run_layer(tn_ctx *ctx, void *arg) {
   const layer *l = arg;
   int64_t pixels = (int64_t)l->n * l->h * l->w;
-  float *want = ir_alloc(ctx, (size_t)(pixels * l->k) * 4), *got = ir_alloc(ctx, (size_t)(pixels * l->k) * 4);
-  const void *in[2] = {random_floats(ctx, pixels * l->c, 4), random_floats(ctx, pixels * l->k, 5)};
+  const void *in[2] = {layer_floats(ctx, pixels * l->c, 4), layer_floats(ctx, pixels * l->k, 5)};
   ir_program *p = compile(ctx, l, false);
   bool chunked = false, ahead = false;
   for (int i = 0; i < p->nkernels; i++) {
@@ -54,13 +40,7 @@ static void run_layer(tn_ctx *ctx, void *arg) {
   int64_t weights = (int64_t)l->k * l->c * 4;
   const cg_target *t = cg_target_find(ctx, l->cpu, NULL);
   if (chunked && ahead != (weights > t->l2_bytes / 2)) ir_fail(ctx, TN_EWRONG, "weights are%s asked for ahead", ahead ? "" : " not");
-  if (!cg_target_runs_here(ctx, t, NULL)) return;
-  rt_module *m = rt_module_build(ctx, p, &(rt_options){.target = t});
-  if (rt_run(m, in, (void *[]){got}, NULL, NULL)) ir_fail(ctx, TN_EWRONG, "the run failed");
-  rt_module_free(ctx, m);
-  rt_program_interp(ctx, compile(ctx, l, true), in, (void *[]){want}, NULL, NULL, NULL);
-  for (int64_t i = 0; i < pixels * l->k; i++)
-    if (!(fabsf(want[i] - got[i]) <= 1e-4f * (1 + fabsf(want[i])))) ir_fail(ctx, TN_EWRONG, "element %lld: %g, not %g", (long long)i, (double)got[i], (double)want[i]);
+  layer_check(ctx, t, p, compile(ctx, l, true), in, pixels * l->k);
 }
 
 Test(pixels, chunks) {
