@@ -200,7 +200,7 @@ void cg_close(cg_fn *f);
  * would leave too few for the loops inside. Counts what it lets pass. */
 int cg_hold(cg_fn *f, int level, LLVMTypeRef t);
 /* llvm_mem.c */
-bool cg_safe_load(cg_fn *f, ix load);                   /* in bounds for every value of its variables */
+bool cg_safe_load(cg_fn *f, ix load);                   /* in memory for every value of its variables */
 cg_val cg_emit_load(cg_fn *f, ix e, bool raw);
 void cg_emit_store(cg_fn *f, const ir_stmt *s);
 void cg_emit_prefetch(cg_fn *f, const ir_stmt *s);     /* of what the store's value loads */

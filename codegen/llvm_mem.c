@@ -323,12 +323,25 @@ static cg_val load_slot(cg_fn *f, cg_buf *b, ix e) {
 
 /* ---- loads ---- */
 
+static bool in_bounds(int rank, const ix *index, const ix *shape) {
+  for (int i = 0; i < rank; i++)
+    if (index[i]->lo < 0 || index[i]->hi >= shape[i]->lo) return false;
+  return true;
+}
+
+/* Does every value of the index name an element of the buffer, or else padding that its layout adds? */
+static bool in_memory(cg_fn *f, const ir_buf *buf, const ix *index) {
+  if (in_bounds(buf->rank, index, buf->shape)) return true;
+  if (!buf->layout) return false;
+  ix at[IR_MAX_RANK], extent[IR_MAX_RANK];
+  ir_layout_shape(f->ctx, buf->layout, buf->rank, buf->shape, extent);
+  return in_bounds(ir_layout_index(f->ctx, buf->layout, buf->rank, index, at), at, extent);
+}
+
+/* What lies in padding is nobody's: a load may read it where it is guarded to leave it out. */
 bool cg_safe_load(cg_fn *f, ix e) {
   const ir_buf *buf = e->u.buf;
-  if (cg_buf_of(f, buf)->where == CG_SSA) return true;
-  for (int i = 0; i < buf->rank; i++)
-    if (e->args[i]->lo < 0 || e->args[i]->hi >= buf->shape[i]->lo) return false;
-  return true;
+  return cg_buf_of(f, buf)->where == CG_SSA || in_memory(f, buf, e->args);
 }
 
 /* Where to load `bytes` from under a guard: the element, or zeros where the guard is off.
@@ -631,6 +644,25 @@ static void store_pieces(cg_fn *f, cg_buf *b, const ir_stmt *s, LLVMValueRef ptr
   }
 }
 
+/* Does the condition only keep index i below shape i, for some of the axes? */
+static bool is_bound(const ir_buf *b, const ix *index, ix cond) {
+  if (cond->op == IX_AND) return is_bound(b, index, cond->args[0]) && is_bound(b, index, cond->args[1]);
+  if (cond->op != IX_LT) return false;
+  for (int i = 0; i < b->rank; i++)
+    if (cond->args[0] == index[i] && cond->args[1] == b->shape[i]) return true;
+  return false;
+}
+
+/* May a whole vector be stored, since the lanes that the guard leaves out come to lie in the padding of
+ * the last block of an axis? Padding that a layout asks for by name is left as it is. */
+static bool spills_into_padding(cg_fn *f, const ir_stmt *s) {
+  const ir_buf *b = s->buf;
+  if (!b->layout || s->op != IR_SET || !is_bound(b, s->index, f->guard->key)) return false;
+  for (int i = 0; i < b->layout->nsteps; i++)
+    if (b->layout->steps[i].kind == IR_LAYOUT_PAD) return false;
+  return in_memory(f, b, s->index);
+}
+
 static void store_lanes(cg_fn *f, cg_buf *b, const ir_stmt *s, ix offset, cg_val v, bool raw) {
   tn_dtype t = b->buf->dtype;
   int64_t d[CG_MAX_LANES], size = size_of(b);
@@ -655,7 +687,7 @@ static void store_lanes(cg_fn *f, cg_buf *b, const ir_stmt *s, ix offset, cg_val
     return;
   }
   LLVMTypeRef vt = cg_storage_type(f, t, f->lanes);
-  LLVMValueRef mask = f->guard ? f->guard->mask.v : NULL;
+  LLVMValueRef mask = f->guard && !spills_into_padding(f, s) ? f->guard->mask.v : NULL;
   if (how == REVERSED) {
     all = reverse(f, all);
     if (mask) mask = reverse(f, mask);

@@ -48,6 +48,25 @@ static void fill(const ir_buf *b, char *p, int64_t n, const llvm_check *how, uin
   }
 }
 
+/* Makes alike in both what may differ: the padding of an axis' last block, which nobody reads. */
+static void forget_padding(dim_values *d, const ir_buf *b, char *want, const char *have, int64_t n) {
+  if (!b->layout || b->access == IR_IN) return;
+  for (int i = 0; i < b->layout->nsteps; i++)
+    if (b->layout->steps[i].kind == IR_LAYOUT_PAD) return;
+  bool *used = IR_NEW_ARRAY(d->ctx, bool, n);
+  int64_t extent[IR_MAX_RANK], at[IR_MAX_RANK] = {0}, total = 1;
+  for (int i = 0; i < b->rank; i++) total *= extent[i] = value_of(d, b->shape[i]);
+  for (int64_t e = 0; e < total; e++) {
+    ix index[IR_MAX_RANK];
+    for (int i = 0; i < b->rank; i++) index[i] = ix_index(d->ctx, at[i]);
+    used[value_of(d, ir_buf_offset(d->ctx, b, index))] = true;
+    for (int i = b->rank - 1; i >= 0 && ++at[i] == extent[i]; i--) at[i] = 0;
+  }
+  size_t size = ir_dtype_bytes(b->dtype);
+  for (int64_t i = 0; i < n; i++)
+    if (!used[i]) memcpy(want + (size_t)i * size, have + (size_t)i * size, size);
+}
+
 static const char *compare(tn_ctx *ctx, const ir_buf *b, const char *want, const char *have, int64_t n, double rtol) {
   size_t size = ir_dtype_bytes(b->dtype);
   double top = 0;
@@ -111,6 +130,7 @@ const char *llvm_check_kernel(tn_ctx *ctx, const cg_target *t, const ir_kernel *
   for (int i = 0; i < k->nbufs; i++) {
     const ir_buf *b = k->bufs[i];
     size_t bytes = (size_t)count[i] * ir_dtype_bytes(b->dtype);
+    forget_padding(&d, b, want[i], have[i], count[i]);
     const char *diff = compare(ctx, b, want[i], have[i], count[i], how->rtol);
     if (diff) return ir_format(ctx, "%s: %s", t->cpu, diff);
     for (int j = 1; j <= ZONE; j++)

@@ -153,6 +153,20 @@ Test(llvm, masks) {
   check("kernel changing(inout A: f32[32]) { for i in 0..32 vector { if A[i] > 0.0 { A[i] = -1.0 } else { A[i] = 5.0 } if A[i] > 0.0 { A[i] += 3.0 } } }");
 }
 
+/* Lanes beyond the last block's channels are nobody's; all else that a guard leaves out is somebody's. */
+Test(llvm, ragged_blocks) {
+#define BLOCKED(n) "f32[" #n ", 3] layout \"split 0 8; perm 0 2 1\""
+  check("kernel whole(in A: " BLOCKED(20) ", in W: f32[20], inout C: " BLOCKED(20) ") { for x in 0..3 { for o in 0..3 { for i in 0..8 vector { if i + o * 8 < 20 { C[i + o * 8, x] = A[i + o * 8, x] * 2.0 + W[i + o * 8] } } } } }");
+  check("kernel beyond(in A: " BLOCKED(20) ", inout C: " BLOCKED(20) ") { for x in 0..3 { for o in 0..4 { for i in 0..8 vector { if i + o * 8 < 20 { C[i + o * 8, x] = A[i + o * 8, x] } } } } }");
+  check("kernel fewer(in A: " BLOCKED(20) ", inout C: " BLOCKED(20) ") { for x in 0..3 { for o in 0..3 { for i in 0..8 vector { if i + o * 8 < 19 { C[i + o * 8, x] = A[i + o * 8, x] } } } } }");
+  check("kernel chosen(in A: " BLOCKED(20) ", inout C: " BLOCKED(20) ") { for x in 0..3 { for o in 0..3 { for i in 0..8 vector { if i + o * 8 < 20 { if A[i + o * 8, x] > 0.0 { C[i + o * 8, x] = A[i + o * 8, x] } } } } } }");
+  check("kernel other(in A: " BLOCKED(20) ", inout C: " BLOCKED(24) ") { for x in 0..3 { for o in 0..3 { for i in 0..8 vector { if i + o * 8 < 20 { C[i + o * 8, x] = A[i + o * 8, x] } } } } }");
+  check_how("kernel sums(in A: " BLOCKED(20) ", inout C: f32[3], inout D: " BLOCKED(20) ") { for x in 0..3 { for o in 0..3 { for i in 0..8 vector { if i + o * 8 < 20 { C[x] += A[i + o * 8, x] D[i + o * 8, x] += 1.0 } } } } }", &(llvm_check){.rtol = 1e-6});
+  check("kernel halo(in A: f32[3, 20], inout C: f32[3, 20] layout \"pad 1 2 3; split 1 8\") { for x in 0..3 { for o in 0..3 { for i in 0..8 vector { if i + o * 8 < 20 { C[x, i + o * 8] = A[x, i + o * 8] } } } } }");
+  check("kernel divided(in A: i32[20, 3] layout \"split 0 8; perm 0 2 1\", inout C: i32[20, 3] layout \"split 0 8; perm 0 2 1\") { for x in 0..3 { for o in 0..3 { for i in 0..8 vector { if i + o * 8 < 20 { C[i + o * 8, x] = 100 / max(A[i + o * 8, x], 1) } } } } }");
+#undef BLOCKED
+}
+
 Test(llvm, reductions) {
   llvm_check near = {.rtol = 1e-5};
   check_how("kernel s(in A: f32[8, 16], out C: f32[8]) { for r in 0..8 { alloc s: f32[] register s[] = 0.0 for i in 0..16 vector { s[] += A[r, i] } C[r] = s[] } }", &near);
