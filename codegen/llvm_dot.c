@@ -8,6 +8,7 @@
  * operand cleared: a product of i32 takes twice as long. Everything else is products of i32, element by element; and what is not laid out like this is the loop
  * that the atom means. */
 #include "codegen/llvm.h"
+#include <string.h>
 
 #define B f->b
 
@@ -89,6 +90,16 @@ static LLVMValueRef nth(cg_fn *f, const ir_buf *b, LLVMValueRef v, int d, int of
   return widened(f, b, x, LLVMVectorType(f->i32, (unsigned)f->lanes));
 }
 
+/* v as it is, but nothing that LLVM would put other sums in its place for: it turns (acc + p) + q into acc + (p + q),
+ * which needs a register more for every sum, and so spills. */
+static LLVMValueRef as_added(cg_fn *f, LLVMValueRef v) {
+  LLVMTypeRef t = LLVMTypeOf(v);
+  const char *same = f->t->masks ? "=v,0" : "=x,0";
+  LLVMTypeRef fn = LLVMFunctionType(t, &t, 1, false);
+  LLVMValueRef nothing = LLVMGetInlineAsm(fn, "", 0, same, strlen(same), false, false, LLVMInlineAsmDialectATT, false);
+  return LLVMBuildCall2(B, fn, nothing, &v, 1, "");
+}
+
 static LLVMValueRef dot(cg_fn *f, LLVMValueRef acc, ix x, ix w, bool safe_x, bool safe_w, int d) {
   static const char *const bytes[] = {"llvm.x86.avx512.vpdpbusd.128", "llvm.x86.avx512.vpdpbusd.256", "llvm.x86.avx512.vpdpbusd.512"};
   const ir_buf *bx = x->u.buf, *bw = w->u.buf;
@@ -99,7 +110,7 @@ static LLVMValueRef dot(cg_fn *f, LLVMValueRef acc, ix x, ix w, bool safe_x, boo
   }
   if (size >= 0 && d == 2) {
     LLVMValueRef args[2] = {elements(f, x, safe_x, d, 16).v, elements(f, w, safe_w, d, 16).v};
-    return LLVMBuildAdd(B, acc, call(f, pmaddwd[size], 2, args), "");
+    return as_added(f, LLVMBuildAdd(B, acc, call(f, pmaddwd[size], 2, args), ""));
   }
   LLVMValueRef vx = elements(f, x, safe_x, d, (int)bits_of(bx)).v, vw = elements(f, w, safe_w, d, (int)bits_of(bw)).v;
   for (int i = 0; i < d; i++) acc = LLVMBuildAdd(B, acc, LLVMBuildMul(B, nth(f, bx, vx, i, d), nth(f, bw, vw, i, d), ""), "");

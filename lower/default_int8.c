@@ -175,8 +175,8 @@ bool lw_default_int8(lw_plan *p) {
     } else lw_step(p, "unroll s");
   } else if (k.tiled && k.m % k.mr) lw_step(p, "peel ro 0 1");
   int64_t steps = blocked ? k.block / k.d : q->red_extent[0] / k.d, ku = p->u.ku ? p->u.ku : 1;
-  if (!p->u.ku && k.d == 4) /* sums of several products of words are reordered by LLVM, and spill */
-    while (ku < 8 && steps % (2 * ku) == 0 && k.mr * k.nb / k.lanes * ku < 24) ku *= 2;
+  if (!p->u.ku) /* a product of words goes with an addition: the loop's own work is in their way the more */
+    while (ku < 8 && steps % (2 * ku) == 0 && k.mr * k.nb / k.lanes * ku < (k.d == 2 ? 48 : 24)) ku *= 2;
   static const char *const copies[] = {"", ".b", ".a"};
   for (int i = 0; i < IR_COUNT(copies) && ku > 1 && steps % ku == 0; i++) {
     const char *name = ir_format(p->ctx, "%s%s", sum, copies[i]);
