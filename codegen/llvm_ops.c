@@ -419,6 +419,33 @@ static LLVMValueRef index_op(cg_fn *f, ix e, LLVMValueRef *args, int lanes) {
   }
 }
 
+/* Bounds of a rounded number between constants, also moved by a constant: whether e is one. */
+static bool rounded_range(ix e, double *lo, double *hi) {
+  for (int k = 0; k < 2 && e->op == IX_ADD && e->dtype == TN_I32; k++)
+    if (e->args[k]->op == IX_CONST && rounded_range(e->args[!k], lo, hi)) {
+      *lo += (double)e->args[k]->u.i, *hi += (double)e->args[k]->u.i;
+      return *lo >= INT32_MIN && *hi <= INT32_MAX;
+    }
+  if (e->op != IX_CAST || e->dtype != TN_I32 || e->args[0]->op != IX_ROUND || !fits_i32(e->args[0]->args[0])) return false;
+  ix most = e->args[0]->args[0];
+  *lo = nearbyint(most->args[0]->args[1]->u.f), *hi = nearbyint(most->args[1]->u.f);
+  return true;
+}
+
+/* Rounded numbers that are known to fit the narrower type, seen through u8: LLVM is told, and packs with saturation. */
+static LLVMValueRef narrowed(cg_fn *f, ix e, LLVMValueRef v, LLVMTypeRef want) {
+  double lo, hi;
+  ix from = e->args[0], whole = from->op == IX_CAST && from->dtype == TN_U8 ? from->args[0] : from;
+  if ((e->dtype != TN_U8 && e->dtype != TN_I16) || !rounded_range(whole, &lo, &hi) || lo < 0 || hi > 255) return NULL;
+  if (whole != from) {
+    if (!LLVMIsATruncInst(v)) return NULL;
+    v = LLVMGetOperand(v, 0);
+  }
+  LLVMValueRef r = LLVMBuildTrunc(B, v, want, "");
+  if (LLVMIsAInstruction(r)) LLVMSetNUW(r, true), LLVMSetNSW(r, e->dtype == TN_I16);
+  return r;
+}
+
 LLVMValueRef cg_op(cg_fn *f, ix e, LLVMValueRef *args, int lanes) {
   tn_dtype to = (tn_dtype)e->dtype, t = (tn_dtype)e->args[e->op == IX_SELECT]->dtype;
   if (e->op == IX_CAST) {
@@ -429,6 +456,8 @@ LLVMValueRef cg_op(cg_fn *f, ix e, LLVMValueRef *args, int lanes) {
       LLVMValueRef x = one ? LLVMGetOperand(args[0], 0) : NULL;
       return one ? cg_intrinsic(f, "llvm.lrint", want, LLVMTypeOf(x), 1, &x) : LLVMBuildFPToSI(B, args[0], want, "");
     }
+    LLVMValueRef narrow = lanes > 1 ? narrowed(f, e, args[0], want) : NULL;
+    if (narrow) return narrow;
     return t == TN_F32 && to == TN_I32 && lanes > 1 ? saturated(f, args[0], want) : cast(f, to, t, args[0], want, lanes);
   }
   if (e->op == IX_BITCAST) return bitcast(f, to, t, args[0], lanes);

@@ -150,6 +150,49 @@ static ix requantize_value(lw_build *b, ir_node *n, int out, const ix *index) {
   return quantised(ctx, ix_mul(ctx, ix_cast(ctx, t, acc), ix_cast(ctx, t, by)), zero, n->out[0]->dtype);
 }
 
+/* ---- tenon RequantizeSum: a, its scale, b, its scale, zero point, zero points of a and b (null: 0); saturate(
+ * round((a - za) * sa + (b - zb) * sb) + zero), in the unit of the result; the product of a is not rounded ---- */
+
+static void requantize_sum_infer(tn_ctx *ctx, ir_node *n) {
+  ix dims[IR_MAX_RANK];
+  int rank = lw_broadcast(ctx, n, 0, n->nin, dims);
+  if (!is_quantised(n->in[0]->dtype) || !is_quantised(n->in[2]->dtype) || n->in[1]->dtype != TN_F32 || n->in[3]->dtype != TN_F32 || !is_quantised(n->in[4]->dtype)) lw_bad(ctx, n, "operands of other types than quantised, f32, quantised, f32, quantised");
+  lw_set(n, 0, n->in[4]->dtype, rank, dims);
+}
+
+/* quantised(v, zero) less the same zero point, as a float: what was rounded. Null when e is something else. */
+static ix rounded(tn_ctx *ctx, ix e, ix zero) {
+  double z = 0, shift = 0;
+  tn_dtype t = (tn_dtype)e->dtype;
+  int r = 0;
+  while (r < IR_COUNT(ranges) && ranges[r].t != t) r++;
+  if (r == IR_COUNT(ranges) || e->op != IX_CAST || e->args[0]->dtype != TN_I32 || (zero && !ix_is_const(zero))) return NULL;
+  ix q = e->args[0];
+  if (zero) z = (double)zero->u.i;
+  for (int k = 0; k < 2 && q->op == IX_ADD; k++)
+    if (ix_is_const(q->args[k])) shift = (double)q->args[k]->u.i, q = q->args[!k];
+  if (shift != z || q->op != IX_CAST || q->args[0]->op != IX_ROUND) return NULL;
+  ix most = q->args[0]->args[0], least = most->op == IX_MIN ? most->args[0] : most;
+  if (least == most || least->op != IX_MAX || !ix_is_const(most->args[1]) || !ix_is_const(least->args[1])) return NULL;
+  return least->args[1]->u.f + z >= (double)ranges[r].lo && most->args[1]->u.f + z <= (double)ranges[r].hi && most->dtype == TN_F32 ? q->args[0] : NULL;
+}
+
+static ix requantize_sum_value(lw_build *b, ir_node *n, int out, const ix *index) {
+  tn_ctx *ctx = lw_ctx(b);
+  int rank = n->out[0]->rank;
+  ix v[2];
+  for (int i = 0; i < 2; i++) {
+    ix q = lw_in_bcast(b, n, 2 * i, rank, index), zero = lw_has(n, 5 + i) ? lw_in_bcast(b, n, 5 + i, rank, index) : NULL;
+    v[i] = rounded(ctx, q, zero);
+    if (v[i]) continue;
+    v[i] = ix_cast(ctx, TN_I32, q);
+    if (zero) v[i] = ix_sub(ctx, v[i], ix_cast(ctx, TN_I32, zero));
+    v[i] = ix_cast(ctx, TN_F32, v[i]);
+  }
+  ix sum = ix_fma(ctx, v[0], lw_in_bcast(b, n, 1, rank, index), ix_mul(ctx, v[1], lw_in_bcast(b, n, 3, rank, index)));
+  return quantised(ctx, sum, lw_in_bcast(b, n, 4, rank, index), n->out[0]->dtype);
+}
+
 /* ---- QLinearMatMul, QLinearConv ---- */
 
 /* Scale or zero point input k as an operand that broadcasts: a vector along an axis that
@@ -375,6 +418,7 @@ const ir_op lw_ops_quant[] = {
     LINEAR("com.microsoft", "QuantizeLinear", quantize_infer, quantize_value),
     LINEAR("com.microsoft", "DequantizeLinear", dequantize_infer, dequantize_value),
     {.name = "Requantize", .domain = "tenon", .kind = IR_OP_ELEMENTWISE, .since = 1, .min_in = 3, .max_in = 3, .min_out = 1, .max_out = 1, .infer = requantize_infer, .value = requantize_value},
+    {.name = "RequantizeSum", .domain = "tenon", .kind = IR_OP_ELEMENTWISE, .since = 1, .min_in = 5, .max_in = 7, .min_out = 1, .max_out = 1, .infer = requantize_sum_infer, .value = requantize_sum_value},
     COMPOSITE("", "QLinearMatMul", 8, 8, 1, "", qmatmul_infer, qmatmul_expand),
     COMPOSITE("", "QLinearConv", 8, 9, 1, "auto_pad:s dilations:I group:i kernel_shape:I pads:I strides:I", qconv_infer, qconv_expand),
     COMPOSITE("", "DynamicQuantizeLinear", 1, 1, 3, "", dynamic_infer, dynamic_expand),

@@ -325,6 +325,33 @@ static void dequantise_words(pass *p, ir_node *n) {
       lw_replace(p->g, n, 0, lw_op2(p->g, n, "DequantizeLinear", p->made[i].centred, n->in[1]));
 }
 
+/* The DequantizeLinear of one scale that v is; also of words. */
+static ir_node *dequantised_by_one(const ir_value *v) {
+  ir_node *d = v->def;
+  if (!d || d->dead || !ir_node_is(d, "DequantizeLinear") || v->dtype != TN_F32 || ir_attr_get_int(d, "block_size", 0)) return NULL;
+  bool known = bytes(d->in[0]) || d->in[0]->dtype == TN_I16;
+  return known && d->in[1]->dtype == TN_F32 && lw_single(d->in[1]) && (!lw_has(d, 2) || lw_single(d->in[2])) ? d : NULL;
+}
+
+/* Of the sum of two dequantised tensors, as residual layers end: scales divided ahead. */
+static void quantise_sum(pass *p, ir_node *n) {
+  ir_graph *g = p->g;
+  ir_node *sum = n->in[0]->def;
+  double scale;
+  if (!p->t->fma || !sum || !ir_node_is(sum, "Add") || sum->out[0]->nuses != 1 || n->in[0]->dtype != TN_F32 || n->in[1]->dtype != TN_F32 || !lw_single(n->in[1])) return;
+  if (!ir_known_float(n->in[1], &scale) || !(scale > 0) || !bytes(n->out[0]) || ir_attr_get_int(n, "precision", 0) || (lw_has(n, 2) && !lw_single(n->in[2]))) return;
+  ir_value *in[7] = {NULL};
+  for (int i = 0; i < 2; i++) {
+    ir_node *d = dequantised_by_one(sum->in[i]);
+    if (!d) return;
+    in[2 * i] = d->in[0];
+    in[2 * i + 1] = lw_op2(g, n, "Div", lw_reshape(g, n, d->in[1], 0, NULL), lw_reshape(g, n, n->in[1], 0, NULL));
+    if (lw_has(d, 2)) in[5 + i] = lw_reshape(g, n, d->in[2], 0, NULL);
+  }
+  in[4] = lw_has(n, 2) ? lw_reshape(g, n, n->in[2], 0, NULL) : ir_graph_scalar(g, NULL, n->out[0]->dtype, 0);
+  lw_replace(g, n, 0, lw_node(g, n, "tenon:RequantizeSum", 7, in));
+}
+
 /* Of a computed value, by a known scale: a product instead of a division. */
 static void quantise_product(pass *p, ir_node *n) {
   double scale;
@@ -358,6 +385,7 @@ void lw_pass_quantised(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   each(&p, float_product, (const char *const[]){"Conv", "MatMul", "Gemm", NULL});
   each(&p, integer_op, (const char *const[]){"ConvInteger", "MatMulInteger", NULL});
   each(&p, dequantise_words, (const char *const[]){"DequantizeLinear", NULL});
+  each(&p, quantise_sum, (const char *const[]){"QuantizeLinear", NULL});
   each(&p, quantise_product, (const char *const[]){"QuantizeLinear", NULL});
   ir_graph_sort(g);
   ir_graph_analyse(g);
