@@ -189,7 +189,9 @@ static cg_val pointer(cg_fn *f, const cg_buf *b, ix rest) {
   LLVMValueRef base = pointer(f, b, low).v;
   cg_at(f, r.level);
   LLVMValueRef by = byte_sum(f, b, &s, here);
-  r.v = LLVMBuildGEP2(B, f->i8, base, &by, 1, "");
+  /* frozen, loop strength reduction sees this pointer move and not each access beside it: a fifth of LLVM's time less,
+   * and no pointers of its own making, which made products and convolutions 3 to 10 % slower */
+  r.v = LLVMBuildFreeze(B, LLVMBuildGEP2(B, f->i8, base, &by, 1, ""), "");
   cg_at(f, f->depth);
   cg_cache(f, rest, kind, r);
   return r;
