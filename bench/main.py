@@ -41,6 +41,7 @@ def options():
     p.add_argument("--isa", choices=["avx2"], help="holds Tenon, oneDNN, MKL and OpenVINO to it")
     p.add_argument("--why", type=float, metavar="R", help="at the end the schedules of kernels whose ratio is below R")
     p.add_argument("--peers", help="comma-separated, of mkl, onednn, onnxruntime, openvino, inductor; default: all that are there")
+    p.add_argument("--torch-python", metavar="PATH", help="a Python that has torch and onnx, for inductor (default: the one of the other peers)")
     p.add_argument("--models", default=os.environ.get("TENON_MODELS"), help="folder of ONNX files (default $TENON_MODELS)")
     p.add_argument("--db", default="none", help="tuning store for Tenon (default none: untuned)")
     p.add_argument("--tune", type=float, metavar="S", help="first tunes each model for so many seconds, into --db (default BUILD/bench/tuned.db)")
@@ -98,8 +99,8 @@ def make_peers(o, threads, cpus, work):
         peers.append(Peer("onnxruntime", python("ort.py"), log("onnxruntime"), one, cpus, conv))
     if module_there("openvino"):
         peers.append(Peer("openvino", python("ov.py"), log("openvino"), one, cpus, ("model",)))
-    if module_there("torch"):
-        peers.append(Peer("inductor", python("inductor.py"), log("inductor"), one, cpus, ("model",)))
+    if o.torch_python or module_there("torch"):
+        peers.append(Peer("inductor", [o.torch_python or sys.executable, *python("inductor.py")[1:]], log("inductor"), one, cpus, ("model",)))
     if o.peers is not None:
         wanted = o.peers.split(",") if o.peers else []
         for w in wanted:

@@ -21,6 +21,18 @@ static ir_buf *param_of(lw_build *b, ir_value *v, ir_access access) {
   return buf;
 }
 
+lw_build *lw_build_new(tn_ctx *ctx, bool (*stored)(void *user, const ir_value *v)) {
+  lw_build *b = IR_NEW(ctx, lw_build);
+  *b = (lw_build){.ctx = ctx, .ib = ir_builder_new(ctx), .group = -1, .stored = stored};
+  return b;
+}
+
+ir_value *lw_build_operand(const lw_build *b, const ir_buf *buf) {
+  for (int i = 0; i < b->nparams; i++)
+    if (b->params[i].buf == buf) return b->params[i].value;
+  return NULL;
+}
+
 static bool same_index(const ix *a, const ix *b, int rank) {
   for (int i = 0; i < rank; i++)
     if (a[i] != b[i]) return false;
@@ -62,6 +74,17 @@ static ix element(lw_build *b, ir_value *v, const ix *index) {
 ix lw_in(lw_build *b, ir_node *n, int k, const ix *index) {
   if (!lw_has(n, k)) ir_bug(b->ctx, "%s: %s reads omitted operand %d", n->where, n->op->name, k);
   return element(b, n->in[k], index);
+}
+
+ix lw_in_given(lw_build *b, ir_node *n, int k, const ix *index, const ir_value *v, ix value) {
+  b->given_value = v;
+  b->given_index = ir_grow(b->ctx, index, (size_t)v->rank, (size_t)v->rank, sizeof *index);
+  b->given = value;
+  memset(b->memo, 0, sizeof b->memo);
+  ix e = lw_in(b, n, k, index);
+  b->given_value = NULL;
+  memset(b->memo, 0, sizeof b->memo);
+  return e;
 }
 
 ix lw_in_bcast(lw_build *b, ir_node *n, int k, int out_rank, const ix *index) {

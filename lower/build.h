@@ -31,9 +31,15 @@
 tn_ctx *lw_ctx(lw_build *b);
 ir_builder *lw_b(lw_build *b);
 
+/* For a node alone, to look at what its `value` reads; and the value that a buffer of such an expression stands for. */
+lw_build *lw_build_new(tn_ctx *ctx, bool (*stored)(void *user, const ir_value *v));
+ir_value *lw_build_operand(const lw_build *b, const ir_buf *buf);
+
 /* Operand k of n at a logical index (n->in[k]->rank expressions of dtype index).
  * ir_bug when the operand is omitted: ask lw_has first. */
 ix lw_in(lw_build *b, ir_node *n, int k, const ix *index);
+/* The same where v, of operand k's shape and what it is computed from in this group, has `value` at that index. */
+ix lw_in_given(lw_build *b, ir_node *n, int k, const ix *index, const ir_value *v, ix value);
 /* The same with multidirectional broadcasting: `index` has out_rank entries, aligned right;
  * axes of extent 1 read at 0. */
 ix lw_in_bcast(lw_build *b, ir_node *n, int k, int out_rank, const ix *index);
@@ -70,6 +76,6 @@ void lw_replace(ir_graph *g, ir_node *n, int out, ir_value *by); /* and marks n 
 /* Tables of rows, ended by a row with a null name; one per file, listed in op_table.c. */
 extern const ir_op lw_ops_elementwise[], lw_ops_reduce[], lw_ops_softmax[], lw_ops_norm[],
     lw_ops_movement[], lw_ops_rearrange[], lw_ops_index[], lw_ops_scatter[], lw_ops_sort[], lw_ops_image[], lw_ops_resize[], lw_ops_generate[], lw_ops_signal[],
-    lw_ops_matmul[], lw_ops_einsum[], lw_ops_conv[], lw_ops_pool[], lw_ops_recurrent[], lw_ops_quant[], lw_ops_attention[],
+    lw_ops_matmul[], lw_ops_einsum[], lw_ops_conv[], lw_ops_pool[], lw_ops_recurrent[], lw_ops_quant[], lw_ops_attention[], lw_ops_attend[],
     lw_ops_train[], lw_ops_loss[], lw_ops_contrib[], lw_ops_contrib_attention[], lw_ops_sequence[], lw_ops_control[], lw_ops_ml[], lw_ops_layout[], lw_ops_unfold[], lw_ops_grad[];
 #endif

@@ -364,7 +364,11 @@ static const char *default_steps(lw_plan *p) {
     accumulate(p);
     break;
   case LW_POINTWISE: pointwise(p); break;
-  case LW_ACCUMULATE: accumulate(p); break;
+  case LW_ACCUMULATE:
+    if (lw_default_attention(p)) return ir_text_str(&p->text);
+    start_again(p);
+    accumulate(p);
+    break;
   default:
     vectorize_inner_loops(p, p->u.lanes ? p->u.lanes : cg_target_lanes(p->t, TN_F32));
     lw_parallel_outside(p);

@@ -4,14 +4,16 @@
  * or kernel op); every other node of it is a `value` op:
  *   epilogue   elementwise nodes over the root's outputs, applied where the root stores;
  *   prologue   nodes inlined into where an operand is read.
+ * Attention (attend.h) also has the product that its scores come from.
  * A group without a root is a nest of value ops. A node that only renames memory (a
  * reshape, a split along the outermost axis) is an alias and belongs to no group.
  *
  * A group runs as one step, so no group may need, through others, its own result:
  * before a node joins, the groups between are searched (reaches). */
-#include "lower/lower.h"
+#include "lower/attend.h"
 #include "lower/build_internal.h"
 #include "lower/inplace.h"
+#include "lower/lower.h"
 
 typedef struct fuse {
   tn_ctx *ctx;
@@ -236,6 +238,16 @@ static void absorb_producers(fuse *f) {
   }
 }
 
+/* Attention and the product and nodes that make its scores, of which nothing else is needed: they may be a group
+ * whatever is between, as all of that leads through them. */
+static void take_scores(fuse *f, ir_node *n) {
+  ir_node *nodes[LW_MAX_SCORE_NODES];
+  int count = lw_score_nodes(n->in[0], nodes), group = group_new(f, n);
+  join(f, n, group, 1);
+  for (int i = 0; i < count; i++) join(f, nodes[i], group, 1);
+  if (!is_packed(n)) grow_epilogue(f, group);
+}
+
 void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   (void)options;
   fuse f = {.ctx = ctx, .g = g};
@@ -255,6 +267,8 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     int64_t offset;
     n->group = lw_is_alias(ctx, n, &offset) ? LW_GROUP_ALIAS : -1;
   }
+  for (int i = 0; i < g->nnodes; i++)
+    if (lw_is_attend(g->nodes[i])) take_scores(&f, g->nodes[i]);
   for (int i = 0; i < g->nnodes; i++) {
     ir_node *n = g->nodes[i];
     if (n->group != -1 || !n->op->build) continue;

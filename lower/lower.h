@@ -16,6 +16,7 @@ typedef struct lw_options {
   bool starts;                /* states get their first contents by an init section, not by whoever runs the program */
 
   double accuracy;            /* error that the whole model may gain by faster algorithms, relative to its largest output; 0: strict, none */
+  bool attention_apart;       /* attention stays products and a softmax: for machines without a schedule for it in one */
   bool free_io;               /* inputs and outputs may get another layout: for timing a kernel alone */
   /* The schedule of a kernel: text of steps; null or returning null: the default one. */
   const char *(*schedule)(void *user, tn_ctx *ctx, const ir_kernel *k);
@@ -50,6 +51,7 @@ void lw_pass_quantised(tn_ctx *ctx, ir_graph *g, const lw_options *options); /* 
 void lw_pass_dce(tn_ctx *ctx, ir_graph *g, const lw_options *options);
 void lw_pass_cse(tn_ctx *ctx, ir_graph *g, const lw_options *options);
 void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options);
+void lw_pass_attend(tn_ctx *ctx, ir_graph *g, const lw_options *options); /* attention as one kernel: attend.h */
 /* Sets `packed` of all values: a constant, or computed from constants alone. Nodes stand in order (ir_graph_sort). */
 void lw_mark_packed(ir_graph *g);
 void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options);   /* gives every node its group */

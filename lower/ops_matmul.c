@@ -1,6 +1,7 @@
 /* ops_matmul.c — matrix products.
  *
  * for b0 b1 .. m n { acc = 0; for k acc = fma(a[.., m, k], b[.., k, n], acc); out = acc } */
+#include "lower/attend.h"
 #include "lower/grad.h"
 #include "lower/window.h"
 #include <stdio.h>
@@ -33,7 +34,7 @@ static int product_shape(tn_ctx *ctx, const ir_node *n, ix *dims, ix *depth) {
   return batch;
 }
 
-static void product_set(tn_ctx *ctx, ir_node *n, tn_dtype t) {
+void lw_matmul_set(tn_ctx *ctx, ir_node *n, tn_dtype t) {
   ix dims[IR_MAX_RANK], k;
   int rank = product_shape(ctx, n, dims, &k);
   ix m = dims[rank], columns = dims[rank + 1];
@@ -47,7 +48,7 @@ static void matmul_infer(tn_ctx *ctx, ir_node *n) {
   if (n->in[0]->dtype == TN_BOOL) lw_bad(ctx, n, "operands of type bool");
   for (int k = 0; k < 2; k++)
     if (transposed(n, k) && n->in[k]->rank < 2) lw_bad(ctx, n, "a vector cannot be transposed");
-  product_set(ctx, n, n->in[0]->dtype);
+  lw_matmul_set(ctx, n, n->in[0]->dtype);
 }
 
 static void need_narrow(tn_ctx *ctx, const ir_node *n) {
@@ -59,11 +60,11 @@ static void need_narrow(tn_ctx *ctx, const ir_node *n) {
 /* Narrow floats, the sums f32; words (the second operand also bytes), the sums i32. */
 static void matmul_wide_infer(tn_ctx *ctx, ir_node *n) {
   if (n->in[0]->dtype == TN_I16 && (n->in[1]->dtype == TN_I16 || n->in[1]->dtype == TN_I8)) {
-    product_set(ctx, n, TN_I32);
+    lw_matmul_set(ctx, n, TN_I32);
     return;
   }
   need_narrow(ctx, n);
-  product_set(ctx, n, TN_F32);
+  lw_matmul_set(ctx, n, TN_F32);
 }
 
 static void matmul_integer_infer(tn_ctx *ctx, ir_node *n) {
@@ -73,7 +74,7 @@ static void matmul_integer_infer(tn_ctx *ctx, ir_node *n) {
     lw_need_same_type(ctx, n, k, k + 2);
     if (n->in[k + 2]->rank > n->in[k]->rank) lw_bad(ctx, n, "the zero point of input %d has rank %d", k, n->in[k + 2]->rank);
   }
-  product_set(ctx, n, TN_I32);
+  lw_matmul_set(ctx, n, TN_I32);
 }
 
 /* Operand k of MatMulInteger without its zero point: a scalar, one per row of A or per
@@ -90,24 +91,16 @@ static ix without_zero_point(lw_build *b, ir_node *n, int k, const ix *index, ix
   return ix_sub(ctx, e, ix_cast(ctx, TN_I32, zero));
 }
 
-static void matmul_build(lw_build *b, ir_node *n) {
+ir_buf *lw_matmul_sum(lw_build *b, ir_node *n, const ix *o) {
   tn_ctx *ctx = lw_ctx(b);
-  ir_builder *ib = lw_b(b);
   const ir_value *a = n->in[0], *w = n->in[1];
-  ix dims[IR_MAX_RANK], o[IR_MAX_RANK], depth, ia[IR_MAX_RANK], iw[IR_MAX_RANK], one = ix_index(ctx, 0);
-  int batch = product_shape(ctx, n, dims, &depth), rank = batch;
-  for (int i = 0; i < batch; i++) {
-    char name[16];
-    snprintf(name, sizeof name, "b%d", i);
-    o[i] = ib_loop(ib, name, dims[i]);
-  }
-  ix m = one, column = one;
-  if (a->rank > 1) o[rank++] = m = ib_loop(ib, "m", dims[batch]);
-  if (w->rank > 1) o[rank++] = column = ib_loop(ib, "n", dims[batch + 1]);
+  ix dims[IR_MAX_RANK], depth, ia[IR_MAX_RANK], iw[IR_MAX_RANK], zero = ix_index(ctx, 0);
+  int batch = product_shape(ctx, n, dims, &depth);
+  ix m = o[batch], column = o[batch + (a->rank > 1)];
   ir_buf *acc = lw_accumulator(b, n->out[0]->dtype);
-  ix k = ib_loop(ib, "k", depth);
-  for (int i = 0; i < a->rank - 2; i++) ia[i] = ix_is_int(a->dims[i], 1) ? one : o[batch - (a->rank - 2) + i];
-  for (int i = 0; i < w->rank - 2; i++) iw[i] = ix_is_int(w->dims[i], 1) ? one : o[batch - (w->rank - 2) + i];
+  ix k = ib_loop(lw_b(b), "k", depth);
+  for (int i = 0; i < a->rank - 2; i++) ia[i] = ix_is_int(a->dims[i], 1) ? zero : o[batch - (a->rank - 2) + i];
+  for (int i = 0; i < w->rank - 2; i++) iw[i] = ix_is_int(w->dims[i], 1) ? zero : o[batch - (w->rank - 2) + i];
   if (a->rank > 1) ia[row_axis(n, 0)] = m;
   ia[column_axis(n, 0)] = k;
   iw[w->rank > 1 ? row_axis(n, 1) : 0] = k;
@@ -116,8 +109,26 @@ static void matmul_build(lw_build *b, ir_node *n) {
   ix x = integer ? without_zero_point(b, n, 0, ia, m) : lw_in(b, n, 0, ia);
   ix y = integer ? without_zero_point(b, n, 1, iw, column) : lw_in(b, n, 1, iw);
   lw_accumulate(b, acc, x, y);
-  ib_end(ib);
-  lw_out(b, n, 0, o, ix_cast(ctx, n->out[0]->dtype, ib_get(ib, acc)));
+  ib_end(lw_b(b));
+  return acc;
+}
+
+static void matmul_build(lw_build *b, ir_node *n) {
+  ir_builder *ib = lw_b(b);
+  const ir_value *a = n->in[0], *w = n->in[1];
+  ix dims[IR_MAX_RANK], o[IR_MAX_RANK + 1], depth;
+  int batch = product_shape(lw_ctx(b), n, dims, &depth), rank = batch;
+  for (int i = 0; i < batch; i++) {
+    char name[16];
+    snprintf(name, sizeof name, "b%d", i);
+    o[i] = ib_loop(ib, name, dims[i]);
+  }
+  o[rank] = ix_index(lw_ctx(b), 0);
+  if (a->rank > 1) o[rank++] = ib_loop(ib, "m", dims[batch]);
+  o[rank] = ix_index(lw_ctx(b), 0);
+  if (w->rank > 1) o[rank++] = ib_loop(ib, "n", dims[batch + 1]);
+  ir_buf *acc = lw_matmul_sum(b, n, o);
+  lw_out(b, n, 0, o, ix_cast(lw_ctx(b), n->out[0]->dtype, ib_get(ib, acc)));
   ib_end_n(ib, rank);
 }
 

@@ -13,6 +13,7 @@ const lw_pass lw_passes[] = {
     {"quantised", lw_pass_quantised, true, "products of quantised tensors in integers"},
     {"canon", lw_pass_canon, true, "BatchNorm into convolution and other canonical forms"},
     {"layout", lw_pass_layout, true, "a layout for every edge"},
+    {"attend", lw_pass_attend, true, "attention as one kernel; movements around it as layouts"},
     {"clean", lw_pass_dce, false, "drops what no output needs"},
     {"fuse", lw_pass_fuse, false, "gives every node its kernel"},
     {NULL, NULL, false, NULL},

@@ -105,7 +105,7 @@ static void collect_groups(maker *m) {
     for (int k = 0; k < n->nout; k++) packed |= n->out[k] && n->out[k]->packed;
     if (n->group < 0) continue;
     IR_PUSH(m->ctx, m->members[n->group], m->nmembers[n->group], n);
-    if (n->op->build) m->root[n->group] = n;
+    if (n->op->build) m->root[n->group] = n; /* of several the last: nodes stand in order */
     if (!packed) m->group_packed[n->group] = false;
   }
 }

@@ -11,6 +11,10 @@
  *                           and parts of the output channels that are tasks of their own. The constant
  *                           operand becomes the transformed weights (ir_buf.made). Rounds differently:
  *                           lw_schedule_error(). Loops: schedule_winograd.c
+ *   algorithm attention rows keys lanes group
+ *                           softmax(scores of q k') v, a row of scores a query, as blocks of so many queries (in
+ *                           groups, a few vectors each) and keys, what is known of the blocks before kept aside: softmax in
+ *                           one pass. Loops: schedule_attention.c
  *   split v F -> o i        for v in 0..N          for o in 0..ceil(N/F): for i in 0..F:
  *                             B(v)                   if o*F + i < N: B(o*F + i)
  *                           (no guard where F divides N)

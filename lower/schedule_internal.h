@@ -38,4 +38,5 @@ bool sched_split(sched *s), sched_fuse(sched *s), sched_reorder(sched *s), sched
 bool sched_distribute(sched *s), sched_raise(sched *s), sched_rfactor(sched *s), sched_chunk(sched *s), sched_layout(sched *s), sched_tensorize(sched *s), sched_cache(sched *s), sched_turn(sched *s), sched_prefetch(sched *s), sched_muladd(sched *s),
     sched_algorithm(sched *s);
 bool sched_winograd(sched *s); /* lower/schedule_winograd.c */
+bool sched_attention(sched *s); /* lower/schedule_attention.c */
 #endif

@@ -1,0 +1,40 @@
+/* attend.h — attention as one kernel.
+ *
+ *   s = scores(MatMul(q, k'))      any elementwise nodes: a factor, a mask
+ *   y = tenon:Attend(s, v)         softmax(s) v, rows of s being the last axis
+ *
+ * Attend, the product and what is between are one group where each is used by the next alone: the scores then never
+ * reach memory (schedule_attention.c). */
+#ifndef LW_ATTEND_H
+#define LW_ATTEND_H
+#include "lower/build.h"
+
+enum { LW_MAX_SCORE_NODES = 12 };
+
+/* The nodes that compute v from a product and serve nothing else, the product first, the one that gives v last;
+ * elementwise, all of v's shape. Returns their number; 0: v is nothing of the kind. */
+int lw_score_nodes(const ir_value *v, ir_node *nodes[LW_MAX_SCORE_NODES]);
+static inline bool lw_is_attend(const ir_node *n) { return n->op == lw_ops_attend; }
+
+/* The accumulator of an element of MatMul n at o, the indices of its batch axes, row and column (those that it has;
+ * in place of one that a vector lacks anything may stand): its loop is closed. */
+ir_buf *lw_matmul_sum(lw_build *b, ir_node *n, const ix *o);
+/* Gives MatMul's shape to output 0 of n, which has its operands. */
+void lw_matmul_set(tn_ctx *ctx, ir_node *n, tn_dtype t);
+
+/* The kernel of such a group, as ops_attend.c builds it, taken apart; see schedule_attention.c. */
+typedef struct lw_attention_parts {
+  int nbatch;
+  const ir_stmt *batch[IR_MAX_RANK], *row; /* loops; the row is that of a query */
+  int64_t extent[IR_MAX_RANK];             /* of the batch loops */
+  int64_t queries, keys, depth, columns;
+  const ir_var *key[3], *d, *n;            /* loop variables: keys in the three passes, depth, columns */
+  ix q, k, v;                              /* loads, at (row, d), (d, key[0]) and (key[2], n) */
+  ix score, top, scale;                    /* of `sum`; of `max`; of `total` */
+  const ir_buf *sum, *max, *total, *acc;
+  const ir_var *scale_var;
+  const ir_stmt *after;                    /* of acc: stores the result */
+} lw_attention_parts;
+/* False: the kernel is none; *why says what is missing. */
+bool lw_attention_of(tn_ctx *ctx, const ir_kernel *k, lw_attention_parts *parts, const char **why);
+#endif
