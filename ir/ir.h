@@ -219,7 +219,7 @@ struct ir_buf {
   const ir_layout *layout;
   ir_space space;
   ir_access access;       /* of a parameter */
-  bool constant;          /* a weight: packed ahead, so a schedule may choose its layout; text "const NAME" */
+  bool constant;          /* a weight: packed ahead or by a call before, so a schedule may choose its layout; text "const NAME" */
   const struct ir_kernel *made; /* of a constant that a schedule put in place of the kernel's own: (in: that, out: this); else null */
   uint32_t id;
 };

@@ -6,6 +6,18 @@
 tn_ctx *lw_ctx(lw_build *b) { return b->ctx; }
 ir_builder *lw_b(lw_build *b) { return b->ib; }
 
+/* Weights that a run computes, or a state, which enough pixels meet to be packed before they do, by a call of its own. */
+static bool packed_in_run(const lw_build *b, const ir_value *v) {
+  enum { PIXELS = 32 };
+  const ir_node *n = b->root;
+  if (!n || n->op->kind != IR_OP_CONTRACTION || n->nin < 2 || n->in[1] != v || n->in[0] == v || v->packed || v->layout || !ir_is_float(v->dtype)) return false;
+  if (!ir_node_is(n, "Conv") && !ir_node_is(n, "ConvTranspose")) return false;
+  if (!ir_static(v) || !ir_static(n->out[0])) return false;
+  int64_t pixels = ir_dim(b->ctx, n->out[0], 0);
+  for (int i = 2; i < n->out[0]->rank; i++) pixels *= ir_dim(b->ctx, n->out[0], i);
+  return pixels >= PIXELS;
+}
+
 static ir_buf *param_of(lw_build *b, ir_value *v, ir_access access) {
   for (int i = 0; i < b->nparams; i++)
     if (b->params[i].value == v) {
@@ -16,7 +28,7 @@ static ir_buf *param_of(lw_build *b, ir_value *v, ir_access access) {
   snprintf(name, sizeof name, "%s%d", access == IR_IN ? "in" : "out", b->nparams);
   ir_buf *buf = ir_buf_new(b->ctx, name, v->dtype, v->rank, v->dims, v->layout, IR_GLOBAL);
   buf->access = access;
-  buf->constant = access == IR_IN && v->packed && !b->in_pack;
+  buf->constant = access == IR_IN && !b->in_pack && (v->packed || packed_in_run(b, v));
   IR_PUSH(b->ctx, b->params, b->nparams, (lw_param){v, buf});
   return buf;
 }

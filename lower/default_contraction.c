@@ -273,10 +273,11 @@ bool lw_default_contraction(lw_plan *p) {
   if (q->b->u.buf->constant && !q->b->u.buf->layout) {
     if (split_c) { /* [vo][co][r][s][ci][v] */
       int va = lw_axis_of(q->b, q->out[v]->var), ca = lw_axis_of(q->b, q->red[0]->var);
-      if (va == 0 && ca == 1 && q->b->u.buf->rank == q->nred + 1) {
+      if (va >= 0 && va < 2 && ca == 1 - va && q->b->u.buf->rank == q->nred + 1) {
         ir_text perm = {.ctx = p->ctx};
         for (int i = 0; i < q->nred - 1; i++) ir_put(&perm, " %d", 4 + i);
-        lw_step(p, "layout %s \"split 0 %lld; split 2 %lld; perm 0 2%s 3 1\"", q->b->u.buf->name, (long long)nb, (long long)cblock, ir_text_str(&perm));
+        lw_step(p, "layout %s \"split 0 %lld; split 2 %lld; perm %d %d%s %d %d\"", q->b->u.buf->name, (long long)(va ? cblock : nb), (long long)(va ? nb : cblock),
+                2 * va, 2 * ca, ir_text_str(&perm), 2 * ca + 1, 2 * va + 1);
       }
     } else
       lw_pack_constant(p, q->b, q->out[v]->var, nb, order, norder);

@@ -132,8 +132,8 @@ static void conv_build(lw_build *b, ir_node *n) {
  *
  * Input i reaches output o through tap t when o = i * stride + t * dilation - begin. With
  * p = o + begin: without dilation the taps are p mod stride + j * stride, so the reduction
- * runs over j and finds i = p div stride - j; else all taps are tried. Weights are
- * [C, K / groups, taps]. */
+ * runs over j, from the last, and finds i = p div stride - j; else all taps are tried. Weights
+ * are [C, K / groups, taps]. */
 
 typedef struct transpose {
   int rank;
@@ -218,8 +218,9 @@ static void transpose_build(lw_build *b, ir_node *n) {
   for (int i = 0; i < v.rank; i++) {
     ix p = ix_add(ctx, o[i + 2], v.begin[i]);
     if (v.dilation[i] == 1) {
-      weight[i + 2] = ix_add(ctx, ix_remi(ctx, p, v.stride[i]), ix_muli(ctx, j[i], v.stride[i]));
-      in[i + 2] = ix_sub(ctx, ix_divi(ctx, p, v.stride[i]), j[i]);
+      ix from_last = ix_sub(ctx, ix_addi(ctx, steps[i], -1), j[i]);
+      weight[i + 2] = ix_add(ctx, ix_remi(ctx, p, v.stride[i]), ix_muli(ctx, from_last, v.stride[i]));
+      in[i + 2] = ix_sub(ctx, ix_divi(ctx, p, v.stride[i]), from_last);
       reached = ix_and(ctx, reached, ix_lt(ctx, weight[i + 2], v.taps[i]));
     } else {
       ix from = ix_sub(ctx, p, ix_muli(ctx, j[i], v.dilation[i]));
@@ -392,19 +393,21 @@ static ir_value *turned_weights(lw_grad *d, ir_value *w, const geometry *v) {
   return lw_node(d->g, d->n, "Slice", 5, in);
 }
 
-/* X from Y and W: with strides a transposed convolution, else a plain one by the turned weights. */
+/* X from Y and W: a transposed convolution; a plain one by the turned weights where that finds its taps by trying them
+ * or does not keep channels together. */
 static ir_value *conv_back(lw_grad *d, ir_value *y, ir_value *w, const geometry *v) {
   int64_t extra[LW_MAX_SPATIAL];
   geometry u = *v;
-  bool plain = true;
+  bool plain = true, dilated = false;
   for (int i = 0; i < v->rank; i++) {
+    dilated |= v->dilation[i] > 1;
     int64_t reach = (v->taps[i] - 1) * v->dilation[i];
     plain &= v->stride[i] == 1 && left_over(v, i) == 0;
     u.begin[i] = reach - v->begin[i];
     u.end[i] = reach - v->end[i];
     plain &= u.begin[i] >= 0 && u.end[i] >= 0;
   }
-  if (plain) return made(d, with_geometry(d, "Conv", y, turned_weights(d, w, v), &u));
+  if (plain && (dilated || v->groups > 1)) return made(d, with_geometry(d, "Conv", y, turned_weights(d, w, v), &u));
   ir_node *m = with_geometry(d, "ConvTranspose", y, w, v);
   for (int i = 0; i < v->rank; i++) extra[i] = left_over(v, i);
   ir_attr_ints(m, "output_padding", v->rank, extra);

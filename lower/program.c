@@ -288,8 +288,9 @@ typedef struct call { /* a kernel call before slots have addresses */
   bool pack; /* of the pack section */
 } call;
 
-typedef struct relayout { /* a packed value as a schedule asked for it */
+typedef struct relayout { /* a value as a schedule asked for it, by the kernel that makes it so */
   ir_value *of, *is;
+  int kernel;
 } relayout;
 
 static void schedule_kernel(maker *m, ir_program_kernel *k);
@@ -326,21 +327,15 @@ static const char *call_name(maker *m, int group) {
   return t.s;
 }
 
-static bool same_shape(const ir_value *v, const ir_buf *b) {
-  bool same = v->rank == b->rank;
-  for (int i = 0; i < v->rank && same; i++) same = v->dims[i] == b->shape[i];
-  return same;
-}
-
 /* Copies a tensor into another layout. */
-static ir_kernel *copy_kernel(maker *m, const ir_value *from, const ir_value *to) {
+static ir_kernel *copy_kernel(maker *m, const ir_value *from, const ir_buf *to) {
   tn_ctx *ctx = m->ctx;
   ir_builder *ib = ir_builder_new(ctx);
   ir_kernel *k = IR_NEW(ctx, ir_kernel);
   k->nbufs = 2;
   k->bufs = IR_NEW_ARRAY(ctx, ir_buf *, 2);
   k->bufs[0] = ir_buf_new(ctx, "in0", from->dtype, from->rank, from->dims, from->layout, IR_GLOBAL);
-  k->bufs[1] = ir_buf_new(ctx, "out1", to->dtype, to->rank, to->dims, to->layout, IR_GLOBAL);
+  k->bufs[1] = ir_buf_new(ctx, "out1", to->dtype, to->rank, to->shape, to->layout, IR_GLOBAL);
   k->bufs[0]->access = IR_IN;
   k->bufs[1]->access = IR_OUT;
   ix idx[IR_MAX_RANK];
@@ -351,11 +346,16 @@ static ir_kernel *copy_kernel(maker *m, const ir_value *from, const ir_value *to
   return k;
 }
 
-/* The packed value v as a scheduled kernel wants it: computed once in the pack section. */
+/* The value v as a scheduled kernel wants it: computed once in the pack section, or before that call where a run
+ * makes v or may change it. */
 static ir_value *packed_as(maker *m, ir_value *v, const ir_buf *want) {
   tn_ctx *ctx = m->ctx;
+  ir_kernel *k = want->made ? IR_NEW(ctx, ir_kernel) : copy_kernel(m, v, want);
+  if (want->made) *k = *lw_made_kernel(ctx, want);
+  k->name = ir_intern(ctx, ir_format(ctx, "pack_%d", m->p->nkernels));
+  int kernel = kernel_index(m, k);
   for (int i = 0; i < m->nrelayouts; i++)
-    if (m->relayouts[i].of == v && m->relayouts[i].is->layout == want->layout && m->relayouts[i].is->dtype == want->dtype && same_shape(m->relayouts[i].is, want)) return m->relayouts[i].is;
+    if (m->relayouts[i].of == v && m->relayouts[i].kernel == kernel) return m->relayouts[i].is;
   ir_value *w = IR_NEW(ctx, ir_value);
   *w = *v;
   w->id = m->nids++;
@@ -368,14 +368,11 @@ static ir_value *packed_as(maker *m, ir_value *v, const ir_buf *want) {
   w->data = w->raw = NULL;
   w->def = NULL;
   w->nuses = 1;
-  w->packed = true;
+  w->packed = v->packed;
   IR_PUSH(ctx, m->g->values, m->g->nvalues, w);
   m->of = ir_grow(ctx, m->of, m->nids - 1, m->nids, sizeof *m->of);
-  IR_PUSH(ctx, m->relayouts, m->nrelayouts, (relayout){v, w});
-  ir_kernel *k = want->made ? IR_NEW(ctx, ir_kernel) : copy_kernel(m, v, w);
-  if (want->made) *k = *lw_made_kernel(ctx, want);
-  k->name = ir_intern(ctx, ir_format(ctx, "pack_%d", m->p->nkernels));
-  call c = {.kernel = kernel_index(m, k), .name = w->name, .nvalues = 2, .pack = true};
+  IR_PUSH(ctx, m->relayouts, m->nrelayouts, (relayout){v, w, kernel});
+  call c = {.kernel = kernel, .name = w->name, .nvalues = 2, .pack = v->packed};
   c.values = IR_NEW_ARRAY(ctx, ir_value *, 2);
   c.values[0] = v;
   c.values[1] = w;

@@ -29,6 +29,7 @@ typedef struct wino {
   const ir_var *var[4];                                        /* n k y x of the original */
   ir_buf *x, *w, *u, *acc;
   const ir_stmt *after;                                        /* what follows the sum */
+  bool turned;                                                 /* weights [c, k, 2 - r, 2 - s]: of a transposed convolution */
   bool whole;                                                  /* integers */
   tn_dtype vtype, mtype;                                       /* of V and U, of M */
 } wino;
@@ -43,6 +44,20 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* e = out + tap - pad for constant pad: its value; false otherwise. */
 static bool window_index(tn_ctx *ctx, ix e, const ir_var *out, const ir_var *tap, int64_t *pad) {
   return ix_const_value(ix_sub(ctx, ix_add(ctx, out->expr, tap->expr), e), pad);
+}
+
+/* w[k, c, r, s], or turned: w[c, k, 2 - r, 2 - s]. */
+static bool weight_index(wino *w, ix b, const ir_var *k, const lw_problem *q) {
+  tn_ctx *ctx = w->ctx;
+  if (b->nargs != 4) return false;
+  const ir_var *c = q->red[0]->var;
+  w->turned = b->args[0] == c->expr;
+  if (b->args[w->turned] != k->expr || b->args[!w->turned] != c->expr) return false;
+  for (int i = 1; i < 3; i++) {
+    ix tap = q->red[i]->var->expr;
+    if (b->args[i + 1] != (w->turned ? ix_sub(ctx, ix_index(ctx, 2), tap) : tap)) return false;
+  }
+  return true;
 }
 
 /* acc = 0; the reduction; the rest. */
@@ -74,9 +89,8 @@ static bool fits(wino *w) {
   w->whole = q.dtype == TN_I32, w->vtype = w->whole ? TN_I16 : TN_F32, w->mtype = q.dtype;
   if (w->x->dtype != (w->whole ? TN_U8 : TN_F32) || w->w->dtype != (w->whole ? TN_I8 : TN_F32)) return refuse(s, "its operands are neither f32 nor u8 and s8");
   if (w->whole && (w->f.m != 2 || q.red_extent[0] > MOST_CHANNELS || w->block % 2)) return refuse(s, "integers take tiles of 2, an even block and at most %d channels", MOST_CHANNELS);
-  if (a->nargs != 4 || b->nargs != 4 || a->args[0] != w->var[0]->expr || a->args[1] != c->expr || b->args[0] != w->var[1]->expr || b->args[1] != c->expr ||
-      b->args[2] != r->expr || b->args[3] != t->expr || !window_index(ctx, a->args[2], w->var[2], r, &w->top) || !window_index(ctx, a->args[3], w->var[3], t, &w->left))
-    return refuse(s, "it does not read x[n, c, y + r - p, x + s - p] and w[k, c, r, s]");
+  if (a->nargs != 4 || a->args[0] != w->var[0]->expr || a->args[1] != c->expr || !weight_index(w, b, w->var[1], &q) || !window_index(ctx, a->args[2], w->var[2], r, &w->top) || !window_index(ctx, a->args[3], w->var[3], t, &w->left))
+    return refuse(s, "it does not read x[n, c, y + r - p, x + s - p] and w[k, c, r, s] or w[c, k, 2 - r, 2 - s]");
   if (!w->w->constant || w->w->layout) return refuse(s, "'%s' is not a constant operand in its own layout", w->w->name);
   if (!ix_const_value(w->x->shape[2], &w->in_height) || !ix_const_value(w->x->shape[3], &w->in_width)) return refuse(s, "the picture has no constant size");
   ix inside = ix_bool(ctx, true);
@@ -169,7 +183,7 @@ static const ir_kernel *make_weights(wino *w) {
   for (int s = 0; s < 3; s++) {
     ix column[3];
     for (int r = 0; r < 3; r++) {
-      ix g0 = ix_load(ctx, from, (ix[]){out, c, ix_index(ctx, r), ix_index(ctx, s)});
+      ix g0 = ix_load(ctx, from, w->turned ? (ix[]){c, out, ix_index(ctx, 2 - r), ix_index(ctx, 2 - s)} : (ix[]){out, c, ix_index(ctx, r), ix_index(ctx, s)});
       column[r] = ib_let(b, "g", ix_select(ctx, there, ix_cast(ctx, sums, g0), zero));
     }
     for (int i = 0; i < f->a; i++) half[i][s] = ib_let(b, "h", linear(w, 3, g[i], column));
