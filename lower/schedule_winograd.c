@@ -26,6 +26,7 @@ typedef struct wino {
   int64_t tiles, panel, block, parts;                          /* of the step */
   int64_t n, k, c, height, width, in_height, in_width, top, left;
   int64_t rows, columns, all, groups, panels, cblocks;         /* tiles down, across, altogether; panels of one part */
+  int64_t urows;                                               /* of a panel of U: the channels, and what keeps its products out of one set of a cache */
   const ir_var *var[4];                                        /* n k y x of the original */
   ir_buf *x, *w, *u, *acc;
   const ir_stmt *after;                                        /* what follows the sum */
@@ -164,35 +165,59 @@ static void output_1d(wino *w, const ix *v, ix *out) {
 
 /* ---- weights ---- */
 
-/* U[p, i*a + j, c, k] = (G w G')[i, j] of output channel p * panel + k, summed in f64; zero beyond
- * the channels there are. In integers 4 times that, and [p, i*a + j, c / 2, 2 k + c mod 2]. */
+/* g of 3 values -> G g of a values; in integers twice that. */
+static void weights_1d(wino *w, const ix *g, ix *out) {
+  const lw_winograd *f = &w->f;
+  double scale = w->whole ? 2 : 1;
+  out[0] = linear(w, 1, (double[]){f->g[0][0] * scale}, g);
+  out[f->a - 1] = linear(w, 1, (double[]){f->g[f->a - 1][2] * scale}, g + 2);
+  for (int q = 0; q < f->pairs; q++) { /* the rows of p and -p differ in a sign */
+    const double *row = f->g[1 + 2 * q];
+    ix e = ib_let(w->b, "e", linear(w, 2, (double[]){row[0] * scale, row[2] * scale}, (ix[]){g[0], g[2]})), o = ib_let(w->b, "o", linear(w, 1, (double[]){row[1] * scale}, g + 1));
+    out[1 + 2 * q] = ix_add(w->ctx, e, o);
+    out[2 + 2 * q] = ix_sub(w->ctx, e, o);
+  }
+}
+
+/* U of panel p, all its channels; `edges`: of some there are no weights, which count as zero. */
+static void make_panel(wino *w, ir_buf *from, ir_buf *to, ix p, bool edges) {
+  tn_ctx *ctx = w->ctx;
+  int fa = w->f.a;
+  ix c = ib_loop(w->b, "c", number(w, w->urows)), k = ib_loop(w->b, "k", number(w, w->panel)), half[3][LW_WINO_A], zero = ix_cast(ctx, w->whole ? TN_I32 : TN_F32, ix_int(ctx, TN_I32, 0));
+  ix out = ix_add(ctx, ix_muli(ctx, p, w->panel), k), there = ix_lt(ctx, c, number(w, w->c));
+  if (edges) there = ix_and(ctx, ix_lt(ctx, out, number(w, w->k)), there);
+  for (int s = 0; s < 3; s++) {
+    ix column[3];
+    for (int r = 0; r < 3; r++) {
+      ix g = ix_load(ctx, from, w->turned ? (ix[]){c, out, ix_index(ctx, 2 - r), ix_index(ctx, 2 - s)} : (ix[]){out, c, ix_index(ctx, r), ix_index(ctx, s)});
+      column[r] = ib_let(w->b, "g", ix_select(ctx, there, ix_cast(ctx, (tn_dtype)zero->dtype, g), zero));
+    }
+    weights_1d(w, column, half[s]);
+    for (int i = 0; i < fa; i++) half[s][i] = ib_let(w->b, "h", half[s][i]);
+  }
+  for (int i = 0; i < fa; i++) {
+    ix row[LW_WINO_A];
+    weights_1d(w, (ix[]){half[0][i], half[1][i], half[2][i]}, row);
+    for (int j = 0; j < fa; j++)
+      ib_store(w->b, to, (ix[]){p, ix_index(ctx, i * fa + j), w->whole ? ix_divi(ctx, c, 2) : c, w->whole ? ix_add(ctx, ix_muli(ctx, k, 2), ix_remi(ctx, c, 2)) : k}, ix_cast(ctx, w->vtype, row[j]));
+  }
+  ib_end_n(w->b, 2);
+}
+
+/* U[p, i*a + j, c, k] = (G w G')[i, j] of output channel p * panel + k; zero beyond the channels there are. In
+ * integers 4 times that, and [p, i*a + j, c / 2, 2 k + c mod 2]. */
 static const ir_kernel *make_weights(wino *w) {
   tn_ctx *ctx = w->ctx;
-  const lw_winograd *f = &w->f;
   ir_builder *b = ir_builder_new(ctx), *kept = w->b;
   ir_buf *from = ir_buf_new(ctx, "in0", w->w->dtype, 4, w->w->shape, NULL, IR_GLOBAL), *to = ir_buf_new(ctx, "out1", w->vtype, 4, w->u->shape, NULL, IR_GLOBAL);
   from->access = IR_IN, to->access = IR_OUT;
   w->b = b;
-  ix p = ib_loop(b, "p", w->u->shape[0]), c = ib_loop(b, "c", number(w, w->cblocks * w->block)), k = ib_loop(b, "k", number(w, w->panel)), half[LW_WINO_A][3];
-  tn_dtype sums = w->whole ? TN_I32 : TN_F64;
-  double g[LW_WINO_A][3];
-  for (int i = 0; i < f->a; i++)
-    for (int s = 0; s < 3; s++) g[i][s] = f->g[i][s] * (w->whole ? 2 : 1);
-  ix out = ix_add(ctx, ix_muli(ctx, p, w->panel), k);
-  ix there = ix_and(ctx, ix_lt(ctx, out, ix_index(ctx, w->k)), ix_lt(ctx, c, ix_index(ctx, w->c))), zero = ix_cast(ctx, sums, ix_int(ctx, TN_I32, 0));
-  for (int s = 0; s < 3; s++) {
-    ix column[3];
-    for (int r = 0; r < 3; r++) {
-      ix g0 = ix_load(ctx, from, w->turned ? (ix[]){c, out, ix_index(ctx, 2 - r), ix_index(ctx, 2 - s)} : (ix[]){out, c, ix_index(ctx, r), ix_index(ctx, s)});
-      column[r] = ib_let(b, "g", ix_select(ctx, there, ix_cast(ctx, sums, g0), zero));
-    }
-    for (int i = 0; i < f->a; i++) half[i][s] = ib_let(b, "h", linear(w, 3, g[i], column));
-  }
-  for (int i = 0; i < f->a; i++)
-    for (int j = 0; j < f->a; j++)
-      ib_store(b, to, (ix[]){p, ix_index(ctx, i * f->a + j), w->whole ? ix_divi(ctx, c, 2) : c, w->whole ? ix_add(ctx, ix_muli(ctx, k, 2), ix_remi(ctx, c, 2)) : k},
-               ix_cast(ctx, w->vtype, linear(w, 3, g[j], half[i])));
-  ib_end_n(b, 3);
+  ix p = ib_loop(b, "p", w->u->shape[0]);
+  ib_if(b, ix_le(ctx, ix_addi(ctx, ix_muli(ctx, p, w->panel), w->panel), number(w, w->k)));
+  make_panel(w, from, to, p, false);
+  ib_else(b);
+  make_panel(w, from, to, p, true);
+  ib_end_n(b, 2);
   w->b = kept;
   ir_kernel *made = IR_NEW(ctx, ir_kernel);
   made->name = "winograd_weights";
@@ -201,6 +226,14 @@ static const ir_kernel *make_weights(wino *w) {
   made->bufs[0] = from, made->bufs[1] = to;
   made->body = ib_finish(b);
   return made;
+}
+
+/* Rows of U for one product, so that they take an odd number of cache lines: its kernel writes the products side by side. */
+static int64_t rows_apart(const wino *w) {
+  int64_t rows = w->cblocks * w->block, bytes = w->panel * (int64_t)ir_dtype_bytes(w->vtype);
+  for (int64_t more = 0; more < 4; more++)
+    if ((rows + more) * bytes % 128 == 64) return w->whole ? rows : rows + more;
+  return rows;
 }
 
 /* ---- the three stages ---- */
@@ -366,10 +399,11 @@ bool sched_winograd(sched *s) {
   w.groups = ceil_div(w.all, w.tiles);
   w.panels = ceil_div(ceil_div(w.k, w.panel), w.parts);
   w.cblocks = ceil_div(w.c, w.block);
+  w.urows = rows_apart(&w);
   tn_ctx *ctx = w.ctx;
   ix aa = number(&w, w.f.a * w.f.a);
   int64_t pair = w.whole ? 2 : 1;
-  w.u = ir_buf_new(ctx, w.w->name, w.vtype, 4, (ix[]){number(&w, w.parts * w.panels), aa, number(&w, w.cblocks * w.block / pair), number(&w, w.panel * pair)}, NULL, IR_GLOBAL);
+  w.u = ir_buf_new(ctx, w.w->name, w.vtype, 4, (ix[]){number(&w, w.parts * w.panels), aa, number(&w, w.urows / pair), number(&w, w.panel * pair)}, NULL, IR_GLOBAL);
   w.u->access = IR_IN;
   w.u->constant = true;
   w.u->made = make_weights(&w);
