@@ -79,6 +79,9 @@ void at_lab_free(at_lab *lab);
 void at_lab_deadline(at_lab *lab, double moment);
 /* True once the deadline has passed or the stop flag is up. */
 bool at_lab_over(const at_lab *lab);
+/* Work of the tuner's own, done piece by piece while workers compile, check or compute references, never while one is
+ * timed; false: nothing is left. What takes a piece is not waited for: short against budgets. */
+void at_lab_meanwhile(at_lab *lab, bool (*work)(void *user), void *user);
 void at_lab_run_limit(at_lab *lab, double seconds); /* from now on; as at_limits.run_s */
 at_machine at_lab_machine(at_lab *lab); /* zeros when it cannot be measured */
 int at_lab_restarts(const at_lab *lab); /* workers that died and were replaced */

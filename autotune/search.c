@@ -13,14 +13,16 @@
 #include <string.h>
 
 at_config *at_task_find(const at_task *t, const char *schedule) {
+  uint64_t hash = at_schedule_hash(schedule);
   for (int i = 0; i < t->n; i++)
-    if (strcmp(t->configs[i]->schedule, schedule) == 0) return t->configs[i];
+    if (t->configs[i]->hash == hash && strcmp(t->configs[i]->schedule, schedule) == 0) return t->configs[i];
   return NULL;
 }
 
 static at_config *add(tn_ctx *ctx, at_task *t, const char *schedule, int point, const char *origin) {
   at_config *c = IR_NEW(ctx, at_config);
   c->schedule = schedule;
+  c->hash = at_schedule_hash(schedule);
   c->point = point;
   c->origin = origin;
   c->ns = c->plain_ns = NAN;
@@ -150,7 +152,7 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
 }
 
 void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
-  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, 0, 0);
+  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, 0);
   t->scale_ns = NAN;
   t->expected = 0.15;
   t->round_s = 0.5;
@@ -168,57 +170,68 @@ void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at
 /* Winners of other kernels of the class: what is good for one shape often is for the next. */
 typedef struct others {
   tn_ctx *ctx;
-  const char *kernel; /* that they are for */
-  const char **schedules;
-  int n;
+  at_task *t;
 } others;
+
+static void remember_elsewhere(tn_ctx *ctx, at_task *t, const char *schedule, at_source source) {
+  struct at_elsewhere x = {ir_strdup(ctx, schedule), source};
+  IR_PUSH(ctx, t->elsewhere, t->nelsewhere, x);
+}
 
 static bool take_winner(void *user, const at_key *key, const char *klass, const char *name, const at_winner *w) {
   enum { MOST = 48 };
   others *o = user;
   (void)klass, (void)name;
-  if (strcmp(key->kernel, o->kernel) == 0 || !*w->schedule) return true;
-  for (int i = 0; i < o->n; i++)
-    if (strcmp(o->schedules[i], w->schedule) == 0) return true;
-  const char *copy = ir_strdup(o->ctx, w->schedule);
-  IR_PUSH(o->ctx, o->schedules, o->n, copy);
-  return o->n < MOST;
+  if (strcmp(key->kernel, o->t->key.kernel) == 0 || !*w->schedule) return true;
+  for (int i = 0; i < o->t->nelsewhere; i++)
+    if (strcmp(o->t->elsewhere[i].schedule, w->schedule) == 0) return true;
+  remember_elsewhere(o->ctx, o->t, w->schedule, AT_NEARBY);
+  return o->t->nelsewhere < MOST;
 }
 
-static void borrow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
+static void look_elsewhere(tn_ctx *ctx, at_task *t, const at_tune_options *o) {
   at_winner w;
-  if (at_store_best(o->store, &t->key, &w) && (w.stale || w.pinned))
-    at_space_add(ctx, t->space, t->kernel, o->target, m, w.schedule, AT_STALE);
-  others x = {.ctx = ctx, .kernel = t->key.kernel};
+  others x = {.ctx = ctx, .t = t};
   at_filter f = {.klass = t->state.klass, .target = t->key.target, .policy = t->key.policy, .codegen = t->key.codegen};
   at_store_each_winner(o->store, &f, take_winner, &x);
-  for (int i = 0; i < x.n; i++) at_space_add(ctx, t->space, t->kernel, o->target, m, x.schedules[i], AT_NEARBY);
+  if (at_store_best(o->store, &t->key, &w) && (w.stale || w.pinned)) remember_elsewhere(ctx, t, w.schedule, AT_STALE);
 }
 
-/* What was tried before, in an earlier run perhaps, may be a point by now. */
-static void find_points(at_task *t) {
-  for (int i = 0; i < t->n; i++)
-    if (t->configs[i]->point < 0) t->configs[i]->point = at_space_find(t->space, t->configs[i]->schedule);
-}
-
-void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m, double seconds) {
+void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o) {
   if (t->wide) return;
   t->wide = true;
+  t->explore = o->explore > 0;
   int want = AT_SPACE_FIRST + AT_SPACE_MORE * (t->n / AT_BATCH); /* as far as an earlier run had come */
-  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, want < AT_SPACE_POINTS ? want : AT_SPACE_POINTS, seconds);
-  borrow(ctx, t, o, m);
-  if ((t->explore = o->explore > 0)) at_space_fill(ctx, t->space, t->kernel, o->target, m, o->explore, 4000);
-  t->state.space = t->space->n;
-  for (int i = 0; i < t->n; i++) t->configs[i]->point = -1; /* those were of the space before */
-  find_points(t);
+  at_space_start(t->space, want < AT_SPACE_POINTS ? want : AT_SPACE_POINTS);
+  if (t->explore) at_space_fill(t->space, o->explore, 4000);
+  look_elsewhere(ctx, t, o);
 }
 
-void at_task_grow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
-  if (t->explore) return;
-  if (t->best && t->best->point >= 0) at_space_near(ctx, t->space, t->kernel, o->target, m, t->best->point);
-  if (t->n > 1 && t->space->n < AT_SPACE_POINTS) at_space_fill(ctx, t->space, t->kernel, o->target, m, t->space->n + AT_SPACE_MORE, 40);
+void at_task_grow_near(at_task *t, const at_config *c) {
+  if (!t->explore && c && c->point >= 0) at_space_near(t->space, c->point);
+}
+
+void at_task_grow(at_task *t) {
+  if (!t->explore && t->n > 1 && t->space->n < AT_SPACE_POINTS) at_space_fill(t->space, t->space->n + AT_SPACE_MORE, 40);
+}
+
+/* What was tried before, in an earlier run perhaps, may be the point that has come. */
+static void find_point(at_task *t, int point) {
+  const at_point *p = &t->space->points[point];
+  for (int i = 0; i < t->n; i++)
+    if (t->configs[i]->point < 0 && t->configs[i]->hash == p->hash && strcmp(t->configs[i]->schedule, p->schedule) == 0) t->configs[i]->point = point;
+}
+
+bool at_task_work(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
+  int before = t->space->n;
+  bool more = t->nelsewhere > 0;
+  if (more) {
+    const struct at_elsewhere *x = &t->elsewhere[--t->nelsewhere];
+    at_space_add(ctx, t->space, t->kernel, o->target, m, x->schedule, x->source);
+  } else more = at_space_work(ctx, t->space, t->kernel, o->target, m);
   t->state.space = t->space->n;
-  find_points(t);
+  if (t->space->n > before) find_point(t, before);
+  return more;
 }
 
 /* ---- proposals ---- */
@@ -328,7 +341,7 @@ static int points_left(const at_task *t) {
 }
 
 bool at_task_exhausted(const at_task *t, int64_t trials) {
-  if (t->wide && points_left(t) <= 0) return true;
+  if (t->wide && points_left(t) <= 0 && !t->nelsewhere && !at_space_wants(t->space)) return true;
   if (t->explore && trials <= 0) return false;
   if (trials > 0) return t->n >= trials;
   return t->idle >= AT_PATIENCE || (t->n && t->settled_at > t->configs[t->n - 1]->order);

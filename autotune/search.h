@@ -19,6 +19,7 @@ enum {
 
 typedef struct at_config {
   const char *schedule;
+  uint64_t hash;        /* at_schedule_hash */
   int point;            /* in the space; -1: not there (from elsewhere, or of an older space) */
   at_status status;
   double ns;            /* time of a call on the scale of the default's, dearer where few samples stand behind it; NaN: not timed */
@@ -52,7 +53,12 @@ typedef struct at_task {
   double switch_s;      /* seconds that giving the lab this kernel took */
   double check_s;       /* seconds to compile and check a schedule, about */
   double sample_s;      /* seconds that a sample takes, disturbances included, about */
-  bool wide;            /* the space is more than the default */
+  bool wide;            /* the space is more than the default, or will be */
+  struct at_elsewhere { /* what was good for other kernels, or code generators: not in the space yet */
+    const char *schedule;
+    at_source source;
+  } *elsewhere;
+  int nelsewhere;
   bool explore;         /* to try much, not to find the best soon */
   bool aside;           /* as in at_tune_kernel */
   double weight;        /* calls in a run of the model, those of equal kernels included */
@@ -63,10 +69,13 @@ typedef struct at_task {
 void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m);
 at_config *at_task_find(const at_task *t, const char *schedule);
 at_config *at_task_add(tn_ctx *ctx, at_task *t, int point, const char *origin);
-/* The space that a search starts from, once; making it may take so many seconds (0: any number). */
-void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m, double seconds);
-/* A round's more: neighbours of the fastest, and random ones. */
-void at_task_grow(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m);
+/* Asks for the space that a search starts from, once, and for what was good elsewhere. */
+void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o);
+/* Asks for more: neighbours of this config, or random ones. */
+void at_task_grow_near(at_task *t, const at_config *c);
+void at_task_grow(at_task *t);
+/* Makes one point of those asked for, in about half a millisecond. False: all are there. */
+bool at_task_work(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m);
 /* Up to `most` points that were not tried, as new configs; returns how many. */
 int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out);
 /* What a new schedule's result means for `idle`; then at_task_rank. */

@@ -2,7 +2,6 @@
 #include "autotune/space.h"
 #include "lower/problem.h"
 #include "lower/schedule.h"
-#include "runtime/profile.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,13 +46,12 @@ typedef struct maker {
   tn_ctx *quiet; /* where kernels are parsed and scheduled: what a default leaves out is no news here */
   at_space *s;
   making j;
-  double until;
+  lw_problem q;
 } maker;
 
-/* The point's index; -1 when it is not legal, or time is up. */
+/* The point's index; -1 when it is not legal. */
 static int add(maker *m, const lw_tunables *u, at_source source) {
   at_space *s = m->s;
-  if (s->n && m->until > 0 && rt_now() > m->until) return -1;
   s->made++;
   tn_ctx *child = ir_ctx_child(m->quiet);
   if (!child) ir_fail(m->ctx, TN_ERESOURCE, "out of memory");
@@ -67,7 +65,7 @@ static int add(maker *m, const lw_tunables *u, at_source source) {
   if (at >= 0) s->doubles++;
   else {
     at = s->n;
-    at_point p = {*u, m->j.got, source, ir_strdup(m->ctx, m->j.text), m->j.predicted, false};
+    at_point p = {*u, m->j.got, source, ir_strdup(m->ctx, m->j.text), at_schedule_hash(m->j.text), m->j.predicted, 0};
     IR_PUSH(m->ctx, s->points, s->n, p);
   }
   free(m->j.text);
@@ -154,43 +152,33 @@ static int kinds(const lw_problem *q, double accuracy, int out[2]) {
   return n;
 }
 
-/* Every register tile, the rest by the rules; and every algorithm. */
-static void tiles(maker *m, int kind) {
-  for (int w = kind == WINOGRAD ? 2 : 0; w <= (kind == WINOGRAD ? 6 : 0); w += 2)
-    for (int nr = 0; nr <= 8; nr++)
-      for (int mr = nr ? 1 : 0; mr < (nr ? m->j.t->vector_regs : 1); mr++) {
-        lw_tunables u = {.winograd = w, .mr = mr, .nr = nr};
-        if (w) u.accuracy = m->s->accuracy;
-        if (fits(m, &u)) add(m, &u, AT_OWN);
-        else m->s->pruned++;
-      }
-}
-
-static void others(maker *m) {
+/* What a space starts from: every register tile, the rest by the rules; and every algorithm. False: there is no such one. */
+static bool first_point(const maker *m, int i, lw_tunables *u) {
+  enum { WIDTHS = 9 };
   static const int lanes[] = {0, 4, 8, 16, 32, 64};
-  for (int unfused = 0; unfused < 2; unfused++)
-    for (int i = 0; i < IR_COUNT(lanes); i++) add(m, &(lw_tunables){.lanes = lanes[i], .unfused = unfused}, AT_OWN);
+  *u = (lw_tunables){0};
+  if (m->q.kind != LW_CONTRACTION) {
+    u->lanes = lanes[i % IR_COUNT(lanes)], u->unfused = i / IR_COUNT(lanes);
+    return i < 2 * IR_COUNT(lanes);
+  }
+  int kind[2], nkinds = kinds(&m->q, m->s->accuracy, kind), heights = m->j.t->vector_regs, each = heights * WIDTHS, algorithm = i / each;
+  u->mr = i % heights, u->nr = i % each / heights, u->winograd = 2 * algorithm;
+  if (u->winograd) u->accuracy = m->s->accuracy;
+  return algorithm <= (nkinds > 1 ? 3 : 0);
 }
 
-/* Random points, until as many draws as `patience` gave nothing new. Each tunable is left to the rules as often as
- * not: what they choose is mostly good. */
-static void fill(maker *m, const lw_problem *q, int want, int patience, uint64_t *random) {
-  int kind[2], nkinds = kinds(q, m->s->accuracy, kind);
-  for (int vain = 0; m->s->n < want && vain < patience; vain++) {
-    lw_tunables u = {0};
-    int k = kind[at_random(random) % (uint64_t)nkinds], before = m->s->n;
-    for (int i = 0; i < AT_KNOBS; i++) {
-      uint64_t dice = at_random(random);
-      if (!(knobs[i].where & k) || dice & 1) continue;
-      *field(&u, &knobs[i]) = knobs[i].values[(dice >> 8) % (uint64_t)knobs[i].n];
-    }
-    if (k == WINOGRAD && !u.winograd) u.winograd = 4;
-    if (u.winograd) u.accuracy = m->s->accuracy;
-    if (!fits(m, &u)) continue;
-    add(m, &u, AT_OWN);
-    if (m->until > 0 && rt_now() > m->until) return;
-    if (m->s->n > before) vain = 0;
+/* A random one. Each tunable is left to the rules as often as not: what they choose is mostly good. */
+static lw_tunables random_point(const maker *m, uint64_t *random) {
+  lw_tunables u = {0};
+  int kind[2], nkinds = kinds(&m->q, m->s->accuracy, kind), k = kind[at_random(random) % (uint64_t)nkinds];
+  for (int i = 0; i < AT_KNOBS; i++) {
+    uint64_t dice = at_random(random);
+    if (!(knobs[i].where & k) || dice & 1) continue;
+    *field(&u, &knobs[i]) = knobs[i].values[(dice >> 8) % (uint64_t)knobs[i].n];
   }
+  if (k == WINOGRAD && !u.winograd) u.winograd = 4;
+  if (u.winograd) u.accuracy = m->s->accuracy;
+  return u;
 }
 
 /* Where a value stands among a knob's; between two: the smaller one's. */
@@ -200,22 +188,20 @@ static int place(const knob *k, int v) {
   return at;
 }
 
-/* The points one step from p: one tunable at its next smaller or larger value than what it came to. */
-static void steps_from(maker *m, const at_point *p) {
-  lw_tunables u = p->u, got = p->got;
-  for (int i = 0; i < AT_KNOBS; i++) {
-    const knob *k = &knobs[i];
-    int now = value(&got, k), at = place(k, now);
-    bool means = got.winograd ? k->where & WINOGRAD : k->where & ~WINOGRAD;
-    for (int step = -1; step <= 1 && means; step += 2) {
-      lw_tunables v = u;
-      int to = k == knobs ? now + step : step < 0 && k->values[at] < now ? k->values[at] : at + step >= 0 && at + step < k->n ? k->values[at + step] : now;
-      if (to == now) continue;
-      *field(&v, k) = to;
-      if (v.winograd) v.accuracy = m->s->accuracy;
-      if (fits(m, &v)) add(m, &v, AT_OWN);
-    }
-  }
+enum { STEPS = 2 * AT_KNOBS };
+
+/* One step from p: a tunable at its next smaller or larger value than what it came to. False: no such step. */
+static bool step_from(const maker *m, const at_point *p, int step, lw_tunables *u) {
+  const knob *k = &knobs[step / 2];
+  int now = value(&p->got, k), at = place(k, now), to = now;
+  if (!(p->got.winograd ? k->where & WINOGRAD : k->where & ~WINOGRAD)) return false;
+  if (k == knobs) to = now + (step % 2 ? 1 : -1);
+  else if (step % 2) to = at + 1 < k->n ? k->values[at + 1] : now;
+  else to = k->values[at] < now ? k->values[at] : at > 0 ? k->values[at - 1] : now;
+  *u = p->u;
+  *field(u, k) = to;
+  if (u->winograd) u->accuracy = m->s->accuracy;
+  return to != now && fits(m, u);
 }
 
 static int by_prediction(const void *a, const void *b) {
@@ -236,80 +222,92 @@ static void parse(tn_ctx *ctx, void *arg) {
 
 static void free_ctx(void *arg) { tn_ctx_free(arg); }
 
-static void quiet_begin(maker *m, const ir_kernel *k) {
-  m->quiet = tn_ctx_new(NULL);
-  if (!m->quiet) ir_fail(m->ctx, TN_ERESOURCE, "out of memory");
-  ir_defer(m->ctx, free_ctx, m->quiet);
-  parsing p = {.text = ir_kernel_print(m->ctx, k)};
-  if (ir_protect(m->quiet, parse, &p)) ir_bug(m->ctx, "a kernel does not read back: %s", ir_error(m->quiet));
+static maker *maker_of(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *machine) {
+  if (s->maker) return s->maker;
+  maker *m = s->maker = IR_NEW(ctx, maker);
+  *m = (maker){.ctx = ctx, .s = s, .quiet = tn_ctx_new(NULL), .j = {.s = s, .t = t, .m = machine}, .q = lw_problem_of(ctx, k)};
+  if (!m->quiet) ir_fail(ctx, TN_ERESOURCE, "out of memory");
+  ir_defer(ctx, free_ctx, m->quiet);
+  parsing p = {.text = ir_kernel_print(ctx, k)};
+  if (ir_protect(m->quiet, parse, &p)) ir_bug(ctx, "a kernel does not read back: %s", ir_error(m->quiet));
   m->j.k = p.k;
+  return m;
 }
 
-static void quiet_end(maker *m) {
-  ir_undefer(m->ctx, free_ctx, m->quiet);
-  tn_ctx_free(m->quiet);
+void at_space_fill(at_space *s, int want, int patience) { s->want = want, s->patience = patience, s->vain = 0; }
+void at_space_start(at_space *s, int want) {
+  s->tile = 0;
+  at_space_fill(s, want, 400);
+}
+void at_space_near(at_space *s, int point) {
+  if (s->points[point].source == AT_OWN) s->near = point;
 }
 
-void at_space_near(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int point) {
-  if (s->points[point].source != AT_OWN || s->points[point].grown) return;
-  s->points[point].grown = true;
-  at_point from = s->points[point];
-  maker mk = {.ctx = ctx, .s = s, .j = {.s = s, .t = t, .m = m}};
-  quiet_begin(&mk, k);
-  steps_from(&mk, &from);
-  quiet_end(&mk);
-}
+bool at_space_wants(const at_space *s) { return s->near >= 0 || s->tile >= 0 || (s->n < s->want && s->vain < s->patience); }
 
-int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int n, const lw_tunables *got, const char *const *schedule) {
-  maker mk = {.ctx = ctx, .s = s, .j = {.s = s, .t = t, .m = m, .named = true}};
-  int *at = IR_NEW_ARRAY(ctx, int, n + 1);
-  quiet_begin(&mk, k);
-  for (int i = 0; i < n; i++) {
-    mk.j.given = schedule[i];
-    at[i] = add(&mk, &got[i], AT_OWN);
+bool at_space_work(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *machine) {
+  if (!at_space_wants(s)) return false;
+  maker *m = maker_of(ctx, s, k, t, machine);
+  lw_tunables u;
+  while (s->near >= 0) {
+    at_point *from = &s->points[s->near];
+    if (from->steps == STEPS) s->near = -1;
+    else if (step_from(m, from, from->steps++, &u)) return add(m, &u, AT_OWN), true;
   }
-  quiet_end(&mk);
+  while (s->tile >= 0) {
+    if (!first_point(m, s->tile++, &u)) s->tile = -1;
+    else if (m->q.kind != LW_CONTRACTION || fits(m, &u)) return add(m, &u, AT_OWN), true;
+    else s->pruned++;
+  }
+  if (m->q.kind != LW_CONTRACTION) s->want = 0;
+  while (s->n < s->want && s->vain++ < s->patience) {
+    u = random_point(m, &s->random);
+    int before = s->n;
+    if (!fits(m, &u)) continue;
+    add(m, &u, AT_OWN);
+    if (s->n > before) s->vain = 0;
+    return true;
+  }
+  return false;
+}
+
+int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *machine, int n, const lw_tunables *got, const char *const *schedule) {
+  maker *m = maker_of(ctx, s, k, t, machine);
+  int *at = IR_NEW_ARRAY(ctx, int, n + 1);
+  m->j.named = true;
+  for (int i = 0; i < n; i++) {
+    m->j.given = schedule[i];
+    at[i] = add(m, &got[i], AT_OWN);
+  }
+  m->j.given = NULL, m->j.named = false;
   return at;
 }
 
-void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, int patience) {
-  maker mk = {.ctx = ctx, .s = s, .j = {.s = s, .t = t, .m = m}};
-  lw_problem q = lw_problem_of(ctx, k);
-  quiet_begin(&mk, k);
-  if (q.kind == LW_CONTRACTION) fill(&mk, &q, want, patience, &s->random);
-  quiet_end(&mk);
+void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *machine, const char *schedule, at_source source) {
+  maker *m = maker_of(ctx, s, k, t, machine);
+  m->j.given = schedule;
+  add(m, &(lw_tunables){0}, source);
+  m->j.given = NULL;
 }
 
-void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, const char *schedule, at_source source) {
-  maker mk = {.ctx = ctx, .s = s, .j = {.s = s, .t = t, .m = m, .given = schedule}};
-  quiet_begin(&mk, k);
-  add(&mk, &(lw_tunables){0}, source);
-  quiet_end(&mk);
-}
-
-at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, int want, double seconds) {
+at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *machine, double accuracy, int want) {
   at_space *s = IR_NEW(ctx, at_space);
-  s->accuracy = accuracy;
-  s->random = 1;
-  maker mk = {.ctx = ctx, .s = s, .j = {.s = s, .t = t, .m = m}, .until = seconds > 0 ? rt_now() + seconds : 0};
-  quiet_begin(&mk, k);
-  add(&mk, &(lw_tunables){.accuracy = accuracy}, AT_OWN);
-  if (s->n) s->standard = s->points[0].schedule;
-  if (s->n && want) {
-    lw_problem q = lw_problem_of(ctx, k);
-    int kind[2], nkinds = kinds(&q, accuracy, kind);
-    for (int i = 0; i < nkinds && q.kind == LW_CONTRACTION; i++) tiles(&mk, kind[i]);
-    if (q.kind == LW_CONTRACTION) fill(&mk, &q, want, 400, &s->random);
-    else others(&mk);
-  }
-  quiet_end(&mk);
+  *s = (at_space){.accuracy = accuracy, .random = 1, .tile = -1, .near = -1};
+  add(maker_of(ctx, s, k, t, machine), &(lw_tunables){.accuracy = accuracy}, AT_OWN);
+  if (!s->n) return s;
+  s->standard = s->points[0].schedule;
+  if (want) at_space_start(s, want);
+  while (at_space_work(ctx, s, k, t, machine)) {}
   qsort(s->points, (size_t)s->n, sizeof *s->points, by_prediction);
   return s;
 }
 
+uint64_t at_schedule_hash(const char *schedule) { return ir_hash_bytes(schedule, strlen(schedule), 11); }
+
 int at_space_find(const at_space *s, const char *schedule) {
+  uint64_t hash = at_schedule_hash(schedule);
   for (int i = 0; i < s->n; i++)
-    if (strcmp(s->points[i].schedule, schedule) == 0) return i;
+    if (s->points[i].hash == hash && strcmp(s->points[i].schedule, schedule) == 0) return i;
   return -1;
 }
 

@@ -16,8 +16,9 @@ typedef struct at_point {
   lw_tunables got;      /* what became of them: what it is known by */
   at_source source;     /* nearby: the winner of another kernel; stale: of another code generator */
   const char *schedule; /* canonical text */
+  uint64_t hash;        /* of the text */
   double predicted_ns;
-  bool grown;           /* at_space_near has been here */
+  int steps;            /* of at_space_near that were taken from here */
 } at_point;
 
 enum {
@@ -33,19 +34,31 @@ typedef struct at_space {
   const char *standard; /* canonical text of the default schedule; one of the points */
   int made, pruned, doubles; /* tunables looked at; out by registers; out as doubles */
   uint64_t random;      /* state of at_space_fill: the same points whenever the space is made */
+  struct maker *maker;
+  /* what at_space_work is to do: */
+  int tile;             /* the next of those that a space starts from; -1: none */
+  int want;             /* random ones until there are so many, */
+  int patience, vain;   /* or so many draws in turn have given nothing new; how many have */
+  int near;             /* the point that is stepped from; -1: none */
 } at_space;
 
-/* Lives in ctx. `accuracy` as in lw_options. `want`: about so many points; 0: the default schedule alone.
- * `seconds`: what making it may take; 0: no limit. */
-at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, int want, double seconds);
+/* Lives in ctx, where the kernel, target and machine that later calls are given must live too. `accuracy` as in
+ * lw_options. `want`: about so many points; 0: the default schedule alone. */
+at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, int want);
 /* One more point from its text as stores have it, if that is legal for the kernel and new; at the end. */
 void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, const char *schedule, at_source source);
-/* More points: those one step from a point of the space's own. */
-void at_space_near(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int point);
-/* More points: random ones until there are `want`, or `patience` draws in turn gave nothing new. */
-void at_space_fill(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int want, int patience);
+/* The next three only say what is wanted; at_space_work does it, a point a call, and is false when nothing is left.
+ * The start: every register tile, every algorithm, then random points until there are `want`. */
+void at_space_start(at_space *s, int want);
+/* Those one step from a point of the space's own. */
+void at_space_near(at_space *s, int point);
+/* Random ones until there are `want`, or `patience` draws in turn gave nothing new. */
+void at_space_fill(at_space *s, int want, int patience);
+bool at_space_wants(const at_space *s);
+bool at_space_work(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m);
 /* More points: n canonical schedules in the kernel's own names, known by these tunables. Their indices: -1 where one is not legal. */
 int *at_space_put(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, int n, const lw_tunables *got, const char *const *schedule);
+uint64_t at_schedule_hash(const char *schedule);
 /* Index of the point with that text; -1. */
 int at_space_find(const at_space *s, const char *schedule);
 /* A point as numbers: its tunables, accumulators of the tile, logarithm of the predicted time. */

@@ -36,7 +36,7 @@ typedef struct tuner {
   at_run *run;
   at_machine machine;
   int n, current; /* current: the task whose kernel the lab has; -1 */
-  at_task *t;
+  at_task *t, *growing; /* growing: whose space is made meanwhile; null: none's */
   double start, end; /* end: 0 without a budget */
   double said;       /* when progress was told last */
   int trials, failed;
@@ -135,6 +135,23 @@ static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, 
     rows[k++] = r;
   }
   if (k) at_store_add_trials(u->o.store, u->run, rows, k);
+}
+
+/* ---- spaces ---- */
+
+/* Points cost time that the machine has while workers compile and check. */
+static bool grow_meanwhile(void *user) {
+  tuner *u = user;
+  return u->growing && at_task_work(u->ctx, u->growing, &u->o, &u->machine);
+}
+
+/* The space that the next round draws from: what was asked for and could not be made meanwhile, and neighbours
+ * of the fastest. */
+static void finish_space(tuner *u, at_task *t) {
+  double share = fmax(0.04 * u->o.budget_s / fmin(u->n, 4), 0.05), until = u->end > 0 ? rt_now() + fmin(share, 1) : INFINITY;
+  at_task_widen(u->ctx, t, &u->o);
+  at_task_grow_near(t, t->best);
+  while (rt_now() < until && at_task_work(u->ctx, t, &u->o, &u->machine)) {}
 }
 
 /* ---- races ---- */
@@ -258,6 +275,8 @@ static bool by_chance(at_status s) { return s == AT_HANG || s == AT_OOM || s == 
 static void time_default(tuner *u, int i) {
   at_task *t = &u->t[i];
   t->standard->status = t->standard->c.status = AT_OK;
+  at_task_widen(u->ctx, t, &u->o);
+  u->growing = t;
   if (!take_kernel(u, i)) return;
   at_config *c[1] = {t->standard};
   race(u, i, 1, c, "default");
@@ -270,12 +289,14 @@ static void time_default(tuner *u, int i) {
 static bool search_round(tuner *u, int i) {
   at_task *t = &u->t[i];
   double start = rt_now();
+  u->growing = t;
   if (!take_kernel(u, i)) return false;
   at_config *c[AT_BATCH + 4];
   int most = AT_BATCH;
   if (u->o.trials > 0 && u->o.trials - t->n < most) most = (int)(u->o.trials - t->n);
-  at_task_grow(u->ctx, t, &u->o, &u->machine);
   int fresh = at_task_propose(u->ctx, t, most, c), n = fresh;
+  at_task_grow_near(t, fresh ? c[0] : NULL); /* the most promising: it may be the next to start from */
+  at_task_grow(t);
   double before = t->best ? t->best->ns : t->standard->ns;
   if (t->best && t->best != t->standard) c[n++] = t->best;
   c[n++] = t->standard;
@@ -491,8 +512,7 @@ static void run_all(tuner *u) {
     at_lab_deadline(u->lab, u->end > 0 ? u->end - reserve(u, i) : 0);
     if (at_lab_over(u->lab)) break;
     if (!at_task_exhausted(&u->t[i], u->o.trials)) {
-      double share = 0.04 * u->o.budget_s / fmin(u->n, 4);
-      at_task_widen(u->ctx, &u->t[i], &u->o, &u->machine, u->end > 0 ? fmin(fmax(share, 0.05), 1) : 0);
+      finish_space(u, &u->t[i]);
       if (!at_task_exhausted(&u->t[i], u->o.trials) && !search_round(u, i) && !at_lab_over(u->lab)) {
         at_lab_deadline(u->lab, u->end); /* what was gained so far is made sure of */
         final(u, i, false);
@@ -511,7 +531,8 @@ static void run_all(tuner *u) {
 static void tell_points(tuner *u, int i) {
   at_task *t = &u->t[i];
   if (!t->space || t->state.trouble || t->same_as >= 0) return;
-  at_task_widen(u->ctx, t, &u->o, &u->machine, 0);
+  at_task_widen(u->ctx, t, &u->o);
+  while (at_task_work(u->ctx, t, &u->o, &u->machine)) {}
   for (int j = 0; j < t->n; j++) {
     const at_config *c = t->configs[j];
     bool bad = c->status != AT_OK && c->status != AT_NOISY;
@@ -527,6 +548,7 @@ const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels,
   at_lab_options lo = {.target = o->target, .jobs = o->jobs, .seed = o->seed, .limits = o->limits, .stop = o->stop, .misbehave = o->misbehave};
   u->lab = at_lab_new(ctx, &lo);
   at_lab_deadline(u->lab, u->end);
+  at_lab_meanwhile(u->lab, grow_meanwhile, u);
   u->machine = at_lab_machine(u->lab);
   set_up(u, kernels);
   at_run_info info = {.seed = o->seed, .budget_s = o->budget_s, .budget_trials = o->trials, .label = o->label};

@@ -105,7 +105,7 @@ static void spaces(void) {
   at_machine m = {3, 100, 32 << 20};
   for (int t = 0; t < 2; t++) {
     const ir_kernel *k = kernel(texts[t]);
-    at_space *s = at_space_new(ctx, k, target(), &m, 0, AT_SPACE_POINTS, 0);
+    at_space *s = at_space_new(ctx, k, target(), &m, 0, AT_SPACE_POINTS);
     cr_assert(s->n >= 1);
     cr_assert(at_space_find(s, s->standard) >= 0);
     cr_assert_str_eq(s->standard, lw_schedule_canonical(ctx, lw_default_schedule(ctx, k, target(), 0)));
@@ -118,7 +118,7 @@ static void spaces(void) {
       if (i) cr_assert(s->points[i - 1].predicted_ns <= s->points[i].predicted_ns);
     }
   }
-  cr_assert(at_space_new(ctx, kernel(gemm_text), target(), &m, 0, AT_SPACE_POINTS, 0)->n > 20);
+  cr_assert(at_space_new(ctx, kernel(gemm_text), target(), &m, 0, AT_SPACE_POINTS)->n > 20);
 }
 Test(tune, spaces_are_legal_and_sorted) { ok(spaces); }
 
@@ -143,7 +143,7 @@ static const char twin_text[] = "kernel twin(in x: f32[24, 32], const vo: f32[32
 static void twins(void) {
   const ir_kernel *k = kernel(gemm_text), *twin = kernel(twin_text);
   cr_assert_str_eq(ir_kernel_canonical(ctx, k), ir_kernel_canonical(ctx, twin));
-  at_space *s = at_space_new(ctx, k, target(), &(at_machine){3, 100, 32 << 20}, 0, 300, 0);
+  at_space *s = at_space_new(ctx, k, target(), &(at_machine){3, 100, 32 << 20}, 0, 300);
   for (int i = 0; i < s->n; i++) {
     const char *why, *text = s->points[i].schedule, *kept = lw_schedule_unnamed(ctx, k, text), *other = lw_schedule_named(ctx, twin, kept);
     cr_assert_str_eq(lw_schedule_named(ctx, k, kept), text);
