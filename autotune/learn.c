@@ -4,19 +4,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 192, ASSUMED = 16, ROWS = MOST + ASSUMED };
+enum { MOST = 192, STEP = 64, ASSUMED = 16, ROWS = MOST + ASSUMED };
 
 /* Variances of the parts, in logarithms of time. Chosen on replay tables, each workload judged by what suits the others. */
 static const double whole = 0.25, each = 0.01, tile = 0.015, by_prediction = 0.01, rest = 0.015, noise = 0.0004;
 
 struct at_learned {
-  const at_space *s;
   int n;                    /* trials learned from, those assumed included */
   int point[ROWS];
+  double scale[ROWS];       /* the diagonal of the Cholesky factor L of the trials' covariance */
+  double *row[ROWS];        /* L^-1 times the covariance of trials and points: L[i][k] is row[k][point[i]] */
+  double z[ROWS];           /* L^-1 times the errors */
+  int points, room;
   double (*x)[AT_FEATURES]; /* of every point, as places on lines */
-  double *l;                /* ROWS x ROWS, lower: the Cholesky factor of the trials' covariance */
-  double *v;                /* ROWS x points: l^-1 times the covariance of trials and points */
-  double z[ROWS];           /* l^-1 times the errors */
   double *mean, *variance;  /* of every point */
 };
 
@@ -33,49 +33,73 @@ static double covariance(const double *a, const double *b) {
   return whole + each * sum + tile * near(a[0], b[0], 2) * near(a[1], b[1], 2) + by_prediction * near(a[AT_FEATURES - 1], b[AT_FEATURES - 1], 1) + rest * product;
 }
 
-/* Takes one trial more; error NaN: as expected. */
-static void take(at_learned *l, int point, double error) {
-  int n = l->n, points = l->s->n;
-  double *row = l->l + (size_t)n * ROWS, *v = l->v + (size_t)n * (size_t)points, sum = 0;
-  for (int i = 0; i < n; i++) row[i] = l->v[(size_t)i * (size_t)points + (size_t)point];
-  double left = l->variance[point] + noise, d = sqrt(left > noise ? left : noise);
-  row[n] = d;
-  for (int i = 0; i < n; i++) sum += row[i] * l->z[i];
-  l->z[n] = isnan(error) ? 0 : (error - sum) / d;
-  for (int j = 0; j < points; j++) v[j] = covariance(l->x[point], l->x[j]);
-  for (int i = 0; i < n; i++) {
-    const double *above = l->v + (size_t)i * (size_t)points;
-    for (int j = 0; j < points; j++) v[j] -= row[i] * above[j];
-  }
-  for (int j = 0; j < points; j++) {
-    v[j] /= d;
-    l->variance[j] -= v[j] * v[j];
-    l->mean[j] += v[j] * l->z[n];
-  }
-  l->point[l->n++] = point;
+static double alone(void) { return whole + each * AT_KNOBS + tile + by_prediction + rest; } /* the covariance of a point with itself */
+
+/* Element j of a row: covariance less what the rows above say of both. */
+static double element(const at_learned *l, int i, int j) {
+  double sum = covariance(l->x[l->point[i]], l->x[j]);
+  for (int k = 0; k < i; k++) sum -= l->row[k][l->point[i]] * l->row[k][j];
+  return sum / l->scale[i];
 }
 
-at_learned *at_learn(const at_space *s, int n, const int *point, const double *error) {
-  at_learned *l = calloc(1, sizeof *l);
-  if (!l) return NULL;
-  size_t points = (size_t)s->n + 1;
-  l->s = s;
-  l->x = malloc(points * sizeof *l->x);
-  l->l = malloc(sizeof(double) * ROWS * ROWS);
-  l->v = malloc(sizeof(double) * ROWS * points);
-  l->mean = calloc(points, sizeof(double));
-  l->variance = malloc(sizeof(double) * points);
-  if (!l->x || !l->l || !l->v || !l->mean || !l->variance) {
-    at_learned_free(l);
-    return NULL;
+static bool append(at_learned *l, int point) {
+  int n = l->n;
+  double left = alone() + noise, *row = l->row[n] ? l->row[n] : (l->row[n] = malloc(sizeof(double) * (size_t)l->room));
+  if (!row) return false;
+  for (int k = 0; k < n; k++) left -= l->row[k][point] * l->row[k][point];
+  l->point[n] = point;
+  l->scale[n] = sqrt(left > noise ? left : noise);
+  for (int j = 0; j < l->points; j++) row[j] = covariance(l->x[point], l->x[j]);
+  for (int k = 0; k < n; k++) {
+    const double *above = l->row[k];
+    double factor = above[point];
+    for (int j = 0; j < l->points; j++) row[j] -= factor * above[j];
   }
-  for (int i = 0; i < s->n; i++) {
-    at_point_features(&s->points[i], l->x[i]);
-    for (int f = 0; f < AT_KNOBS; f++) l->x[i][f] = l->x[i][f] > 0 ? 1 + log2(l->x[i][f]) : 0;
-    l->variance[i] = covariance(l->x[i], l->x[i]);
+  for (int j = 0; j < l->points; j++) row[j] /= l->scale[n];
+  l->n++;
+  return true;
+}
+
+#define GROW(p) ((more = realloc(p, n * sizeof *(p))) ? (p = more, true) : false)
+static bool make_room(at_learned *l, int points) {
+  if (points <= l->room) return true;
+  int room = points + points / 2 + 64;
+  size_t n = (size_t)room;
+  void *more;
+  bool done = GROW(l->x) && GROW(l->mean) && GROW(l->variance);
+  for (int i = 0; i < ROWS && done; i++) done = !l->row[i] || GROW(l->row[i]);
+  if (done) l->room = room;
+  return done;
+}
+
+static void take_points(at_learned *l, const at_space *s) {
+  for (; l->points < s->n; l->points++) {
+    int j = l->points;
+    at_point_features(&s->points[j], l->x[j]);
+    for (int f = 0; f < AT_KNOBS; f++) l->x[j][f] = l->x[j][f] > 0 ? 1 + log2(l->x[j][f]) : 0;
+    for (int i = 0; i < l->n; i++) l->row[i][j] = element(l, i, j);
   }
-  for (int i = n > MOST ? n - MOST : 0; i < n; i++) take(l, point[i], error[i]); /* the latest: they are the best */
-  return l;
+}
+
+bool at_learn(at_learned **learned, const at_space *s, int n, const int *point, const double *error) {
+  at_learned *l = *learned ? *learned : (*learned = calloc(1, sizeof *l));
+  if (!l || !make_room(l, s->n)) return false;
+  int from = n > MOST ? (n - MOST + STEP - 1) / STEP * STEP : 0, same = 0; /* the latest: they are the best */
+  n -= from, point += from, error += from;
+  while (same < n && same < l->n && l->point[same] == point[same]) same++;
+  l->n = same;
+  take_points(l, s);
+  while (l->n < n)
+    if (!append(l, point[l->n])) return false;
+  for (int j = 0; j < l->points; j++) l->mean[j] = 0, l->variance[j] = alone();
+  for (int i = 0; i < n; i++) {
+    const double *row = l->row[i];
+    double sum = error[i];
+    for (int k = 0; k < i; k++) sum -= l->row[k][point[i]] * l->z[k];
+    double z = l->z[i] = sum / l->scale[i];
+    for (int j = 0; j < l->points; j++) l->mean[j] += row[j] * z, l->variance[j] -= row[j] * row[j];
+  }
+  return true;
 }
 
 double at_learned_error(const at_learned *l, int point, double *doubt) {
@@ -84,14 +108,15 @@ double at_learned_error(const at_learned *l, int point, double *doubt) {
 }
 
 void at_learned_assume(at_learned *l, int point) {
-  if (l->n < ROWS) take(l, point, NAN);
+  if (l->n == ROWS || !append(l, point)) return;
+  const double *row = l->row[l->n - 1];
+  for (int j = 0; j < l->points; j++) l->variance[j] -= row[j] * row[j];
 }
 
 void at_learned_free(at_learned *l) {
   if (!l) return;
+  for (int i = 0; i < ROWS; i++) free(l->row[i]);
   free(l->x);
-  free(l->l);
-  free(l->v);
   free(l->mean);
   free(l->variance);
   free(l);

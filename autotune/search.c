@@ -239,8 +239,14 @@ bool at_task_work(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_ma
 /* What a failure counts as, in logarithms of time over prediction; deviations below what is expected that count. */
 static const double FAILURE = 0.7, HOPE = 0.7;
 
-/* What the trials so far say of every point. */
-static at_learned *learn(tn_ctx *ctx, const at_task *t) {
+static void free_learned(void *arg) {
+  at_task *t = arg;
+  at_learned_free(t->learned);
+  t->learned = NULL;
+}
+
+/* What the trials so far say of every point. Null: there is no memory for it. */
+static at_learned *learn(tn_ctx *ctx, at_task *t) {
   int *point = IR_NEW_ARRAY(ctx, int, t->n + 1), n = 0;
   double *error = IR_NEW_ARRAY(ctx, double, t->n + 1);
   for (int i = 0; i < t->n; i++) {
@@ -250,7 +256,17 @@ static at_learned *learn(tn_ctx *ctx, const at_task *t) {
     point[n] = c->point;
     error[n++] = t->n == 1 ? 0 : /* how good the model is for one point says nothing of others: the first batch is the same at any time */ is_bad(c->status) ? FAILURE : log(c->ns / p->predicted_ns);
   }
-  return at_learn(t->space, n, point, error);
+  if (!t->learned) ir_defer(ctx, free_learned, t);
+  if (at_learn(&t->learned, t->space, n, point, error)) return t->learned;
+  ir_undefer(ctx, free_learned, t);
+  free_learned(t);
+  return NULL;
+}
+
+void at_task_done(tn_ctx *ctx, at_task *t) {
+  if (!t->learned) return;
+  ir_undefer(ctx, free_learned, t);
+  free_learned(t);
 }
 
 /* The untried point with the least time within what is possible: the more in doubt, the less. */
@@ -316,7 +332,6 @@ int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out) {
     if (l) at_learned_assume(l, pick);
     out[n++] = at_task_add(ctx, t, pick, random ? "random" : "model");
   }
-  at_learned_free(l);
   return n;
 }
 

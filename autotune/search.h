@@ -62,6 +62,7 @@ typedef struct at_task {
   bool explore;         /* to try much, not to find the best soon */
   bool aside;           /* as in at_tune_kernel */
   double weight;        /* calls in a run of the model, those of equal kernels included */
+  struct at_learned *learned; /* by at_task_propose; null: nothing yet */
   int same_as;          /* index of an earlier task with this kernel; -1 */
 } at_task;
 
@@ -78,6 +79,8 @@ void at_task_grow(at_task *t);
 bool at_task_work(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m);
 /* Up to `most` points that were not tried, as new configs; returns how many. */
 int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out);
+/* Frees what proposals need between rounds. */
+void at_task_done(tn_ctx *ctx, at_task *t);
 /* What a new schedule's result means for `idle`; then at_task_rank. */
 void at_task_learn(at_task *t, const at_config *c);
 /* Sets `best`: the fastest that nothing speaks against. */

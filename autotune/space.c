@@ -127,7 +127,7 @@ bool at_tunables_parse(const char *text, lw_tunables *u) {
     if (!k || !p[n]) return false;
     char *end;
     long v = strtol(p + n + 1, &end, 10);
-    if (end == p + n + 1 || (*end && *end != ' ') || v < 1 || v > 1024) return false;
+    if (end == p + n + 1 || (*end && *end != ' ') || v < 1 || v > 1 << 20) return false;
     *field(u, k) = (int)v;
     p = end;
   }

@@ -464,6 +464,7 @@ static void settle(tuner *u, int i) {
   bool done = at_task_exhausted(t, 0), known = t->settled_at > t->configs[t->n - 1]->order;
   if (!known) final(u, i, done);
   t->state.converged = true;
+  at_task_done(u->ctx, t);
   update(t);
 }
 

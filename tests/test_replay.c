@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SEEDS = 5, MOST_WORKLOADS = 64, LEAST_POINTS = 400 };
+enum { SEEDS = 5, MOST_WORKLOADS = 64, LEAST_POINTS = 1000 };
 
 typedef struct workload {
   const char *name;
@@ -185,6 +185,7 @@ static void search(tn_ctx *ctx, const workload *w, uint64_t seed, int nlooks, co
     }
     out[k] = w->best / t.best->ns;
   }
+  at_task_done(ctx, &t);
 }
 
 static void search_randomly(const workload *w, uint64_t seed, int nlooks, const int *looks, double *out) {
@@ -202,8 +203,8 @@ static void quality(tn_ctx *ctx, void *arg) {
   (void)arg;
   enum { LOOKS = 3 };
   static const int looks[LOOKS] = {1, 16, 64}, more[LOOKS] = {4, 64, 256};
-  /* The bars; the default's less a little, since its rules change more often than tables are recorded. */
-  static const double bar[LOOKS] = {0.90, 0.96, 0.98}, margin = 0, floor = 0.75;
+  /* The bars. */
+  static const double bar[LOOKS] = {0.92, 0.96, 0.98}, margin = 0, floor = 0.75;
   tables *all = read_all(ctx);
   double sum[LOOKS] = {0}, random_sum[LOOKS] = {0}, worst = 1;
   for (int i = 0; i < all->n; i++) {
