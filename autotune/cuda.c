@@ -4,6 +4,7 @@
 #include "autotune/tune.h"
 #include "ir/interp.h"
 #include "ir/text.h"
+#include "runtime/cuda_blaslt.h"
 #include "runtime/cuda_lib.h"
 #include "runtime/cuda_run.h"
 #include "runtime/profile.h"
@@ -62,8 +63,8 @@ static const ir_program *alone(tn_ctx *ctx, const ir_kernel *k) {
   return p;
 }
 
-static bool same(const ir_slot *s, const char *a, const char *b) {
-  double top = 0, off = 0, tolerance = s->dtype == TN_BF16 ? 3e-2 : s->dtype == TN_F16 ? 4e-3 : 1e-4;
+static bool same(const ir_slot *s, const char *a, const char *b, double rtol) {
+  double top = 0, off = 0, tolerance = s->dtype == TN_BF16 ? 3e-2 : s->dtype == TN_F16 ? 4e-3 : fmax(rtol, 1e-4);
   size_t size = ir_dtype_bytes(s->dtype);
   if (!ir_is_float(s->dtype)) return memcmp(a, b, (size_t)s->bytes) == 0;
   for (size_t e = 0; e < (size_t)s->bytes / size; e++) {
@@ -85,7 +86,7 @@ static void try_it(tn_ctx *ctx, void *arg) {
   const ir_kernel *k = x->kernel;
   const ir_program *p = alone(ctx, k);
   const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, x->u->t, &(rt_cuda_options){.choice = asked, .user = (void *)x->choice, .as_asked = true});
-  const char *gate = rt_cubin_gate(ctx, x->u->t, plan->kernels[0].cubin, plan->kernels[0].code);
+  const char *gate = plan->kernels[0].library ? NULL : rt_cubin_gate(ctx, x->u->t, plan->kernels[0].cubin, plan->kernels[0].code);
   if (gate) {
     x->refused = gate;
     return;
@@ -104,7 +105,7 @@ static void try_it(tn_ctx *ctx, void *arg) {
   rt_cuda_run(ctx, m, in, out, NULL);
   for (int i = 0; i < p->nslots; i++) {
     const ir_slot *s = &p->slots[i];
-    if (s->kind == IR_SLOT_OUTPUT || s->inout) x->wrong |= !same(s, x->want[i], s->inout ? in[s->index] : out[s->index]);
+    if (s->kind == IR_SLOT_OUTPUT || s->inout) x->wrong |= !same(s, x->want[i], s->inout ? in[s->index] : out[s->index], x->u->o->rtol);
   }
   for (int i = 0; i < SAMPLES && !x->wrong && !x->finding; i++) x->samples[i] = rt_cuda_time(ctx, m, RUNS) * 1e6;
   rt_cuda_module_free(m);
@@ -134,6 +135,21 @@ static at_status run_trial(tuner *u, trial *x, const char **why) {
     u->r.reopened++;
   }
   return status;
+}
+
+static bool is_stuck(const tuner *u, const trial *x) {
+  for (int i = 0; i < u->o->nstuck; i++)
+    if (strcmp(u->o->stuck[i].kernel, x->kernel->name) == 0 && strcmp(u->o->stuck[i].choice, x->choice) == 0) return true;
+  return false;
+}
+
+static at_status watched_trial(tuner *u, trial *x, const char **why) {
+  if (is_stuck(u, x)) {
+    *why = "no end: it was stopped";
+    return AT_HANG;
+  }
+  if (u->o->starts) u->o->starts(u->o->user, x->kernel->name, x->choice);
+  return run_trial(u, x, why);
 }
 
 /* ---- a kernel ---- */
@@ -167,7 +183,7 @@ static bool reference(tuner *u, trial *x) {
   trial plain = *x;
   plain.choice = "threads 128 1";
   plain.finding = true;
-  at_status status = run_trial(u, &plain, &why);
+  at_status status = watched_trial(u, &plain, &why);
   if (why) u->r.trouble = ir_format(u->ctx, "%s: %s: %s", k->name, plain.choice, why);
   return status == AT_OK;
 }
@@ -185,7 +201,7 @@ static double cost_of(tuner *u, const at_key *key, trial *x, const at_seen *seen
     return s->status == AT_OK ? s->cost_ns : INFINITY;
   }
   const char *why;
-  at_status status = run_trial(u, x, &why);
+  at_status status = watched_trial(u, x, &why);
   u->r.trials++;
   u->r.failed += status != AT_OK;
   if (why) u->r.trouble = ir_format(u->ctx, "%s: %s: %s", x->kernel->name, x->choice, why);
@@ -193,25 +209,40 @@ static double cost_of(tuner *u, const at_key *key, trial *x, const at_seen *seen
   return status == AT_OK ? at_cost(x->samples, SAMPLES) : INFINITY;
 }
 
+const at_cuda_candidate *at_cuda_candidates(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, double rtol, int *n, const char **why) {
+  at_cuda_candidate *list = NULL;
+  const cu_tile *usual = cu_schedule(ctx, t, k, NULL, NULL);
+  const char *text;
+  *n = 0;
+  if (usual) IR_PUSH(ctx, list, *n, ((at_cuda_candidate){usual->choice, NULL}));
+  for (int i = 0; usual && (text = cu_candidate(i)); i++) {
+    bool rounds = strncmp(text, "tf32 ", 5) == 0;
+    if (strcmp(text, usual->choice) && (!rounds || rtol >= 1e-3) && cu_schedule(ctx, t, k, text, NULL)) IR_PUSH(ctx, list, *n, ((at_cuda_candidate){text, NULL}));
+  }
+  rt_cuda_candidates libraries = rt_cuda_library_candidates(ctx, t, k, &(rt_cuda_candidate_options){.ieee = rtol < 1e-3});
+  for (int i = 0; i < libraries.n; i++) IR_PUSH(ctx, list, *n, ((at_cuda_candidate){libraries.list[i].text, &libraries.list[i]}));
+  if (why) *why = libraries.why;
+  return list;
+}
+
 static void tune_kernel(tuner *u, const ir_kernel *k, at_cuda_kernel *r) {
   at_key key = key_of(u->ctx, u->t, k);
   int nseen = 0, before = u->r.trials;
   const at_seen *seen = at_store_seen(u->o->store, &key, &nseen);
-  const cu_tile *usual = cu_schedule(u->ctx, u->t, k, NULL, NULL);
+  int n = 0;
+  const at_cuda_candidate *all = at_cuda_candidates(u->ctx, u->t, k, u->o->rtol, &n, NULL);
   trial x = {.u = u, .kernel = k};
-  if (!usual || !reference(u, &x)) return;
-  const char *text;
-  for (int i = -1; i < 0 || (text = cu_candidate(i)); i++) {
-    if (i >= 0 && (strcmp(text, usual->choice) == 0 || !cu_schedule(u->ctx, u->t, k, text, NULL))) continue;
+  if (!n || !reference(u, &x)) return;
+  for (int i = 0; i < n; i++) {
     if (spent(u) || (u->o->trials && u->r.trials - before >= u->o->trials)) {
       u->r.stopped |= spent(u);
       return;
     }
-    x.choice = i < 0 ? usual->choice : text;
+    x.choice = all[i].choice;
     x.wrong = false;
     x.refused = NULL;
-    double cost = cost_of(u, &key, &x, seen, nseen, i < 0 ? "default" : "table");
-    if (i < 0) r->default_ns = cost;
+    double cost = cost_of(u, &key, &x, seen, nseen, i == 0 ? "default" : all[i].library ? "library" : "table");
+    if (i == 0) r->default_ns = cost;
     if (isinf(cost) || (r->choice && cost >= r->best_ns)) continue;
     r->best_ns = cost;
     r->choice = x.choice;
@@ -245,7 +276,10 @@ typedef struct fit {
 
 static void try_fit(tn_ctx *ctx, void *arg) {
   fit *f = arg;
-  f->fits = cu_schedule(ctx, f->t, f->k, f->choice, NULL) != NULL;
+  rt_dnn_conv c;
+  const char *why;
+  if (rt_dnn_is_plan(f->choice)) f->fits = rt_dnn_is_current(ctx, f->choice) && rt_dnn_conv_of(ctx, f->k, &c, &why);
+  else f->fits = cu_schedule(ctx, f->t, f->k, f->choice, NULL) != NULL;
 }
 
 const char *at_cuda_lookup(tn_ctx *ctx, at_store *store, const cu_target *t, const ir_kernel *k) {

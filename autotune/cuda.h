@@ -1,13 +1,27 @@
 /* cuda.h — the fastest schedule of each kernel of a program on a GPU, by trial.
  *
- *   kernel ── candidates of its class ── NVRTC, gates ── run, compared ── timed ── trial ──> store ── winners ──> next plan
+ *   kernel ── candidates: schedules, plans of libraries ── NVRTC, gates ── run, compared ── timed ── trial ──> store ── winners ──> next plan
  *
  * What a candidate does to the device ends with it: after a trap the device is opened anew, memory that is out is a failed
- * trial. All is done in this process: a kernel that never ends is not stopped. */
+ * trial. A kernel that never ends ends this process: whoever watches it (frontend/cli_tune_cuda.c) starts another, and names
+ * the trial that was under way. */
 #ifndef AT_CUDA_H
 #define AT_CUDA_H
 #include "autotune/store.h"
+#include "runtime/cuda_cudnn.h"
 #include "runtime/cuda_plan.h"
+
+typedef struct at_cuda_stuck { /* a trial that was ended from outside */
+  const char *kernel, *choice;
+} at_cuda_stuck;
+
+/* What is tried for a kernel: `library` null for a schedule. The usual one first. Needs no GPU; *why (may be null): why there
+ * are no plans of libraries. */
+typedef struct at_cuda_candidate {
+  const char *choice;
+  const rt_cuda_candidate *library;
+} at_cuda_candidate;
+const at_cuda_candidate *at_cuda_candidates(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, double rtol, int *n, const char **why);
 
 typedef struct at_cuda_options {
   at_store *store;          /* null: nothing is kept */
@@ -15,6 +29,11 @@ typedef struct at_cuda_options {
   double budget_s;          /* no new candidate after that; 0: no limit */
   const volatile int *stop; /* not 0: as if the budget were spent; may be null */
   const char *label;        /* of the run, may be null */
+  double rtol;              /* of the largest result of an f32 kernel; below 1e-3 no tensor cores for those */
+  const at_cuda_stuck *stuck; /* trials that are not to be made again: failed ones */
+  int nstuck;
+  void (*starts)(void *user, const char *kernel, const char *choice); /* before each trial; may be null */
+  void *user;
 } at_cuda_options;
 
 typedef struct at_cuda_kernel { /* by kernel of the program */

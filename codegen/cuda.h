@@ -32,12 +32,15 @@ const cu_target *cu_target_at(int i); /* null behind the last */
  *   tile BM BN BK TM TN S  products: a block of BM x BN, TM x TN a thread, BK steps of S stages in shared memory
  *   tma BM BN S            the same by a producer that copies boxes of tensors and warpgroups of 64 rows, sm_90a
  *   mma BM BN BK WM WN S   the same on tensor cores, WM x WN a warp
+ *   tf32 BM BN BK WM WN S  of f32 on tensor cores, operands rounded to 10 bits: never by default
  *   wgmma BM BN S          the same by warpgroups of 64 rows from swizzled shared memory, sm_90a
+ *   split P ...            products: the sum in P pieces, each by the schedule that follows, added up by a second launch
+ *   attend BM BN           attention: BM queries a block, keys BN at a time, softmax on the way
  *   serial                 one thread
  *
  * `choice` null: the default one. A choice that does not fit the kernel gives null with *reason. */
 typedef struct cu_tile {
-  const ir_kernel *kernel; /* body: one loop nest of kind grid per launch, in order */
+  const ir_kernel *kernel; /* body: arrays that launches pass on, then one loop nest of kind grid per launch, in order */
   int threads;             /* of a block */
   const char *choice;
   int nmaps;
@@ -70,10 +73,13 @@ typedef struct cu_launch {
   int threads;
   int64_t shared_bytes;  /* dynamic, of a block */
   int64_t scratch_bytes; /* global memory of one block, for private arrays that are too large for a thread's own */
+  int64_t passed_bytes;  /* global memory before that, which the launches of a kernel share */
   int nmaps;
   const cu_map *maps;
   int64_t registers;     /* that the roles of a block ask for together; 0: no roles */
 } cu_launch;
+
+static inline int64_t cu_launch_scratch(const cu_launch *l, int64_t blocks) { return l->passed_bytes + l->scratch_bytes * blocks; }
 
 /* A global function takes the address of each parameter, then that of the scratch where there is any, then the maps by
  * value (128 bytes each), then the dims as 64-bit integers. */
@@ -86,5 +92,5 @@ typedef struct cu_code {
 const cu_code *cu_print(tn_ctx *ctx, const cu_target *t, const cu_tile *tile, const char *symbol);
 
 /* Bump when generated source may change its meaning: part of the keys of stores. */
-#define CU_VERSION 2
+#define CU_VERSION 3
 #endif

@@ -94,10 +94,23 @@ static void shuffle(cu_fn *f, const ir_stmt *tile) {
 
 static void find_loads(ix e, const ir_buf *not, ix *found, int *n) {
   if (e->op == IX_LOAD) {
+    for (int i = 0; i < *n; i++)
+      if (found[i] == e) return;
     if (e->u.buf != not && *n < 2) found[(*n)++] = e;
     return;
   }
   for (int i = 0; i < e->nargs; i++) find_loads(e->args[i], not, found, n);
+}
+
+/* Two accumulators of a thread as one word of a fragment. */
+static void pack_fragment(cu_fn *f, const ir_stmt *tile) {
+  meaning m = meaning_of(f, tile);
+  ix v = m.store->value, one = ix_index(f->ctx, 1);
+  if (v->op != IX_CAST || m.n != 1) ir_bug(f->ctx, "frag.pack narrows two values");
+  int scope = cu_scope(f);
+  const char *to = word(f, &m, m.store->buf, m.store->index), *lo = cu_value(f, at(f, &m, v->args[0], NULL)), *hi = cu_value(f, at(f, &m, v->args[0], &one));
+  cu_line(f, "*(%s) = tn_pack_%s(%s, %s);", to, v->dtype == TN_F16 ? "f16" : "bf16", lo, hi);
+  cu_unscope(f, scope);
 }
 
 /* The operands of a product whose loops are i, j, k: the one that i moves is A. */
@@ -252,11 +265,13 @@ static const struct {
     {"warp.sync", warp_sync},
     {"cp.async", copy_async},
     {"shfl", shuffle},
+    {"frag.pack", pack_fragment},
     {"ldmatrix.x4", load_matrix},
     {"ldmatrix.x4.trans", load_matrix},
     {"mma.m16n8k16.f16", multiply},
     {"mma.m16n8k16.bf16", multiply},
     {"mma.m16n8k32.s8", multiply},
+    {"mma.m16n8k8.tf32", multiply},
     {"wgmma.m64n", multiply_group},
     {"wg.fence", group_fence},
     {"wg.commit", group_commit},

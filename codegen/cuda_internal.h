@@ -4,7 +4,7 @@
  *   cuda_expr.c   expressions → declarations of temporaries
  *   cuda_print.c  statements, loops bound to the grid, launches
  *   cuda_atoms.c  tile statements → inline PTX
- *   cuda_schedule.c, cuda_simt.c, cuda_rows.c, cuda_gemm.c, cuda_tma.c, ...  kernel → tile program
+ *   cuda_schedule.c, cuda_split.c, cuda_simt.c, cuda_rows.c, cuda_gemm.c, cuda_tma.c, ...  kernel → tile program
  */
 #ifndef CG_CUDA_INTERNAL_H
 #define CG_CUDA_INTERNAL_H
@@ -24,7 +24,7 @@ typedef struct cu_memory { /* a buffer of the kernel */
   const char *name;
   bool per_thread;         /* an array of each thread whose first axis is the thread: declared per block */
   bool packed;             /* a fragment: 32-bit words that only atoms touch */
-  int64_t shared_at;
+  int64_t shared_at;       /* of what launches pass on: in the scratch */
 } cu_memory;
 
 typedef struct cu_fn {
@@ -40,7 +40,7 @@ typedef struct cu_fn {
   int nnames;
   cu_memory *mems;
   int nmems;
-  int64_t shared_bytes, scratch_bytes;
+  int64_t shared_bytes, scratch_bytes, passed_bytes;
 } cu_fn;
 
 /* cuda_ops.c */
@@ -76,13 +76,17 @@ typedef struct cu_choice {
   int64_t arg[8];
 } cu_choice;
 const cu_tile *cu_schedule_threads(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
+const cu_tile *cu_schedule_attend(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_rows(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_transpose(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_tile(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_mma(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
+const cu_tile *cu_schedule_tf32(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_tma(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_wgmma(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_serial(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
+/* The sum of a product in `parts` pieces, each by the schedule `choice`, then added up by a second launch. */
+const cu_tile *cu_schedule_split(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, int64_t parts, const char *choice, const char **reason);
 /* A tile program with k's parameters. */
 const cu_tile *cu_tile_new(tn_ctx *ctx, const ir_kernel *k, const ir_stmt *body, int threads, const char *choice);
 #endif

@@ -82,6 +82,8 @@ static const struct {
     {"tn_shl", "__device__ __forceinline__ unsigned long long tn_shl(unsigned long long a, unsigned long long n, unsigned bits) { return n >= bits ? 0 : a << n; }\n"},
     {"tn_shr", "__device__ __forceinline__ unsigned long long tn_shr(unsigned long long a, unsigned long long n, unsigned bits) { return n >= bits ? 0 : a >> n; }\n"},
     {"tn_sar", "__device__ __forceinline__ long long tn_sar(long long a, unsigned long long n, unsigned bits) { return a >> (n >= bits ? 63 : n); }\n"},
+    {"tn_pack_f16", "__device__ __forceinline__ unsigned tn_pack_f16(float lo, float hi) { unsigned r; asm(\"cvt.rn.f16x2.f32 %0, %1, %2;\" : \"=r\"(r) : \"f\"(hi), \"f\"(lo)); return r; }\n"},
+    {"tn_pack_bf16", "__device__ __forceinline__ unsigned tn_pack_bf16(float lo, float hi) { unsigned r; asm(\"cvt.rn.bf16x2.f32 %0, %1, %2;\" : \"=r\"(r) : \"f\"(hi), \"f\"(lo)); return r; }\n"},
     {"tn_copy4", "__device__ __forceinline__ void tn_copy4(void *to, const void *from) { asm volatile(\"cp.async.ca.shared.global [%0], [%1], 4;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(from) : \"memory\"); }\n"},
     {"tn_copy8", "__device__ __forceinline__ void tn_copy8(void *to, const void *from) { asm volatile(\"cp.async.ca.shared.global [%0], [%1], 8;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(from) : \"memory\"); }\n"},
     {"tn_copy16", "__device__ __forceinline__ void tn_copy16(void *to, const void *from) { asm volatile(\"cp.async.cg.shared.global [%0], [%1], 16;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(from) : \"memory\"); }\n"},
@@ -97,6 +99,10 @@ static const struct {
      "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
     {"tn_mma_s8", "__device__ __forceinline__ void tn_mma_s8(int *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
      "\"+r\"(c[0]), \"+r\"(c[1]), \"+r\"(c[2]), \"+r\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
+    {"tn_mma_tf32", /* operands rounded to nearest: the instruction would cut them off */
+     "__device__ __forceinline__ unsigned tn_to_tf32(unsigned x) { unsigned r; asm(\"cvt.rna.tf32.f32 %0, %1;\" : \"=r\"(r) : \"f\"(__uint_as_float(x))); return r; }\n"
+     "__device__ __forceinline__ void tn_mma_tf32(float *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
+     "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(tn_to_tf32(a[0])), \"r\"(tn_to_tf32(a[1])), \"r\"(tn_to_tf32(a[2])), \"r\"(tn_to_tf32(a[3])), \"r\"(tn_to_tf32(b[0])), \"r\"(tn_to_tf32(b[1]))); }\n"},
     {"tn_tile", /* 128-byte swizzle, rows of 128 bytes: eight of them 1024 bytes on */
      "__device__ __forceinline__ unsigned long long tn_tile(const void *p) { return (unsigned long long)(((unsigned)__cvta_generic_to_shared(p) & 0x3ffffu) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62; }\n"},
     {"tn_wgmma_fence", "__device__ __forceinline__ void tn_wgmma_fence() { asm volatile(\"wgmma.fence.sync.aligned;\" ::: \"memory\"); }\n"},

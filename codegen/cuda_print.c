@@ -18,10 +18,10 @@ static int64_t elements_of(cu_fn *f, const ir_buf *b) {
   return n->hi;
 }
 
-/* Whether ldmatrix fills the buffer: a fragment. */
+/* Whether ldmatrix or packing fills the buffer: a fragment. */
 static bool is_fragment(const ir_stmt *s, const ir_buf *b) {
   if (!s) return false;
-  if (s->kind == IR_TILE && strncmp(s->atom, "ldmatrix", 8) == 0) {
+  if (s->kind == IR_TILE && (strncmp(s->atom, "ldmatrix", 8) == 0 || strcmp(s->atom, "frag.pack") == 0)) {
     const ir_stmt *in = s->body;
     while (in->kind == IR_FOR) in = in->body;
     return in->buf == b;
@@ -228,6 +228,14 @@ static ix grid_loops(cu_fn *f, const ir_stmt **s) {
   return blocks;
 }
 
+/* What launches pass on: arrays declared outside the grid, at the start of the scratch that all blocks share. */
+static void declare_passed(cu_fn *f, const ir_stmt *scope) {
+  const ir_buf *b = scope->buf;
+  cu_memory m = {.buf = b, .name = ir_format(f->ctx, "%s_%u", cu_var_name(f->ctx, &(ir_var){.name = b->name, .id = b->id}), b->id), .shared_at = f->passed_bytes};
+  f->passed_bytes += (elements_of(f, b) * (int64_t)ir_dtype_bytes(b->dtype) + 255) / 256 * 256;
+  IR_PUSH(f->ctx, f->mems, f->nmems, m);
+}
+
 static cu_launch launch(cu_fn *f, const ir_stmt *s, const char *symbol, ir_text *all) {
   tn_ctx *ctx = f->ctx;
   cu_launch l = {.symbol = symbol, .threads = f->tile->threads, .nmaps = f->tile->nmaps, .maps = f->tile->maps};
@@ -242,17 +250,20 @@ static cu_launch launch(cu_fn *f, const ir_stmt *s, const char *symbol, ir_text 
   l.grid = grid_loops(f, &s);
   block(f, s);
   const char *alone = f->registers ? ", 1" : ""; /* setmaxnreg counts on what the block starts with */
-  ir_put(all, "extern \"C\" __global__ void __launch_bounds__(%d%s) %s(%s) {\n", l.threads, alone, symbol, parameters(f, f->scratch_bytes > 0));
+  ir_put(all, "extern \"C\" __global__ void __launch_bounds__(%d%s) %s(%s) {\n", l.threads, alone, symbol, parameters(f, f->scratch_bytes + f->passed_bytes > 0));
   for (int i = 0; i < f->tile->kernel->nbufs; i++) { /* memory of parameters starts at multiples of 16 bytes: loads may join */
     const ir_buf *b = f->tile->kernel->bufs[i];
     const char *c = b->access == IR_IN ? "const " : "", *type = cu_storage_type(b->dtype), *name = f->mems[i].name;
     ir_put(all, "  %s%s *__restrict__ %s = (%s%s *)__builtin_assume_aligned(p_%s, 16);\n", c, type, name, c, type, name);
   }
   if (f->shared_bytes) ir_put(all, "  extern __shared__ __align__(1024) unsigned char tn_memory[];\n");
-  if (f->scratch_bytes) ir_put(all, "  char *const tn_scratch = tn_all_scratch + blockIdx.x * %lldll;\n", (long long)f->scratch_bytes);
+  if (f->scratch_bytes) ir_put(all, "  char *const tn_scratch = tn_all_scratch + %lldll + blockIdx.x * %lldll;\n", (long long)f->passed_bytes, (long long)f->scratch_bytes);
+  for (int i = f->tile->kernel->nbufs; i < f->nmems; i++)
+    ir_put(all, "  %s *const %s = (%s *)(tn_all_scratch + %lldll);\n", cu_storage_type(f->mems[i].buf->dtype), f->mems[i].name, cu_storage_type(f->mems[i].buf->dtype), (long long)f->mems[i].shared_at);
   ir_put(all, "%s}\n", ir_text_str(&f->out));
   l.shared_bytes = f->shared_bytes;
   l.scratch_bytes = f->scratch_bytes;
+  l.passed_bytes = f->passed_bytes;
   l.registers = f->registers;
   return l;
 }
@@ -266,6 +277,7 @@ const cu_code *cu_print(tn_ctx *ctx, const cu_target *t, const cu_tile *tile, co
   }
   cu_code *c = IR_NEW(ctx, cu_code);
   const ir_stmt *body = k->body;
+  for (; body && body->kind == IR_ALLOC; body = body->body) declare_passed(&f, body);
   int n = !body ? 0 : body->kind == IR_SEQ ? body->n : 1;
   c->launches = IR_NEW_ARRAY(ctx, cu_launch, n + 1);
   ir_text all = {.ctx = ctx};

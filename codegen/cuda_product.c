@@ -220,7 +220,7 @@ static ix mapped(tn_ctx *ctx, mapping *m, ix e) { return ix_subst(ctx, e, map_va
 
 static ix zero(tn_ctx *ctx, tn_dtype t) { return ix_num(ctx, t, 0); }
 
-static const ir_stmt *copy_operand(cu_product *g, const cu_operand *o, const ir_var *block, ix kt, ix stage) {
+const ir_stmt *cu_product_copy_one(cu_product *g, const cu_operand *o, const ir_var *block, ix kt, ix stage) {
   tn_ctx *ctx = g->ctx;
   int id = g->copies++;
   int64_t vec = o->vec ? o->vec : 1, fast = (o->inner_k ? g->bk : o->block) / vec, pieces = fast * (o->inner_k ? o->block : g->bk);
@@ -278,7 +278,7 @@ const ir_stmt *cu_product_box(cu_product *g, const cu_operand *o, const ir_var *
 }
 
 const ir_stmt *cu_product_copy(cu_product *g, ix kt, ix stage) {
-  const ir_stmt *both[2] = {copy_operand(g, &g->a, g->block_m, kt, stage), copy_operand(g, &g->b, g->block_n, kt, stage)};
+  const ir_stmt *both[2] = {cu_product_copy_one(g, &g->a, g->block_m, kt, stage), cu_product_copy_one(g, &g->b, g->block_n, kt, stage)};
   return ir_seq(g->ctx, 2, both);
 }
 

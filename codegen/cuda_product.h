@@ -63,6 +63,22 @@ const ir_stmt *cu_product_store(cu_product *g, ix m, ix n, ix value);
 const ir_stmt *cu_product_pipeline(cu_product *g, const ir_stmt *start, const ir_stmt *(*step)(cu_product *g, ix stage, void *user), void *user,
                                    const ir_stmt *end);
 int64_t cu_product_shared_bytes(const cu_product *g);
+/* Statements of all threads that bring tile (block, kt) of one operand into stage `stage`. */
+const ir_stmt *cu_product_copy_one(cu_product *g, const cu_operand *o, const ir_var *block, ix kt, ix stage);
+/* Products of fragments (cuda_mma.c); arrays by thread, piece of 16 rows or columns, element. */
+typedef struct cu_mma {
+  int64_t wm, wn, warps_n, warps;
+  int64_t pack;    /* elements of k in 32 bits: 2, or 4 of bytes, 1 of f32 */
+  int64_t depth;   /* k of one instruction: 8 pack */
+  ir_buf *fa, *fb; /* [threads, pieces of A, 4 pack], [threads, pieces of B, 4 pack]: two column tiles together */
+  ir_buf *acc;     /* [threads, wm / 16, wn / 8, 4] */
+  bool tf32;       /* f32 operands, rounded to 10 bits of fraction */
+  const char *atom;
+} cu_mma;
+/* By warp w: 16 rows from row0 on, x->depth elements of k from k0 on, of a tile in shared memory. */
+const ir_stmt *cu_mma_load(cu_product *g, const cu_mma *x, const cu_operand *o, ir_buf *to, ix w, ix piece, ix row0, ix k0, ix stage);
+/* By warp w: sums (mi, nj) += piece of A * column tile nj, one half of the piece of B. */
+const ir_stmt *cu_mma_multiply(tn_ctx *ctx, const cu_mma *x, ix w, ix a_piece, ix b_piece, ix mi, ix nj);
 /* Products by warpgroups of 64 rows (cuda_wgmma.c): accumulators of their threads, products of a tile in shared memory. */
 typedef struct cu_groups {
   int64_t n;           /* warpgroups */

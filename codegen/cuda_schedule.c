@@ -10,7 +10,9 @@ static const struct {
     {"tma", cu_schedule_tma},
     {"wgmma", cu_schedule_wgmma},
     {"mma", cu_schedule_mma},
+    {"tf32", cu_schedule_tf32},
     {"tile", cu_schedule_tile},
+    {"attend", cu_schedule_attend},
     {"rows", cu_schedule_rows},
     {"transpose", cu_schedule_transpose},
     {"threads", cu_schedule_threads},
@@ -41,6 +43,13 @@ static cu_choice numbers(tn_ctx *ctx, const char *s) {
 const cu_tile *cu_schedule(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const char *choice, const char **reason) {
   const char *why = "no schedule fits";
   size_t n = choice ? strcspn(choice, " ") : 0;
+  if (choice && strncmp(choice, "split ", 6) == 0) {
+    char *rest;
+    long parts = strtol(choice + 6, &rest, 10);
+    const cu_tile *r = *rest == ' ' && parts > 1 ? cu_schedule_split(ctx, t, k, parts, rest + 1, &why) : (why = "split: PARTS, then a schedule", NULL);
+    if (reason) *reason = r ? NULL : why;
+    return r;
+  }
   for (int i = 0; i < IR_COUNT(rows); i++) {
     if (choice && (strlen(rows[i].name) != n || strncmp(rows[i].name, choice, n))) continue;
     cu_choice c = choice ? numbers(ctx, choice + n + (choice[n] == ' ')) : (cu_choice){0};
@@ -59,7 +68,10 @@ static const char *const candidates[] = {
     "tma 128 256 4", "tma 128 256 3", "tma 128 128 6", "tma 128 128 4", "tma 128 192 4", "tma 64 256 4", "tma 64 128 8", "tma 64 128 4", "tma 64 64 8", "tma 192 128 4", "tma 64 32 8",
     "wgmma 128 256 4", "wgmma 128 128 4", "wgmma 64 256 4", "wgmma 64 128 4", "wgmma 64 64 6",
     "mma 128 128 32 64 32 4", "mma 128 128 64 64 32 3", "mma 128 64 32 32 32 4", "mma 64 128 32 32 32 4", "mma 64 64 32 32 32 4", "mma 64 64 64 32 16 4", "mma 32 64 32 16 32 4", "mma 16 64 64 16 16 4",
+    "split 2 tma 128 128 4", "split 4 tma 64 128 4", "split 8 tma 64 64 4", "split 4 mma 64 64 32 32 32 4", "split 8 mma 16 64 64 16 16 4", "split 4 tile 64 64 16 4 4 4", "split 8 tile 16 32 16 1 2 4",
+    "tf32 128 128 32 64 32 3", "tf32 64 64 32 32 32 4", "tf32 32 64 32 16 32 4",
     "tile 128 128 16 8 8 4", "tile 128 128 8 8 8 4", "tile 128 64 16 8 4 4", "tile 64 128 16 4 8 4", "tile 64 64 16 4 4 4", "tile 32 64 16 2 4 4", "tile 32 32 16 2 2 4", "tile 16 32 16 1 2 4",
+    "attend 128 64", "attend 64 64", "attend 128 32", "attend 64 128", "attend 128 128",
     "rows 32", "rows 64", "rows 128", "rows 256", "rows 512", "rows 1024", "transpose",
     "threads 128 1", "threads 256 1", "threads 64 1", "threads 128 4", "threads 256 2", "threads 256 4", "threads 512 1", "threads 128 8"};
 

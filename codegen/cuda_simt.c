@@ -2,7 +2,7 @@
  *
  *   for i: for j: S   ->   for g grid: for t lane: { let p = g*T + t; if p < Ni*Nj { let i, j of p; S } }
  *
- * A sequence of nests is a launch each. What has no parallel loops outside runs on one thread. */
+ * A sequence of nests is a launch each; arrays declared around them are passed on in global memory. What has no parallel loops outside runs on one thread. */
 #include "codegen/cuda_internal.h"
 #include "lower/schedule.h"
 
@@ -118,11 +118,15 @@ const cu_tile *cu_schedule_threads(tn_ctx *ctx, const cu_target *t, const ir_ker
     *reason = "threads: from 32 to 1024 by 32, 1 to 16 iterations each";
     return NULL;
   }
-  const ir_stmt **parts = NULL;
-  int n = 0;
-  nests(ctx, plain(ctx, k->body), &parts, &n);
+  const ir_stmt **parts = NULL, *body = plain(ctx, k->body);
+  ir_buf *passed[8];
+  int n = 0, np = 0;
+  for (int64_t size; body && body->kind == IR_ALLOC && body->buf->rank && np < IR_COUNT(passed) && ix_const_value(ir_buf_elements(ctx, body->buf), &size); body = body->body) passed[np++] = body->buf;
+  nests(ctx, body, &parts, &n);
   for (int i = 0; i < n; i++) parts[i] = on_threads(ctx, parts[i], threads, each, i);
-  return cu_tile_new(ctx, k, ir_seq(ctx, n, parts), (int)threads, ir_format(ctx, "threads %lld %lld", (long long)threads, (long long)each));
+  body = ir_seq(ctx, n, parts);
+  while (np) body = ir_alloc_stmt(ctx, passed[--np], body);
+  return cu_tile_new(ctx, k, body, (int)threads, ir_format(ctx, "threads %lld %lld", (long long)threads, (long long)each));
 }
 
 const cu_tile *cu_schedule_serial(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason) {

@@ -148,7 +148,8 @@ void cli_tune_tpu(cli *c, const cli_tpu_tuning *how);
 typedef struct cli_cuda_tuning {
   const char *arch; /* "": what device 0 is */
   int64_t trials;
-  double budget_s;
+  double budget_s, timeout_s; /* timeout: of a single trial */
+  bool candidates;            /* only lists them: no GPU is needed */
   const volatile int *stop;
 } cli_cuda_tuning;
 void cli_tune_cuda(cli *c, const cli_cuda_tuning *how);

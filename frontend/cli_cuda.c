@@ -28,7 +28,7 @@ static void put_kernel(cli *c, const rt_cuda_plan *p, int i, bool code, bool all
   const rt_cuda_kernel *k = &p->kernels[i];
   tn_ctx *ctx = c->ctx;
   lw_problem problem = lw_problem_of(ctx, k->kernel);
-  fprintf(c->out, "kernel %s: %s\n  %s\n", k->kernel->name, lw_problem_print(ctx, &problem), k->tile->choice);
+  fprintf(c->out, "kernel %s: %s\n  %s\n", k->kernel->name, lw_problem_print(ctx, &problem), k->library ? k->library : k->tile->choice);
   for (const char *l = k->left; *l; l += strcspn(l, "\n") + 1) fprintf(c->out, "  left: %.*s\n", (int)strcspn(l, "\n"), l);
   for (int n = 0; n < k->code->nlaunches; n++) {
     const cu_launch *l = &k->code->launches[n];
@@ -37,6 +37,7 @@ static void put_kernel(cli *c, const rt_cuda_plan *p, int i, bool code, bool all
     for (int f = 0; k->cubin && f < k->cubin->nfunctions; f++)
       if (strcmp(k->cubin->functions[f].symbol, l->symbol) == 0) fprintf(c->out, ", %d registers", k->cubin->functions[f].registers);
     if (l->scratch_bytes) fprintf(c->out, ", %s scratch a block", cli_bytes(c, (double)l->scratch_bytes));
+    if (l->passed_bytes) fprintf(c->out, ", %s passed on", cli_bytes(c, (double)l->passed_bytes));
     fputc('\n', c->out);
   }
   if (k->cubin) fprintf(c->out, "  cubin %s, %s\n", cli_bytes(c, (double)k->cubin->size), k->cubin->cached ? "from the store" : cli_time(c, k->cubin->seconds));

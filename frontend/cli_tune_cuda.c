@@ -3,6 +3,12 @@
 #include "frontend/cli.h"
 #include "runtime/cuda_lib.h"
 #include "runtime/cuda_run.h"
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 typedef struct tuned {
   const char *path;
@@ -10,11 +16,128 @@ typedef struct tuned {
   at_cuda_result r;
 } tuned;
 
-static tuned tune_model(cli *c, const char *path, const cu_target *t, const cli_cuda_tuning *how, at_store *store) {
+/* ---- watching: the tuner works in a process of its own, which tells of each trial through a pipe ---- */
+
+enum { NAME = 256 };
+
+typedef struct watch {
+  int from, to;          /* ends of the pipe; from < 0: this is the worker */
+  int n;
+  at_cuda_stuck *stuck;  /* trials in which workers were stopped, or died */
+} watch;
+
+static void starts(void *user, const char *kernel, const char *choice) {
+  const watch *w = user;
+  char line[2 * NAME + 4];
+  int n = snprintf(line, sizeof line, "%.*s\t%.*s\n", NAME, kernel, NAME, choice);
+  for (ssize_t done = 0, k; done < n && (k = write(w->to, line + done, (size_t)(n - done))) > 0;) done += k;
+}
+
+/* Reads until the worker ends, or does not begin another trial in time. False: it had to be stopped, or died. */
+static bool watch_worker(watch *w, pid_t worker, double timeout_s, char *last, size_t room, int *status) {
+  char buffer[4 * NAME];
+  size_t n = 0;
+  bool late = false;
+  *last = 0;
+  for (;;) {
+    struct pollfd p = {.fd = w->from, .events = POLLIN};
+    int ready = poll(&p, 1, *last ? (int)(timeout_s * 1000) : -1);
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready == 0) {
+      late = true;
+      kill(worker, SIGKILL);
+      break;
+    }
+    ssize_t k = read(w->from, buffer + n, sizeof buffer - 1 - n);
+    if (k < 0 && errno == EINTR) continue;
+    if (k <= 0) break;
+    buffer[n += (size_t)k] = 0;
+    for (char *end; (end = strchr(buffer, '\n'));) { /* the last whole line counts */
+      snprintf(last, room, "%.*s", (int)(end - buffer), buffer);
+      n -= (size_t)(end + 1 - buffer);
+      memmove(buffer, end + 1, n + 1);
+    }
+    if (n == sizeof buffer - 1) n = 0;
+  }
+  while (waitpid(worker, status, 0) < 0 && errno == EINTR) continue;
+  return !late && !WIFSIGNALED(*status);
+}
+
+/* True in a worker, which is to tune; false when one has done so. */
+static bool in_worker(cli *c, const cli_cuda_tuning *how, watch *w) {
+  for (;;) {
+    int ends[2], status;
+    char last[2 * NAME + 4];
+    fflush(NULL);
+    if (pipe(ends)) ir_fail(c->ctx, TN_ERESOURCE, "no pipe to the tuner");
+    pid_t worker = fork();
+    if (worker < 0) ir_fail(c->ctx, TN_ERESOURCE, "no process for the tuner");
+    w->from = worker ? ends[0] : -1;
+    w->to = ends[1];
+    close(ends[worker ? 1 : 0]);
+    if (!worker) return true;
+    bool ended = watch_worker(w, worker, how->timeout_s, last, sizeof last, &status);
+    close(ends[0]);
+    if (ended && WEXITSTATUS(status) == 0) return false;
+    if (ended) _exit(WEXITSTATUS(status)); /* it said why */
+    char *tab = strchr(last, '\t');
+    if (!tab) ir_fail(c->ctx, TN_EINTERNAL, "the tuner died before its first trial");
+    at_cuda_stuck s = {ir_strndup(c->ctx, last, (size_t)(tab - last)), ir_strdup(c->ctx, tab + 1)};
+    fprintf(stderr, "%s: %s: %s\n", s.kernel, s.choice, WTERMSIG(status) == SIGKILL ? "no end: it is stopped" : "the process died of it");
+    IR_PUSH(c->ctx, w->stuck, w->n, s);
+  }
+}
+
+static tuned tune_model(cli *c, const char *path, const cu_target *t, const cli_cuda_tuning *how, at_store *store, watch *w) {
   cli_model *m = cli_load(c, path);
   cli_lower_cuda(c, m);
-  at_cuda_options o = {store, (int)how->trials, how->budget_s, how->stop, path};
+  at_cuda_options o = {store, (int)how->trials, how->budget_s, how->stop, path, cli_accuracy(c), w->stuck, w->n, starts, w};
   return (tuned){path, m->program, at_cuda_tune(c->ctx, m->program, t, &o)};
+}
+
+/* ---- lists ---- */
+
+static void list_kernel(cli *c, cli_json *j, const cu_target *t, const ir_kernel *k) {
+  int n;
+  const char *why;
+  const at_cuda_candidate *all = at_cuda_candidates(c->ctx, t, k, cli_accuracy(c), &n, &why);
+  if (!j) fprintf(c->out, "kernel %s: %d candidates%s%s\n", k->name, n, why ? "; libraries: " : "", why ? why : "");
+  for (int i = 0; i < n; i++) {
+    const rt_cuda_candidate *l = all[i].library;
+    if (j) {
+      cj_open(j, NULL, '{');
+      cj_text(j, "kernel", k->name);
+      cj_text(j, "choice", all[i].choice);
+      if (l) cj_int(j, "workspace", l->workspace);
+      if (l) cj_text(j, "notes", l->notes);
+      cj_close(j, '}');
+    } else if (l) fprintf(c->out, "  %s: workspace %lld B%s%s\n", l->text, (long long)l->workspace, *l->notes ? ", " : "", l->notes);
+    else fprintf(c->out, "  %s\n", all[i].choice);
+  }
+}
+
+static void list_candidates(cli *c, const cu_target *t) {
+  cli_json j;
+  if (c->json) {
+    cj_begin(&j, c->ctx);
+    cj_text(&j, "target", t->name);
+    cj_open(&j, "candidates", '[');
+  }
+  for (int a = 0; a < c->nargs; a++) {
+    cli_model *m = cli_load(c, c->args[a]);
+    cli_lower_cuda(c, m);
+    const ir_program *p = m->program;
+    bool *done = IR_NEW_ARRAY(c->ctx, bool, p->nkernels + 1);
+    for (int i = 0; i < p->nrun; i++) {
+      if (p->run[i].kind != IR_CALL || done[p->run[i].kernel]) continue;
+      const ir_program_kernel *k = &p->kernels[p->run[i].kernel];
+      done[p->run[i].kernel] = true;
+      list_kernel(c, c->json ? &j : NULL, t, k->lowered ? k->lowered : k->kernel);
+    }
+  }
+  if (!c->json) return;
+  cj_close(&j, ']');
+  cj_end(&j, c);
 }
 
 static void show_json(cli *c, int n, const tuned *t, const cu_target *target, const char *trouble) {
@@ -62,12 +185,18 @@ static void show(cli *c, const tuned *t) {
 }
 
 void cli_tune_cuda(cli *c, const cli_cuda_tuning *how) {
+  watch w = {0};
+  if (how->candidates) {
+    list_candidates(c, cu_target_find(c->ctx, *how->arch ? how->arch : "sm_90a"));
+    return;
+  }
+  if (!in_worker(c, how, &w)) return;
   const rt_cuda_lib *nvrtc = rt_cuda_library(RT_CUDA_NVRTC);
   const cu_target *target = *how->arch ? cu_target_find(c->ctx, how->arch) : rt_cuda_device_target(c->ctx, 0, NULL);
   if (!nvrtc->handle) ir_fail(c->ctx, TN_EUNSUPPORTED, "NVRTC, which compiles for GPUs, is not there: %s", nvrtc->why);
   at_store *store = at_store_open(c->ctx, c->db, 0);
   tuned *t = IR_NEW_ARRAY(c->ctx, tuned, c->nargs);
-  for (int i = 0; i < c->nargs; i++) t[i] = tune_model(c, c->args[i], target, how, store);
+  for (int i = 0; i < c->nargs; i++) t[i] = tune_model(c, c->args[i], target, how, store, &w);
   const char *trouble = store ? ir_strdup(c->ctx, at_store_trouble(store)) : "";
   at_store_close(store);
   if (c->json) show_json(c, c->nargs, t, target, *trouble ? trouble : NULL);

@@ -25,13 +25,15 @@ static const char *winner(void *user, const ir_kernel *k) {
   return at_cuda_lookup(w->ctx, w->store, w->t, k);
 }
 
-const rt_cuda_plan *fe_cuda_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, int jobs, bool maybe) {
+static const rt_cuda_plan *make_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, int jobs, bool maybe, bool own) {
   at_store *store = at_store_open(ctx, db, 0);
   cg_cache cache = {store, find, keep};
   winners w = {ctx, store, t};
-  rt_cuda_options o = {.jobs = jobs, .cache = store ? &cache : NULL, .choice = winner, .user = &w, .no_compile = maybe && !rt_cuda_library(RT_CUDA_NVRTC)->handle};
+  rt_cuda_options o = {.jobs = jobs, .cache = store ? &cache : NULL, .choice = winner, .user = &w, .no_compile = maybe && !rt_cuda_library(RT_CUDA_NVRTC)->handle, .own = own};
   return rt_cuda_plan_make(ctx, p, t, &o);
 }
+
+const rt_cuda_plan *fe_cuda_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, int jobs, bool maybe) { return make_plan(ctx, p, t, db, jobs, maybe, false); }
 
 fe_cuda *fe_cuda_open(tn_ctx *ctx, const char *arch) {
   fe_cuda *c = IR_NEW(ctx, fe_cuda);
@@ -60,7 +62,7 @@ void fe_cuda_object(tn_ctx *ctx, const ir_program *p, const char *archs, const c
     size_t length = strcspn(a, ",");
     if (n == IR_COUNT(plans)) ir_fail(ctx, TN_EUSAGE, "target 'cuda:%s': at most %d architectures", archs, IR_COUNT(plans));
     const cu_target *t = cu_target_find(ctx, ir_strndup(ctx, a, length));
-    plans[n++] = fe_cuda_plan(ctx, p, t, db, o->jobs, false);
+    plans[n++] = make_plan(ctx, p, t, db, o->jobs, false, true);
     a += length;
   }
   rt_cuda_write_object(ctx, n, plans, o);

@@ -7,8 +7,8 @@
 
 /* ---- the library: descriptors, attributes and types that are used, by their numbers ---- */
 
-enum { POINTWISE = 0, CONVOLUTION = 1, ENGINE = 2, CONFIG = 3, HEURISTICS = 4, PLAN = 5, KNOB = 7, OP_CONV = 10, OP_POINTWISE = 13, GRAPH = 15, TENSOR = 17, DEVICE = 38 };
-enum { T_DATA_TYPE = 1, T_BOOLEAN = 2, T_INT64 = 3, T_FLOAT = 4, T_DOUBLE = 5, T_CONV_MODE = 7, T_HEUR_MODE = 8, T_KNOB = 9, T_NUMERICAL = 11, T_POINTWISE_MODE = 14, T_DESCRIPTOR = 15, T_BEHAVIOR = 19, T_CHAR = 24 };
+enum { POINTWISE = 0, CONVOLUTION = 1, ENGINE = 2, CONFIG = 3, HEURISTICS = 4, PLAN = 5, KNOB = 7, OP_CONV = 10, OP_POINTWISE = 13, GRAPH = 15, VARIANT = 16, TENSOR = 17, DEVICE = 38 };
+enum { T_DATA_TYPE = 1, T_BOOLEAN = 2, T_INT64 = 3, T_FLOAT = 4, T_DOUBLE = 5, T_POINTER = 6, T_CONV_MODE = 7, T_HEUR_MODE = 8, T_KNOB = 9, T_NUMERICAL = 11, T_POINTWISE_MODE = 14, T_DESCRIPTOR = 15, T_BEHAVIOR = 19, T_CHAR = 24 };
 enum { FAILED = -1, MODES = 3, MOST = 64, NOTES = 16 };
 
 typedef struct dnn {
@@ -101,6 +101,8 @@ static void *device_of(dnn *l, const cu_target *t) {
 
 static int data_type(tn_dtype t) { return t == TN_BF16 ? 9 : t == TN_F16 ? 2 : 0; }
 
+enum { ID_X = 1, ID_W = 2, ID_OTHER = 10, ID_Y = 20 /* then one for each step */ };
+
 static void *tensor(dnn *l, const rt_dnn_tensor *t, int id, bool between) {
   void *d = make(l, TENSOR);
   int64_t size[4];
@@ -144,17 +146,17 @@ static void *pointwise(dnn *l, const rt_dnn_conv *c, int i, void *from, void *to
   finish(l, d, "a step");
   put_descriptor(l, op, 750, d);
   put_descriptor(l, op, 751, from);
-  if (add) put_descriptor(l, op, 752, tensor(l, &c->steps[i].other, 10 + i, false));
+  if (add) put_descriptor(l, op, 752, tensor(l, &c->steps[i].other, ID_OTHER + i, false));
   put_descriptor(l, op, 753, to);
   finish(l, op, "a step's operation");
   return op;
 }
 
 static void *graph_of(dnn *l, const rt_dnn_conv *c) {
-  void *ops[RT_DNN_STEPS + 1], *at = tensor(l, &c->y, 20, c->nsteps > 0);
-  ops[0] = convolution(l, c, tensor(l, &c->x, 1, false), tensor(l, &c->w, 2, false), at);
+  void *ops[RT_DNN_STEPS + 1], *at = tensor(l, &c->y, ID_Y, c->nsteps > 0);
+  ops[0] = convolution(l, c, tensor(l, &c->x, ID_X, false), tensor(l, &c->w, ID_W, false), at);
   for (int i = 0; i < c->nsteps; i++) {
-    void *to = tensor(l, &c->y, 21 + i, i + 1 < c->nsteps);
+    void *to = tensor(l, &c->y, ID_Y + 1 + i, i + 1 < c->nsteps);
     ops[i + 1] = pointwise(l, c, i, at, to);
     at = to;
   }
@@ -181,10 +183,14 @@ static void put_notes(dnn *l, void *engine, int attribute, int type, const char 
   }
 }
 
+static const char *name_of(tn_ctx *ctx) {
+  int version = rt_cuda_library(RT_CUDA_DNN)->version;
+  return ir_format(ctx, "cudnn %d.%d.%d engine ", version / 10000, version / 100 % 100, version % 100);
+}
+
 static const char *text_of(dnn *l, void *config, int64_t engine) {
   ir_text t = {.ctx = l->ctx};
-  int version = rt_cuda_library(RT_CUDA_DNN)->version;
-  ir_put(&t, "cudnn %d.%d.%d engine %lld", version / 10000, version / 100 % 100, version % 100, (long long)engine);
+  ir_put(&t, "%s%lld", name_of(l->ctx), (long long)engine);
   void *knobs[32];
   int64_t n = 0, one;
   for (int i = 0; i < IR_COUNT(knobs); i++) knobs[i] = make(l, KNOB);
@@ -234,27 +240,121 @@ static void plan_one(dnn *l, void *device, void *config, const rt_dnn_conv *c, c
   r->list[r->n++] = x;
 }
 
-static void plan_mode(dnn *l, int mode, void *graph, void *device, const rt_dnn_conv *c, const rt_cuda_candidate_options *o, rt_cuda_candidates *r) {
-  void *h = make(l, HEURISTICS), *configs[MOST];
+static int configs_of(dnn *l, int mode, void *graph, void *device, void **configs) {
+  void *h = make(l, HEURISTICS);
   put_descriptor(l, h, 201, graph);
   put_enum(l, h, 200, T_HEUR_MODE, mode);
   put_descriptor(l, h, 204, device);
   int64_t n = 0;
-  if (l->status || l->finalize(h)) return; /* a mode that knows nothing of this graph */
+  if (l->status || l->finalize(h)) return 0; /* a mode that knows nothing of this graph */
   for (int i = 0; i < MOST; i++) configs[i] = make(l, CONFIG);
-  if (l->status || l->get(h, 202, T_DESCRIPTOR, MOST, &n, configs)) return;
-  for (int i = 0; i < n && i < MOST; i++) plan_one(l, device, configs[i], c, o, r);
+  if (l->status || l->get(h, 202, T_DESCRIPTOR, MOST, &n, configs)) return 0;
+  return n < MOST ? (int)n : MOST;
 }
 
+static const int modes[MODES] = {1, 3, 2}; /* B, A, fallback */
+
 rt_cuda_candidates rt_dnn_candidates(tn_ctx *ctx, const cu_target *t, const rt_dnn_conv *c, const rt_cuda_candidate_options *o) {
-  static const int modes[MODES] = {1, 3, 2}; /* B, A, fallback */
   rt_cuda_candidates r = {.list = IR_NEW_ARRAY(ctx, rt_cuda_candidate, MODES * MOST)};
   dnn l = {.ctx = ctx};
   if (!open_dnn(&l, &r.why)) return r;
   void *device = device_of(&l, t), *graph = graph_of(&l, c);
-  for (int i = 0; i < MODES && !l.status; i++) plan_mode(&l, modes[i], graph, device, c, o, &r);
+  for (int i = 0; i < MODES && !l.status; i++) {
+    void *configs[MOST];
+    int n = configs_of(&l, modes[i], graph, device, configs);
+    for (int k = 0; k < n; k++) plan_one(&l, device, configs[k], c, o, &r);
+  }
   close_dnn(&l);
   if (l.status && !r.n) r.why = ir_strdup(ctx, l.why);
   else if (!r.n) r.why = ir_format(ctx, "cuDNN: no plan (%d of less precision, %d refused, %d above the workspace)", r.inexact, r.refused, r.large);
   return r;
+}
+
+/* ---- a plan that runs ---- */
+
+struct rt_dnn_plan {
+  dnn l;
+  void *handle, *plan;
+  int64_t workspace;
+  int n;               /* tensors: their numbers in the graph, and of the kernel's parameters */
+  int64_t id[3 + RT_DNN_STEPS];
+  int param[3 + RT_DNN_STEPS];
+  int (*destroy_handle)(void *handle);
+  int (*execute)(void *handle, void *plan, void *variant);
+};
+
+bool rt_dnn_is_plan(const char *text) { return strncmp(text, "cudnn ", 6) == 0; }
+
+bool rt_dnn_is_current(tn_ctx *ctx, const char *text) {
+  const char *name = name_of(ctx);
+  return rt_cuda_library(RT_CUDA_DNN)->handle && strncmp(text, name, strlen(name)) == 0;
+}
+
+static bool find_plan(rt_dnn_plan *p, void *graph, void *device, const char *text) {
+  dnn *l = &p->l;
+  for (int i = 0; i < MODES && !l->status; i++) {
+    void *configs[MOST];
+    int count = configs_of(l, modes[i], graph, device, configs);
+    for (int k = 0; k < count; k++) {
+      void *engine = make(l, ENGINE);
+      int64_t n = 0, number = 0;
+      if (l->status || l->get(configs[k], 300, T_DESCRIPTOR, 1, &n, &engine) || l->get(engine, 1301, T_INT64, 1, &n, &number)) return false;
+      if (strcmp(text_of(l, configs[k], number), text)) continue;
+      p->plan = make(l, PLAN);
+      put_descriptor(l, p->plan, 401, configs[k]);
+      put_descriptor(l, p->plan, 407, device);
+      finish(l, p->plan, "a plan");
+      return !l->status && l->get(p->plan, 402, T_INT64, 1, &n, &p->workspace) == 0;
+    }
+  }
+  return false;
+}
+
+static void takes(rt_dnn_plan *p, int64_t id, const rt_dnn_tensor *t) {
+  p->id[p->n] = id;
+  p->param[p->n++] = t->param;
+}
+
+rt_dnn_plan *rt_dnn_plan_new(tn_ctx *ctx, const cu_target *t, const rt_dnn_conv *c, const char *text, void *stream, const char **why) {
+  rt_dnn_plan *p = IR_NEW(ctx, rt_dnn_plan);
+  p->l.ctx = ctx;
+  if (!open_dnn(&p->l, why)) return NULL;
+  int (*create)(void **handle) = (int (*)(void **))rt_cuda_symbol(RT_CUDA_DNN, "cudnnCreate");
+  int (*stream_of)(void *handle, void *stream) = (int (*)(void *, void *))rt_cuda_symbol(RT_CUDA_DNN, "cudnnSetStream");
+  p->destroy_handle = (int (*)(void *))rt_cuda_symbol(RT_CUDA_DNN, "cudnnDestroy");
+  p->execute = (int (*)(void *, void *, void *))rt_cuda_symbol(RT_CUDA_DNN, "cudnnBackendExecute");
+  int status = create && stream_of && p->destroy_handle && p->execute ? create(&p->handle) : FAILED;
+  if (!status) status = stream_of(p->handle, stream);
+  if (!status) {
+    takes(p, ID_X, &c->x);
+    takes(p, ID_W, &c->w);
+    takes(p, ID_Y + c->nsteps, &c->y);
+    for (int i = 0; i < c->nsteps; i++)
+      if (c->steps[i].op == RT_DNN_ADD) takes(p, ID_OTHER + i, &c->steps[i].other);
+    if (find_plan(p, graph_of(&p->l, c), device_of(&p->l, t), text)) return p;
+  }
+  *why = ir_format(ctx, "%s: %s", text, status ? ir_format(ctx, "cuDNN gives no handle: status %d", status) : *p->l.why ? p->l.why : "cuDNN offers no such plan");
+  rt_dnn_plan_free(p);
+  return NULL;
+}
+
+void rt_dnn_plan_free(rt_dnn_plan *p) {
+  close_dnn(&p->l);
+  if (p->handle) p->destroy_handle(p->handle);
+  p->handle = NULL;
+}
+
+int64_t rt_dnn_plan_workspace(const rt_dnn_plan *p) { return p->workspace; }
+
+int rt_dnn_plan_run(rt_dnn_plan *p, const unsigned long long *memory, unsigned long long workspace) {
+  void *variant = NULL, *at[3 + RT_DNN_STEPS], *room = (void *)(uintptr_t)workspace;
+  for (int i = 0; i < p->n; i++) at[i] = (void *)(uintptr_t)memory[p->param[i]];
+  int status = p->l.create(VARIANT, &variant);
+  if (!status) status = p->l.set(variant, 1000, T_INT64, p->n, p->id);
+  if (!status) status = p->l.set(variant, 1001, T_POINTER, p->n, at);
+  if (!status) status = p->l.set(variant, 1003, T_POINTER, 1, &room);
+  if (!status) status = p->l.finalize(variant);
+  if (!status) status = p->execute(p->handle, p->plan, variant);
+  if (variant) p->l.destroy(variant);
+  return status;
 }

@@ -16,6 +16,7 @@ typedef enum rt_dnn_op { RT_DNN_ADD, RT_DNN_RELU } rt_dnn_op;
 typedef struct rt_dnn_tensor { /* always N C H W; strides in elements say how they lie */
   tn_dtype dtype;
   int64_t size[4], stride[4];
+  int param;           /* of the kernel */
 } rt_dnn_tensor;
 
 /* y = steps(conv(x, w)): sums in f32; what stands between the steps is f32 too, so bf16 and f16 kernels that round
@@ -54,4 +55,16 @@ typedef struct rt_cuda_candidate_options {
 
 /* Finalised plans for a problem. An absent library, or one too old (below 9.8), is no error: `why`. */
 rt_cuda_candidates rt_dnn_candidates(tn_ctx *ctx, const cu_target *t, const rt_dnn_conv *c, const rt_cuda_candidate_options *o);
+
+/* A plan on the device whose context is current, issuing to a stream. */
+typedef struct rt_dnn_plan rt_dnn_plan;
+/* The one that a candidate's text names, in ctx; null with *why. */
+rt_dnn_plan *rt_dnn_plan_new(tn_ctx *ctx, const cu_target *t, const rt_dnn_conv *c, const char *text, void *stream, const char **why);
+void rt_dnn_plan_free(rt_dnn_plan *p);
+int64_t rt_dnn_plan_workspace(const rt_dnn_plan *p);
+/* `memory`: device addresses by parameter of the kernel. cuDNN's status: 0 is well. */
+int rt_dnn_plan_run(rt_dnn_plan *p, const unsigned long long *memory, unsigned long long workspace);
+/* Whether a schedule's text is a library's plan, and of the library that is there. */
+bool rt_dnn_is_plan(const char *text);
+bool rt_dnn_is_current(tn_ctx *ctx, const char *text);
 #endif

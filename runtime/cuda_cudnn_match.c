@@ -6,13 +6,20 @@
 
 #define REFUSE(text) return *reason = (text), false
 
+static int param_of(const ir_kernel *k, const ir_buf *b) {
+  int i = 0;
+  while (i < k->nbufs && k->bufs[i] != b) i++;
+  return i;
+}
+
 /* Sizes and strides of a buffer of rank 4; false when it does not lie by strides. */
-static bool tensor_of(tn_ctx *ctx, const ir_buf *b, rt_dnn_tensor *t) {
+static bool tensor_of(tn_ctx *ctx, const ir_kernel *k, const ir_buf *b, rt_dnn_tensor *t) {
   ix at[IR_MAX_RANK];
   if (b->rank != 4) return false;
   for (int s = 0; b->layout && s < b->layout->nsteps; s++)
     if (b->layout->steps[s].kind != IR_LAYOUT_PERM) return false;
   t->dtype = b->dtype;
+  t->param = param_of(k, b);
   for (int d = 0; d < 4; d++) {
     for (int i = 0; i < 4; i++) at[i] = ix_index(ctx, i == d);
     if (!ix_const_value(b->shape[d], &t->size[d]) || !ix_const_value(ir_buf_offset(ctx, b, at), &t->stride[d])) return false;
@@ -102,6 +109,7 @@ static bool is_zero(ix e) { return e->op == IX_CONST && e->u.f == 0; }
 
 typedef struct tail {
   tn_ctx *ctx;
+  const ir_kernel *k;
   const lw_problem *p;
   const lets *lets;
   const ir_buf *acc;
@@ -116,10 +124,10 @@ static bool other_of(tail *t, ix e, rt_dnn_tensor *out) {
   const ix *to = t->p->store->index;
   if (b->rank == 1 && e->args[0] == to[1]) {
     int64_t n = t->c->y.size[1];
-    *out = (rt_dnn_tensor){b->dtype, {1, n, 1, 1}, {n, 1, n, n}};
+    *out = (rt_dnn_tensor){b->dtype, {1, n, 1, 1}, {n, 1, n, n}, param_of(t->k, b)};
     return ir_is_float(b->dtype);
   }
-  if (!ir_is_float(b->dtype) || !tensor_of(t->ctx, b, out)) return false;
+  if (!ir_is_float(b->dtype) || !tensor_of(t->ctx, t->k, b, out)) return false;
   for (int d = 0; d < 4; d++)
     if (out->size[d] != t->c->y.size[d] || (e->args[d] != to[d] && !(out->size[d] == 1 && ix_is_int(e->args[d], 0)))) return false;
   return true;
@@ -177,7 +185,7 @@ bool rt_dnn_conv_of(tn_ctx *ctx, const ir_kernel *k, rt_dnn_conv *c, const char 
   if (p.dtype != TN_F32 || p.nout != 4 || p.nred != 3 || !p.store || p.store->kind != IR_STORE || p.store->op != IR_SET) REFUSE("not a two-dimensional convolution");
   ix x = p.a, w = p.b;
   if (x->u.buf->rank == 4 && loop_of(&p, x->args[0], false) && x->args[0] == p.store->index[1]) x = p.b, w = p.a;
-  if (!tensor_of(ctx, x->u.buf, &c->x) || !tensor_of(ctx, w->u.buf, &c->w) || !tensor_of(ctx, p.store->buf, &c->y)) REFUSE("not four axes in an order");
+  if (!tensor_of(ctx, k, x->u.buf, &c->x) || !tensor_of(ctx, k, w->u.buf, &c->w) || !tensor_of(ctx, k, p.store->buf, &c->y)) REFUSE("not four axes in an order");
   const ir_stmt *out[4], *sum[3] = {loop_of(&p, w->args[1], true), loop_of(&p, w->args[2], true), loop_of(&p, w->args[3], true)};
   for (int d = 0; d < 4; d++)
     if (!(out[d] = loop_of(&p, p.store->index[d], false))) REFUSE("a result that is not written axis by axis");
@@ -190,7 +198,7 @@ bool rt_dnn_conv_of(tn_ctx *ctx, const ir_kernel *k, rt_dnn_conv *c, const char 
   if (!ir_is_float(c->x.dtype) || c->x.dtype != c->w.dtype) REFUSE("operands of other types");
   if (w->u.buf->constant) pack(&c->w, c->x.stride[1] == 1 && c->x.size[1] > 1);
   lets l = {0};
-  tail t = {ctx, &p, &l, p.update->buf, c};
+  tail t = {ctx, k, &p, &l, p.update->buf, c};
   if (!reach_store(p.body, p.store, &l) || !steps_of(&t, p.store->value)) REFUSE("an epilogue that is more than additions and clipping");
   whole_first(c);
   return true;

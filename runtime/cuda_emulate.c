@@ -29,6 +29,14 @@ static void shadow_begin(emulator *m, const ir_buf *b, int64_t n) {
   if (b->space != IR_SHARED && m->hi - m->lo == m->threads && b->rank && ix_const_value(b->shape[0], &axis) && axis == m->threads) s->private_elements = n / axis;
 }
 
+static void global_begin(emulator *m, const ir_buf *b, int64_t n) {
+  int hi = m->hi;
+  m->hi = 0; /* nobody's own */
+  shadow_begin(m, b, n);
+  m->shadows[m->nshadows - 1].global = true;
+  m->hi = hi;
+}
+
 static void release(void *arg) {
   emulator *m = arg;
   for (int i = 0; i < m->nshadows; i++) {
@@ -305,6 +313,10 @@ static void tile(void *user, tn_ctx *ctx, const ir_stmt *s, bool enter) {
 static void scope(void *user, tn_ctx *ctx, const ir_buf *b, int64_t n) {
   emulator *m = user;
   (void)ctx;
+  if (!m->launch && !m->depth) { /* what launches pass on */
+    global_begin(m, b, n);
+    return;
+  }
   if (b->space == IR_SHARED || m->hi - m->lo == m->threads) shadow_begin(m, b, n);
 }
 
@@ -323,11 +335,8 @@ void rt_cuda_emulate(tn_ctx *ctx, const cu_tile *t, void *const *args, const int
     int64_t count;
     ir_buf *b = t->kernel->bufs[i];
     if (b->access == IR_IN || !ix_const_value(ir_buf_elements(ctx, b), &count)) continue;
-    m.hi = 0; /* nobody's own */
-    shadow_begin(&m, b, count);
-    m.shadows[m.nshadows - 1].global = true;
+    global_begin(&m, b, count);
   }
-  m.hi = t->threads;
   ir_observer o = {&m, loop, tile, access, scope};
   ir_interp_options options = {.observer = &o, .seed = seed};
   void *a[] = {(void *)t->kernel, (void *)args, (void *)dims, &options};

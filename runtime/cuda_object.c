@@ -71,7 +71,7 @@ static void add_call(image *m, steps *s, const rt_cuda_plan *p, const ir_inst *c
     cu_image_arg args[CU_IMAGE_MAX_ARGS];
     int n = 0;
     for (; n < c->nargs; n++) args[n] = arg_of(m->ctx, &p->program->slots[c->args[n]]);
-    if (from->scratch_bytes) args[n++] = (cu_image_arg){.base = CU_IMAGE_SCRATCH};
+    if (cu_launch_scratch(from, 1)) args[n++] = (cu_image_arg){.base = CU_IMAGE_SCRATCH};
     cu_image_step t = {.kernel = (uint32_t)kernel, .grid = (uint32_t)grid, .threads = (uint32_t)from->threads, .shared = (uint32_t)from->shared_bytes,
                        .symbol = place(m, from->symbol, strlen(from->symbol) + 1, 1), .nmaps = (uint32_t)from->nmaps, .first_map = s->nmaps};
     cu_image_map *maps = IR_NEW_ARRAY(m->ctx, cu_image_map, from->nmaps + 1);

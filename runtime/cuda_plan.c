@@ -1,6 +1,7 @@
 /* cuda_plan.c — see cuda_plan.h. */
 #include "runtime/cuda_plan.h"
 #include "lower/problem.h"
+#include "runtime/cuda_cudnn.h"
 #include "runtime/cuda_emulate.h"
 #include "runtime/exec.h"
 #include "runtime/module.h"
@@ -64,6 +65,10 @@ static const char *key_of(tn_ctx *ctx, const rt_cuda_plan *p, const cu_code *cod
 
 static void print_kernel(build *b, rt_cuda_kernel *k, const char *choice, const char *symbol) {
   const char *why = NULL;
+  if (choice && rt_dnn_is_plan(choice)) {
+    if (!b->o->own) k->library = choice;
+    choice = NULL;
+  }
   k->tile = cu_schedule(b->ctx, b->plan->target, k->kernel, choice, &why);
   if (!k->tile) ir_fail(b->ctx, TN_EUNSUPPORTED, "kernel '%s': %s for %s: %s", k->kernel->name, choice ? choice : "no schedule", b->plan->target->name, why);
   k->code = cu_print(b->ctx, b->plan->target, k->tile, symbol);
@@ -193,7 +198,7 @@ rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *g, const cu_targe
     if (!p->kernels[i].kernel) continue;
     symbols[i] = ir_format(ctx, "tn_k%d", i);
     print_kernel(b, &p->kernels[i], o->choice ? o->choice(o->user, p->kernels[i].kernel) : NULL, symbols[i]);
-    if (!o->no_compile) want(b, i);
+    if (!o->no_compile && !p->kernels[i].library) want(b, i);
   }
   if (!o->no_compile) compile_gated(b, symbols);
   for (int i = 0; i < g->nrun; i++) {
@@ -201,7 +206,7 @@ rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *g, const cu_targe
     const cu_code *c = p->kernels[g->run[i].kernel].code;
     p->nlaunches += c->nlaunches;
     for (int l = 0; l < c->nlaunches; l++) {
-      int64_t bytes = c->launches[l].scratch_bytes * blocks_of(ctx, &c->launches[l]);
+      int64_t bytes = cu_launch_scratch(&c->launches[l], blocks_of(ctx, &c->launches[l]));
       if (bytes > p->scratch_bytes) p->scratch_bytes = bytes;
     }
   }

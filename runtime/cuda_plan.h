@@ -12,7 +12,8 @@ typedef struct rt_cuda_kernel { /* one distinct kernel of the run section */
   const ir_kernel *kernel;
   const cu_tile *tile;
   const cu_code *code;
-  const rt_cubin *cubin;        /* null: not compiled (rt_cuda_options.no_compile) */
+  const char *library;          /* the plan of a library that runs in its place, or null; the tile is what it means */
+  const rt_cubin *cubin;        /* null: not compiled (rt_cuda_options.no_compile), or a library's */
   const char *left;             /* choices that were tried before and why they were left, a line each; "" for none */
 } rt_cuda_kernel;
 
@@ -35,7 +36,8 @@ typedef struct rt_cuda_options {
   const rt_cubin *(*compile)(tn_ctx *ctx, const cu_target *t, const cu_code *code, void *user);
   void *user;
   const char *(*choice)(void *user, const ir_kernel *k); /* schedule asked for; null or returning null: the default */
-  bool as_asked; /* what the gates refuse stays as it is */
+  bool as_asked;                /* what the gates refuse stays as it is */
+  bool own;                     /* no library's plans, whatever the choice: for objects */
 } rt_cuda_options;
 
 /* Lowers a graph whose dimensions are numbers. `layout` AUTO: NHWC. */

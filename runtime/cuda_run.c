@@ -1,5 +1,6 @@
 /* cuda_run.c — see cuda_run.h. */
 #include "runtime/cuda_run.h"
+#include "runtime/cuda_cudnn.h"
 #include "runtime/cuda_driver.h"
 #include "runtime/cuda_object.h"
 #include "runtime/module.h"
@@ -158,7 +159,9 @@ rt_cuda_device *rt_cuda_device_open(tn_ctx *ctx, const cu_target *t, int index) 
 /* ---- modules ---- */
 
 typedef struct step { /* one launch, or one copy, of a run */
-  CUfunction f;       /* null: a copy */
+  CUfunction f;       /* null: a copy, or */
+  rt_dnn_plan *library;
+  CUdeviceptr workspace;
   unsigned grid, threads, shared;
   int nargs;
   CUdeviceptr *args;  /* copy: to, from */
@@ -193,6 +196,8 @@ static void free_module(void *arg) {
   cu->context_set(m->d->context);
   cu->stream_wait(m->d->stream);
   if (m->graph) cu->exec_free(m->graph);
+  for (int i = 0; i < m->nsteps; i++)
+    if (m->steps[i].library) rt_dnn_plan_free(m->steps[i].library);
   for (int i = 0; i < m->nmemory; i++) cu->free(m->memory[i]);
   for (int i = 0; i < m->nmodules; i++)
     if (m->modules[i]) cu->module_unload(m->modules[i]);
@@ -241,10 +246,25 @@ static void make_maps(rt_cuda_module *m, step *s, const cu_launch *from) {
   }
 }
 
+static void add_library(rt_cuda_module *m, const ir_inst *c, const rt_cuda_kernel *k) {
+  rt_dnn_conv conv;
+  const char *why = NULL;
+  step s = {.nargs = c->nargs, .args = IR_NEW_ARRAY(m->ctx, CUdeviceptr, c->nargs + 1), .name = c->name ? c->name : k->kernel->name};
+  for (int i = 0; i < c->nargs; i++) s.args[i] = address(m, &m->p->program->slots[c->args[i]]);
+  if (rt_dnn_conv_of(m->ctx, k->kernel, &conv, &why)) s.library = rt_dnn_plan_new(m->ctx, m->p->target, &conv, k->library, m->d->stream, &why);
+  if (!s.library) ir_fail(m->ctx, TN_EUNSUPPORTED, "kernel '%s': %s", k->kernel->name, why);
+  IR_PUSH(m->ctx, m->steps, m->nsteps, s); /* which frees it from now on */
+  m->steps[m->nsteps - 1].workspace = reserve(m, rt_dnn_plan_workspace(s.library), "a library's workspace");
+}
+
 static void add_call(rt_cuda_module *m, const ir_inst *c) {
   const ir_program *g = m->p->program;
   const rt_cuda_kernel *k = &m->p->kernels[c->kernel];
   rt_cuda_device *d = m->d;
+  if (k->library) {
+    add_library(m, c, k);
+    return;
+  }
   for (int l = 0; l < k->code->nlaunches; l++) {
     const cu_launch *from = &k->code->launches[l];
     int64_t grid = ix_need_const(m->ctx, from->grid, "blocks of a launch");
@@ -253,10 +273,10 @@ static void add_call(rt_cuda_module *m, const ir_inst *c) {
     step s = {.grid = (unsigned)grid, .threads = (unsigned)from->threads, .shared = (unsigned)from->shared_bytes, .name = c->name ? c->name : k->kernel->name};
     need(m->ctx, d, d->cu->module_function(&s.f, m->modules[c->kernel], from->symbol), from->symbol);
     if (s.shared > 48 * 1024) need(m->ctx, d, d->cu->function_set(s.f, CU_FUNC_MAX_DYNAMIC_SHARED, (int)s.shared), "shared memory of a kernel");
-    s.nargs = c->nargs + (from->scratch_bytes > 0);
+    s.nargs = c->nargs + (cu_launch_scratch(from, 1) > 0);
     s.args = IR_NEW_ARRAY(m->ctx, CUdeviceptr, s.nargs + 1);
     for (int i = 0; i < c->nargs; i++) s.args[i] = address(m, &g->slots[c->args[i]]);
-    if (from->scratch_bytes) s.args[c->nargs] = m->scratch;
+    if (cu_launch_scratch(from, 1)) s.args[c->nargs] = m->scratch;
     make_maps(m, &s, from);
     IR_PUSH(m->ctx, m->steps, m->nsteps, s);
   }
@@ -275,7 +295,7 @@ static void load_kernels(rt_cuda_module *m) {
   m->modules = IR_NEW_ARRAY(m->ctx, CUmodule, p->nkernels + 1);
   m->nmodules = p->nkernels;
   for (int i = 0; i < p->nkernels; i++) {
-    if (!p->kernels[i].kernel) continue;
+    if (!p->kernels[i].kernel || p->kernels[i].library) continue;
     if (!p->kernels[i].cubin) ir_fail(m->ctx, TN_EUSAGE, "a plan that was not compiled cannot run");
     need(m->ctx, m->d, m->d->cu->module_load(&m->modules[i], p->kernels[i].cubin->bytes), ir_format(m->ctx, "loading kernel '%s'", p->kernels[i].kernel->name));
   }
@@ -348,6 +368,7 @@ rt_cuda_module *rt_cuda_module_new(tn_ctx *ctx, rt_cuda_device *d, const rt_cuda
 
 static CUresult issue(rt_cuda_module *m, const step *s) {
   const rt_cuda_driver_table *cu = m->d->cu;
+  if (s->library) return rt_dnn_plan_run(s->library, s->args, s->workspace) ? CUDA_ERROR_UNKNOWN : CUDA_SUCCESS;
   if (!s->f) return cu->copy(s->args[0], s->args[1], (size_t)s->bytes, m->d->stream);
   int n = s->nargs + s->nmaps;
   void *args[128], **a = n < IR_COUNT(args) ? args : IR_NEW_ARRAY(m->ctx, void *, n + 1);

@@ -97,6 +97,8 @@ static inline unsigned short tn_f16(float x) {
   unsigned m = (unsigned)nearbyintf(ldexpf(a, 11 - e)); /* 1024 .. 2048 */
   return s | (unsigned short)(((unsigned)(e + 13) << 10) + m); /* the leading bit of m counts one exponent */
 }
+static inline unsigned tn_pack_f16(float lo, float hi) { return tn_f16(lo) | (unsigned)tn_f16(hi) << 16; }
+static inline unsigned tn_pack_bf16(float lo, float hi) { return tn_bf16(lo) | (unsigned)tn_bf16(hi) << 16; }
 static inline void tn_copy4(void *to, const void *from) { memcpy(to, from, 4); }
 static inline void tn_copy8(void *to, const void *from) { if ((uintptr_t)from % 8 || (uintptr_t)to % 8) abort(); memcpy(to, from, 8); }
 static inline void tn_copy16(void *to, const void *from) { if ((uintptr_t)from % 16 || (uintptr_t)to % 16) abort(); memcpy(to, from, 16); }
@@ -145,6 +147,10 @@ static inline void tn_mma_bf16(float *c, const unsigned *a, const unsigned *b) {
 }
 static inline void tn_mma_s8(int *c, const unsigned *a, const unsigned *b) {
   multiply<int, 4>(c, a, b, [](int s, const char *x, const char *y, unsigned k) { return s + (signed char)x[k] * (signed char)y[k]; });
+}
+static inline float tf32_at(const char *p) { unsigned u; memcpy(&u, p, 4); return __uint_as_float((u + 0x1000) & 0xffffe000u); }
+static inline void tn_mma_tf32(float *c, const unsigned *a, const unsigned *b) {
+  multiply<float, 1>(c, a, b, [](float s, const char *x, const char *y, unsigned) { return fmaf(tf32_at(x), tf32_at(y), s); });
 }
 
 // ---- warpgroups, mbarriers, the TMA unit ----

@@ -4,12 +4,14 @@
  * records launches and copies, graphs replay them. FAKE_CUDA injects failures, as words with blanks between:
  *   version=N   of the driver          nodevice      no device         sm=N     its architecture
  *   memory=N    bytes there are        trap=N        launch number N traps; all calls fail from then until a reset
- *   fail=NAME   that function fails    nocapture     capturing is refused */
+ *   fail=NAME   that function fails    nocapture     capturing is refused
+ *   hang=N      launches of N blocks never end */
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef unsigned long long ptr;
 enum { OK = 0, BAD = 1, NO_MEMORY = 2, NO_DEVICE = 100, BAD_IMAGE = 200, NOT_FOUND = 500, TRAP = 719, UNKNOWN = 999 };
@@ -227,6 +229,7 @@ static graph *recording;
 static int perform(const action *a) {
   if (state.lost) return state.lost;
   if (!a->f) return memmove((void *)(uintptr_t)a->to, (void *)(uintptr_t)a->from, a->n), OK;
+  while (a->grid == option("hang", -1)) sleep(1);
   if (++state.launches == option("trap", -1)) return state.lost = TRAP;
   void *args[16];
   for (int i = 0; i < 16; i++) args[i] = (void *)&a->args[i];

@@ -89,15 +89,81 @@ static const char *quantised(tn_ctx *c, int v) {
   return ir_format(c, "graph g { opset 17 input a: i8[%d, %d] input b: i8[%d, %d] y = MatMulInteger(a, b) output y }", s[1], s[3], s[3], s[2]);
 }
 
+/* ---- of graphs as models are lowered: NHWC, weights laid out for tiles ---- */
+
+static const int nhwc[][10] = { /* n c h w k r stride pad dilation groups */
+    {1, 16, 9, 9, 24, 3, 1, 1, 1, 1}, {2, 64, 7, 9, 72, 1, 1, 0, 1, 1}, {1, 24, 11, 10, 16, 3, 2, 1, 1, 1}, {1, 16, 12, 12, 40, 3, 1, 2, 2, 1}, {1, 32, 9, 8, 32, 3, 1, 1, 1, 4}, {2, 3, 17, 15, 16, 5, 2, 2, 1, 1}};
+static const int depths[][6] = {/* c h w r stride dilation */ {24, 9, 9, 3, 1, 1}, {40, 12, 10, 3, 2, 1}, {16, 13, 11, 5, 1, 1}, {8, 14, 14, 3, 1, 2}};
+
+static const char *conv_text(tn_ctx *c, const char *op, const char *t, const int *s, const char *tail) {
+  return ir_format(c, "graph g { opset 17 input x: %s[%d, %d, %d, %d] input w: %s[%d, %d, %d, %d] y = %s(x, w) {strides = [%d, %d], pads = [%d, %d, %d, %d], dilations = [%d, %d], group = %d} %s }", t, s[0], s[1],
+                   s[2], s[3], t, op[4] ? s[1] : s[4], op[4] ? s[4] : s[1] / s[9], s[5], s[5], op, s[6], s[6], s[7], s[7], s[7], s[7], s[8], s[8], s[9], tail);
+}
+static const char *conv_nhwc(tn_ctx *c, int v) { return conv_text(c, "Conv", floats[v / IR_COUNT(nhwc) % 3], nhwc[v % IR_COUNT(nhwc)], "z = Relu(y) output z"); }
+static const char *transposed(tn_ctx *c, int v) {
+  static const int shapes[][10] = {{1, 8, 6, 7, 12, 3, 2, 1, 1, 1}, {2, 16, 5, 5, 16, 2, 2, 0, 1, 1}, {1, 8, 8, 6, 8, 4, 1, 1, 1, 1}};
+  return conv_text(c, "ConvTranspose", floats[v / 3 % 3], shapes[v % 3], "output y");
+}
+static const char *depthwise(tn_ctx *c, int v) {
+  const int *d = depths[v % IR_COUNT(depths)], s[10] = {2, d[0], d[1], d[2], d[0], d[3], d[4], d[3] / 2 * d[5], d[5], d[0]};
+  return conv_text(c, "Conv", floats[v / IR_COUNT(depths) % 3], s, "z = Relu(y) output z");
+}
+static const char *transformer(tn_ctx *c, int v) { /* softmax(q k' / r + mask) v: ragged lengths, a mask, keys as they are or turned, causal */
+  static const int sizes[][4] = {{2, 40, 40, 32}, {1, 67, 90, 64}, {3, 16, 130, 24}, {1, 130, 33, 72}}; /* heads queries keys depth */
+  const int *s = sizes[v % IR_COUNT(sizes)];
+  const char *t = v / IR_COUNT(sizes) % 2 ? "f16" : "bf16";
+  int kind = v / (2 * (int)IR_COUNT(sizes)) % 3;
+  if (kind == 2) return ir_format(c, "graph g { opset 23 input q: %s[2, %d, %d, %d] input k: %s[2, %d, %d, %d] input v: %s[2, %d, %d, %d] y = Attention(q, k, v) {is_causal = 1} output y }", t, s[0], s[1], s[3], t, s[0], s[2], s[3], t, s[0], s[2], s[3]);
+  if (kind == 1) return ir_format(c, "graph g { opset 17 input q: %s[2, %d, %d, %d] input k: %s[2, %d, %d, %d] input v: %s[2, %d, %d, 40] input m: %s[2, 1, 1, %d] const r: %s[] = 5.5 t = Transpose(k) {perm = [0, 1, 3, 2]} s = MatMul(q, t) u = Div(s, r) a = Add(u, m) p = Softmax(a) y = MatMul(p, v) output y }",
+                                  t, s[0], s[1], s[3], t, s[0], s[2], s[3], t, s[0], s[2], t, s[2], t);
+  return ir_format(c, "graph g { opset 17 input q: %s[%d, %d, %d] input k: %s[%d, %d, %d] input v: %s[%d, %d, %d] s = MatMul(q, k) p = Softmax(s) y = MatMul(p, v) output y }", t, s[0], s[1], s[3], t, s[0], s[3], s[2], t, s[0], s[2], s[3]);
+}
+
+/* ---- with a schedule asked for ---- */
+
+static const int longs[][3] = {{40, 36, 128}, {5, 70, 256}, {1, 64, 512}, {130, 48, 96}}; /* M N K */
+static const char *long_product(tn_ctx *c, int v, const char *t) {
+  const int *s = longs[v % IR_COUNT(longs)];
+  return ir_format(c, "graph g { opset 17 input a: %s[%d, %d] input b: %s[%d, %d] input c: %s[%d] y = Gemm(a, b, c) {transB = 1} z = Relu(y) output z }", t, s[0], s[2], t, s[1], s[2], t, s[1]);
+}
+static const char *long_f32(tn_ctx *c, int v) { return long_product(c, v, "f32"); }
+static const char *long_half(tn_ctx *c, int v) { return long_product(c, v, v / (int)IR_COUNT(longs) % 2 ? "f16" : "bf16"); }
+static const char *tf32_conv(tn_ctx *c, int v) { return conv_text(c, "Conv", "f32", nhwc[v % IR_COUNT(nhwc)], "output y"); }
+
 static const struct {
+  const char *name;
   int n;
   const char *(*make)(tn_ctx *c, int v);
-} families[] = {{72, gemm}, {24, batched}, {18, conv}, {105, row_op}, {24, pointwise}, {16, integers}, {32, movement}, {9, pool}, {12, attention}, {8, quantised}};
+  const char *choice;
+  bool lowered;
+  double rtol;
+} families[] = {{"product", 72, gemm},
+                {"batched product", 24, batched},
+                {"convolution", 18, conv},
+                {"row", 105, row_op},
+                {"elementwise", 24, pointwise},
+                {"integer", 16, integers},
+                {"movement", 32, movement},
+                {"pooling", 9, pool},
+                {"attention in parts", 12, attention},
+                {"product i8", 8, quantised},
+                {"convolution NHWC", 18, conv_nhwc, NULL, true},
+                {"convolution transposed", 9, transposed, NULL, true},
+                {"depthwise", 12, depthwise, NULL, true},
+                {"attention", 24, transformer, NULL, true},
+                {"product TF32", 4, long_f32, "tf32 64 64 32 32 32 3", false, 2e-3},
+                {"convolution TF32", 6, tf32_conv, "tf32 32 64 32 16 32 3", true, 2e-3},
+                {"split sum f32", 4, long_f32, "split 4 tile 32 32 16 2 2 3"},
+                {"split sum", 8, long_half, "split 4 mma 32 64 32 16 32 3"},
+                {"split sum by few", 8, long_half, "split 8 threads 128 1"}};
 
-const char *cuda_graph(tn_ctx *ctx, int i) {
+bool cuda_case_at(tn_ctx *ctx, int i, cuda_case *c) {
   for (int f = 0; f < IR_COUNT(families); i -= families[f++].n)
-    if (i < families[f].n) return families[f].make(ctx, i);
-  return NULL;
+    if (i < families[f].n) {
+      *c = (cuda_case){families[f].name, families[f].make(ctx, i), families[f].choice, families[f].lowered, families[f].rtol};
+      return true;
+    }
+  return false;
 }
 
 ir_program *cuda_program(tn_ctx *ctx, const char *text) {

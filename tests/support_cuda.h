@@ -3,8 +3,14 @@
 #define SUPPORT_CUDA_H
 #include "codegen/cuda.h"
 
-/* Graph texts: kernel classes, dtypes, ragged sizes. Null behind the last. */
-const char *cuda_graph(tn_ctx *ctx, int i);
+typedef struct cuda_case {
+  const char *family, *text; /* a graph */
+  const char *choice;        /* schedule of its products; null: the default */
+  bool lowered;              /* as models are, in NHWC; else as written, NCHW */
+  double rtol;               /* 0: by dtype */
+} cuda_case;
+/* The set: kernel classes, dtypes, ragged sizes. False behind the last. */
+bool cuda_case_at(tn_ctx *ctx, int i, cuda_case *c);
 /* The kernels of a graph text, unscheduled. */
 ir_program *cuda_program(tn_ctx *ctx, const char *text);
 /* As models are lowered for GPUs; constants in the text: "data BYTES hash HASH", of f16 or bf16. */

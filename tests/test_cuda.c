@@ -60,30 +60,37 @@ Test(cuda, random_kernels) {
 
 /* ---- the set ---- */
 
-static int kernels_done;
+static int kernels_done, programs_done;
+
+static const ir_kernel *case_kernel(const ir_program *p, int k) { return p->kernels[k].lowered ? p->kernels[k].lowered : p->kernels[k].kernel; }
 
 static void set_one(tn_ctx *ctx, int i) {
-  const char *text = cuda_graph(ctx, i);
-  const ir_program *p = cuda_program(ctx, text);
+  cuda_case c;
+  cuda_case_at(ctx, i, &c);
+  const ir_program *p = c.lowered ? cuda_program_nhwc(ctx, c.text) : cuda_program(ctx, c.text);
   for (int k = 0; k < p->nkernels; k++)
     for (int sm = 0; sm < 2; sm++) {
       const cu_target *t = cu_target_find(ctx, sm ? "sm_90a" : "sm_80");
       const char *why = NULL;
-      const cu_tile *tile = cu_schedule(ctx, t, p->kernels[k].kernel, NULL, &why);
-      if (!tile) ir_fail(ctx, TN_EWRONG, "no schedule: %s\n%s", why, text);
-      cuda_check how = {.seed = (uint64_t)i + 1, .compile = whole_set() || i % 3 == 0};
-      const char *wrong = cuda_check_tile(ctx, p->kernels[k].kernel, tile, t, &how);
-      if (wrong) ir_fail(ctx, TN_EWRONG, "%s: %s: %s: %s\n%s", t->name, p->kernels[k].kernel->name, tile->choice, wrong, text);
+      const ir_kernel *kernel = case_kernel(p, k);
+      bool asked = c.choice && lw_problem_of(ctx, kernel).kind == LW_CONTRACTION;
+      const cu_tile *tile = cu_schedule(ctx, t, kernel, asked ? c.choice : NULL, &why);
+      if (!tile) ir_fail(ctx, TN_EWRONG, "no schedule: %s\n%s", why, c.text);
+      cuda_check how = {.seed = (uint64_t)i + 1, .compile = whole_set() || i % 3 == 0, .rtol = c.rtol};
+      const char *wrong = cuda_check_tile(ctx, kernel, tile, t, &how);
+      if (wrong) ir_fail(ctx, TN_EWRONG, "%s: %s: %s: %s\n%s", t->name, kernel->name, tile->choice, wrong, c.text);
       kernels_done++;
-      if (whole_set()) fprintf(stderr, "%d %s %s: %s\n", i, t->name, p->kernels[k].kernel->name, tile->choice);
+      if (whole_set()) fprintf(stderr, "%d %s, %s: %s: %s\n", i, c.family, t->name, kernel->name, tile->choice);
     }
+  programs_done++;
 }
 
 Test(cuda, set) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   int from = number("TENON_CUDA_FROM", 0), to = number("TENON_CUDA_TO", 1 << 20);
-  for (int i = from; i < to && cuda_graph(ctx, i); i += whole_set() ? 1 : 11) in_context(set_one, i);
-  fprintf(stderr, "%d programs emulated%s\n", kernels_done, cuda_have_nvrtc() ? ", compiled" : "; no NVRTC here");
+  cuda_case c;
+  for (int i = from; i < to && cuda_case_at(ctx, i, &c); i += whole_set() ? 1 : 11) in_context(set_one, i);
+  fprintf(stderr, "%d programs, %d kernels for sm_80 and sm_90a, emulated%s\n", programs_done, kernels_done, !cuda_have_nvrtc() ? "; no NVRTC here" : whole_set() ? ", compiled, through the gates" : ", a third of them compiled");
   tn_ctx_free(ctx);
 }
 
@@ -210,33 +217,46 @@ Test(cuda, models) {
 
 /* ---- mutants ---- */
 
-static int mutants, caught;
+static int mutants, caught, mutated;
+static double rtol;
 
 static void mutate(tn_ctx *ctx, const ir_kernel *k, const cu_tile *tile, const cu_target *t) {
   const cu_tile *m;
   const char *what;
+  int before = mutants;
   for (int weaker = 0; weaker < 2; weaker++)
     for (int n = 0; (m = cuda_mutant(ctx, tile, n, weaker, &what)); n++) {
       mutants++;
-      const char *wrong = cuda_check_tile(ctx, k, m, t, &(cuda_check){.seed = 3});
+      const char *wrong = cuda_check_tile(ctx, k, m, t, &(cuda_check){.seed = 3, .rtol = rtol});
       if (wrong) caught++;
       else fprintf(stderr, "%s (%s): '%s' number %d %s is not missed\n", k->name, tile->choice, what, n, weaker ? "made weaker" : "removed");
     }
+  mutated += mutants > before;
 }
 
 static void mutate_one(tn_ctx *ctx, int i) {
-  const ir_program *p = cuda_program(ctx, cuda_graph(ctx, i));
+  cuda_case c;
+  cuda_case_at(ctx, i, &c);
+  const ir_program *p = c.lowered ? cuda_program_nhwc(ctx, c.text) : cuda_program(ctx, c.text);
   const cu_target *t = cu_target_find(ctx, "sm_90a");
-  for (int k = 0; k < p->nkernels; k++) mutate(ctx, p->kernels[k].kernel, cu_schedule(ctx, t, p->kernels[k].kernel, NULL, NULL), t);
+  for (int k = 0; k < p->nkernels; k++) {
+    bool asked = c.choice && lw_problem_of(ctx, case_kernel(p, k)).kind == LW_CONTRACTION;
+    rtol = c.rtol;
+    mutate(ctx, case_kernel(p, k), cu_schedule(ctx, t, case_kernel(p, k), asked ? c.choice : NULL, NULL), t);
+  }
 }
 
-static void mutate_tma(tn_ctx *ctx, int i) { tma_each(ctx, i, mutate); }
+static void mutate_tma(tn_ctx *ctx, int i) {
+  rtol = 0;
+  tma_each(ctx, i, mutate);
+}
 
 Test(cuda, mutants) {
   tn_ctx *ctx = tn_ctx_new(NULL);
-  for (int i = number("TENON_CUDA_FROM", 0); i < number("TENON_CUDA_TO", 1 << 20) && cuda_graph(ctx, i); i += whole_set() ? 1 : 17) in_context(mutate_one, i);
+  cuda_case c;
+  for (int i = number("TENON_CUDA_FROM", 0); i < number("TENON_CUDA_TO", 1 << 20) && cuda_case_at(ctx, i, &c); i += whole_set() ? 1 : 17) in_context(mutate_one, i);
   for (int i = 0; i < IR_COUNT(tma); i += whole_set() ? 1 : 3) in_context(mutate_tma, i);
-  fprintf(stderr, "%d of %d mutants caught\n", caught, mutants);
+  fprintf(stderr, "%d programs, %d of %d mutants caught\n", mutated, caught, mutants);
   cr_assert(mutants > 0 && caught * 100 >= mutants * 95, "%d of %d mutants caught", caught, mutants);
   tn_ctx_free(ctx);
 }

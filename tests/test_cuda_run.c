@@ -88,7 +88,9 @@ typedef struct job {
   const char *text, *fake, *choice;
   const char *expect; /* part of the error that is wanted; null: none */
   bool nvrtc;         /* the real NVRTC may be found: its version counts */
-  bool nhwc;          /* as models are lowered; constants of the text are random; the choice is for products alone */
+  bool nhwc;          /* as models are lowered; constants of the text are random; the choice too is for products alone */
+  bool products;      /* the choice is for products alone */
+  double rtol;        /* 0: by dtype */
   bool again;         /* open the device once more after the failure, and run */
 } job;
 
@@ -101,7 +103,7 @@ static const char *choice_of_products(void *user, const ir_kernel *k) {
   return product ? user : NULL;
 }
 
-static void run_plan(tn_ctx *ctx, const ir_program *p, const rt_cuda_plan *plan) {
+static void run_plan(tn_ctx *ctx, const ir_program *p, const rt_cuda_plan *plan, double rtol) {
   rt_cuda_device *d = rt_cuda_device_open(ctx, plan->target, 0);
   rt_cuda_module *m = rt_cuda_module_new(ctx, d, plan);
   const void **in = IR_NEW_ARRAY(ctx, const void *, p->ninputs + 1);
@@ -130,6 +132,7 @@ static void run_plan(tn_ctx *ctx, const ir_program *p, const rt_cuda_plan *plan)
         if (!(fabs(x - y) <= off)) off = fabs(x - y);
       }
       double tolerance = outs[o]->dtype == TN_BF16 ? 3e-2 : outs[o]->dtype == TN_F16 ? 4e-3 : ir_is_float(outs[o]->dtype) ? 1e-4 : 0;
+      if (rtol > tolerance) tolerance = rtol;
       if (!(off <= tolerance * top)) ir_fail(ctx, TN_EWRONG, "output %d is off by %g of %g", o, off, top);
     }
   }
@@ -141,8 +144,8 @@ static void run_plan(tn_ctx *ctx, const ir_program *p, const rt_cuda_plan *plan)
 static void run_job(tn_ctx *ctx, void *arg) {
   job *j = arg;
   const ir_program *p = j->nhwc ? cuda_program_nhwc(ctx, j->text) : cuda_program(ctx, j->text);
-  rt_cuda_options o = {.jobs = 2, .compile = host_compile, .choice = j->nhwc ? choice_of_products : choice_of, .user = (void *)j->choice};
-  run_plan(ctx, p, rt_cuda_plan_make(ctx, p, cu_target_find(ctx, "sm_90a"), &o));
+  rt_cuda_options o = {.jobs = 2, .compile = host_compile, .choice = j->nhwc || j->products ? choice_of_products : choice_of, .user = (void *)j->choice};
+  run_plan(ctx, p, rt_cuda_plan_make(ctx, p, cu_target_find(ctx, "sm_90a"), &o), j->rtol);
 }
 
 static void check_job(job j) {
@@ -189,6 +192,12 @@ Test(cuda_run, windows) {
   check_job((job){.text = "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[24, 64, 3, 3] data 27648 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} output y }", .choice = "tma 64 32 2", .nhwc = true});
   check_job((job){.text = "graph g { opset 17 input x: bf16[2, 72, 9, 8] const w: bf16[16, 72, 3, 2] data 13824 hash HASH y = Conv(x, w) {pads = [1, 0, 2, 1], strides = [2, 1], dilations = [1, 2]} output y }", .choice = "tma 64 16 2", .nhwc = true});
 }
+Test(cuda_run, more_schedules) {
+  check_job((job){.text = "graph g { opset 17 input a: f32[40, 72] input b: f32[56, 72] y = Gemm(a, b) {transB = 1} output y }", .choice = "tf32 32 64 32 16 32 3", .rtol = 2e-3});
+  check_job((job){.text = "graph g { opset 17 input a: bf16[40, 128] input b: bf16[36, 128] input c: bf16[36] y = Gemm(a, b, c) {transB = 1} output y }", .choice = "split 4 mma 32 64 32 16 32 3"});
+  check_job((job){.text = "graph g { opset 17 input a: bf16[70, 512] input b: bf16[40, 512] y = Gemm(a, b) {transB = 1} output y }", .choice = "split 2 tma 64 32 2"});
+  check_job((job){.text = "graph g { opset 17 input q: bf16[2, 40, 24] input k: bf16[2, 70, 24] input v: bf16[2, 70, 32] t = Transpose(k) {perm = [0, 2, 1]} s = MatMul(q, t) p = Softmax(s) y = MatMul(p, v) output y }", .nhwc = true});
+}
 Test(cuda_run, no_maps) {
   check_job((job){.text = "graph g { opset 17 input a: bf16[70, 264] input b: bf16[40, 264] y = Gemm(a, b) {transB = 1} output y }", .choice = "tma 64 32 2", .fake = "fail=cuTensorMapEncodeTiled", .expect = "tensor map 0"});
 }
@@ -196,7 +205,8 @@ Test(cuda_run, no_maps) {
 Test(cuda_run, set) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   int step = getenv("TENON_CUDA_ALL") ? 3 : 61;
-  for (int i = 5; cuda_graph(ctx, i); i += step) check_job((job){.text = cuda_graph(ctx, i)});
+  cuda_case c;
+  for (int i = 5; cuda_case_at(ctx, i, &c); i += step) check_job((job){.text = c.text, .choice = c.choice, .products = true, .nhwc = c.lowered, .rtol = c.rtol});
   tn_ctx_free(ctx);
 }
 

@@ -1,0 +1,404 @@
+/* cuda_attend.c — attention in one launch (Dao, "FlashAttention-2", 2023): a block has BM queries, 16 a warp, and takes the
+ * keys and values BN at a time; scores stay in registers, so the softmax is one that goes along.
+ *
+ *   for b.., i: { for j: row[j] = score(sum over d of q[i, d] k[j, d]); top = max row      (lower/online.c)
+ *                 for j: row[j] = exp(row[j] - top); all = sum row
+ *                 for c: out[i, c] = (sum over j of row[j] v[j, c]) / all }
+ *     -> for b.., i / BM grid: { Q = q; m = -inf; l = 0; o = 0
+ *          for tile: { K, V = k, v (two stages); s = Q K'; s = score(s); m' = max(m, max s); f = exp(m - m')
+ *                      s = exp(s - m'); l = l f + sum s; o = o f + s V; m = m' }
+ *          out = o / l }
+ *
+ * A row of scores lies in the four lanes of a quad: maxima and sums are joined by shuffles. */
+#include "codegen/cuda_product.h"
+#include <math.h>
+
+typedef struct attend {
+  tn_ctx *ctx;
+  const ir_kernel *k;
+  const ir_stmt *outer[LW_MAX_LOOPS];
+  int nouter;
+  const ir_stmt *loop[3]; /* the three loops of a row */
+  int nloops;
+  ix score;               /* of the product's accumulator */
+  bool zeros;             /* a row that sees nothing gives zeros, not NaN */
+  const ir_buf *scores;   /* stands for all rows of scores */
+  cu_product qk, pv;
+  cu_mma s, o;
+  ir_buf *m, *l, *f, *top, *near, *other; /* [threads, 2]: rows g and g + 8; l: of the thread's own columns */
+  int64_t bm, bn, tiles;
+  int names;
+} attend;
+
+#define REFUSE(text) return *reason = (text), false
+
+/* ---- the kernel ---- */
+
+static void row_loops(const ir_stmt *s, attend *x) {
+  if (!s) return;
+  if (s->kind == IR_FOR) {
+    if (x->nloops < 3) x->loop[x->nloops] = s;
+    x->nloops++;
+    return;
+  }
+  if (s->kind == IR_LET && x->nloops == 2) x->zeros = s->value->op == IX_SELECT;
+  for (int i = 0; i < s->n; i++) row_loops(s->items[i], x);
+  row_loops(s->body, x);
+}
+
+/* The statements of a block of one accumulator, lets opened: they reach to its end. */
+static int items_of(const ir_stmt *s, const ir_stmt **items, int room) {
+  int n = 0;
+  while (s && n < room) {
+    if (s->kind == IR_SEQ) {
+      for (int i = 0; i + 1 < s->n && n < room; i++) items[n++] = s->items[i];
+      s = s->items[s->n - 1];
+    } else {
+      items[n++] = s;
+      s = s->kind == IR_LET ? s->body : NULL;
+    }
+  }
+  return n;
+}
+
+static const ir_kernel *part(tn_ctx *ctx, const ir_kernel *k, ir_buf *more, const ir_stmt *body) {
+  ir_kernel *r = IR_NEW(ctx, ir_kernel);
+  *r = *k;
+  r->bufs = IR_NEW_ARRAY(ctx, ir_buf *, k->nbufs + 1);
+  for (int i = 0; i < k->nbufs; i++) r->bufs[i] = k->bufs[i];
+  r->bufs[r->nbufs++] = more;
+  r->body = body;
+  return r;
+}
+
+static const ir_stmt *around(const attend *x, const ir_stmt *body) {
+  for (int i = x->nouter - 1; i >= 0; i--) body = ir_for(x->ctx, x->outer[i]->var, x->outer[i]->lo, x->outer[i]->hi, x->outer[i]->loop, body);
+  return body;
+}
+
+static ir_buf *all_rows(const attend *x, const ir_stmt *along, tn_dtype t, ir_access access, ix *at) {
+  ix shape[IR_MAX_RANK];
+  int n = 0;
+  for (; n < x->nouter; n++) shape[n] = x->outer[n]->hi, at[n] = x->outer[n]->var->expr;
+  shape[n] = along->hi;
+  at[n++] = along->var->expr;
+  ir_buf *b = ir_buf_new(x->ctx, "scores", t, n, shape, NULL, IR_GLOBAL);
+  b->access = access;
+  return b;
+}
+
+/* The first product: sums as they are into `scores`; what the score makes of a sum. */
+static bool first_product(attend *x, const char **reason) {
+  tn_ctx *ctx = x->ctx;
+  const ir_stmt *j = x->loop[0], *item[6];
+  if (j->body->kind != IR_ALLOC) REFUSE("no attention: no product first");
+  int n = items_of(j->body->body, item, 6);
+  if (n != 5 || item[0]->kind != IR_STORE || item[1]->kind != IR_FOR || item[2]->kind != IR_LET || item[3]->kind != IR_STORE || item[4]->kind != IR_STORE || item[4]->op != IR_MAX || item[3]->value != item[2]->var->expr)
+    REFUSE("no attention: no maximum of scores");
+  ix at[IR_MAX_RANK];
+  ir_buf *all = all_rows(x, j, TN_F32, IR_OUT, at);
+  x->scores = all;
+  x->score = item[2]->value;
+  const ir_stmt *items[3] = {item[0], item[1], ir_store(ctx, all, at, IR_SET, x->score)};
+  const ir_stmt *body = ir_for(ctx, j->var, j->lo, j->hi, j->loop, ir_alloc_stmt(ctx, j->body->buf, ir_seq(ctx, 3, items)));
+  return cu_product_of(ctx, part(ctx, x->k, all, around(x, body)), true, &x->qk, reason);
+}
+
+/* The loop between: row[e] = exp(row[e] - top), and their sum. */
+static bool is_exp(const attend *x) {
+  const ir_stmt *item[4];
+  int n = items_of(x->loop[1]->body, item, 4);
+  if (n != 3 || item[0]->kind != IR_LET || item[0]->value->op != IX_EXP || item[1]->kind != IR_STORE || item[2]->kind != IR_STORE || item[2]->op != IR_ADD) return false;
+  ix arg = item[0]->value->args[0], p = item[0]->var->expr;
+  return arg->op == IX_SUB && arg->args[0]->op == IX_LOAD && arg->args[0]->u.buf == item[1]->buf && arg->args[1]->op == IX_VAR && item[1]->value == p && item[2]->value == p;
+}
+
+/* The second product: of rows of scores in the operands' dtype, before the division by their sum. */
+static bool second_product(attend *x, const char **reason) {
+  tn_ctx *ctx = x->ctx;
+  const ir_stmt *c = x->loop[2], *item[LW_MAX_LOOPS];
+  if (c->body->kind != IR_ALLOC) REFUSE("no attention: no product last");
+  int n = items_of(c->body->body, item, LW_MAX_LOOPS);
+  if (n < 4 || item[1]->kind != IR_FOR || item[2]->kind != IR_STORE || item[2]->buf != c->body->buf || item[2]->value->op != IX_DIV || item[1]->body->kind != IR_STORE) REFUSE("no attention: no division by the sum");
+  const ir_stmt *t = item[1], *update = t->body;
+  ix at[IR_MAX_RANK], v = update->value, row = NULL;
+  if (v->op != IX_FMA) REFUSE("no attention: no product last");
+  ix e = v->args[0];
+  while (e->op == IX_CAST) e = e->args[0];
+  if (e->op == IX_LOAD && e->u.buf->rank == 1 && e->u.buf->space == IR_LOCAL) row = e;
+  if (!row) REFUSE("no attention: no row of scores");
+  tn_dtype type = x->qk.dtype;
+  ir_buf *all = all_rows(x, t, type, IR_IN, at);
+  ix product = ix_fma(ctx, ix_cast(ctx, TN_F32, ix_load(ctx, all, at)), v->args[1], v->args[2]);
+  const ir_stmt *items[LW_MAX_LOOPS] = {item[0], ir_for(ctx, t->var, t->lo, t->hi, t->loop, ir_store(ctx, update->buf, NULL, IR_SET, product))};
+  int count = 2;
+  for (int i = 3; i < n; i++) {
+    if (item[i]->kind == IR_LET) { /* with all that follows */
+      items[count++] = item[i];
+      break;
+    }
+    items[count++] = item[i];
+  }
+  const ir_stmt *body = ir_for(ctx, c->var, c->lo, c->hi, c->loop, ir_alloc_stmt(ctx, c->body->buf, ir_seq(ctx, count, items)));
+  return cu_product_of(ctx, part(ctx, x->k, all, around(x, body)), true, &x->pv, reason);
+}
+
+static bool attention_of(attend *x, const char **reason) {
+  const ir_stmt *s = x->k->body;
+  if (x->k->ndims) REFUSE("attention of unknown size");
+  for (; s && s->kind == IR_FOR && x->nouter < IR_MAX_RANK - 1; s = s->body) x->outer[x->nouter++] = s;
+  if (!s || s->kind != IR_ALLOC || !x->nouter) REFUSE("no attention");
+  row_loops(s, x);
+  if (x->nloops != 3) REFUSE("no attention");
+  if (!first_product(x, reason)) return false;
+  if (!is_exp(x)) REFUSE("no attention: no softmax");
+  if (!second_product(x, reason)) return false;
+  if (x->pv.dtype != x->qk.dtype || (x->qk.dtype != TN_F16 && x->qk.dtype != TN_BF16)) REFUSE("attention is for f16 and bf16 here");
+  if (x->qk.sum.n != 1 || x->pv.sum.n != 1 || x->qk.a.guard || x->qk.b.guard || x->pv.b.guard || x->qk.batch.n != x->nouter - 1 || x->pv.batch.n != x->nouter - 1) REFUSE("attention of another shape");
+  return true;
+}
+
+/* ---- statements ---- */
+
+static ir_var *fresh(attend *x, const char *name, int64_t n) { return cu_var(x->ctx, ir_format(x->ctx, "%s.%d", name, x->names++), n); }
+
+/* For each thread: body(thread). */
+static const ir_stmt *threads(attend *x, const ir_stmt *(*body)(attend *x, ix t)) {
+  ir_var *t = fresh(x, "t", x->qk.threads);
+  return cu_loop(x->ctx, t, IR_LANE, body(x, t->expr));
+}
+
+/* For each of `columns` / 8 tiles and four accumulators. */
+static const ir_stmt *sums(attend *x, int64_t columns, ix t, const ir_stmt *(*body)(attend *x, ix t, ix n, ix e)) {
+  ir_var *n = fresh(x, "n", columns / 8), *e = fresh(x, "e", 4);
+  return cu_loop(x->ctx, n, IR_UNROLL, cu_loop(x->ctx, e, IR_UNROLL, body(x, t, n->expr, e->expr)));
+}
+
+static ix of_row(attend *x, ir_buf *b, ix t, ix e) { return ix_load(x->ctx, b, (ix[]){t, ix_divi(x->ctx, e, 2)}); }
+static ix row_in_block(attend *x, ix t, ix e) {
+  tn_ctx *ctx = x->ctx;
+  return ix_add(ctx, ix_muli(ctx, ix_divi(ctx, t, 32), 16), ix_add(ctx, ix_divi(ctx, ix_remi(ctx, t, 32), 4), ix_muli(ctx, ix_divi(ctx, e, 2), 8)));
+}
+static ix column(attend *x, ix t, ix n, ix e) {
+  tn_ctx *ctx = x->ctx;
+  return ix_add(ctx, ix_muli(ctx, n, 8), ix_add(ctx, ix_muli(ctx, ix_remi(ctx, t, 4), 2), ix_remi(ctx, e, 2)));
+}
+static ix minus(tn_ctx *ctx) { return ix_float(ctx, TN_F32, -INFINITY); }
+static ix nought(tn_ctx *ctx) { return ix_float(ctx, TN_F32, 0); }
+
+#define AT(t, n, e) (ix[]){t, ix_index(x->ctx, 0), n, e}
+
+static const ir_stmt *no_score(attend *x, ix t, ix n, ix e) { return ir_store(x->ctx, x->s.acc, AT(t, n, e), IR_SET, nought(x->ctx)); }
+static const ir_stmt *no_output(attend *x, ix t, ix n, ix e) { return ir_store(x->ctx, x->o.acc, AT(t, n, e), IR_SET, nought(x->ctx)); }
+
+typedef struct keep { /* a store of a score to memory becomes one to its accumulator */
+  attend *x;
+  ix at[4];
+} keep;
+
+static const ir_stmt *keep_score(ir_rewriter *r, const ir_stmt *s) {
+  keep *k = r->user;
+  tn_ctx *ctx = r->ctx;
+  if (s->kind == IR_STORE && s->buf == k->x->scores) return ir_store(ctx, k->x->s.acc, k->at, IR_SET, s->value);
+  if (s->kind == IR_IF && !s->other) return ir_if(ctx, s->value, ir_rewrite(r, s->body), ir_store(ctx, k->x->s.acc, k->at, IR_SET, minus(ctx))); /* beyond the keys */
+  return s;
+}
+
+static const ir_stmt *score(attend *x, ix t, ix n, ix e) {
+  keep k = {x, {t, ix_index(x->ctx, 0), n, e}};
+  ir_rewriter r = {.ctx = x->ctx, .user = &k, .stmt = keep_score};
+  const ir_stmt *s = cu_product_store(&x->qk, row_in_block(x, t, e), column(x, t, n, e), ix_load(x->ctx, x->s.acc, k.at));
+  return ir_rewrite(&r, s);
+}
+
+static const ir_stmt *largest(attend *x, ix t, ix n, ix e) {
+  return ir_store(x->ctx, x->near, (ix[]){t, ix_divi(x->ctx, e, 2)}, IR_MAX, ix_load(x->ctx, x->s.acc, AT(t, n, e)));
+}
+
+static const ir_stmt *each_row(attend *x, ix t, const ir_stmt *(*body)(attend *x, ix t, ix r)) {
+  ir_var *r = fresh(x, "row", 2);
+  return cu_loop(x->ctx, r, IR_UNROLL, body(x, t, r->expr));
+}
+
+static const ir_stmt *start_row(attend *x, ix t, ix r) {
+  const ir_stmt *s[2] = {ir_store(x->ctx, x->m, (ix[]){t, r}, IR_SET, minus(x->ctx)), ir_store(x->ctx, x->l, (ix[]){t, r}, IR_SET, nought(x->ctx))};
+  return ir_seq(x->ctx, 2, s);
+}
+static const ir_stmt *start_near(attend *x, ix t, ix r) { return ir_store(x->ctx, x->near, (ix[]){t, r}, IR_SET, minus(x->ctx)); }
+
+static const ir_stmt *start(attend *x, ix t) {
+  const ir_stmt *s[2] = {each_row(x, t, start_row), sums(x, x->pv.b.block, t, no_output)};
+  return ir_seq(x->ctx, 2, s);
+}
+static const ir_stmt *start_scores(attend *x, ix t) { return sums(x, x->bn, t, no_score); }
+
+static const ir_stmt *scores(attend *x, ix t) {
+  const ir_stmt *s[3] = {sums(x, x->bn, t, score), each_row(x, t, start_near), sums(x, x->bn, t, largest)};
+  return ir_seq(x->ctx, 3, s);
+}
+
+/* b of the four lanes of a quad, joined by op: each takes that of the lane one further on, then two. */
+static const ir_stmt *join_quad(attend *x, ir_buf *b, ir_store_op op) {
+  tn_ctx *ctx = x->ctx;
+  const ir_stmt *all[4];
+  int n = 0;
+  for (int by = 1; by < 4; by *= 2) {
+    ir_var *w = fresh(x, "w", x->s.warps), *r = fresh(x, "r", 2), *l = fresh(x, "l", 32), *q = fresh(x, "r", 2), *m = fresh(x, "l", 32);
+    ix base = ix_muli(ctx, w->expr, 32), lane = l->expr;
+    ix from = ix_add(ctx, base, ix_add(ctx, ix_muli(ctx, ix_divi(ctx, lane, 4), 4), ix_remi(ctx, ix_addi(ctx, ix_remi(ctx, lane, 4), by), 4)));
+    const ir_stmt *take = ir_tile(ctx, "shfl", cu_loop(ctx, l, IR_SERIAL, ir_store(ctx, x->other, (ix[]){ix_add(ctx, base, lane), r->expr}, IR_SET, ix_load(ctx, b, (ix[]){from, r->expr}))));
+    ix me = ix_add(ctx, base, m->expr);
+    const ir_stmt *put = cu_loop(ctx, m, IR_LANE, cu_loop(ctx, q, IR_UNROLL, ir_store(ctx, b, (ix[]){me, q->expr}, op, ix_load(ctx, x->other, (ix[]){me, q->expr}))));
+    const ir_stmt *both[2] = {cu_loop(ctx, r, IR_UNROLL, take), put};
+    all[n++] = cu_loop(ctx, w, IR_WARP, ir_seq(ctx, 2, both));
+  }
+  return ir_seq(ctx, n, all);
+}
+
+/* Where nothing was seen yet, exponents are taken of -inf: zeros. */
+static const ir_stmt *next_row(attend *x, ix t, ix r) {
+  tn_ctx *ctx = x->ctx;
+  ix at[2] = {t, r}, m = ix_load(ctx, x->m, at), top = ix_load(ctx, x->top, at), near = ix_load(ctx, x->near, at);
+  const ir_stmt *s[5] = {ir_store(ctx, x->near, at, IR_MAX, m), ir_store(ctx, x->top, at, IR_SET, ix_select(ctx, ix_eq(ctx, near, minus(ctx)), nought(ctx), near)),
+                         ir_store(ctx, x->f, at, IR_SET, ix_unary(ctx, IX_EXP, ix_sub(ctx, m, top))), ir_store(ctx, x->l, at, IR_MUL, ix_load(ctx, x->f, at)), ir_store(ctx, x->m, at, IR_SET, near)};
+  return ir_seq(ctx, 5, s);
+}
+
+static const ir_stmt *weight(attend *x, ix t, ix n, ix e) {
+  tn_ctx *ctx = x->ctx;
+  const ir_stmt *s[2] = {ir_store(ctx, x->s.acc, AT(t, n, e), IR_SET, ix_unary(ctx, IX_EXP, ix_sub(ctx, ix_load(ctx, x->s.acc, AT(t, n, e)), of_row(x, x->top, t, e)))),
+                         ir_store(ctx, x->l, (ix[]){t, ix_divi(ctx, e, 2)}, IR_ADD, ix_load(ctx, x->s.acc, AT(t, n, e)))};
+  return ir_seq(ctx, 2, s);
+}
+static const ir_stmt *shrink(attend *x, ix t, ix n, ix e) { return ir_store(x->ctx, x->o.acc, AT(t, n, e), IR_MUL, of_row(x, x->f, t, e)); }
+
+/* Accumulators of two column tiles are the piece of A that has the same columns as its k. */
+static const ir_stmt *pack(attend *x, ix t) {
+  tn_ctx *ctx = x->ctx;
+  ir_var *p = fresh(x, "p", x->bn / 16), *r = fresh(x, "r", 4), *h = fresh(x, "h", 2);
+  ix n = ix_add(ctx, ix_muli(ctx, p->expr, 2), ix_divi(ctx, r->expr, 2)), e = ix_add(ctx, ix_muli(ctx, ix_remi(ctx, r->expr, 2), 2), h->expr);
+  ix to[3] = {t, p->expr, ix_add(ctx, ix_muli(ctx, r->expr, 2), h->expr)};
+  const ir_stmt *s = ir_store(ctx, x->o.fa, to, IR_SET, ix_cast(ctx, x->qk.dtype, ix_load(ctx, x->s.acc, AT(t, n, e))));
+  return cu_loop(ctx, p, IR_UNROLL, cu_loop(ctx, r, IR_UNROLL, ir_tile(ctx, "frag.pack", cu_loop(ctx, h, IR_SERIAL, s))));
+}
+
+static const ir_stmt *softmax(attend *x, ix t) {
+  const ir_stmt *s[4] = {each_row(x, t, next_row), sums(x, x->bn, t, weight), sums(x, x->pv.b.block, t, shrink), pack(x, t)};
+  return ir_seq(x->ctx, 4, s);
+}
+
+static const ir_stmt *output(attend *x, ix t, ix n, ix e) {
+  ix all = of_row(x, x->l, t, e);
+  if (x->zeros) all = ix_select(x->ctx, ix_eq(x->ctx, all, nought(x->ctx)), ix_float(x->ctx, TN_F32, 1), all);
+  return cu_product_store(&x->pv, row_in_block(x, t, e), column(x, t, n, e), ix_div(x->ctx, ix_load(x->ctx, x->o.acc, AT(t, n, e)), all));
+}
+static const ir_stmt *outputs(attend *x, ix t) { return sums(x, x->pv.b.block, t, output); }
+
+/* For a step of k: two column tiles at a time from one piece of B. */
+static const ir_stmt *columns(attend *x, cu_product *g, const cu_mma *m, ix w, ix a_piece, ix k0, ix stage, int64_t wide) {
+  tn_ctx *ctx = x->ctx;
+  ir_var *nb = fresh(x, "nb", wide / 16), *half = fresh(x, "half", 2);
+  ix zero = ix_index(ctx, 0), nj = ix_add(ctx, ix_muli(ctx, nb->expr, 2), half->expr);
+  const ir_stmt *s[2] = {cu_mma_load(g, m, &g->b, m->fb, w, zero, ix_muli(ctx, nb->expr, 16), k0, stage), cu_loop(ctx, half, IR_UNROLL, cu_mma_multiply(ctx, m, w, a_piece, zero, zero, nj))};
+  return cu_loop(ctx, nb, IR_UNROLL, ir_seq(ctx, 2, s));
+}
+
+static const ir_stmt *multiply_keys(attend *x, ix stage) {
+  tn_ctx *ctx = x->ctx;
+  ir_var *w = fresh(x, "w", x->s.warps), *k = fresh(x, "k", x->qk.bk / 16);
+  ix k0 = ix_muli(ctx, k->expr, 16), zero = ix_index(ctx, 0);
+  const ir_stmt *s[2] = {cu_mma_load(&x->qk, &x->s, &x->qk.a, x->s.fa, w->expr, zero, ix_muli(ctx, w->expr, 16), k0, zero), columns(x, &x->qk, &x->s, w->expr, zero, k0, stage, x->bn)};
+  return cu_loop(ctx, w, IR_WARP, cu_loop(ctx, k, IR_UNROLL, ir_seq(ctx, 2, s)));
+}
+
+static const ir_stmt *multiply_values(attend *x, ix stage) {
+  tn_ctx *ctx = x->ctx;
+  ir_var *w = fresh(x, "w", x->s.warps), *k = fresh(x, "k", x->bn / 16);
+  return cu_loop(ctx, w, IR_WARP, cu_loop(ctx, k, IR_UNROLL, columns(x, &x->pv, &x->o, w->expr, k->expr, ix_muli(ctx, k->expr, 16), stage, x->pv.b.block)));
+}
+
+static const ir_stmt *copy_tile(attend *x, ix tile) {
+  tn_ctx *ctx = x->ctx;
+  ix stage = ix_remi(ctx, tile, 2), zero = ix_index(ctx, 0);
+  ir_var *v = ir_var_new(ctx, ir_format(ctx, "keys.%d", x->names++), TN_INDEX, tile->lo, tile->hi);
+  const ir_stmt *s[2] = {ir_let(ctx, v, tile, cu_product_copy_one(&x->qk, &x->qk.b, v, zero, stage)), cu_product_copy_one(&x->pv, &x->pv.b, x->pv.block_n, tile, stage)};
+  return ir_seq(ctx, 2, s);
+}
+
+static const ir_stmt *block(attend *x) {
+  tn_ctx *ctx = x->ctx;
+  ir_var *tile = x->qk.block_n;
+  ix zero = ix_index(ctx, 0), stage = ix_remi(ctx, tile->expr, 2), next = ix_addi(ctx, tile->expr, 1);
+  const ir_stmt *more = ir_if(ctx, ix_lt(ctx, next, ix_index(ctx, x->tiles)), copy_tile(x, next), NULL);
+  const ir_stmt *step[] = {cu_sync(ctx, "cp.wait 0"), cu_sync(ctx, "barrier"), more, cu_sync(ctx, "cp.commit"), threads(x, start_scores), multiply_keys(x, stage), threads(x, scores),
+                           join_quad(x, x->near, IR_MAX), threads(x, softmax), multiply_values(x, stage)};
+  const ir_stmt *all[] = {cu_product_copy_one(&x->qk, &x->qk.a, x->qk.block_m, zero, zero), copy_tile(x, zero), cu_sync(ctx, "cp.commit"), threads(x, start),
+                          cu_loop(ctx, tile, IR_SERIAL, ir_seq(ctx, IR_COUNT(step), step)), join_quad(x, x->l, IR_ADD), threads(x, outputs)};
+  return ir_seq(ctx, IR_COUNT(all), all);
+}
+
+/* ---- the schedule ---- */
+
+static ir_buf *per_thread(attend *x, const char *name, tn_dtype t, int64_t a, int64_t b, int64_t c) {
+  ix n[4] = {ix_index(x->ctx, x->qk.threads), ix_index(x->ctx, a), ix_index(x->ctx, b), ix_index(x->ctx, c)};
+  return ir_buf_new(x->ctx, name, t, c ? 4 : b ? 3 : 2, n, NULL, IR_LOCAL);
+}
+
+static void tiles_of(attend *x) {
+  tn_ctx *ctx = x->ctx;
+  cu_product *g = &x->qk, *h = &x->pv;
+  g->a.block = h->a.block = x->bm;
+  g->b.block = h->bk = x->bn;
+  g->bk = (g->sum.extent + 15) / 16 * 16;
+  h->b.block = (h->b.rows.extent + 15) / 16 * 16;
+  g->stages = h->stages = 2;
+  g->pad = h->pad = 8;
+  g->threads = h->threads = 2 * x->bm;
+  cu_product_tiles(g);
+  cu_product_tiles(h);
+  h->block_m = g->block_m; /* the same block of queries; its variables are the first product's */
+  h->block_b = g->block_b;
+  h->block_n = cu_var(ctx, "block.c", 1);
+  h->copies = 1000; /* names of their own */
+  ix q[3] = {ix_index(ctx, 1), g->a.shared->shape[1], g->a.shared->shape[2]};
+  g->a.shared = ir_buf_new(ctx, "queries", g->dtype, 3, q, NULL, IR_SHARED);
+  g->b.shared = ir_buf_new(ctx, "keys", g->dtype, 3, g->b.shared->shape, NULL, IR_SHARED);
+  h->b.shared = ir_buf_new(ctx, "values", h->dtype, 3, h->b.shared->shape, NULL, IR_SHARED);
+  x->tiles = (h->sum.extent + x->bn - 1) / x->bn;
+  g->block_n = cu_var(ctx, "tile", x->tiles);
+  const char *atom = g->dtype == TN_F16 ? "mma.m16n8k16.f16" : "mma.m16n8k16.bf16";
+  x->s = (cu_mma){.wm = 16, .wn = x->bn, .warps_n = 1, .warps = x->bm / 16, .pack = 2, .depth = 16, .atom = atom};
+  x->o = x->s;
+  x->o.wn = h->b.block;
+  x->s.fa = per_thread(x, "frag.q", g->dtype, 1, 8, 0);
+  x->s.fb = x->o.fb = per_thread(x, "frag.b", g->dtype, 1, 8, 0);
+  x->o.fa = per_thread(x, "frag.p", g->dtype, x->bn / 16, 8, 0);
+  x->s.acc = per_thread(x, "s", TN_F32, 1, x->bn / 8, 4);
+  x->o.acc = per_thread(x, "o", TN_F32, 1, h->b.block / 8, 4);
+  ir_buf **rows[] = {&x->m, &x->l, &x->f, &x->top, &x->near, &x->other};
+  static const char *const names[] = {"top.m", "sum.l", "shrink.f", "top.now", "near", "other"};
+  for (int i = 0; i < IR_COUNT(rows); i++) *rows[i] = per_thread(x, names[i], TN_F32, 2, 0, 0);
+}
+
+static int64_t bytes_of(tn_ctx *ctx, const ir_buf *b) {
+  int64_t n = 0;
+  ix_const_value(ir_buf_elements(ctx, b), &n);
+  return n * (int64_t)ir_dtype_bytes(b->dtype);
+}
+
+const cu_tile *cu_schedule_attend(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason) {
+  attend *x = IR_NEW(ctx, attend);
+  *x = (attend){.ctx = ctx, .k = k};
+  if (!attention_of(x, reason)) return NULL;
+  int64_t blocks = x->qk.batch.extent * ((x->qk.a.rows.extent + 127) / 128);
+  x->bm = c->n ? c->arg[0] : blocks >= t->multiprocessors ? 128 : 64;
+  x->bn = c->n > 1 ? c->arg[1] : x->pv.b.rows.extent > 128 ? 32 : 64;
+  if ((c->n && c->n != 2) || x->bm < 16 || x->bm > 256 || x->bm % 16 || x->bn < 16 || x->bn > 128 || x->bn % 16) return *reason = "attend: BM BN, which do not fit", NULL;
+  tiles_of(x);
+  if (bytes_of(ctx, x->qk.a.shared) + bytes_of(ctx, x->qk.b.shared) + bytes_of(ctx, x->pv.b.shared) + 4096 > t->shared_bytes) return *reason = "attend: more shared memory than a block has", NULL;
+  const ir_stmt *s = block(x);
+  ir_buf *all[] = {x->m, x->l, x->f, x->top, x->near, x->other, x->s.fa, x->s.fb, x->o.fa, x->s.acc, x->o.acc, x->qk.a.shared, x->qk.b.shared, x->pv.b.shared};
+  for (int i = 0; i < IR_COUNT(all); i++) s = ir_alloc_stmt(ctx, all[i], s);
+  s = cu_loop(ctx, x->qk.block_b, IR_GRID, cu_loop(ctx, x->qk.block_m, IR_GRID, cu_loop(ctx, x->pv.block_n, IR_GRID, s)));
+  return cu_tile_new(ctx, k, s, (int)x->qk.threads, ir_format(ctx, "attend %lld %lld", (long long)x->bm, (long long)x->bn));
+}
