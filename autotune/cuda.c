@@ -81,6 +81,10 @@ static const char *asked(void *user, const ir_kernel *k) {
   return user;
 }
 
+static void tell(const tuner *u, const char *kernel, const char *choice) {
+  if (u->o->starts) u->o->starts(u->o->user, kernel, choice);
+}
+
 static void try_it(tn_ctx *ctx, void *arg) {
   trial *x = arg;
   const ir_kernel *k = x->kernel;
@@ -101,6 +105,7 @@ static void try_it(tn_ctx *ctx, void *arg) {
     if (s->kind == IR_SLOT_OUTPUT) out[s->index] = memory;
     else in[s->index] = memory;
   }
+  tell(x->u, k->name, x->choice);
   rt_cuda_module *m = rt_cuda_module_new(ctx, x->u->d, plan);
   rt_cuda_run(ctx, m, in, out, NULL);
   for (int i = 0; i < p->nslots; i++) {
@@ -148,8 +153,9 @@ static at_status watched_trial(tuner *u, trial *x, const char **why) {
     *why = "no end: it was stopped";
     return AT_HANG;
   }
-  if (u->o->starts) u->o->starts(u->o->user, x->kernel->name, x->choice);
-  return run_trial(u, x, why);
+  at_status status = run_trial(u, x, why);
+  tell(u, "", "");
+  return status;
 }
 
 /* ---- a kernel ---- */
@@ -215,12 +221,12 @@ const at_cuda_candidate *at_cuda_candidates(tn_ctx *ctx, const cu_target *t, con
   const char *text;
   *n = 0;
   if (usual) IR_PUSH(ctx, list, *n, ((at_cuda_candidate){usual->choice, NULL}));
+  rt_cuda_candidates libraries = rt_cuda_library_candidates(ctx, t, k, &(rt_cuda_candidate_options){.ieee = rtol < 1e-3});
+  for (int i = 0; i < libraries.n; i++) IR_PUSH(ctx, list, *n, ((at_cuda_candidate){libraries.list[i].text, &libraries.list[i]}));
   for (int i = 0; usual && (text = cu_candidate(i)); i++) {
     bool rounds = strncmp(text, "tf32 ", 5) == 0;
     if (strcmp(text, usual->choice) && (!rounds || rtol >= 1e-3) && cu_schedule(ctx, t, k, text, NULL)) IR_PUSH(ctx, list, *n, ((at_cuda_candidate){text, NULL}));
   }
-  rt_cuda_candidates libraries = rt_cuda_library_candidates(ctx, t, k, &(rt_cuda_candidate_options){.ieee = rtol < 1e-3});
-  for (int i = 0; i < libraries.n; i++) IR_PUSH(ctx, list, *n, ((at_cuda_candidate){libraries.list[i].text, &libraries.list[i]}));
   if (why) *why = libraries.why;
   return list;
 }

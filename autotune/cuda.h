@@ -15,7 +15,8 @@ typedef struct at_cuda_stuck { /* a trial that was ended from outside */
   const char *kernel, *choice;
 } at_cuda_stuck;
 
-/* What is tried for a kernel: `library` null for a schedule. The usual one first. Needs no GPU; *why (may be null): why there
+/* What is tried for a kernel: `library` null for a schedule. The usual one first,
+ * then libraries' plans. Needs no GPU; *why (may be null): why there
  * are no plans of libraries. */
 typedef struct at_cuda_candidate {
   const char *choice;
@@ -32,7 +33,7 @@ typedef struct at_cuda_options {
   double rtol;              /* of the largest result of an f32 kernel; below 1e-3 no tensor cores for those */
   const at_cuda_stuck *stuck; /* trials that are not to be made again: failed ones */
   int nstuck;
-  void (*starts)(void *user, const char *kernel, const char *choice); /* before each trial; may be null */
+  void (*starts)(void *user, const char *kernel, const char *choice); /* before it goes to the device; both "": it came back; may be null */
   void *user;
 } at_cuda_options;
 

@@ -7,6 +7,7 @@
 #   --json FILE     everything that was found (default BUILD/bench/gpu.json)
 #   --models DIR    ONNX files to time too
 #   --only FAMILY   of gemm, narrow, fused, conv, depthwise, rows, attention, models
+#   --tune S        seconds of tuning a case before it is timed again (default 6; 0: none)
 #   --no-build      takes what is built already
 #   --dry           small sizes through the fake driver of the tests: proves the script, measures nothing
 #   --python PATH   a Python, with torch and triton where they are to be compared (default python3)
@@ -22,7 +23,7 @@ while [ $# -gt 0 ]; do
     --python) python=$2; shift ;;
     --no-build) build_it=no ;;
     --dry) dry=yes ;;
-    --minutes | --json | --models | --only) pass+=("$1" "$2"); shift ;;
+    --minutes | --json | --models | --only | --tune) pass+=("$1" "$2"); shift ;;
     -h | --help) sed -n '2,/^set -u/{s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     *) echo "gpu.sh: no option '$1'" >&2; exit 2 ;;
   esac

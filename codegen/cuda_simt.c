@@ -5,6 +5,7 @@
  * A sequence of nests is a launch each; arrays declared around them are passed on in global memory. What has no parallel loops outside runs on one thread. */
 #include "codegen/cuda_internal.h"
 #include "lower/schedule.h"
+#include <string.h>
 
 typedef struct nest {
   const ir_stmt *loops[LW_MAX_LOOPS];
@@ -26,6 +27,32 @@ static nest parallel_nest(tn_ctx *ctx, const ir_stmt *s) {
   }
   r.body = s;
   return r;
+}
+
+static const ir_stmt *first_store(const ir_stmt *s) {
+  if (!s || (s->kind == IR_STORE && s->buf->space == IR_GLOBAL)) return s;
+  for (int i = 0; i < s->n; i++) {
+    const ir_stmt *r = first_store(s->items[i]);
+    if (r) return r;
+  }
+  const ir_stmt *r = first_store(s->body);
+  return r ? r : first_store(s->other);
+}
+
+/* The loop along which memory of the first store runs becomes the innermost: neighbouring threads write neighbours, whatever
+ * the order of the loops, as in tensors whose channels lie last. */
+static void memory_order(tn_ctx *ctx, nest *n) {
+  const ir_stmt *s = first_store(n->body);
+  if (!s || s->kind != IR_STORE) return;
+  ix at = ir_buf_offset(ctx, s->buf, s->index);
+  for (int i = n->n - 2; i >= 0; i--) {
+    int64_t c;
+    if (!ix_affine_in(at, n->loops[i]->var, &c) || c != 1) continue;
+    const ir_stmt *fast = n->loops[i];
+    memmove(n->loops + i, n->loops + i + 1, (size_t)(n->n - 1 - i) * sizeof *n->loops);
+    n->loops[n->n - 1] = fast;
+    return;
+  }
 }
 
 static const ir_stmt *plain_loop(ir_rewriter *r, const ir_stmt *s) {
@@ -71,6 +98,7 @@ static const ir_stmt *with_loops(tn_ctx *ctx, const nest *n, ix p, ix further, c
 
 static const ir_stmt *on_threads(tn_ctx *ctx, const ir_stmt *s, int64_t threads, int64_t each, int number) {
   nest n = parallel_nest(ctx, s);
+  memory_order(ctx, &n);
   int64_t count;
   bool fixed = ix_const_value(n.count, &count);
   if (!n.n) threads = 1; /* nothing to share out: a guard keeps all threads but one away */
@@ -105,11 +133,13 @@ static const ir_stmt *on_threads(tn_ctx *ctx, const ir_stmt *s, int64_t threads,
 static int64_t neighbours(tn_ctx *ctx, const cu_target *t, const ir_kernel *k) {
   lw_problem p = lw_problem_of(ctx, k);
   if (p.kind != LW_POINTWISE || !p.store || !p.nout || !p.store->buf->rank) return 1;
-  const ir_stmt *last = p.out[p.nout - 1];
   int64_t c, each = 16 / (int64_t)ir_dtype_bytes(p.store->buf->dtype), points = 1;
-  for (int i = 0; i < p.nout; i++) points *= p.extent[i] > 0 ? p.extent[i] : 1;
-  if (!ix_affine_in(ir_buf_offset(ctx, p.store->buf, p.store->index), last->var, &c) || c != 1) return 1;
-  return p.extent[p.nout - 1] % each || points < 2048LL * t->multiprocessors ? 1 : each > 8 ? 8 : each;
+  int last = -1;
+  for (int i = 0; i < p.nout; i++) {
+    points *= p.extent[i] > 0 ? p.extent[i] : 1;
+    if (ix_affine_in(ir_buf_offset(ctx, p.store->buf, p.store->index), p.out[i]->var, &c) && c == 1) last = i;
+  }
+  return last < 0 || p.extent[last] % each || points < 2048LL * t->multiprocessors ? 1 : each > 8 ? 8 : each;
 }
 
 const cu_tile *cu_schedule_threads(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason) {

@@ -16,7 +16,7 @@ typedef struct tuned {
   at_cuda_result r;
 } tuned;
 
-/* ---- watching: the tuner works in a process of its own, which tells of each trial through a pipe ---- */
+/* ---- watching: the tuner works in a process of its own, which tells through a pipe what is on the device ---- */
 
 enum { NAME = 256 };
 
@@ -29,11 +29,11 @@ typedef struct watch {
 static void starts(void *user, const char *kernel, const char *choice) {
   const watch *w = user;
   char line[2 * NAME + 4];
-  int n = snprintf(line, sizeof line, "%.*s\t%.*s\n", NAME, kernel, NAME, choice);
+  int n = *kernel ? snprintf(line, sizeof line, "%.*s\t%.*s\n", NAME, kernel, NAME, choice) : snprintf(line, sizeof line, "\n");
   for (ssize_t done = 0, k; done < n && (k = write(w->to, line + done, (size_t)(n - done))) > 0;) done += k;
 }
 
-/* Reads until the worker ends, or does not begin another trial in time. False: it had to be stopped, or died. */
+/* Reads until the worker ends, or a trial does not come back from the device in time. False: it had to be stopped, or died. */
 static bool watch_worker(watch *w, pid_t worker, double timeout_s, char *last, size_t room, int *status) {
   char buffer[4 * NAME];
   size_t n = 0;
@@ -81,7 +81,7 @@ static bool in_worker(cli *c, const cli_cuda_tuning *how, watch *w) {
     if (ended && WEXITSTATUS(status) == 0) return false;
     if (ended) _exit(WEXITSTATUS(status)); /* it said why */
     char *tab = strchr(last, '\t');
-    if (!tab) ir_fail(c->ctx, TN_EINTERNAL, "the tuner died before its first trial");
+    if (!tab) ir_fail(c->ctx, TN_EINTERNAL, "the tuner died outside of its trials");
     at_cuda_stuck s = {ir_strndup(c->ctx, last, (size_t)(tab - last)), ir_strdup(c->ctx, tab + 1)};
     fprintf(stderr, "%s: %s: %s\n", s.kernel, s.choice, WTERMSIG(status) == SIGKILL ? "no end: it is stopped" : "the process died of it");
     IR_PUSH(c->ctx, w->stuck, w->n, s);

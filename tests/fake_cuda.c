@@ -261,9 +261,11 @@ int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
 }
 int cuEventCreate(void **e, unsigned flags) { CHECK; return *e = &state, OK; }
 int cuEventDestroy_v2(void *e) { CHECK; return OK; }
-int cuEventRecord(void *e, void *s) { CHECK; return OK; }
+/* A run takes a millisecond and a little for each launch: what needs none, as a library's plan, is the fastest. */
+static long long recorded[2];
+int cuEventRecord(void *e, void *s) { CHECK; recorded[0] = recorded[1]; recorded[1] = state.launches; return OK; }
 int cuEventSynchronize(void *e) { CHECK; return OK; }
-int cuEventElapsedTime(float *ms, void *a, void *b) { CHECK; return *ms = 1, OK; }
+int cuEventElapsedTime(float *ms, void *a, void *b) { CHECK; return *ms = 1 + 0.01f * (float)(recorded[1] - recorded[0]), OK; }
 int cuStreamBeginCapture_v2(void *s, int mode) {
   CHECK;
   if (option("nocapture", 0)) return BAD;

@@ -1,7 +1,7 @@
 /* test_cuda.c — kernels for GPUs without one: emulated against the interpreter, compiled where NVRTC is there, and with
  * each barrier, wait and commit taken away in turn.
  *
- * TENON_CUDA_ALL=1 runs the whole set instead of a sample; TENON_CUDA_FROM, TENON_CUDA_TO bound it. */
+ * TENON_CUDA_ALL=1 runs the whole set instead of a sample; TENON_CUDA_FROM, TENON_CUDA_TO, TENON_CUDA_STEP cut it. */
 #include "random_kernel.h"
 #include "support_cuda.h"
 #include "runtime/cuda_compile.h"
@@ -89,7 +89,7 @@ Test(cuda, set) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   int from = number("TENON_CUDA_FROM", 0), to = number("TENON_CUDA_TO", 1 << 20);
   cuda_case c;
-  for (int i = from; i < to && cuda_case_at(ctx, i, &c); i += whole_set() ? 1 : 11) in_context(set_one, i);
+  for (int i = from; i < to && cuda_case_at(ctx, i, &c); i += number("TENON_CUDA_STEP", whole_set() ? 1 : 11)) in_context(set_one, i);
   fprintf(stderr, "%d programs, %d kernels for sm_80 and sm_90a, emulated%s\n", programs_done, kernels_done, !cuda_have_nvrtc() ? "; no NVRTC here" : whole_set() ? ", compiled, through the gates" : ", a third of them compiled");
   tn_ctx_free(ctx);
 }
@@ -254,7 +254,7 @@ static void mutate_tma(tn_ctx *ctx, int i) {
 Test(cuda, mutants) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   cuda_case c;
-  for (int i = number("TENON_CUDA_FROM", 0); i < number("TENON_CUDA_TO", 1 << 20) && cuda_case_at(ctx, i, &c); i += whole_set() ? 1 : 17) in_context(mutate_one, i);
+  for (int i = number("TENON_CUDA_FROM", 0); i < number("TENON_CUDA_TO", 1 << 20) && cuda_case_at(ctx, i, &c); i += number("TENON_CUDA_STEP", whole_set() ? 1 : 17)) in_context(mutate_one, i);
   for (int i = 0; i < IR_COUNT(tma); i += whole_set() ? 1 : 3) in_context(mutate_tma, i);
   fprintf(stderr, "%d programs, %d of %d mutants caught\n", mutated, caught, mutants);
   cr_assert(mutants > 0 && caught * 100 >= mutants * 95, "%d of %d mutants caught", caught, mutants);

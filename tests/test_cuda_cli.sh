@@ -55,26 +55,37 @@ FAKE_CUDA=memory=4000 ok tune product.tn --target cuda --db none --trials 1
 has "CUDA_ERROR_OUT_OF_MEMORY"
 fails 2 "with --trials and --budget alone" tune product.tn --target cuda --check
 # a candidate that never ends (of four blocks: split 4) is stopped, and the tuner goes on
-FAKE_CUDA=hang=4 ok tune product.tn --target cuda --db hung.db --trials 3 --timeout 3
-has "split 4 tile 64 64 16 4 4 4: no end: it is stopped"
+FAKE_CUDA=hang=4 ok tune product.tn --target cuda --db hung.db --trials 2 --timeout 5
+has "split 4 tile 64 64 16 4 4 4: no end: it is stopped" err
 has "1 of them failed"
 ok db ls --db hung.db --json
 has '"trials":3,"ok":2'
 
-# plans of a library: listed without a device, timed beside the schedules, taken where they won
-libraries=$both:$build/tests/fake_cudnn:-
-TENON_CUDA_PATH=$libraries ok tune net.tn --target cuda:sm_90a --candidates
+# plans of a library: listed without a device, timed with the schedules, taken where they won
+cat >lib.tn <<'T'
+graph g { opset 17 input x: f32[1, 4, 9, 8] const w: f32[8, 4, 1, 1] = [WEIGHTS] input b: f32[8] y = Conv(x, w, b) z = Relu(y) output z }
+T
+sed -i "s|WEIGHTS|$weights|" lib.tn
+libraries=$build/tests/fake:$build/tests/fake_nvrtc:$build/tests/fake_cudnn:-
+TENON_CUDA_PATH=$libraries ok tune lib.tn --target cuda:sm_90a --candidates
 has "cudnn 9.19.0 engine 0: workspace 64 B"
-TENON_CUDA_PATH=$libraries ok tune net.tn --target cuda:sm_90a --candidates --accuracy 1e-2 --json
+TENON_CUDA_PATH=$libraries ok tune lib.tn --target cuda:sm_90a --candidates --accuracy 1e-2 --json
 has '"choice": "cudnn 9.19.0 engine 1"'
 has '"notes": "tensor cores"'
-TENON_CUDA_PATH=$both ok tune net.tn --target cuda:sm_90a --candidates
-has "cuDNN is not there"
-TENON_CUDA_PATH=$libraries ok tune net.tn --target cuda --db libraries.db
-has "0 of them failed"
-ok db show --db libraries.db || true
-TENON_CUDA_PATH=$libraries FAKE_CUDNN=fail ok tune net.tn --target cuda --db none
-has "1 of them failed"
+ok tune lib.tn --target cuda:sm_90a --candidates
+has "libcudnn.so.9: cannot open"
+TENON_CUDA_PATH=$libraries ok tune lib.tn --target cuda --db libraries.db --trials 2
+has " 0 of them failed"
+TENON_CUDA_PATH=$libraries FAKE_CUDNN=fail ok tune lib.tn --target cuda --db none --trials 2
+has " 1 of them failed"
+TENON_CUDA_PATH=$libraries ok explain lib.tn --target cuda:sm_90a --db libraries.db
+has "cudnn 9.19.0 engine 0"
+ok run lib.tn --output-dir cpu --save-inputs data2
+cp data2/x.npy data2/input_0.npy
+cp data2/b.npy data2/input_1.npy
+cp cpu/z.npy data2/output_0.npy
+TENON_CUDA_PATH=$libraries FAKE_CUDA=nocapture ok verify lib.tn data2 --target cuda --db libraries.db --atol 1e-5
+ok verify lib.tn data2 --target cuda --db libraries.db --atol 1e-5 # without the library: the usual schedule
 
 FAKE_CUDA=memory=3000 fails 5 "CUDA_ERROR_OUT_OF_MEMORY" run net.tn --target cuda
 FAKE_CUDA=nodevice fails 3 "CUDA_ERROR_NO_DEVICE" run net.tn --target cuda

@@ -19,7 +19,7 @@ bench 0 --dry --only fused
 has "bf16 4096x4096x1024 Gelu"
 has "GPU: Fake"
 checks=$((checks + 1))
-python3 -c 'import json, sys; r = json.load(open(sys.argv[1])); assert len(r["rows"]) == 2 and all("ms" in x and "wrong" not in x for x in r["rows"])' "$work/gpu.json" || bad "other rows"
+python3 -c 'import json, sys; r = json.load(open(sys.argv[1])); assert len(r["rows"]) == 2 and all("ms" in x and "tuned_ms" in x and "wrong" not in x for x in r["rows"])' "$work/gpu.json" || bad "other rows"
 bench 0 --dry --only depthwise
 bench 2 --frobnicate
 
