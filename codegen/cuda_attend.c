@@ -1,7 +1,7 @@
 /* cuda_attend.c — attention in one launch (Dao, "FlashAttention-2", 2023): a block has BM queries, 16 a warp, and takes the
  * keys and values BN at a time; scores stay in registers, so the softmax is one that goes along.
  *
- *   for b.., i: { for j: row[j] = score(sum over d of q[i, d] k[j, d]); top = max row      (lower/online.c)
+ *   for b.., i: { for j: row[j] = score(sum over d of q[i, d] k[j, d]); top = max row      (lower/ops_attend.c)
  *                 for j: row[j] = exp(row[j] - top); all = sum row
  *                 for c: out[i, c] = (sum over j of row[j] v[j, c]) / all }
  *     -> for b.., i / BM grid: { Q = q; m = -inf; l = 0; o = 0
@@ -11,17 +11,13 @@
  *
  * A row of scores lies in the four lanes of a quad: maxima and sums are joined by shuffles. */
 #include "codegen/cuda_product.h"
+#include "lower/attend.h"
 #include <math.h>
 
 typedef struct attend {
   tn_ctx *ctx;
   const ir_kernel *k;
-  const ir_stmt *outer[LW_MAX_LOOPS];
-  int nouter;
-  const ir_stmt *loop[3]; /* the three loops of a row */
-  int nloops;
-  ix score;               /* of the product's accumulator */
-  bool zeros;             /* a row that sees nothing gives zeros, not NaN */
+  lw_attention_parts p;
   const ir_buf *scores;   /* stands for all rows of scores */
   cu_product qk, pv;
   cu_mma s, o;
@@ -34,33 +30,6 @@ typedef struct attend {
 
 /* ---- the kernel ---- */
 
-static void row_loops(const ir_stmt *s, attend *x) {
-  if (!s) return;
-  if (s->kind == IR_FOR) {
-    if (x->nloops < 3) x->loop[x->nloops] = s;
-    x->nloops++;
-    return;
-  }
-  if (s->kind == IR_LET && x->nloops == 2) x->zeros = s->value->op == IX_SELECT;
-  for (int i = 0; i < s->n; i++) row_loops(s->items[i], x);
-  row_loops(s->body, x);
-}
-
-/* The statements of a block of one accumulator, lets opened: they reach to its end. */
-static int items_of(const ir_stmt *s, const ir_stmt **items, int room) {
-  int n = 0;
-  while (s && n < room) {
-    if (s->kind == IR_SEQ) {
-      for (int i = 0; i + 1 < s->n && n < room; i++) items[n++] = s->items[i];
-      s = s->items[s->n - 1];
-    } else {
-      items[n++] = s;
-      s = s->kind == IR_LET ? s->body : NULL;
-    }
-  }
-  return n;
-}
-
 static const ir_kernel *part(tn_ctx *ctx, const ir_kernel *k, ir_buf *more, const ir_stmt *body) {
   ir_kernel *r = IR_NEW(ctx, ir_kernel);
   *r = *k;
@@ -71,90 +40,49 @@ static const ir_kernel *part(tn_ctx *ctx, const ir_kernel *k, ir_buf *more, cons
   return r;
 }
 
-static const ir_stmt *around(const attend *x, const ir_stmt *body) {
-  for (int i = x->nouter - 1; i >= 0; i--) body = ir_for(x->ctx, x->outer[i]->var, x->outer[i]->lo, x->outer[i]->hi, x->outer[i]->loop, body);
-  return body;
+/* A product within the loops of a row: for v: { acc = 0; for w: acc = fma(a, b, acc); end }. */
+static const ir_stmt *product(const attend *x, const ir_var *v, int64_t n, const ir_var *w, int64_t depth, const ir_buf *acc, ix a, ix b, const ir_stmt *end) {
+  tn_ctx *ctx = x->ctx;
+  const lw_attention_parts *p = &x->p;
+  ix zero = ix_index(ctx, 0), sum = ix_fma(ctx, ix_cast(ctx, TN_F32, a), ix_cast(ctx, TN_F32, b), ix_load(ctx, (ir_buf *)acc, NULL));
+  const ir_stmt *items[3] = {ir_store(ctx, (ir_buf *)acc, NULL, IR_SET, ix_float(ctx, TN_F32, 0)), ir_for(ctx, (ir_var *)w, zero, ix_index(ctx, depth), IR_SERIAL, ir_store(ctx, (ir_buf *)acc, NULL, IR_SET, sum)), end};
+  const ir_stmt *s = ir_for(ctx, (ir_var *)v, zero, ix_index(ctx, n), IR_SERIAL, ir_alloc_stmt(ctx, (ir_buf *)acc, ir_seq(ctx, 3, items)));
+  s = ir_for(ctx, p->row->var, p->row->lo, p->row->hi, IR_SERIAL, s);
+  for (int i = p->nbatch - 1; i >= 0; i--) s = ir_for(ctx, p->batch[i]->var, p->batch[i]->lo, p->batch[i]->hi, IR_SERIAL, s);
+  return s;
 }
 
-static ir_buf *all_rows(const attend *x, const ir_stmt *along, tn_dtype t, ir_access access, ix *at) {
+/* An array of all scores, by key variable v, which the products are written with and nothing keeps. */
+static ir_buf *all_scores(const attend *x, const ir_var *v, tn_dtype t, ir_access access, ix *at) {
+  const lw_attention_parts *p = &x->p;
   ix shape[IR_MAX_RANK];
   int n = 0;
-  for (; n < x->nouter; n++) shape[n] = x->outer[n]->hi, at[n] = x->outer[n]->var->expr;
-  shape[n] = along->hi;
-  at[n++] = along->var->expr;
+  for (; n < p->nbatch; n++) shape[n] = p->batch[n]->hi, at[n] = p->extent[n] == 1 ? ix_index(x->ctx, 0) : p->batch[n]->var->expr; /* as the operands have it */
+  shape[n] = p->row->hi, at[n++] = p->row->var->expr;
+  shape[n] = ix_index(x->ctx, p->keys), at[n++] = v->expr;
   ir_buf *b = ir_buf_new(x->ctx, "scores", t, n, shape, NULL, IR_GLOBAL);
   b->access = access;
   return b;
 }
 
-/* The first product: sums as they are into `scores`; what the score makes of a sum. */
-static bool first_product(attend *x, const char **reason) {
-  tn_ctx *ctx = x->ctx;
-  const ir_stmt *j = x->loop[0], *item[6];
-  if (j->body->kind != IR_ALLOC) REFUSE("no attention: no product first");
-  int n = items_of(j->body->body, item, 6);
-  if (n != 5 || item[0]->kind != IR_STORE || item[1]->kind != IR_FOR || item[2]->kind != IR_LET || item[3]->kind != IR_STORE || item[4]->kind != IR_STORE || item[4]->op != IR_MAX || item[3]->value != item[2]->var->expr)
-    REFUSE("no attention: no maximum of scores");
-  ix at[IR_MAX_RANK];
-  ir_buf *all = all_rows(x, j, TN_F32, IR_OUT, at);
-  x->scores = all;
-  x->score = item[2]->value;
-  const ir_stmt *items[3] = {item[0], item[1], ir_store(ctx, all, at, IR_SET, x->score)};
-  const ir_stmt *body = ir_for(ctx, j->var, j->lo, j->hi, j->loop, ir_alloc_stmt(ctx, j->body->buf, ir_seq(ctx, 3, items)));
-  return cu_product_of(ctx, part(ctx, x->k, all, around(x, body)), true, &x->qk, reason);
-}
-
-/* The loop between: row[e] = exp(row[e] - top), and their sum. */
-static bool is_exp(const attend *x) {
-  const ir_stmt *item[4];
-  int n = items_of(x->loop[1]->body, item, 4);
-  if (n != 3 || item[0]->kind != IR_LET || item[0]->value->op != IX_EXP || item[1]->kind != IR_STORE || item[2]->kind != IR_STORE || item[2]->op != IR_ADD) return false;
-  ix arg = item[0]->value->args[0], p = item[0]->var->expr;
-  return arg->op == IX_SUB && arg->args[0]->op == IX_LOAD && arg->args[0]->u.buf == item[1]->buf && arg->args[1]->op == IX_VAR && item[1]->value == p && item[2]->value == p;
-}
-
-/* The second product: of rows of scores in the operands' dtype, before the division by their sum. */
-static bool second_product(attend *x, const char **reason) {
-  tn_ctx *ctx = x->ctx;
-  const ir_stmt *c = x->loop[2], *item[LW_MAX_LOOPS];
-  if (c->body->kind != IR_ALLOC) REFUSE("no attention: no product last");
-  int n = items_of(c->body->body, item, LW_MAX_LOOPS);
-  if (n < 4 || item[1]->kind != IR_FOR || item[2]->kind != IR_STORE || item[2]->buf != c->body->buf || item[2]->value->op != IX_DIV || item[1]->body->kind != IR_STORE) REFUSE("no attention: no division by the sum");
-  const ir_stmt *t = item[1], *update = t->body;
-  ix at[IR_MAX_RANK], v = update->value, row = NULL;
-  if (v->op != IX_FMA) REFUSE("no attention: no product last");
-  ix e = v->args[0];
-  while (e->op == IX_CAST) e = e->args[0];
-  if (e->op == IX_LOAD && e->u.buf->rank == 1 && e->u.buf->space == IR_LOCAL) row = e;
-  if (!row) REFUSE("no attention: no row of scores");
-  tn_dtype type = x->qk.dtype;
-  ir_buf *all = all_rows(x, t, type, IR_IN, at);
-  ix product = ix_fma(ctx, ix_cast(ctx, TN_F32, ix_load(ctx, all, at)), v->args[1], v->args[2]);
-  const ir_stmt *items[LW_MAX_LOOPS] = {item[0], ir_for(ctx, t->var, t->lo, t->hi, t->loop, ir_store(ctx, update->buf, NULL, IR_SET, product))};
-  int count = 2;
-  for (int i = 3; i < n; i++) {
-    if (item[i]->kind == IR_LET) { /* with all that follows */
-      items[count++] = item[i];
-      break;
-    }
-    items[count++] = item[i];
-  }
-  const ir_stmt *body = ir_for(ctx, c->var, c->lo, c->hi, c->loop, ir_alloc_stmt(ctx, c->body->buf, ir_seq(ctx, count, items)));
-  return cu_product_of(ctx, part(ctx, x->k, all, around(x, body)), true, &x->pv, reason);
-}
-
 static bool attention_of(attend *x, const char **reason) {
-  const ir_stmt *s = x->k->body;
+  tn_ctx *ctx = x->ctx;
+  lw_attention_parts *p = &x->p;
+  ix at[IR_MAX_RANK];
   if (x->k->ndims) REFUSE("attention of unknown size");
-  for (; s && s->kind == IR_FOR && x->nouter < IR_MAX_RANK - 1; s = s->body) x->outer[x->nouter++] = s;
-  if (!s || s->kind != IR_ALLOC || !x->nouter) REFUSE("no attention");
-  row_loops(s, x);
-  if (x->nloops != 3) REFUSE("no attention");
-  if (!first_product(x, reason)) return false;
-  if (!is_exp(x)) REFUSE("no attention: no softmax");
-  if (!second_product(x, reason)) return false;
-  if (x->pv.dtype != x->qk.dtype || (x->qk.dtype != TN_F16 && x->qk.dtype != TN_BF16)) REFUSE("attention is for f16 and bf16 here");
-  if (x->qk.sum.n != 1 || x->pv.sum.n != 1 || x->qk.a.guard || x->qk.b.guard || x->pv.b.guard || x->qk.batch.n != x->nouter - 1 || x->pv.batch.n != x->nouter - 1) REFUSE("attention of another shape");
+  if (!lw_attention_of(ctx, x->k, p, reason)) return false;
+  tn_dtype t = (tn_dtype)p->q->dtype;
+  if (t != TN_F16 && t != TN_BF16) REFUSE("attention is for f16 and bf16 here");
+  if (p->nbatch + 2 > IR_MAX_RANK || p->depth > 256 || p->columns > 256) REFUSE("attention of more columns than registers hold");
+  ir_buf *scores = all_scores(x, p->key[0], TN_F32, IR_OUT, at);
+  x->scores = scores;
+  const ir_stmt *first = product(x, p->key[0], p->keys, p->d, p->depth, p->sum, p->q, p->k, ir_store(ctx, scores, at, IR_SET, p->score));
+  if (!cu_product_of(ctx, part(ctx, x->k, scores, first), true, &x->qk, reason)) return false;
+  ir_buf *weights = all_scores(x, p->key[2], t, IR_IN, at);
+  const ir_stmt *after = ir_subst_var(ctx, p->after, (ir_var *)p->scale_var, ix_float(ctx, TN_F32, 1)); /* the sum divides at the end */
+  const ir_stmt *second = product(x, p->n, p->columns, p->key[2], p->keys, p->acc, ix_load(ctx, weights, at), p->v, after);
+  if (!cu_product_of(ctx, part(ctx, x->k, weights, second), true, &x->pv, reason)) return false;
+  if (x->pv.dtype != t || x->qk.a.guard || x->qk.b.guard || x->pv.b.guard || x->qk.batch.n != p->nbatch || x->pv.batch.n != p->nbatch) REFUSE("attention whose heads share keys, or of another shape");
   return true;
 }
 
@@ -289,7 +217,6 @@ static const ir_stmt *softmax(attend *x, ix t) {
 
 static const ir_stmt *output(attend *x, ix t, ix n, ix e) {
   ix all = of_row(x, x->l, t, e);
-  if (x->zeros) all = ix_select(x->ctx, ix_eq(x->ctx, all, nought(x->ctx)), ix_float(x->ctx, TN_F32, 1), all);
   return cu_product_store(&x->pv, row_in_block(x, t, e), column(x, t, n, e), ix_div(x->ctx, ix_load(x->ctx, x->o.acc, AT(t, n, e)), all));
 }
 static const ir_stmt *outputs(attend *x, ix t) { return sums(x, x->pv.b.block, t, output); }

@@ -90,15 +90,15 @@ static bool expr_owned(ix e, const ir_buf *b, const ir_var *v) {
   return true;
 }
 
-static bool owned(const ir_stmt *s, const ir_buf *b, int64_t n, const ir_var *v) {
+static bool owned(const ir_stmt *s, const ir_buf *b, int64_t n, const ir_var *v, bool inside) {
   if (!s) return true;
-  if (s->kind == IR_FOR) return owned(s->body, b, n, !v && s->var->lo == 0 && s->var->hi == n - 1 ? s->var : NULL);
+  if (s->kind == IR_FOR) return owned(s->body, b, n, !inside && s->var->lo == 0 && s->var->hi == n - 1 ? s->var : NULL, true);
   if (s->value && !expr_owned(s->value, b, v)) return false;
   for (int i = 0; s->kind == IR_STORE && i < s->buf->rank; i++)
     if (!expr_owned(s->index[i], b, v) || (s->buf == b && !(v && s->index[0] == v->expr))) return false;
   for (int i = 0; i < s->n; i++)
-    if (!owned(s->items[i], b, n, v)) return false;
-  return owned(s->body, b, n, v) && owned(s->other, b, n, v);
+    if (!owned(s->items[i], b, n, v, inside)) return false;
+  return owned(s->body, b, n, v, inside) && owned(s->other, b, n, v, inside);
 }
 
 /* ---- expressions and statements of one thread ---- */
@@ -332,7 +332,7 @@ static bool row_stmt(rows *x, const ir_stmt *s) {
       if (!ix_const_value(ir_buf_elements(ctx, s->buf), &n) || x->narrays == IR_COUNT(x->arrays)) return refuse(x, "an array of a row that is no shared memory");
       int64_t turns = (n + x->threads - 1) / x->threads;
       ix part[2] = {ix_index(ctx, x->threads), ix_index(ctx, turns)};
-      bool own = s->buf->rank == 1 && !s->buf->layout && turns <= MAX_TURNS && owned(s->body, s->buf, n, NULL);
+      bool own = s->buf->rank == 1 && !s->buf->layout && turns <= MAX_TURNS && owned(s->body, s->buf, n, NULL, false);
       if (!own) x->shared_bytes += n * (int64_t)ir_dtype_bytes(s->buf->dtype);
       ir_buf *b = own ? ir_buf_new(ctx, ir_format(ctx, "%s.%d", s->buf->name, x->names++), s->buf->dtype, 2, part, NULL, IR_LOCAL) : ir_buf_new(ctx, ir_format(ctx, "%s.%d", s->buf->name, x->names++), s->buf->dtype, s->buf->rank, s->buf->shape, s->buf->layout, IR_SHARED);
       x->arrays[x->narrays] = s->buf;

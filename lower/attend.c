@@ -56,16 +56,27 @@ static void take_factors(pass *p, ir_node *product) {
   lw_replace(p->g, product, 0, lw_op2(p->g, product, "Mul", m->out[0], lw_number(p->g, m->out[0], factor)));
 }
 
-/* n = MatMul(Softmax(s), v), s from a product of its own. */
-static bool attends(const pass *p, ir_node *n, ir_node *nodes[LW_MAX_SCORE_NODES]) {
+static bool is_half(tn_dtype t) { return t == TN_F16 || t == TN_BF16; }
+
+/* What GPUs have tiles for (codegen/cuda_attend.c): a product for each pair of batch indices, rows in pieces of 16 bytes. */
+static bool fits_tiles(const pass *p, const ir_value *q, const ir_value *k, const ir_value *v) {
+  if (q->rank != k->rank || q->rank != v->rank || q->dtype != v->dtype || k->dtype != v->dtype) return false;
+  for (int i = 0; i < q->rank - 2; i++)
+    if (q->dims[i] != k->dims[i] || q->dims[i] != v->dims[i]) return false;
+  return within(p, q, -1, 8, 256) && within(p, v, -1, 8, 256) && within(p, v, -2, 16, 1 << 30) && ir_dim(p->ctx, q, -1) % 8 == 0 && ir_dim(p->ctx, v, -1) % 8 == 0;
+}
+
+/* n = MatMul(Softmax(s), v), s from a product of its own; of f16 or bf16, or of f32. */
+static bool attends(const pass *p, ir_node *n, bool half, ir_node *nodes[LW_MAX_SCORE_NODES]) {
   if (n->dead || !ir_node_is(n, "MatMul") || !n->in[0]->def || n->in[0]->nuses != 1) return false;
   ir_node *softmax = n->in[0]->def;
-  if (!ir_node_is(softmax, "Softmax") || !last_axis(softmax) || n->out[0]->dtype != TN_F32 || n->out[0]->packed) return false;
+  if (!ir_node_is(softmax, "Softmax") || !last_axis(softmax) || (half ? !is_half(n->out[0]->dtype) : n->out[0]->dtype != TN_F32) || n->out[0]->packed) return false;
   ir_value *s = softmax->in[0], *v = n->in[1], *y = n->out[0];
   if (!ir_static(s) || !ir_static(v) || v->rank < 2 || s->rank != y->rank || !lw_score_nodes(s, nodes)) return false;
   for (int i = 0; i < s->rank - 1; i++)
     if (s->dims[i] != y->dims[i]) return false;
   const ir_value *q = nodes[0]->in[0];
+  if (half && !fits_tiles(p, q, nodes[0]->in[1], v)) return false;
   return q->rank >= 2 && nodes[0]->in[1]->rank >= 2 && within(p, s, -2, FEW_QUERIES, 1 << 30) && within(p, s, -1, 1, MAX_KEYS) && within(p, q, -1, 1, MAX_COLUMNS) && within(p, v, -1, 1, MAX_COLUMNS) &&
          ir_value_elements(p->ctx, y) > 0;
 }
@@ -209,7 +220,7 @@ static void renumber(pass *p) {
 }
 
 void lw_pass_attend(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
-  if (!options->target || options->unscheduled || options->attention_apart || cg_target_lanes(options->target, TN_F32) < 4) return;
+  if (!options->target || options->unscheduled || cg_target_lanes(options->target, TN_F32) < 4) return;
   pass p = {.ctx = ctx, .g = g};
   ir_node *nodes[LW_MAX_SCORE_NODES];
   bool any = false;
@@ -217,7 +228,7 @@ void lw_pass_attend(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   lw_mark_packed(g);
   for (int i = 0, count = g->nnodes; i < count; i++) {
     ir_node *n = g->nodes[i];
-    if (!attends(&p, n, nodes)) continue;
+    if (!attends(&p, n, options->attention_apart, nodes)) continue;
     ir_node *softmax = n->in[0]->def;
     take_factors(&p, nodes[0]);
     lw_replace(g, n, 0, lw_op2(g, n, "tenon:Attend", softmax->in[0], n->in[1]));

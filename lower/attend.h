@@ -29,7 +29,7 @@ typedef struct lw_attention_parts {
   int64_t extent[IR_MAX_RANK];             /* of the batch loops */
   int64_t queries, keys, depth, columns;
   const ir_var *key[3], *d, *n;            /* loop variables: keys in the three passes, depth, columns */
-  ix q, k, v;                              /* loads, at (row, d), (d, key[0]) and (key[2], n) */
+  ix q, k, v;                              /* loads below any cast, at (row, d), (d, key[0]) and (key[2], n) */
   ix score, top, scale;                    /* of `sum`; of `max`; of `total` */
   const ir_buf *sum, *max, *total, *acc;
   const ir_var *scale_var;

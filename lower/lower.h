@@ -16,7 +16,7 @@ typedef struct lw_options {
   bool starts;                /* states get their first contents by an init section, not by whoever runs the program */
 
   double accuracy;            /* error that the whole model may gain by faster algorithms, relative to its largest output; 0: strict, none */
-  bool attention_apart;       /* attention stays products and a softmax: for machines without a schedule for it in one */
+  bool attention_apart;       /* attention of f32 stays products and a softmax, that of f16 and bf16 is one kernel: for GPUs; else the other way round */
   bool free_io;               /* inputs and outputs may get another layout: for timing a kernel alone */
   /* The schedule of a kernel: text of steps; null or returning null: the default one. */
   const char *(*schedule)(void *user, tn_ctx *ctx, const ir_kernel *k);

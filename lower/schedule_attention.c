@@ -53,11 +53,13 @@ static bool plain_loop(const ir_stmt *s, int64_t *extent) {
 
 static bool load_of(ix e, const ir_buf *b) { return e->op == IX_LOAD && e->u.buf == b; }
 
+static ix below_cast(ix e) { return e->op == IX_CAST ? e->args[0] : e; }
+
 /* acc = fma(a, b, acc) in a loop */
 static bool sum_of(const ir_stmt *loop, const ir_buf *acc, ix *a, ix *b) {
   const ir_stmt *s = loop->body;
   if (!s || s->kind != IR_STORE || s->buf != acc || s->op != IR_SET || s->value->op != IX_FMA || !load_of(s->value->args[2], acc)) return false;
-  *a = s->value->args[0], *b = s->value->args[1];
+  *a = below_cast(s->value->args[0]), *b = below_cast(s->value->args[1]);
   return (*a)->op == IX_LOAD && (*b)->op == IX_LOAD;
 }
 
@@ -300,6 +302,7 @@ bool sched_attention(sched *s) {
   if (a.lanes < 1 || a.lanes > 64 || a.group < a.lanes || a.group > 8 * a.lanes || a.group % a.lanes || a.rows < a.group || a.rows > 1024 || a.rows % a.group || a.keys < 1 || a.keys > 1 << 16)
     return refuse(s, "rows (a multiple of group, up to 1024), keys, lanes (up to 64) and group (a multiple of lanes, up to 8) are out of range");
   if (!lw_attention_of(s->ctx, s->k, &a.p, &why)) return refuse(s, "%s", why);
+  if (a.p.q->dtype != TN_F32 || a.p.k->dtype != TN_F32 || a.p.v->dtype != TN_F32) return refuse(s, "attention of f32 alone");
   tn_ctx *ctx = a.ctx;
   if (a.keys > a.p.keys) a.keys = a.p.keys;
   a.blocks = (a.p.queries + a.rows - 1) / a.rows;
