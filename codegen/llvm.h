@@ -209,6 +209,8 @@ void cg_emit_prefetch(cg_fn *f, const ir_stmt *s);     /* of what the store's va
 cg_val cg_emit_run(cg_fn *f, ix load, LLVMTypeRef t, int64_t bytes, bool safe);
 /* llvm_dot.c: the loop inside the atom "dot" */
 void cg_emit_dot(cg_fn *f, const ir_stmt *loop);
+/* llvm_transpose.c: the loops inside the atom "transpose" */
+void cg_emit_transpose(cg_fn *f, const ir_stmt *loop);
 /* i32(a) * i32(b) of bytes or words as one instruction; null: e is no such product, or there is none. */
 LLVMValueRef cg_mul_words(cg_fn *f, ix e, LLVMValueRef *args, int lanes);
 /* llvm_ops.c; operands and result have `lanes` elements */

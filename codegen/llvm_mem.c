@@ -735,7 +735,7 @@ static void prefetch_loads(cg_fn *f, ix e) {
   if (cg_varying(f, offset)) return;
   address a = address_of(f, b, offset);
   cg_at(f, f->depth);
-  LLVMValueRef args[] = {offset_by(f, a.at.v, a.disp), LLVMConstInt(f->i32, 0, 0), LLVMConstInt(f->i32, (unsigned)f->prefetch, 0), LLVMConstInt(f->i32, 1, 0)};
+  LLVMValueRef args[] = {offset_by(f, a.at.v, a.disp), LLVMConstInt(f->i32, b->buf->access == IR_OUT, 0), LLVMConstInt(f->i32, (unsigned)f->prefetch, 0), LLVMConstInt(f->i32, 1, 0)};
   cg_intrinsic(f, "llvm.prefetch", f->ptr, NULL, 4, args);
 }
 

@@ -294,7 +294,7 @@ static const ir_stmt *prepare(prep *p, const ir_stmt *s) {
   }
   case IR_TILE:
     if (cg_prefetch_of(s->atom)) return ir_tile(ctx, s->atom, prepare(p, s->body));
-    if (strcmp(s->atom, "dot") == 0) return ir_tile(ctx, s->atom, s->body);
+    if (strcmp(s->atom, "dot") == 0 || strcmp(s->atom, "transpose") == 0) return ir_tile(ctx, s->atom, s->body);
     return prepare(p, s->body);
   }
   ir_bug(ctx, "statement kind %d", (int)s->kind);

@@ -312,9 +312,9 @@ void cg_emit_stmt(cg_fn *f, const ir_stmt *s) {
     if (s->loop == IR_VECTOR) emit_vector(f, s);
     else emit_for(f, s);
     break;
-  case IR_TILE: { /* only prefetches and dot products are left */
-    if (strcmp(s->atom, "dot") == 0) {
-      cg_emit_dot(f, s->body);
+  case IR_TILE: { /* only prefetches, dot products and transpositions are left */
+    if (strcmp(s->atom, "dot") == 0 || strcmp(s->atom, "transpose") == 0) {
+      (*s->atom == 'd' ? cg_emit_dot : cg_emit_transpose)(f, s->body);
       break;
     }
     int outer = f->prefetch;

@@ -76,6 +76,7 @@ struct machine {
   int64_t steps;
   memory **owned;     /* buffers with memory to free */
   int nowned;
+  bool hints;         /* within a prefetch */
   ir_map known;       /* while compiling: by expression, variable, buffer */
 };
 
@@ -256,7 +257,7 @@ static inline int64_t locate(machine *m, const memory *mem, node *const *index, 
 }
 
 static inline ir_scalar fetch(machine *m, const memory *mem, int64_t offset, const int64_t *at) {
-  if (mem->defined && !mem->defined[offset])
+  if (mem->defined && !mem->defined[offset] && !m->hints)
     bad_access(m, mem, at, "read before it is stored, at ", false);
   const char *p = mem->data + (size_t)offset * mem->width;
   if (mem->buf->dtype != TN_F32) return ir_scalar_load(mem->buf->dtype, p);
@@ -451,15 +452,15 @@ static void exec_for(machine *m, code *c) {
   }
 }
 
+/* What a prefetch reads goes nowhere, so it need not be there yet: memory that is about to be written. */
 static void exec_tile(machine *m, code *c) {
   const ir_observer *o = m->options.observer;
-  if (!o || !o->tile) {
-    exec(m, c->body);
-    return;
-  }
-  o->tile(o->user, m->ctx, c->stmt, true);
+  bool observed = o && o->tile, outer = m->hints;
+  m->hints |= strncmp(c->stmt->atom, "prefetch", 8) == 0;
+  if (observed) o->tile(o->user, m->ctx, c->stmt, true);
   exec(m, c->body);
-  o->tile(o->user, m->ctx, c->stmt, false);
+  if (observed) o->tile(o->user, m->ctx, c->stmt, false);
+  m->hints = outer;
 }
 
 static void exec(machine *m, code *c) {

@@ -3,7 +3,7 @@
  *   for vc:                   NC columns of C: panels of NR vectors    (B constant: mc outside vc,
  *     copy of B[K, NC]        in panels one after another (B dynamic)   where A's rows are copied)
  *     for mc:                 MC rows
- *       copy of A[MC, K]      (rows that lie so far apart that they share cache sets)
+ *       copy of A[MC, K]      (turned into the order of the tiles, where enough columns use it)
  *       for ko:               KC steps of the sum; C's block is an array in memory when there are several, and C
  *                             is stored tile by tile in the last
  *         for vo: for ro:     a panel of B stays in the first cache, the blocks of A and C in the second
@@ -33,6 +33,7 @@ enum {
   FEW_ROWS = 4,    /* rows of A that do not pay for a copy of B */
   SOME_ROWS = 96,  /* rows of A that use a block of B often enough to ask for the next one meanwhile */
   TURN_COLUMNS = 320, /* of C, for which turning A is a twentieth of the work */
+  COPY_COLUMNS = 640, /* of C, for which copying A in turned squares is a fortieth of the work */
   TASK_ROWS = 192, /* of C, for which copying B is a thirtieth of the work */
   TURN_STEPS = 8,  /* of the sum, that are copied of all tiles together: whole lines on both sides */
   TASKS = 8,
@@ -52,7 +53,7 @@ typedef struct gemm {
   int64_t ku, ahead;
   bool constant, tiled, stream; /* stream: B is read once, as it lies */
   bool turned;          /* A is [k, m] */
-  bool copied;          /* blocks of A are copied: turned, or rows that share cache sets */
+  bool copied;          /* blocks of A are copied, in the order in which tiles read them */
   bool rows_first;      /* a tile's rows stay in the first cache, not a panel of B */
   int64_t tasks;        /* parts of the rows; turned only */
 } gemm;
@@ -131,12 +132,14 @@ static int64_t chunk_of(int64_t k, int64_t want, int64_t most) {
   return (ceil_div(k, ceil_div(k, want)) + 7) / 8 * 8; /* the last is shorter */
 }
 
-/* Whether rows lie a multiple of half a page apart: they fall on the same few sets of the caches, a copy does not. */
-static bool rows_collide(const gemm *g) {
+/* Whether a copy of A's rows in the order in which they are read pays: with enough columns, or for less where rows lie
+ * a multiple of half a page apart: they fall on the same few sets of the caches, a copy does not. */
+static bool rows_pay(const gemm *g) {
   const lw_plan *p = g->p;
   ix a = p->p.a;
   int64_t far = lw_stride(p->ctx, a, p->p.out[g->r]->var) * (int64_t)ir_dtype_bytes(a->u.buf->dtype);
-  return far > 0 && far % (PAGE / 2) == 0 && g->k >= 256 && g->n >= 4 * g->nb;
+  if (far <= 0 || g->k < 256) return false;
+  return g->n >= COPY_COLUMNS || (far % (PAGE / 2) == 0 && g->n >= 4 * g->nb);
 }
 
 /* Copying B takes longer than using it. */
@@ -174,7 +177,7 @@ static void sizes(gemm *g) {
   g->nb = g->nr * g->lanes;
   g->tiled = g->row && g->m > 1 && g->mr > 1;
   g->rows_first = rows_first(g);
-  g->copied = g->tiled && !g->stream && !g->rows_first && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_collide(g)));
+  g->copied = g->tiled && !g->stream && !g->rows_first && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_pay(g)));
   int64_t panels = ceil_div(g->n, g->nb), tiles = ceil_div(g->m, g->mr), line = g->nb * g->esize, l1 = p->t->l1_bytes, l2 = p->t->l2_bytes;
   bool few = tiles <= 4; /* that use a panel while it is near: it may as well pass through */
   if (g->stream) g->kc = g->m == 1 ? ROW_STREAMS : STREAMS;
@@ -239,29 +242,47 @@ static bool pack_dynamic(gemm *g, const char *at) {
   return true;
 }
 
+/* A's columns, tile by tile: [tile][k][row]. */
+static void copy_columns(gemm *g) {
+  lw_plan *p = g->p;
+  if (!lw_step(p, "layout rows \"split 1 %lld; perm 1 0 2\"", (long long)g->mr) || !lw_step(p, "split rows.1 %lld -> rows.o rows.i", (long long)g->mr)) return;
+  if (lw_step(p, "split rows.0 %d -> rows.p rows.q", TURN_STEPS)) lw_step(p, "reorder rows.p rows.o rows.q");
+  whole_copies(p, "rows.p", "rows.o");
+  lw_kind(p, "vectorize", "rows.i");
+}
+
+/* A block of A in the order in which tiles read it: [chunk of the sum][tile][step][row], so that it lies in one piece
+ * that hardware prefetchers follow. Turned in registers; turn_rows() completes it. */
 static void copy_rows(gemm *g, const char *at) {
   lw_plan *p = g->p;
-  ix a = p->p.a;
-  int own = a->u.buf->rank - 1, last = own;
-  if (!lw_step(p, "cache %s %s -> rows", a->u.buf->name, at)) return;
+  int last = p->p.a->u.buf->rank - 1;
+  if (!lw_step(p, "cache %s %s -> rows", p->p.a->u.buf->name, at)) return;
   while (last > 0 && !lw_has_loop(p, ir_format(p->ctx, "rows.%d", last))) last--; /* joined rows are one axis */
-  if (g->turned) { /* [tile][k][row] */
-    if (!lw_step(p, "layout rows \"split 1 %lld; perm 1 0 2\"", (long long)g->mr) || !lw_step(p, "split rows.1 %lld -> rows.o rows.i", (long long)g->mr)) return;
-    if (lw_step(p, "split rows.0 %d -> rows.p rows.q", TURN_STEPS)) lw_step(p, "reorder rows.p rows.o rows.q");
-    whole_copies(p, "rows.p", "rows.o");
-    lw_kind(p, "vectorize", "rows.i");
-    return;
-  }
-  if (g->kc < g->k && g->k % g->kc == 0 && last > 0 && lw_axis_of(a, p->p.red[0]->var) == own) { /* the rows of a chunk side by side */
-    ir_text perm = {.ctx = p->ctx};
-    ir_put(&perm, "%d", last);
-    for (int i = 0; i < last; i++) ir_put(&perm, " %d", i);
-    lw_step(p, "layout rows \"split %d %lld; perm %s %d\"", last, (long long)g->kc, ir_text_str(&perm), last + 1);
-  }
-  if (last > 0 && lw_step(p, "split rows.%d %lld -> rows.o rows.v", last, (long long)g->lanes)) {
-    whole_copies(p, ir_format(p->ctx, "rows.%d", last - 1), "rows.o");
-    lw_kind(p, "vectorize", "rows.v");
-  }
+  if (g->turned) copy_columns(g);
+  if (g->turned || last < 1) return;
+  bool chunks = g->kc < g->k && g->k % g->kc == 0;
+  ir_text perm = {.ctx = p->ctx};
+  if (chunks) ir_put(&perm, "%d", last + 1);
+  for (int i = 0; i < last; i++) ir_put(&perm, " %d", i);
+  lw_step(p, "layout rows \"%ssplit %d %lld; perm %s %d %d\"", chunks ? ir_format(p->ctx, "split %d %lld; ", last, (long long)g->kc) : "", last - 1, (long long)g->mr, ir_text_str(&perm),
+          last + 1 + chunks, last);
+  lw_step(p, "split rows.%d %lld -> rows.t rows.i", last - 1, (long long)g->mr);
+  lw_step(p, "split rows.%d %lld -> rows.o rows.v", last, (long long)g->lanes);
+  lw_step(p, "reorder rows.t rows.o rows.i rows.v");
+}
+
+static void turn_square(gemm *g, const ir_stmt *s, const void *user) {
+  (void)user;
+  lw_step(g->p, "tensorize transpose %s", s->var->name);
+}
+
+/* Whole squares in registers; what is left at the ends goes element by element. */
+static void turn_rows(gemm *g) {
+  lw_plan *p = g->p;
+  if (!lw_has_loop(p, "rows.t")) return;
+  if (g->m % (g->mr * g->mb)) lw_step(p, "tail rows.t");
+  if (g->k % g->lanes) lw_step(p, "tail rows.o");
+  each(g, p->k->body, "rows.i", turn_square, NULL);
 }
 
 /* A constant B. With few rows it is read once, from memory: panels of one line of the cache, or of one
@@ -302,6 +323,13 @@ static void ask_ahead(gemm *g, const ir_stmt *s, const void *operand) {
   if (k && k->loop == IR_SERIAL) lw_step(g->p, "prefetch %s %s %lld %s -> %s.ahead", (const char *)operand, s->var->name, (long long)g->ahead, k->var->name, s->var->name);
 }
 
+/* Memory of the next tile's results, while this one's are computed. */
+static void ask_results(gemm *g, const ir_stmt *s, const void *user) {
+  (void)user;
+  const ir_stmt *inner = g->rows_first ? ir_find_loop(s->body, "vo") : s;
+  if (inner) lw_step(g->p, "prefetch %s %s 1 %s -> %s.ready", g->p->p.store->buf->name, s->var->name, inner->var->name, s->var->name);
+}
+
 bool lw_default_gemm(lw_plan *p) {
   gemm g = {.p = p, .ku = 1, .ahead = p->u.ahead ? p->u.ahead - 1 : 1};
   lw_problem *q = &p->p;
@@ -340,12 +368,14 @@ bool lw_default_gemm(lw_plan *p) {
   if (g.copied && rows_at) copy_rows(&g, rows_at);
   if (!lw_step(p, "distribute %s", tile)) return false;
   tails(&g);
+  turn_rows(&g);
   if (g.tiled) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
   each(&g, p->k->body, g.sum, unroll_steps, NULL);
   bool asks = g.ahead && g.m > FEW_ROWS && (g.constant || (pack && g.n % g.nb == 0));
   if (asks) each(&g, p->k->body, !g.rows_first ? "vo" : chunks ? "ko" : "vc", ask_ahead, g.constant ? q->b->u.buf->name : "panel");
+  if (g.tiled) each(&g, p->k->body, "ro", ask_results, NULL);
   lw_parallel_outside(p);
   p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)g.ku, .order = g.rows_first ? 1 : 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
                          .group = (int)g.group, .ahead = asks ? (int)g.ahead + 1 : 1, .rows = g.copied ? 1 : 2, .unfused = p->u.unfused};

@@ -1,11 +1,11 @@
 /* schedule_cache.c — steps about the part of an operand that one iteration of a loop reads:
  * cache B v -> P copies it into a dense local buffer first (packing of a dynamic operand),
  * turn B v a -> P does so with axis a innermost in the copy (read across its rows),
- * prefetch B v D w -> p asks for it D iterations ahead. */
+ * prefetch B v D w -> p asks for it D iterations ahead; of an output, for what will be written. */
 #include "lower/schedule_internal.h"
 #include <string.h>
 
-enum { MAX_PART = 1 << 20, MAX_TERMS = 64, MAX_LINES = 1024 };
+enum { MAX_PART = 1 << 20, MAX_TERMS = 64, MAX_LINES = 1024, MAX_UNROLLED = 16 };
 
 typedef struct part {
   tn_ctx *ctx;
@@ -21,6 +21,8 @@ typedef struct part {
   const char *name;
   int axis;                /* of the copy that is innermost in memory; -1: the last */
   bool join;               /* axes may be joined */
+  bool written;            /* what an iteration writes, not what it reads */
+  ix when;                 /* written: under conditions that are the same for a whole iteration; null: always */
 } part;
 
 static void collect_inner(part *p, const ir_stmt *s) {
@@ -135,6 +137,20 @@ static void collect_loads(part *p, const ir_stmt *s) {
   collect_loads(p, s->other);
 }
 
+/* The same for stores: `when` is what is known of the conditions around them. */
+static void collect_stores(part *p, const ir_stmt *s, ix when) {
+  if (!s) return;
+  if (s->kind == IR_STORE && s->buf == p->buf) {
+    if (p->start[0] && p->when != when) p->when = NULL;
+    else p->when = when;
+    add_load(p, ix_load(p->ctx, s->buf, s->index));
+  }
+  for (int i = 0; i < s->n; i++) collect_stores(p, s->items[i], when);
+  bool whole = s->kind == IR_IF && !is_inner(p, s->value);
+  collect_stores(p, s->body, !whole ? when : when ? ix_and(p->ctx, when, s->value) : s->value);
+  collect_stores(p, s->other, !whole ? when : NULL);
+}
+
 static ix from_local(void *user, ix load) {
   part *p = user;
   if (load->u.buf != p->buf) return NULL;
@@ -144,11 +160,12 @@ static ix from_local(void *user, ix load) {
 }
 static ix cache_expr(ir_rewriter *r, ix e) { return ix_subst_loads(r->ctx, e, from_local, r->user); }
 
-/* What an iteration of the loop reads: start, lo and hi of each axis, or why not. */
+/* What an iteration of the loop reads or writes: start, lo and hi of each axis, or why not. */
 static void find_part(part *p, const ir_stmt *loop) {
   collect_inner(p, loop->body);
-  collect_loads(p, loop->body);
-  if (!p->why && p->buf->rank && !p->start[0]) p->why = "the loop does not read it";
+  if (p->written) collect_stores(p, loop->body, NULL);
+  else collect_loads(p, loop->body);
+  if (!p->why && p->buf->rank && !p->start[0]) p->why = p->written ? "the loop does not write it" : "the loop does not read it";
   if (!p->why && !p->buf->rank) p->why = "it is a single element";
 }
 
@@ -337,7 +354,7 @@ static const ir_stmt *touch_line(ahead *a, ix at, const lines *l, const ix *star
   }
   ir_buf *none = ir_buf_new(ctx, ir_format(ctx, "%s.ahead", b->name), b->dtype, 0, NULL, NULL, IR_REGISTER);
   const ir_stmt *touch = ir_store(ctx, none, NULL, IR_SET, ix_load(ctx, a->p.buf, index));
-  return ir_if(ctx, inside, ir_alloc_stmt(ctx, none, ir_tile(ctx, "prefetch.l2", touch)), NULL);
+  return ir_if(ctx, inside, ir_alloc_stmt(ctx, none, ir_tile(ctx, a->p.written ? "prefetch" : "prefetch.l2", touch)), NULL);
 }
 
 static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
@@ -374,7 +391,8 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
   at = ix_add(ctx, ix_muli(ctx, at, each), i->expr);
   const ir_stmt *body = touch_line(a, at, &l, start);
   if (each * a->all > l.total) body = ir_if(ctx, ix_lt(ctx, at, ix_index(ctx, l.total)), body, NULL);
-  body = ir_for(ctx, i, ix_index(ctx, 0), ix_index(ctx, each), IR_SERIAL, body);
+  body = ir_for(ctx, i, ix_index(ctx, 0), ix_index(ctx, each), p->written && each <= MAX_UNROLLED ? IR_UNROLL : IR_SERIAL, body);
+  if (p->when) body = ir_if(ctx, ix_subst1(ctx, p->when, a->v->var, later), body, NULL);
   body = ir_if(ctx, ix_lt(ctx, later, a->v->hi), body, NULL);
   return ir_for(ctx, w->var, w->lo, w->hi, w->loop, ir_seq(ctx, 2, (const ir_stmt *[]){body, w->body}));
 }
@@ -384,7 +402,8 @@ bool sched_prefetch(sched *s) {
   bool copy = !a.p.buf && (a.p.buf = find_copy(s->k->body, s->arg[0]));
   if (!(a.v = sched_loop(s, s->arg[1])) || !(a.w = sched_loop(s, s->arg[3]))) return false;
   if (!a.p.buf) return refuse(s, "there is no operand '%s'", s->arg[0]);
-  if (!copy && a.p.buf->access != IR_IN) return refuse(s, "'%s' is written by the kernel", a.p.buf->name);
+  if (!copy && a.p.buf->access != IR_IN && a.p.buf->access != IR_OUT) return refuse(s, "'%s' is read and written by the kernel", a.p.buf->name);
+  a.p.written = a.p.buf->access == IR_OUT;
   if (copy && find_copy(a.v->body, s->arg[0])) return refuse(s, "'%s' is made inside '%s'", s->arg[0], s->arg[1]);
   if (a.w != a.v && !find_path(&a, a.v->body)) return refuse(s, "'%s' is not inside '%s'", s->arg[3], s->arg[1]);
   if (s->num[2] < 1 || s->num[2] > 1 << 16) return refuse(s, "%lld iterations ahead", (long long)s->num[2]);

@@ -445,6 +445,18 @@ static const char *not_dot(tn_ctx *ctx, const ir_stmt *loop, const ir_stmt *st) 
   return dot_operand(ctx, product->args[0], loop->var) && dot_operand(ctx, product->args[1], loop->var) ? NULL : "its operands are no bytes or words side by side";
 }
 
+/* transpose: for a: for b: x[.. b .. a] = y[.. a .. b]: constant loops, each side in memory along another one. */
+static const char *not_transpose(tn_ctx *ctx, const ir_stmt *a) {
+  const ir_stmt *b = a->body, *st = b && b->kind == IR_FOR ? b->body : NULL;
+  int64_t n, c;
+  if (!st || st->kind != IR_STORE || st->op != IR_SET || st->value->op != IX_LOAD) return "its body is not one loop around x[..] = y[..]";
+  if (!sched_extent(a, &n) || !ix_is_int(a->lo, 0) || !sched_extent(b, &n) || !ix_is_int(b->lo, 0)) return "its loops do not run from 0 to constants";
+  const ir_buf *y = st->value->u.buf;
+  if (y == st->buf || y->space == IR_REGISTER || st->buf->space == IR_REGISTER || y->dtype != st->buf->dtype) return "it does not move elements from one memory to another";
+  if (!ix_affine_in(ir_buf_offset(ctx, y, st->value->args), b->var, &c) || c != 1) return "what it reads does not lie along the inner loop";
+  return ix_affine_in(ir_buf_offset(ctx, st->buf, st->index), a->var, &c) && c == 1 ? NULL : "what it writes does not lie along the outer loop";
+}
+
 /* The conditions that do not use v move out of a tile around `body`. */
 static const ir_stmt *guarded_tile(sched *s, const ir_stmt *loop, const ir_stmt *body, const ir_stmt *core) {
   if (body == core) return ir_tile(s->ctx, s->arg[0], ir_for(s->ctx, loop->var, loop->lo, loop->hi, IR_SERIAL, core));
@@ -453,9 +465,9 @@ static const ir_stmt *guarded_tile(sched *s, const ir_stmt *loop, const ir_stmt 
 
 static const ir_stmt *do_tensorize(sched *s, const ir_stmt *loop, void *user) {
   const ir_stmt *core = loop->body;
-  bool dot = *(bool *)user;
+  bool dot = strcmp(s->arg[0], "dot") == 0;
   while (dot && core && core->kind == IR_IF && !core->other && !ix_uses_var(core->value, loop->var)) core = core->body;
-  const char *why = dot ? not_dot(s->ctx, loop, core) : not_fma(loop);
+  const char *why = dot ? not_dot(s->ctx, loop, core) : strcmp(s->arg[0], "transpose") == 0 ? not_transpose(s->ctx, loop) : not_fma(loop);
   if (why) {
     refuse(s, "%s", why);
     return NULL;
@@ -464,9 +476,10 @@ static const ir_stmt *do_tensorize(sched *s, const ir_stmt *loop, void *user) {
 }
 
 bool sched_tensorize(sched *s) {
-  bool dot = strcmp(s->arg[0], "dot") == 0;
-  if (!dot && strcmp(s->arg[0], "fma") != 0) return refuse(s, "there is no atom '%s'", s->arg[0]);
-  return sched_replace(s, s->arg[1], do_tensorize, &dot);
+  static const char *const atoms[] = {"dot", "fma", "transpose"};
+  for (int i = 0; i < IR_COUNT(atoms); i++)
+    if (strcmp(s->arg[0], atoms[i]) == 0) return sched_replace(s, s->arg[1], do_tensorize, NULL);
+  return refuse(s, "there is no atom '%s'", s->arg[0]);
 }
 
 /* ---- muladd ---- */

@@ -201,6 +201,33 @@ Test(llvm, registers) {
   check("kernel columns(in A: f32[16, 4], out C: f32[4, 16]) { alloc r: f32[16, 4] register for i in 0..16 vector { for j in 0..4 unroll { r[i, j] = A[i, j] } } for j2 in 0..4 unroll { for i2 in 0..16 vector { C[j2, i2] = r[i2, j2] } } }");
 }
 
+/* The atom "transpose": squares of any number of rows, and what falls back to loops. Registers of 64 bytes are
+ * tried on any machine: LLVM splits them. */
+Test(llvm, transpose) {
+  static const char *const types[] = {"f32", "f64", "i32", "u8"};
+  const char *text = "kernel turn(in A: %s[%d, 37], inout C: %s[2, 37, %d]) {\n"
+                     "  for c in 0..2 { tile transpose { for a in 0..%d { for b in 0..%d { C[c, b, a] = A[a, b] } } } } }";
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  cg_target wide = *cg_target_find(ctx, "native", NULL);
+  wide.vector_bits = 512;
+  static const int some[] = {1, 2, 3, 5, 6, 8, 9, 14, 16, 19};
+  for (int type = 0; type < IR_COUNT(types); type++)
+    for (int i = 0; i < IR_COUNT(some); i++)
+      for (int apart = 0; apart < 2; apart++) /* whether rows of C end where the next one begins */
+        for (int columns = 32; columns <= 37; columns += 5) {
+          char t[400];
+          int rows = some[i];
+          snprintf(t, sizeof t, text, types[type], rows, types[type], rows + 3 * apart, rows, columns);
+          check(t);
+          const char *why = llvm_check_kernel(ctx, &wide, ir_kernel_parse(ctx, t, "test"), &(llvm_check){0});
+          cr_assert_null(why, "%s: %s", t, why);
+        }
+  const ir_kernel *k = ir_kernel_parse(ctx, "kernel turn(in A: f32[6, 32], out C: f32[32, 6]) { tile transpose { for a in 0..6 { for b in 0..32 { C[b, a] = A[a, b] } } } }", "test");
+  const char *code = cg_kernel_asm(ctx, cg_target_find(ctx, "x86-64-v3", "x86_64-linux-gnu"), k, "k");
+  cr_assert(strstr(code, "vunpcklps") && strstr(code, "vperm2f128") && !strstr(code, "vpextrd"), "%s", code); /* in registers */
+  tn_ctx_free(ctx);
+}
+
 /* ---- operations on every dtype ---- */
 
 static const double special_floats[] = {0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 3.5, INFINITY, -INFINITY, NAN, 1e-40, -1e-45, 65504, 65520,

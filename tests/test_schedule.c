@@ -252,11 +252,24 @@ Test(schedule, prefetch) {
   MAKES(MATMUL, "split n 4 -> no ni\nreorder no m ni\ncache B no -> P\nprefetch P m 1 m -> p", "P.ahead[] = P[");
   MAKES(BLOCKED, "prefetch A y 1 y -> p", "A.ahead[] = A[p/4*8, y + 1, p%4*2]"); /* a line: two pixels of eight channels */
   REFUSES(MATMUL, "split n 4 -> no ni\nreorder no m ni\ncache B no -> P\nprefetch P no 1 m -> p", "is made inside");
-  REFUSES(MATMUL, "prefetch C m 1 m -> p", "is written by the kernel");
+  MAKES(MATMUL, "split m 2 -> mo mi\nprefetch C mo 1 k -> p", "if mo < 2"); /* what will be written: 2 rows of 20 */
+  MAKES(MATMUL, "prefetch C m 1 m -> p", "tile prefetch {\n          C.ahead[] = C[m + 1, p*16]"); /* not there yet, which a hint may ask for */
+  MAKES(MATMUL, "chunk k 4 -> ko ki\nraise ko m n\nprefetch C m 1 m -> p", "if m < 5 {\n        if ko > 0 {"); /* only where it will be written */
+  MAKES(MATMUL, "prefetch C m 1 m -> p\nparallel m", "parallel"); /* a hint is no dependence */
+  REFUSES(SCAN, "prefetch A i 1 i -> p", "is read and written by the kernel");
   REFUSES(MATMUL, "prefetch Z m 1 m -> p", "no operand 'Z'");
   REFUSES(MATMUL, "prefetch B n 1 m -> p", "is not inside");
   REFUSES(MATMUL, "prefetch B k 0 k -> p", "iterations ahead");
   REFUSES(MATMUL, "unroll k\nprefetch B k 1 k -> p", "only serial");
+}
+
+Test(schedule, transpose) {
+  MAKES(COPY, "split i 5 -> io ii\nsplit j 4 -> jo ji\nreorder io jo ii ji\ncache A io -> P\nlayout P \"perm 1 0\"\ntensorize transpose P.0", "tile transpose {\n      for P.0 in 0 .. 5");
+  REFUSES(COPY, "tensorize transpose i", "what it writes does not lie along the outer loop");
+  REFUSES(COPY, "reorder j i\ntensorize transpose j", "what it reads does not lie along the inner loop");
+  REFUSES(COPY, "tensorize transpose j", "not one loop around x[..] = y[..]");
+  REFUSES(COPY, "split j 5 -> jo ji\nreorder jo i ji\ntensorize transpose i", "not one loop around x[..] = y[..]"); /* a guard */
+  REFUSES(MATMUL, "tensorize transpose m", "not one loop around x[..] = y[..]");
 }
 
 Test(schedule, cache) {
