@@ -253,7 +253,7 @@ Test(schedule, prefetch) {
   MAKES(BLOCKED, "prefetch A y 1 y -> p", "A.ahead[] = A[p/4*8, y + 1, p%4*2]"); /* a line: two pixels of eight channels */
   REFUSES(MATMUL, "split n 4 -> no ni\nreorder no m ni\ncache B no -> P\nprefetch P no 1 m -> p", "is made inside");
   MAKES(MATMUL, "split m 2 -> mo mi\nprefetch C mo 1 k -> p", "if mo < 2"); /* what will be written: 2 rows of 20 */
-  MAKES(MATMUL, "prefetch C m 1 m -> p", "tile prefetch {\n          C.ahead[] = C[m + 1, p*16]"); /* not there yet, which a hint may ask for */
+  MAKES(MATMUL, "prefetch C m 1 m -> p", "tile prefetch {\n            C.ahead[] = C[m + 1, p*16]"); /* not there yet, which a hint may ask for */
   MAKES(MATMUL, "chunk k 4 -> ko ki\nraise ko m n\nprefetch C m 1 m -> p", "if m < 5 {\n        if ko > 0 {"); /* only where it will be written */
   MAKES(MATMUL, "prefetch C m 1 m -> p\nparallel m", "parallel"); /* a hint is no dependence */
   REFUSES(SCAN, "prefetch A i 1 i -> p", "is read and written by the kernel");
