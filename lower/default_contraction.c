@@ -152,24 +152,35 @@ static bool one_tap(const lw_problem *q) {
 
 enum { CHUNK = 128 };
 
-/* The loops for it, outside those of a tile. */
-static bool chunk_sums(lw_plan *p, const lw_blocking *by, bool grouped, const char *rows, const char *tile) {
-  const lw_problem *q = &p->p;
-  const ir_kernel *before = p->k;
-  size_t length = p->text.n;
-  bool images = strcmp(q->out[0]->var->name, "n") == 0 && q->extent[0] > 1 && lw_has_loop(p, "n");
-  if ((!by->panels || lw_step(p, "split vo %lld -> vc vo", (long long)by->panels)) &&
-      lw_step(p, "reorder%s%s%s vo%s ro %s", images ? " n" : "", grouped ? " xo" : "", by->panels ? " vc" : "", rows, tile) &&
-      lw_step(p, "chunk c %lld -> ko c", (long long)by->kc) && lw_step(p, "distribute vo%s ro %s", rows, tile))
-    return true;
-  p->k = before;
-  lw_cut(p, length);
-  return false;
-}
+/* What is decided, step by step, about one kernel. */
+typedef struct contraction {
+  lw_plan *p;
+  lw_problem *q;
+  int v, r;               /* loops of vectors and rows among the outputs; r: -1 without one */
+  const char *vec, *row;
+  int64_t rows, columns, lanes;
+  int64_t cblock, nb;     /* channels of a block, columns of a tile */
+  lw_tile t;
+  lw_blocking by;
+  const char *tile;       /* its loops, what a step holds in registers outside */
+  bool depthwise, padded; /* both operands walk the vectors; there is a border */
+  bool across;            /* B at run time is read across its rows: turned while copied */
+  int across_axis;
+  bool split_c, ragged;   /* channels in blocks; the last one not whole: apart */
+  bool windows, by_windows, grouped; /* several taps; blocked by rows of the picture; there is a loop xo of groups */
+  bool tiled, channels_inside;
+  const char *order[LW_MAX_LOOPS]; /* of the reduction */
+  int norder;
+  int64_t bytes;          /* of B */
+  bool pack;              /* panels of B are copied */
+  bool vectors_first;     /* outside: panels, not pixels */
+  bool batch[LW_MAX_LOOPS]; /* loops that have a copy of B each */
+  bool ordered, chunked;
+} contraction;
 
-bool lw_default_contraction(lw_plan *p) {
+/* Axes read in phases (transposed convolution: x / stride, x mod stride) split by the stride. */
+static bool split_phases(lw_plan *p) {
   lw_problem *q = &p->p;
-  /* axes read in phases (transposed convolution: x / stride, x mod stride) split by the stride */
   for (int i = 0; i < q->nout; i++) {
     int64_t d = divisor_of(q->a, q->out[i]->var);
     if (!d) d = divisor_of(q->b, q->out[i]->var);
@@ -180,252 +191,365 @@ bool lw_default_contraction(lw_plan *p) {
       i++;
     }
   }
-  int64_t lanes = cg_target_lanes(p->t, q->dtype);
-  if (lanes < 2 || !(ir_is_float(q->dtype) || q->dtype == TN_I32)) return false;
-  /* the vector axis: an output loop that only one operand walks, contiguous in the output;
-   * failing that one that both walk (depthwise) */
-  int v = -1, both = -1;
+  return true;
+}
+
+/* The vector axis: an output loop that only one operand walks (then b), contiguous in the output;
+ * failing that one that both walk (depthwise). */
+static bool find_vectors(contraction *c) {
+  lw_plan *p = c->p;
+  lw_problem *q = c->q;
+  int both = -1;
+  c->v = -1;
   for (int i = 0; i < q->nout; i++) {
     const ir_var *x = q->out[i]->var;
-    if (q->extent[i] < 2 || !lw_contiguous_out(p, x, lanes)) continue;
+    if (q->extent[i] < 2 || !lw_contiguous_out(p, x, c->lanes)) continue;
     bool ua = uses(q->a, x), ub = uses(q->b, x);
     if (ua != ub) {
-      if (v < 0 || q->extent[i] >= lanes) v = i;
-      /* the operand that is contiguous (or can be packed) along it */
+      if (c->v < 0 || q->extent[i] >= c->lanes) c->v = i;
     } else if (ua && ub) both = i;
   }
-  bool depthwise = v < 0;
-  if (depthwise) v = both;
-  if (v < 0) return false;
-  if (!depthwise && uses(q->a, q->out[v]->var)) {
+  c->depthwise = c->v < 0;
+  if (c->depthwise) c->v = both;
+  if (c->v < 0) return false;
+  const ir_var *v = q->out[c->v]->var;
+  if (!c->depthwise && uses(q->a, v)) {
     ix t = q->a;
     q->a = q->b, q->b = t;
   }
-  int64_t sb = lw_stride(p->ctx, q->b, q->out[v]->var);
-  bool across = !q->b->u.buf->constant && sb != 1 && !q->b->u.buf->layout; /* read across its rows: turned while copied */
-  int across_axis = across ? lw_axis_of(q->b, q->out[v]->var) : -1;
-  if (across && (depthwise || across_axis < 0)) return false; /* would gather */
-  /* the row axis: the innermost other output loop that b does not walk; neighbours that
-   * continue it in memory join it (a 1x1 convolution is a GEMM over all pixels) */
-  int r = -1;
-  for (int i = q->nout; i-- > 0;)
-    if (i != v && q->extent[i] > 1 && !uses(q->b, q->out[i]->var) && uses(q->a, q->out[i]->var)) {
-      r = i;
-      break;
-    }
-  const char *vec = q->out[v]->var->name, *row = r >= 0 ? q->out[r]->var->name : NULL;
-  int64_t M = r >= 0 ? q->extent[r] : 1, N = q->extent[v];
-  bool padded = q->guard != NULL;
-  if (r >= 0 && !padded) M = lw_join_rows(p, r, v);
-  int64_t cblock = cg_target_lanes(p->t, TN_F32);
-  bool split_c = q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] > cblock && q->a->u.buf->layout;
-  bool ragged = split_c && q->red_extent[0] % cblock; /* the last block of channels is not whole: apart */
-  bool grouped = false;
-  lw_blocking by = {0};
-  bool choose = split_c && !ragged && row && !p->u.order && !p->u.unfused, windows = split_c && row && !one_tap(q), by_windows = false;
-  if (choose && !padded && !windows) {
-    by = lw_pixel_blocking(p, M, N, lanes, cblock);
-    if (by.rows < M && lw_step(p, "split %s %lld -> xo %s", row, (long long)by.rows, row)) grouped = true, M = by.rows;
-  } else if (choose && !across && !p->u.height && lw_window_blocking(p, v, r, cblock, padded, &by)) { /* weights that are turned pass once, outside the images */
-    by_windows = true;
-    const char *y = q->out[r - 1]->var->name;
-    if (by.rows > 1 && by.rows < q->extent[r - 1]) grouped = lw_step(p, "split %s %lld -> xo %s", y, (long long)by.rows, y);
+  c->vec = v->name;
+  c->columns = q->extent[c->v];
+  c->across = !q->b->u.buf->constant && lw_stride(p->ctx, q->b, v) != 1 && !q->b->u.buf->layout;
+  c->across_axis = c->across ? lw_axis_of(q->b, v) : -1;
+  return !c->across || (!c->depthwise && c->across_axis >= 0); /* else it would gather */
+}
+
+/* The row axis: the innermost other output loop that b does not walk; neighbours that continue it in memory join it
+ * (a 1x1 convolution is a GEMM over all pixels). */
+static void find_rows(contraction *c) {
+  const lw_problem *q = c->q;
+  c->r = -1;
+  for (int i = q->nout; i-- > 0 && c->r < 0;)
+    if (i != c->v && q->extent[i] > 1 && !uses(q->b, q->out[i]->var) && uses(q->a, q->out[i]->var)) c->r = i;
+  c->row = c->r >= 0 ? q->out[c->r]->var->name : NULL;
+  c->rows = c->r >= 0 ? q->extent[c->r] : 1;
+  c->padded = q->guard != NULL;
+  if (c->r >= 0 && !c->padded) c->rows = lw_join_rows(c->p, c->r, c->v);
+}
+
+/* Groups of pixels or rows of the picture, chunks of channels. */
+static void choose_blocking(contraction *c) {
+  lw_plan *p = c->p;
+  const lw_problem *q = c->q;
+  lw_blocking *by = &c->by;
+  c->cblock = cg_target_lanes(p->t, TN_F32);
+  c->split_c = q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0 && q->red_extent[0] > c->cblock && q->a->u.buf->layout;
+  c->ragged = c->split_c && q->red_extent[0] % c->cblock;
+  c->windows = c->split_c && c->row && !one_tap(q);
+  bool choose = c->split_c && !c->ragged && c->row && !p->u.order && !p->u.unfused;
+  if (choose && !c->padded && !c->windows) {
+    *by = lw_pixel_blocking(p, c->rows, c->columns, c->lanes, c->cblock);
+    if (by->rows < c->rows && lw_step(p, "split %s %lld -> xo %s", c->row, (long long)by->rows, c->row)) c->grouped = true, c->rows = by->rows;
+  } else if (choose && !c->across && !p->u.height && lw_window_blocking(p, c->v, c->r, c->cblock, c->padded, by)) { /* weights that are turned pass once, outside the images */
+    c->by_windows = true;
+    const char *y = q->out[c->r - 1]->var->name;
+    if (by->rows > 1 && by->rows < q->extent[c->r - 1]) c->grouped = lw_step(p, "split %s %lld -> xo %s", y, (long long)by->rows, y);
   }
-  if (by.tile.mr && !by_windows) p->got.mb = (int)((by.rows + by.tile.mr - 1) / by.tile.mr);
-  if (by.tile.mr) p->got.kc = (int)(by.kc ? by.kc : q->red_extent[0]), p->got.group = (int)by.panels;
-  for (int i = r - 1; i >= 0 && p->u.height && row && !grouped; i--) {
+  if (by->tile.mr && !c->by_windows) p->got.mb = (int)((by->rows + by->tile.mr - 1) / by->tile.mr);
+  if (by->tile.mr) p->got.kc = (int)(by->kc ? by->kc : q->red_extent[0]), p->got.group = (int)by->panels;
+  for (int i = c->r - 1; i >= 0 && p->u.height && c->row && !c->grouped; i--) {
     const char *name = q->out[i]->var->name;
-    if (i == v || uses(q->b, q->out[i]->var) || q->extent[i] <= p->u.height || q->extent[i] % p->u.height || !lw_has_loop(p, name)) continue;
-    grouped = lw_step(p, "split %s %d -> xo %s", name, p->u.height, name);
-    if (grouped) p->got.height = p->u.height;
+    if (i == c->v || uses(q->b, q->out[i]->var) || q->extent[i] <= p->u.height || q->extent[i] % p->u.height || !lw_has_loop(p, name)) continue;
+    c->grouped = lw_step(p, "split %s %d -> xo %s", name, p->u.height, name);
+    if (c->grouped) p->got.height = p->u.height;
     else break;
   }
-  lw_tile t = by.kc || by_windows ? by.tile
-              : windows && !across ? lw_window_tile(M, N, lanes, p->t->vector_regs, 6, padded)
-                        : lw_best_tile(M, depthwise ? lanes : N, lanes, p->t->vector_regs - padded, M <= 2 ? 8 : 6); /* borders, unrolled, need one more */
-  if (depthwise) { /* two loads an FMA: rows share the weights */
-    t.nr = 1;
-    t.mr = lw_min(M, p->t->vector_regs - 6);
-    for (int64_t m = t.mr; m > t.mr / 2; m--)
-      if (M % m == 0) {
-        t.mr = m;
+}
+
+static void choose_tile(contraction *c) {
+  lw_plan *p = c->p;
+  int64_t m = c->rows, n = c->columns, regs = p->t->vector_regs;
+  lw_tile *t = &c->t;
+  *t = c->by.kc || c->by_windows ? c->by.tile
+       : c->windows && !c->across ? lw_window_tile(m, n, c->lanes, regs, 6, c->padded)
+                                  : lw_best_tile(m, c->depthwise ? c->lanes : n, c->lanes, regs - c->padded, m <= 2 ? 8 : 6); /* borders, unrolled, need one more */
+  if (c->depthwise) { /* two loads an FMA: rows share the weights */
+    t->nr = 1;
+    t->mr = lw_min(m, regs - 6);
+    for (int64_t d = t->mr; d > t->mr / 2; d--)
+      if (m % d == 0) {
+        t->mr = d;
         break;
       }
   }
-  if (p->u.mr) t.mr = lw_min(p->u.mr, M);
-  if (p->u.nr && !depthwise) t.nr = p->u.nr;
-  int64_t nb = t.nr * lanes;
-  bool tiled_rows = row && M > 1 && t.mr > 1;
-  const char *tile = windows && t.nr > t.mr ? "vb ri vv" : "ri vb vv"; /* what a step holds in registers, outside */
-  p->got.mr = tiled_rows ? (int)t.mr : 1, p->got.nr = (int)t.nr, p->got.unfused = p->u.unfused;
+  if (p->u.mr) t->mr = lw_min(p->u.mr, m);
+  if (p->u.nr && !c->depthwise) t->nr = p->u.nr;
+  c->nb = t->nr * c->lanes;
+  c->tiled = c->row && m > 1 && t->mr > 1;
+  c->tile = c->windows && t->nr > t->mr ? "vb ri vv" : "ri vb vv";
+  p->got.mr = c->tiled ? (int)t->mr : 1, p->got.nr = (int)t->nr, p->got.unfused = p->u.unfused;
+}
 
-  /* order of the reduction: channels in blocks outside the taps, inside them again */
-  const char *order[LW_MAX_LOOPS];
-  int norder = 0;
-  bool channels_first = q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0;
-  bool channels_inside = split_c || (channels_first && (p->u.inner ? p->u.inner == 1 : q->red_extent[0] >= 8));
-  if (channels_inside) {
-    for (int i = 1; i < q->nred; i++) order[norder++] = q->red[i]->var->name;
-    order[norder++] = q->red[0]->var->name;
-  } else
-    for (int i = 0; i < q->nred; i++) order[norder++] = q->red[i]->var->name;
+/* Of the reduction: channels in blocks outside the taps, inside them again. */
+static void choose_order(contraction *c) {
+  const lw_problem *q = c->q;
+  bool channels = q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0;
+  int inner = c->p->u.inner;
+  c->channels_inside = c->split_c || (channels && (inner ? inner == 1 : q->red_extent[0] >= 8));
+  for (int i = c->channels_inside; i < q->nred; i++) c->order[c->norder++] = q->red[i]->var->name;
+  if (c->channels_inside) c->order[c->norder++] = q->red[0]->var->name;
+}
 
-  if (q->b->u.buf->constant && !q->b->u.buf->layout) {
-    if (split_c) { /* [vo][co][r][s][ci][v] */
-      int va = lw_axis_of(q->b, q->out[v]->var), ca = lw_axis_of(q->b, q->red[0]->var);
-      if (va >= 0 && va < 2 && ca == 1 - va && q->b->u.buf->rank == q->nred + 1) {
-        ir_text perm = {.ctx = p->ctx};
-        for (int i = 0; i < q->nred - 1; i++) ir_put(&perm, " %d", 4 + i);
-        lw_step(p, "layout %s \"split 0 %lld; split 2 %lld; perm %d %d%s %d %d\"", q->b->u.buf->name, (long long)(va ? cblock : nb), (long long)(va ? nb : cblock),
-                2 * va, 2 * ca, ir_text_str(&perm), 2 * ca + 1, 2 * va + 1);
-      }
-    } else
-      lw_pack_constant(p, q->b, q->out[v]->var, nb, order, norder);
+static void pack_weights(contraction *c) {
+  lw_plan *p = c->p;
+  const lw_problem *q = c->q;
+  const ir_buf *b = q->b->u.buf;
+  if (!b->constant || b->layout) return;
+  if (!c->split_c) {
+    lw_pack_constant(p, q->b, q->out[c->v]->var, c->nb, c->order, c->norder);
+    return;
   }
+  /* [vo][co][r][s][ci][v] */
+  int va = lw_axis_of(q->b, q->out[c->v]->var), ca = lw_axis_of(q->b, q->red[0]->var);
+  if (va < 0 || va > 1 || ca != 1 - va || b->rank != q->nred + 1) return;
+  ir_text perm = {.ctx = p->ctx};
+  for (int i = 0; i < q->nred - 1; i++) ir_put(&perm, " %d", 4 + i);
+  lw_step(p, "layout %s \"split 0 %lld; split 2 %lld; perm %d %d%s %d %d\"", b->name, (long long)(va ? c->cblock : c->nb), (long long)(va ? c->nb : c->cblock), 2 * va, 2 * ca,
+          ir_text_str(&perm), 2 * ca + 1, 2 * va + 1);
+}
 
-  /* loops */
-  if (!lw_step(p, "split %s %lld -> vo vi", vec, (long long)nb)) return false;
-  lw_step(p, "split vi %lld -> vb vv", (long long)lanes);
-  if (tiled_rows && !lw_step(p, "split %s %lld -> ro ri", row, (long long)t.mr)) return false;
-  /* outside: pixels first when the weights stay in L2, else vectors first */
-  int64_t wbytes = 1;
-  ix_const_value(ir_buf_elements(p->ctx, q->b->u.buf), &wbytes);
-  wbytes *= (int64_t)ir_dtype_bytes(q->b->u.buf->dtype);
+/* Outside: pixels first when the weights stay in L2, else vectors first. */
+static void choose_outside(contraction *c) {
+  lw_plan *p = c->p;
+  const lw_problem *q = c->q;
+  const ir_buf *b = q->b->u.buf;
+  c->bytes = 1;
+  ix_const_value(ir_buf_elements(p->ctx, b), &c->bytes);
+  c->bytes *= (int64_t)ir_dtype_bytes(b->dtype);
   /* a dynamic operand whose rows lie far apart is copied panel by panel, when enough rows use it */
-  bool pack = across || (!q->b->u.buf->constant && !q->b->u.buf->layout && !depthwise && wbytes > p->t->l1_bytes * 2 && M >= 8 && p->u.order != 1);
+  c->pack = c->across || (!b->constant && !b->layout && !c->depthwise && c->bytes > p->t->l1_bytes * 2 && c->rows >= 8 && p->u.order != 1);
   int64_t rows = 1; /* of all output loops: what one panel of vectors is used for */
   for (int i = 0; i < q->nout; i++)
-    if (i != v && q->extent[i] > 0 && !uses(q->b, q->out[i]->var)) rows *= q->extent[i];
-  bool vectors_first = p->got.height ? p->u.order != 1 : pack || grouped || (by_windows ? by.rows > 1 : p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2 && rows > t.mr);
-  ir_text ro = {.ctx = p->ctx};
-  ir_put(&ro, "reorder");
+    if (i != c->v && q->extent[i] > 0 && !uses(q->b, q->out[i]->var)) rows *= q->extent[i];
+  c->vectors_first = p->got.height ? p->u.order != 1
+                     : c->pack || c->grouped || (c->by_windows ? c->by.rows > 1 : p->u.order ? p->u.order == 2 : c->bytes > p->t->l2_bytes / 2 && rows > c->t.mr);
+  for (int i = 0; i < q->nout && c->pack && !c->across && q->nred == 1; i++)
+    c->batch[i] = i != c->v && i != c->r && uses(q->b, q->out[i]->var) && lw_has_loop(p, q->out[i]->var->name);
+}
+
+/* The step that puts all loops in order. Returns the outermost one below those of groups and batches. */
+static const char *put_order(contraction *c, ir_text *ro) {
+  lw_plan *p = c->p;
+  const lw_problem *q = c->q;
   const char *outer = NULL;
-  int first = vectors_first ? 1 : 0;
-  if (grouped) ir_put(&ro, " xo");
-  bool batch[LW_MAX_LOOPS] = {false}; /* loops that have a copy of B each */
-  for (int i = 0; i < q->nout && pack && !across && q->nred == 1; i++) {
-    batch[i] = i != v && i != r && uses(q->b, q->out[i]->var) && lw_has_loop(p, q->out[i]->var->name);
-    if (batch[i]) ir_put(&ro, " %s", q->out[i]->var->name);
-  }
-  if (first) ir_put(&ro, " vo"), outer = "vo";
+  ir_put(ro, "reorder%s", c->grouped ? " xo" : "");
+  for (int i = 0; i < q->nout; i++)
+    if (c->batch[i]) ir_put(ro, " %s", q->out[i]->var->name);
+  if (c->vectors_first) ir_put(ro, " vo"), outer = "vo";
   for (int i = 0; i < q->nout; i++) {
     const char *name = q->out[i]->var->name;
-    if (batch[i] || i == v || (strcmp(name, "n") == 0 && q->extent[i] == 1 && i == 0) || !lw_has_loop(p, name)) continue;
-    if (row && strcmp(name, row) == 0 && tiled_rows) continue;
-    ir_put(&ro, " %s", name);
+    if (c->batch[i] || i == c->v || (strcmp(name, "n") == 0 && q->extent[i] == 1 && i == 0) || !lw_has_loop(p, name)) continue;
+    if (c->row && strcmp(name, c->row) == 0 && c->tiled) continue;
+    ir_put(ro, " %s", name);
     if (!outer) outer = name;
   }
-  if (!first) {
-    ir_put(&ro, " vo");
-    if (!outer) outer = tiled_rows && q->nred == 1 ? "ro" : "vo";
+  if (!c->vectors_first) {
+    ir_put(ro, " vo");
+    if (!outer) outer = c->tiled && q->nred == 1 ? "ro" : "vo";
   }
-  ir_put(&ro, " %s%s", tiled_rows ? "ro " : "", tiled_rows ? tile : "vb vv");
-  bool ordered = false;
-  if (tiled_rows && q->nred == 1 && strcmp(outer, "ro") == 0) ordered = lw_step(p, "reorder ro vo ri vb vv"); /* a GEMM: rows outside, panels inside */
-  else if (tiled_rows && q->nred == 1 && first && !pack) {
-    /* panels that fill half of L2 together, all rows over them (Goto and van de Geijn, 2008) */
-    int64_t panel = nb * q->red_extent[0] * (int64_t)ir_dtype_bytes(q->b->u.buf->dtype), group = panel > 0 ? p->t->l2_bytes / 2 / panel : 1;
-    const char *list = strstr(ir_text_str(&ro), " vo") + 3, *rows_at = strstr(list, " ro ri");
-    int64_t panels = (N + nb - 1) / nb;
-    if (p->u.group) group = p->u.group;
-    if (group > panels) group = panels;
-    for (int64_t g = group; g > group / 2 && !p->u.group; g--) /* groups of one size where that costs little */
-      if (panels % g == 0) {
-        group = g;
-        break;
-      }
-    if (group > 1 && rows_at && lw_step(p, "split vo %lld -> vc vo", (long long)group)) {
-      p->got.group = (int)group;
-      ordered = lw_step(p, "reorder vc%.*s ro vo ri vb vv", (int)(rows_at - list), list);
-      if (ordered && panels % group) lw_step(p, "narrow vo"); /* the guard of the last group out of the inner loops */
+  ir_put(ro, " %s%s", c->tiled ? "ro " : "", c->tiled ? c->tile : "vb vv");
+  return outer;
+}
+
+/* Panels that fill half of L2 together, all rows over them (Goto and van de Geijn, 2008). `list`: the loops behind vo. */
+static bool group_panels(contraction *c, const char *list) {
+  lw_plan *p = c->p;
+  const char *rows_at = strstr(list, " ro ri");
+  int64_t panel = c->nb * c->q->red_extent[0] * (int64_t)ir_dtype_bytes(c->q->b->u.buf->dtype), group = panel > 0 ? p->t->l2_bytes / 2 / panel : 1;
+  int64_t panels = (c->columns + c->nb - 1) / c->nb;
+  if (p->u.group) group = p->u.group;
+  if (group > panels) group = panels;
+  for (int64_t g = group; g > group / 2 && !p->u.group; g--) /* groups of one size where that costs little */
+    if (panels % g == 0) {
+      group = g;
+      break;
     }
-  }
-  if (!ordered && by.kc && tiled_rows) ordered = chunk_sums(p, &by, grouped, by_windows ? ir_format(p->ctx, " %s", q->out[r - 1]->var->name) : "", tile);
-  bool chunked = ordered && by.kc;
-  if (!ordered && !lw_step(p, "%s", ir_text_str(&ro))) return false;
-  int64_t far = row ? lw_stride(p->ctx, q->a, ir_find_loop(p->start->body, row) ? ir_find_loop(p->start->body, row)->var : q->out[r]->var) : 0;
-  far *= far > 0 ? (int64_t)ir_dtype_bytes(q->a->u.buf->dtype) : 0;
-  bool collide = far > 0 && far % 2048 == 0 && t.mr > 4 && N >= 4 * nb && q->red_extent[0] >= 256;
-  if (ordered && (p->u.rows ? p->u.rows == 1 : collide)) {
-    /* rows a multiple of half a page apart fall on the same few sets of L1: a copy of the tile's rows does not */
-    const char *in = ir_format(p->ctx, "rows.%d", q->a->u.buf->rank - 1);
-    p->got.rows = 1;
-    if (lw_step(p, "cache %s ro -> rows", q->a->u.buf->name) && lw_step(p, "split %s %lld -> rows.o rows.v", in, (long long)lanes)) lw_step(p, "vectorize rows.v");
-  }
-  if (across) { /* a few elements of each row at a time: lines are read whole, written while in L1 */
-    if (!lw_step(p, "turn %s vo %d -> panel", q->b->u.buf->name, across_axis)) return false;
-    if (lw_step(p, "split panel.%d %lld -> panel.o panel.v", q->b->u.buf->rank - 1, (long long)lanes)) {
-      lw_step(p, "reorder panel.o panel.%d panel.v", across_axis);
+  if (group < 2 || !rows_at || !lw_step(p, "split vo %lld -> vc vo", (long long)group)) return false;
+  p->got.group = (int)group;
+  if (!lw_step(p, "reorder vc%.*s ro vo ri vb vv", (int)(rows_at - list), list)) return false;
+  if (panels % group) lw_step(p, "narrow vo"); /* the guard of the last group out of the inner loops */
+  return true;
+}
+
+/* The loops for chunks of the sum, outside those of a tile. */
+static bool chunk_sums(contraction *c, const char *rows) {
+  lw_plan *p = c->p;
+  const lw_problem *q = c->q;
+  const lw_blocking *by = &c->by;
+  const ir_kernel *before = p->k;
+  size_t length = p->text.n;
+  bool images = strcmp(q->out[0]->var->name, "n") == 0 && q->extent[0] > 1 && lw_has_loop(p, "n");
+  if ((!by->panels || lw_step(p, "split vo %lld -> vc vo", (long long)by->panels)) &&
+      lw_step(p, "reorder%s%s%s vo%s ro %s", images ? " n" : "", c->grouped ? " xo" : "", by->panels ? " vc" : "", rows, c->tile) &&
+      lw_step(p, "chunk c %lld -> ko c", (long long)by->kc) && lw_step(p, "distribute vo%s ro %s", rows, c->tile))
+    return true;
+  p->k = before;
+  lw_cut(p, length);
+  return false;
+}
+
+static bool arrange(contraction *c) {
+  lw_plan *p = c->p;
+  bool product = c->tiled && c->q->nred == 1;
+  ir_text ro = {.ctx = p->ctx};
+  const char *outer = put_order(c, &ro);
+  if (product && strcmp(outer, "ro") == 0) c->ordered = lw_step(p, "reorder ro vo ri vb vv"); /* a GEMM: rows outside, panels inside */
+  else if (product && c->vectors_first && !c->pack) c->ordered = group_panels(c, strstr(ir_text_str(&ro), " vo") + 3);
+  if (!c->ordered && c->by.kc && c->tiled) c->ordered = chunk_sums(c, c->by_windows ? ir_format(p->ctx, " %s", c->q->out[c->r - 1]->var->name) : "");
+  c->chunked = c->ordered && c->by.kc;
+  return c->ordered || lw_step(p, "%s", ir_text_str(&ro));
+}
+
+/* Rows a multiple of half a page apart fall on the same few sets of L1: a copy of the tile's rows does not. */
+static void copy_rows(contraction *c) {
+  lw_plan *p = c->p;
+  const lw_problem *q = c->q;
+  const ir_buf *a = q->a->u.buf;
+  const ir_stmt *loop = c->row ? ir_find_loop(p->start->body, c->row) : NULL;
+  int64_t far = c->row ? lw_stride(p->ctx, q->a, loop ? loop->var : q->out[c->r]->var) : 0;
+  far *= far > 0 ? (int64_t)ir_dtype_bytes(a->dtype) : 0;
+  bool collide = far > 0 && far % 2048 == 0 && c->t.mr > 4 && c->columns >= 4 * c->nb && q->red_extent[0] >= 256;
+  if (!c->ordered || !(p->u.rows ? p->u.rows == 1 : collide)) return;
+  p->got.rows = 1;
+  if (lw_step(p, "cache %s ro -> rows", a->name) && lw_step(p, "split rows.%d %lld -> rows.o rows.v", a->rank - 1, (long long)c->lanes)) lw_step(p, "vectorize rows.v");
+}
+
+static bool copy_panels(contraction *c) {
+  lw_plan *p = c->p;
+  const ir_buf *b = c->q->b->u.buf;
+  if (c->across) { /* a few elements of each row at a time: lines are read whole, written while in L1 */
+    if (!lw_step(p, "turn %s vo %d -> panel", b->name, c->across_axis)) return false;
+    if (lw_step(p, "split panel.%d %lld -> panel.o panel.v", b->rank - 1, (long long)c->lanes)) {
+      lw_step(p, "reorder panel.o panel.%d panel.v", c->across_axis);
       lw_step(p, "vectorize panel.v");
     }
-  } else if (pack && lw_step(p, "cache %s vo -> panel", q->b->u.buf->name)) {
-    const char *in = ir_format(p->ctx, "panel.%d", q->b->u.buf->rank - 1);
-    if (lw_step(p, "split %s %lld -> panel.o panel.v", in, (long long)lanes)) lw_step(p, "vectorize panel.v");
+  } else if (c->pack && lw_step(p, "cache %s vo -> panel", b->name)) {
+    if (lw_step(p, "split panel.%d %lld -> panel.o panel.v", b->rank - 1, (long long)c->lanes)) lw_step(p, "vectorize panel.v");
   }
+  return true;
+}
+
+/* The accumulators, and the loops of a tile. */
+static bool make_tile(contraction *c) {
+  lw_plan *p = c->p;
+  const lw_problem *q = c->q;
+  const char *sum = q->red[0]->var->name;
   /* one row: a long sum in chunks rounds less, and weights that stream from memory leave time for it */
-  bool careful = !tiled_rows && q->nred == 1 && ir_is_float(q->dtype) && q->red_extent[0] >= 4 * CHUNK;
-  if (careful && lw_step(p, "chunk %s %d -> ko %s", q->red[0]->var->name, CHUNK, q->red[0]->var->name) && !lw_step(p, "distribute vb vv")) return false;
-  if (!lw_step(p, "distribute %s", tiled_rows ? tile : "vb vv")) return false;
-  if (tiled_rows) lw_kind(p, "unroll", "ri");
+  bool careful = !c->tiled && q->nred == 1 && ir_is_float(q->dtype) && q->red_extent[0] >= 4 * CHUNK;
+  if (careful && lw_step(p, "chunk %s %d -> ko %s", sum, CHUNK, sum) && !lw_step(p, "distribute vb vv")) return false;
+  if (!lw_step(p, "distribute %s", c->tiled ? c->tile : "vb vv")) return false;
+  if (c->tiled) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
-  bool taps_inside = split_c && p->u.inner == 2 && !one_tap(q);
-  if (split_c) {
-    lw_step(p, "split c %lld -> co c", (long long)cblock);
-    const char *taps = ir_format(p->ctx, "%s%s", q->nred > 1 ? q->red[1]->var->name : "",
-         q->nred > 2 ? ir_format(p->ctx, " %s%s%s", q->red[2]->var->name, q->nred > 3 ? " " : "", q->nred > 3 ? q->red[3]->var->name : "") : "");
-    if (ragged) lw_step(p, "narrow c");
+  return true;
+}
+
+static const char *red_name(const contraction *c, int i) { return i < c->q->nred ? c->q->red[i]->var->name : ""; }
+
+static void order_sums(contraction *c, bool taps_inside) {
+  lw_plan *p = c->p;
+  const lw_problem *q = c->q;
+  const char *taps = ir_format(p->ctx, "%s%s%s%s%s", red_name(c, 1), q->nred > 2 ? " " : "", red_name(c, 2), q->nred > 3 ? " " : "", red_name(c, 3));
+  if (c->split_c) {
+    lw_step(p, "split c %lld -> co c", (long long)c->cblock);
+    if (c->ragged) lw_step(p, "narrow c");
     lw_step(p, taps_inside ? "reorder co c %s" : "reorder co %s c", taps);
-    if (ragged) lw_step(p, "peel co 0 1");
-  } else if (channels_inside)
-    lw_step(p, "reorder %s%s%s c", q->red[1]->var->name, q->nred > 2 ? " " : "", q->nred > 2 ? q->red[2]->var->name : "");
-  /* weights from beyond the second-level cache: the next panel is asked for while the pixels pass over this one */
-  const ir_stmt *panel_loop = ir_find_loop(p->k->body, "vo");
-  bool far_weights = q->b->u.buf->constant && wbytes > p->t->l2_bytes / 2 && tiled_rows && (chunked || (vectors_first && !ordered));
-  far_weights = far_weights && panel_loop && panel_loop->body->kind == IR_FOR && strcmp(panel_loop->body->var->name, "ro") == 0;
-  /* guards: rows of taps by bounds, columns by apart first and last tiles */
-  const char *tap_row = q->nred > 2 ? "r" : NULL;
-  if (padded && tap_row && lw_guard_uses(q, "r")) lw_step(p, "narrow r");
-  if (padded && lw_guard_uses(q, "q")) lw_step(p, "narrow q");
-  bool columns = padded && lw_guard_uses(q, "s");
-  int64_t tiles = tiled_rows ? (M + t.mr - 1) / t.mr : M;
-  if (columns) {
-    if (tiled_rows && tiles > 1) {
-      if (lw_step(p, "peel ro 1 1")) {
-        lw_step(p, "unroll s.a");
-        lw_step(p, "unroll s.b");
-        if (lw_has_loop(p, "s") && tiles == 1) lw_step(p, "unroll s");
-        if (chunked && M % t.mr) lw_step(p, "peel ro.i0 0 1"), lw_step(p, "peel ro.i1 0 1");
-      }
-    } else if (tiled_rows) lw_step(p, "unroll s");
-  } else if (tiled_rows && M % t.mr) {
-    lw_step(p, "peel ro 0 1");
-    if (chunked) lw_step(p, "peel ro.i0 0 1"), lw_step(p, "peel ro.i1 0 1");
-  }
-  if (pack && !across && N % nb) lw_step(p, "tail vo");
-  if (far_weights) lw_step(p, "prefetch %s vo 1 ro -> ahead", q->b->u.buf->name);
-  const char *k = taps_inside ? q->red[q->nred - 1]->var->name : order[norder - 1]; /* the innermost reduction loop, some steps at a time */
+    if (c->ragged) lw_step(p, "peel co 0 1");
+  } else if (c->channels_inside)
+    lw_step(p, "reorder %s%s%s c", red_name(c, 1), q->nred > 2 ? " " : "", red_name(c, 2));
+}
+
+/* Weights from beyond the second-level cache: the next panel is asked for while the pixels pass over this one. */
+static bool far_weights(const contraction *c) {
+  const ir_stmt *panel = ir_find_loop(c->p->k->body, "vo");
+  return c->q->b->u.buf->constant && c->bytes > c->p->t->l2_bytes / 2 && c->tiled && (c->chunked || (c->vectors_first && !c->ordered)) && panel && panel->body->kind == IR_FOR &&
+         strcmp(panel->body->var->name, "ro") == 0;
+}
+
+/* The last tile apart, or the first and the last, also where sums are set and stored. */
+static void peel_tiles(contraction *c, bool first) {
+  lw_plan *p = c->p;
+  if (!lw_step(p, "peel ro %d 1", first) && first) return;
+  if (first) lw_step(p, "unroll s.a"), lw_step(p, "unroll s.b");
+  if (c->chunked && c->rows % c->t.mr) lw_step(p, "peel ro.i0 0 1"), lw_step(p, "peel ro.i1 0 1");
+}
+
+/* Guards: rows of taps by bounds, columns by apart first and last tiles. */
+static void part_borders(contraction *c) {
+  lw_plan *p = c->p;
+  const lw_problem *q = c->q;
+  if (c->padded && q->nred > 2 && lw_guard_uses(q, "r")) lw_step(p, "narrow r");
+  if (c->padded && lw_guard_uses(q, "q")) lw_step(p, "narrow q");
+  bool columns = c->padded && lw_guard_uses(q, "s");
+  if (columns && c->tiled && c->rows > c->t.mr) peel_tiles(c, true);
+  else if (columns && c->tiled) lw_step(p, "unroll s");
+  else if (!columns && c->tiled && c->rows % c->t.mr) peel_tiles(c, false);
+  if (c->pack && !c->across && c->columns % c->nb) lw_step(p, "tail vo");
+}
+
+/* The innermost reduction loop, some steps at a time; the inner taps of a window without a loop. */
+static void unroll_sums(contraction *c, bool taps_inside) {
+  static const char *const copies[] = {"", ".b", ".a"}; /* not .e: borders are few */
+  lw_plan *p = c->p;
+  const lw_problem *q = c->q;
+  const char *k = taps_inside ? q->red[q->nred - 1]->var->name : c->order[c->norder - 1];
   int64_t steps = 1, ku = 1;
   for (int i = 0; i < q->nred; i++)
-    if (strcmp(q->red[i]->var->name, k) == 0) steps = split_c && i == 0 && !taps_inside ? cblock : q->red_extent[i];
+    if (strcmp(q->red[i]->var->name, k) == 0) steps = c->split_c && i == 0 && !taps_inside ? c->cblock : q->red_extent[i];
   if (p->u.ku) ku = steps % p->u.ku == 0 ? p->u.ku : 1;
   else if (one_tap(q))
-    for (ku = lw_steps_at_once(t.mr, t.nr); steps % ku;) ku /= 2;
+    for (ku = lw_steps_at_once(c->t.mr, c->t.nr); steps % ku;) ku /= 2;
   else /* two steps of a small tile hide the loop's own work; with borders apart there are several copies of each */
-    while (ku < 8 && steps % (2 * ku) == 0 && t.mr * t.nr * ku < 24) ku *= 2;
-  static const char *const copies[] = {"", ".b", ".a"}; /* not .e: borders are few */
+    while (ku < 8 && steps % (2 * ku) == 0 && c->t.mr * c->t.nr * ku < 24) ku *= 2;
   for (int i = 0; i < IR_COUNT(copies) && ku > 1; i++) {
     const char *name = ir_format(p->ctx, "%s%s", k, copies[i]);
     if (lw_has_loop(p, name) && lw_step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) lw_step(p, "unroll %s.u", name);
   }
-  for (int i = q->nred - 1; i > 0 && p->u.taps >= q->nred - i; i--) /* windows: the inner taps without a loop */
+  p->got.ku = (int)ku;
+  for (int i = q->nred - 1; i > 0 && p->u.taps >= q->nred - i; i--)
     if (q->red_extent[i] > 1 && lw_has_loop(p, q->red[i]->var->name) && lw_step(p, "unroll %s", q->red[i]->var->name)) p->got.taps = q->nred - i;
-  if (p->u.ahead > 1 && vectors_first && tiled_rows && q->b->u.buf->constant && lw_step(p, "prefetch %s vo %d ro -> ahead", q->b->u.buf->name, p->u.ahead - 1))
-    p->got.ahead = p->u.ahead;
+}
+
+bool lw_default_contraction(lw_plan *p) {
+  lw_problem *q = &p->p;
+  contraction c = {.p = p, .q = q};
+  if (!split_phases(p)) return false;
+  c.lanes = cg_target_lanes(p->t, q->dtype);
+  if (c.lanes < 2 || !(ir_is_float(q->dtype) || q->dtype == TN_I32) || !find_vectors(&c)) return false;
+  find_rows(&c);
+  choose_blocking(&c);
+  choose_tile(&c);
+  choose_order(&c);
+  pack_weights(&c);
+  if (!lw_step(p, "split %s %lld -> vo vi", c.vec, (long long)c.nb)) return false;
+  lw_step(p, "split vi %lld -> vb vv", (long long)c.lanes);
+  if (c.tiled && !lw_step(p, "split %s %lld -> ro ri", c.row, (long long)c.t.mr)) return false;
+  choose_outside(&c);
+  if (!arrange(&c)) return false;
+  copy_rows(&c);
+  if (!copy_panels(&c) || !make_tile(&c)) return false;
+  bool taps_inside = c.split_c && p->u.inner == 2 && !one_tap(q);
+  order_sums(&c, taps_inside);
+  bool ask = far_weights(&c);
+  part_borders(&c);
+  const char *b = q->b->u.buf->name;
+  if (ask) lw_step(p, "prefetch %s vo 1 ro -> ahead", b);
+  unroll_sums(&c, taps_inside);
+  bool asked = p->u.ahead > 1 && c.vectors_first && c.tiled && q->b->u.buf->constant && lw_step(p, "prefetch %s vo %d ro -> ahead", b, p->u.ahead - 1);
   lw_parallel_outside(p);
-  p->got.ku = (int)ku, p->got.order = vectors_first ? 2 : 1, p->got.inner = q->nred > 1 ? channels_inside && !taps_inside ? 1 : 2 : 0;
-  if (by_windows) p->got.height = (int)by.rows;
+  p->got.ahead = asked ? p->u.ahead : 1;
+  p->got.order = c.vectors_first ? 2 : 1, p->got.inner = q->nred > 1 ? c.channels_inside && !taps_inside ? 1 : 2 : 0;
+  if (c.by_windows) p->got.height = (int)c.by.rows;
   if (!p->got.rows) p->got.rows = 2;
-  if (!p->got.ahead) p->got.ahead = 1;
   return true;
 }

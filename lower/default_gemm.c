@@ -37,6 +37,9 @@ enum {
   TASK_ROWS = 192, /* of C, for which copying B is a thirtieth of the work */
   TURN_STEPS = 8,  /* of the sum, that are copied of all tiles together: whole lines on both sides */
   TASKS = 8,
+  MANY_TASKS = 16, /* that products of enough rows are cut into, B at run time */
+  PART_ROWS = 256, /* of C, for which a copy of B of their own costs a fortieth of the work */
+  GROUP_COLUMNS = 1024, /* of C, for which A's rows may be copied again */
   CAREFUL = 128,   /* steps of a sum that are rounded together where that costs nothing */
   MAX_COPY = 1 << 20, /* elements of a copy of all steps */
   STREAMS = 8,     /* of memory, read side by side: what hardware prefetchers follow */
@@ -55,7 +58,7 @@ typedef struct gemm {
   bool turned;          /* A is [k, m] */
   bool copied;          /* blocks of A are copied, in the order in which tiles read them */
   bool rows_first;      /* a tile's rows stay in the first cache, not a panel of B */
-  int64_t tasks;        /* parts of the rows; turned only */
+  int64_t tasks;        /* parts of the rows, each with a copy of B */
 } gemm;
 
 static bool uses(ix load, const ir_var *v) { return ix_uses_var(load, v); }
@@ -169,6 +172,13 @@ static lw_tile tile_of(const gemm *g) {
   return t;
 }
 
+/* Parts of the rows that are tasks, where groups of columns are too few of them: how many threads will run is not known. */
+static int64_t row_parts(const gemm *g, int64_t panels, int64_t tiles) {
+  if (g->constant || g->stream || g->mb >= tiles) return 1;
+  int64_t parts = lw_min(ceil_div(MANY_TASKS, ceil_div(panels, g->group)), g->m / PART_ROWS);
+  return parts > 1 ? parts : 1;
+}
+
 static void sizes(gemm *g) {
   lw_plan *p = g->p;
   lw_tile t = tile_of(g);
@@ -194,13 +204,14 @@ static void sizes(gemm *g) {
   if (g->turned) g->mb = even(g->tasks > 1 ? ceil_div(tiles, g->tasks) : tiles, most * 2);
   if (p->u.mb) g->mb = lw_min(p->u.mb, tiles);
   int64_t rows = g->mb * g->mr, columns = (g->kc < g->k ? l2 / 4 : l2 / 2) / (rows * g->esize);
-  if (!g->constant && g->mb == tiles) /* B's chunks are copied for all rows: by long pieces, and A's rows few times; two groups, to be tasks */
-    columns = copy_bound(g) ? l2 / (g->kc * g->esize) : lw_min(MAX_COPY / g->kc, ceil_div(panels, 2) * g->nb);
+  if (!g->constant && g->mb == tiles) /* B's chunks are copied for all rows: by long pieces, and A's rows few times; some groups, to be tasks */
+    columns = copy_bound(g) ? l2 / (g->kc * g->esize) : lw_min(MAX_COPY / g->kc, ceil_div(panels, g->n < 3 * GROUP_COLUMNS ? 2 : g->n / GROUP_COLUMNS) * g->nb);
   if (!g->constant && g->mb < tiles && columns < PAGE / 2 / g->esize) columns = PAGE / 2 / g->esize; /* long pieces of B's rows */
   g->group = g->stream ? panels : g->rows_first ? l2 * 3 / 8 / (g->kc * line) : columns / g->nb;
   if (g->turned) g->group = g->tasks > 1 ? panels : ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, or enough groups to be tasks */
   if (g->constant && g->m <= FEW_ROWS) g->group = g->n % g->nb ? ceil_div(panels, TASKS) : panels; /* the tail inside of tasks */
   g->group = p->u.group ? lw_min(p->u.group, panels) : even(panels, g->group);
+  if (!g->turned) g->tasks = row_parts(g, panels, tiles);
 }
 
 /* ---- steps ---- */
@@ -347,7 +358,8 @@ bool lw_default_gemm(lw_plan *p) {
   bool chunks = g.kc < g.k && (g.stream || g.m > FEW_ROWS), pack = !g.constant && !g.stream, mc = g.tiled && (g.mb < tiles || g.turned);
   bool vc = (g.group < panels || (pack && !chunks) || (pack && mc)) && lw_step(p, "split vo %lld -> vc vo", (long long)g.group);
   if (mc) mc = lw_step(p, "split ro %lld -> mc ro", (long long)g.mb);
-  bool mp = mc && g.tasks > 1 && lw_step(p, "split mc %lld -> mp mc", (long long)ceil_div(ceil_div(tiles, g.mb), g.tasks));
+  int64_t all = ceil_div(tiles, g.mb), part = g.turned ? ceil_div(all, g.tasks) : all / g.tasks;
+  bool mp = mc && g.tasks > 1 && lw_step(p, "split mc %lld -> mp mc", (long long)(part > 1 ? part : 1));
   ir_text outer = {.ctx = p->ctx};
   for (int i = 0; i < q->nout; i++) {
     const char *name = q->out[i]->var->name;

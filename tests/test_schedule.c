@@ -272,6 +272,28 @@ Test(schedule, transpose) {
   REFUSES(MATMUL, "tensorize transpose m", "not one loop around x[..] = y[..]");
 }
 
+/* Products whose operands are both there at run time only: one thread needs few copies, many threads need tasks. */
+Test(schedule, tasks) {
+  static const struct {
+    int m, n, k, least;
+  } some[] = {{2048, 2048, 2048, 16}, {4096, 4096, 512, 16}, {1024, 1024, 1024, 6}, {128, 4096, 1024, 4}};
+  static const char *const cpus[] = {"x86-64-v3", "x86-64-v4"};
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  for (int i = 0; i < IR_COUNT(some) * IR_COUNT(cpus); i++) {
+    int m = some[i / 2].m, n = some[i / 2].n, k = some[i / 2].k;
+    const ir_kernel *mm = ir_kernel_parse(ctx, ir_format(ctx,
+                                              "kernel mm(in A: f32[%d, %d], in B: f32[%d, %d], out C: f32[%d, %d]) { for m in 0..%d { for n in 0..%d { alloc acc: f32[] register"
+                                              " acc[] = 0.0 for k in 0..%d { acc[] = fma(A[m, k], B[k, n], acc[]) } C[m, n] = acc[] } } }", m, k, k, n, m, n, m, n, k), "mm");
+    const char *why, *steps = lw_default_schedule(ctx, mm, cg_target_find(ctx, cpus[i % 2], "x86_64-linux-gnu"), 0);
+    const ir_kernel *s = lw_schedule_apply(ctx, mm, steps, &why);
+    cr_assert(s, "%s", why);
+    int64_t tasks = 0;
+    cr_assert(s->body->kind == IR_FOR && s->body->loop == IR_PARALLEL && ix_const_value(s->body->hi, &tasks), "%s", steps);
+    cr_assert_geq(tasks, some[i / 2].least, "%d x %d x %d: %lld tasks\n%s", m, n, k, (long long)tasks, steps);
+  }
+  tn_ctx_free(ctx);
+}
+
 Test(schedule, cache) {
   MAKES(MATMUL, "reorder n m\nsplit n 4 -> no ni\ncache A m -> P", "P[0, k]");
   MAKES(MATMUL, "split n 3 -> no ni\nreorder no m ni\ncache B no -> P", "if P.1 + no*3 < 20");
