@@ -6,11 +6,14 @@
 tn_ctx *lw_ctx(lw_build *b) { return b->ctx; }
 ir_builder *lw_b(lw_build *b) { return b->ib; }
 
-/* Weights that a run computes, or a state, which enough pixels meet to be packed before they do, by a call of its own. */
+/* What a run computes, or a state, and a call of its own may pack: weights that enough pixels meet, pictures that a
+ * gradient of weights is summed over. */
 static bool packed_in_run(const lw_build *b, const ir_value *v) {
   enum { PIXELS = 32 };
   const ir_node *n = b->root;
-  if (!n || n->op->kind != IR_OP_CONTRACTION || n->nin < 2 || n->in[1] != v || n->in[0] == v || v->packed || v->layout || !ir_is_float(v->dtype)) return false;
+  if (!n || n->op->kind != IR_OP_CONTRACTION || n->nin < 2 || n->in[1] == n->in[0] || v->packed || !ir_is_float(v->dtype)) return false;
+  if (strcmp(n->op->name, "ConvWeights") == 0) return (n->in[0] == v || n->in[1] == v) && ir_static(v);
+  if (n->in[1] != v || v->layout) return false;
   if (!ir_node_is(n, "Conv") && !ir_node_is(n, "ConvTranspose")) return false;
   if (!ir_static(v) || !ir_static(n->out[0])) return false;
   int64_t pixels = ir_dim(b->ctx, n->out[0], 0);

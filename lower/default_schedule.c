@@ -350,6 +350,8 @@ static const char *default_steps(lw_plan *p) {
   case LW_CONTRACTION:
     if (lw_default_winograd(p)) return ir_text_str(&p->text);
     start_again(p);
+    if (lw_default_winograd_weights(p)) return ir_text_str(&p->text);
+    start_again(p);
     if (lw_default_int8(p)) break;
     start_again(p);
     p->p = lw_problem_of(p->ctx, p->k);

@@ -69,6 +69,9 @@ bool lw_default_winograd(lw_plan *p);
 
 /* Attention (attend.h) by blocks of queries and keys. */
 bool lw_default_attention(lw_plan *p);
+/* The same for the gradient of its weights. */
+bool lw_default_winograd_weights(lw_plan *p);
+
 /* The same for products of bytes and words with sums in i32. */
 bool lw_default_int8(lw_plan *p);
 /* The same for matrix products: one reduction, operands row by row. */

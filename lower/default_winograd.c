@@ -3,7 +3,8 @@
  * Cycles are estimated for the direct form and each F(m x m, 3 x 3): the products by the register
  * tile's rule, the transforms by their loads and stores, weights by what memory delivers (16 to 64
  * numbers stand for 9). Many channels on small pictures stay direct or take small tiles for
- * the weights' sake; few channels stay direct for the transforms' sake. */
+ * the weights' sake; few channels stay direct for the transforms' sake. So it is for the gradient of the weights, where
+ * what the transforms of both pictures take of memory counts. */
 #include "lower/default_schedule.h"
 #include "lower/winograd.h"
 #include <string.h>
@@ -103,5 +104,72 @@ bool lw_default_winograd(lw_plan *p) {
   }
   lw_step(p, "parallel task");
   p->got = (lw_tunables){.winograd = best.m, .mr = (int)best.tile.mr, .nr = (int)best.tile.nr, .ku = (int)ku, .wtiles = (int)best.tiles, .wparts = (int)best.parts};
+  return true;
+}
+
+/* ---- gradients of weights ---- */
+
+/* The largest divisor of `channels` that is a multiple of the lanes and no more than `most`; 0: none. */
+static int64_t block_of(int64_t channels, int64_t lanes, int64_t most) {
+  for (int64_t block = most / lanes * lanes; block > 0; block -= lanes)
+    if (channels % block == 0) return block;
+  return 0;
+}
+
+typedef struct blocks {
+  int m;
+  int64_t c, k;
+  lw_tile tile;
+  double cycles;
+} blocks;
+
+static blocks weights_winograd(const layer *l, const lw_winograd *w) {
+  enum { MOST = 64, BYTES_A_CYCLE = 6 };
+  int64_t a = w->a, aa = a * a, tiles = l->n * ceil_div(l->height, w->m) * ceil_div(l->width, w->m);
+  blocks b = {.m = w->m, .c = block_of(l->c, l->lanes, MOST), .cycles = 1e300};
+  if (b.c) b.k = block_of(l->k, l->lanes, lw_min(l->k, l->l2 * 5 / 8 / (aa * 4 * b.c)));
+  if (!b.k) return b;
+  b.tile = lw_best_tile(b.c, b.k, l->lanes, l->regs, 4);
+  while (b.k / l->lanes % b.tile.nr) b.tile = lw_best_tile(b.c, b.k, l->lanes, l->regs, b.tile.nr - 1);
+  double product = b.tile.cost * (double)(aa * tiles * (l->c / b.c) * (l->k / b.k));
+  double pictures = (double)(4 * aa * tiles * l->c), gradients = (double)(4 * aa * tiles * l->k); /* bytes: written, which reads them too, and read by blocks */
+  double far = pictures * (double)(2 + l->k / b.k) + gradients * (double)(2 + l->c / b.c);
+  double in = (double)(tiles * (l->c + l->k) / l->lanes) * (2.4 * (double)aa + 24), out = (double)(l->c * l->k / l->lanes) * (1.2 * (double)(3 * a + 9) + 24);
+  b.cycles = product + in + out + far / BYTES_A_CYCLE;
+  return b;
+}
+
+bool lw_default_winograd_weights(lw_plan *p) {
+  const lw_problem *q = &p->p;
+  const lw_tunables *u = &p->u;
+  if (u->winograd == 1 || u->accuracy <= 0 || q->kind != LW_CONTRACTION || q->dtype != TN_F32 || q->nout != 4 || q->nred != 3 || q->extent[1] != 3 || q->extent[2] != 3) return false;
+  layer l = {q->red_extent[0], q->extent[3], q->extent[0], q->red_extent[1], q->red_extent[2], cg_target_lanes(p->t, TN_F32), p->t->vector_regs, p->t->l2_bytes, false, 4};
+  if (l.n < 1 || l.height < 1 || l.width < 1 || l.lanes < 4 || l.c < LEAST_CHANNELS || l.k < LEAST_CHANNELS) return false;
+  static const double DIRECT = 0.65; /* of the peak */
+  blocks best = {.cycles = u->winograd ? 1e300 : 9 * (double)(l.n * l.c * l.k * l.height * l.width) / (double)(2 * l.lanes) / DIRECT};
+  for (int m = 2; m <= 6; m += 2) {
+    lw_winograd w;
+    if (!lw_winograd_of(m, &w) || (u->winograd ? m != u->winograd : w.error > lw_accuracy_of_kernel(u->accuracy))) continue;
+    blocks b = weights_winograd(&l, &w);
+    if (b.cycles < best.cycles) best = b;
+  }
+  if (!best.m) return false;
+  if (u->mr) best.tile.mr = lw_min(u->mr, best.c);
+  if (u->nr && best.k / l.lanes % u->nr == 0) best.tile.nr = u->nr;
+  if (!lw_step(p, "algorithm winograd_weights %d %lld %lld %lld", best.m, (long long)best.c, (long long)best.k, (long long)l.lanes)) return false;
+  if (!lw_step(p, "split wk %lld -> vo vi", (long long)(best.tile.nr * l.lanes)) || !lw_step(p, "split vi %lld -> vb vv", (long long)l.lanes) ||
+      !lw_step(p, "split wt %lld -> wt ri", (long long)best.tile.mr) || !lw_step(p, "reorder vo wt ri vb vv") || !lw_step(p, "distribute ri vb vv"))
+    return false;
+  lw_kind(p, "unroll", "ri");
+  lw_kind(p, "unroll", "vb");
+  lw_kind(p, "vectorize", "vv");
+  if (best.c % best.tile.mr) lw_step(p, "peel wt 0 1");
+  int64_t ku = u->ku ? u->ku : lw_steps_at_once(best.tile.mr, best.tile.nr), tiles = l.n * ceil_div(l.height, best.m) * ceil_div(l.width, best.m);
+  while (tiles % ku) ku /= 2;
+  static const char *const copies[] = {"wn", "wn.b"};
+  for (int i = 0; i < 2 && ku > 1; i++)
+    if (lw_has_loop(p, copies[i]) && lw_step(p, "split %s %lld -> %s.o %s.u", copies[i], (long long)ku, copies[i], copies[i])) lw_step(p, "unroll %s.u", copies[i]);
+  lw_step(p, "parallel task");
+  p->got = (lw_tunables){.winograd = best.m, .mr = (int)best.tile.mr, .nr = (int)best.tile.nr, .ku = (int)ku};
   return true;
 }

@@ -93,11 +93,13 @@ static bool keeps_layout(const ir_node *n) {
   case IR_OP_ELEMENTWISE: return true;
   case IR_OP_WINDOW: return !is_conv(n); /* pooling, resizing */
   case IR_OP_MOVEMENT: {
+    if (strcmp(n->op->name, "Pad") == 0) return n->in[0]->rank > 1 && n->in[0]->dims[0] == n->out[0]->dims[0] && n->in[0]->dims[1] == n->out[0]->dims[1];
     if (strcmp(n->op->name, "Slice") == 0) return n->in[0]->rank > 1 && n->in[0]->dims[1] == n->out[0]->dims[1]; /* of pixels */
     if (strcmp(n->op->name, "Concat") != 0) return false;
     int64_t axis = ir_attr_get_int(n, "axis", 1);
     return axis == 1 || axis == 1 - n->out[0]->rank;
   }
+  case IR_OP_KERNEL: return strcmp(n->op->name, "BatchNormalizationTraining") == 0;
   case IR_OP_REDUCTION: return strcmp(n->op->name, "GlobalAveragePool") == 0 || strcmp(n->op->name, "GlobalMaxPool") == 0;
   default: return false;
   }

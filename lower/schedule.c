@@ -11,7 +11,7 @@
 static const struct {
   const char *name;
   bool (*apply)(sched *s);
-} algorithms[] = {{"winograd", sched_winograd}, {"attention", sched_attention}};
+} algorithms[] = {{"winograd", sched_winograd}, {"winograd_weights", sched_winograd_weights}, {"attention", sched_attention}};
 
 bool sched_algorithm(sched *s) {
   for (int i = 0; i < IR_COUNT(algorithms); i++)

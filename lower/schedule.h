@@ -15,6 +15,10 @@
  *                           softmax(scores of q k') v, a row of scores a query, as blocks of so many queries (in
  *                           groups, a few vectors each) and keys, what is known of the blocks before kept aside: softmax in
  *                           one pass. Loops: schedule_attention.c
+ *   algorithm winograd_weights m cblock kblock lanes
+ *                           the gradient of such a convolution's weights by the adjoint: in blocks of input and output
+ *                           channels, so many channels at once. Both operands become their transforms (ir_buf.made).
+ *                           Loops: schedule_winograd_weights.c
  *   split v F -> o i        for v in 0..N          for o in 0..ceil(N/F): for i in 0..F:
  *                             B(v)                   if o*F + i < N: B(o*F + i)
  *                           (no guard where F divides N)

@@ -37,6 +37,6 @@ bool sched_split(sched *s), sched_fuse(sched *s), sched_reorder(sched *s), sched
     sched_parallel(sched *s), sched_serial(sched *s), sched_peel(sched *s), sched_narrow(sched *s), sched_tail(sched *s);
 bool sched_distribute(sched *s), sched_raise(sched *s), sched_rfactor(sched *s), sched_chunk(sched *s), sched_layout(sched *s), sched_tensorize(sched *s), sched_cache(sched *s), sched_turn(sched *s), sched_prefetch(sched *s), sched_muladd(sched *s),
     sched_algorithm(sched *s);
-bool sched_winograd(sched *s); /* lower/schedule_winograd.c */
+bool sched_winograd(sched *s), sched_winograd_weights(sched *s); /* lower/schedule_winograd*.c */
 bool sched_attention(sched *s); /* lower/schedule_attention.c */
 #endif

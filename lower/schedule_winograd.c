@@ -15,7 +15,7 @@
  * it hangs on the buffer (ir_buf.made). V and M are sized to stay in the second-level cache. */
 #include "lower/problem.h"
 #include "lower/schedule_internal.h"
-#include "lower/winograd.h"
+#include "lower/winograd_transform.h"
 #include <string.h>
 
 typedef struct wino {
@@ -101,83 +101,7 @@ static bool fits(wino *w) {
   return read_body(w, &q);
 }
 
-/* ---- the one-dimensional transforms ---- */
-
-static ix coefficient(const wino *w, ix like, double v) {
-  tn_dtype t = (tn_dtype)like->dtype;
-  return ir_is_float(t) ? ix_float(w->ctx, t, v) : ix_int(w->ctx, t, (int64_t)v);
-}
-
-static ix times_plus(const wino *w, double c, ix term, ix sum) {
-  ix f = coefficient(w, term, c);
-  return ir_is_float((tn_dtype)term->dtype) ? ix_fma(w->ctx, f, term, sum) : c == -1 ? ix_sub(w->ctx, sum, term) : ix_add(w->ctx, ix_mul(w->ctx, f, term), sum);
-}
-
-/* sum of coef[i] * term[i] */
-static ix linear(wino *w, int n, const double *coef, const ix *term) {
-  ix sum = NULL;
-  for (int pass = 0; pass < 2; pass++) /* a term of factor 1 first: it needs no product */
-    for (int i = 0; i < n; i++) {
-      bool one = coef[i] == 1;
-      if (coef[i] == 0 || one != !pass) continue;
-      if (!sum) sum = one ? term[i] : ix_mul(w->ctx, coefficient(w, term[i], coef[i]), term[i]);
-      else if (one) sum = ix_add(w->ctx, sum, term[i]);
-      else sum = times_plus(w, coef[i], term[i], sum);
-    }
-  return sum;
-}
-
-/* d -> B' d, a values each. */
-static void input_1d(wino *w, const ix *d, ix *out) {
-  const lw_winograd *f = &w->f;
-  ix even[LW_WINO_PAIRS + 1], odd[LW_WINO_PAIRS + 1];
-  for (int j = 0; j <= f->pairs; j++) even[j] = d[2 * j], odd[j] = d[2 * j + 1];
-  out[0] = linear(w, f->pairs + 1, f->r, even);
-  out[f->a - 1] = linear(w, f->pairs + 1, f->r, odd);
-  for (int q = 0; q < f->pairs; q++) { /* (x +- p) x R_q(x^2) */
-    double scaled[LW_WINO_PAIRS];
-    for (int j = 0; j < f->pairs; j++) scaled[j] = f->p[q] * f->rq[q][j];
-    ix e = ib_let(w->b, "e", linear(w, f->pairs, f->rq[q], even + 1)), o = ib_let(w->b, "o", linear(w, f->pairs, scaled, odd));
-    out[1 + 2 * q] = ix_add(w->ctx, e, o);
-    out[2 + 2 * q] = ix_sub(w->ctx, e, o);
-  }
-}
-
-/* v of a values -> A' v of m values. */
-static void output_1d(wino *w, const ix *v, ix *out) {
-  const lw_winograd *f = &w->f;
-  ix sum[LW_WINO_PAIRS + 2], difference[LW_WINO_PAIRS + 2];
-  double power[LW_WINO_PAIRS + 2];
-  for (int q = 0; q < f->pairs; q++) {
-    sum[q] = ib_let(w->b, "e", ix_add(w->ctx, v[1 + 2 * q], v[2 + 2 * q]));
-    difference[q] = ib_let(w->b, "o", ix_sub(w->ctx, v[1 + 2 * q], v[2 + 2 * q]));
-    power[q] = 1;
-  }
-  for (int k = 0; k < f->m; k++) {
-    ix *part = k % 2 ? difference : sum;
-    int n = f->pairs;
-    if (k == 0) part[n] = v[0], power[n++] = 1;
-    if (k == f->m - 1) part[n] = v[f->a - 1], power[n++] = 1;
-    out[k] = linear(w, n, power, part);
-    for (int q = 0; q < f->pairs; q++) power[q] *= f->p[q];
-  }
-}
-
 /* ---- weights ---- */
-
-/* g of 3 values -> G g of a values; in integers twice that. */
-static void weights_1d(wino *w, const ix *g, ix *out) {
-  const lw_winograd *f = &w->f;
-  double scale = w->whole ? 2 : 1;
-  out[0] = linear(w, 1, (double[]){f->g[0][0] * scale}, g);
-  out[f->a - 1] = linear(w, 1, (double[]){f->g[f->a - 1][2] * scale}, g + 2);
-  for (int q = 0; q < f->pairs; q++) { /* the rows of p and -p differ in a sign */
-    const double *row = f->g[1 + 2 * q];
-    ix e = ib_let(w->b, "e", linear(w, 2, (double[]){row[0] * scale, row[2] * scale}, (ix[]){g[0], g[2]})), o = ib_let(w->b, "o", linear(w, 1, (double[]){row[1] * scale}, g + 1));
-    out[1 + 2 * q] = ix_add(w->ctx, e, o);
-    out[2 + 2 * q] = ix_sub(w->ctx, e, o);
-  }
-}
 
 /* U of panel p, all its channels; `edges`: of some there are no weights, which count as zero. */
 static void make_panel(wino *w, ir_buf *from, ir_buf *to, ix p, bool edges) {
@@ -192,12 +116,12 @@ static void make_panel(wino *w, ir_buf *from, ir_buf *to, ix p, bool edges) {
       ix g = ix_load(ctx, from, w->turned ? (ix[]){c, out, ix_index(ctx, 2 - r), ix_index(ctx, 2 - s)} : (ix[]){out, c, ix_index(ctx, r), ix_index(ctx, s)});
       column[r] = ib_let(w->b, "g", ix_select(ctx, there, ix_cast(ctx, (tn_dtype)zero->dtype, g), zero));
     }
-    weights_1d(w, column, half[s]);
+    lw_wino_weights(w->ctx, w->b, &w->f, w->whole ? 2 : 1, column, half[s]);
     for (int i = 0; i < fa; i++) half[s][i] = ib_let(w->b, "h", half[s][i]);
   }
   for (int i = 0; i < fa; i++) {
     ix row[LW_WINO_A];
-    weights_1d(w, (ix[]){half[0][i], half[1][i], half[2][i]}, row);
+    lw_wino_weights(w->ctx, w->b, &w->f, w->whole ? 2 : 1, (ix[]){half[0][i], half[1][i], half[2][i]}, row);
     for (int j = 0; j < fa; j++)
       ib_store(w->b, to, (ix[]){p, ix_index(ctx, i * fa + j), w->whole ? ix_divi(ctx, c, 2) : c, w->whole ? ix_add(ctx, ix_muli(ctx, k, 2), ix_remi(ctx, c, 2)) : k}, ix_cast(ctx, w->vtype, row[j]));
   }
@@ -273,9 +197,9 @@ static void input_columns(wino *w, const place *p, ix cb, ir_buf *half, bool edg
     if (edges) there = ix_and(ctx, ix_within(ctx, row, number(w, 0), w->x->shape[2]), ix_within(ctx, column, number(w, 0), w->x->shape[3]));
     if (w->c % w->block) there = ix_and(ctx, there, ix_lt(ctx, c, number(w, w->c)));
     ix x = ix_load(ctx, w->x, (ix[]){p->n, c, row, column});
-    d[i] = ib_let(w->b, "d", ix_cast(ctx, w->vtype, ix_select(ctx, there, x, coefficient(w, x, 0))));
+    d[i] = ib_let(w->b, "d", ix_cast(ctx, w->vtype, ix_select(ctx, there, x, ix_num(ctx, (tn_dtype)x->dtype, 0))));
   }
-  input_1d(w, d, out);
+  lw_wino_input(w->ctx, w->b, &w->f, d, out);
   for (int i = 0; i < w->f.a; i++) ib_store(w->b, half, (ix[]){number(w, i), j, lane}, out[i]);
   ib_end_n(w->b, 2);
 }
@@ -295,7 +219,7 @@ static void transform_input(wino *w, ix first_tile, ir_buf *v) {
   ib_end(w->b);
   ix i = ib_loop(w->b, "ii", number(w, w->f.a)), lane = lane_loop(w), d[LW_WINO_A], out[LW_WINO_A];
   for (int j = 0; j < w->f.a; j++) d[j] = ib_let(w->b, "d", ix_load(ctx, half, (ix[]){i, number(w, j), lane}));
-  input_1d(w, d, out);
+  lw_wino_input(w->ctx, w->b, &w->f, d, out);
   for (int j = 0; j < w->f.a; j++) ib_store(w->b, v, (ix[]){ix_addi(ctx, ix_muli(ctx, i, w->f.a), j), v_at(w, cb, t, lane)}, out[j]);
   ib_end_n(w->b, 4);
 }
@@ -360,13 +284,13 @@ static void transform_output(wino *w, ix first_tile, ix p, ir_buf *m) {
   ix v[LW_WINO_A], out[LW_WINO_A];
   ix j = ib_loop(w->b, "sj", number(w, fa)), lane = lane_loop(w);
   for (int i = 0; i < fa; i++) v[i] = ib_let(w->b, "v", ix_load(ctx, m, (ix[]){ix_addi(ctx, j, i * fa), m_at(w, t, ix_add(ctx, kv, lane))}));
-  output_1d(w, v, out);
+  lw_wino_output(w->ctx, w->b, &w->f, v, out);
   for (int i = 0; i < fm; i++) ib_store(w->b, half, (ix[]){number(w, i), j, lane}, out[i]);
   ib_end_n(w->b, 2);
   ix i = ib_loop(w->b, "si", number(w, fm));
   lane = lane_loop(w);
   for (int c = 0; c < fa; c++) v[c] = ib_let(w->b, "v", ix_load(ctx, half, (ix[]){i, number(w, c), lane}));
-  output_1d(w, v, out);
+  lw_wino_output(w->ctx, w->b, &w->f, v, out);
   for (int c = 0; c < fm; c++) ib_store(w->b, result, (ix[]){i, number(w, c), lane}, w->whole ? ix_binary(ctx, IX_SHR, out[c], ix_int(ctx, TN_I32, 2)) : out[c]);
   ib_end_n(w->b, 2);
   if (w->height % fm == 0 && w->width % fm == 0) finish_tile(w, &at, k, result, false);

@@ -7,7 +7,7 @@
 
 typedef struct layer {
   int n, c, h, w, k, taps, stride, pad;
-  const char *packs; /* a kernel must be made for its weights in the run; and one go by Winograd: "winograd" */
+  const char *packs; /* a kernel must be made for its weights in the run; and these go by Winograd: "winograd"; or their "gradient" */
 } layer;
 
 static const char *const outputs[] = {"y", "dx", "dw"};
@@ -37,6 +37,7 @@ static void run_layer(tn_ctx *ctx, void *arg) {
     const char *text = ir_program_print(ctx, p), *run = strstr(text, "call ");
     if (l->packs && i < 2 && !(run && strstr(run, "call pack_"))) ir_fail(ctx, TN_EWRONG, "%s: no weights are packed\n%s", outputs[i], text);
     if (l->packs && i < 2 && strcmp(l->packs, "winograd") == 0 && !strstr(text, "algorithm winograd")) ir_fail(ctx, TN_EWRONG, "%s: not by Winograd\n%s", outputs[i], text);
+    if (l->packs && i == 2 && strcmp(l->packs, "gradient") == 0 && !strstr(text, "algorithm winograd_weights")) ir_fail(ctx, TN_EWRONG, "dw: not by Winograd\n%s", text);
     layer_check(ctx, cg_target_find(ctx, "x86-64-v3", NULL), p, compile(ctx, l, i, true, &count), in, count);
   }
 }
@@ -44,6 +45,7 @@ static void run_layer(tn_ctx *ctx, void *arg) {
 Test(train_layers, gradients) {
   static const layer all[] = {
       {1, 16, 14, 14, 16, 3, 1, 1, "winograd"}, /* forth and back transform weights of one shape, to other values */
+      {2, 32, 10, 9, 32, 3, 1, 1, "gradient"}, /* tiles beyond the border */
       {1, 16, 9, 14, 24, 3, 1, 1, "winograd"}, {2, 8, 9, 9, 8, 3, 1, 1, "pack"},   {1, 16, 15, 15, 16, 3, 2, 1, "pack"}, {1, 16, 14, 14, 16, 3, 2, 1, "pack"},
       {2, 16, 14, 13, 24, 1, 2, 0, "pack"},     {1, 3, 15, 16, 16, 7, 2, 3, "pack"}, {1, 11, 8, 9, 13, 5, 1, 2, "pack"}, {1, 8, 20, 19, 8, 4, 3, 0, "pack"},
       {1, 6, 4, 5, 7, 3, 1, 0, NULL},           {1, 9, 11, 10, 17, 3, 1, 2, "pack"}, {2, 16, 8, 8, 16, 1, 1, 0, "pack"},
