@@ -256,8 +256,8 @@ static const ir_stmt *block(attend *x) {
   tn_ctx *ctx = x->ctx;
   ir_var *tile = x->qk.block_n;
   ix zero = ix_index(ctx, 0), stage = ix_remi(ctx, tile->expr, 2), next = ix_addi(ctx, tile->expr, 1);
-  const ir_stmt *more = ir_if(ctx, ix_lt(ctx, next, ix_index(ctx, x->tiles)), copy_tile(x, next), NULL);
-  const ir_stmt *step[] = {cu_sync(ctx, "cp.wait 0"), cu_sync(ctx, "barrier"), more, cu_sync(ctx, "cp.commit"), threads(x, start_scores), multiply_keys(x, stage), threads(x, scores),
+  const ir_stmt *ahead[2] = {copy_tile(x, next), cu_sync(ctx, "cp.commit")}, *more = ir_if(ctx, ix_lt(ctx, next, ix_index(ctx, x->tiles)), ir_seq(ctx, 2, ahead), NULL);
+  const ir_stmt *step[] = {cu_sync(ctx, "cp.wait 0"), cu_sync(ctx, "barrier"), more, threads(x, start_scores), multiply_keys(x, stage), threads(x, scores),
                            join_quad(x, x->near, IR_MAX), threads(x, softmax), multiply_values(x, stage)};
   const ir_stmt *all[] = {cu_product_copy_one(&x->qk, &x->qk.a, x->qk.block_m, zero, zero), copy_tile(x, zero), cu_sync(ctx, "cp.commit"), threads(x, start),
                           cu_loop(ctx, tile, IR_SERIAL, ir_seq(ctx, IR_COUNT(step), step)), join_quad(x, x->l, IR_ADD), threads(x, outputs)};
