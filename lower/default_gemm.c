@@ -34,11 +34,11 @@ enum {
   SOME_ROWS = 96,  /* rows of A that use a block of B often enough to ask for the next one meanwhile */
   TURN_COLUMNS = 320, /* of C, for which turning A is a twentieth of the work */
   COPY_COLUMNS = 640, /* of C, for which copying A in turned squares is a fortieth of the work */
-  TASK_ROWS = 192, /* of C, for which copying B is a thirtieth of the work */
+  TASK_ROWS = 192, /* of C, where A is turned: what a task has at least */
   TURN_STEPS = 8,  /* of the sum, that are copied of all tiles together: whole lines on both sides */
   TASKS = 8,
   MANY_TASKS = 16, /* that products of enough rows are cut into, B at run time */
-  PART_ROWS = 256, /* of C, for which a copy of B of their own costs a fortieth of the work */
+  PART_ROWS = 1024, /* of C, for which a copy of B of their own costs a fortieth of the work */
   GROUP_COLUMNS = 1024, /* of C, for which A's rows may be copied again */
   CAREFUL = 128,   /* steps of a sum that are rounded together where that costs nothing */
   MAX_COPY = 1 << 20, /* elements of a copy of all steps */
@@ -172,11 +172,18 @@ static lw_tile tile_of(const gemm *g) {
   return t;
 }
 
-/* Parts of the rows that are tasks, where groups of columns are too few of them: how many threads will run is not known. */
-static int64_t row_parts(const gemm *g, int64_t panels, int64_t tiles) {
-  if (g->constant || g->stream || g->mb >= tiles) return 1;
-  int64_t parts = lw_min(ceil_div(MANY_TASKS, ceil_div(panels, g->group)), g->m / PART_ROWS);
-  return parts > 1 ? parts : 1;
+/* Parts of the rows that are tasks, where groups of columns are too few of them: how many threads will run is not known.
+ * Parts have as many blocks each, which are made smaller for it: a guard around blocks would stay in the tiles. */
+static void part_rows(gemm *g, int64_t panels, int64_t tiles) {
+  int64_t want = lw_min(ceil_div(MANY_TASKS, ceil_div(panels, g->group)), g->m / PART_ROWS), least = g->p->u.mb ? g->mb : g->mb / 2;
+  for (int64_t mb = g->mb; mb > 0 && mb >= least && want > 1; mb--) {
+    int64_t blocks = ceil_div(tiles, mb);
+    for (int64_t part = blocks / want; part > 0 && 2 * (blocks / part) <= 3 * want; part--)
+      if (blocks % part == 0) {
+        g->mb = mb, g->tasks = blocks / part;
+        return;
+      }
+  }
 }
 
 static void sizes(gemm *g) {
@@ -211,7 +218,7 @@ static void sizes(gemm *g) {
   if (g->turned) g->group = g->tasks > 1 ? panels : ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, or enough groups to be tasks */
   if (g->constant && g->m <= FEW_ROWS) g->group = g->n % g->nb ? ceil_div(panels, TASKS) : panels; /* the tail inside of tasks */
   g->group = p->u.group ? lw_min(p->u.group, panels) : even(panels, g->group);
-  if (!g->turned) g->tasks = row_parts(g, panels, tiles);
+  if (!g->turned && !g->constant && !g->stream && g->mb < tiles) part_rows(g, panels, tiles);
 }
 
 /* ---- steps ---- */

@@ -276,7 +276,7 @@ Test(schedule, transpose) {
 Test(schedule, tasks) {
   static const struct {
     int m, n, k, least;
-  } some[] = {{2048, 2048, 2048, 16}, {4096, 4096, 512, 16}, {1024, 1024, 1024, 6}, {128, 4096, 1024, 4}};
+  } some[] = {{2048, 2048, 2048, 8}, {4096, 4096, 512, 16}, {4096, 1024, 1024, 8}, {128, 4096, 1024, 4}};
   static const char *const cpus[] = {"x86-64-v3", "x86-64-v4"};
   tn_ctx *ctx = tn_ctx_new(NULL);
   for (int i = 0; i < IR_COUNT(some) * IR_COUNT(cpus); i++) {
