@@ -269,8 +269,8 @@ void at_task_done(tn_ctx *ctx, at_task *t) {
   free_learned(t);
 }
 
-/* The untried point with the least time within what is possible: the more in doubt, the less. */
-static int most_promising(const at_task *t, const at_learned *l, const bool *tried) {
+/* The untried point with the least time within what is possible: the more in doubt, the less; that time into *ns. */
+static int most_promising(const at_task *t, const at_learned *l, const bool *tried, double *ns) {
   int best = -1;
   double least = INFINITY;
   for (int i = 0; i < t->space->n; i++) {
@@ -280,6 +280,7 @@ static int most_promising(const at_task *t, const at_learned *l, const bool *tri
     double value = log(p->predicted_ns > 0 ? p->predicted_ns : 1) + error - HOPE * doubt;
     if (value < least) least = value, best = i;
   }
+  *ns = exp(least);
   return best;
 }
 
@@ -323,11 +324,14 @@ int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out) {
     out[n++] = at_task_add(ctx, t, i, from == AT_STALE ? "stale" : "nearby");
   }
   at_learned *l = learn(ctx, t);
+  t->promise_ns = INFINITY;
   while (n < most) {
+    double ns = INFINITY;
     bool random = t->n > 2 * AT_BATCH && at_random(&t->rng) % 16 == 0;
     int pick = random ? any_untried(t, &t->rng, tried) : -1;
-    if (pick < 0) random = false, pick = most_promising(t, l, tried);
+    if (pick < 0) random = false, pick = most_promising(t, l, tried, &ns);
     if (pick < 0) break;
+    t->promise_ns = fmin(t->promise_ns, ns);
     tried[pick] = true;
     if (l) at_learned_assume(l, pick);
     out[n++] = at_task_add(ctx, t, pick, random ? "random" : "model");
@@ -359,7 +363,8 @@ bool at_task_exhausted(const at_task *t, int64_t trials) {
   if (t->wide && points_left(t) <= 0 && !t->nelsewhere && !at_space_wants(t->space)) return true;
   if (t->explore && trials <= 0) return false;
   if (trials > 0) return t->n >= trials;
-  return t->idle >= AT_PATIENCE || (t->n && t->settled_at > t->configs[t->n - 1]->order);
+  bool vain = t->idle >= AT_PATIENCE && (!t->best || t->promise_ns > t->best->ns * (1 - AT_GAIN));
+  return vain || t->idle >= AT_PATIENCE * 2 || (t->n && t->settled_at > t->configs[t->n - 1]->order);
 }
 
 at_config *at_task_winner(const at_task *t) {

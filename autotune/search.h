@@ -8,7 +8,7 @@ enum {
   AT_STAGE_FINAL = 9, /* of a trial: an interleaved final */
   AT_FINAL_ROUNDS = 30,
   AT_BATCH = 8,       /* schedules in a round */
-  AT_PATIENCE = 24    /* schedules without a gain before a kernel counts as done */
+  AT_PATIENCE = 24    /* schedules without a gain before a kernel counts as done, twice as many while more is promised */
 };
 #define AT_GAIN 0.01 /* a smaller fraction is no gain */
 #define AT_CHANCE 0.02 /* that a final tells equals apart: two copies of one kernel also differ by where they lie */
@@ -47,6 +47,7 @@ typedef struct at_task {
   int64_t settled_at;   /* order of the last final that ended the search; 0: none */
   int64_t clock;
   int idle;             /* schedules since the last gain */
+  double promise_ns;    /* that the most promising of the last proposals might have come to; 0: none yet */
   uint64_t rng;
   double expected;      /* fraction of its time that another round may gain */
   double round_s;       /* seconds of a round, about */

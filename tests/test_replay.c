@@ -188,6 +188,29 @@ static void search(tn_ctx *ctx, const workload *w, uint64_t seed, int nlooks, co
   at_task_done(ctx, &t);
 }
 
+/* How far apart the results of ten searches lie that end by themselves, as a ratio; what they took on average into *trials,
+ * the fraction of the best speed that the worst of them ended with into *fraction. */
+static double spread(tn_ctx *ctx, const workload *w, double *trials, double *fraction) {
+  enum { SEARCHES = 10 };
+  double least = INFINITY, most = 0;
+  *trials = 0;
+  for (uint64_t seed = 1; seed <= SEARCHES; seed++) {
+    at_task t = {.kernel = w->kernel, .space = w->space, .wide = true, .rng = seed * 77, .scale_ns = NAN};
+    at_config *c[AT_BATCH];
+    t.standard = at_task_add(ctx, &t, w->standard, AT_DEFAULT);
+    take_time(w, &t, t.standard);
+    while (!at_task_exhausted(&t, 0)) {
+      int n = at_task_propose(ctx, &t, AT_BATCH, c);
+      for (int i = 0; i < n; i++) take_time(w, &t, c[i]);
+    }
+    least = fmin(least, t.best->ns), most = fmax(most, t.best->ns);
+    *trials += (double)t.n / SEARCHES;
+    at_task_done(ctx, &t);
+  }
+  *fraction = w->best / most;
+  return most / least;
+}
+
 static void search_randomly(const workload *w, uint64_t seed, int nlooks, const int *looks, double *out) {
   double best = INFINITY;
   for (int k = 0, n = 0; k < nlooks; k++) {
@@ -207,6 +230,7 @@ static void quality(tn_ctx *ctx, void *arg) {
   static const double bar[LOOKS] = {0.92, 0.96, 0.98}, margin = 0, floor = 0.75;
   tables *all = read_all(ctx);
   double sum[LOOKS] = {0}, random_sum[LOOKS] = {0}, worst = 1;
+  int far = 0;
   for (int i = 0; i < all->n; i++) {
     const workload *w = &all->w[i];
     double mine[LOOKS] = {0};
@@ -219,13 +243,16 @@ static void quality(tn_ctx *ctx, void *arg) {
       if (f[0] < worst) worst = f[0];
     }
     for (int k = 0; k < LOOKS; k++) sum[k] += mine[k] / all->n;
-    if (getenv("TENON_REPLAY")) fprintf(stderr, "%-40s %4d points%s: %.3f %.3f %.3f\n", w->name, w->space->n, w->unlike > 0 ? ir_format(ctx, ", default off by %.2g", w->unlike) : "", exp(mine[0]), exp(mine[1]), exp(mine[2]));
+    double trials, fraction, apart = spread(ctx, w, &trials, &fraction);
+    far += apart > 1.03;
+    if (getenv("TENON_REPLAY")) fprintf(stderr, "%-40s %4d points%s: %.3f %.3f %.3f; ends after %.0f at %.3f, %.1f %% apart\n", w->name, w->space->n, w->unlike > 0 ? ir_format(ctx, ", default off by %.2g", w->unlike) : "", exp(mine[0]), exp(mine[1]), exp(mine[2]), trials, fraction, 100 * (apart - 1));
   }
   if (getenv("TENON_REPLAY"))
     for (int k = 0; k < LOOKS; k++) fprintf(stderr, "%d trials: %.3f; %d at random: %.3f\n", looks[k], exp(sum[k]), more[k], exp(random_sum[k]));
   for (int k = 0; k < LOOKS; k++) cr_expect(exp(sum[k]) >= bar[k], "%d trials give %.3f of the best speed, less than %.2f", looks[k], exp(sum[k]), bar[k]);
   for (int k = 1; k < LOOKS; k++)
     cr_expect(exp(sum[k]) >= exp(random_sum[k]) - margin, "%d trials give %.3f, %d at random %.3f", looks[k], exp(sum[k]), more[k], exp(random_sum[k]));
+  cr_expect(far <= all->n / 5, "of %d workloads, %d have ends more than 3 %% apart", all->n, far);
   cr_expect(worst >= floor, "the worst default has %.3f of the best speed", worst);
 }
 
