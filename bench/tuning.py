@@ -93,7 +93,7 @@ def layouts(o, folder):
     for path in o.args:
         rows = [json.loads(x) for x in subprocess.run([o.tenon, "db", "export", "--db", o.db], check=True, capture_output=True, text=True).stdout.splitlines()]
         of = collections.defaultdict(dict)
-        for x in rows:
+        for x in (r for r in rows if "table" in r): # the first line is about the file
             of[x["table"]][x.get("uid")] = x
         stem = os.path.basename(path).rsplit(".", 1)[0]
         tiles = collections.defaultdict(set)

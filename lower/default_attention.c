@@ -23,7 +23,7 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* Tiles for groups of nv vectors of queries, and what all blocks of one head take. */
 static shape shape_of(const lw_plan *p, const lw_attention_parts *a, int64_t rows, int64_t keys, int64_t nv, int64_t lanes) {
   int64_t regs = p->t->vector_regs, group = nv * lanes, panel = a->columns > lanes ? 2 : 1;
-  lw_tile s = lw_window_tile(keys, group, lanes, regs, nv, false), o = lw_best_tile(group, panel * lanes, lanes, regs, panel);
+  lw_tile s = lw_window_tile(keys, group, lanes, regs, nv, false, 1), o = lw_best_tile(group, panel * lanes, lanes, regs, panel);
   shape h = {rows, group, s.mr, o.mr, 0};
   double blocks = (double)ceil_div(a->queries, rows), parts = (double)a->keys / (double)keys, groups = (double)rows / (double)group;
   if (s.nr != nv || o.nr != panel) return (shape){.cycles = 1e300};

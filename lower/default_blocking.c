@@ -83,7 +83,7 @@ enum { SUM_CYCLES = 16, CHUNK_CYCLES = 4, NEAR_BYTES_A_CYCLE = 192 };
 
 typedef struct layer {
   int64_t images, n, height, width; /* of the result */
-  int64_t depth, taps, element;
+  int64_t depth, taps, row_taps, element;
   int64_t step, reach, in_width;    /* (rows - 1) * step + reach rows of the operand make so many of the result */
 } layer;
 
@@ -91,7 +91,7 @@ static bool layer_of(const lw_plan *p, int v, int r, layer *l) {
   const lw_problem *q = &p->p;
   if (r != 3 || v != 1 || q->nout != 4 || q->nred != 3 || q->extent[0] < 1 || q->extent[2] < 1) return false;
   *l = (layer){.images = q->extent[0], .n = q->extent[1], .height = q->extent[2], .width = q->extent[3], .depth = q->red_extent[0],
-               .taps = q->red_extent[1] * q->red_extent[2], .element = (int64_t)ir_dtype_bytes(q->a->u.buf->dtype)};
+               .taps = q->red_extent[1] * q->red_extent[2], .row_taps = q->red_extent[2], .element = (int64_t)ir_dtype_bytes(q->a->u.buf->dtype)};
   int64_t apart;
   for (int i = 0; i < q->a->nargs; i++) {
     ix at = q->a->args[i];
@@ -123,8 +123,8 @@ bool lw_window_blocking(const lw_plan *p, int v, int r, int64_t block, bool padd
   layer l;
   int64_t lanes = cg_target_lanes(p->t, p->p.dtype);
   if (!layer_of(p, v, r, &l)) return false;
-  lw_tile whole = lw_window_tile(l.width, l.n, lanes, p->t->vector_regs, 6, padded), even = whole;
-  while (even.nr > 1 && l.n % (even.nr * lanes)) even = lw_window_tile(l.width, l.n, lanes, p->t->vector_regs, even.nr - 1, padded);
+  lw_tile whole = lw_window_tile(l.width, l.n, lanes, p->t->vector_regs, 6, padded, l.row_taps), even = whole;
+  while (even.nr > 1 && l.n % (even.nr * lanes)) even = lw_window_tile(l.width, l.n, lanes, p->t->vector_regs, even.nr - 1, padded, l.row_taps);
   best->cycles = 1e300;
   for (int64_t kc = l.depth; kc >= block; kc -= block) {
     lw_tile t = kc < l.depth ? even : whole;

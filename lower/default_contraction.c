@@ -48,9 +48,10 @@ lw_tile lw_best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t 
   return best_tile(m, n, lanes, regs, 0, max_nr, false, (double[]){0.4, 0}); /* vectors from the second cache */
 }
 
-lw_tile lw_window_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr, bool padded) {
+lw_tile lw_window_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr, bool padded, int64_t taps) {
+  enum { WIDE_TAPS = 3 }; /* with five, rows beside one vector at a time spill: 3x4 takes twice as long as 6x2 */
   if (regs > 16) return lw_best_tile(m, n, lanes, regs - padded, max_nr); /* borders, unrolled, need one more */
-  return best_tile(m, n, lanes, regs, padded, max_nr, true, (double[]){0.3, 0.3});
+  return best_tile(m, n, lanes, regs, padded, max_nr, taps <= WIDE_TAPS, (double[]){0.3, 0.3});
 }
 
 /* ---- the schedule ---- */
@@ -271,7 +272,7 @@ static void choose_tile(contraction *c) {
   int64_t m = c->rows, n = c->columns, regs = p->t->vector_regs;
   lw_tile *t = &c->t;
   *t = c->by.kc || c->by_windows ? c->by.tile
-       : c->windows && !c->across ? lw_window_tile(m, n, c->lanes, regs, 6, c->padded)
+       : c->windows && !c->across ? lw_window_tile(m, n, c->lanes, regs, 6, c->padded, c->q->red_extent[c->q->nred - 1])
                                   : lw_best_tile(m, c->depthwise ? c->lanes : n, c->lanes, regs - c->padded, m <= 2 ? 8 : 6); /* borders, unrolled, need one more */
   if (c->depthwise) { /* two loads an FMA: rows share the weights */
     t->nr = 1;

@@ -36,8 +36,8 @@ typedef struct lw_tile { /* MR rows of NR vectors */
 /* The register tile for m rows and n elements, of at most max_nr vectors. */
 lw_tile lw_best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr);
 /* The same for convolutions over a window, whose weights stay near: also with fewer rows than vectors (of 16
- * registers 3 x 4 leaves little of narrow rows), the rows being what a step holds then. */
-lw_tile lw_window_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr, bool padded);
+ * registers 3 x 4 leaves little of narrow rows), the rows being what a step holds then. `taps`: of a row of the window. */
+lw_tile lw_window_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr, bool padded, int64_t taps);
 
 /* How a convolution goes over its operands: `rows` pixels (1x1) or rows of the picture at a time, all panels of
  * weights over them (`panels` of a group, where chunks of the sum pass between), `kc` channels at a time. */

@@ -63,8 +63,8 @@ typedef struct layer {
 static bool gains(const layer *l, const cg_target *t) {
   int64_t lanes = cg_target_lanes(t, TN_F32), sums = l->taps * l->c;
   if (lanes < 4 || l->c % lanes || l->k % lanes) return false;
-  double by_rows = lw_window_tile(l->width, l->k, lanes, t->vector_regs, 6, true).cost * (double)l->height;
-  double joined = lw_window_tile(l->width * l->height, l->k, lanes, t->vector_regs, 6, false).cost;
+  double by_rows = lw_window_tile(l->width, l->k, lanes, t->vector_regs, 6, true, 1).cost * (double)l->height;
+  double joined = lw_window_tile(l->width * l->height, l->k, lanes, t->vector_regs, 6, false, 1).cost;
   int64_t windows = 4 * sums * l->width * l->height; /* bytes, written and read */
   return (by_rows - joined) * (double)sums > 2.0 * (double)windows / (windows > t->l2_bytes ? FAR_BYTES_A_CYCLE : NEAR_BYTES_A_CYCLE);
 }
