@@ -4,6 +4,7 @@
  * instruction does with it:
  *   VNNI   vpdpbusd   four products of u8 and s8
  *   SSE2   pmaddwd    two products of words, and an addition; bytes are widened first
+ *   NEON   sdot       four products of s8, where the CPU has it; else products of words, smlal
  * A product of two words that stands alone (a depthwise convolution) is pmaddwd too, the upper half of one
  * operand cleared: a product of i32 takes twice as long. Everything else is products of i32, element by element; and what is not laid out like this is the loop
  * that the atom means. */
@@ -107,6 +108,13 @@ static LLVMValueRef dot(cg_fn *f, LLVMValueRef acc, ix x, ix w, bool safe_x, boo
   if (size >= 0 && f->t->vnni && d == 4 && bx->dtype == TN_U8 && bw->dtype == TN_I8) {
     LLVMValueRef args[3] = {acc, elements(f, x, safe_x, d, 8).v, elements(f, w, safe_w, d, 8).v};
     return call(f, bytes[size], 3, args);
+  }
+  if (f->t->arch == CG_AARCH64 && f->t->vnni && d == 4 && f->lanes == 4 && bx->dtype == TN_I8 && bw->dtype == TN_I8) {
+    LLVMValueRef args[3] = {acc, elements(f, x, safe_x, d, 8).v, elements(f, w, safe_w, d, 8).v};
+    LLVMTypeRef types[2] = {LLVMTypeOf(acc), LLVMTypeOf(args[1])};
+    unsigned id = LLVMLookupIntrinsicID("llvm.aarch64.neon.sdot", 22);
+    LLVMValueRef decl = LLVMGetIntrinsicDeclaration(f->module, id, types, 2);
+    return LLVMBuildCall2(B, LLVMGlobalGetValueType(decl), decl, args, 3, "");
   }
   if (size >= 0 && d == 2) {
     LLVMValueRef args[2] = {elements(f, x, safe_x, d, 16).v, elements(f, w, safe_w, d, 16).v};

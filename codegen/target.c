@@ -82,7 +82,7 @@ static const row rows[] = {
     {.name = "aarch64", .triple = "aarch64-unknown-linux-gnu", .cpu = "generic", .features = "+neon", .isa = "",
      .arch = CG_AARCH64, .vector_bits = 128, .vector_regs = 32, .fma = true, .round = true, .half = true,
      .l1 = 32 << 10, .l2 = 512 << 10},
-    {.name = "neoverse-n1", .parent = "aarch64", .cpu = "neoverse-n1", .l1 = 64 << 10, .l2 = 1 << 20},
+    {.name = "neoverse-n1", .parent = "aarch64", .cpu = "neoverse-n1", .vnni = true, .l1 = 64 << 10, .l2 = 1 << 20},
 };
 
 static const char *const names[] = {"native", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4", "alderlake", "cascadelake",

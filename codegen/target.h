@@ -32,7 +32,7 @@ typedef struct cg_target {
   bool round;            /* floor, ceil, trunc, nearest-even in one instruction (SSE4.1) */
   bool half;             /* f16 <-> f32 conversion in one instruction (F16C) */
   bool masks;            /* masked loads and stores of any lane size (AVX-512) */
-  bool vnni, bf16, fp16; /* dot products of bytes, of bf16; f16 arithmetic: for atoms */
+  bool vnni, bf16, fp16; /* dot products of bytes (x86: u8 x s8, AArch64: s8 x s8), of bf16; f16 arithmetic: for atoms */
   int64_t l1_bytes, l2_bytes; /* data caches of one core */
   int nisa;              /* what a program must check at run time; 0: nothing beyond the baseline */
   const cg_isa_bit *const *isa;
@@ -52,6 +52,8 @@ bool cg_target_runs_here(tn_ctx *ctx, const cg_target *t, const char **missing);
 /* A line that identifies what the target's code is and how fast it may be: the
  * fingerprint in the keys of the tuning store. */
 const char *cg_target_fingerprint(tn_ctx *ctx, const cg_target *t);
+/* What vnni takes beside s8. */
+static inline tn_dtype cg_target_dot_byte(const cg_target *t) { return t->arch == CG_AARCH64 ? TN_I8 : TN_U8; }
 /* Lanes of a dtype in one native vector (at least 1). */
 int cg_target_lanes(const cg_target *t, tn_dtype dtype);
 #endif

@@ -37,7 +37,7 @@ static bool operands(dots *k) {
   }
   const ir_buf *x = q->a->u.buf, *w = q->b->u.buf;
   if (!w->constant || w->layout) return false;
-  k->d = p->t->vnni && x->dtype == TN_U8 && w->dtype == TN_I8 ? 4 : 2;
+  k->d = p->t->vnni && x->dtype == cg_target_dot_byte(p->t) && w->dtype == TN_I8 ? 4 : 2;
   k->sum = q->red[0]->var->name;
   if (q->red_extent[0] < k->d || q->red_extent[0] % k->d) return false;
   for (int i = q->nout; i-- > 0 && k->r < 0;)

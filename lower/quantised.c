@@ -6,7 +6,7 @@
  *
  * and the integer ops of ONNX (ConvInteger, MatMulInteger, what QLinear* expand to) the same product.
  * Two forms of it, by what the target multiplies best:
- *   bytes   u8 x s8, four products a lane (VNNI): zero points leave the product, x zero * sum(w) is
+ *   bytes   u8 x s8 (AArch64: s8 x s8), four products a lane (VNNI, sdot): zero points leave the product, x zero * sum(w) is
  *           subtracted from the sums; padding is written out where the zero point is not 0;
  *   words   i16 x i16 or s8, two products a lane (pmaddwd): values are stored less their zero points, so
  *           padding is 0 and any zero point of the weights is exact. Also what no form of bytes fits.
@@ -170,10 +170,11 @@ static ir_value *product_of_bytes(pass *p, ir_node *n, const operands *o) {
   if (!p->t->vnni || !known_ahead(w) || w->rank < 2 || x->rank < 2 || !ir_static(x) || (o->zw && !known_equal(o->zw, &zw)) || zw != (w->dtype == TN_U8 ? 128 : 0)) return NULL;
   if (o->conv ? ir_attr_get_int(n, "group", 1) != 1 || !explicit_pads(n, pads, 2 * (x->rank - 2)) : w->rank != 2) return NULL;
   if (w->dtype == TN_U8) w = lw_cast_node(g, n, lw_op2(g, n, "Sub", word(p, n, w), ir_graph_scalar(g, NULL, TN_I16, 128)), TN_I8);
-  if (x->dtype == TN_I8) { /* one instruction takes u8 only: 128 more, of its zero point too */
-    ir_value *more = ir_graph_scalar(g, NULL, TN_I16, 128);
-    x = lw_cast_node(g, n, lw_op2(g, n, "Add", word(p, n, x), more), TN_U8);
-    zx = zx ? lw_cast_node(g, n, lw_op2(g, n, "Add", word(p, n, zx), more), TN_U8) : ir_graph_scalar(g, NULL, TN_U8, 128);
+  tn_dtype one = cg_target_dot_byte(p->t);
+  if (x->dtype != one) { /* an instruction takes one kind only: 128 more or less, of its zero point too */
+    ir_value *more = ir_graph_scalar(g, NULL, TN_I16, one == TN_U8 ? 128 : -128);
+    x = lw_cast_node(g, n, lw_op2(g, n, "Add", word(p, n, x), more), one);
+    zx = zx ? lw_cast_node(g, n, lw_op2(g, n, "Add", word(p, n, zx), more), one) : ir_graph_scalar(g, NULL, one, one == TN_U8 ? 128 : -128);
   }
   int rank = o->conv ? x->rank : 2, axes = 0;
   int64_t before[IR_MAX_RANK] = {0}, after[IR_MAX_RANK] = {0}, sum[IR_MAX_RANK];

@@ -19,7 +19,9 @@ static uint32_t next(void) {
 static int64_t between(int64_t lo, int64_t hi) { return lo + (int64_t)(next() % (uint64_t)(hi - lo + 1)); }
 static bool coin(void) { return next() & 1; }
 
-static const char *const cpus[] = {"x86-64", "x86-64-v3", "x86-64-v4", "alderlake", "cascadelake", "aarch64"};
+static const char *const cpus[] = {"x86-64", "x86-64-v3", "x86-64-v4", "alderlake", "cascadelake", "aarch64", "neoverse-n1"};
+
+static const char *triple_of(const char *cpu) { return strcmp(cpu, "aarch64") && strcmp(cpu, "neoverse-n1") ? "x86_64-unknown-linux-gnu" : "aarch64-linux-gnu"; }
 
 /* ---- constants as text ---- */
 
@@ -67,7 +69,7 @@ static void run_trial(tn_ctx *ctx, void *arg) {
   void *in[4] = {NULL}, *want[4], *got[4];
   state = t->seed;
   for (int way = -1; way < (int)IR_COUNT(cpus); way++) {
-    lw_options o = {.target = cg_target_find(ctx, way < 0 ? NULL : cpus[way], way < 0 || strcmp(cpus[way], "aarch64") ? NULL : "aarch64-linux-gnu"), .unscheduled = way < 0};
+    lw_options o = {.target = cg_target_find(ctx, way < 0 ? NULL : cpus[way], way < 0 ? NULL : triple_of(cpus[way])), .unscheduled = way < 0};
     ir_program *p = lw_compile(ctx, ir_graph_parse(ctx, t->text, "test"), &o);
     for (int i = 0; i < p->nslots; i++) {
       const ir_slot *s = &p->slots[i];
@@ -267,7 +269,7 @@ static void instructions(tn_ctx *ctx, void *arg) {
   (void)arg;
   static const struct {
     const char *cpu, *instruction;
-  } cases[] = {{"x86-64", "pmaddwd"}, {"x86-64-v3", "vpmaddwd"}, {"x86-64-v4", "vpmaddwd"}, {"alderlake", "vpdpbusd"}, {"cascadelake", "vpdpbusd"}, {"sapphirerapids", "vpdpbusd"}};
+  } cases[] = {{"x86-64", "pmaddwd"}, {"x86-64-v3", "vpmaddwd"}, {"x86-64-v4", "vpmaddwd"}, {"alderlake", "vpdpbusd"}, {"cascadelake", "vpdpbusd"}, {"sapphirerapids", "vpdpbusd"}, {"neoverse-n1", "sdot"}};
   for (int i = 0; i < IR_COUNT(cases); i++) {
     state = 5;
     layer l = {.c = 32, .h = 7, .w = 14, .k = 32, .r = 3, .s = 3, .group = 1, .stride = 1, .pad = 1, .dilation = 1};
@@ -275,7 +277,7 @@ static void instructions(tn_ctx *ctx, void *arg) {
     ir_put(&t, "graph g { opset 10 input x: u8[1, 32, 7, 14] ");
     put_weights(ctx, &t, &l, false);
     ir_put(&t, "const s: f32[] = 9.5 const z: u8[] = 0 y = ConvInteger(x, w) %s f = Cast(y) { to = 1 } q = QuantizeLinear(f, s, z) r = ConvInteger(q, w) %s output r }", attributes(ctx, &l), attributes(ctx, &l));
-    lw_options o = {.target = cg_target_find(ctx, cases[i].cpu, "x86_64-unknown-linux-gnu")};
+    lw_options o = {.target = cg_target_find(ctx, cases[i].cpu, triple_of(cases[i].cpu))};
     ir_program *p = lw_compile(ctx, ir_graph_parse(ctx, ir_text_str(&t), "test"), &o);
     bool found = false;
     for (int k = 0; k < p->nkernels; k++) found |= strstr(cg_kernel_asm(ctx, o.target, p->kernels[k].lowered, "k"), cases[i].instruction) != NULL;
