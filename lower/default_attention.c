@@ -7,8 +7,8 @@
 #include <string.h>
 
 enum {
-  MAX_ROWS = 64,
-  MAX_KEYS = 256,  /* with 64 rows their scores take 64 KiB */
+  MAX_ROWS = 256,
+  MAX_KEYS = 256,  /* scores of a group of 16 take 16 KiB, a panel of values as much */
   EXP_CYCLES = 14  /* of a vector of scores: the exponential, its sum, the largest */
 };
 
@@ -28,9 +28,11 @@ static shape shape_of(const lw_plan *p, const lw_attention_parts *a, int64_t row
   double blocks = (double)ceil_div(a->queries, rows), parts = (double)a->keys / (double)keys, groups = (double)rows / (double)group;
   if (s.nr != nv || o.nr != panel) return (shape){.cycles = 1e300};
   double scores = s.cost * groups * (double)a->depth * parts, results = o.cost * groups * (double)ceil_div(a->columns, panel * lanes) * (double)a->keys;
-  double copies = (double)(rows * a->depth) * 1.5 + (double)(a->keys * a->columns) / (double)lanes * 1.5;
+  double copies = (double)(rows * a->depth) * 1.5 + (double)(a->keys * a->columns) / (double)lanes * 4; /* rows of values lie far apart */
   double rest = (double)(rows * a->keys) / (double)lanes * EXP_CYCLES + (double)(rows * a->columns) / (double)lanes * 4 * parts;
-  h.cycles = blocks * (scores + results + copies + rest);
+  double heads = 1;
+  for (int i = 0; i < a->nbatch; i++) heads *= (double)a->extent[i];
+  h.cycles = blocks * (scores + results + copies + rest) * lw_task_cost((int64_t)(heads * blocks));
   return h;
 }
 
@@ -47,12 +49,12 @@ static void unroll_sum(lw_plan *p, const char *name, int64_t ku, int64_t extent)
   if (ku > 1 && lw_has_loop(p, name) && lw_step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) lw_step(p, "unroll %s.u", name);
 }
 
-/* One product of a block: rows r of tiles, vectors along v, the sum over k; between them the loop g. */
-static bool product(lw_plan *p, const char *r, const char *g, const char *v, const char *k, int64_t rows, int64_t mr, int64_t nr, int64_t lanes, int64_t depth) {
+/* One product of a block: rows r of tiles, vectors along v, the sum over k. */
+static bool product(lw_plan *p, const char *r, const char *v, const char *k, int64_t rows, int64_t mr, int64_t nr, int64_t lanes, int64_t depth) {
   bool tiled = mr > 1;
   if (!lw_step(p, "split %s %lld -> %s.b %s.v", v, (long long)lanes, v, v) || (tiled && !lw_step(p, "split %s %lld -> %s %s.i", r, (long long)mr, r, r))) return false;
   const char *tile = ir_format(p->ctx, "%s%s%s.b %s.v", tiled ? r : "", tiled ? ".i " : "", v, v);
-  if (!lw_step(p, "reorder %s%s%s %s", r, *g ? " " : "", g, tile) || !lw_step(p, "distribute %s", tile)) return false;
+  if (!lw_step(p, "distribute %s", tile)) return false;
   if (tiled) lw_kind(p, "unroll", ir_format(p->ctx, "%s.i", r));
   lw_kind(p, "unroll", ir_format(p->ctx, "%s.b", v));
   lw_kind(p, "vectorize", ir_format(p->ctx, "%s.v", v));
@@ -81,11 +83,11 @@ bool lw_default_attention(lw_plan *p) {
   if (!lw_step(p, "algorithm attention %lld %lld %lld %lld", (long long)best.rows, (long long)keys, (long long)lanes, (long long)best.group)) return false;
   int64_t rest = a.keys % keys, nv = best.group / lanes, panel = a.columns > lanes ? 2 : 1;
   for (int part = 0; part < (rest ? 2 : 1); part++) {
-    const char *names[7] = {"st", "sg", "si", "sd", "oi", "oc", "ot"};
-    for (int i = 0; i < 7 && part; i++) names[i] = ir_format(p->ctx, "%s.r", names[i]);
+    const char *names[6] = {"st", "si", "sd", "oi", "oc", "ot"};
+    for (int i = 0; i < 6 && part; i++) names[i] = ir_format(p->ctx, "%s.r", names[i]);
     int64_t n = part ? rest : keys;
-    if (!product(p, names[0], names[1], names[2], names[3], n, best.score_rows, nv, lanes, a.depth)) return false;
-    if (!product(p, names[4], "", names[5], names[6], best.group, best.result_rows, panel, lanes, n)) return false;
+    if (!product(p, names[0], names[1], names[2], n, best.score_rows, nv, lanes, a.depth)) return false;
+    if (!product(p, names[3], names[4], names[5], best.group, best.result_rows, panel, lanes, n)) return false;
   }
   if (lw_step(p, "split fn %lld -> fn fv", (long long)lanes)) lw_step(p, "vectorize fv");
   lw_parallel_outside(p);

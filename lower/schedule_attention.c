@@ -7,10 +7,10 @@
  *     qt = q'                                      [rows / group][depth][group]: queries side by side are vectors
  *     for kb:                                      a block of keys
  *       vt = v                                     [columns / panel][keys][panel], panels of two vectors
- *       for st, sg, si: pt[sg, st, si] = sum over sd of k[st, sd] * qt[sg, sd, si]
- *       for xb:                                    groups of queries: largest score, then
- *         pt = exp(pt - largest), and its sum      `keep` = exp(largest before - largest now)
- *       for on, og, oi, oc: o = o * keep + sum over ot of pt[og, ot, oi] * vt[on, ot, oc]
+ *       for xb:                                    groups of queries
+ *         for st, si: pt[st, si] = sum over sd of k[st, sd] * qt[xb, sd, si]
+ *         largest score, then pt = exp(pt - largest), and its sum; `keep` = exp(largest before - largest now)
+ *         for on, oi, oc: o = o * keep + sum over ot of pt[ot, oi] * vt[on, ot, oc]
  *     for fi, fn: what follows, of o / total
  *
  * (online softmax: Milakov and Gimelshein, 2018; in blocks: Dao et al., "FlashAttention", 2022). A group of queries is
@@ -185,15 +185,15 @@ static void copy_values(attention *a, ix base, int64_t keys, const char *suffix)
   ib_end_n(a->b, 4);
 }
 
-static void scores(attention *a, ix base, int64_t keys, const char *suffix) {
-  ix t = loop(a, "st", suffix, keys), g = loop(a, "sg", suffix, a->rows / a->group), i = loop(a, "si", suffix, a->group);
+static void scores(attention *a, ix g, ix base, int64_t keys, const char *suffix) {
+  ix t = loop(a, "st", suffix, keys), i = loop(a, "si", suffix, a->group);
   ir_buf *acc = ib_local(a->b, "acc", TN_F32, f32(a, 0));
   ix d = loop(a, "sd", suffix, a->p.depth);
   ix k = at(a, a->p.k, NULL, a->p.key[0], ix_add(a->ctx, base, t), a->p.d, d);
   ib_set(a->b, acc, ix_fma(a->ctx, k, ix_load(a->ctx, a->qt, (ix[]){g, d, i}), ib_get(a->b, acc)));
   ib_end(a->b);
-  ib_store(a->b, a->pt, (ix[]){g, t, i}, ib_get(a->b, acc));
-  ib_end_n(a->b, 3);
+  ib_store(a->b, a->pt, (ix[]){t, i}, ib_get(a->b, acc));
+  ib_end_n(a->b, 2);
 }
 
 typedef struct vectors { /* of a group of queries: vector u, lane l is query i of the group */
@@ -209,10 +209,10 @@ static ir_buf *registers(attention *a, const char *name) {
   return ib_alloc(a->b, name, TN_F32, 2, (ix[]){number(a, a->group / a->lanes), number(a, a->lanes)}, IR_REGISTER);
 }
 
-static void softmax(attention *a, ix base, int64_t keys, const char *suffix) {
+static void softmax(attention *a, ix g, ix base, int64_t keys, const char *suffix) {
   tn_ctx *ctx = a->ctx;
   ir_builder *ib = a->b;
-  ix g = loop(a, "xb", suffix, a->rows / a->group), q;
+  ix q;
   ir_buf *most = registers(a, "most"), *sum = registers(a, "sum"), *less = registers(a, "less");
   vectors v = open_vectors(a);
   q = plus(a, g, a->group, v.i);
@@ -222,7 +222,7 @@ static void softmax(attention *a, ix base, int64_t keys, const char *suffix) {
   ix t = loop(a, "xt", suffix, keys);
   v = open_vectors(a);
   q = plus(a, g, a->group, v.i);
-  ix p[3] = {g, t, v.i}, s = ib_load(ib, a->pt, p), score = with(a, at(a, a->p.score, query(a, q), a->p.key[0], ix_add(ctx, base, t), NULL, NULL), a->p.sum, s);
+  ix p[2] = {t, v.i}, s = ib_load(ib, a->pt, p), score = with(a, at(a, a->p.score, query(a, q), a->p.key[0], ix_add(ctx, base, t), NULL, NULL), a->p.sum, s);
   if (score != s) {
     score = ib_let(ib, "s", score);
     ib_store(ib, a->pt, p, score);
@@ -236,7 +236,7 @@ static void softmax(attention *a, ix base, int64_t keys, const char *suffix) {
   close_vectors(a);
   t = loop(a, "yt", suffix, keys);
   v = open_vectors(a);
-  p[1] = t, p[2] = v.i;
+  p[0] = t, p[1] = v.i;
   ix e = ib_let(ib, "e", exponential(a, ix_sub(ctx, ib_load(ib, a->pt, p), ib_load(ib, less, (ix[]){v.u, v.l}))));
   ib_store(ib, a->pt, p, e);
   ib_update(ib, sum, (ix[]){v.u, v.l}, IR_ADD, e);
@@ -249,26 +249,27 @@ static void softmax(attention *a, ix base, int64_t keys, const char *suffix) {
   ib_store(ib, a->total, &q, ix_fma(ctx, ib_load(ib, a->total, &q), keep, ib_load(ib, sum, (ix[]){v.u, v.l})));
   ib_store(ib, a->top, &q, ib_load(ib, most, (ix[]){v.u, v.l}));
   close_vectors(a);
-  ib_end(ib);
 }
 
-static void results(attention *a, int64_t keys, const char *suffix) {
-  ix p = loop(a, "on", suffix, a->panels), g = loop(a, "og", suffix, a->rows / a->group), i = loop(a, "oi", suffix, a->group), c = loop(a, "oc", suffix, a->panel);
+static void results(attention *a, ix g, int64_t keys, const char *suffix) {
+  ix p = loop(a, "on", suffix, a->panels), i = loop(a, "oi", suffix, a->group), c = loop(a, "oc", suffix, a->panel);
   ix q = plus(a, g, a->group, i), at_o[2] = {q, plus(a, p, a->panel, c)};
   ir_buf *acc = ib_local(a->b, "acc", TN_F32, f32(a, 0));
   ix t = loop(a, "ot", suffix, keys);
-  ib_set(a->b, acc, ix_fma(a->ctx, ix_load(a->ctx, a->pt, (ix[]){g, t, i}), ix_load(a->ctx, a->vt, (ix[]){p, t, c}), ib_get(a->b, acc)));
+  ib_set(a->b, acc, ix_fma(a->ctx, ix_load(a->ctx, a->pt, (ix[]){t, i}), ix_load(a->ctx, a->vt, (ix[]){p, t, c}), ib_get(a->b, acc)));
   ib_end(a->b);
   ib_store(a->b, a->o, at_o, ix_fma(a->ctx, ib_load(a->b, a->o, at_o), ib_load(a->b, a->keep, &q), ib_get(a->b, acc)));
-  ib_end_n(a->b, 4);
+  ib_end_n(a->b, 3);
 }
 
 static void block_of_keys(attention *a, ix base, int64_t keys, const char *suffix) {
-  a->pt = memory(a, ir_format(a->ctx, "pt%s", suffix), a->rows / a->group, keys, a->group);
   copy_values(a, base, keys, suffix);
-  scores(a, base, keys, suffix);
-  softmax(a, base, keys, suffix);
-  results(a, keys, suffix);
+  ix g = loop(a, "xb", suffix, a->rows / a->group);
+  a->pt = ib_alloc(a->b, ir_format(a->ctx, "pt%s", suffix), TN_F32, 2, (ix[]){number(a, keys), number(a, a->group)}, IR_LOCAL);
+  scores(a, g, base, keys, suffix);
+  softmax(a, g, base, keys, suffix);
+  results(a, g, keys, suffix);
+  ib_end(a->b);
 }
 
 static ix finish_expr(ir_rewriter *r, ix e) { return ix_subst_loads(r->ctx, e, exchange_load, r->user); }
