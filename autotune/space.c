@@ -75,7 +75,7 @@ static int add(maker *m, const lw_tunables *u, at_source source) {
 /* ---- tunables ---- */
 
 /* Kernels, and the algorithms for them, that a tunable means something to. */
-enum { GEMM = 1, WINDOW = 2, WINOGRAD = 4, OTHERS = 8, DIRECT = GEMM | WINDOW, CONTRACTION = DIRECT | WINOGRAD };
+enum { GEMM = 1, WINDOW = 2, WINOGRAD = 4, OTHERS = 8, ATTENTION = 16, DIRECT = GEMM | WINDOW, CONTRACTION = DIRECT | WINOGRAD };
 
 /* What a point may vary: values in order of size, 0 first, which leaves the choice to the default's rules. */
 typedef struct knob {
@@ -88,12 +88,12 @@ typedef struct knob {
 #define KNOB(field, weight, where, ...) \
   {#field, offsetof(lw_tunables, field), weight, where, (int)(sizeof((int[]){__VA_ARGS__}) / sizeof(int)), {__VA_ARGS__}}
 static const knob knobs[AT_KNOBS] = {
-    KNOB(mr, 2, CONTRACTION, 0, 1, 2, 3, 4, 6, 8, 10, 12, 14),
-    KNOB(nr, 2, CONTRACTION, 0, 1, 2, 3, 4, 5, 6, 8),
-    KNOB(ku, 0.5, CONTRACTION, 0, 1, 2, 4, 8, 16),
+    KNOB(mr, 2, CONTRACTION | ATTENTION, 0, 1, 2, 3, 4, 6, 8, 10, 12, 14),
+    KNOB(nr, 2, CONTRACTION | ATTENTION, 0, 1, 2, 3, 4, 5, 6, 8),
+    KNOB(ku, 0.5, CONTRACTION | ATTENTION, 0, 1, 2, 4, 8, 16),
     KNOB(order, 1, DIRECT, 0, 1, 2),
-    KNOB(kc, 0.5, DIRECT, 0, 32, 64, 128, 192, 256, 384, 512, 768, 1024),
-    KNOB(mb, 0.5, DIRECT, 0, 2, 4, 8, 16, 32, 64),
+    KNOB(kc, 0.5, DIRECT | ATTENTION, 0, 32, 64, 128, 192, 256, 384, 512, 768, 1024),
+    KNOB(mb, 0.5, DIRECT | ATTENTION, 0, 2, 4, 8, 16, 32, 64),
     KNOB(group, 0.5, DIRECT, 0, 1, 2, 4, 8, 16, 32),
     KNOB(rows, 0.5, GEMM, 0, 1, 2),
     KNOB(ahead, 0.5, DIRECT, 0, 1, 2, 3, 5),
@@ -143,11 +143,13 @@ static bool fits(const maker *m, const lw_tunables *u) {
   return u->mr * u->nr + u->nr + 1 <= m->j.t->vector_regs;
 }
 
+static bool has_tiles(const lw_problem *q) { return q->kind == LW_CONTRACTION || q->attention; }
+
 /* The kinds of points that a kernel has; in the order of what is tried first. */
 static int kinds(const lw_problem *q, double accuracy, int out[2]) {
   int n = 0;
   bool window = q->nred > 1 || q->guard;
-  out[n++] = q->kind != LW_CONTRACTION ? OTHERS : window ? WINDOW : GEMM;
+  out[n++] = q->attention ? ATTENTION : q->kind != LW_CONTRACTION ? OTHERS : window ? WINDOW : GEMM;
   if (window && q->nred == 3 && q->red_extent[1] == 3 && q->red_extent[2] == 3 && accuracy > 0) out[n++] = WINOGRAD;
   return n;
 }
@@ -157,7 +159,7 @@ static bool first_point(const maker *m, int i, lw_tunables *u) {
   enum { WIDTHS = 9 };
   static const int lanes[] = {0, 4, 8, 16, 32, 64};
   *u = (lw_tunables){0};
-  if (m->q.kind != LW_CONTRACTION) {
+  if (!has_tiles(&m->q)) {
     u->lanes = lanes[i % IR_COUNT(lanes)], u->unfused = i / IR_COUNT(lanes);
     return i < 2 * IR_COUNT(lanes);
   }
@@ -256,10 +258,10 @@ bool at_space_work(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target
   }
   while (s->tile >= 0) {
     if (!first_point(m, s->tile++, &u)) s->tile = -1;
-    else if (m->q.kind != LW_CONTRACTION || fits(m, &u)) return add(m, &u, AT_OWN), true;
+    else if (!has_tiles(&m->q) || fits(m, &u)) return add(m, &u, AT_OWN), true;
     else s->pruned++;
   }
-  if (m->q.kind != LW_CONTRACTION) s->want = 0;
+  if (!has_tiles(&m->q)) s->want = 0;
   while (s->n < s->want && s->vain++ < s->patience) {
     u = random_point(m, &s->random);
     int before = s->n;

@@ -1,5 +1,6 @@
 /* problem.c — see problem.h. */
 #include "lower/problem.h"
+#include "lower/attend.h"
 
 static int64_t extent_of(const ir_stmt *loop) {
   int64_t lo, hi;
@@ -157,6 +158,13 @@ lw_problem lw_problem_of(tn_ctx *ctx, const ir_kernel *k) {
       p.b = b;
     }
   } else p.nred = 0, p.guard = NULL;
+  lw_attention_parts parts;
+  const char *why;
+  if (p.kind == LW_ACCUMULATE && lw_attention_of(ctx, k, &parts, &why)) {
+    p.attention = true;
+    p.flops = 2 * (double)parts.queries * (double)parts.keys * (double)(parts.depth + parts.columns);
+    for (int i = 0; i < parts.nbatch; i++) p.flops *= (double)parts.extent[i];
+  }
   return p;
 }
 

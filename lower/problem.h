@@ -24,6 +24,7 @@ typedef struct lw_problem {
   const ir_stmt *update;                 /* contraction: the fma store */
   ix a, b;                               /* contraction: the loads; b holds the vector axis where one does */
   const ir_stmt *store;                  /* pointwise: the store; else one store of an output, or null */
+  bool attention;                        /* accumulate: scores, softmax and product, lower/attend.h */
   ix guard;                              /* conjunction of the ifs around the update, or null */
   tn_dtype dtype;                        /* of the accumulator, or of the store */
   double flops, bytes;                   /* of the whole kernel; bytes compulsory, each buffer once */

@@ -69,23 +69,39 @@ static bool gains(const layer *l, const cg_target *t) {
   return (by_rows - joined) * (double)sums > 2.0 * (double)windows / (windows > t->l2_bytes ? FAR_BYTES_A_CYCLE : NEAR_BYTES_A_CYCLE);
 }
 
-/* Weights [k, c, r, s] as [k, (r s c), 1, 1]. */
+/* A signal is one long row: nothing that is read again stays near. Its weights come from the second-level cache for each
+ * tile, itself from beyond for each panel; as a product over pixels it is cut in blocks. */
+static bool gains_signal(const layer *l, const cg_target *t, int64_t length) {
+  int64_t lanes = cg_target_lanes(t, TN_F32), sums = l->taps * l->c;
+  if (lanes < 4 || l->c % lanes || l->k % lanes) return false;
+  lw_tile tile = lw_window_tile(l->width, l->k, lanes, t->vector_regs, 6, false);
+  double product = tile.cost * (double)sums, windows = 4.0 * (double)(sums * l->width), in = 4.0 * (double)(l->c * length), weights = 4.0 * (double)(l->k * sums);
+  double near = tile.nr * lanes * sums * 4 > t->l1_bytes ? weights * (double)((l->width + tile.mr - 1) / tile.mr) / NEAR_BYTES_A_CYCLE : 0;
+  double far = in > (double)t->l2_bytes / 2 ? in * (double)(l->k / (tile.nr * lanes)) / FAR_BYTES_A_CYCLE : 0;
+  double direct = (near > product ? near : product) + far, copies = 2 * windows / (windows > (double)t->l2_bytes ? FAR_BYTES_A_CYCLE : NEAR_BYTES_A_CYCLE);
+  return direct > 1.05 * (product + copies);
+}
+
+/* Weights [k, c, r, s] as [k, (r s c), 1, 1], of signals [k, c, s] as [k, (s c), 1]. */
 static ir_value *weights(tn_ctx *ctx, ir_graph *g, ir_node *n, int64_t k, int64_t sums) {
+  int rank = n->in[1]->rank;
   ir_node *turn = lw_node_n(g, n, "Transpose", 1, &n->in[1], 1);
-  ir_attr_ints(turn, "perm", 4, (int64_t[]){0, 2, 3, 1});
+  ir_attr_ints(turn, "perm", rank, rank == 3 ? (int64_t[]){0, 2, 1} : (int64_t[]){0, 2, 3, 1});
   ir_infer(ctx, turn);
-  return lw_node(g, n, "Reshape", 2, (ir_value *[]){turn->out[0], ir_graph_ints(g, NULL, 4, (int64_t[]){k, sums, 1, 1})});
+  return lw_node(g, n, "Reshape", 2, (ir_value *[]){turn->out[0], ir_graph_ints(g, NULL, rank, (int64_t[]){k, sums, 1, 1})});
 }
 
 void lw_unfold(tn_ctx *ctx, ir_graph *g, ir_node *n, const lw_options *options) {
   const ir_value *x = n->in[0], *w = n->in[1];
-  if ((options->layout != LW_LAYOUT_AUTO && options->layout != LW_LAYOUT_NCHWC) || !w->packed || x->rank != 4 || x->dtype != TN_F32 || !ir_static(x) || !ir_static(w) || ir_attr_get_int(n, "group", 1) != 1) return;
+  if ((options->layout != LW_LAYOUT_AUTO && options->layout != LW_LAYOUT_NCHWC) || !w->packed || (x->rank != 4 && x->rank != 3) || x->dtype != TN_F32 || !ir_static(x) || !ir_static(w) || ir_attr_get_int(n, "group", 1) != 1) return;
   lw_window win;
   lw_window_of(ctx, n, w->dims + 2, &win);
-  int64_t r = ir_dim(ctx, w, 2), s = ir_dim(ctx, w, 3);
-  layer l = {ir_dim(ctx, w, 0), ir_dim(ctx, w, 1), r * s, ir_dim(ctx, n->out[0], 2), ir_dim(ctx, n->out[0], 3)};
-  bool dense = win.stride[0] == 1 && win.stride[1] == 1; /* 3x3: Winograd's, where that is allowed */
-  if (l.taps < 2 || (dense && options->accuracy > 0) || ir_dim(ctx, x, 0) < 1 || l.height < 2 || l.width < 1 || !gains(&l, options->target)) return;
+  bool signal = x->rank == 3;
+  int64_t r = signal ? 1 : ir_dim(ctx, w, 2), s = ir_dim(ctx, w, -1);
+  layer l = {ir_dim(ctx, w, 0), ir_dim(ctx, w, 1), r * s, signal ? 1 : ir_dim(ctx, n->out[0], 2), ir_dim(ctx, n->out[0], -1)};
+  bool dense = !signal && win.stride[0] == 1 && win.stride[1] == 1; /* 3x3: Winograd's, where that is allowed */
+  if (l.taps < 2 || (dense && options->accuracy > 0) || ir_dim(ctx, x, 0) < 1 || (!signal && l.height < 2) || l.width < 1) return;
+  if (signal ? !gains_signal(&l, options->target, ir_dim(ctx, x, 2)) : !gains(&l, options->target)) return;
   static const char *const kept[] = {"dilations", "pads", "strides"};
   ir_node *u = lw_node_n(g, n, "tenon:Unfold", 1, &n->in[0], 1);
   const int64_t *v;
@@ -93,7 +109,7 @@ void lw_unfold(tn_ctx *ctx, ir_graph *g, ir_node *n, const lw_options *options) 
     int count = ir_attr_get_ints(n, kept[i], &v);
     if (count >= 0) ir_attr_ints(u, kept[i], count, v);
   }
-  ir_attr_ints(u, "kernel_shape", 2, (int64_t[]){r, s});
+  ir_attr_ints(u, "kernel_shape", x->rank - 2, signal ? (int64_t[]){s} : (int64_t[]){r, s});
   ir_attr_string(u, "auto_pad", ir_attr_get_string(n, "auto_pad", "NOTSET"));
   ir_infer(ctx, u);
   ir_node *m = lw_node_n(g, n, "Conv", lw_has(n, 2) ? 3 : 2, (ir_value *[]){u->out[0], weights(ctx, g, n, l.k, l.taps * l.c), lw_has(n, 2) ? n->in[2] : NULL}, 1);

@@ -6,7 +6,7 @@
 
 typedef struct layer {
   const char *cpu;
-  int n, c, h, w, k, r, s, stride, pad, dilation;
+  int n, c, h, w, k, r, s, stride, pad, dilation; /* h of 0: a signal */
   const char *auto_pad; /* null: pad on all sides */
   double accuracy;
   bool plain, unfolded;
@@ -14,21 +14,22 @@ typedef struct layer {
 
 static ir_program *compile(tn_ctx *ctx, const layer *l, bool unscheduled, int64_t *elements) {
   ir_graph *g = ir_graph_new(ctx, "g");
-  const int64_t w[4] = {l->k, l->c, l->r, l->s}, b[1] = {l->k};
-  ix dims[4] = {ix_index(ctx, l->n), ix_index(ctx, l->c), ix_index(ctx, l->h), ix_index(ctx, l->w)};
-  ir_value *in[3] = {ir_graph_input(g, "x", TN_F32, 4, dims), ir_graph_const(g, "w", TN_F32, 4, w, layer_floats(ctx, (int64_t)l->k * l->c * l->r * l->s, 2), false),
+  int rank = l->h ? 4 : 3, spatial = rank - 2;
+  const int64_t w[4] = {l->k, l->c, l->h ? l->r : l->s, l->s}, b[1] = {l->k};
+  ix dims[4] = {ix_index(ctx, l->n), ix_index(ctx, l->c), ix_index(ctx, l->h ? l->h : l->w), ix_index(ctx, l->w)};
+  ir_value *in[3] = {ir_graph_input(g, "x", TN_F32, rank, dims), ir_graph_const(g, "w", TN_F32, rank, w, layer_floats(ctx, (int64_t)l->k * l->c * l->r * l->s, 2), false),
                      ir_graph_const(g, "b", TN_F32, 1, b, layer_floats(ctx, l->k, 3), false)};
   ir_node *n = ir_node_new(g, "Conv", "c", 3, in, 1);
-  ir_attr_ints(n, "strides", 2, (int64_t[]){l->stride, l->stride});
-  ir_attr_ints(n, "dilations", 2, (int64_t[]){l->dilation, l->dilation});
+  ir_attr_ints(n, "strides", spatial, (int64_t[]){l->stride, l->stride});
+  ir_attr_ints(n, "dilations", spatial, (int64_t[]){l->dilation, l->dilation});
   if (l->auto_pad) ir_attr_string(n, "auto_pad", l->auto_pad);
-  else ir_attr_ints(n, "pads", 4, (int64_t[]){l->pad, l->pad, l->pad, l->pad});
+  else ir_attr_ints(n, "pads", 2 * spatial, (int64_t[]){l->pad, l->pad, l->pad, l->pad});
   ir_value *y = ir_node_new(g, "Relu", "r", 1, n->out, 1)->out[0];
   ir_graph_output(g, y);
   ir_program *p = lw_compile(ctx, g, &(lw_options){.target = cg_target_find(ctx, l->cpu, NULL), .unscheduled = unscheduled, .accuracy = l->accuracy,
                                                    .layout = l->plain ? LW_LAYOUT_NCHW : LW_LAYOUT_AUTO});
   *elements = 1;
-  for (int i = 0; i < 4; i++) *elements *= ir_dim(ctx, y, i);
+  for (int i = 0; i < rank; i++) *elements *= ir_dim(ctx, y, i);
   return p;
 }
 
@@ -36,7 +37,7 @@ static void run_layer(tn_ctx *ctx, void *arg) {
   const layer *l = arg;
   int64_t count;
   ir_program *p = compile(ctx, l, false, &count);
-  const void *in[1] = {layer_floats(ctx, (int64_t)l->n * l->c * l->h * l->w, 4)};
+  const void *in[1] = {layer_floats(ctx, (int64_t)l->n * l->c * (l->h ? l->h : 1) * l->w, 4)};
   bool unfolded = false;
   for (int i = 0; i < p->nkernels; i++) unfolded |= strncmp(p->kernels[i].kernel->name, "unfold", 6) == 0;
   if (unfolded != l->unfolded) ir_fail(ctx, TN_EWRONG, "%s written out", unfolded ? "windows are" : "no windows are");
@@ -56,6 +57,9 @@ Test(unfold, windows) {
       {"x86-64-v3", 1, 12, 14, 14, 128, 3, 3, 2, 1, 1, NULL, 1, false, false}, /* a tap's channels are no whole blocks */
       {"x86-64-v3", 1, 32, 48, 48, 16, 3, 3, 2, 1, 1, NULL, 1, false, false}, /* long rows, few results a window */
       {"x86-64-v4", 1, 32, 14, 14, 256, 3, 3, 2, 1, 1, NULL, 1, false, false}, /* registers for a row at once */
+      {"x86-64-v3", 1, 128, 0, 61, 128, 1, 3, 1, 1, 1, NULL, 1, false, true}, /* weights of a panel beyond the first cache */
+      {"x86-64-v3", 2, 128, 0, 90, 128, 1, 3, 2, 0, 2, NULL, 1, false, true},
+      {"x86-64-v3", 1, 16, 0, 61, 16, 1, 3, 1, 1, 1, NULL, 1, false, false},
   };
   for (int i = 0; i < IR_COUNT(all); i++) {
     tn_ctx *ctx = tn_ctx_new(NULL);
