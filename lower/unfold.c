@@ -74,7 +74,7 @@ static bool gains(const layer *l, const cg_target *t) {
 static bool gains_signal(const layer *l, const cg_target *t, int64_t length) {
   int64_t lanes = cg_target_lanes(t, TN_F32), sums = l->taps * l->c;
   if (lanes < 4 || l->c % lanes || l->k % lanes) return false;
-  lw_tile tile = lw_window_tile(l->width, l->k, lanes, t->vector_regs, 6, false);
+  lw_tile tile = lw_window_tile(l->width, l->k, lanes, t->vector_regs, 6, false, 1);
   double product = tile.cost * (double)sums, windows = 4.0 * (double)(sums * l->width), in = 4.0 * (double)(l->c * length), weights = 4.0 * (double)(l->k * sums);
   double near = tile.nr * lanes * sums * 4 > t->l1_bytes ? weights * (double)((l->width + tile.mr - 1) / tile.mr) / NEAR_BYTES_A_CYCLE : 0;
   double far = in > (double)t->l2_bytes / 2 ? in * (double)(l->k / (tile.nr * lanes)) / FAR_BYTES_A_CYCLE : 0;
