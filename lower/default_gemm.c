@@ -365,7 +365,7 @@ bool lw_default_gemm(lw_plan *p) {
   bool chunks = g.kc < g.k && (g.stream || g.m > FEW_ROWS), pack = !g.constant && !g.stream, mc = g.tiled && (g.mb < tiles || g.turned);
   bool vc = (g.group < panels || (pack && !chunks) || (pack && mc)) && lw_step(p, "split vo %lld -> vc vo", (long long)g.group);
   if (mc) mc = lw_step(p, "split ro %lld -> mc ro", (long long)g.mb);
-  int64_t all = ceil_div(tiles, g.mb), part = g.turned ? ceil_div(all, g.tasks) : all / g.tasks;
+  int64_t all = g.mb > 0 ? ceil_div(tiles, g.mb) : 1, part = g.tasks < 2 ? all : g.turned ? ceil_div(all, g.tasks) : all / g.tasks; /* no blocks: rows that are no tiles */
   bool mp = mc && g.tasks > 1 && lw_step(p, "split mc %lld -> mp mc", (long long)(part > 1 ? part : 1));
   ir_text outer = {.ctx = p->ctx};
   for (int i = 0; i < q->nout; i++) {
