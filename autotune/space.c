@@ -140,7 +140,7 @@ static bool fits(const maker *m, const lw_tunables *u) {
   if (u->mr < 0 || u->nr < 0 || u->mr >= m->j.t->vector_regs) return false;
   if (!u->mr || !u->nr) return true;
   if (u->mr > 1 && u->mr * u->nr < 4) return false; /* latency alone: never worth it */
-  return u->mr * u->nr + u->nr + 1 <= m->j.t->vector_regs;
+  return lw_tile_fits(u->mr, u->nr, m->j.t->vector_regs, !u->winograd && (m->q.nred > 1 || m->q.guard));
 }
 
 static bool has_tiles(const lw_problem *q) { return q->kind == LW_CONTRACTION || q->attention; }

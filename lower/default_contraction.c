@@ -26,6 +26,10 @@ static int64_t most_rows(int64_t nr, int64_t regs, int64_t spare, bool either) {
   return either && wide < nr && wide > most ? wide : most;
 }
 
+bool lw_tile_fits(int64_t mr, int64_t nr, int64_t regs, bool window) {
+  return mr * nr + (window ? lw_min(mr, nr) : nr) + 1 <= regs;
+}
+
 /* `more`: loads per FMA, 1/mr of vectors and 1/nr of rows, cost so much of its time although they hide behind it. */
 static lw_tile best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t spare, int64_t max_nr, bool either, const double more[2]) {
   lw_tile best = {1, 1, 1e300};

@@ -1,6 +1,6 @@
 /* default_winograd.c — when a 3x3 convolution goes by Winograd's algorithm, and in what sizes.
  *
- * Cycles are estimated for the direct form and each F(m x m, 3 x 3): the products by the register
+ * Cycles are estimated for the direct form (default_blocking.c) and each F(m x m, 3 x 3): the products by the register
  * tile's rule, the transforms by their loads and stores, weights by what memory delivers (16 to 64
  * numbers stand for 9). Many channels on small pictures stay direct or take small tiles for
  * the weights' sake; few channels stay direct for the transforms' sake. So it is for the gradient of the weights, where
@@ -31,8 +31,18 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /* Weights beyond half of the second-level cache come from further away. */
 static double weight_cycles(const layer *l, double bytes) { return bytes > (double)l->l2 / 2 ? bytes / WEIGHT_BYTES_A_CYCLE : 0; }
 
-static double direct_cycles(const layer *l) {
-  lw_tile t = lw_best_tile(l->width, l->k, l->lanes, l->regs, 6);
+/* As the default schedule would do it (default_contraction.c). */
+static double direct_cycles(const lw_plan *p, const layer *l) {
+  lw_plan direct = *p;
+  lw_problem *q = &direct.p;
+  if (ix_uses_var(q->a, q->out[1]->var)) {
+    ix t = q->a;
+    q->a = q->b, q->b = t;
+  }
+  bool padded = q->guard != NULL;
+  lw_blocking by;
+  if (l->c > l->lanes && l->c % l->lanes == 0 && lw_window_blocking(&direct, 1, 3, l->lanes, padded, &by)) return by.cycles;
+  lw_tile t = lw_window_tile(l->width, l->k, l->lanes, l->regs, 6, padded);
   return t.cost * (double)(9 * l->c * l->n * l->height) + weight_cycles(l, 36.0 * (double)(l->c * l->k));
 }
 
@@ -74,7 +84,7 @@ bool lw_default_winograd(lw_plan *p) {
   const lw_tunables *u = &p->u;
   if (u->winograd == 1 || !layer_of(p, &l) || (!u->winograd && u->accuracy <= 0 && !l.whole)) return false;
   /* bytes are left as bytes where this is worth it (quantised.c) */
-  choice best = {.cycles = u->winograd || l.whole ? 1e300 : direct_cycles(&l) * 0.95};
+  choice best = {.cycles = u->winograd || l.whole ? 1e300 : direct_cycles(p, &l) * 0.95};
   for (int m = 2; m <= (l.whole ? 2 : 6); m += 2) {
     lw_winograd w;
     if (!lw_winograd_of(m, &w) || (u->winograd ? m != u->winograd : !l.whole && w.error > lw_accuracy_of_kernel(u->accuracy))) continue;

@@ -104,6 +104,9 @@ typedef struct lw_tunables {
   int wparts;   /* Winograd: parts of the output channels */
   double accuracy; /* no variable: what the rule may choose, as in lw_options */
 } lw_tunables;
+/* Whether a register tile needs no more than `regs` registers: its sums, and of one step the vectors and a row; over a
+ * window also the rows and a vector. */
+bool lw_tile_fits(int64_t mr, int64_t nr, int64_t regs, bool window);
 /* `got`: what became of them, the rule's own choices included; 0 where they mean nothing. `scheduled`: the kernel
  * with the steps done. Both may be null. */
 const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u, lw_tunables *got, const ir_kernel **scheduled);

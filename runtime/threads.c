@@ -1,7 +1,9 @@
 /* threads.c — the thread pool. See threads.h.
  *
  * A region is published by adding 1 to `epoch`; its end is `pending` reaching 0. Both are spun on
- * for SPINS pauses before a thread sleeps on a condition variable. A sleeper announces
+ * for SPINS pauses before a thread sleeps on a condition variable. Each worker has a block of tasks, which it takes from
+ * the front; who has done its own takes from the back of others'. A claim is an exchange of a block's word, so it
+ * belongs to the region that runs then, however late the worker is: nobody waits for one that has not come. A sleeper announces
  * itself in a counter before it looks at the word a last time, and the other side writes the word
  * before it reads the counter, both sequentially consistent: one of them sees the other.
  */
@@ -16,6 +18,11 @@
  * the gap between two kernels of a model, shorter than anybody notices on a shared machine. */
 #define SPINS 2000
 
+/* Tasks [low half, high half) of the word are left. */
+typedef struct block {
+  _Alignas(64) atomic_uint_fast64_t left;
+} block;
+
 struct rt_pool {
   rt_threads face;
   int started;             /* threads that run */
@@ -23,14 +30,14 @@ struct rt_pool {
   pthread_mutex_t lock;    /* guards the sleeping only */
   pthread_cond_t work, done;
   atomic_flag busy;        /* a region is running */
-  /* The region: written by the caller before epoch moves. */
-  int tasks;
+  block *blocks;           /* per worker */
+  /* The region: written by the caller before there are tasks to claim. */
   void (*body)(void *arg, int task, int worker);
   void *arg;
   _Alignas(64) atomic_uint epoch;
   atomic_int sleepers;     /* workers asleep, or about to be */
   atomic_bool stop;
-  _Alignas(64) atomic_int pending; /* workers that have not finished their block */
+  _Alignas(64) atomic_int pending; /* tasks that are not known to be done */
   atomic_bool caller_sleeps;
 };
 
@@ -55,10 +62,33 @@ int rt_cpu_count(void) {
   return n > 0 ? n : 1;
 }
 
-static void run_block(rt_pool *p, int worker, int workers) {
-  int64_t n = p->tasks;
-  int from = (int)(n * worker / workers), to = (int)(n * (worker + 1) / workers);
-  for (int t = from; t < to; t++) p->body(p->arg, t, worker);
+/* A task of the block, its first or its last; -1: none is left. */
+static int claim(block *b, bool first) {
+  uint64_t w = atomic_load(&b->left);
+  for (;;) {
+    uint32_t from = (uint32_t)w, to = (uint32_t)(w >> 32);
+    if (from >= to) return -1;
+    uint64_t rest = first ? w + 1 : w - ((uint64_t)1 << 32);
+    if (atomic_compare_exchange_weak(&b->left, &w, rest)) return (int)(first ? from : to - 1);
+  }
+}
+
+/* What this worker gets hold of; returns how many tasks that were. */
+static int run_tasks(rt_pool *p, int worker) {
+  int workers = p->started + 1, done = 0;
+  for (int i = 0; i < workers; i++) {
+    int b = (worker + i) % workers;
+    for (int t; (t = claim(&p->blocks[b], i == 0)) >= 0; done++) p->body(p->arg, t, worker);
+  }
+  return done;
+}
+
+static void share_out(rt_pool *p, int tasks) {
+  int workers = p->started + 1;
+  for (int w = 0; w < workers; w++) {
+    uint64_t from = (uint64_t)((int64_t)tasks * w / workers), to = (uint64_t)((int64_t)tasks * (w + 1) / workers);
+    atomic_store(&p->blocks[w].left, to << 32 | from);
+  }
 }
 
 static unsigned wait_for_work(rt_pool *p, unsigned seen) {
@@ -84,8 +114,8 @@ static void *worker_main(void *arg) {
   for (;;) {
     seen = wait_for_work(p, seen);
     if (atomic_load_explicit(&p->stop, memory_order_relaxed)) return NULL;
-    run_block(p, s.worker, p->started + 1);
-    if (atomic_fetch_sub(&p->pending, 1) == 1 && atomic_load(&p->caller_sleeps)) {
+    int done = run_tasks(p, s.worker);
+    if (done && atomic_fetch_sub(&p->pending, done) == done && atomic_load(&p->caller_sleeps)) {
       pthread_mutex_lock(&p->lock);
       pthread_cond_signal(&p->done);
       pthread_mutex_unlock(&p->lock);
@@ -119,11 +149,12 @@ static void parallel_for(void *ctx, int tasks, void (*body)(void *arg, int task,
     for (int t = 0; t < tasks; t++) body(arg, t, 0);
     return;
   }
-  p->tasks = tasks, p->body = body, p->arg = arg;
-  atomic_store_explicit(&p->pending, p->started, memory_order_relaxed);
+  p->body = body, p->arg = arg;
+  atomic_store_explicit(&p->pending, tasks, memory_order_relaxed);
+  share_out(p, tasks);
   wake(p);
-  run_block(p, 0, p->started + 1);
-  wait_for_end(p);
+  int done = run_tasks(p, 0);
+  if (atomic_fetch_sub(&p->pending, done) != done) wait_for_end(p);
   atomic_flag_clear_explicit(&p->busy, memory_order_release);
 }
 
@@ -135,10 +166,12 @@ rt_pool *rt_pool_new(int workers) {
   *p = (rt_pool){.face = {p, workers, parallel_for}};
   atomic_flag_clear(&p->busy);
   p->threads = calloc((size_t)workers, sizeof *p->threads);
+  p->blocks = aligned_alloc(64, (size_t)workers * sizeof *p->blocks);
   pthread_mutex_init(&p->lock, NULL);
   pthread_cond_init(&p->work, NULL);
   pthread_cond_init(&p->done, NULL);
-  bool ok = p->threads != NULL;
+  bool ok = p->threads && p->blocks;
+  for (int w = 0; ok && w < workers; w++) atomic_init(&p->blocks[w].left, 0);
   /* `started` is read by workers only after a region begins, that is after this loop. */
   int n = 0;
   while (ok && n < workers - 1) {
@@ -163,6 +196,7 @@ void rt_pool_free(rt_pool *p) {
   pthread_cond_destroy(&p->work);
   pthread_mutex_destroy(&p->lock);
   free(p->threads);
+  free(p->blocks);
   free(p);
 }
 

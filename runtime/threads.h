@@ -1,7 +1,7 @@
 /* threads.h — a pool of threads that share the tasks of one parallel region.
  *
- * Task t of n goes to worker floor(t * W / n) or so: contiguous blocks, decided before the
- * region starts. Bits never depend on it (tasks are independent, scratch is per worker).
+ * Each worker has a contiguous block of the tasks, and takes over what others have left when it is done, so that one
+ * that comes late or is held up costs no more than a task. Bits never depend on it (tasks are independent, scratch is per worker).
  * Idle workers spin for some microseconds, then sleep; the caller is worker 0.
  */
 #ifndef RT_THREADS_H

@@ -3,6 +3,7 @@
 #include <criterion/criterion.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -59,19 +60,43 @@ Test(threads, after_sleep) { /* longer than the workers spin */
   rt_pool_free(p);
 }
 
-static void slow_body(void *arg, int task, int worker) {
-  if (worker) usleep(2000); /* the caller finishes first and has to sleep */
-  body(arg, task, worker);
+typedef struct held {
+  region r;
+  atomic_int others; /* tasks that worker 0 has begun */
+  atomic_int held;   /* worker 1 has a task */
+} held;
+
+static bool until(atomic_int *what, int least) {
+  for (int i = 0; i < 5000; i++) {
+    if (atomic_load(what) >= least) return true;
+    usleep(1000);
+  }
+  return false;
 }
 
-Test(threads, caller_sleeps) {
+/* Worker 1 keeps its first task until the caller has begun all others, and 2 ms more. */
+static void held_body(void *arg, int task, int worker) {
+  held *h = arg;
+  if (worker) {
+    bool first = atomic_fetch_add(&h->held, 1) == 0;
+    if (!first || !until(&h->others, h->r.tasks - 1)) atomic_fetch_add(&h->r.bad, 1);
+    usleep(2000);
+  } else {
+    atomic_fetch_add(&h->others, 1);
+    if (!until(&h->held, 1)) atomic_fetch_add(&h->r.bad, 1);
+  }
+  body(&h->r, task, worker);
+}
+
+Test(threads, takes_over_and_sleeps) { /* what a worker cannot come to; the caller has to wait for its task */
   rt_pool *p = rt_pool_new(2);
   const rt_threads *t = rt_pool_threads(p);
-  atomic_int seen[4] = {0};
+  atomic_int seen[9] = {0};
   int64_t sums[16] = {0};
-  region r = {.tasks = 4, .workers = 2, .seen = seen, .sums = sums};
-  t->parallel_for(t->ctx, 4, slow_body, &r);
-  cr_assert_eq(sums[0] + sums[8], 6);
+  held h = {.r = {.tasks = 9, .workers = 2, .seen = seen, .sums = sums}};
+  t->parallel_for(t->ctx, 9, held_body, &h);
+  cr_assert_eq(h.r.bad, 0);
+  cr_assert_eq(sums[0] + sums[8], 36);
   rt_pool_free(p);
 }
 
