@@ -42,7 +42,7 @@ static double direct_cycles(const lw_plan *p, const layer *l) {
   bool padded = q->guard != NULL;
   lw_blocking by;
   if (l->c > l->lanes && l->c % l->lanes == 0 && lw_window_blocking(&direct, 1, 3, l->lanes, padded, &by)) return by.cycles;
-  lw_tile t = lw_window_tile(l->width, l->k, l->lanes, l->regs, 6, padded);
+  lw_tile t = lw_window_tile(l->width, l->k, l->lanes, l->regs, 6, padded, 3);
   return t.cost * (double)(9 * l->c * l->n * l->height) + weight_cycles(l, 36.0 * (double)(l->c * l->k));
 }
 
