@@ -409,12 +409,14 @@ static void check_model(cli *c, job *j) {
 
 enum { LAYOUTS = IR_COUNT(layouts), LAYOUT_RUNS = 40, LAYOUT_LEAST = 7 };
 
-/* Whole runs in each layout, in turn, of programs made for it; the key of the times into *key. Returns how many of each. */
+/* Whole runs in each layout on one thread, as kernels are timed, in turn, of programs made for it; the key of the
+ * times into *key. Returns how many of each. */
 static int time_layouts(cli *c, const job *j, double x[LAYOUTS][LAYOUT_RUNS], at_key *key) {
   cli_model *m[LAYOUTS];
   for (int k = 0; k < LAYOUTS; k++) {
     cli with = *c;
     with.layout = layouts[k];
+    with.threads = 1;
     m[k] = cli_load(&with, j->path);
     cli_lower(&with, m[k]);
     cli_fill(&with, m[k]);
