@@ -132,8 +132,8 @@ static void conv_build(lw_build *b, ir_node *n) {
  *
  * Input i reaches output o through tap t when o = i * stride + t * dilation - begin. With
  * p = o + begin: without dilation the taps are p mod stride + j * stride, so the reduction
- * runs over j, from the last, and finds i = p div stride - j; else all taps are tried. Weights
- * are [C, K / groups, taps]. */
+ * runs over j and finds i = p div stride - j; else all taps are tried. With stride 1 it runs from the
+ * last, over inputs in their order, as a plain convolution does. Weights are [C, K / groups, taps]. */
 
 typedef struct transpose {
   int rank;
@@ -218,9 +218,9 @@ static void transpose_build(lw_build *b, ir_node *n) {
   for (int i = 0; i < v.rank; i++) {
     ix p = ix_add(ctx, o[i + 2], v.begin[i]);
     if (v.dilation[i] == 1) {
-      ix from_last = ix_sub(ctx, ix_addi(ctx, steps[i], -1), j[i]);
-      weight[i + 2] = ix_add(ctx, ix_remi(ctx, p, v.stride[i]), ix_muli(ctx, from_last, v.stride[i]));
-      in[i + 2] = ix_sub(ctx, ix_divi(ctx, p, v.stride[i]), from_last);
+      ix step = v.stride[i] == 1 ? ix_sub(ctx, ix_addi(ctx, steps[i], -1), j[i]) : j[i];
+      weight[i + 2] = ix_add(ctx, ix_remi(ctx, p, v.stride[i]), ix_muli(ctx, step, v.stride[i]));
+      in[i + 2] = ix_sub(ctx, ix_divi(ctx, p, v.stride[i]), step);
       reached = ix_and(ctx, reached, ix_lt(ctx, weight[i + 2], v.taps[i]));
     } else {
       ix from = ix_sub(ctx, p, ix_muli(ctx, j[i], v.dilation[i]));
