@@ -5,7 +5,7 @@
 #include "lower/schedule_internal.h"
 #include <string.h>
 
-enum { MAX_PART = 1 << 20, MAX_TERMS = 64, MAX_LINES = 1024, MAX_UNROLLED = 16 };
+enum { MAX_PART = 1 << 20, MAX_TERMS = 64, MAX_LINES = 1024, MAX_WRITTEN = 32, MAX_UNROLLED = 16 };
 
 typedef struct part {
   tn_ctx *ctx;
@@ -381,7 +381,7 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
     return NULL;
   }
   int64_t each = (l.total + a->all - 1) / a->all;
-  if (each > MAX_LINES) {
+  if (each > (p->written ? MAX_WRITTEN : MAX_LINES)) { /* a tile's results are few: rows that are no box, as those of a batch joined, are not known */
     refuse(s, "%lld lines in an iteration are too many", (long long)each);
     return NULL;
   }

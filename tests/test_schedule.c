@@ -20,6 +20,7 @@
   " alloc acc: f32[] register acc[] = 0.0 for k in 0..8 { acc[] = fma(A[m, k], B[k, n], acc[]) }"        \
   " C[m, n] = max(0.0, acc[]) } } }"
 #define COPY "kernel copy(in A: f32[10, 12], out B: f32[10, 12]) { for i in 0..10 { for j in 0..12 { B[i, j] = A[i, j] } } }"
+#define BATCH "kernel batch(in A: f32[4, 32, 16], out C: f32[4, 32, 16]) { for b in 0..4 { for m in 0..32 { for n in 0..16 { C[b, m, n] = A[b, m, n] } } } }"
 #define SUM "kernel sum(in A: f32[30], out B: f32[]) { alloc s: f32[] register s[] = 0.0 for k in 0..30 { s[] += A[k] } B[] = s[] }"
 #define SCAN "kernel scan(inout A: f32[16]) { for i in 1..16 { A[i] = A[i] + A[i - 1] } }"
 #define CONV                                                                                             \
@@ -256,6 +257,7 @@ Test(schedule, prefetch) {
   MAKES(MATMUL, "prefetch C m 1 m -> p", "tile prefetch {\n            C.ahead[] = C[m + 1, p*16]"); /* not there yet, which a hint may ask for */
   MAKES(MATMUL, "chunk k 4 -> ko ki\nraise ko m n\nprefetch C m 1 m -> p", "if m < 5 {\n        if ko > 0 {"); /* only where it will be written */
   MAKES(MATMUL, "prefetch C m 1 m -> p\nparallel m", "parallel"); /* a hint is no dependence */
+  REFUSES(BATCH, "fuse b m -> m\nsplit m 6 -> ro ri\nprefetch C ro 1 ro -> p", "128 lines"); /* six rows of two pictures are no box */
   REFUSES(SCAN, "prefetch A i 1 i -> p", "is read and written by the kernel");
   REFUSES(MATMUL, "prefetch Z m 1 m -> p", "no operand 'Z'");
   REFUSES(MATMUL, "prefetch B n 1 m -> p", "is not inside");
