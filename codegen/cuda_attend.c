@@ -30,16 +30,6 @@ typedef struct attend {
 
 /* ---- the kernel ---- */
 
-static const ir_kernel *part(tn_ctx *ctx, const ir_kernel *k, ir_buf *more, const ir_stmt *body) {
-  ir_kernel *r = IR_NEW(ctx, ir_kernel);
-  *r = *k;
-  r->bufs = IR_NEW_ARRAY(ctx, ir_buf *, k->nbufs + 1);
-  for (int i = 0; i < k->nbufs; i++) r->bufs[i] = k->bufs[i];
-  r->bufs[r->nbufs++] = more;
-  r->body = body;
-  return r;
-}
-
 /* A product within the loops of a row: for v: { acc = 0; for w: acc = fma(a, b, acc); end }. */
 static const ir_stmt *product(const attend *x, const ir_var *v, int64_t n, const ir_var *w, int64_t depth, const ir_buf *acc, ix a, ix b, const ir_stmt *end) {
   tn_ctx *ctx = x->ctx;
@@ -77,11 +67,11 @@ static bool attention_of(attend *x, const char **reason) {
   ir_buf *scores = all_scores(x, p->key[0], TN_F32, IR_OUT, at);
   x->scores = scores;
   const ir_stmt *first = product(x, p->key[0], p->keys, p->d, p->depth, p->sum, p->q, p->k, ir_store(ctx, scores, at, IR_SET, p->score));
-  if (!cu_product_of(ctx, part(ctx, x->k, scores, first), true, &x->qk, reason)) return false;
+  if (!cu_product_of(ctx, cu_variant(ctx, x->k, scores, first), true, &x->qk, reason)) return false;
   ir_buf *weights = all_scores(x, p->key[2], t, IR_IN, at);
   const ir_stmt *after = ir_subst_var(ctx, p->after, (ir_var *)p->scale_var, ix_float(ctx, TN_F32, 1)); /* the sum divides at the end */
   const ir_stmt *second = product(x, p->n, p->columns, p->key[2], p->keys, p->acc, ix_load(ctx, weights, at), p->v, after);
-  if (!cu_product_of(ctx, part(ctx, x->k, weights, second), true, &x->pv, reason)) return false;
+  if (!cu_product_of(ctx, cu_variant(ctx, x->k, weights, second), true, &x->pv, reason)) return false;
   if (x->pv.dtype != t || x->qk.a.guard || x->qk.b.guard || x->pv.b.guard || x->qk.batch.n != p->nbatch || x->pv.batch.n != p->nbatch) REFUSE("attention whose heads share keys, or of another shape");
   return true;
 }

@@ -87,6 +87,8 @@ const cu_tile *cu_schedule_wgmma(tn_ctx *ctx, const cu_target *t, const ir_kerne
 const cu_tile *cu_schedule_serial(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 /* The sum of a product in `parts` pieces, each by the schedule `choice`, then added up by a second launch. */
 const cu_tile *cu_schedule_split(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, int64_t parts, const char *choice, const char **reason);
+/* k with one parameter more and another body. */
+const ir_kernel *cu_variant(tn_ctx *ctx, const ir_kernel *k, ir_buf *more, const ir_stmt *body);
 /* A tile program with k's parameters. */
 const cu_tile *cu_tile_new(tn_ctx *ctx, const ir_kernel *k, const ir_stmt *body, int threads, const char *choice);
 #endif

@@ -28,6 +28,16 @@ const cu_tile *cu_tile_new(tn_ctx *ctx, const ir_kernel *k, const ir_stmt *body,
   return t;
 }
 
+const ir_kernel *cu_variant(tn_ctx *ctx, const ir_kernel *k, ir_buf *more, const ir_stmt *body) {
+  ir_kernel *r = IR_NEW(ctx, ir_kernel);
+  *r = *k;
+  r->bufs = IR_NEW_ARRAY(ctx, ir_buf *, k->nbufs + 1);
+  for (int i = 0; i < k->nbufs; i++) r->bufs[i] = k->bufs[i];
+  r->bufs[r->nbufs++] = more;
+  r->body = body;
+  return r;
+}
+
 static cu_choice numbers(tn_ctx *ctx, const char *s) {
   cu_choice c = {0};
   while (*s) {

@@ -31,17 +31,6 @@ static bool find_loop(const lw_problem *p, int64_t parts, piece *x) {
   return true;
 }
 
-/* k with one parameter more and another body. */
-static const ir_kernel *variant(tn_ctx *ctx, const ir_kernel *k, ir_buf *more, const ir_stmt *body) {
-  ir_kernel *r = IR_NEW(ctx, ir_kernel);
-  *r = *k;
-  r->bufs = IR_NEW_ARRAY(ctx, ir_buf *, k->nbufs + 1);
-  for (int i = 0; i < k->nbufs; i++) r->bufs[i] = k->bufs[i];
-  r->bufs[r->nbufs++] = more;
-  r->body = body;
-  return r;
-}
-
 static const ir_stmt *within_nest(tn_ctx *ctx, const lw_problem *p, const ir_stmt *body) {
   for (int i = p->nout - 1; i >= 0; i--) body = ir_for(ctx, p->out[i]->var, p->out[i]->lo, p->out[i]->hi, p->out[i]->loop, body);
   return body;
@@ -74,7 +63,7 @@ const cu_tile *cu_schedule_split(tn_ctx *ctx, const cu_target *t, const ir_kerne
   ix zero = ir_is_float(acc) ? ix_float(ctx, acc, 0) : ix_int(ctx, acc, 0), old = ix_load(ctx, g.acc, NULL);
   const ir_stmt *first[3] = {ir_store(ctx, g.acc, NULL, IR_SET, zero), ir_rewrite(&r, sum), ir_store(ctx, out, at, IR_SET, old)};
   const ir_stmt *nest = within_nest(ctx, p, ir_alloc_stmt(ctx, g.acc, ir_seq(ctx, 3, first)));
-  const cu_tile *pieces = cu_schedule(ctx, t, variant(ctx, k, out, cu_loop(ctx, x.number, IR_SERIAL, nest)), choice, reason);
+  const cu_tile *pieces = cu_schedule(ctx, t, cu_variant(ctx, k, out, cu_loop(ctx, x.number, IR_SERIAL, nest)), choice, reason);
   if (!pieces) return NULL;
   if (pieces->kernel->body->kind == IR_ALLOC) return *reason = "split: pieces that are split", NULL;
 
@@ -84,7 +73,7 @@ const cu_tile *cu_schedule_split(tn_ctx *ctx, const cu_target *t, const ir_kerne
   if (g.nepilogue > LW_MAX_LOOPS) return *reason = "split: too long an end", NULL;
   for (int i = 0; i < g.nepilogue; i++) items[2 + i] = g.epilogue[i];
   const ir_stmt *join = within_nest(ctx, p, ir_alloc_stmt(ctx, g.acc, ir_seq(ctx, 2 + g.nepilogue, items)));
-  const cu_tile *joined = cu_schedule_threads(ctx, t, variant(ctx, k, in, join), &(cu_choice){2, {pieces->threads, 1}}, reason);
+  const cu_tile *joined = cu_schedule_threads(ctx, t, cu_variant(ctx, k, in, join), &(cu_choice){2, {pieces->threads, 1}}, reason);
   if (!joined) return NULL;
   const ir_stmt *both[2] = {ir_subst_buf(ctx, pieces->kernel->body, out, passed), ir_stmt_fresh(ctx, ir_subst_buf(ctx, joined->kernel->body, in, passed), ".join")};
   cu_tile *made = (cu_tile *)cu_tile_new(ctx, k, ir_alloc_stmt(ctx, passed, ir_seq(ctx, 2, both)), pieces->threads, ir_format(ctx, "split %lld %s", (long long)parts, pieces->choice));

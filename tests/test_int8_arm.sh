@@ -1,11 +1,7 @@
 #!/bin/bash
 # Quantised layers as code for AArch64, with and without dot products, under qemu-user, against this machine's.
 set -eu
-cc=${AARCH64_CC:-aarch64-linux-gnu-gcc}
-qemu=${AARCH64_QEMU:-qemu-aarch64}
-command -v "$cc" >/dev/null && command -v "$qemu" >/dev/null || { echo "skipped: needs $cc and $qemu"; exit 77; }
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
+. "$TENON_SOURCE/tests/cross/tools.sh"
 cd "$dir"
 numbers() { awk -v n="$1" -v lo="$2" -v hi="$3" -v seed="$4" 'BEGIN { srand(seed); for (i = 0; i < n; i++) printf "%s%d", i ? ", " : "", i % 9 ? lo + int(rand() * (hi - lo + 1)) : lo }'; }
 # sums of a 3x3 layer, and the 1x1 layer with the bytes between and behind quantised

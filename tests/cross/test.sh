@@ -1,11 +1,7 @@
 #!/bin/bash
 # Random kernels for AArch64, compiled here, run by qemu-user, against the interpreter.
 set -eu
-cc=${AARCH64_CC:-aarch64-linux-gnu-gcc}
-qemu=${AARCH64_QEMU:-qemu-aarch64}
-command -v "$cc" >/dev/null && command -v "$qemu" >/dev/null || { echo "skipped: needs $cc and $qemu"; exit 77; }
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
+. "$TENON_SOURCE/tests/cross/tools.sh"
 "$TENON_BUILD/tests/run_cross" "$dir" aarch64 aarch64-unknown-linux-gnu "${TENON_CASES:-150}"
 "$cc" -O1 -static "$TENON_SOURCE/tests/cross/main.c" "$dir/table.c" "$dir/kernels.o" -lm -o "$dir/cross"
 "$qemu" "$dir/cross" "$dir/cases.bin"
