@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_WORKERS = 65, SAID = 512 };
+enum { MAX_WORKERS = 65, SAID = 512, MAX_DROPS = 64 };
 
 typedef struct worker {
   pid_t pid;          /* 0: not running */
@@ -55,6 +55,8 @@ struct at_lab {
   int64_t kernel_life;   /* of worker 0 when it took the kernel; 0: it has not */
   int64_t serial;        /* counts the times that a kernel was taken */
   int next_id;
+  int ndrops;            /* candidates that worker 0 is to forget, told with the next load */
+  int64_t drops[MAX_DROPS];
   at_machine machine;
   bool probed, timing;
   bool (*work)(void *user); /* for meanwhile; may be null */
@@ -553,6 +555,8 @@ static outcome load_one(at_lab *lab, at_candidate *c) {
   }
   int id = ++lab->next_id;
   at_frame *f = begin(lab, AT_DO_LOAD);
+  at_put_int(f, lab->ndrops);
+  while (lab->ndrops) at_put_int(f, lab->drops[--lab->ndrops]);
   at_put_int(f, id);
   at_put_text(f, c->schedule);
   at_put_int(f, c->tasks);
@@ -647,12 +651,7 @@ bool at_lab_time(at_lab *lab, int n, at_candidate *const *c, int rounds) {
 }
 
 void at_lab_unload(at_lab *lab, at_candidate *c) {
-  if (at_lab_has(lab, c) && !at_lab_over(lab)) {
-    at_put_int(begin(lab, AT_DO_DROP), c->id);
-    at_status status;
-    const char *reason;
-    ask_first(lab, lab->o.limits.run_s, "forgetting", &status, &reason);
-  }
+  if (at_lab_has(lab, c) && lab->ndrops < MAX_DROPS) lab->drops[lab->ndrops++] = c->id; /* else it stays until the next kernel */
   c->id = 0;
 }
 

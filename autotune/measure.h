@@ -117,7 +117,7 @@ bool at_lab_has(const at_lab *lab, const at_candidate *c);
 /* `rounds` more samples of each, interleaved, every other round in reverse order (ABBA). Candidates
  * that are not there are left out. False when it could not be finished; whole rounds count. */
 bool at_lab_time(at_lab *lab, int n, at_candidate *const *c, int rounds);
-/* The worker forgets it; checked again, it lies elsewhere in memory. */
+/* The worker forgets it, before it loads another; checked again, it lies elsewhere in memory. */
 void at_lab_unload(at_lab *lab, at_candidate *c);
 /* Forgets its code; the samples stay. */
 void at_lab_drop(at_lab *lab, at_candidate *c);

@@ -91,7 +91,7 @@ typedef struct at_run_info {
   int64_t budget_trials;  /* 0: none */
   const char *label;      /* what was asked for; may be null */
 } at_run_info;
-/* A tuning run; lives as long as the store. at_run_end notes the moment it ended. */
+/* A tuning run; lives as long as the store. Its row goes in with its first batch, or at its end, which notes the moment. */
 at_run *at_run_begin(at_store *store, const at_run_info *info);
 void at_run_end(at_store *store, at_run *run);
 const char *at_run_uid(const at_run *run);

@@ -39,6 +39,8 @@ typedef struct tuner {
   at_task *t, *growing; /* growing: whose space is made meanwhile; null: none's */
   double start, end; /* end: 0 without a budget */
   double said;       /* when progress was told last */
+  at_trial *rows;    /* the batch that is not written yet */
+  int nrows;
   int trials, failed;
 } tuner;
 
@@ -110,6 +112,15 @@ static double reserve(const tuner *u, int next) {
 
 /* ---- records ---- */
 
+/* Writes the batch that waits: a disk takes milliseconds, in which workers compile the next one. */
+static bool write_rows(tuner *u) {
+  int n = u->nrows;
+  u->nrows = 0;
+  if (n) at_store_add_trials(u->o.store, u->run, u->rows, n);
+  return n > 0;
+}
+
+/* What is known of these now becomes rows, in one transaction of their own. */
 static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, const char *origin) {
   at_trial *rows = IR_NEW_ARRAY(u->ctx, at_trial, n + 1);
   struct timespec moment;
@@ -134,15 +145,17 @@ static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, 
     r.compile_ms = a->compile_ms;
     rows[k++] = r;
   }
-  if (k) at_store_add_trials(u->o.store, u->run, rows, k);
+  write_rows(u);
+  u->rows = rows;
+  u->nrows = k;
 }
 
 /* ---- spaces ---- */
 
-/* Points cost time that the machine has while workers compile and check. */
-static bool grow_meanwhile(void *user) {
+/* Rows and points cost time that the machine has while workers compile and check. */
+static bool work_meanwhile(void *user) {
   tuner *u = user;
-  return u->growing && at_task_work(u->ctx, u->growing, &u->o, &u->machine);
+  return write_rows(u) || (u->growing && at_task_work(u->ctx, u->growing, &u->o, &u->machine));
 }
 
 /* The space that the next round draws from: what was asked for and could not be made meanwhile, and neighbours
@@ -275,6 +288,7 @@ static bool by_chance(at_status s) { return s == AT_HANG || s == AT_OOM || s == 
 static void time_default(tuner *u, int i) {
   at_task *t = &u->t[i];
   t->standard->status = t->standard->c.status = AT_OK;
+  write_rows(u); /* what is known of other kernels is asked for */
   at_task_widen(u->ctx, t, &u->o);
   u->growing = t;
   if (!take_kernel(u, i)) return;
@@ -549,7 +563,7 @@ const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels,
   at_lab_options lo = {.target = o->target, .jobs = o->jobs, .seed = o->seed, .limits = o->limits, .stop = o->stop, .misbehave = o->misbehave};
   u->lab = at_lab_new(ctx, &lo);
   at_lab_deadline(u->lab, u->end);
-  at_lab_meanwhile(u->lab, grow_meanwhile, u);
+  at_lab_meanwhile(u->lab, work_meanwhile, u);
   u->machine = at_lab_machine(u->lab);
   set_up(u, kernels);
   at_run_info info = {.seed = o->seed, .budget_s = o->budget_s, .budget_trials = o->trials, .label = o->label};
@@ -559,6 +573,7 @@ const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels,
   info.env.probes = ir_format(ctx, "ghz=%.2f fma_gflops=%.1f", u->machine.ghz, u->machine.fma_gflops);
   if (o->store) u->run = at_run_begin(o->store, &info);
   run_all(u);
+  write_rows(u);
   if (o->store) at_run_end(o->store, u->run);
   for (int i = 0; i < n && o->each; i++) tell_points(u, i);
   at_tune_result *r = IR_NEW(ctx, at_tune_result);

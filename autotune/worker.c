@@ -279,8 +279,22 @@ static void load(tn_ctx *ctx, void *arg) {
   j->l->args = at_operands_timing(the.operands, ctx, &j->l->code);
 }
 
+static void forget_some(void) {
+  for (int64_t n = at_get_int(&the.in); n > 0 && !the.in.bad; n--) {
+    int64_t id = at_get_int(&the.in);
+    for (loaded **at = &the.all; *at; at = &(*at)->next)
+      if ((*at)->id == id) {
+        loaded *l = *at;
+        *at = l->next;
+        unload(l);
+        break;
+      }
+  }
+}
+
 static void do_load(void) {
   answer a = {AT_OK, ""};
+  forget_some();
   loaded *l = calloc(1, sizeof *l);
   if (!l || !(l->ctx = tn_ctx_new(NULL))) _exit(AT_EXIT_OOM);
   load_job j = {.l = l};
@@ -304,19 +318,6 @@ static void do_load(void) {
     l->next = the.all;
     the.all = l;
   } else unload(l);
-  reply_head(&a);
-}
-
-static void do_drop(void) {
-  answer a = {AT_OK, ""};
-  int64_t id = at_get_int(&the.in);
-  for (loaded **at = &the.all; *at; at = &(*at)->next)
-    if ((*at)->id == id) {
-      loaded *l = *at;
-      *at = l->next;
-      unload(l);
-      break;
-    }
   reply_head(&a);
 }
 
@@ -503,7 +504,6 @@ void at_worker_main(int fd, at_shared *shared, const at_lab_options *o) {
     case AT_DO_KERNEL: do_kernel(); break;
     case AT_DO_LOAD: do_load(); break;
     case AT_DO_TIME: do_time(); break;
-    case AT_DO_DROP: do_drop(); break;
     case AT_DO_PROBE: do_probe(); break;
     }
     if (!at_frame_send(fd, &the.out)) break;

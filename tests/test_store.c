@@ -274,6 +274,8 @@ static void merge_commutes(void) {
   at_store_pin(a, &k, "conv", "named by a", "pin of a", NULL);
   at_store_pin(b, &k, "conv", "named by b", "pin of b", "later");
   at_run *run = at_run_begin(b, &(at_run_info){.seed = 3});
+  at_trial more = trial("k1", "tile 8", 300);
+  at_store_add_trials(b, run, &more, 1);
   at_store *ab = at_store_open(ctx, at("ab.db"), 0), *ba = at_store_open(ctx, at("ba.db"), 0);
   at_tally t = at_store_merge(ab, at("a.db"));
   cr_assert(t.added == t.read && t.damaged == 0 && t.read > 40);
@@ -282,7 +284,7 @@ static void merge_commutes(void) {
   at_store_merge(ba, at("a.db"));
   const char *text = export_text(ab);
   same_text(export_text(ba), text);
-  cr_assert_eq(count(ab, "SELECT count(*) FROM trial"), 100);
+  cr_assert_eq(count(ab, "SELECT count(*) FROM trial"), 101);
   same_text(best(ab, k.kernel), "pin of b");
   cr_assert_eq(count(ab, "SELECT count(*) FROM workload WHERE name='named by b'"), 1);
   /* Twice is once. */
