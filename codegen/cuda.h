@@ -31,6 +31,7 @@ const cu_target *cu_target_at(int i); /* null behind the last */
  *   transpose              32 x 32 elements through shared memory
  *   tile BM BN BK TM TN S  products: a block of BM x BN, TM x TN a thread, BK steps of S stages in shared memory
  *   tma BM BN S            the same by a producer that copies boxes of tensors and warpgroups of 64 rows, sm_90a
+ *     ... store            results leave through shared memory, by the TMA unit
  *   mma BM BN BK WM WN S   the same on tensor cores, WM x WN a warp
  *   tf32 BM BN BK WM WN S  of f32 on tensor cores, operands rounded to 10 bits: never by default
  *   wgmma BM BN S          the same by warpgroups of 64 rows from swizzled shared memory, sm_90a

@@ -194,16 +194,33 @@ static void mbar_wait(cu_fn *f, const ir_stmt *tile) {
   cu_unscope(f, scope);
 }
 
+static const cu_map *map_of(cu_fn *f, const ir_stmt *tile) {
+  if (atom_number(tile) >= f->tile->nmaps) ir_bug(f->ctx, "there is no tensor map %d", atom_number(tile));
+  return &f->tile->maps[atom_number(tile)];
+}
+
 static void tma_load(cu_fn *f, const ir_stmt *tile) {
   int n = atom_number(tile), scope = cu_scope(f);
-  if (n >= f->tile->nmaps) ir_bug(f->ctx, "there is no tensor map %d", n);
-  const cu_map *map = &f->tile->maps[n];
+  const cu_map *map = map_of(f, tile);
   int takes = map->rank + (map->pixels ? map->rank - 2 : 0);
   meaning m = meaning_of(f, tile);
   ir_text t = {.ctx = f->ctx};
   const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *at = barrier_of(f, tile);
   for (int i = 1; i <= takes; i++) ir_put(&t, ", %s", integer(f, tile, i));
   cu_line(f, "tn_tma_%s%d(&%s, &%s, tn_map_%d%s);", map->pixels ? "im2col" : "load", map->rank, to, at, n, ir_text_str(&t));
+  cu_unscope(f, scope);
+}
+
+static void tma_store(cu_fn *f, const ir_stmt *tile) {
+  int scope = cu_scope(f);
+  const cu_map *map = map_of(f, tile);
+  meaning m = meaning_of(f, tile);
+  ir_text t = {.ctx = f->ctx};
+  ix load = m.store->value;
+  if (load->op != IX_LOAD) ir_bug(f->ctx, "'%s' stores what it computes", tile->atom);
+  const char *from = address(f, &m, load->u.buf, load->args, NULL);
+  for (int i = 1; i <= map->rank; i++) ir_put(&t, ", %s", integer(f, tile, i));
+  cu_line(f, "tn_tma_store%d(&%s, tn_map_%d%s);", map->rank, from, atom_number(tile), ir_text_str(&t));
   cu_unscope(f, scope);
 }
 
@@ -252,6 +269,14 @@ static void group_commit(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_wgmma_c
 static void group_wait(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_wgmma_wait<%d>();", atoi(tile->atom + 8)); }
 static void proxy_fence(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_fence_proxy();"); }
 
+static void group_sync(cu_fn *f, const ir_stmt *tile) {
+  if (f->level != CU_GROUP) ir_bug(f->ctx, "'group.sync' that is no warpgroup's");
+  cu_line(f, "tn_group_sync();");
+}
+static void bulk_commit(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_bulk_commit();"); }
+static void bulk_wait(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_bulk_wait<%d>();", atom_number(tile)); }
+static void bulk_wait_read(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_bulk_wait_read<%d>();", atom_number(tile)); }
+
 static void barrier(cu_fn *f, const ir_stmt *tile) { cu_line(f, "__syncthreads();"); }
 static void warp_sync(cu_fn *f, const ir_stmt *tile) { cu_line(f, "__syncwarp();"); }
 static void copy_commit(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_copy_commit();"); }
@@ -282,6 +307,11 @@ static const struct {
     {"mbar.arrive", mbar_arrive},
     {"mbar.wait", mbar_wait},
     {"tma.load ", tma_load},
+    {"tma.store ", tma_store},
+    {"group.sync", group_sync},
+    {"bulk.commit", bulk_commit},
+    {"bulk.wait ", bulk_wait},
+    {"bulk.wait.read ", bulk_wait_read},
     {"roles ", roles},
     {"cp.commit", copy_commit},
     {"cp.wait ", copy_wait},

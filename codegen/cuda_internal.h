@@ -4,7 +4,7 @@
  *   cuda_expr.c   expressions → declarations of temporaries
  *   cuda_print.c  statements, loops bound to the grid, launches
  *   cuda_atoms.c  tile statements → inline PTX
- *   cuda_schedule.c, cuda_split.c, cuda_simt.c, cuda_rows.c, cuda_gemm.c, cuda_tma.c, ...  kernel → tile program
+ *   cuda_schedule.c, cuda_split.c, cuda_simt.c, cuda_rows.c, cuda_gemm.c, cuda_tma*.c, ...  kernel → tile program
  */
 #ifndef CG_CUDA_INTERNAL_H
 #define CG_CUDA_INTERNAL_H
@@ -71,9 +71,14 @@ void cu_stmt(cu_fn *f, const ir_stmt *s);
 bool cu_atom(cu_fn *f, const ir_stmt *tile);
 
 /* Schedulers; null with *reason when the kernel is not of their class. `args`: the numbers of a choice, nargs 0: default. */
+typedef enum cu_word { CU_STORE, CU_WORDS } cu_word; /* what may follow the numbers, of tma alone */
 typedef struct cu_choice {
   int n;
   int64_t arg[8];
+  struct {
+    bool given;
+    int64_t arg[2];
+  } word[CU_WORDS];
 } cu_choice;
 const cu_tile *cu_schedule_threads(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_attend(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);

@@ -114,6 +114,10 @@ static const struct {
     {"tn_mbar_wait", "__device__ __forceinline__ void tn_mbar_wait(void *b, int parity) { asm volatile(\"{ .reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra over; bra again; over: }\" :: \"r\"((unsigned)__cvta_generic_to_shared(b)), \"r\"(parity) : \"memory\"); }\n"},
     {"tn_registers_more", "template <int N> __device__ __forceinline__ void tn_registers_more() { asm volatile(\"setmaxnreg.inc.sync.aligned.u32 %0;\" :: \"n\"(N)); }\n"},
     {"tn_registers_less", "template <int N> __device__ __forceinline__ void tn_registers_less() { asm volatile(\"setmaxnreg.dec.sync.aligned.u32 %0;\" :: \"n\"(N)); }\n"},
+    {"tn_group_sync", "__device__ __forceinline__ void tn_group_sync() { asm volatile(\"bar.sync %0, 128;\" :: \"r\"(threadIdx.x / 128u + 1u) : \"memory\"); }\n"},
+    {"tn_bulk_commit", "__device__ __forceinline__ void tn_bulk_commit() { asm volatile(\"cp.async.bulk.commit_group;\" ::: \"memory\"); }\n"},
+    {"tn_bulk_wait", "template <int N> __device__ __forceinline__ void tn_bulk_wait() { asm volatile(\"cp.async.bulk.wait_group %0;\" :: \"n\"(N) : \"memory\"); }\n"},
+    {"tn_bulk_wait_read", "template <int N> __device__ __forceinline__ void tn_bulk_wait_read() { asm volatile(\"cp.async.bulk.wait_group.read %0;\" :: \"n\"(N) : \"memory\"); }\n"},
     {"tn_fence_proxy", "__device__ __forceinline__ void tn_fence_proxy() { asm volatile(\"fence.proxy.async.shared::cta;\" ::: \"memory\"); }\n"},
 };
 
@@ -140,12 +144,24 @@ static void put_tma(ir_text *t, int rank, bool im2col) {
   ir_put(t, " : \"memory\"); }\n");
 }
 
+static void put_tma_store(ir_text *t, int rank) {
+  ir_put(t, "__device__ __forceinline__ void tn_tma_store%d(const void *from, const tn_map &map", rank);
+  for (int i = 0; i < rank; i++) ir_put(t, ", int c%d", i);
+  ir_put(t, ") { asm volatile(\"cp.async.bulk.tensor.%dd.global.shared::cta.bulk_group [%%1, {", rank);
+  for (int i = 0; i < rank; i++) ir_put(t, "%s%%%d", i ? ", " : "", i + 2);
+  ir_put(t, "}], [%%0];\" :: \"r\"((unsigned)__cvta_generic_to_shared(from)), \"l\"(&map)");
+  for (int i = 0; i < rank; i++) ir_put(t, ", \"r\"(c%d)", i);
+  ir_put(t, " : \"memory\"); }\n");
+}
+
 const char *cu_helpers(tn_ctx *ctx, const char *body) {
   ir_text t = {.ctx = ctx};
   if (strstr(body, "const tn_map ")) ir_put(&t, "struct __align__(64) tn_map { unsigned long long words[16]; };\n");
   for (int rank = 1; rank <= CU_MAP_RANK; rank++)
     for (int im2col = 0; im2col < 2; im2col++)
       if (strstr(body, ir_format(ctx, "tn_tma_%s%d(", im2col ? "im2col" : "load", rank))) put_tma(&t, rank, im2col);
+  for (int rank = 1; rank <= CU_MAP_RANK; rank++)
+    if (strstr(body, ir_format(ctx, "tn_tma_store%d(", rank))) put_tma_store(&t, rank);
   static const char *const halves[] = {"f16", "bf16"};
   for (int h = 0; h < 2; h++)
     for (int n = 16; n <= 256; n += 16)

@@ -181,6 +181,9 @@ typedef struct mapping {
   int n;
   ix acc;            /* what loads of the accumulator become, or null */
   const ir_buf *acc_buf;
+  const ir_buf *from; /* stores to it go to `to` instead */
+  ir_buf *to;
+  const ix *at;
 } mapping;
 
 static int64_t extent_of(const ir_stmt *loop) { return loop->var->hi - loop->var->lo + 1; }
@@ -289,21 +292,46 @@ static ix end_expr(ir_rewriter *r, ix e) {
   return ix_subst_loads(r->ctx, ix_subst(r->ctx, e, map_var, m), map_load, m);
 }
 
-const ir_stmt *cu_product_store(cu_product *g, ix m, ix n, ix value) {
+static const ir_stmt *end_store(ir_rewriter *r, const ir_stmt *s) {
+  mapping *m = r->user;
+  return s->kind == IR_STORE && s->buf == m->from ? ir_store(r->ctx, m->to, m->at, IR_SET, end_expr(r, s->value)) : s;
+}
+
+static ix inside(const cu_product *g, ix m, ix n) {
+  return ix_and(g->ctx, ix_lt(g->ctx, m, ix_index(g->ctx, g->a.rows.extent)), ix_lt(g->ctx, n, ix_index(g->ctx, g->b.rows.extent)));
+}
+
+static void map_result(cu_product *g, mapping *map, ix m, ix n) {
+  map_axis(g->ctx, map, &g->a.rows, m);
+  map_axis(g->ctx, map, &g->b.rows, n);
+  map_axis(g->ctx, map, &g->batch, g->block_b->expr);
+}
+
+const ir_stmt *cu_product_stage(cu_product *g, ix m, ix n, ix value, const ir_stmt *store, ir_buf *to, const ix *at) {
   tn_ctx *ctx = g->ctx;
   int id = g->copies++;
   ix at_m = ix_add(ctx, ix_muli(ctx, g->block_m->expr, g->a.block), m), at_n = ix_add(ctx, ix_muli(ctx, g->block_n->expr, g->b.block), n);
   ir_var *vm, *vn;
   let(ctx, "m", at_m, &vm, id);
   let(ctx, "n", at_n, &vn, id);
-  mapping map = {.acc = value, .acc_buf = g->acc};
-  map_axis(ctx, &map, &g->a.rows, vm->expr);
-  map_axis(ctx, &map, &g->b.rows, vn->expr);
-  map_axis(ctx, &map, &g->batch, g->block_b->expr);
-  ir_rewriter r = {.ctx = ctx, .user = &map, .expr = end_expr};
+  mapping map = {.acc = value, .acc_buf = g->acc, .from = store ? store->buf : NULL, .to = to, .at = at};
+  map_result(g, &map, vm->expr, vn->expr);
+  ir_rewriter r = {.ctx = ctx, .user = &map, .expr = end_expr, .stmt = store ? end_store : NULL};
   const ir_stmt *s = ir_rewrite(&r, ir_stmt_fresh(ctx, ir_seq(ctx, g->nepilogue, g->epilogue), ".end"));
-  ix inside = ix_and(ctx, ix_lt(ctx, vm->expr, ix_index(ctx, g->a.rows.extent)), ix_lt(ctx, vn->expr, ix_index(ctx, g->b.rows.extent)));
-  return ir_let(ctx, vm, at_m, ir_let(ctx, vn, at_n, ir_if(ctx, inside, s, NULL)));
+  return ir_let(ctx, vm, at_m, ir_let(ctx, vn, at_n, ir_if(ctx, inside(g, vm->expr, vn->expr), s, NULL)));
+}
+
+const ir_stmt *cu_product_store(cu_product *g, ix m, ix n, ix value) { return cu_product_stage(g, m, n, value, NULL, NULL, NULL); }
+
+const ir_stmt *cu_product_put(cu_product *g, const ir_stmt *store, ix m, ix n, ix value) {
+  tn_ctx *ctx = g->ctx;
+  mapping map = {0};
+  ix index[IR_MAX_RANK];
+  m = ix_add(ctx, ix_muli(ctx, g->block_m->expr, g->a.block), m);
+  n = ix_add(ctx, ix_muli(ctx, g->block_n->expr, g->b.block), n);
+  map_result(g, &map, m, n);
+  for (int i = 0; i < store->buf->rank; i++) index[i] = mapped(ctx, &map, store->index[i]);
+  return ir_if(ctx, inside(g, m, n), ir_store(ctx, store->buf, index, IR_SET, value), NULL);
 }
 
 /* Of a short sum all tiles are brought in before the loop; else each step asks for the tile that is `ahead` steps away. */

@@ -59,6 +59,10 @@ const ir_stmt *cu_product_box(cu_product *g, const cu_operand *o, const ir_var *
 ix cu_product_at(const cu_product *g, const cu_operand *o, ix stage, ix row, ix k);
 /* The epilogue for the element (m, n) of the block, whose sum is `value`; guarded at the borders. */
 const ir_stmt *cu_product_store(cu_product *g, ix m, ix n, ix value);
+/* The same, but what `store`, a statement of the epilogue, stores goes to to[at]. */
+const ir_stmt *cu_product_stage(cu_product *g, ix m, ix n, ix value, const ir_stmt *store, ir_buf *to, const ix *at);
+/* `value`, of the element (m, n) of the block, to where `store` puts it; guarded at the borders. */
+const ir_stmt *cu_product_put(cu_product *g, const ir_stmt *store, ix m, ix n, ix value);
 /* All around `start` (accumulators), `step` (one tile from stage `stage`, a variable) and `end`. */
 const ir_stmt *cu_product_pipeline(cu_product *g, const ir_stmt *start, const ir_stmt *(*step)(cu_product *g, ix stage, void *user), void *user,
                                    const ir_stmt *end);
@@ -90,6 +94,8 @@ typedef struct cu_groups {
 bool cu_groups_of(cu_product *g, const cu_target *t, cu_groups *x, int64_t extra_threads, const char **reason);
 /* The products of the tile in `stage` by warpgroup `group`, issued and not waited for. */
 const ir_stmt *cu_groups_multiply(cu_product *g, const cu_groups *x, ix group, ix stage);
+/* Row and column, within 64 rows, of element e of the n-th 8 columns that thread t of a warpgroup holds. */
+void cu_groups_element(tn_ctx *ctx, ix t, ix n, ix e, ix at[2]);
 const ir_stmt *cu_groups_start(cu_product *g, const cu_groups *x);
 const ir_stmt *cu_groups_end(cu_product *g, const cu_groups *x);
 /* BM BN STAGES by default, for at least 64 rows of each. */

@@ -38,16 +38,42 @@ const ir_kernel *cu_variant(tn_ctx *ctx, const ir_kernel *k, ir_buf *more, const
   return r;
 }
 
-static cu_choice numbers(tn_ctx *ctx, const char *s) {
+static int64_t number(tn_ctx *ctx, const char **s) {
+  char *end;
+  long long v = strtoll(*s, &end, 10);
+  if (end == *s || v < 0 || v > 1 << 20) ir_fail(ctx, TN_EINPUT, "GPU schedule: '%s': a small number is wanted", *s);
+  for (*s = end; **s == ' ';) ++*s;
+  return v;
+}
+
+static const struct {
+  const char *name;
+  int numbers;
+} words[CU_WORDS] = {[CU_STORE] = {"store", 0}};
+
+/* Numbers, then words with numbers of their own. */
+static cu_choice choice_of(tn_ctx *ctx, const char *s) {
   cu_choice c = {0};
+  while (*s >= '0' && *s <= '9') {
+    if (c.n == IR_COUNT(c.arg)) ir_fail(ctx, TN_EINPUT, "GPU schedule: more numbers than any takes");
+    c.arg[c.n++] = number(ctx, &s);
+  }
   while (*s) {
-    char *end;
-    long long v = strtoll(s, &end, 10);
-    if (end == s || c.n == IR_COUNT(c.arg) || v < 0 || v > 1 << 20) ir_fail(ctx, TN_EINPUT, "GPU schedule: '%s' is no list of small numbers", s);
-    c.arg[c.n++] = v;
-    for (s = end; *s == ' ';) s++;
+    int w = 0;
+    size_t n = strcspn(s, " ");
+    while (w < CU_WORDS && (strlen(words[w].name) != n || strncmp(words[w].name, s, n))) w++;
+    if (w == CU_WORDS) ir_fail(ctx, TN_EINPUT, "GPU schedule: '%s' is no small number and no word that is known", s);
+    c.word[w].given = true;
+    for (s += n; *s == ' ';) s++;
+    for (int i = 0; i < words[w].numbers; i++) c.word[w].arg[i] = number(ctx, &s);
   }
   return c;
+}
+
+static bool has_words(const cu_choice *c) {
+  bool any = false;
+  for (int w = 0; w < CU_WORDS; w++) any |= c->word[w].given;
+  return any;
 }
 
 const cu_tile *cu_schedule(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const char *choice, const char **reason) {
@@ -62,7 +88,8 @@ const cu_tile *cu_schedule(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, 
   }
   for (int i = 0; i < IR_COUNT(rows); i++) {
     if (choice && (strlen(rows[i].name) != n || strncmp(rows[i].name, choice, n))) continue;
-    cu_choice c = choice ? numbers(ctx, choice + n + (choice[n] == ' ')) : (cu_choice){0};
+    cu_choice c = choice ? choice_of(ctx, choice + n + (choice[n] == ' ')) : (cu_choice){0};
+    if (has_words(&c) && rows[i].make != cu_schedule_tma) ir_fail(ctx, TN_EINPUT, "GPU schedule: '%s': words are for tma", choice);
     const cu_tile *r = rows[i].make(ctx, t, k, &c, &why);
     if (r || choice) {
       if (reason) *reason = r ? NULL : why;
@@ -76,6 +103,7 @@ const cu_tile *cu_schedule(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, 
 
 static const char *const candidates[] = {
     "tma 128 256 4", "tma 128 256 3", "tma 128 128 6", "tma 128 128 4", "tma 128 192 4", "tma 64 256 4", "tma 64 128 8", "tma 64 128 4", "tma 64 64 8", "tma 192 128 4", "tma 64 32 8",
+    "tma 128 256 4 store", "tma 128 128 4 store",
     "wgmma 128 256 4", "wgmma 128 128 4", "wgmma 64 256 4", "wgmma 64 128 4", "wgmma 64 64 6",
     "mma 128 128 32 64 32 4", "mma 128 128 64 64 32 3", "mma 128 64 32 32 32 4", "mma 64 128 32 32 32 4", "mma 64 64 32 32 32 4", "mma 64 64 64 32 16 4", "mma 32 64 32 16 32 4", "mma 16 64 64 16 16 4",
     "split 2 tma 128 128 4", "split 4 tma 64 128 4", "split 8 tma 64 64 4", "split 4 mma 64 64 32 32 32 4", "split 8 mma 16 64 64 16 16 4", "split 4 tile 64 64 16 4 4 4", "split 8 tile 16 32 16 1 2 4",

@@ -39,13 +39,18 @@ static const ir_stmt *step(cu_product *g, ix stage, void *user) {
   return cu_loop(g->ctx, wg, IR_WARPGROUP, ir_seq(g->ctx, 2, parts));
 }
 
+void cu_groups_element(tn_ctx *ctx, ix t, ix n, ix e, ix at[2]) {
+  ix lane = ix_remi(ctx, t, 32);
+  at[0] = ix_add(ctx, ix_muli(ctx, ix_divi(ctx, t, 32), 16), ix_add(ctx, ix_divi(ctx, lane, 4), ix_muli(ctx, ix_divi(ctx, e, 2), 8)));
+  at[1] = ix_add(ctx, ix_muli(ctx, n, 8), ix_add(ctx, ix_muli(ctx, ix_remi(ctx, lane, 4), 2), ix_remi(ctx, e, 2)));
+}
+
 static const ir_stmt *each_sum(cu_product *g, const cu_groups *x, const char *name, bool end) {
   tn_ctx *ctx = g->ctx;
   ir_var *t = cu_var(ctx, ir_format(ctx, "%s.t", name), 128 * x->n), *n = cu_var(ctx, ir_format(ctx, "%s.n", name), g->b.block / 8), *e = cu_var(ctx, ir_format(ctx, "%s.e", name), 4);
-  ix at[2] = {t->expr, ix_add(ctx, ix_muli(ctx, n->expr, 4), e->expr)}, lane = ix_remi(ctx, t->expr, 32);
-  ix row = ix_add(ctx, ix_muli(ctx, ix_divi(ctx, t->expr, 32), 16), ix_add(ctx, ix_divi(ctx, lane, 4), ix_muli(ctx, ix_divi(ctx, e->expr, 2), 8)));
-  ix column = ix_add(ctx, ix_muli(ctx, n->expr, 8), ix_add(ctx, ix_muli(ctx, ix_remi(ctx, lane, 4), 2), ix_remi(ctx, e->expr, 2)));
-  const ir_stmt *s = end ? cu_product_store(g, row, column, ix_load(ctx, x->acc, at)) : ir_store(ctx, x->acc, at, IR_SET, g->init);
+  ix at[2] = {t->expr, ix_add(ctx, ix_muli(ctx, n->expr, 4), e->expr)}, place[2];
+  cu_groups_element(ctx, t->expr, n->expr, e->expr, place);
+  const ir_stmt *s = end ? cu_product_store(g, place[0], place[1], ix_load(ctx, x->acc, at)) : ir_store(ctx, x->acc, at, IR_SET, g->init);
   return cu_loop(ctx, t, IR_LANE, cu_loop(ctx, n, IR_UNROLL, cu_loop(ctx, e, IR_UNROLL, s)));
 }
 

@@ -22,7 +22,7 @@ static void shadow_begin(emulator *m, const ir_buf *b, int64_t n) {
   for (int64_t i = 0; i < s->n; i++) {
     s->cells[i].write = s->cells[i].read = (epoch){.thread = NOBODY};
     memset(s->cells[i].product, 0, sizeof s->cells[i].product);
-    s->cells[i].owner = 0;
+    s->cells[i].owner = s->cells[i].leaving = 0;
     if (s->cells[i].readers) memset(s->cells[i].readers, 0, (size_t)m->threads * sizeof(uint32_t));
   }
   int64_t axis;
@@ -57,10 +57,10 @@ IR_NORETURN static void wrong(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t
 /* Settles an epoch whose group is over. False: it is still under way. */
 static bool settle(emulator *m, epoch *e) {
   if (!e->pending) return true;
-  const async *a = &m->copies[e->thread];
+  const async *a = e->pending == COPY ? &m->copies[e->thread] : &m->writes[e->thread];
   if (e->clock >= a->done) return false;
   e->clock = a->over[e->clock % GROUPS];
-  e->pending = false;
+  e->pending = 0;
   return true;
 }
 
@@ -85,6 +85,17 @@ static void check_products(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
     if (w * 128 != m->lo && a->over[g % GROUPS] > KNOWS(m, m->lo, w * 128)) wrong(m, ctx, s->buf, at, "written without a barrier after a product of another warpgroup", w * 128);
     c->product[w] = 0;
   }
+}
+
+/* So must be what the TMA unit takes out of shared memory. */
+static void check_leaving(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
+  cell *c = &s->cells[at];
+  if (!c->leaving) return;
+  const async *a = &m->reads[c->leaver];
+  uint32_t g = c->leaving - 1;
+  if (g >= a->done) wrong(m, ctx, s->buf, at, "written while the TMA unit may read it", c->leaver);
+  if (c->leaver != m->lo && a->over[g % GROUPS] > KNOWS(m, m->lo, c->leaver)) wrong(m, ctx, s->buf, at, "written without a barrier after the TMA unit's read", c->leaver);
+  c->leaving = 0;
 }
 
 /* A product reads shared memory between its issue and its wait. */
@@ -130,6 +141,7 @@ static void check_free(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
   cell *c = &s->cells[at];
   check_write_known(m, ctx, s, at, "written while a copy into it may be under way", "written without a barrier after another thread's write");
   check_products(m, ctx, s, at);
+  check_leaving(m, ctx, s, at);
   if (!ordered(m, &c->read, m->lo)) wrong(m, ctx, s->buf, at, "written without a barrier after another thread's read", c->read.thread);
   for (int t = 0; c->readers && t < m->threads; t++) {
     if (t != m->lo && c->readers[t] > KNOWS(m, m->lo, t)) wrong(m, ctx, s->buf, at, "written without a barrier after another thread's read", t);
@@ -142,7 +154,7 @@ static void on_write(emulator *m, tn_ctx *ctx, shadow *s, int64_t at) {
   cell *c = &s->cells[at];
   check_free(m, ctx, s, at);
   c->write = (epoch){.thread = (uint16_t)m->lo, .clock = KNOWS(m, m->lo, m->lo)};
-  if (m->copying) c->write = (epoch){.thread = (uint16_t)m->lo, .pending = true, .clock = m->copies[m->lo].open};
+  if (m->copying) c->write = (epoch){.thread = (uint16_t)m->lo, .pending = COPY, .clock = m->copies[m->lo].open};
 }
 
 static shadow *shadow_of(emulator *m, const ir_buf *b) {
@@ -160,18 +172,37 @@ void rt_cuda_copied(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, int b
   c->write = (epoch){.thread = (uint16_t)(m->threads + bar), .clock = m->bars[bar].phase + 1};
 }
 
+void rt_cuda_leaves(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at) {
+  shadow *s = shadow_of(m, b);
+  if (!s || b->space != IR_SHARED) ir_fail(ctx, TN_EWRONG, "'%s' is no shared memory", b->name);
+  cell *c = &s->cells[at];
+  check_write_known(m, ctx, s, at, "the TMA unit reads it while a copy into it may be under way", "the TMA unit reads it without a barrier after a write");
+  int by = c->write.thread;
+  if (by < m->threads && (c->write.clock > m->proxied[by] || (by != m->lo && m->proxied[by] > KNOWS(m, m->lo, by)))) wrong(m, ctx, b, at, "the TMA unit reads it without a fence between the proxies", by);
+  c->leaver = (uint16_t)m->lo;
+  c->leaving = m->reads[m->lo].used = m->reads[m->lo].open + 1;
+}
+
 /* Global memory: within a launch blocks meet nowhere, threads of a block at barriers. */
 static void on_global(emulator *m, tn_ctx *ctx, shadow *s, int64_t at, bool store) {
   cell *c = &s->cells[at];
   int64_t me = m->block + 1;
   if (c->owner && c->owner != me) wrong(m, ctx, s->buf, at, store ? "written by two blocks" : "read after another block's write", -1);
   if (!c->owner && !store) return; /* nobody wrote it in this launch */
+  if (!settle(m, &c->write)) wrong(m, ctx, s->buf, at, "touched while the TMA unit may write it", c->write.thread);
   if (c->owner) {
     const epoch *e = store && c->read.thread != NOBODY ? &c->read : &c->write;
     if (!ordered(m, e, m->lo)) wrong(m, ctx, s->buf, at, "touched by two threads without a barrier", e->thread);
   }
   c->owner = me;
   *(store ? &c->write : &c->read) = (epoch){.thread = (uint16_t)m->lo, .clock = KNOWS(m, m->lo, m->lo)};
+}
+
+void rt_cuda_left(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at) {
+  shadow *s = shadow_of(m, b);
+  if (!s) ir_fail(ctx, TN_EWRONG, "'%s' is nothing that a kernel writes", b->name);
+  on_global(m, ctx, s, at, true);
+  s->cells[at].write = (epoch){.thread = (uint16_t)m->lo, .pending = BULK, .clock = m->writes[m->lo].open};
 }
 
 static void access(void *user, tn_ctx *ctx, const ir_buf *b, int64_t at, bool store, ir_scalar v) {
@@ -205,6 +236,8 @@ static void block_begin(emulator *m) {
   for (int t = 0; t < m->threads; t++) KNOWS(m, t, t) = 1;
   memset(m->copies, 0, (size_t)m->threads * sizeof *m->copies);
   memset(m->products, 0, (size_t)m->threads * sizeof *m->products);
+  memset(m->reads, 0, (size_t)m->threads * sizeof *m->reads);
+  memset(m->writes, 0, (size_t)m->threads * sizeof *m->writes);
   memset(m->proxied, 0, (size_t)m->threads * sizeof *m->proxied);
   memset(m->fenced, 0, sizeof m->fenced);
   m->stores = 0;
@@ -220,6 +253,11 @@ static void launch_begin(emulator *m) {
   m->block = -1;
 }
 
+static void block_end(emulator *m, tn_ctx *ctx) {
+  for (int t = 0; t < m->threads; t++)
+    if (m->reads[t].used > m->reads[t].done) ir_fail(ctx, TN_EWRONG, "kernel '%s': block %lld ends while the TMA unit may read its shared memory (thread %d)", m->tile->kernel->name, (long long)m->block, t);
+}
+
 static void loop(void *user, tn_ctx *ctx, const ir_stmt *s, int64_t value, bool enter) {
   emulator *m = user;
   if (s->loop == IR_GRID) {
@@ -231,7 +269,9 @@ static void loop(void *user, tn_ctx *ctx, const ir_stmt *s, int64_t value, bool 
         launch_begin(m);
       }
     }
-    if (enter && !(s->body && s->body->kind == IR_FOR && s->body->loop == IR_GRID)) {
+    if (s->body && s->body->kind == IR_FOR && s->body->loop == IR_GRID) return;
+    if (!enter) block_end(m, ctx);
+    else {
       m->block++;
       block_begin(m);
     }
@@ -293,6 +333,17 @@ static void tile(void *user, tn_ctx *ctx, const ir_stmt *s, bool enter) {
     else wait_for(m, m->products, 128, atoi(a + 8));
   } else if (strcmp(a, "fence.proxy") == 0) {
     for (int t = m->lo; t < m->hi; t++) m->proxied[t] = KNOWS(m, t, t)++;
+  } else if (strcmp(a, "group.sync") == 0) {
+    if (m->hi - m->lo != 128) ir_fail(ctx, TN_EWRONG, "'%s' that is no warpgroup's", a);
+    meet(m);
+  } else if (strncmp(a, "bulk.", 5) == 0) {
+    if (strcmp(a, "bulk.commit") == 0) {
+      commit(m, m->reads, 1);
+      commit(m, m->writes, 1);
+    } else {
+      wait_for(m, m->reads, 1, atoi(strchr(a, ' ') + 1));
+      if (strncmp(a, "bulk.wait ", 10) == 0) wait_for(m, m->writes, 1, atoi(a + 10));
+    }
   } else if (strcmp(a, "barrier") == 0) {
     if (m->hi - m->lo < m->threads && (m->hi - m->lo) % 32) ir_fail(ctx, TN_EWRONG, "kernel '%s': a barrier that not all threads reach", m->tile->kernel->name);
     meet(m);
@@ -329,7 +380,7 @@ void rt_cuda_emulate(tn_ctx *ctx, const cu_tile *t, void *const *args, const int
   const char *invalid = ir_kernel_verify(ctx, t->kernel);
   if (invalid) ir_fail(ctx, TN_EWRONG, "the tile program is not valid: %s", invalid);
   size_t n = (size_t)t->threads;
-  emulator m = {.ctx = ctx, .tile = t, .threads = t->threads, .hi = t->threads, .clock = ir_alloc_array(ctx, n * (n + MAX_MBARS), sizeof(uint32_t)), .copies = IR_NEW_ARRAY(ctx, async, n), .products = IR_NEW_ARRAY(ctx, async, n), .proxied = IR_NEW_ARRAY(ctx, uint32_t, n)};
+  emulator m = {.ctx = ctx, .tile = t, .threads = t->threads, .hi = t->threads, .clock = ir_alloc_array(ctx, n * (n + MAX_MBARS), sizeof(uint32_t)), .copies = IR_NEW_ARRAY(ctx, async, n), .products = IR_NEW_ARRAY(ctx, async, n), .reads = IR_NEW_ARRAY(ctx, async, n), .writes = IR_NEW_ARRAY(ctx, async, n), .proxied = IR_NEW_ARRAY(ctx, uint32_t, n)};
   if (n > 128 * MAX_GROUPS) ir_fail(ctx, TN_EUNSUPPORTED, "a block of %zu threads", n);
   for (int i = 0; i < t->kernel->nbufs; i++) {
     int64_t count;

@@ -6,9 +6,10 @@
 
 enum { NOBODY = 0xffff, GROUPS = 256, MAX_GROUPS = 8 /* warpgroups */, MAX_MBARS = 32, MAX_OPERANDS = 10 };
 
+enum { COPY = 1, BULK }; /* of cp.async; of the TMA unit, to global memory */
 typedef struct epoch {
   uint16_t thread;  /* NOBODY: never */
-  bool pending;     /* an asynchronous access of the thread's group: over once that is waited for */
+  uint8_t pending;  /* an asynchronous access of the thread's group: over once that is waited for */
   uint32_t clock;   /* pending: the group */
 } epoch;
 
@@ -16,6 +17,8 @@ typedef struct cell {
   epoch write, read;
   uint32_t *readers; /* clock of the last read by each thread, when several read since the last write */
   uint32_t product[MAX_GROUPS]; /* by warpgroup: 1 + the group of products that touches it, 0: none */
+  uint16_t leaver;   /* the thread that had the TMA unit read it */
+  uint32_t leaving;  /* 1 + the group of that, 0: none */
   int64_t owner;     /* of global memory: 1 + the block that stored to it in this launch */
 } cell;
 
@@ -29,6 +32,7 @@ typedef struct shadow {
 
 typedef struct async { /* the copies or products of a thread: groups in order */
   uint32_t open, done;     /* the group being filled; all before `done` are over */
+  uint32_t used;           /* 1 + the last group in which there is something */
   uint32_t over[GROUPS];   /* clock of the thread when it learnt so, by group mod GROUPS */
 } async;
 
@@ -62,6 +66,7 @@ typedef struct emulator {
   int nbars;
   operation op;
   async *copies;           /* by thread */
+  async *reads, *writes;   /* by thread: of what the TMA unit takes out of shared memory; brings to global memory */
   async *products;         /* by the first thread of a warpgroup */
   uint32_t *proxied;       /* by thread: its writes up to this clock are visible to the asynchronous proxy */
   uint64_t stores;         /* to private arrays so far, and the count at the last fence of each warpgroup */
@@ -86,6 +91,8 @@ void rt_cuda_mbar_tile(emulator *m, tn_ctx *ctx, const ir_stmt *s, bool enter);
 /* An access within such a statement. True: dealt with. */
 bool rt_cuda_mbar_access(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, bool store, ir_scalar v);
 /* cuda_emulate.c */
+void rt_cuda_leaves(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at); /* an element that the TMA unit reads in shared memory */
+void rt_cuda_left(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at);   /* that it writes in global memory */
 void rt_cuda_copied(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, int bar); /* an element that the TMA unit writes */
 #endif
 

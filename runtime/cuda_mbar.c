@@ -149,27 +149,60 @@ static void copy_load(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at) {
     wrong(m, ctx, ir_format(ctx, "its block reads element %lld of '%s', the map element %lld", (long long)at, b->name, (long long)source(p, m->op.takes + 1, m->op.loads)));
 }
 
-/* Rows of 128 bytes, pieces of 16 bytes swizzled by the row. */
+/* Where element i of a box from `start` on lies: rows of 128 bytes, pieces of 16 bytes swizzled by the row. -1: nowhere. */
+static int64_t swizzled(const cu_map *p, int64_t start, int64_t i) {
+  int64_t size = (int64_t)ir_dtype_bytes(p->dtype), piece = 16 / size, row = i / (8 * piece), near = i % (8 * piece);
+  return start * size % 1024 ? -1 : start + row * 8 * piece + (near / piece ^ row % 8) * piece + near % piece;
+}
+
 static void copy_store(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, ir_scalar v) {
   const cu_map *p = map_of(m, ctx);
-  int64_t size = (int64_t)ir_dtype_bytes(p->dtype), piece = 16 / size, row = m->op.loads / (8 * piece), near = m->op.loads % (8 * piece), start = m->op.stores;
-  if (!m->op.loads) start = m->op.stores = at;
-  if (start * size % 1024 || at != start + row * 8 * piece + (near / piece ^ row % 8) * piece + near % piece) wrong(m, ctx, ir_format(ctx, "its block writes element %lld of '%s', the map another", (long long)at, b->name));
+  if (!m->op.loads) m->op.stores = at;
+  if (at != swizzled(p, m->op.stores, m->op.loads)) wrong(m, ctx, ir_format(ctx, "its block writes element %lld of '%s', the map another", (long long)at, b->name));
   if (source(p, m->op.takes + 1, m->op.loads) < 0 && v.f != 0) wrong(m, ctx, "its block writes what lies beyond the tensor");
   rt_cuda_copied(m, ctx, b, at, number_of(m));
   m->op.loads++;
 }
 
-static void copied(emulator *m, tn_ctx *ctx) {
-  const cu_map *p = map_of(m, ctx);
+static int64_t box_of(const cu_map *p) {
   int64_t all = p->pixels ? (int64_t)p->pixels * p->channels : 1;
   for (int d = 0; d < p->rank && !p->pixels; d++) all *= p->box[d];
+  return all;
+}
+
+static void copied(emulator *m, tn_ctx *ctx) {
+  const cu_map *p = map_of(m, ctx);
+  int64_t all = box_of(p);
   if (m->op.loads != all) wrong(m, ctx, "its block is another box than the map's");
   m->op.bar->bytes -= all * (int64_t)ir_dtype_bytes(p->dtype);
   settle(m, ctx);
 }
 
+/* ---- stores: elements beyond the tensor stay where they are ---- */
+
+static void skip_outside(operation *o, const cu_map *p) {
+  while (o->loads < box_of(p) && source(p, o->takes + 1, o->loads) < 0) o->loads++;
+}
+
+static void store_access(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, bool store) {
+  const cu_map *p = map_of(m, ctx);
+  operation *o = &m->op;
+  if (m->hi - m->lo != 1) wrong(m, ctx, "more than one thread");
+  if (store) {
+    if (m->tile->kernel->bufs[p->param] != b || source(p, o->takes + 1, o->loads) != at) wrong(m, ctx, ir_format(ctx, "its block writes element %lld of '%s', the map another", (long long)at, b->name));
+    rt_cuda_left(m, ctx, b, at);
+    o->loads++;
+    return;
+  }
+  skip_outside(o, p);
+  if (!o->loads) o->stores = at;
+  if (at != swizzled(p, o->stores, o->loads)) wrong(m, ctx, ir_format(ctx, "its block reads element %lld of '%s', the map another", (long long)at, b->name));
+  rt_cuda_leaves(m, ctx, b, at);
+}
+
 /* ---- statements ---- */
+
+static bool is_store(const char *atom) { return strncmp(atom, "tma.store ", 10) == 0; }
 
 void rt_cuda_mbar_tile(emulator *m, tn_ctx *ctx, const ir_stmt *s, bool enter) {
   const char *a = s->atom;
@@ -177,7 +210,10 @@ void rt_cuda_mbar_tile(emulator *m, tn_ctx *ctx, const ir_stmt *s, bool enter) {
     m->op = (operation){.tile = s, .ops = s->body->kind == IR_ALLOC ? s->body->buf : NULL};
     return;
   }
-  if (!m->op.bar) wrong(m, ctx, "not initialised");
+  if (is_store(a)) {
+    skip_outside(&m->op, map_of(m, ctx));
+    if (m->op.loads != box_of(map_of(m, ctx))) wrong(m, ctx, "its block is another box than the map's");
+  } else if (!m->op.bar) wrong(m, ctx, "not initialised");
   if (strncmp(a, "mbar.expect ", 12) == 0) arrive(m, ctx, atoll(a + 12));
   else if (strcmp(a, "mbar.arrive") == 0) arrive(m, ctx, 0);
   else if (strcmp(a, "mbar.wait") == 0) wait(m, ctx, m->op.takes[1]);
@@ -193,7 +229,8 @@ bool rt_cuda_mbar_access(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, 
   } else if (b == o->ops) {
     if (at >= MAX_OPERANDS) wrong(m, ctx, "more operands than there can be");
     o->takes[at] = v.i;
-  } else if (!o->bar) { /* the first is the barrier */
+  } else if (is_store(o->tile->atom)) store_access(m, ctx, b, at, store);
+  else if (!o->bar) { /* the first is the barrier */
     if (!(o->bar = bar_of(m, b, at))) wrong(m, ctx, ir_format(ctx, "'%s' element %lld is not initialised", b->name, (long long)at));
     check_made(m, ctx);
     if (!copy) return true;

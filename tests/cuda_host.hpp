@@ -25,7 +25,7 @@ static fiber *fibers;
 static char *stacks;
 static ucontext_t home;
 static unsigned threads, now, block_phase, block_in;
-static unsigned warp_phase[32], warp_in[32];
+static unsigned warp_phase[32], warp_in[32], group_phase[8], group_in[8];
 static uint64_t slot[MAX_THREADS][8];
 typedef void (*kernel)(void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *);
 static kernel fn;
@@ -245,6 +245,37 @@ static void copy_one() {
   x.bar->bytes -= 2 * (x.m->pixels ? im2col(x) : tiled(x));
   settle(x.bar);
 }
+/* What leaves does so in order, as late as it may: when its thread waits, or the block is over. */
+struct leaving { const char *from; const map *m; int c[5]; unsigned thread, group; };
+static leaving leave[1024];
+static unsigned leaves, groups[MAX_THREADS];
+static void leave_one(unsigned which) {
+  leaving x = leave[which];
+  memmove(leave + which, leave + which + 1, (--leaves - which) * sizeof x);
+  unsigned all = 1;
+  for (int d = 0; d < x.m->rank; d++) all *= x.m->box[d];
+  for (unsigned i = 0, rest; i < all; i++) {
+    bool inside = true;
+    uint64_t at = 0;
+    rest = i;
+    for (int d = 0; d < x.m->rank; rest /= x.m->box[d++]) {
+      int64_t p = x.c[d] + (int64_t)(rest % x.m->box[d]);
+      inside &= p >= 0 && p < x.m->extents[d];
+      at += (uint64_t)p * (d ? x.m->strides[d - 1] * 16ull : 2);
+    }
+    if (inside) memcpy((void *)(uintptr_t)(x.m->address + at), (const void *)swizzled((uintptr_t)x.from + i / 64 * 128 + i % 64 * 2), 2);
+  }
+}
+static void leave_until(unsigned left) {
+  for (unsigned i = 0; i < leaves;)
+    if (leave[i].thread == now && leave[i].group + left < groups[now]) leave_one(i);
+    else i++;
+}
+template <class... T> static void take(const void *from, const void *m, T... c) {
+  if ((uintptr_t)from % 1024 || ((const map *)m)->magic != 0x70616d || leaves == 1024) abort();
+  leaving x = {(const char *)from, (const map *)m, {(int)c...}, now, groups[now]};
+  leave[leaves++] = x;
+}
 template <class... T> static void ask(void *to, void *bar, const void *m, T... c) {
   if ((uintptr_t)to % 1024 || ((const map *)m)->magic != 0x70616d || waiting == 64) abort();
   copy x = {(char *)to, (mbar *)bar, (const map *)m};
@@ -259,11 +290,17 @@ static inline void tn_mbar_expect(void *p, int n) { host::mbar *b = (host::mbar 
 static inline void tn_mbar_arrive(void *p) { host::mbar *b = (host::mbar *)p; b->pending--; host::settle(b); }
 static inline void tn_mbar_wait(void *p, int parity) { while (((volatile host::mbar *)p)->phase == (unsigned)parity) host::turn(); }
 #define TN_TMA(name) template <class... T> static inline void tn_tma_##name(void *to, void *bar, const tn_map &m, T... c) { host::ask(to, bar, &m, c...); }
+#define TN_STORE(rank) template <class... T> static inline void tn_tma_store##rank(const void *from, const tn_map &m, T... c) { host::take(from, &m, c...); }
+TN_STORE(1) TN_STORE(2) TN_STORE(3) TN_STORE(4) TN_STORE(5)
+static inline void tn_bulk_commit() { host::groups[host::now]++; }
+template <int N> static inline void tn_bulk_wait() { host::leave_until(N); }
+template <int N> static inline void tn_bulk_wait_read() { host::leave_until(N); }
+static inline void tn_group_sync() { unsigned g = host::now / 128; host::meet(host::group_phase[g], host::group_in[g], 128); }
 TN_TMA(load1) TN_TMA(load2) TN_TMA(load3) TN_TMA(load4) TN_TMA(load5) TN_TMA(im2col3) TN_TMA(im2col4) TN_TMA(im2col5)
 #define TN_WGMMA(n)                                                                                                                      \
   static inline void tn_wgmma_f16_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n>(c, a, b, tn_from_f16); } \
   static inline void tn_wgmma_bf16_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n>(c, a, b, tn_from_bf16); }
-TN_WGMMA(16) TN_WGMMA(32) TN_WGMMA(64) TN_WGMMA(128) TN_WGMMA(256)
+TN_WGMMA(16) TN_WGMMA(32) TN_WGMMA(64) TN_WGMMA(128) TN_WGMMA(192) TN_WGMMA(256)
 
 static inline tn_bytes *tn_memory_at() { return (tn_bytes *)(tn_memory_room + (1024 - (uintptr_t)tn_memory_room % 1024) % 1024); }
 
@@ -303,6 +340,7 @@ extern "C" int tn_host_launch(void *f, unsigned grid, unsigned threads, int narg
         left -= host::fibers[t].over;
       }
     }
+    while (host::leaves) host::leave_one(0);
   }
   return 0;
 }

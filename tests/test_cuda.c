@@ -1,7 +1,8 @@
 /* test_cuda.c — kernels for GPUs without one: emulated against the interpreter, compiled where NVRTC is there, and with
  * each barrier, wait and commit taken away in turn.
  *
- * TENON_CUDA_ALL=1 runs the whole set instead of a sample; TENON_CUDA_FROM, TENON_CUDA_TO, TENON_CUDA_STEP cut it. */
+ * TENON_CUDA_ALL=1 runs the whole set instead of a sample; TENON_CUDA_FROM, TENON_CUDA_TO, TENON_CUDA_STEP cut it, TENON_CUDA_TMA_FROM,
+ * TENON_CUDA_TMA_TO the mutants of copies by the TMA unit. */
 #include "random_kernel.h"
 #include "support_cuda.h"
 #include "runtime/cuda_compile.h"
@@ -96,37 +97,43 @@ Test(cuda, set) {
 
 /* ---- large products are on tensor cores: HGMMA, HMMA in the machine code ---- */
 
-enum { SASS_HMMA = 0x23c, SASS_HGMMA = 0x9f0, SASS_UTMALDG = 0x5b4 };
+enum { SASS_HMMA = 0x23c, SASS_HGMMA = 0x9f0, SASS_UTMALDG = 0x5b4, SASS_UTMASTG = 0x3b5 };
+
+static const char *asked(void *user, const ir_kernel *k) { return user; }
 
 static void large_one(tn_ctx *ctx, int i) {
-  static const struct { const char *sm, *text; unsigned opcodes[2]; } rows[] = {
+  static const struct { const char *sm, *text; unsigned opcodes[3]; const char *choice; } rows[] = {
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG}},
       {"sm_80", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HMMA}},
       {"sm_90a", "graph g { opset 17 input a: f16[512, 1024] input b: f16[1024, 640] y = MatMul(a, b) output y }", {SASS_HMMA}},
       {"sm_90a", "graph g { opset 17 input x: bf16[8, 64, 56, 56] const w: bf16[256, 64, 1, 1] data 32768 hash HASH y = Conv(x, w) z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}},
       {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1], strides = [2, 2]} z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}},
-      {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}}};
+      {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}},
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG}, "tma 128 256 4 store"}};
   if (i >= IR_COUNT(rows)) return;
-  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, cuda_program_nhwc(ctx, rows[i].text), cu_target_find(ctx, rows[i].sm), &(rt_cuda_options){.jobs = 2});
-  int n[2] = {0};
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, cuda_program_nhwc(ctx, rows[i].text), cu_target_find(ctx, rows[i].sm), &(rt_cuda_options){.jobs = 2, .choice = rows[i].choice ? asked : NULL, .user = (void *)rows[i].choice});
+  int n[3] = {0};
   const char *choice = "";
   for (int k = 0; k < plan->nkernels; k++)
     if (plan->kernels[k].kernel) {
-      for (int o = 0; o < 2; o++) n[o] += rt_cubin_count(plan->kernels[k].cubin, rows[i].opcodes[o]);
+      for (int o = 0; o < 3; o++) n[o] += rt_cubin_count(plan->kernels[k].cubin, rows[i].opcodes[o]);
       if (*plan->kernels[k].left) ir_fail(ctx, TN_EWRONG, "left: %s", plan->kernels[k].left);
       choice = ir_format(ctx, "%s %s;", choice, plan->kernels[k].tile->choice);
     }
-  for (int o = 0; o < 2; o++)
+  for (int o = 0; o < 3; o++)
     if (rows[i].opcodes[o] && !n[o]) ir_fail(ctx, TN_EWRONG, "%s: no instruction %x in %s (%s)", rows[i].sm, rows[i].opcodes[o], rows[i].text, choice);
 }
 
 Test(cuda, large) {
-  for (int i = 0; i < 6 && cuda_have_nvrtc(); i++) in_context(large_one, i);
+  for (int i = number("TENON_CUDA_FROM", 0); i < 7 && cuda_have_nvrtc(); i++) in_context(large_one, i);
 }
 
 /* ---- copies by the TMA unit: tiles, im2col, sums longer and shorter than the stages ---- */
 
 static const struct { const char *choice, *text; } tma[] = {
+    {"tma 128 192 2 store", "graph g { opset 17 input a: bf16[130, 72] input b: bf16[200, 72] input c: bf16[200] y = Gemm(a, b, c) {transB = 1} z = Relu(y) output z }"},
+    {"tma 64 128 2 store", "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[72, 64, 1, 1] data 9216 hash HASH y = Conv(x, w) z = GlobalAveragePool(y) output z }"},
+    {"tma 64 64 2 store", "graph g { opset 17 input a: f16[3, 40, 72] const b: f16[3, 72, 72] data 31104 hash HASH y = MatMul(a, b) output y }"},
     {"tma 64 64 2", "graph g { opset 17 input a: bf16[70, 264] input b: bf16[80, 264] y = Gemm(a, b) {transB = 1} output y }"},
     {"tma 64 32 3", "graph g { opset 17 input a: f16[40, 120] input b: f16[40, 120] input c: f16[40] y = Gemm(a, b, c) {transB = 1} z = Relu(y) output z }"},
     {"tma 128 16 2", "graph g { opset 17 input a: bf16[130, 320] input b: bf16[16, 320] y = Gemm(a, b) {transB = 1} output y }"},
@@ -161,7 +168,7 @@ static void tma_right(tn_ctx *ctx, const ir_kernel *k, const cu_tile *tile, cons
 static void tma_one(tn_ctx *ctx, int i) { tma_each(ctx, i, tma_right); }
 
 Test(cuda, tma) {
-  for (int i = 0; i < IR_COUNT(tma); i++) in_context(tma_one, i);
+  for (int i = number("TENON_CUDA_FROM", 0); i < IR_COUNT(tma) && i < number("TENON_CUDA_TO", 1 << 20); i++) in_context(tma_one, i);
 }
 
 /* ---- whole models, small: layers of the kinds that residual, mobile and transformer networks have ---- */
@@ -255,7 +262,7 @@ Test(cuda, mutants) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   cuda_case c;
   for (int i = number("TENON_CUDA_FROM", 0); i < number("TENON_CUDA_TO", 1 << 20) && cuda_case_at(ctx, i, &c); i += number("TENON_CUDA_STEP", whole_set() ? 1 : 17)) in_context(mutate_one, i);
-  for (int i = 0; i < IR_COUNT(tma); i += whole_set() ? 1 : 3) in_context(mutate_tma, i);
+  for (int i = number("TENON_CUDA_TMA_FROM", 0); i < IR_COUNT(tma) && i < number("TENON_CUDA_TMA_TO", 1 << 20); i += whole_set() ? 1 : 3) in_context(mutate_tma, i);
   fprintf(stderr, "%d programs, %d of %d mutants caught\n", mutated, caught, mutants);
   cr_assert(mutants > 0 && caught * 100 >= mutants * 95, "%d of %d mutants caught", caught, mutants);
   tn_ctx_free(ctx);

@@ -188,6 +188,10 @@ Test(cuda_run, warpgroups) {
   check_job((job){.text = "graph g { opset 17 input a: bf16[70, 264] input b: bf16[40, 264] y = Gemm(a, b) {transB = 1} output y }", .choice = "tma 64 32 2"});
   check_job((job){.text = "graph g { opset 17 input a: f16[2, 3, 40, 72] const b: f16[32, 72] data 4608 hash HASH t = Transpose(b) y = MatMul(a, t) output y }", .choice = "tma 128 64 3", .nhwc = true});
 }
+Test(cuda_run, results_through_shared_memory) {
+  check_job((job){.text = "graph g { opset 17 input a: bf16[70, 72] input b: bf16[200, 72] input c: bf16[200] y = Gemm(a, b, c) {transB = 1} output y }", .choice = "tma 64 192 2 store"});
+  check_job((job){.text = "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[72, 64, 3, 3] data 82944 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = GlobalAveragePool(y) output z }", .choice = "tma 128 128 2 store", .nhwc = true});
+}
 Test(cuda_run, windows) {
   check_job((job){.text = "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[24, 64, 3, 3] data 27648 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} output y }", .choice = "tma 64 32 2", .nhwc = true});
   check_job((job){.text = "graph g { opset 17 input x: bf16[2, 72, 9, 8] const w: bf16[16, 72, 3, 2] data 13824 hash HASH y = Conv(x, w) {pads = [1, 0, 2, 1], strides = [2, 1], dilations = [1, 2]} output y }", .choice = "tma 64 16 2", .nhwc = true});
