@@ -4,8 +4,8 @@
 #include "autotune/tune.h"
 #include "ir/interp.h"
 #include "ir/text.h"
-#include "runtime/cuda_blaslt.h"
 #include "runtime/cuda_lib.h"
+#include "runtime/cuda_library.h"
 #include "runtime/cuda_run.h"
 #include "runtime/profile.h"
 #include <math.h>
@@ -282,9 +282,7 @@ typedef struct fit {
 
 static void try_fit(tn_ctx *ctx, void *arg) {
   fit *f = arg;
-  rt_dnn_conv c;
-  const char *why;
-  if (rt_dnn_is_plan(f->choice)) f->fits = rt_dnn_is_current(ctx, f->choice) && rt_dnn_conv_of(ctx, f->k, &c, &why);
+  if (rt_cuda_is_library(f->choice)) f->fits = rt_cuda_library_fits(ctx, f->k, f->choice);
   else f->fits = cu_schedule(ctx, f->t, f->k, f->choice, NULL) != NULL;
 }
 

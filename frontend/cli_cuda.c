@@ -1,9 +1,8 @@
 /* cli_cuda.c — models on GPUs: what explain says of launches, tiles and cubins. */
 #include "frontend/cli.h"
 #include "ir/interp.h"
-#include "runtime/cuda_blaslt.h"
-#include "runtime/cuda_cudnn.h"
 #include "runtime/cuda_lib.h"
+#include "runtime/cuda_library.h"
 #include "runtime/cuda_plan.h"
 #include "runtime/program_interp.h"
 #include <math.h>

@@ -8,8 +8,9 @@
 #ifndef RT_CUDA_CUDNN_H
 #define RT_CUDA_CUDNN_H
 #include "codegen/cuda.h"
+#include "runtime/cuda_epilogue.h"
 
-enum { RT_DNN_STEPS = 6 };
+enum { RT_DNN_STEPS = RT_END_STEPS };
 
 typedef enum rt_dnn_op { RT_DNN_ADD, RT_DNN_RELU } rt_dnn_op;
 

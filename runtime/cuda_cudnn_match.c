@@ -1,16 +1,9 @@
 /* cuda_cudnn_match.c — which kernels are a convolution that cuDNN offers. */
-#include "lower/problem.h"
 #include "runtime/cuda_cudnn.h"
-#include <math.h>
+#include "runtime/cuda_epilogue.h"
 #include <string.h>
 
 #define REFUSE(text) return *reason = (text), false
-
-static int param_of(const ir_kernel *k, const ir_buf *b) {
-  int i = 0;
-  while (i < k->nbufs && k->bufs[i] != b) i++;
-  return i;
-}
 
 /* Sizes and strides of a buffer of rank 4; false when it does not lie by strides. */
 static bool tensor_of(tn_ctx *ctx, const ir_kernel *k, const ir_buf *b, rt_dnn_tensor *t) {
@@ -19,7 +12,7 @@ static bool tensor_of(tn_ctx *ctx, const ir_kernel *k, const ir_buf *b, rt_dnn_t
   for (int s = 0; b->layout && s < b->layout->nsteps; s++)
     if (b->layout->steps[s].kind != IR_LAYOUT_PERM) return false;
   t->dtype = b->dtype;
-  t->param = param_of(k, b);
+  t->param = rt_param_of(k, b);
   for (int d = 0; d < 4; d++) {
     for (int i = 0; i < 4; i++) at[i] = ix_index(ctx, i == d);
     if (!ix_const_value(b->shape[d], &t->size[d]) || !ix_const_value(ir_buf_offset(ctx, b, at), &t->stride[d])) return false;
@@ -84,85 +77,30 @@ static bool same_conditions(ix a, ix b) {
 
 /* ---- what follows the sum ---- */
 
-typedef struct lets {
-  int n;
-  const ir_stmt *s[16];
-} lets;
-
-static bool reach_store(const ir_stmt *s, const ir_stmt *store, lets *l) {
-  if (!s) return false;
-  if (s == store) return true;
-  if (s->kind == IR_SEQ) {
-    for (int i = 0; i < s->n; i++)
-      if (reach_store(s->items[i], store, l)) return true;
-    return false;
-  }
-  if (s->kind != IR_LET && s->kind != IR_ALLOC) return false;
-  int n = l->n;
-  if (s->kind == IR_LET && l->n < IR_COUNT(l->s)) l->s[l->n++] = s;
-  if (reach_store(s->body, store, l)) return true;
-  l->n = n;
-  return false;
-}
-
-static bool is_zero(ix e) { return e->op == IX_CONST && e->u.f == 0; }
-
-typedef struct tail {
-  tn_ctx *ctx;
-  const ir_kernel *k;
-  const lw_problem *p;
-  const lets *lets;
-  const ir_buf *acc;
-  rt_dnn_conv *c;
-} tail;
-
 /* An operand of an addition: the result's own place, or one value per channel. */
-static bool other_of(tail *t, ix e, rt_dnn_tensor *out) {
-  while (e->op == IX_CAST) e = e->args[0];
-  if (e->op != IX_LOAD || e->u.buf->space != IR_GLOBAL) return false;
+static bool other_of(tn_ctx *ctx, const ir_kernel *k, ix e, const ix *to, const rt_dnn_conv *c, rt_dnn_tensor *out) {
   const ir_buf *b = e->u.buf;
-  const ix *to = t->p->store->index;
   if (b->rank == 1 && e->args[0] == to[1]) {
-    int64_t n = t->c->y.size[1];
-    *out = (rt_dnn_tensor){b->dtype, {1, n, 1, 1}, {n, 1, n, n}, param_of(t->k, b)};
-    return ir_is_float(b->dtype);
-  }
-  if (!ir_is_float(b->dtype) || !tensor_of(t->ctx, t->k, b, out)) return false;
-  for (int d = 0; d < 4; d++)
-    if (out->size[d] != t->c->y.size[d] || (e->args[d] != to[d] && !(out->size[d] == 1 && ix_is_int(e->args[d], 0)))) return false;
-  return true;
-}
-
-static bool step(tail *t, rt_dnn_op op, const rt_dnn_tensor *other, double top) {
-  if (t->c->nsteps == RT_DNN_STEPS) return false;
-  int i = t->c->nsteps++;
-  t->c->steps[i].op = op;
-  if (other) t->c->steps[i].other = *other;
-  t->c->steps[i].top = top;
-  return true;
-}
-
-static bool steps_of(tail *t, ix e) {
-  rt_dnn_tensor other;
-  if (e->op == IX_CAST) return steps_of(t, e->args[0]);
-  if (e->op == IX_LOAD) return e->u.buf == t->acc;
-  if (e->op == IX_VAR) {
-    for (int i = 0; i < t->lets->n; i++)
-      if (t->lets->s[i]->var == e->u.var) return steps_of(t, t->lets->s[i]->value);
-    return false;
-  }
-  for (int side = 0; side < 2 && e->op == IX_ADD; side++)
-    if (other_of(t, e->args[side], &other)) return steps_of(t, e->args[!side]) && step(t, RT_DNN_ADD, &other, 0);
-  for (int side = 0; side < 2 && e->op == IX_MAX; side++)
-    if (is_zero(e->args[side])) return steps_of(t, e->args[!side]) && step(t, RT_DNN_RELU, NULL, INFINITY);
-  for (int side = 0; side < 2 && e->op == IX_MIN; side++) {
-    ix top = e->args[side];
-    if (top->op != IX_CONST || !(top->u.f > 0)) continue;
-    if (!steps_of(t, e->args[!side]) || !t->c->nsteps || t->c->steps[t->c->nsteps - 1].op != RT_DNN_RELU) return false;
-    t->c->steps[t->c->nsteps - 1].top = fmin(top->u.f, t->c->steps[t->c->nsteps - 1].top);
+    int64_t n = c->y.size[1];
+    *out = (rt_dnn_tensor){b->dtype, {1, n, 1, 1}, {n, 1, n, n}, rt_param_of(k, b)};
     return true;
   }
-  return false;
+  if (!tensor_of(ctx, k, b, out)) return false;
+  for (int d = 0; d < 4; d++)
+    if (out->size[d] != c->y.size[d] || (e->args[d] != to[d] && !(out->size[d] == 1 && ix_is_int(e->args[d], 0)))) return false;
+  return true;
+}
+
+static bool steps_of(tn_ctx *ctx, const ir_kernel *k, const lw_problem *p, rt_dnn_conv *c) {
+  rt_end e;
+  if (!rt_end_of(ctx, p, &e)) return false;
+  for (c->nsteps = 0; c->nsteps < e.n; c->nsteps++) {
+    int i = c->nsteps;
+    c->steps[i].op = e.steps[i].op == RT_END_ADD ? RT_DNN_ADD : RT_DNN_RELU;
+    c->steps[i].top = e.steps[i].number;
+    if (e.steps[i].op == RT_END_ADD ? !other_of(ctx, k, e.steps[i].other, p->store->index, c, &c->steps[i].other) : e.steps[i].op != RT_END_RELU) return false;
+  }
+  return true;
 }
 
 static bool is_whole(const rt_dnn_tensor *t, const rt_dnn_conv *c) { return memcmp(t->size, c->y.size, sizeof t->size) == 0; }
@@ -197,9 +135,7 @@ bool rt_dnn_conv_of(tn_ctx *ctx, const ir_kernel *k, rt_dnn_conv *c, const char 
   if (!same_conditions(p.guard, inside)) REFUSE("a condition that is not the border of the picture");
   if (!ir_is_float(c->x.dtype) || c->x.dtype != c->w.dtype) REFUSE("operands of other types");
   if (w->u.buf->constant) pack(&c->w, c->x.stride[1] == 1 && c->x.size[1] > 1);
-  lets l = {0};
-  tail t = {ctx, k, &p, &l, p.update->buf, c};
-  if (!reach_store(p.body, p.store, &l) || !steps_of(&t, p.store->value)) REFUSE("an epilogue that is more than additions and clipping");
+  if (!steps_of(ctx, k, &p, c)) REFUSE("an epilogue that is more than additions and clipping");
   whole_first(c);
   return true;
 }

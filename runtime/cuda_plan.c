@@ -1,8 +1,8 @@
 /* cuda_plan.c — see cuda_plan.h. */
 #include "runtime/cuda_plan.h"
 #include "lower/problem.h"
-#include "runtime/cuda_cudnn.h"
 #include "runtime/cuda_emulate.h"
+#include "runtime/cuda_library.h"
 #include "runtime/exec.h"
 #include "runtime/module.h"
 #include <pthread.h>
@@ -65,7 +65,7 @@ static const char *key_of(tn_ctx *ctx, const rt_cuda_plan *p, const cu_code *cod
 
 static void print_kernel(build *b, rt_cuda_kernel *k, const char *choice, const char *symbol) {
   const char *why = NULL;
-  if (choice && rt_dnn_is_plan(choice)) {
+  if (choice && rt_cuda_is_library(choice)) {
     if (!b->o->own) k->library = choice;
     choice = NULL;
   }

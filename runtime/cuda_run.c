@@ -1,7 +1,7 @@
 /* cuda_run.c — see cuda_run.h. */
 #include "runtime/cuda_run.h"
-#include "runtime/cuda_cudnn.h"
 #include "runtime/cuda_driver.h"
+#include "runtime/cuda_library.h"
 #include "runtime/cuda_object.h"
 #include "runtime/module.h"
 #include <stdlib.h>
@@ -160,7 +160,7 @@ rt_cuda_device *rt_cuda_device_open(tn_ctx *ctx, const cu_target *t, int index) 
 
 typedef struct step { /* one launch, or one copy, of a run */
   CUfunction f;       /* null: a copy, or */
-  rt_dnn_plan *library;
+  rt_cuda_step *library;
   CUdeviceptr workspace;
   unsigned grid, threads, shared;
   int nargs;
@@ -197,7 +197,7 @@ static void free_module(void *arg) {
   cu->stream_wait(m->d->stream);
   if (m->graph) cu->exec_free(m->graph);
   for (int i = 0; i < m->nsteps; i++)
-    if (m->steps[i].library) rt_dnn_plan_free(m->steps[i].library);
+    if (m->steps[i].library) rt_cuda_step_free(m->steps[i].library);
   for (int i = 0; i < m->nmemory; i++) cu->free(m->memory[i]);
   for (int i = 0; i < m->nmodules; i++)
     if (m->modules[i]) cu->module_unload(m->modules[i]);
@@ -247,14 +247,13 @@ static void make_maps(rt_cuda_module *m, step *s, const cu_launch *from) {
 }
 
 static void add_library(rt_cuda_module *m, const ir_inst *c, const rt_cuda_kernel *k) {
-  rt_dnn_conv conv;
   const char *why = NULL;
   step s = {.nargs = c->nargs, .args = IR_NEW_ARRAY(m->ctx, CUdeviceptr, c->nargs + 1), .name = c->name ? c->name : k->kernel->name};
   for (int i = 0; i < c->nargs; i++) s.args[i] = address(m, &m->p->program->slots[c->args[i]]);
-  if (rt_dnn_conv_of(m->ctx, k->kernel, &conv, &why)) s.library = rt_dnn_plan_new(m->ctx, m->p->target, &conv, k->library, m->d->stream, &why);
+  s.library = rt_cuda_step_new(m->ctx, m->p->target, k->kernel, k->library, m->d->stream, &why);
   if (!s.library) ir_fail(m->ctx, TN_EUNSUPPORTED, "kernel '%s': %s", k->kernel->name, why);
   IR_PUSH(m->ctx, m->steps, m->nsteps, s); /* which frees it from now on */
-  m->steps[m->nsteps - 1].workspace = reserve(m, rt_dnn_plan_workspace(s.library), "a library's workspace");
+  m->steps[m->nsteps - 1].workspace = reserve(m, rt_cuda_step_workspace(s.library), "a library's workspace");
 }
 
 static void add_call(rt_cuda_module *m, const ir_inst *c) {
@@ -368,7 +367,7 @@ rt_cuda_module *rt_cuda_module_new(tn_ctx *ctx, rt_cuda_device *d, const rt_cuda
 
 static CUresult issue(rt_cuda_module *m, const step *s) {
   const rt_cuda_driver_table *cu = m->d->cu;
-  if (s->library) return rt_dnn_plan_run(s->library, s->args, s->workspace) ? CUDA_ERROR_UNKNOWN : CUDA_SUCCESS;
+  if (s->library) return rt_cuda_step_run(s->library, s->args, s->workspace) ? CUDA_ERROR_UNKNOWN : CUDA_SUCCESS;
   if (!s->f) return cu->copy(s->args[0], s->args[1], (size_t)s->bytes, m->d->stream);
   int n = s->nargs + s->nmaps;
   void *args[128], **a = n < IR_COUNT(args) ? args : IR_NEW_ARRAY(m->ctx, void *, n + 1);

@@ -16,10 +16,12 @@
 typedef unsigned long long ptr;
 enum { OK = 0, BAD = 1, NO_MEMORY = 2, NO_DEVICE = 100, BAD_IMAGE = 200, NOT_FOUND = 500, TRAP = 719, UNKNOWN = 999 };
 
+static int host_action(void (*f)(void *), const void *arg, size_t size);
 static struct {
+  int (*host)(void (*f)(void *), const void *arg, size_t size); /* of a stream, for fakes of libraries: a function, in the stream's order */
   long long used, launches;
   int lost, contexts, allocations, modules, streams;
-} state;
+} state = {.host = host_action};
 
 static long option(const char *name, long otherwise) {
   const char *all = getenv("FAKE_CUDA");
@@ -219,6 +221,8 @@ typedef struct action {
   int nargs;
   ptr args[16], to, from;
   size_t n;
+  void (*host)(void *);
+  void *arg; /* of host: kept for ever */
 } action;
 typedef struct graph {
   int n;
@@ -228,6 +232,7 @@ static graph *recording;
 
 static int perform(const action *a) {
   if (state.lost) return state.lost;
+  if (a->host) return a->host(a->arg), OK;
   if (!a->f) return memmove((void *)(uintptr_t)a->to, (void *)(uintptr_t)a->from, a->n), OK;
   while (a->grid == option("hang", -1)) sleep(1);
   if (++state.launches == option("trap", -1)) return state.lost = TRAP;
@@ -241,6 +246,14 @@ static int record(action a) {
   recording->all = realloc(recording->all, (size_t)(recording->n + 1) * sizeof a);
   recording->all[recording->n++] = a;
   return OK;
+}
+
+static int host_action(void (*f)(void *), const void *arg, size_t size) {
+  void *kept = malloc(size + 1 + sizeof(void *));
+  static void *all; /* reachable: no leak to those who look for them */
+  *(void **)kept = all;
+  all = kept;
+  return record((action){.host = f, .arg = memcpy((char *)kept + sizeof(void *), arg, size)});
 }
 
 int cuMemcpyHtoDAsync_v2(ptr to, const void *from, size_t n, void *s) { CHECK; return memcpy((void *)(uintptr_t)to, from, n), OK; }

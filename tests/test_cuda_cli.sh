@@ -87,6 +87,25 @@ cp cpu/z.npy data2/output_0.npy
 TENON_CUDA_PATH=$libraries FAKE_CUDA=nocapture ok verify lib.tn data2 --target cuda --db libraries.db --atol 1e-5
 ok verify lib.tn data2 --target cuda --db libraries.db --atol 1e-5 # without the library: the usual schedule
 
+cat >mm.tn <<'T'
+graph net { opset 17 input a: f32[12, 24] input b: f32[16, 24] input c: f32[16] y = Gemm(a, b, c) {transB = 1} z = Relu(y) output z }
+T
+libraries=$libraries:$build/tests/fake_cublaslt:-
+libraries=${libraries/:-:/:}
+TENON_CUDA_PATH=$libraries FAKE_CUBLASLT=nohandle ok tune mm.tn --target cuda:sm_90a --candidates
+has "cuBLASLt: no handle without a device"
+TENON_CUDA_PATH=$libraries ok tune mm.tn --target cuda --db products.db --trials 3
+has " 0 of them failed"
+TENON_CUDA_PATH=$libraries FAKE_CUBLASLT=fail ok tune mm.tn --target cuda --db none --trials 3
+has " 1 of them failed"
+TENON_CUDA_PATH=$libraries ok explain mm.tn --target cuda:sm_90a --db products.db
+has "cublaslt 13.1.0 compute 68 algo 0"
+ok run mm.tn --output-dir cpu --save-inputs data3
+i=0; for name in a b c; do cp data3/$name.npy data3/input_$i.npy; i=$((i + 1)); done
+cp cpu/z.npy data3/output_0.npy
+TENON_CUDA_PATH=$libraries ok verify mm.tn data3 --target cuda --db products.db --atol 1e-5
+ok verify mm.tn data3 --target cuda --db products.db --atol 1e-5 # without the library: the usual schedule
+
 FAKE_CUDA=memory=3000 fails 5 "CUDA_ERROR_OUT_OF_MEMORY" run net.tn --target cuda
 FAKE_CUDA=nodevice fails 3 "CUDA_ERROR_NO_DEVICE" run net.tn --target cuda
 FAKE_CUDA=sm=80 fails 3 "does not run there" run net.tn --target cuda:sm_90a

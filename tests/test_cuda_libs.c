@@ -1,10 +1,14 @@
-/* test_cuda_libs.c — libraries as candidates: which kernels are a convolution of cuDNN's, its plans for them without a GPU, and
- * that its absence is no error. TENON_CUDA_ALL=1 plans all convolutions of ResNet-50 instead of a sample. */
+/* test_cuda_libs.c — libraries as candidates: which kernels are a convolution of cuDNN's or a product of cuBLASLt's, cuDNN's plans
+ * without a GPU, cuBLASLt's through a fake of it on the fake driver, and that absence is no error. TENON_CUDA_ALL=1 plans all convolutions of ResNet-50 instead of a sample. */
+#include "ir/interp.h"
 #include "ir/text.h"
 #include "lower/lower.h"
 #include "lower/problem.h"
 #include "autotune/cuda.h"
-#include "runtime/cuda_blaslt.h"
+#include "runtime/cuda_run.h"
+#include "runtime/program_interp.h"
+#include "support_cuda.h"
+#include "runtime/cuda_library.h"
 #include "runtime/cuda_lib.h"
 #include <criterion/criterion.h>
 #include <math.h>
@@ -184,7 +188,7 @@ static void absent(tn_ctx *ctx, const ir_kernel *k, const job *j) {
   rt_cuda_candidates r = rt_cuda_library_candidates(ctx, cu_target_find(ctx, "sm_80"), k, &o);
   (void)j;
   WANT(ctx, r.n == 0 && r.why && *r.why);
-  WANT(ctx, strstr(rt_blaslt_why(ctx), "cuBLASLt: ") != NULL);
+  WANT(ctx, strstr(r.why, "cuBLASLt: "));
 }
 
 Test(cuda_libs, absence_is_no_error) {
@@ -192,4 +196,173 @@ Test(cuda_libs, absence_is_no_error) {
   rt_cuda_forget();
   job j = {.dtype = "f32", .tail = "output y", .s = resnet50[1], .check = absent};
   check(&j);
+}
+
+/* ---- cuBLASLt ---- */
+
+typedef struct product {
+  const char *text;    /* a graph that becomes one kernel */
+  const char *refused; /* part of the reason; null: a product */
+  const char *notes;   /* part of the second plan's */
+  const char *layout;  /* of parameter `which` of the kernel */
+  int which;
+  int plans, exact;    /* of the fake: asked for with any accuracy, and for f32 with its own */
+} product;
+
+#define G "graph g { opset 20 "
+static const product products[] = {
+    {G "input a: f32[40, 24] input b: f32[24, 56] y = MatMul(a, b) output y }", .notes = "tensor cores, inputs rounded, sum in 2 pieces", .plans = 4, .exact = 1},
+    {G "input a: f32[40, 24] input b: f32[56, 24] input c: f32[56] y = Gemm(a, b, c) {transB = 1} z = Relu(y) output z }", .plans = 4, .exact = 1},
+    {G "input a: f32[24, 40] input b: f32[24, 56] y = Gemm(a, b) {transA = 1, alpha = 0.37} output y }", .plans = 4, .exact = 1},
+    {G "input a: f32[40, 24] input b: f32[56, 24] input c: f32[56] y = Gemm(a, b, c) {transB = 1} z = Gelu(y) {approximate = \"tanh\"} output z }", .plans = 4, .exact = 1},
+    {G "input a: bf16[40, 24] input b: bf16[56, 24] input c: bf16[56] y = Gemm(a, b, c) {transB = 1} z = Gelu(y) {approximate = \"tanh\"} output z }", .plans = 2, .exact = 2},
+    {G "input a: bf16[40, 24] input b: bf16[56, 24] y = Gemm(a, b) {transB = 1} z = Gelu(y) output z }", .plans = 2, .exact = 2},
+    {G "input a: f16[24, 40] input b: f16[24, 56] y = Gemm(a, b) {transA = 1} z = Relu(y) output z }", .plans = 2, .exact = 2},
+    {G "input a: f32[2, 3, 40, 24] input b: f32[2, 3, 24, 56] y = MatMul(a, b) output y }", .plans = 4, .exact = 1},
+    {G "input a: f32[2, 3, 40, 24] input b: f32[24, 56] input c: f32[56] input r: f32[2, 3, 40, 56] y = MatMul(a, b) u = Add(y, c) v = Add(r, u) z = Relu(v) output z }", .plans = 4, .exact = 1},
+    {G "input a: f64[11, 24] input b: f64[24, 7] y = MatMul(a, b) output y }", .plans = 2, .exact = 2},
+    {G "input a: i8[40, 24] input b: i8[24, 56] y = MatMulInteger(a, b) output y }", .layout = "perm 1 0", .which = 1, .plans = 2, .exact = 2},
+    {G "input a: i8[40, 24] input b: i8[24, 56] y = MatMulInteger(a, b) output y }", .plans = 0, .exact = 0},
+    {G "input a: f32[1, 64] input b: f32[64, 48] y = MatMul(a, b) output y }", .plans = 4, .exact = 1},
+    {G "input a: f32[48, 64] input b: f32[64, 1] y = MatMul(a, b) output y }", .plans = 4, .exact = 1},
+    {G "input a: f32[40, 24] input b: f32[24, 56] input c: f32[40, 1] y = MatMul(a, b) u = Add(y, c) output u }", .layout = "perm 1 0", .which = 3, .plans = 4, .exact = 1},
+    {G "input x: f32[2, 24, 5, 7] input w: f32[16, 24, 1, 1] y = Conv(x, w) output y }", .plans = 4, .exact = 1},
+    {G "input a: f32[40, 24] input b: f32[24, 56] input c: f32[40, 1] y = MatMul(a, b) u = Add(y, c) output u }", .refused = "epilogue"},
+    {G "input a: f32[40, 24] input b: f32[24, 56] y = MatMul(a, b) z = Exp(y) output z }", .refused = "epilogue"},
+    {G "input a: f32[40, 24] input b: f32[24, 56] y = MatMul(a, b) z = Gelu(y) input c: f32[56] u = Add(z, c) output u }", .refused = "epilogue"},
+    {G "input a: bf16[40, 24] input b: bf16[24, 56] y = MatMul(a, b) s = Sigmoid(y) z = Mul(y, s) output z }", .refused = "epilogue"},
+    {G "input a: i8[40, 24] input b: i8[24, 56] const z: i8[] = 3 y = MatMulInteger(a, b, z) output y }", .refused = "more than a sum"},
+    {G "input x: f32[2, 24, 5, 7] input w: f32[16, 24, 3, 3] y = Conv(x, w) {pads = [1, 1, 1, 1]} output y }", .refused = "borders"},
+    {G "input x: f32[40, 24] y = ReduceSum(x) output y }", .refused = "not a product"},
+    {G "input a: f32[5, 40, 24] input b: f32[5, 24, 56] y = MatMul(a, b) output y }", .layout = "perm 1 0 2", .which = 0, .plans = 4, .exact = 1},
+};
+
+static const char *named(void *user, const ir_kernel *k) {
+  (void)k;
+  return user;
+}
+
+/* A plan of the library's against the interpreter. */
+static void run_product(tn_ctx *ctx, rt_cuda_device *d, const cu_target *t, const ir_program *p, const char *text) {
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, t, &(rt_cuda_options){.choice = named, .user = (void *)text});
+  rt_cuda_module *m = rt_cuda_module_new(ctx, d, plan);
+  const void **in = IR_NEW_ARRAY(ctx, const void *, p->ninputs + 1);
+  void *want = NULL, *have = NULL;
+  const ir_slot *y = NULL;
+  for (int i = 0; i < p->nslots; i++) {
+    const ir_slot *s = &p->slots[i];
+    if (s->kind == IR_SLOT_INPUT) in[s->index] = cuda_random(ctx, s, &(uint64_t){(uint64_t)i + 3}, 1, 3);
+    if (s->kind == IR_SLOT_OUTPUT) y = s, want = ir_alloc(ctx, (size_t)s->bytes + 1), have = ir_alloc(ctx, (size_t)s->bytes + 1);
+  }
+  rt_program_interp(ctx, p, in, &want, NULL, NULL, NULL);
+  for (int turn = 0; turn < 2; turn++) rt_cuda_run(ctx, m, in, &have, NULL);
+  rt_cuda_module_free(m);
+  size_t size = ir_dtype_bytes(y->dtype);
+  double top = 0, off = 0, tolerance = y->dtype == TN_BF16 ? 2e-2 : y->dtype == TN_F16 ? 2e-3 : ir_is_float(y->dtype) ? 1e-5 : 0;
+  for (size_t e = 0; e < (size_t)y->bytes / size; e++) {
+    ir_scalar a = ir_scalar_load(y->dtype, (char *)want + e * size), b = ir_scalar_load(y->dtype, (char *)have + e * size);
+    double v = ir_is_float(y->dtype) ? a.f : (double)a.i, w = ir_is_float(y->dtype) ? b.f : (double)b.i;
+    top = fmax(top, fabs(v));
+    if (!(fabs(v - w) <= off)) off = fabs(v - w);
+  }
+  if (!(off <= tolerance * top)) ir_fail(ctx, TN_EWRONG, "%s: off by %g of %g", text, off, top);
+}
+
+static void run_products(tn_ctx *ctx, void *arg) {
+  const product *x = arg;
+  const cu_target *t = cu_target_find(ctx, "sm_90a");
+  ir_graph *g = ir_graph_parse(ctx, x->text, "test");
+  ir_graph_sort(g);
+  const ir_program *p = lw_compile(ctx, g, &(lw_options){.unscheduled = true, .layout = strstr(x->text, "Conv") ? LW_LAYOUT_NHWC : LW_LAYOUT_AUTO});
+  const ir_kernel *k = p->kernels[p->nkernels - 1].kernel;
+  if (x->layout) k->bufs[x->which]->layout = ir_layout_parse(ctx, x->layout);
+  rt_lt_product product;
+  const char *why = NULL;
+  bool is = rt_lt_product_of(ctx, k, &product, &why);
+  if (x->refused ? is || !strstr(why, x->refused) : !is) ir_fail(ctx, TN_EWRONG, "%s\n%s", is ? "taken" : why, ir_kernel_print(ctx, k));
+  if (x->refused) return;
+  rt_cuda_device *d = rt_cuda_device_open(ctx, t, 0);
+  rt_cuda_candidates all = rt_lt_candidates(ctx, &product, &(rt_cuda_candidate_options){0}), exact = rt_lt_candidates(ctx, &product, &(rt_cuda_candidate_options){.ieee = true});
+  rt_cuda_candidates lean = rt_lt_candidates(ctx, &product, &(rt_cuda_candidate_options){.workspace = 100});
+  if (all.n != x->plans || exact.n != x->exact) ir_fail(ctx, TN_EWRONG, "%d and %d plans: %s", all.n, exact.n, all.why ? all.why : "");
+  if (lean.n * 2 != all.n) ir_fail(ctx, TN_EWRONG, "%d plans with less workspace", lean.n);
+  if (!all.n && (!all.why || !strstr(all.why, "refused"))) ir_fail(ctx, TN_EWRONG, "why: %s", all.why);
+  if (x->notes && strcmp(all.list[1].notes, x->notes)) ir_fail(ctx, TN_EWRONG, "notes '%s'", all.list[1].notes);
+  if (all.n && !strstr(all.list[1].text, " algo 1 tile 20 splitk 2 reduction 2 swizzle 0 custom 0 stages 7 inner 0 cluster 0")) ir_fail(ctx, TN_EWRONG, "'%s'", all.list[1].text);
+  for (int i = 0; i < all.n; i++) {
+    WANT(ctx, all.list[i].workspace == (i % 2 ? 1024 : 0) && rt_cuda_is_library(all.list[i].text) && rt_cuda_library_fits(ctx, k, all.list[i].text));
+    if (p->nkernels == 1) run_product(ctx, d, t, p, all.list[i].text);
+  }
+}
+
+static void with_fakes(const char *fake) {
+  char path[1200];
+  snprintf(path, sizeof path, "%s/tests/fake:%s/tests/fake_cublaslt:-", TN_BUILD_DIR, TN_BUILD_DIR);
+  setenv("TENON_CUDA_PATH", path, 1);
+  setenv("FAKE_CUBLASLT", fake, 1);
+  rt_cuda_forget();
+}
+
+Test(cuda_libs, products_by_cublaslt) {
+  with_fakes("");
+  for (int i = 0; i < IR_COUNT(products); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    tn_status s = ir_protect(ctx, run_products, (void *)&products[i]);
+    cr_assert_eq(s, TN_OK, "%s: %.900s", products[i].text, tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
+
+/* A plan that cannot be made again, or run, says so. */
+static void fail_product(tn_ctx *ctx, void *arg) {
+  ir_graph *g = ir_graph_parse(ctx, products[0].text, "test");
+  ir_graph_sort(g);
+  const ir_program *p = lw_compile(ctx, g, &(lw_options){.unscheduled = true});
+  const cu_target *t = cu_target_find(ctx, "sm_90a");
+  run_product(ctx, rt_cuda_device_open(ctx, t, 0), t, p, arg);
+}
+
+Test(cuda_libs, products_that_fail) {
+  static const struct { const char *fake, *text, *error; } rows[] = {
+      {"nohandle", "cublaslt 13.1.0 compute 68 algo 0 tile 20 splitk 1 reduction 0 swizzle 0 custom 0 stages 7 inner 0 cluster 0", "no handle"},
+      {"fail", "cublaslt 13.1.0 compute 68 algo 0 tile 20 splitk 1 reduction 0 swizzle 0 custom 0 stages 7 inner 0 cluster 0", "GPU: y: "},
+      {"", "cublaslt 13.1.0 compute 68 algo 5 tile 20 splitk 1 reduction 0 swizzle 0 custom 0 stages 7 inner 0 cluster 0", "no such algorithm"},
+      {"", "cublaslt 13.1.0 compute 68 algo 0 tile 21 splitk 1 reduction 0 swizzle 0 custom 0 stages 7 inner 0 cluster 0", "checking it: status 15"},
+      {"", "cublaslt 13.1.0 compute 68 algo 0 tile", "no such algorithm"},
+      {"", "cublaslt 12.9.0 compute 68 algo 0 tile 20 splitk 1 reduction 0 swizzle 0 custom 0 stages 7 inner 0 cluster 0", "another version"}};
+  for (int i = 0; i < IR_COUNT(rows); i++) {
+    with_fakes(rows[i].fake);
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    tn_status s = ir_protect(ctx, fail_product, (void *)rows[i].text);
+    cr_assert(s != TN_OK && strstr(tn_error(ctx), rows[i].error), "%d: %s", i, tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
+
+/* The library itself, as far as it goes without a device: all functions are there, descriptors take the problems. */
+static void described(tn_ctx *ctx, void *arg) {
+  const product *x = arg;
+  ir_graph *g = ir_graph_parse(ctx, x->text, "test");
+  ir_graph_sort(g);
+  const ir_program *p = lw_compile(ctx, g, &(lw_options){.unscheduled = true, .layout = strstr(x->text, "Conv") ? LW_LAYOUT_NHWC : LW_LAYOUT_AUTO});
+  rt_lt_product product;
+  const char *why = NULL;
+  if (!rt_lt_product_of(ctx, p->kernels[p->nkernels - 1].kernel, &product, &why)) return;
+  rt_cuda_candidates r = rt_lt_candidates(ctx, &product, &(rt_cuda_candidate_options){0});
+  if (!r.n && !strstr(r.why, "no handle without a device")) ir_fail(ctx, TN_EWRONG, "%s", r.why);
+}
+
+Test(cuda_libs, descriptors_of_the_real_cublaslt) {
+  unsetenv("TENON_CUDA_PATH");
+  rt_cuda_forget();
+  if (!rt_cuda_library(RT_CUDA_BLASLT)->handle) {
+    fprintf(stderr, "skipped: no cuBLASLt: %s\n", rt_cuda_library(RT_CUDA_BLASLT)->why);
+    return;
+  }
+  for (int i = 0; i < IR_COUNT(products); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    tn_status s = ir_protect(ctx, described, (void *)&products[i]);
+    cr_assert_eq(s, TN_OK, "%s: %.900s", products[i].text, tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
 }
