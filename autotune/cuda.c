@@ -255,17 +255,26 @@ static void tune_kernel(tuner *u, const ir_kernel *k, at_cuda_kernel *r) {
   }
 }
 
+/* Kernels of dimensions that a run decides have no tensors to be timed on. */
+static void tune_calls(tuner *u, int n, const ir_inst *insts) {
+  for (int i = 0; i < n && !u->r.stopped; i++) {
+    const ir_inst *c = &insts[i];
+    tune_calls(u, c->nbody, c->body);
+    tune_calls(u, c->nother, c->other);
+    if (c->kind != IR_CALL || u->r.stopped) continue;
+    const ir_program_kernel *pk = &u->p->kernels[c->kernel];
+    const ir_kernel *k = pk->lowered ? pk->lowered : pk->kernel;
+    if (!k->ndims && !u->r.kernels[c->kernel].choice) tune_kernel(u, k, &u->r.kernels[c->kernel]);
+  }
+}
+
 at_cuda_result at_cuda_tune(tn_ctx *ctx, const ir_program *p, const cu_target *t, const at_cuda_options *o) {
   tuner u = {.ctx = ctx, .p = p, .t = t, .o = o, .start = rt_now(), .d = rt_cuda_device_open(ctx, t, 0)};
   u.r.kernels = IR_NEW_ARRAY(ctx, at_cuda_kernel, p->nkernels + 1);
   at_run_info info = {.env = {.target = rt_cuda_device_name(u.d), .library = ir_format(ctx, "tenon cuda%d", CU_VERSION)}, .budget_s = o->budget_s, .budget_trials = o->trials, .label = o->label};
   at_env_read(ctx, &info.env);
   u.run = o->store ? at_run_begin(o->store, &info) : NULL;
-  for (int i = 0; i < p->nrun && !u.r.stopped; i++) {
-    const ir_inst *c = &p->run[i];
-    const ir_program_kernel *pk = &p->kernels[c->kernel];
-    if (c->kind == IR_CALL && !u.r.kernels[c->kernel].choice) tune_kernel(&u, pk->lowered ? pk->lowered : pk->kernel, &u.r.kernels[c->kernel]);
-  }
+  tune_calls(&u, p->nrun, p->run);
   if (u.run) at_run_end(o->store, u.run);
   rt_cuda_device_close(u.d);
   return u.r;

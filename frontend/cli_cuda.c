@@ -56,7 +56,7 @@ static void text_out(cli *c, const cli_model *m, const rt_cuda_plan *p, const ch
       if (l->why) fprintf(c->out, "  %s: not there: %s%s\n", l->name, l->why, i == RT_CUDA_NVRTC ? "; nothing is compiled" : "");
       else fprintf(c->out, "  %s: %s, version %d\n", l->name, l->path, l->version);
     }
-    fprintf(c->out, "  %d kernels, %d launches in a run as one CUDA graph; compiled in %s, %d from the store\n", kernels, p->nlaunches, cli_time(c, p->compile_s), p->hits);
+    fprintf(c->out, "  %d kernels, %d launches %s; compiled in %s, %d from the store\n", kernels, p->nlaunches, p->walked ? "that the host decides on, run by run" : "in a run as one CUDA graph", cli_time(c, p->compile_s), p->hits);
     fprintf(c->out, "  weights %s, arena %s, scratch %s\n\n", cli_bytes(c, (double)g->weights_bytes), cli_bytes(c, (double)g->arena_bytes), cli_bytes(c, (double)p->scratch_bytes));
   }
   for (int i = 0; i < p->nkernels; i++)

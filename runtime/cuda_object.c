@@ -170,6 +170,8 @@ cg_cuda_part rt_cuda_image(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[]
 
 void rt_cuda_write_object(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[], const rt_object_options *given) {
   const ir_program *g = plans[0]->program;
+  for (int i = 0; i < n; i++)
+    if (plans[i]->walked) ir_fail(ctx, TN_EUNSUPPORTED, "program '%s' decides at run time what it calls: objects for GPUs do not yet", g->name);
   if (g->state_bytes) ir_fail(ctx, TN_EUNSUPPORTED, "program '%s' keeps a state: objects for GPUs do not yet", g->name);
   rt_object_options o = *given;
   cg_cuda_part part = rt_cuda_image(ctx, n, plans);

@@ -167,20 +167,41 @@ static void compile_gated(build *b, char *const *symbols) {
   }
 }
 
-static void plan_calls(tn_ctx *ctx, rt_cuda_plan *p, const ir_program *g) {
-  for (int i = 0; i < g->nrun; i++) {
-    const ir_inst *c = &g->run[i];
-    if (c->kind != IR_CALL && c->kind != IR_COPY_SLOT) ir_fail(ctx, TN_EUNSUPPORTED, "program '%s': control flow at run time is not on GPUs yet", g->name);
+static void plan_calls(tn_ctx *ctx, rt_cuda_plan *p, const ir_program *g, int n, const ir_inst *insts) {
+  for (int i = 0; i < n; i++) {
+    const ir_inst *c = &insts[i];
+    p->walked |= c->kind != IR_CALL && c->kind != IR_COPY_SLOT;
+    plan_calls(ctx, p, g, c->nbody, c->body);
+    plan_calls(ctx, p, g, c->nother, c->other);
     if (c->kind != IR_CALL) continue;
     rt_cuda_kernel *k = &p->kernels[c->kernel];
     const ir_program_kernel *pk = &g->kernels[c->kernel];
     k->kernel = pk->lowered ? pk->lowered : pk->kernel;
-    if (k->kernel->ndims) ir_fail(ctx, TN_EUNSUPPORTED, "kernel '%s': dimensions at run time are not on GPUs yet", k->kernel->name);
     k->left = "";
   }
 }
 
-static int64_t blocks_of(tn_ctx *ctx, const cu_launch *l) { return ix_need_const(ctx, l->grid, "blocks of a launch"); }
+/* Scratch of a launch: where its blocks are not known yet, of the most there may be. */
+static int64_t scratch_of(tn_ctx *ctx, const cu_launch *l) {
+  int64_t blocks = 0;
+  if (!ix_const_value(l->grid, &blocks)) blocks = l->grid->hi;
+  if (l->scratch_bytes && blocks > 1 << 20) ir_fail(ctx, TN_EUNSUPPORTED, "launch %s: %lld bytes of scratch for each of its blocks, of which there is no bound", l->symbol, (long long)l->scratch_bytes);
+  return cu_launch_scratch(l, l->scratch_bytes ? blocks : 0);
+}
+
+static void count_launches(tn_ctx *ctx, rt_cuda_plan *p, int n, const ir_inst *insts) {
+  for (int i = 0; i < n; i++) {
+    count_launches(ctx, p, insts[i].nbody, insts[i].body);
+    count_launches(ctx, p, insts[i].nother, insts[i].other);
+    if (insts[i].kind != IR_CALL) continue;
+    const cu_code *c = p->kernels[insts[i].kernel].code;
+    p->nlaunches += c->nlaunches;
+    for (int l = 0; l < c->nlaunches; l++) {
+      int64_t bytes = scratch_of(ctx, &c->launches[l]);
+      if (bytes > p->scratch_bytes) p->scratch_bytes = bytes;
+    }
+  }
+}
 
 rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *g, const cu_target *t, const rt_cuda_options *o) {
   static const rt_cuda_options none;
@@ -188,7 +209,7 @@ rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *g, const cu_targe
   double start = rt_now();
   rt_cuda_plan *p = IR_NEW(ctx, rt_cuda_plan);
   *p = (rt_cuda_plan){.program = g, .target = t, .nkernels = g->nkernels, .kernels = IR_NEW_ARRAY(ctx, rt_cuda_kernel, g->nkernels + 1)};
-  plan_calls(ctx, p, g);
+  plan_calls(ctx, p, g, g->nrun, g->run);
   build *b = IR_NEW(ctx, build);
   b->ctx = ctx;
   b->plan = p;
@@ -201,15 +222,7 @@ rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *g, const cu_targe
     if (!o->no_compile && !p->kernels[i].library) want(b, i);
   }
   if (!o->no_compile) compile_gated(b, symbols);
-  for (int i = 0; i < g->nrun; i++) {
-    if (g->run[i].kind != IR_CALL) continue;
-    const cu_code *c = p->kernels[g->run[i].kernel].code;
-    p->nlaunches += c->nlaunches;
-    for (int l = 0; l < c->nlaunches; l++) {
-      int64_t bytes = cu_launch_scratch(&c->launches[l], blocks_of(ctx, &c->launches[l]));
-      if (bytes > p->scratch_bytes) p->scratch_bytes = bytes;
-    }
-  }
+  count_launches(ctx, p, g->nrun, g->run);
   p->compile_s = rt_now() - start;
   return p;
 }

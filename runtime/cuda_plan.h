@@ -22,7 +22,8 @@ typedef struct rt_cuda_plan {
   const cu_target *target;
   int nkernels;
   rt_cuda_kernel *kernels;      /* by program kernel; kernel null: packing only, which the host does */
-  int nlaunches;                /* of one run */
+  int nlaunches;                /* of one run; of each place where there is control flow */
+  bool walked;                  /* control flow, or dimensions that the program computes: the host walks it, run by run */
   int64_t scratch_bytes;        /* the most that a launch needs */
   double compile_s;
   int hits;                     /* cubins from the cache */
@@ -43,7 +44,7 @@ typedef struct rt_cuda_options {
 /* Lowers a graph whose dimensions are numbers. `layout` AUTO: NHWC. */
 ir_program *rt_cuda_lower(tn_ctx *ctx, ir_graph *g, lw_layout_choice layout);
 /* Schedules, prints and compiles the kernels of the run section, each distinct one once; a choice that the gates refuse
- * gives way to a plainer one. Throws TN_EUNSUPPORTED for programs with control flow or run-time dimensions. */
+ * gives way to a plainer one. Kernels of dimensions that the program computes get schedules that take any size. */
 rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *p, const cu_target *t, const rt_cuda_options *o);
 /* Runs it in the emulator. in, out, raw as rt_program_interp. */
 void rt_cuda_plan_emulate(tn_ctx *ctx, const rt_cuda_plan *p, const void *const in[], void *const out[], void *state, uint64_t seed);

@@ -2,6 +2,7 @@
 #include "runtime/cuda_run.h"
 #include "runtime/cuda_driver.h"
 #include "runtime/cuda_library.h"
+#include "runtime/exec.h"
 #include "runtime/cuda_object.h"
 #include "runtime/module.h"
 #include <stdlib.h>
@@ -158,49 +159,75 @@ rt_cuda_device *rt_cuda_device_open(tn_ctx *ctx, const cu_target *t, int index) 
 
 /* ---- modules ---- */
 
-typedef struct step { /* one launch, or one copy, of a run */
+typedef struct step { /* one launch, one copy, or one plan of a library, with all that it takes */
   CUfunction f;       /* null: a copy, or */
   rt_cuda_step *library;
-  CUdeviceptr workspace;
   unsigned grid, threads, shared;
-  int nargs;
   CUdeviceptr *args;  /* copy: to, from */
-  int nmaps;
-  char *maps;         /* CU_MAP_BYTES each */
-  int64_t bytes;
+  void **pointers;    /* launch: to arguments, maps, dims; null behind the last */
+  size_t bytes;
   const char *name;
 } step;
+
+/* What a run calls and copies between two decisions of the program, with the addresses and sizes of that time. */
+typedef struct stretch {
+  tn_ctx *ctx;        /* all of it lies there */
+  uint64_t *key;      /* by call: the instruction, addresses, dims; by copy: 0, to, from, bytes */
+  int nkey, nsteps;
+  step *steps;
+  CUgraphExec graph;
+  bool refused;       /* to be captured */
+  int64_t runs, last; /* last: number of the run that it was part of */
+} stretch;
+
+enum { STRETCHES = 64 };
 
 struct rt_cuda_module {
   tn_ctx *ctx;
   rt_cuda_device *d;
   const rt_cuda_plan *p;
-  int nmodules, nmemory, nsteps;
-  CUmodule *modules;  /* by program kernel */
+  int nmodules, nmemory, nstretches;
+  CUmodule *modules;  /* by program kernel, as those that follow */
+  CUfunction **functions;
+  rt_cuda_step **libraries;
   CUdeviceptr *memory;
-  CUdeviceptr weights, arena, state, scratch, *in, *out;
-  step *steps;
-  CUgraphExec graph;
-  int64_t bytes;
+  CUdeviceptr weights, scratch, workspace, *in, *out;
+  rt_memory slots;    /* the same as pointers, and what a run's slots need besides */
+  stretch stretches[STRETCHES];
+  uint64_t *key;      /* of what was called since the last decision */
+  int nkey, room;
+  int64_t runs, bytes;
   bool alive;
 };
 
 int64_t rt_cuda_module_bytes(const rt_cuda_module *m) { return m->bytes; }
 
+static void free_stretch(rt_cuda_module *m, stretch *s) {
+  if (s->graph) m->d->cu->exec_free(s->graph);
+  tn_ctx_free(s->ctx);
+}
+
 static void free_module(void *arg) {
   rt_cuda_module *m = arg;
   if (!m->alive) return;
   m->alive = false;
-  if (*m->d->lost || !m->d->open) return; /* it went with the context */
+  free(m->key);
+  bool gone = *m->d->lost || !m->d->open; /* with the context */
   const rt_cuda_driver_table *cu = m->d->cu;
-  cu->context_set(m->d->context);
-  cu->stream_wait(m->d->stream);
-  if (m->graph) cu->exec_free(m->graph);
-  for (int i = 0; i < m->nsteps; i++)
-    if (m->steps[i].library) rt_cuda_step_free(m->steps[i].library);
+  if (!gone) {
+    cu->context_set(m->d->context);
+    cu->stream_wait(m->d->stream);
+  }
+  for (int i = 0; i < m->nstretches; i++) {
+    if (gone) m->stretches[i].graph = NULL;
+    free_stretch(m, &m->stretches[i]);
+  }
+  if (gone) return;
   for (int i = 0; i < m->nmemory; i++) cu->free(m->memory[i]);
-  for (int i = 0; i < m->nmodules; i++)
+  for (int i = 0; i < m->nmodules; i++) {
+    if (m->libraries[i]) rt_cuda_step_free(m->libraries[i]);
     if (m->modules[i]) cu->module_unload(m->modules[i]);
+  }
 }
 
 void rt_cuda_module_free(rt_cuda_module *m) {
@@ -218,86 +245,39 @@ static CUdeviceptr reserve(rt_cuda_module *m, int64_t bytes, const char *what) {
   return p;
 }
 
-static CUdeviceptr address(rt_cuda_module *m, const ir_slot *s) {
-  switch (s->kind) {
-  case IR_SLOT_INPUT: return m->in[s->index] + (CUdeviceptr)s->offset;
-  case IR_SLOT_OUTPUT: return m->out[s->index] + (CUdeviceptr)s->offset;
-  case IR_SLOT_WEIGHTS: return m->weights + (CUdeviceptr)s->offset;
-  case IR_SLOT_STATE: return m->state + (CUdeviceptr)s->offset;
-  case IR_SLOT_ARENA: return m->arena + (CUdeviceptr)s->offset;
-  default: ir_bug(m->ctx, "slot '%s' has no place on a device", s->name);
-  }
-}
-
-/* The memory of tensors is theirs as long as the module lives: their maps are made once. */
-static void make_maps(rt_cuda_module *m, step *s, const cu_launch *from) {
-  const rt_cuda_driver_table *cu = m->d->cu;
-  if (!from->nmaps) return;
-  if (!cu->map_tiled || !cu->map_im2col) ir_fail(m->ctx, TN_EUNSUPPORTED, "the CUDA driver makes no tensor maps: it is older than 12.0");
-  s->nmaps = from->nmaps;
-  s->maps = ir_alloc(m->ctx, (size_t)from->nmaps * CU_MAP_BYTES + 64);
-  s->maps += -(uintptr_t)s->maps & 63;
-  for (int i = 0; i < from->nmaps; i++) {
-    cu_image_map x;
-    void *tensor = (void *)(uintptr_t)(s->args[from->maps[i].param] + rt_cuda_map_of(&from->maps[i], &x)), *to = s->maps + i * CU_MAP_BYTES;
-    CUresult e = x.pixels ? cu->map_im2col(to, x.type, x.rank, tensor, x.extents, x.strides, x.lower, x.upper, x.channels, x.pixels, x.steps, CU_MAP_NOT_INTERLEAVED, CU_MAP_SWIZZLE_128B, CU_MAP_L2_128B, CU_MAP_ZEROS)
-                          : cu->map_tiled(to, x.type, x.rank, tensor, x.extents, x.strides, x.box, x.steps, CU_MAP_NOT_INTERLEAVED, CU_MAP_SWIZZLE_128B, CU_MAP_L2_128B, CU_MAP_ZEROS);
-    need(m->ctx, m->d, e, ir_format(m->ctx, "tensor map %d of kernel '%s'", i, s->name));
-  }
-}
-
-static void add_library(rt_cuda_module *m, const ir_inst *c, const rt_cuda_kernel *k) {
-  const char *why = NULL;
-  step s = {.nargs = c->nargs, .args = IR_NEW_ARRAY(m->ctx, CUdeviceptr, c->nargs + 1), .name = c->name ? c->name : k->kernel->name};
-  for (int i = 0; i < c->nargs; i++) s.args[i] = address(m, &m->p->program->slots[c->args[i]]);
-  s.library = rt_cuda_step_new(m->ctx, m->p->target, k->kernel, k->library, m->d->stream, &why);
-  if (!s.library) ir_fail(m->ctx, TN_EUNSUPPORTED, "kernel '%s': %s", k->kernel->name, why);
-  IR_PUSH(m->ctx, m->steps, m->nsteps, s); /* which frees it from now on */
-  m->steps[m->nsteps - 1].workspace = reserve(m, rt_cuda_step_workspace(s.library), "a library's workspace");
-}
-
-static void add_call(rt_cuda_module *m, const ir_inst *c) {
-  const ir_program *g = m->p->program;
-  const rt_cuda_kernel *k = &m->p->kernels[c->kernel];
-  rt_cuda_device *d = m->d;
-  if (k->library) {
-    add_library(m, c, k);
-    return;
-  }
+static void load_functions(rt_cuda_module *m, int i) {
+  const rt_cuda_kernel *k = &m->p->kernels[i];
+  if (!k->cubin) ir_fail(m->ctx, TN_EUSAGE, "a plan that was not compiled cannot run");
+  need(m->ctx, m->d, m->d->cu->module_load(&m->modules[i], k->cubin->bytes), ir_format(m->ctx, "loading kernel '%s'", k->kernel->name));
+  m->functions[i] = IR_NEW_ARRAY(m->ctx, CUfunction, k->code->nlaunches + 1);
   for (int l = 0; l < k->code->nlaunches; l++) {
     const cu_launch *from = &k->code->launches[l];
-    int64_t grid = ix_need_const(m->ctx, from->grid, "blocks of a launch");
-    if (!grid) continue;
-    if (grid > INT32_MAX) ir_fail(m->ctx, TN_EUNSUPPORTED, "kernel '%s': %lld blocks", k->kernel->name, (long long)grid);
-    step s = {.grid = (unsigned)grid, .threads = (unsigned)from->threads, .shared = (unsigned)from->shared_bytes, .name = c->name ? c->name : k->kernel->name};
-    need(m->ctx, d, d->cu->module_function(&s.f, m->modules[c->kernel], from->symbol), from->symbol);
-    if (s.shared > 48 * 1024) need(m->ctx, d, d->cu->function_set(s.f, CU_FUNC_MAX_DYNAMIC_SHARED, (int)s.shared), "shared memory of a kernel");
-    s.nargs = c->nargs + (cu_launch_scratch(from, 1) > 0);
-    s.args = IR_NEW_ARRAY(m->ctx, CUdeviceptr, s.nargs + 1);
-    for (int i = 0; i < c->nargs; i++) s.args[i] = address(m, &g->slots[c->args[i]]);
-    if (cu_launch_scratch(from, 1)) s.args[c->nargs] = m->scratch;
-    make_maps(m, &s, from);
-    IR_PUSH(m->ctx, m->steps, m->nsteps, s);
+    need(m->ctx, m->d, m->d->cu->module_function(&m->functions[i][l], m->modules[i], from->symbol), from->symbol);
+    if (from->shared_bytes > 48 * 1024) need(m->ctx, m->d, m->d->cu->function_set(m->functions[i][l], CU_FUNC_MAX_DYNAMIC_SHARED, (int)from->shared_bytes), "shared memory of a kernel");
   }
-}
-
-static void add_copy(rt_cuda_module *m, const ir_inst *c) {
-  const ir_slot *to = &m->p->program->slots[c->args[0]], *from = &m->p->program->slots[c->args[1]];
-  step s = {.bytes = to->bytes, .args = IR_NEW_ARRAY(m->ctx, CUdeviceptr, 2), .name = to->name};
-  s.args[0] = address(m, to);
-  s.args[1] = address(m, from);
-  if (s.bytes) IR_PUSH(m->ctx, m->steps, m->nsteps, s);
 }
 
 static void load_kernels(rt_cuda_module *m) {
   const rt_cuda_plan *p = m->p;
+  int64_t most = 0;
   m->modules = IR_NEW_ARRAY(m->ctx, CUmodule, p->nkernels + 1);
+  m->functions = IR_NEW_ARRAY(m->ctx, CUfunction *, p->nkernels + 1);
+  m->libraries = IR_NEW_ARRAY(m->ctx, rt_cuda_step *, p->nkernels + 1);
   m->nmodules = p->nkernels;
   for (int i = 0; i < p->nkernels; i++) {
-    if (!p->kernels[i].kernel || p->kernels[i].library) continue;
-    if (!p->kernels[i].cubin) ir_fail(m->ctx, TN_EUSAGE, "a plan that was not compiled cannot run");
-    need(m->ctx, m->d, m->d->cu->module_load(&m->modules[i], p->kernels[i].cubin->bytes), ir_format(m->ctx, "loading kernel '%s'", p->kernels[i].kernel->name));
+    const rt_cuda_kernel *k = &p->kernels[i];
+    const char *why = NULL;
+    if (!k->kernel) continue;
+    if (!k->library) {
+      load_functions(m, i);
+      continue;
+    }
+    m->libraries[i] = rt_cuda_step_new(m->ctx, p->target, k->kernel, k->library, m->d->stream, &why);
+    if (!m->libraries[i]) ir_fail(m->ctx, TN_EUNSUPPORTED, "kernel '%s': %s", k->kernel->name, why);
+    int64_t bytes = rt_cuda_step_workspace(m->libraries[i]);
+    if (bytes > most) most = bytes;
   }
+  m->workspace = reserve(m, most, "libraries' workspace"); /* one after the other they use it */
 }
 
 typedef struct packing {
@@ -331,20 +311,152 @@ void rt_cuda_repack(tn_ctx *ctx, rt_cuda_module *m, const void *const raw[]) {
   load_weights(ctx, m, raw);
 }
 
+static void *pointer(CUdeviceptr p) { return (void *)(uintptr_t)p; }
+
 static void load_memory(rt_cuda_module *m) {
   const ir_program *g = m->p->program;
   m->in = IR_NEW_ARRAY(m->ctx, CUdeviceptr, g->ninputs + 1);
   m->out = IR_NEW_ARRAY(m->ctx, CUdeviceptr, g->noutputs + 1);
   m->weights = reserve(m, g->weights_bytes, "weights");
-  m->arena = reserve(m, g->arena_bytes, "the arena");
-  m->state = reserve(m, g->state_bytes, "states");
+  m->slots.weights = pointer(m->weights);
+  m->slots.arena = pointer(reserve(m, g->arena_bytes, "the arena"));
+  m->slots.state = pointer(reserve(m, g->state_bytes, "states"));
   m->scratch = reserve(m, m->p->scratch_bytes, "scratch");
+  const void **in = IR_NEW_ARRAY(m->ctx, const void *, g->ninputs + 1);
+  void **out = IR_NEW_ARRAY(m->ctx, void *, g->noutputs + 1);
   for (int i = 0; i < g->nslots; i++) {
     const ir_slot *s = &g->slots[i];
     CUdeviceptr *place = s->kind == IR_SLOT_INPUT ? &m->in[s->index] : s->kind == IR_SLOT_OUTPUT ? &m->out[s->index] : NULL;
-    if (place && !*place) *place = reserve(m, s->bytes ? s->bytes : 1, s->name);
+    if (!place || *place) continue;
+    *place = reserve(m, s->bytes ? s->bytes : 1, s->name);
+    if (s->kind == IR_SLOT_INPUT) in[s->index] = pointer(*place);
+    else out[s->index] = pointer(*place);
   }
+  m->slots.in = in;
+  m->slots.out = out;
   load_weights(m->ctx, m, NULL);
+}
+
+/* ---- stretches of a run ---- */
+
+static void note(tn_ctx *ctx, rt_cuda_module *m, uint64_t word) {
+  if (m->nkey == m->room) {
+    uint64_t *more = realloc(m->key, sizeof *more * (size_t)(m->room = m->room ? 2 * m->room : 256));
+    if (!more) ir_fail(ctx, TN_ERESOURCE, "out of memory");
+    m->key = more;
+  }
+  m->key[m->nkey++] = word;
+}
+
+/* The memory of tensors is theirs as long as the module lives: maps of a stretch are made once. */
+static char *make_maps(tn_ctx *ctx, rt_cuda_module *m, tn_ctx *own, const step *s, const cu_launch *from) {
+  const rt_cuda_driver_table *cu = m->d->cu;
+  if (!from->nmaps) return NULL;
+  if (!cu->map_tiled || !cu->map_im2col) ir_fail(ctx, TN_EUNSUPPORTED, "the CUDA driver makes no tensor maps: it is older than 12.0");
+  char *maps = ir_alloc(own, (size_t)from->nmaps * CU_MAP_BYTES + 64);
+  maps += -(uintptr_t)maps & 63;
+  for (int i = 0; i < from->nmaps; i++) {
+    cu_image_map x;
+    void *tensor = pointer(s->args[from->maps[i].param] + rt_cuda_map_of(&from->maps[i], &x)), *to = maps + i * CU_MAP_BYTES;
+    CUresult e = x.pixels ? cu->map_im2col(to, x.type, x.rank, tensor, x.extents, x.strides, x.lower, x.upper, x.channels, x.pixels, x.steps, CU_MAP_NOT_INTERLEAVED, CU_MAP_SWIZZLE_128B, CU_MAP_L2_128B, CU_MAP_ZEROS)
+                          : cu->map_tiled(to, x.type, x.rank, tensor, x.extents, x.strides, x.box, x.steps, CU_MAP_NOT_INTERLEAVED, CU_MAP_SWIZZLE_128B, CU_MAP_L2_128B, CU_MAP_ZEROS);
+    need(ctx, m->d, e, ir_format(ctx, "tensor map %d of kernel '%s'", i, s->name));
+  }
+  return maps;
+}
+
+static int64_t value_of(tn_ctx *ctx, ix e, const ir_kernel *k, const uint64_t *dims) {
+  if (e->op == IX_CONST) return e->u.i;
+  for (int i = 0; i < k->ndims; i++)
+    if (e->op == IX_VAR && e->u.var == k->dims[i]) return (int64_t)dims[i];
+  tn_dtype types[3];
+  ir_scalar args[3];
+  ir_assert(ctx, e->nargs >= 1 && e->nargs <= 3);
+  for (int i = 0; i < e->nargs; i++) types[i] = (tn_dtype)e->args[i]->dtype, args[i].i = value_of(ctx, e->args[i], k, dims);
+  return ir_eval_op(ctx, (ir_opcode)e->op, (tn_dtype)e->dtype, e->nargs, types, args).i;
+}
+
+/* The launches of a call; args: its addresses, then its dims. */
+static void add_call(tn_ctx *ctx, rt_cuda_module *m, stretch *t, const ir_inst *c, uint64_t *args) {
+  const rt_cuda_kernel *k = &m->p->kernels[c->kernel];
+  const ir_kernel *kernel = k->kernel;
+  const char *name = c->name ? c->name : kernel->name;
+  if (k->library) {
+    step s = {.library = m->libraries[c->kernel], .args = (CUdeviceptr *)args, .name = name};
+    IR_PUSH(t->ctx, t->steps, t->nsteps, s);
+    return;
+  }
+  for (int l = 0; l < k->code->nlaunches; l++) {
+    const cu_launch *from = &k->code->launches[l];
+    int64_t grid = value_of(ctx, from->grid, kernel, args + c->nargs);
+    if (grid <= 0) continue;
+    if (grid > INT32_MAX) ir_fail(ctx, TN_EUNSUPPORTED, "kernel '%s': %lld blocks", kernel->name, (long long)grid);
+    step s = {.f = m->functions[c->kernel][l], .grid = (unsigned)grid, .threads = (unsigned)from->threads, .shared = (unsigned)from->shared_bytes, .args = (CUdeviceptr *)args, .name = name};
+    char *maps = make_maps(ctx, m, t->ctx, &s, from);
+    void **p = s.pointers = IR_NEW_ARRAY(t->ctx, void *, c->nargs + from->nmaps + kernel->ndims + 2);
+    for (int i = 0; i < c->nargs; i++) *p++ = &args[i];
+    if (cu_launch_scratch(from, 1)) *p++ = &m->scratch;
+    for (int i = 0; i < from->nmaps; i++) *p++ = maps + i * CU_MAP_BYTES;
+    for (int i = 0; i < kernel->ndims; i++) *p++ = &args[c->nargs + i];
+    *p = NULL;
+    IR_PUSH(t->ctx, t->steps, t->nsteps, s);
+  }
+}
+
+/* What was noted, as steps; where there is no room, in the place of what was not used for longest. */
+static stretch *new_stretch(tn_ctx *ctx, rt_cuda_module *m) {
+  stretch t = {.ctx = ir_ctx_like(m->ctx), .nkey = m->nkey}, *place = m->stretches;
+  if (!t.ctx) ir_fail(ctx, TN_ERESOURCE, "out of memory");
+  for (int i = 1; i < m->nstretches; i++)
+    if (m->stretches[i].last < place->last) place = &m->stretches[i];
+  if (m->nstretches < STRETCHES) place = &m->stretches[m->nstretches++];
+  else {
+    need(ctx, m->d, m->d->cu->stream_wait(m->d->stream), "a run");
+    free_stretch(m, place);
+  }
+  t.key = memcpy(ir_alloc(t.ctx, sizeof *t.key * (size_t)(t.nkey + 1)), m->key, sizeof *t.key * (size_t)t.nkey);
+  *place = (stretch){.ctx = t.ctx, .key = t.key}; /* of no key that is looked for, until it is whole */
+  for (uint64_t *at = t.key; at < t.key + t.nkey;) {
+    const ir_inst *c = (const ir_inst *)(uintptr_t)*at++;
+    if (c) {
+      add_call(ctx, m, &t, c, at);
+      at += c->nargs + m->p->kernels[c->kernel].kernel->ndims;
+    } else {
+      step s = {.args = (CUdeviceptr *)at, .bytes = (size_t)at[2], .name = "a copy"};
+      IR_PUSH(t.ctx, t.steps, t.nsteps, s);
+      at += 3;
+    }
+  }
+  *place = t;
+  return place;
+}
+
+typedef struct walk { /* of the program's instructions, which issues their calls when a decision or the end is near */
+  tn_ctx *ctx;
+  rt_cuda_module *m;
+} walk;
+
+static void note_call(void *user, const ir_inst *c, void *const *args, const int64_t *dims) {
+  walk *w = user;
+  note(w->ctx, w->m, (uintptr_t)c);
+  for (int i = 0; i < c->nargs; i++) note(w->ctx, w->m, (uintptr_t)args[i]);
+  for (int i = 0; i < w->m->p->kernels[c->kernel].kernel->ndims; i++) note(w->ctx, w->m, (uint64_t)dims[i]);
+}
+
+static void note_copy(void *user, void *to, const void *from, size_t bytes) {
+  walk *w = user;
+  uint64_t words[] = {0, (uintptr_t)to, (uintptr_t)from, bytes};
+  for (int i = 0; i < IR_COUNT(words); i++) note(w->ctx, w->m, words[i]);
+}
+
+static void read_value(void *user, void *to, const void *from, size_t bytes);
+
+static void walk_program(tn_ctx *ctx, rt_cuda_module *m) {
+  static const rt_elsewhere elsewhere = {note_copy, read_value};
+  walk w = {ctx, m};
+  m->nkey = 0;
+  m->slots.elsewhere = &elsewhere;
+  rt_exec(ctx, m->p->program, m->p->program->nrun, m->p->program->run, &m->slots, note_call, &w);
 }
 
 rt_cuda_module *rt_cuda_module_new(tn_ctx *ctx, rt_cuda_device *d, const rt_cuda_plan *p) {
@@ -355,11 +467,9 @@ rt_cuda_module *rt_cuda_module_new(tn_ctx *ctx, rt_cuda_device *d, const rt_cuda
   need(ctx, d, d->cu->context_set(d->context), "a context");
   load_kernels(m);
   load_memory(m);
-  for (int i = 0; i < p->program->nrun; i++) {
-    const ir_inst *c = &p->program->run[i];
-    if (c->kind == IR_CALL) add_call(m, c);
-    else add_copy(m, c);
-  }
+  if (p->walked) return m;
+  walk_program(ctx, m); /* nothing is decided: one stretch */
+  if (m->nkey) new_stretch(ctx, m);
   return m;
 }
 
@@ -367,40 +477,63 @@ rt_cuda_module *rt_cuda_module_new(tn_ctx *ctx, rt_cuda_device *d, const rt_cuda
 
 static CUresult issue(rt_cuda_module *m, const step *s) {
   const rt_cuda_driver_table *cu = m->d->cu;
-  if (s->library) return rt_cuda_step_run(s->library, s->args, s->workspace) ? CUDA_ERROR_UNKNOWN : CUDA_SUCCESS;
-  if (!s->f) return cu->copy(s->args[0], s->args[1], (size_t)s->bytes, m->d->stream);
-  int n = s->nargs + s->nmaps;
-  void *args[128], **a = n < IR_COUNT(args) ? args : IR_NEW_ARRAY(m->ctx, void *, n + 1);
-  for (int i = 0; i < s->nargs; i++) a[i] = &s->args[i];
-  for (int i = 0; i < s->nmaps; i++) a[s->nargs + i] = s->maps + i * CU_MAP_BYTES;
-  a[n] = NULL;
-  return cu->launch(s->f, s->grid, 1, 1, s->threads, 1, 1, s->shared, m->d->stream, a, NULL);
+  if (s->library) return rt_cuda_step_run(s->library, s->args, m->workspace) ? CUDA_ERROR_UNKNOWN : CUDA_SUCCESS;
+  if (!s->f) return cu->copy(s->args[0], s->args[1], s->bytes, m->d->stream);
+  return cu->launch(s->f, s->grid, 1, 1, s->threads, 1, 1, s->shared, m->d->stream, s->pointers, NULL);
 }
 
-static void issue_all(tn_ctx *ctx, rt_cuda_module *m) {
-  for (int i = 0; i < m->nsteps; i++) need(ctx, m->d, issue(m, &m->steps[i]), m->steps[i].name);
-}
-
-/* All launches as one graph. Where capturing is refused they are issued one by one for ever. */
-static void capture(rt_cuda_module *m) {
+/* All steps as one graph. Where capturing is refused they are issued one by one for ever. */
+static void capture(rt_cuda_module *m, stretch *t) {
   const rt_cuda_driver_table *cu = m->d->cu;
   CUgraph g = NULL;
+  t->refused = true;
   if (cu->capture_begin(m->d->stream, CU_CAPTURE_RELAXED)) return;
   CUresult e = 0;
-  for (int i = 0; i < m->nsteps && !e; i++) e = issue(m, &m->steps[i]);
-  if (cu->capture_end(m->d->stream, &g) == 0 && !e && g && cu->graph_make(&m->graph, g, 0)) m->graph = NULL;
+  for (int i = 0; i < t->nsteps && !e; i++) e = issue(m, &t->steps[i]);
+  if (cu->capture_end(m->d->stream, &g) == 0 && !e && g && cu->graph_make(&t->graph, g, 0)) t->graph = NULL;
   if (g) cu->graph_free(g);
 }
 
+/* A program that decides nothing is captured at once, others when they come by the same way again. */
+static void run_stretch(tn_ctx *ctx, rt_cuda_module *m, stretch *t) {
+  if (!t->graph && !t->refused && t->nsteps > 1 && (t->runs || !m->p->walked)) capture(m, t);
+  t->runs++;
+  t->last = m->runs;
+  if (t->graph) need(ctx, m->d, m->d->cu->graph_launch(t->graph, m->d->stream), "a run");
+  else
+    for (int i = 0; i < t->nsteps; i++) need(ctx, m->d, issue(m, &t->steps[i]), t->steps[i].name);
+}
+
+/* Issues what was noted. */
+static void flush(tn_ctx *ctx, rt_cuda_module *m) {
+  if (!m->nkey) return;
+  stretch *t = NULL;
+  for (int i = 0; i < m->nstretches && !t; i++)
+    if (m->stretches[i].nkey == m->nkey && memcmp(m->stretches[i].key, m->key, sizeof *m->key * (size_t)m->nkey) == 0) t = &m->stretches[i];
+  if (!t) t = new_stretch(ctx, m);
+  m->nkey = 0;
+  run_stretch(ctx, m, t);
+}
+
+static void read_value(void *user, void *to, const void *from, size_t bytes) {
+  walk *w = user;
+  rt_cuda_device *d = w->m->d;
+  flush(w->ctx, w->m);
+  need(w->ctx, d, d->cu->to_host(to, (CUdeviceptr)(uintptr_t)from, bytes, d->stream), "a value that the program asks for");
+  need(w->ctx, d, d->cu->stream_wait(d->stream), "a value that the program asks for");
+}
+
 static void run_once(tn_ctx *ctx, rt_cuda_module *m) {
-  if (m->graph) need(ctx, m->d, m->d->cu->graph_launch(m->graph, m->d->stream), "a run");
-  else issue_all(ctx, m);
+  m->runs++;
+  if (m->p->walked) {
+    walk_program(ctx, m);
+    flush(ctx, m);
+  } else if (m->nstretches) run_stretch(ctx, m, m->stretches);
 }
 
 static void ready(tn_ctx *ctx, rt_cuda_module *m) {
   need_alive(ctx, m->d);
   need(ctx, m->d, m->d->cu->context_set(m->d->context), "a context");
-  if (!m->graph && m->nsteps > 1) capture(m);
 }
 
 void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *const out[], void *state) {
@@ -412,14 +545,14 @@ void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *c
     const ir_slot *x = &g->slots[i];
     if (x->kind == IR_SLOT_INPUT && x->bytes) need(ctx, m->d, cu->to_device(m->in[x->index], in[x->index], (size_t)x->bytes, s), x->name);
   }
-  if (g->state_bytes) need(ctx, m->d, cu->to_device(m->state, state, (size_t)g->state_bytes, s), "states");
+  if (g->state_bytes) need(ctx, m->d, cu->to_device((CUdeviceptr)(uintptr_t)m->slots.state, state, (size_t)g->state_bytes, s), "states");
   run_once(ctx, m);
   for (int i = 0; i < g->nslots; i++) {
     const ir_slot *x = &g->slots[i];
     if (x->kind == IR_SLOT_OUTPUT && x->bytes) need(ctx, m->d, cu->to_host(out[x->index], m->out[x->index], (size_t)x->bytes, s), x->name);
     if (x->kind == IR_SLOT_INPUT && x->inout && x->bytes) need(ctx, m->d, cu->to_host((void *)(uintptr_t)in[x->index], m->in[x->index], (size_t)x->bytes, s), x->name);
   }
-  if (g->state_bytes) need(ctx, m->d, cu->to_host(state, m->state, (size_t)g->state_bytes, s), "states");
+  if (g->state_bytes) need(ctx, m->d, cu->to_host(state, (CUdeviceptr)(uintptr_t)m->slots.state, (size_t)g->state_bytes, s), "states");
   need(ctx, m->d, cu->stream_wait(s), "a run"); /* where a kernel that traps shows */
 }
 
@@ -428,29 +561,50 @@ static int by_value(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
+typedef struct timing {
+  rt_cuda_module *m;
+  CUevent start, end;
+  float ms;   /* of `runs` runs */
+  int runs;
+} timing;
+
+static void time_once(tn_ctx *ctx, timing *t) {
+  const rt_cuda_driver_table *cu = t->m->d->cu;
+  rt_cuda_device *d = t->m->d;
+  need(ctx, d, cu->event_record(t->start, d->stream), "a timed run");
+  for (int i = 0; i < t->runs; i++) run_once(ctx, t->m);
+  need(ctx, d, cu->event_record(t->end, d->stream), "a timed run");
+  need(ctx, d, cu->event_wait(t->end), "a timed run");
+  need(ctx, d, cu->event_elapsed(&t->ms, t->start, t->end), "a timed run");
+}
+
+static void free_events(void *arg) {
+  timing *t = arg;
+  const rt_cuda_driver_table *cu = t->m->d->cu;
+  if (*t->m->d->lost || !t->m->d->open) return;
+  if (t->start) cu->event_free(t->start);
+  if (t->end) cu->event_free(t->end);
+}
+
 double rt_cuda_time(tn_ctx *ctx, rt_cuda_module *m, int runs) {
-  const rt_cuda_driver_table *cu = m->d->cu;
   float ms[64];
-  CUevent start = NULL, end = NULL;
   if (runs < 1) runs = 1;
   if (runs > IR_COUNT(ms)) runs = IR_COUNT(ms);
   ready(ctx, m);
-  need(ctx, m->d, cu->event_new(&start, CU_EVENT_DEFAULT), "an event");
-  CUresult e = cu->event_new(&end, CU_EVENT_DEFAULT);
-  for (int i = 0; i < runs && !e; i++) {
-    if ((e = cu->event_record(start, m->d->stream))) break;
-    if (m->graph) e = cu->graph_launch(m->graph, m->d->stream);
-    else
-      for (int k = 0; k < m->nsteps && !e; k++) e = issue(m, &m->steps[k]);
-    if (!e) e = cu->event_record(end, m->d->stream);
-    if (!e) e = cu->event_wait(end);
-    if (!e) e = cu->event_elapsed(&ms[i], start, end);
+  timing *t = IR_NEW(ctx, timing);
+  *t = (timing){.m = m, .runs = 1};
+  ir_defer(ctx, free_events, t);
+  need(ctx, m->d, m->d->cu->event_new(&t->start, CU_EVENT_DEFAULT), "an event");
+  need(ctx, m->d, m->d->cu->event_new(&t->end, CU_EVENT_DEFAULT), "an event");
+  time_once(ctx, t);
+  /* between events lies what a launch takes to begin, too: short runs are timed many together */
+  t->runs = t->ms >= 1 ? 1 : t->ms > 0.01f ? (int)(1 / t->ms) + 1 : 100;
+  for (int i = 0; i < runs; i++) {
+    time_once(ctx, t);
+    ms[i] = t->ms / (float)t->runs;
   }
-  if (!sticky(e)) {
-    cu->event_free(start);
-    if (end) cu->event_free(end);
-  }
-  need(ctx, m->d, e, "a timed run");
+  ir_undefer(ctx, free_events, t);
+  free_events(t);
   qsort(ms, (size_t)runs, sizeof *ms, by_value);
   return ms[runs / 2];
 }

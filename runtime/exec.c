@@ -48,7 +48,11 @@ static ir_scalar load_slot(exec *x, ix e) {
   if (!s) ir_bug(x->ctx, "a program value reads '%s', which is no slot", e->u.buf->name);
   int64_t at = value_of(x, ir_buf_offset(x->ctx, e->u.buf, e->args)).i, size = (int64_t)ir_dtype_bytes(s->dtype);
   if (at < 0 || at >= s->bytes / size) ir_bug(x->ctx, "a program value reads '%s' out of bounds", s->name);
-  return ir_scalar_load(s->dtype, (const char *)rt_slot_address(x->ctx, s, x->m) + at * size);
+  const char *from = (const char *)rt_slot_address(x->ctx, s, x->m) + at * size;
+  int64_t here[2];
+  if (!x->m->elsewhere) return ir_scalar_load(s->dtype, from);
+  x->m->elsewhere->read(x->user, here, from, (size_t)size);
+  return ir_scalar_load(s->dtype, here);
 }
 
 static ir_scalar value_of(exec *x, ix e) {
@@ -97,7 +101,9 @@ static void run_all(exec *x, int n, const ir_inst *insts) {
     case IR_COPY_SLOT: {
       const ir_slot *dst = &x->p->slots[c->args[0]], *src = &x->p->slots[c->args[1]];
       ir_assert(x->ctx, dst->bytes == src->bytes);
-      if (dst->bytes) memmove(rt_slot_address(x->ctx, dst, x->m), rt_slot_address(x->ctx, src, x->m), (size_t)dst->bytes);
+      void *to = rt_slot_address(x->ctx, dst, x->m), *from = rt_slot_address(x->ctx, src, x->m);
+      if (dst->bytes && x->m->elsewhere) x->m->elsewhere->copy(x->user, to, from, (size_t)dst->bytes);
+      else if (dst->bytes) memmove(to, from, (size_t)dst->bytes);
       break;
     }
     case IR_INST_LET: {

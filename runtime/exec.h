@@ -5,12 +5,19 @@
 #define RT_EXEC_H
 #include "ir/ir.h"
 
+/* Memory that this process cannot touch, a device's: what is done with it besides calls, in their order. */
+typedef struct rt_elsewhere {
+  void (*copy)(void *user, void *to, const void *from, size_t bytes);
+  void (*read)(void *user, void *to, const void *from, size_t bytes); /* what a value of the program loads, to memory here */
+} rt_elsewhere;
+
 typedef struct rt_memory { /* where the slots are */
   const void *const *in;
   void *const *out;
   const void *const *raw;
   uint8_t *weights;      /* first byte after the blob's header: slot offset 0 */
   uint8_t *state, *arena;
+  const rt_elsewhere *elsewhere; /* null: all of it is this process's; else `user` of the run is its user, too */
 } rt_memory;
 
 /* One kernel call: args[i] is the memory of parameter i, dims[j] the value of dimension j. */

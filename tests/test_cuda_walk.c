@@ -1,0 +1,186 @@
+/* test_cuda_walk.c — programs that decide at run time, on GPUs: if, while, lets, sizes of kernels that the program computes, and
+ * states; emulated, and on the fake driver, against the interpreter. */
+#include "aot/sample.h"
+#include "aot/shell.h"
+#include "ir/text.h"
+#include "runtime/cuda_lib.h"
+#include "runtime/cuda_object.h"
+#include "runtime/cuda_run.h"
+#include "runtime/exec.h"
+#include "runtime/program_interp.h"
+#include <math.h>
+
+static const char text[] =
+    "program walk {\n"
+    "  bytes weights 0 arena 0 state 0 pack_arena 0 live_peak 0\n"
+    "  counts inputs 2 outputs 2 raw 0\n"
+    "  slot n: i64[1] input 0 bytes 8\n"
+    "  slot x: f32[80, 24] input 1 bytes 7680\n"
+    "  slot y: f32[80] output 0 bytes 320\n"
+    "  slot s: i64[2] output 1 bytes 16\n"
+    "  kernel clear(out y: f32[80], out s: i64[2]) {\n"
+    "    for i in 0 .. 80 { y[i] = 0.0 }\n"
+    "    s[0] = 0\n"
+    "    s[1] = 0\n"
+    "  }\n"
+    "  kernel sums(dim rows [0, 80], in x: f32[80, 24], inout y: f32[80]) {\n"
+    "    for i in 0 .. rows {\n"
+    "      alloc acc: f32[] register\n"
+    "      acc[] = 0.0\n"
+    "      for k in 0 .. 24 { acc[] = fma(x[i, k], x[i, k], acc[]) }\n"
+    "      y[i] = y[i] + acc[]\n"
+    "    }\n"
+    "  }\n"
+    "  kernel tick(in y: f32[80], inout s: i64[2]) {\n"
+    "    s[0] = s[0] + 1\n"
+    "    if y[0] > 20.0 { s[1] = s[1] + 1 }\n"
+    "  }\n"
+    "  pack { }\n"
+    "  run {\n"
+    "    call clear(y, s)\n"
+    "    let rows: index [0, 80] = cast<index>(n[0])\n"
+    "    while s[0] < 3 {\n"
+    "      call sums(x, y)\n"
+    "      if 40 < rows {\n"
+    "        call sums(x, y)\n"
+    "      } else {\n"
+    "        let rows: index [0, 80] = max(rows - 1, 0)\n"
+    "        call sums(x, y)\n"
+    "      }\n"
+    "      call tick(y, s)\n"
+    "    }\n"
+    "  }\n"
+    "}\n";
+
+enum { X_ROWS = 80, X_COLS = 24 };
+static float x[X_ROWS * X_COLS];
+
+typedef struct result {
+  float y[X_ROWS];
+  int64_t s[2];
+} result;
+
+static void same_result(tn_ctx *ctx, const result *a, const result *b, int64_t n) {
+  if (a->s[0] != b->s[0] || a->s[1] != b->s[1]) ir_fail(ctx, TN_EWRONG, "%lld rows: steps", (long long)n);
+  for (int i = 0; i < X_ROWS; i++)
+    if (a->y[i] != b->y[i]) ir_fail(ctx, TN_EWRONG, "%lld rows: element %d is %g, not %g", (long long)n, i, b->y[i], a->y[i]);
+}
+
+static void start(const char *fake) {
+  folder();
+  setenv("FAKE_CUDA", fake, 1);
+  setenv("TENON_CUDA_PATH", TN_BUILD_DIR "/tests/fake:" TN_BUILD_DIR "/tests/fake_nvrtc:-", 1);
+  setenv("FAKE_NVRTC_DIR", dir, 1);
+  rt_cuda_forget();
+  for (int i = 0; i < X_ROWS * X_COLS; i++) x[i] = (float)(i * 37 % 101) / 50 - 1;
+}
+
+static void finish(void) {
+  int (*held)(void) = (int (*)(void))rt_cuda_symbol(RT_CUDA_DRIVER, "fakeHeld");
+  cr_assert(held && held() == 0, "things of the driver are still held");
+  SH("rm -rf %s", dir);
+}
+
+/* Sizes: none, few, both arms of the if; in many turns more stretches than are kept. */
+static void sizes(tn_ctx *ctx, void *arg) {
+  ir_program *p = ir_program_parse(ctx, text, "walk");
+  const char *wrong = ir_program_verify(ctx, p);
+  if (wrong) ir_fail(ctx, TN_EWRONG, "%s", wrong);
+  const cu_target *t = cu_target_find(ctx, "sm_90a");
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, t, NULL);
+  rt_cuda_device *d = rt_cuda_device_open(ctx, t, 0);
+  rt_cuda_module *m = rt_cuda_module_new(ctx, d, plan);
+  for (int64_t turn = 0; turn < *(int *)arg; turn++) {
+    int64_t n = turn * 35 % (X_ROWS + 1);
+    result want, have;
+    const void *in[] = {&n, x};
+    rt_program_interp(ctx, p, in, (void *[]){want.y, want.s}, NULL, NULL, NULL);
+    memset(&have, 0, sizeof have);
+    rt_cuda_run(ctx, m, in, (void *[]){have.y, have.s}, NULL);
+    same_result(ctx, &want, &have, n);
+    if (turn % 9) continue;
+    memset(&have, 0, sizeof have);
+    rt_cuda_plan_emulate(ctx, plan, in, (void *[]){have.y, have.s}, NULL, (uint64_t)turn);
+    same_result(ctx, &want, &have, n);
+  }
+  if (!(rt_cuda_time(ctx, m, 3) > 0)) ir_fail(ctx, TN_EWRONG, "no time");
+  if (!plan->walked || plan->nlaunches != 6) ir_fail(ctx, TN_EWRONG, "%d launches", plan->nlaunches);
+  rt_cuda_module_free(m);
+  rt_cuda_device_close(d);
+}
+
+static void run(void (*f)(tn_ctx *ctx, void *arg), void *arg, const char *error) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tn_status s = ir_protect(ctx, f, arg);
+  if (error) cr_assert(s != TN_OK && strstr(tn_error(ctx), error), "status %d: %.400s", s, tn_error(ctx));
+  else cr_assert_eq(s, TN_OK, "%.600s", tn_error(ctx));
+  tn_ctx_free(ctx);
+}
+
+static bool have_compiler(void) { return system("c++ --version > /dev/null 2>&1") == 0; }
+
+Test(cuda_walk, sizes) {
+  if (!have_compiler()) return;
+  start("");
+  run(sizes, &(int){2 * (X_ROWS + 1)}, NULL);
+  finish();
+}
+
+Test(cuda_walk, failures) {
+  if (!have_compiler()) return;
+  static const struct { const char *fake, *error; } rows[] = {{"nocapture", NULL}, {"trap=30", "context is lost"}, {"fail=cuMemcpyDtoHAsync_v2", "CUDA_ERROR_OTHER"}, {"fail=cuLaunchKernel", "clear"}};
+  for (int i = 0; i < IR_COUNT(rows); i++) {
+    start(rows[i].fake);
+    run(sizes, &(int){12}, rows[i].error);
+    finish();
+  }
+}
+
+/* The program that modules and objects are tested with: states that a while counts in, an if on a result. */
+static void sample(tn_ctx *ctx, void *arg) {
+  static float in[ROWS * INNER], w[INNER * COLS], b[COLS];
+  sample_fill(in, ROWS * INNER, 1), sample_fill(w, INNER * COLS, 2), sample_fill(b, COLS, 3);
+  const ir_program *p = sample_program(ctx, w, b);
+  const cu_target *t = cu_target_find(ctx, "sm_80");
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, t, NULL);
+  setenv("FAKE_CUDA", "sm=80", 1);
+  rt_cuda_device *d = rt_cuda_device_open(ctx, t, 0);
+  rt_cuda_module *m = rt_cuda_module_new(ctx, d, plan);
+  typedef struct outputs {
+    float y[ROWS * COLS], z[ROWS * COLS];
+    int64_t top[ROWS], steps[3];
+  } outputs;
+  static _Alignas(64) char state[3][64];
+  static outputs o[3];
+  for (int k = 0; k < 3; k++) rt_state_start(p, state[k]);
+  for (int turn = 0; turn < 3; turn++) {
+    for (int k = 0; k < 3; k++) {
+      void *out[] = {o[k].y, o[k].z, o[k].top, o[k].steps};
+      if (k == 0) rt_program_interp(ctx, p, (const void *[]){in}, out, NULL, state[k], NULL);
+      else if (k == 1) rt_cuda_run(ctx, m, (const void *[]){in}, out, state[k]);
+      else rt_cuda_plan_emulate(ctx, plan, (const void *[]){in}, out, state[k], 3);
+    }
+    if (o[0].steps[0] != 5 * (turn + 1)) ir_fail(ctx, TN_EWRONG, "turn %d: %lld steps", turn, (long long)o[0].steps[0]);
+    for (int k = 1; k < 3; k++) {
+      if (memcmp(o[0].top, o[k].top, sizeof o[0].top) || memcmp(o[0].steps, o[k].steps, sizeof o[0].steps)) ir_fail(ctx, TN_EWRONG, "turn %d, %d: other numbers", turn, k);
+      for (int i = 0; i < ROWS * COLS; i++)
+        if (!(fabsf(o[0].z[i] - o[k].z[i]) <= 1e-5f && fabsf(o[0].y[i] - o[k].y[i]) <= 1e-5f)) ir_fail(ctx, TN_EWRONG, "turn %d, %d: element %d", turn, k, i);
+    }
+  }
+  rt_cuda_module_free(m);
+  rt_cuda_device_close(d);
+}
+
+Test(cuda_walk, states) {
+  if (!have_compiler()) return;
+  start("");
+  run(sample, NULL, NULL);
+  finish();
+}
+
+static void object(tn_ctx *ctx, void *arg) {
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, ir_program_parse(ctx, text, "walk"), cu_target_find(ctx, "sm_80"), &(rt_cuda_options){.no_compile = true});
+  rt_cuda_write_object(ctx, 1, &plan, &(rt_object_options){0});
+}
+
+Test(cuda_walk, no_objects) { run(object, NULL, "decides at run time"); }
