@@ -128,7 +128,7 @@ Test(cuda_walk, sizes) {
 
 Test(cuda_walk, failures) {
   if (!have_compiler()) return;
-  static const struct { const char *fake, *error; } rows[] = {{"nocapture", NULL}, {"trap=30", "context is lost"}, {"fail=cuMemcpyDtoHAsync_v2", "CUDA_ERROR_OTHER"}, {"fail=cuLaunchKernel", "clear"}};
+  static const struct { const char *fake, *error; } rows[] = {{"trap=30", "context is lost"}, {"nocapture", NULL}, {"fail=cuMemcpyDtoHAsync_v2", "CUDA_ERROR_OTHER"}, {"fail=cuLaunchKernel", "clear"}};
   for (int i = 0; i < IR_COUNT(rows); i++) {
     start(rows[i].fake);
     run(sizes, &(int){12}, rows[i].error);
