@@ -233,7 +233,7 @@ static void run_conv(tn_ctx *ctx, void *arg) {
   double begin = serve_now();
   for (int i = -1; i < 3 || (serve_now() - begin < t->budget && t->n < SERVE_SAMPLES); i++) {
     rt_profile *p = rt_profile_new(ctx);
-    if (rt_run_profiled(ctx, t->it->module, t->it->in, t->it->out, t->it->state, rt_pool_threads(pool), p)) ir_fail(ctx, TN_EINTERNAL, "the run failed");
+    if (rt_run_profiled(ctx, t->it->module, t->it->in, t->it->out, NULL, t->it->state, rt_pool_threads(pool), p)) ir_fail(ctx, TN_EINTERNAL, "the run failed");
     double sum = 0;
     for (int k = 0; k < p->nspans; k++)
       if (p->spans[k].worker < 0 && strncmp(p->spans[k].kernel, "relayout", 8) != 0) sum += p->spans[k].end - p->spans[k].start;
@@ -272,7 +272,7 @@ static void profile(tn_ctx *ctx, void *arg) {
   item *it = arg;
   rt_profile *p = rt_profile_new(ctx);
   for (int i = 0; i < 5; i++)
-    if (rt_run_profiled(ctx, it->module, it->in, it->out, it->state, rt_pool_threads(pool), p)) ir_fail(ctx, TN_EINTERNAL, "the run failed");
+    if (rt_run_profiled(ctx, it->module, it->in, it->out, NULL, it->state, rt_pool_threads(pool), p)) ir_fail(ctx, TN_EINTERNAL, "the run failed");
   rt_profile_row *rows;
   int n = rt_profile_rows(ctx, p, &rows);
   fputs("{\"ok\": true, \"rows\": [", serve_out);

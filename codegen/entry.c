@@ -189,7 +189,12 @@ static LLVMValueRef slot_address(gen *g, const ir_slot *s) {
   case IR_SLOT_ARENA: return offset(g, g->arena, s->offset);
   }
   if (!table) ir_bug(g->ctx, "slot '%s' is not of this section", s->name);
-  return offset(g, load(g, g->ptr, table, 8 * (int64_t)s->index, 8), s->offset);
+  LLVMValueRef p = offset(g, load(g, g->ptr, table, 8 * (int64_t)s->index, 8), s->offset);
+  if (!s->step) return p;
+  const binding *first = find_named(g, "first");
+  if (!first) ir_bug(g->ctx, "slot '%s' is a part of nothing", s->name);
+  LLVMValueRef further = LLVMBuildMul(g->b, first->value, i64_const(g, s->step), "");
+  return LLVMBuildGEP2(g->b, g->i8, p, &further, 1, "");
 }
 
 static void emit_call(gen *g, const ir_inst *c) {
@@ -242,6 +247,30 @@ static void emit_while(gen *g, const ir_inst *c) {
   at(g, end);
 }
 
+static LLVMValueRef cell(gen *g, LLVMTypeRef t);
+static void enter(gen *g, const ir_var *v, LLVMValueRef value, LLVMValueRef in_memory) {
+  binding l = {.var = v, .value = value, .cell = in_memory};
+  IR_PUSH(g->ctx, g->lets, g->nlets, l);
+}
+
+static void emit_for(gen *g, const ir_inst *c) {
+  LLVMBasicBlockRef head = block(g, "for"), body = block(g, "body"), end = block(g, "endfor");
+  LLVMValueRef count = program_value(g, c->value), at_cell = cell(g, g->i64);
+  store(g, i64_const(g, 0), at_cell, 0, 8);
+  LLVMBuildBr(g->b, head);
+  at(g, head);
+  LLVMValueRef i = load(g, g->i64, at_cell, 0, 8);
+  LLVMBuildCondBr(g->b, LLVMBuildICmp(g->b, LLVMIntSLT, i, count, ""), body, end);
+  at(g, body);
+  int outside = g->nlets;
+  enter(g, c->var, i, at_cell);
+  emit_all(g, c->nbody, c->body);
+  g->nlets = outside;
+  store(g, LLVMBuildAdd(g->b, i, i64_const(g, 1), ""), at_cell, 0, 8);
+  LLVMBuildBr(g->b, head);
+  at(g, end);
+}
+
 /* An alloca in the function's first block, wherever we are. */
 static LLVMValueRef cell(gen *g, LLVMTypeRef t) {
   LLVMBasicBlockRef back = LLVMGetInsertBlock(g->b);
@@ -254,12 +283,12 @@ static LLVMValueRef cell(gen *g, LLVMTypeRef t) {
 }
 
 static void emit_let(gen *g, const ir_inst *c) {
-  binding l = {.var = c->var, .value = program_value(g, c->value)};
+  LLVMValueRef value = program_value(g, c->value), in_memory = NULL;
   if (c->value->dtype == TN_INDEX) {
-    l.cell = cell(g, g->i64);
-    store(g, l.value, l.cell, 0, 8);
+    in_memory = cell(g, g->i64);
+    store(g, value, in_memory, 0, 8);
   }
-  IR_PUSH(g->ctx, g->lets, g->nlets, l);
+  enter(g, c->var, value, in_memory);
 }
 
 static void emit_all(gen *g, int n, const ir_inst *insts) {
@@ -277,6 +306,7 @@ static void emit_all(gen *g, int n, const ir_inst *insts) {
     case IR_INST_LET: emit_let(g, c); break;
     case IR_INST_IF: emit_if(g, c); break;
     case IR_INST_WHILE: emit_while(g, c); break;
+    case IR_INST_FOR: emit_for(g, c); break;
     }
   }
   g->nlets = scope;
@@ -386,11 +416,31 @@ static void fill_out_dims(gen *g, LLVMValueRef out_dims) {
     for (int i = 0; i < g->p->nslots; i++) {
       const ir_slot *s = &g->p->slots[i];
       if (s->kind != IR_SLOT_OUTPUT || s->index != o) continue;
-      for (int d = 0; d < s->rank; d++) store(g, i64_const(g, s->dims[d]), out_dims, 8 * n++, 8);
+      for (int d = 0; d < s->rank; d++) store(g, s->sizes ? value_of(g, s->sizes[d]) : i64_const(g, s->dims[d]), out_dims, 8 * n++, 8);
       break;
     }
   LLVMBuildBr(g->b, go);
   at(g, go);
+}
+
+/* Values of the dims, each within what it may be. */
+static void take_dims(gen *g, LLVMValueRef dims) {
+  LLVMValueRef wrong = NULL;
+  for (int i = 0; i < g->p->ndims; i++) {
+    const ir_program_dim *d = &g->p->dims[i];
+    LLVMValueRef v = load(g, g->i64, dims, 8 * i, 8), none = NULL;
+    wrong = either(g, wrong, LLVMBuildICmp(g->b, LLVMIntSLT, v, i64_const(g, d->var->lo), ""));
+    wrong = either(g, wrong, LLVMBuildICmp(g->b, LLVMIntSGT, v, i64_const(g, d->var->hi), ""));
+    for (int k = 0; k < d->nsizes; k++) {
+      LLVMValueRef other = LLVMBuildICmp(g->b, LLVMIntNE, v, i64_const(g, d->sizes[k]), "");
+      none = none ? LLVMBuildAnd(g->b, none, other, "") : other;
+    }
+    if (none) wrong = either(g, wrong, none);
+    LLVMValueRef in_memory = cell(g, g->i64);
+    store(g, v, in_memory, 0, 8);
+    enter(g, d->var, v, in_memory);
+  }
+  fail_if_any(g, wrong, CG_RUN_DIMS);
 }
 
 static void emit_run(gen *g) {
@@ -406,6 +456,7 @@ static void emit_run(gen *g) {
   LLVMValueRef null = NULL, bits = NULL;
   if (p->ninputs) null = either(g, null, is_null(g, g->in));
   if (p->noutputs) null = either(g, null, is_null(g, g->out));
+  if (p->ndims) null = either(g, null, is_null(g, LLVMGetParam(g->fn, 2)));
   struct { bool used; LLVMValueRef p; } memory[] = {{has_weights, g->weights}, {has_state, g->state}, {true, g->arena}};
   for (int i = 0; i < IR_COUNT(memory); i++) {
     if (!memory[i].used) continue;
@@ -414,6 +465,7 @@ static void emit_run(gen *g) {
   }
   fail_if_any(g, null, CG_RUN_ARG);
   if (bits) fail_if(g, LLVMBuildICmp(g->b, LLVMIntNE, bits, i64_const(g, 0), ""), CG_RUN_ALIGN);
+  take_dims(g, LLVMGetParam(g->fn, 2));
   if (p->ninputs) check_table(g, IR_SLOT_INPUT, g->in);
   if (p->noutputs) check_table(g, IR_SLOT_OUTPUT, g->out);
   LLVMBasicBlockRef given = block(g, "threads"), go = block(g, "");

@@ -77,6 +77,13 @@ static const ir_slot *slot_of(const gen *g, ir_slot_kind kind, int index) {
 
 static const ir_slot *slot_at(const gen *g, ir_slot_kind kind, int i) { return kind == IR_SLOT_STATE ? g->states[i] : slot_of(g, kind, i); }
 
+/* "N, 3, 224": with the names of the program's dims; "" when there are none. */
+static const char *sizes_text(const gen *g, const ir_slot *s) {
+  ir_text t = {.ctx = g->ctx};
+  for (int d = 0; d < s->rank && s->sizes; d++) ir_put(&t, "%s%s", d ? ", " : "", ix_print(g->ctx, s->sizes[d]));
+  return t.n ? ir_text_str(&t) : "";
+}
+
 static const char *dims_text(const gen *g, const ir_slot *s) {
   ir_text t = {.ctx = g->ctx};
   for (int d = 0; d < s->rank; d++) ir_put(&t, "%s%lld", d ? ", " : "", (long long)s->dims[d]);
@@ -88,6 +95,7 @@ static void put_slots(gen *g, ir_slot_kind kind, int n, const char *word, const 
   for (int i = 0; i < n; i++) {
     const ir_slot *s = slot_at(g, kind, i);
     const char *u = g->upper, *dims = dims_text(g, s);
+    if (s->sizes) ir_put(t, "/* %s[%d] has the extents [%s]; the most that they can be: */\n", what, i, comment(g->ctx, sizes_text(g, s)));
     ir_put(t, "/* %s[%d]: %s, %s[%s]%s%s%s */\n", what, i, comment(g->ctx, s->name), ir_dtype_name(s->dtype), dims,
            s->layout ? ", layout " : "", s->layout ? comment(g->ctx, s->layout->text) : "", s->inout ? ", changed in place" : "");
     ir_put(t, "#define %s_%s_%d_NAME  %s\n", u, word, i, literal(g->ctx, s->name));
@@ -118,6 +126,18 @@ static void put_slots(gen *g, ir_slot_kind kind, int n, const char *word, const 
   ir_put(t, "}\n");
 }
 
+/* The sizes that a run is told. */
+static void put_dims(gen *g) {
+  ir_text *t = &g->out;
+  for (int i = 0; i < g->p->ndims; i++) {
+    const ir_program_dim *d = &g->p->dims[i];
+    ir_put(t, "/* dims[%d]: %s", i, comment(g->ctx, d->var->name));
+    for (int k = 0; k < d->nsizes; k++) ir_put(t, k ? ", %lld" : ", one of %lld", (long long)d->sizes[k]);
+    ir_put(t, " */\n#define %s_DIM_%d_NAME %s\n", g->upper, i, literal(g->ctx, d->var->name));
+    ir_put(t, "#define %s_DIM_%d_MIN  %lld\n#define %s_DIM_%d_MAX  %lld\n", g->upper, i, (long long)d->var->lo, g->upper, i, (long long)d->var->hi);
+  }
+}
+
 static void put_sizes(gen *g) {
   ir_text *t = &g->out;
   const char *u = g->upper;
@@ -133,6 +153,9 @@ static void put_sizes(gen *g) {
             " * set, and mean nothing between calls. */\n");
   if (!g->o->cuda) ir_put(t, "#define %s_ARENA_BYTES(workers) ((size_t)%lld + (size_t)(workers) * (size_t)%lld)\n", u,
          (long long)cg_arena_bytes(p, g->build->infos, 0), (long long)cg_scratch_bytes(p, false, g->build->infos));
+  if (p->ndims)
+    ir_put(t, "/* The same for these dims, which are enough for any. */\n"
+              "#define %s_arena_bytes(dims, workers) ((void)(dims), %s_ARENA_BYTES(workers))\n", g->lower, u);
   ir_put(t, "/* Bytes of the packed weights%s. */\n", embed ? ", which are inside this object: pass null for them" : "");
   ir_put(t, "#define %s_WEIGHTS_BYTES %lld\n", u, (long long)cg_blob_bytes(p));
   ir_put(t, "#define %s_WEIGHTS_EMBEDDED %d\n", u, embed ? 1 : 0);
@@ -233,8 +256,9 @@ const char *cg_header_text(tn_ctx *ctx, const ir_program *p, const cg_build *bui
   for (int i = 0; i < IR_COUNT(codes) - (o->cuda ? 0 : 4); i++)
     ir_put(t, "#define %s_%s %d%s%s%s\n", u, codes[i], i, i ? " /* " : "", cg_run_error(i), i ? " */" : "");
   ir_put(t, "\n/* ---- inputs and outputs ---- */\n\n");
-  ir_put(t, "#define %s_NUM_INPUTS   %d\n#define %s_NUM_OUTPUTS  %d\n#define %s_NUM_DIMS     0\n#define %s_NUM_OUT_DIMS %lld\n",
-         u, p->ninputs, u, p->noutputs, u, u, (long long)out_dims);
+  ir_put(t, "#define %s_NUM_INPUTS   %d\n#define %s_NUM_OUTPUTS  %d\n#define %s_NUM_DIMS     %d\n#define %s_NUM_OUT_DIMS %lld\n",
+         u, p->ninputs, u, p->noutputs, u, p->ndims, u, (long long)out_dims);
+  put_dims(&g);
   put_slots(&g, IR_SLOT_INPUT, p->ninputs, "INPUT", "in");
   put_slots(&g, IR_SLOT_OUTPUT, p->noutputs, "OUTPUT", "out");
   if (o->weights == CG_WEIGHTS_POINTER) {

@@ -290,6 +290,7 @@ static void run_all(tw *x, int n, const ir_inst *insts) {
     case IR_INST_LET: run_let(x, c); break;
     case IR_INST_IF: run_if(x, c); break;
     case IR_INST_WHILE: run_while(x, c); break;
+    case IR_INST_FOR: ir_fail(x->c->ctx, TN_EUNSUPPORTED, "a program of sizes that are known at run time alone");
     }
   }
   while (x->nlets > scope) free_cell(x, x->lets[--x->nlets].at);

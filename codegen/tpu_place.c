@@ -123,7 +123,7 @@ static void note_all(tw *x, int n, const ir_inst *insts, bool perhaps) {
       note_all(x, c->nbody, c->body, true);
       note_all(x, c->nother, c->other, true);
       break;
-    case IR_INST_WHILE: note_loop(x, c); break;
+    case IR_INST_WHILE: case IR_INST_FOR: note_loop(x, c); break;
     }
     x->ncalls++;
   }

@@ -14,6 +14,7 @@
 #include "frontend/inputs.h"
 #include "lower/lower.h"
 #include "lower/problem.h"
+#include "lower/sizes.h"
 #include "runtime/module.h"
 #include "runtime/threads.h"
 #include "runtime/tpu_build.h"
@@ -58,7 +59,8 @@ typedef struct cli {
   /* options that all verbs with a model share */
   const char *target; /* --target of verbs that run on the CPU or a GPU, see CLI_TARGET */
   const char *arch;   /* of a GPU; "": what there is */
-  cli_list dims;      /* NAME=N */
+  cli_list dims;      /* NAME=N, NAME=1,8,32, NAME=1..32 */
+  cli_list at;        /* NAME=N: sizes that a program of several is run at */
   const char *cpu, *triple, *db, *plan, *accuracy, *layout, *data, *engine_name;
   int64_t threads, seed;
   bool frozen, json, unscheduled;
@@ -103,6 +105,8 @@ typedef struct cli_model {
   int ndims;
   const char **dims;       /* names of the symbolic dimensions of the inputs */
   fe_array *in;            /* data null until given or drawn */
+  int64_t *at;             /* sizes that it is run at, for a program of several; else null */
+  ir_slot *in_face, *out_face; /* inputs and outputs at these sizes */
   ir_program *program;
   const cg_target *target;
   rt_module *module;       /* of the JIT engine */
@@ -131,7 +135,7 @@ cli_model *cli_load(cli *c, const char *path);
 void cli_feed(cli *c, cli_model *m, const cli_list *inputs);
 /* More outputs: the values of these names. */
 void cli_fetch(cli *c, cli_model *m, const cli_list *names);
-/* --dim sizes, and inputs that decide shapes, are bound. Throws TN_EUSAGE naming the missing ones. */
+/* --dim sizes, one each, and inputs that decide shapes, are bound. Throws TN_EUSAGE naming the missing ones. */
 void cli_bind(cli *c, cli_model *m);
 /* Graph to a program of the systolic machine; m->program is the same arithmetic for the CPU. Null options: the
  * precision that suits the machine. */
@@ -171,7 +175,7 @@ void cli_stop(cli *c, cli_model *m);
  * model; returns what P_run returns. */
 typedef struct cli_object cli_object;
 cli_object *cli_object_load(cli *c, cli_model *m);
-int cli_object_run(cli_object *o, const void *const in[], void *const out[], void *state);
+int cli_object_run(cli_object *o, const void *const in[], void *const out[], const int64_t dims[], void *state);
 
 const ir_slot *cli_in_slot(const cli_model *m, int k);
 const ir_slot *cli_out_slot(const cli_model *m, int k);

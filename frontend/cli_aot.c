@@ -71,6 +71,6 @@ cli_object *cli_object_load(cli *c, cli_model *m) {
   return so;
 }
 
-int cli_object_run(cli_object *o, const void *const in[], void *const out[], void *state) {
-  return o->run(in, out, NULL, NULL, NULL, state, o->arena, o->threads);
+int cli_object_run(cli_object *o, const void *const in[], void *const out[], const int64_t dims[], void *state) {
+  return o->run(in, out, dims, NULL, NULL, state, o->arena, o->threads);
 }

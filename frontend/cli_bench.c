@@ -56,8 +56,8 @@ void cli_bench(cli *c, int argc, char **argv) {
     if (run == 0) begin = rt_now();
     double start = rt_now();
     int code = 0;
-    if (object) code = cli_object_run(object, in, m->out, state);
-    else if (m->module) code = rt_run(m->module, in, m->out, state, threads);
+    if (object) code = cli_object_run(object, in, m->out, m->at, state);
+    else if (m->module) code = rt_run_sized(m->module, in, m->out, m->at, state, threads);
     else if (!m->cuda || run < 0) cli_run_once(c, m);
     double took = rt_now() - start;
     if (m->cuda) took = rt_cuda_time(ctx, m->cuda->module, 1) * 1e-3;
@@ -154,7 +154,7 @@ rt_profile *cli_profile_run(cli *c, cli_model *m, int runs) {
   cli_run_once(c, m); /* warm */
   rt_profile *p = rt_profile_new(ctx);
   for (int i = 0; i < runs; i++) {
-    int code = rt_run_profiled(ctx, m->module, in, m->out, state, rt_pool_threads(m->pool), p);
+    int code = rt_run_profiled(ctx, m->module, in, m->out, m->at, state, rt_pool_threads(m->pool), p);
     if (code) ir_fail(ctx, code == RT_NO_MEMORY ? TN_ERESOURCE : TN_EINTERNAL, "the run failed: %s", code == RT_NO_MEMORY ? "out of memory" : cg_run_error(code));
   }
   return p;

@@ -153,6 +153,17 @@ static const char *list_names(cli *c, int n, const char *const *names) {
   return n ? t.s : "none";
 }
 
+/* An input with several sizes is looked at when all is compiled (cli_fill). */
+static bool any_size(cli *c, const ir_value *v) {
+  for (int a = 0; a < v->rank; a++)
+    for (int i = 0; i < c->dims.n; i++) {
+      const char *name, *size;
+      cli_pair(c, "--dim", c->dims.items[i], &name, &size);
+      if (v->dims[a]->op == IX_VAR && strcmp(v->dims[a]->u.var->name, name) == 0 && size[strspn(size, "0123456789")]) return true;
+    }
+  return false;
+}
+
 void cli_feed(cli *c, cli_model *m, const cli_list *inputs) {
   for (int i = 0; i < inputs->n; i++) {
     const char *name, *path;
@@ -160,7 +171,7 @@ void cli_feed(cli *c, cli_model *m, const cli_list *inputs) {
     int k = find_input(m, name);
     if (k < 0) ir_fail(c->ctx, TN_EUSAGE, "--input: the model has no input '%s'; its inputs: %s", name, list_names(c, m->nin, m->in_name));
     m->in[k] = fe_array_load(c->ctx, path, m->in_type[k]);
-    if (m->graph) fe_bind_input(c->ctx, m->graph, k, &m->in[k]);
+    if (m->graph && !any_size(c, m->graph->inputs[k])) fe_bind_input(c->ctx, m->graph, k, &m->in[k]);
   }
 }
 
@@ -182,19 +193,70 @@ void cli_fetch(cli *c, cli_model *m, const cli_list *names) {
 
 /* ---- lowering ---- */
 
-static void bind_dims(cli *c, cli_model *m) {
+static int64_t size_at(cli *c, const char **p) {
+  char *end;
+  long long v = strtoll(*p, &end, 10);
+  if (end == *p || v < 1 || v > INT32_MAX) ir_fail(c->ctx, TN_EUSAGE, "--dim: a size is expected at '%s'", *p);
+  *p = end;
+  return v;
+}
+
+/* "8", "1,8,32", "1..32", "1..32:1,8". */
+static lw_dim read_dim(cli *c, const char *name, const char *text) {
   tn_ctx *ctx = c->ctx;
-  const char **names = IR_NEW_ARRAY(ctx, const char *, c->dims.n + 1);
-  int64_t *sizes = IR_NEW_ARRAY(ctx, int64_t, c->dims.n + 1);
-  for (int i = 0; i < c->dims.n; i++) {
-    const char *size;
-    cli_pair(c, "--dim", c->dims.items[i], &names[i], &size);
-    sizes[i] = cli_integer(c, "--dim", size);
-    bool used = false;
-    for (int k = 0; k < m->ndims; k++) used |= strcmp(m->dims[k], names[i]) == 0;
-    if (!used && m->onnx) ir_fail(ctx, TN_EUSAGE, "--dim: the model has no dimension '%s'; it has: %s", names[i], list_names(c, m->ndims, m->dims));
+  lw_dim d = {.name = name};
+  const char *p = text;
+  d.lo = d.hi = size_at(c, &p);
+  if (strncmp(p, "..", 2) == 0) {
+    p += 2;
+    d.range = true;
+    d.hi = size_at(c, &p);
+    if (d.hi < d.lo) ir_fail(ctx, TN_EUSAGE, "--dim: '%s' ends before it begins", text);
   }
-  lw_bind_dims(ctx, m->graph, c->dims.n, names, sizes);
+  int64_t *sizes = NULL, s = d.lo;
+  if (d.range && *p == ':') p++, s = size_at(c, &p);
+  else if (d.range && !*p) {
+    if (d.lo == d.hi) d.range = false;
+    d.sizes = lw_default_sizes(ctx, d.lo, d.hi, &d.n);
+    return d;
+  }
+  for (;; p++, s = size_at(c, &p)) {
+    if (d.n && s <= sizes[d.n - 1]) ir_fail(ctx, TN_EUSAGE, "--dim: the sizes of '%s' must ascend", text);
+    IR_PUSH(ctx, sizes, d.n, s);
+    if (*p != ',') break;
+  }
+  if (*p) ir_fail(ctx, TN_EUSAGE, "--dim: '%s' is none of 8; 1,8,32; 1..32; 1..32:1,8", text);
+  if (d.range && (sizes[0] != d.lo || sizes[d.n - 1] > d.hi)) ir_fail(ctx, TN_EUSAGE, "--dim: the sizes of '%s' must begin with %lld and stay within the range", text, (long long)d.lo);
+  if (!d.range) d.hi = sizes[d.n - 1];
+  d.sizes = sizes;
+  return d;
+}
+
+/* The sizes that --dim gives; *several: some of them more than one. */
+static lw_dim *read_dims(cli *c, cli_model *m, bool *several) {
+  tn_ctx *ctx = c->ctx;
+  lw_dim *d = IR_NEW_ARRAY(ctx, lw_dim, c->dims.n + 1);
+  *several = false;
+  for (int i = 0; i < c->dims.n; i++) {
+    const char *name, *size;
+    cli_pair(c, "--dim", c->dims.items[i], &name, &size);
+    bool used = false, again = false;
+    for (int k = 0; k < m->ndims; k++) used |= strcmp(m->dims[k], name) == 0;
+    if (!used && m->onnx) ir_fail(ctx, TN_EUSAGE, "--dim: the model has no dimension '%s'; it has: %s", name, list_names(c, m->ndims, m->dims));
+    for (int k = 0; k < i; k++) again |= strcmp(d[k].name, name) == 0;
+    if (again) ir_fail(ctx, TN_EUSAGE, "--dim: '%s' is given twice; several sizes are written %s=1,8,32", name, name);
+    d[i] = read_dim(c, name, size);
+    *several |= !lw_dim_fixed(&d[i]);
+  }
+  return d;
+}
+
+/* The first size of each, or the last. */
+static void bind_dims(cli *c, ir_graph *g, const lw_dim *d, bool last) {
+  const char **names = IR_NEW_ARRAY(c->ctx, const char *, c->dims.n + 1);
+  int64_t *sizes = IR_NEW_ARRAY(c->ctx, int64_t, c->dims.n + 1);
+  for (int i = 0; i < c->dims.n; i++) names[i] = d[i].name, sizes[i] = d[i].sizes[last ? d[i].n - 1 : 0];
+  lw_bind_dims(c->ctx, g, c->dims.n, names, sizes);
 }
 
 /* Inputs that decide shapes are compiled in with the value that was given. */
@@ -247,15 +309,69 @@ static const at_key *new_key(tn_ctx *ctx, at_key key) {
 }
 
 void cli_bind(cli *c, cli_model *m) {
+  bool several;
+  const lw_dim *d = read_dims(c, m, &several);
+  if (several) ir_fail(c->ctx, TN_EUSAGE, "--dim: several sizes are for programs of the CPU; one is needed here");
   ir_where(c->ctx, m->path);
-  bind_dims(c, m);
+  bind_dims(c, m->graph, d, false);
   ir_where(c->ctx, NULL);
   freeze_shapes(c, m);
 }
 
+/* ---- several sizes ---- */
+
+/* A size that the program can be run at. */
+static void choose_size(cli *c, cli_model *m, const char *name, int64_t v) {
+  const ir_program *p = m->program;
+  for (int i = 0; i < p->ndims; i++) {
+    const ir_program_dim *d = &p->dims[i];
+    bool listed = !d->nsizes;
+    if (strcmp(d->var->name, name)) continue;
+    for (int k = 0; k < d->nsizes; k++) listed |= d->sizes[k] == v;
+    if (v < d->var->lo || v > d->var->hi || !listed) ir_fail(c->ctx, TN_EUSAGE, "--at: %s=%lld is none of the sizes that --dim gives", name, (long long)v);
+    m->at[i] = v;
+    return;
+  }
+  ir_fail(c->ctx, TN_EUSAGE, "--at: '%s' is no dimension of several sizes", name);
+}
+
+static ir_slot *slot(const cli_model *m, ir_slot_kind kind, int k);
+
+static ir_slot *faces(cli *c, cli_model *m, ir_slot_kind kind, int n) {
+  ir_slot *faces = IR_NEW_ARRAY(c->ctx, ir_slot, n + 1);
+  for (int i = 0; i < n; i++) {
+    ir_slot *f = &faces[i];
+    *f = *slot(m, kind, i);
+    f->bytes = (int64_t)ir_dtype_bytes(f->dtype);
+    for (int a = 0; a < f->rank; a++) {
+      ix e = f->sizes[a];
+      for (int d = 0; d < m->program->ndims; d++) e = ix_subst1(c->ctx, e, m->program->dims[d].var, ix_index(c->ctx, m->at[d]));
+      f->dims[a] = ix_need_const(c->ctx, e, "the sizes of an input");
+      f->bytes *= f->dims[a];
+    }
+  }
+  return faces;
+}
+
+/* Where a program of several sizes is run: at the largest, or where --at says. */
+static void settle_sizes(cli *c, cli_model *m) {
+  const ir_program *p = m->program;
+  if (!p->ndims && c->at.n) ir_fail(c->ctx, TN_EUSAGE, "--at is for several sizes, --dim gives one");
+  if (!p->ndims) return;
+  m->at = IR_NEW_ARRAY(c->ctx, int64_t, p->ndims);
+  for (int i = 0; i < p->ndims; i++) m->at[i] = p->dims[i].var->hi;
+  for (int i = 0; i < c->at.n; i++) {
+    const char *name, *size;
+    cli_pair(c, "--at", c->at.items[i], &name, &size);
+    choose_size(c, m, name, cli_integer(c, "--at", size));
+  }
+  m->in_face = faces(c, m, IR_SLOT_INPUT, m->nin);
+  m->out_face = faces(c, m, IR_SLOT_OUTPUT, m->nout);
+}
+
 /* Passes may have renamed the outputs. */
 void cli_name_outputs(cli *c, cli_model *m) {
-  for (int i = 0; i < m->nout; i++) ((ir_slot *)(uintptr_t)cli_out_slot(m, i))->name = ir_intern(c->ctx, m->out_name[i]);
+  for (int i = 0; i < m->nout; i++) slot(m, IR_SLOT_OUTPUT, i)->name = ir_intern(c->ctx, m->out_name[i]);
 }
 
 /* Tiles that tenon tune has found for the program, if any. */
@@ -290,34 +406,47 @@ void cli_lower(cli *c, cli_model *m) {
     cli_lower_cuda(c, m);
     return;
   }
-  if (m->program) return;
+  if (m->program) {
+    settle_sizes(c, m);
+    return;
+  }
   watch w = {.m = m, .dump = getenv("TN_DUMP")};
   lw_options o = {.target = m->target, .unscheduled = c->unscheduled, .after_pass = after_pass, .after_user = &w};
   o.accuracy = cli_accuracy(c);
   o.free_io = m->kernel; /* as libraries are timed: operands in the layout that suits */
   cli_use_schedules(c, m, &o);
-  cli_bind(c, m);
+  bool several;
+  const lw_dim *d = read_dims(c, m, &several);
+  if (several) freeze_shapes(c, m);
+  else cli_bind(c, m);
   if (c->layout) o.layout = strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : strcmp(c->layout, "NHWC") == 0 ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHWC;
-  if (!m->kernel && m->lookup) m->layout_key = new_key(c->ctx, at_layout_key(c->ctx, m->graph, m->target));
+  if (!m->kernel && m->lookup) {
+    ir_graph *g = m->graph;
+    if (several) bind_dims(c, g = ir_graph_clone(c->ctx, g, NULL), d, true); /* one layout for all sizes, by the largest */
+    m->layout_key = new_key(c->ctx, at_layout_key(c->ctx, g, m->target));
+  }
   if (!c->layout && m->layout_key) o.layout = at_lookup_layout(m->lookup, m->layout_key);
   m->layout = o.layout;
   double start = rt_now();
-  m->program = lw_compile(c->ctx, m->graph, &o);
+  if (several) ir_where(c->ctx, m->path);
+  m->program = several ? lw_compile_sizes(c->ctx, m->graph, c->dims.n, d, &o) : lw_compile(c->ctx, m->graph, &o);
+  if (several) ir_where(c->ctx, NULL);
   m->lower_s = rt_now() - start;
   cli_check_frozen(c, m);
   cli_name_outputs(c, m);
+  settle_sizes(c, m);
   if (wanted(w.dump, "program")) fprintf(stderr, "# program\n%s", ir_program_print(c->ctx, m->program));
 }
 
 /* ---- memory ---- */
 
-static const ir_slot *slot(const cli_model *m, ir_slot_kind kind, int k) {
+static ir_slot *slot(const cli_model *m, ir_slot_kind kind, int k) {
   for (int i = 0; i < m->program->nslots; i++)
     if (m->program->slots[i].kind == kind && m->program->slots[i].index == k) return &m->program->slots[i];
   return NULL;
 }
-const ir_slot *cli_in_slot(const cli_model *m, int k) { return slot(m, IR_SLOT_INPUT, k); }
-const ir_slot *cli_out_slot(const cli_model *m, int k) { return slot(m, IR_SLOT_OUTPUT, k); }
+const ir_slot *cli_in_slot(const cli_model *m, int k) { return m->in_face ? &m->in_face[k] : slot(m, IR_SLOT_INPUT, k); }
+const ir_slot *cli_out_slot(const cli_model *m, int k) { return m->out_face ? &m->out_face[k] : slot(m, IR_SLOT_OUTPUT, k); }
 
 int64_t cli_elements(const ir_slot *s) {
   int64_t n = 1;
@@ -410,7 +539,7 @@ void cli_run_once(cli *c, cli_model *m) {
   for (int i = 0; i < m->nin; i++) in[i] = m->in[i].data;
   void *state = m->program->state_bytes ? fe_buffer(c->ctx, m->program->state_bytes) : NULL;
   if (c->engine == CLI_INTERP) {
-    rt_interp_options o = {.unscheduled = c->unscheduled};
+    rt_interp_options o = {.unscheduled = c->unscheduled, .dims = m->at};
     rt_program_interp(c->ctx, m->program, in, m->out, NULL, state, &o);
     return;
   }
@@ -418,7 +547,7 @@ void cli_run_once(cli *c, cli_model *m) {
     rt_cuda_run(c->ctx, m->cuda->module, in, m->out, state);
     return;
   }
-  int code = rt_run(m->module, in, m->out, state, rt_pool_threads(m->pool));
+  int code = rt_run_sized(m->module, in, m->out, m->at, state, rt_pool_threads(m->pool));
   if (code == RT_NO_MEMORY) ir_fail(c->ctx, TN_ERESOURCE, "%s: out of memory for the arena", m->path);
   if (code) ir_fail(c->ctx, TN_EINTERNAL, "%s: the run failed: %s", m->path, cg_run_error(code));
 }

@@ -39,7 +39,8 @@ enum { MAX_COMMON = 16 };
 
 static int common_options(cli *c, cli_option *o) {
   int n = 0;
-  o[n++] = (cli_option){"--dim", CLI_TEXTS, &c->dims, "NAME=N", "size of a symbolic dimension"};
+  o[n++] = (cli_option){"--dim", CLI_TEXTS, &c->dims, "NAME=N", "size of a symbolic dimension; 1,8,32: of several; 1..32: of a batch, any"};
+  o[n++] = (cli_option){"--at", CLI_TEXTS, &c->at, "NAME=N", "with several sizes: the one to run at (default: the largest)"};
   o[n++] = (cli_option){"--cpu", CLI_TEXT, &c->cpu, "NAME", "native (default), x86-64, x86-64-v2, x86-64-v3, x86-64-v4, ..."};
   o[n++] = (cli_option){"--triple", CLI_TEXT, &c->triple, "T", "of another machine, such as aarch64-linux-gnu"};
   o[n++] = (cli_option){"--threads", CLI_INT, &c->threads, "N", "threads that run (default: all CPUs)"};

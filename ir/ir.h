@@ -362,12 +362,14 @@ typedef struct ir_slot { /* memory that kernels are called on */
   int64_t dims[IR_MAX_RANK];
   const ir_layout *layout;
   int64_t bytes;      /* size in memory, layout padding included */
+  const ix *sizes;    /* input, output: extents in a run, of the program's dims, dims[] being the most; null: dims[] */
+  int64_t step;       /* input, output: bytes by which it lies further for each of the let "first" in scope: part of a batch */
   bool inout;         /* input: changed in place */
   const void *data;   /* raw: the original bytes (mapped or in the arena); state: what it starts with, null: zeros */
   const char *file;   /* raw: null, or the external file it came from, for messages */
 } ir_slot;
 
-typedef enum ir_inst_kind { IR_CALL, IR_COPY_SLOT, IR_INST_LET, IR_INST_IF, IR_INST_WHILE } ir_inst_kind;
+typedef enum ir_inst_kind { IR_CALL, IR_COPY_SLOT, IR_INST_LET, IR_INST_IF, IR_INST_WHILE, IR_INST_FOR } ir_inst_kind;
 typedef struct ir_inst {
   ir_inst_kind kind;
   int kernel;          /* call: index in program->kernels */
@@ -375,8 +377,8 @@ typedef struct ir_inst {
   int *args;           /* call: slot per kernel parameter; copy: {dst, src} */
   const char *name;    /* call: for profiles and explain: the nodes it covers */
   const char *device;  /* null: the CPU */
-  ix value;            /* let: value; if, while: condition */
-  ir_var *var;         /* let */
+  ix value;            /* let: value; if, while: condition; for: how often */
+  ir_var *var;         /* let; for: from 0 up */
   struct ir_inst *body, *other;
   int nbody, nother;
 } ir_inst;
@@ -387,8 +389,15 @@ typedef struct ir_program_kernel {
   const ir_kernel *lowered;  /* scheduled; equals kernel when there are no steps */
 } ir_program_kernel;
 
+typedef struct ir_program_dim { /* a size that is known when the program runs, in scope of its run section */
+  ir_var *var;          /* its range is what may be given */
+  int nsizes;           /* 0: all of the range; else these alone, ascending */
+  const int64_t *sizes;
+} ir_program_dim;
+
 typedef struct ir_program {
   const char *name;
+  int ndims; ir_program_dim *dims; /* as P_run takes their values */
   int nslots; ir_slot *slots;
   int ninputs, noutputs, nraw;  /* slots of those kinds are numbered 0.. within their kind */
   int nkernels; ir_program_kernel *kernels;

@@ -85,7 +85,60 @@ static void check_slot(check *c, int i) {
   }
 }
 
+static bool is_dim(const ir_program *p, const ir_var *v) {
+  for (int i = 0; i < p->ndims; i++)
+    if (p->dims[i].var == v) return true;
+  return false;
+}
+
+static void check_size(void *user, ix e) {
+  check *c = user;
+  if (e->op == IX_LOAD) WRONG(c, "the extent of a slot reads memory");
+  if (e->op == IX_VAR && !is_dim(c->p, e->u.var)) WRONG(c, "an extent knows '%s', which is no dimension of the program", e->u.var->name);
+}
+
+static void check_sizes(check *c, const ir_slot *s) {
+  bool outside = s->kind == IR_SLOT_INPUT || s->kind == IR_SLOT_OUTPUT;
+  if ((s->sizes || s->step) && !outside) WRONG(c, "slot '%s' depends on dimensions and is no input or output", s->name);
+  if (s->step < 0 || s->step % (int64_t)ir_dtype_bytes(s->dtype)) WRONG(c, "slot '%s' has steps of %lld bytes", s->name, (long long)s->step);
+  for (int a = 0; s->sizes && a < s->rank && !c->wrong; a++) {
+    if (s->sizes[a]->dtype != TN_INDEX || s->sizes[a]->lo < 0 || s->sizes[a]->hi != s->dims[a]) WRONG(c, "extent %d of slot '%s' is not between 0 and %lld", a, s->name, (long long)s->dims[a]);
+    else ix_walk(c->ctx, s->sizes[a], check_size, c);
+  }
+}
+
+static void check_dims(check *c) {
+  for (int i = 0; i < c->p->ndims && !c->wrong; i++) {
+    const ir_program_dim *d = &c->p->dims[i];
+    const ir_var *v = d->var;
+    if (!v || v->dtype != TN_INDEX || v->lo < 0 || v->hi < v->lo || v->hi > IR_MAX_BYTES) {
+      WRONG(c, "dimension %d has no range", i);
+      return;
+    }
+    for (int k = 0; k < d->nsizes; k++)
+      if (d->sizes[k] < v->lo || d->sizes[k] > v->hi || (k && d->sizes[k] <= d->sizes[k - 1])) WRONG(c, "the sizes of dimension '%s' do not ascend in its range", v->name);
+    for (int k = 0; k < i; k++)
+      if (strcmp(c->p->dims[k].var->name, v->name) == 0) WRONG(c, "two dimensions are named '%s'", v->name);
+  }
+}
+
 /* ---- instructions ---- */
+
+/* A part of a batch ends within the whole tensor. */
+static void check_part(check *c, const ir_slot *s, const char *by) {
+  int v = c->nvars;
+  while (v > 0 && strcmp(c->vars[v - 1]->name, "first") != 0) v--;
+  if (v == 0) {
+    WRONG(c, "%s: slot '%s' is a part, and no let 'first' says which", by, s->name);
+    return;
+  }
+  const ir_var *first = c->vars[v - 1];
+  int64_t end, whole = -1;
+  for (int k = 0; k < c->p->nslots && whole < 0; k++) /* the first one is the tensor */
+    if (c->p->slots[k].kind == s->kind && c->p->slots[k].index == s->index) whole = c->p->slots[k].bytes;
+  bool fits = first->lo >= 0 && ir_mul_size(first->hi, s->step, &end) && ir_add_size(end, s->offset, &end) && ir_add_size(end, s->bytes, &end);
+  if (!fits || end > whole) WRONG(c, "%s: slot '%s' ends beyond its tensor of %lld bytes", by, s->name, (long long)whole);
+}
 
 /* A use of a slot in the section looked at. */
 static void check_use(check *c, int i, bool stored, const char *by) {
@@ -108,6 +161,7 @@ static void check_use(check *c, int i, bool stored, const char *by) {
     break;
   }
   }
+  if (s->step && !c->wrong) check_part(c, s, by);
   if (!allowed) WRONG(c, "%s: slot '%s' cannot be %s in %s", by, s->name, stored ? "stored" : "used", (const char *[]){"pack", "run", "init"}[c->section]);
 }
 
@@ -155,6 +209,11 @@ static void check_expr(void *user, ix e) {
   }
 }
 
+static void enter(check *c, ir_var *v) {
+  c->vars = ir_grow(c->ctx, c->vars, (size_t)c->nvars, (size_t)c->nvars + 1, sizeof *c->vars); /* few */
+  c->vars[c->nvars++] = v;
+}
+
 static void check_insts(check *c, int n, const ir_inst *insts) {
   int scope = c->nvars;
   for (int i = 0; i < n && !c->wrong; i++) {
@@ -183,9 +242,19 @@ static void check_insts(check *c, int n, const ir_inst *insts) {
         WRONG(c, "a let has no variable of its value's dtype");
         return;
       }
-      ir_var **more = ir_grow(c->ctx, c->vars, (size_t)c->nvars, (size_t)c->nvars + 1, sizeof *more); /* few */
-      c->vars = more;
-      c->vars[c->nvars++] = in->var;
+      if (strcmp(in->var->name, "first") == 0 && (in->value->lo < in->var->lo || in->value->hi > in->var->hi)) WRONG(c, "'first' may be out of its range");
+      enter(c, in->var);
+      break;
+    }
+    case IR_INST_FOR: {
+      if (!in->var || in->var->dtype != TN_INDEX || in->value->dtype != TN_INDEX || in->var->lo > 0 || in->var->hi < in->value->hi - 1) {
+        WRONG(c, "a loop has no counter, or one of too small a range");
+        return;
+      }
+      int outside = c->nvars;
+      enter(c, in->var);
+      check_insts(c, in->nbody, in->body);
+      c->nvars = outside;
       break;
     }
     case IR_INST_IF:
@@ -203,7 +272,11 @@ static void check_insts(check *c, int n, const ir_inst *insts) {
 const char *ir_program_verify(tn_ctx *ctx, const ir_program *p) {
   check c = {.ctx = ctx, .p = p};
   if (p->weights_bytes < 0 || p->arena_bytes < 0 || p->state_bytes < 0 || p->pack_arena_bytes < 0) return "a negative size";
-  for (int i = 0; i < p->nslots && !c.wrong; i++) check_slot(&c, i);
+  check_dims(&c);
+  for (int i = 0; i < p->nslots && !c.wrong; i++) {
+    check_slot(&c, i);
+    if (!c.wrong) check_sizes(&c, &p->slots[i]);
+  }
   for (int i = 0; i < p->nkernels && !c.wrong; i++) {
     const ir_program_kernel *k = &p->kernels[i];
     for (int form = 0; form < 2 && !c.wrong; form++) {
@@ -216,7 +289,9 @@ const char *ir_program_verify(tn_ctx *ctx, const ir_program *p) {
   }
   check_insts(&c, p->npack, p->pack);
   c.section = RUN;
+  for (int i = 0; i < p->ndims && !c.wrong; i++) enter(&c, p->dims[i].var);
   check_insts(&c, p->nrun, p->run);
+  c.nvars = 0;
   c.section = INIT;
   check_insts(&c, p->ninit, p->init);
   return c.wrong;

@@ -1,17 +1,18 @@
 /* text_program.c — programs as text, and back.
  *
- *   program := "program" NAME "{" { bytes | counts | slot | kernel } "pack" insts "run" insts ["init" insts] "}"
+ *   program := "program" NAME "{" { bytes | counts | dim | slot | kernel } "pack" insts "run" insts ["init" insts] "}"
  *   bytes   := "bytes" "weights" INT "arena" INT "state" INT "pack_arena" INT "live_peak" INT
  *   counts  := "counts" "inputs" INT "outputs" INT "raw" INT
- *   slot    := "slot" NAME ":" type place "bytes" INT ["file" STRING]
- *   place   := ("input" | "output" | "raw") INT ["@" INT] ["inout"] | ("weights" | "arena" | "state") "@" INT
+ *   dim     := "dim" NAME range ["of" INT {"," INT}]     # these sizes alone
+ *   slot    := "slot" NAME ":" type place "bytes" INT ["file" STRING]     # extents: numbers, or of dims
+ *   place   := ("input" | "output" | "raw") INT ["@" INT] ["inout"] ["step" INT] | ("weights" | "arena" | "state") "@" INT
  *   kernel  := a kernel, see ir/ir.h  ["schedule" steps] ["lowered" kernel]
  *   steps   := "{" lines of the schedule "}" on a line of its own | STRING
  *   insts   := "{" { inst } "}"
  *   inst    := "call" ref "(" [ref {"," ref}] ")" [STRING] ["on" STRING]      # name, device
  *            | "copy" ref "->" ref [STRING]
  *            | "let" NAME [":" DTYPE [range]] "=" expr
- *            | "if" expr insts ["else" insts] | "while" expr insts
+ *            | "if" expr insts ["else" insts] | "while" expr insts | "for" NAME "<" expr insts
  *   ref     := NAME | place kind ":" NAME | "@" INT     # as much as it takes to be unique
  *
  * A load in an expression is one of a slot, by its name (the first of that name).
@@ -115,6 +116,42 @@ static void read_counts(reader *r) {
   }
 }
 
+static void enter(reader *r, ir_var *v) {
+  if (r->nvars == r->vars_cap) {
+    int cap = r->vars_cap ? 2 * r->vars_cap : 16;
+    r->vars = ir_grow(r->ctx, r->vars, (size_t)r->vars_cap, (size_t)cap, sizeof *r->vars);
+    r->vars_cap = cap;
+  }
+  r->vars[r->nvars++] = v;
+}
+
+static void read_dim(reader *r) {
+  ir_lexer *l = r->l;
+  int64_t lo, hi, *sizes = NULL;
+  const char *name = ir_lex_name(l, "the name of the dimension");
+  ir_read_range(l, &lo, &hi);
+  ir_program_dim d = {.var = ir_var_new(r->ctx, name, TN_INDEX, lo, hi)};
+  for (bool more = ir_lex_accept(l, "of"); more; more = ir_lex_accept(l, ",")) {
+    int64_t size = read_size(l, "a size");
+    IR_PUSH(r->ctx, sizes, d.nsizes, size);
+  }
+  d.sizes = sizes;
+  IR_PUSH(r->ctx, r->p->dims, r->p->ndims, d);
+  enter(r, d.var);
+}
+
+/* Extents that are no numbers: s->dims is then the most that they can be. */
+static void read_sizes(reader *r, const ir_type *t, ir_slot *s, const char *at) {
+  ix *sizes = NULL;
+  for (int i = 0; i < t->rank; i++) {
+    if (ix_const_value(t->shape[i], &s->dims[i])) continue;
+    if (t->shape[i]->loads || t->shape[i]->lo < 0 || t->shape[i]->hi > IR_MAX_BYTES) ir_lex_fail_at(r->l, at, "an extent must be a number, or depend on dimensions of the program");
+    if (!sizes) sizes = memcpy(IR_NEW_ARRAY(r->ctx, ix, t->rank), t->shape, (size_t)t->rank * sizeof *sizes);
+    s->dims[i] = t->shape[i]->hi;
+  }
+  s->sizes = sizes;
+}
+
 static void read_slot(reader *r) {
   ir_lexer *l = r->l;
   ir_program *p = r->p;
@@ -122,12 +159,11 @@ static void read_slot(reader *r) {
   ir_lex_expect(l, ":");
   ir_type t;
   const char *at = l->at;
-  ir_read_type(l, NULL, &t);
+  ir_read_type(l, p->ndims ? &r->env : NULL, &t);
   s.dtype = t.dtype;
   s.rank = t.rank;
   s.layout = t.layout;
-  for (int i = 0; i < t.rank; i++)
-    if (!ix_const_value(t.shape[i], &s.dims[i])) ir_lex_fail_at(l, at, "the extents of a slot must be numbers");
+  read_sizes(r, &t, &s, at);
   int kind = at_kind(l);
   if (kind < 0) ir_lex_expected(l, "input, output, raw, weights, arena or state");
   ir_lex_next(l);
@@ -138,6 +174,7 @@ static void read_slot(reader *r) {
     if (s.index >= *n) *n = s.index + 1;
     if (ir_lex_accept(l, "@")) s.offset = read_size(l, "an offset in bytes");
     s.inout = kind == IR_SLOT_INPUT && ir_lex_accept(l, "inout");
+    if (ir_lex_accept(l, "step")) s.step = read_size(l, "a step in bytes");
   } else {
     ir_lex_expect(l, "@");
     s.offset = read_size(l, "an offset in bytes");
@@ -273,12 +310,20 @@ static void read_let(reader *r, ir_inst *c) {
   c->value = ir_read_expr(l, &r->env, t);
   if (c->value->dtype == TN_INDEX && !range) lo = c->value->lo, hi = c->value->hi;
   c->var = ir_var_new(r->ctx, name, (tn_dtype)c->value->dtype, lo, hi);
-  if (r->nvars == r->vars_cap) {
-    int cap = r->vars_cap ? 2 * r->vars_cap : 16;
-    r->vars = ir_grow(r->ctx, r->vars, (size_t)r->vars_cap, (size_t)cap, sizeof *r->vars);
-    r->vars_cap = cap;
-  }
-  r->vars[r->nvars++] = c->var;
+  enter(r, c->var);
+}
+
+static void read_for(reader *r, ir_inst *c) {
+  ir_lexer *l = r->l;
+  const char *name = ir_lex_name(l, "the name of the counter");
+  ir_lex_expect(l, "<");
+  c->kind = IR_INST_FOR;
+  c->value = ir_read_expr(l, &r->env, TN_INDEX);
+  c->var = ir_var_new(r->ctx, name, TN_INDEX, 0, c->value->hi > 0 ? c->value->hi - 1 : 0);
+  int scope = r->nvars;
+  enter(r, c->var);
+  c->nbody = read_insts(r, &c->body);
+  r->nvars = scope;
 }
 
 static ir_inst read_inst(reader *r) {
@@ -296,6 +341,8 @@ static ir_inst read_inst(reader *r) {
     if (l->token == IR_T_STRING) c.name = ir_lex_string(l, "a name");
   } else if (ir_lex_accept(l, "let")) {
     read_let(r, &c);
+  } else if (ir_lex_accept(l, "for")) {
+    read_for(r, &c);
   } else if (ir_lex_at(l, "if") || ir_lex_at(l, "while")) {
     c.kind = ir_lex_at(l, "if") ? IR_INST_IF : IR_INST_WHILE;
     ir_lex_next(l);
@@ -303,7 +350,7 @@ static ir_inst read_inst(reader *r) {
     c.nbody = read_insts(r, &c.body);
     if (c.kind == IR_INST_IF && ir_lex_accept(l, "else")) c.nother = read_insts(r, &c.other);
   } else {
-    ir_lex_expected(l, "call, copy, let, if, while or '}'");
+    ir_lex_expected(l, "call, copy, let, if, while, for or '}'");
   }
   return c;
 }
@@ -338,6 +385,9 @@ static void parse_program(ir_lexer *l, void *arg) {
     } else if (ir_lex_accept(l, "slot")) {
       if (packed || ran) ir_lex_fail(l, "slots come before pack and run");
       read_slot(r);
+    } else if (ir_lex_accept(l, "dim")) {
+      if (packed || ran || p->nslots) ir_lex_fail(l, "dimensions come before slots");
+      read_dim(r);
     } else if (ir_lex_accept(l, "bytes")) {
       read_bytes(r);
     } else if (ir_lex_accept(l, "counts")) {
@@ -355,7 +405,7 @@ static void parse_program(ir_lexer *l, void *arg) {
       p->ninit = read_insts(r, &p->init);
       started = true;
     } else {
-      ir_lex_expected(l, "bytes, counts, slot, kernel, pack, run, init or '}'");
+      ir_lex_expected(l, "bytes, counts, dim, slot, kernel, pack, run, init or '}'");
     }
   }
   if (l->token != IR_T_END) ir_lex_expected(l, "the end of the text");
@@ -407,10 +457,18 @@ static void put_ref(writer *w, int i) {
   }
 }
 
+static void put_dim(ir_text *t, const ir_program_dim *d) {
+  ir_put(t, "  dim ");
+  ir_put_name(t, d->var->name);
+  ir_put(t, " [%lld, %lld]", (long long)d->var->lo, (long long)d->var->hi);
+  for (int i = 0; i < d->nsizes; i++) ir_put(t, i ? ", %lld" : " of %lld", (long long)d->sizes[i]);
+  ir_put(t, "\n");
+}
+
 static void put_slot(writer *w, const ir_slot *s) {
   ir_text *t = w->t;
   ir_type type = {.dtype = s->dtype, .rank = s->rank, .layout = s->layout};
-  for (int i = 0; i < s->rank; i++) type.shape[i] = ix_index(t->ctx, s->dims[i]);
+  for (int i = 0; i < s->rank; i++) type.shape[i] = s->sizes ? s->sizes[i] : ix_index(t->ctx, s->dims[i]);
   ir_put(t, "  slot ");
   ir_put_name(t, s->name ? s->name : "");
   ir_put(t, ": ");
@@ -419,6 +477,7 @@ static void put_slot(writer *w, const ir_slot *s) {
   if (is_numbered(s->kind)) ir_put(t, " %d", s->index);
   if (!is_numbered(s->kind) || s->offset) ir_put(t, " @%lld", (long long)s->offset);
   if (s->inout) ir_put(t, " inout");
+  if (s->step) ir_put(t, " step %lld", (long long)s->step);
   ir_put(t, " bytes %lld", (long long)s->bytes);
   if (s->file) {
     ir_put(t, " file ");
@@ -495,6 +554,14 @@ static void put_inst(writer *w, const ir_inst *c, int depth) {
     ir_put(t, " = ");
     ir_put_expr(t, c->value, NULL, TN_NONE);
     break;
+  case IR_INST_FOR:
+    ir_put(t, "for ");
+    ir_put_name(t, c->var->name);
+    ir_put(t, " < ");
+    ir_put_expr(t, c->value, NULL, TN_INDEX);
+    ir_put(t, " ");
+    put_block(w, c->nbody, c->body, depth);
+    break;
   case IR_INST_IF:
   case IR_INST_WHILE:
     ir_put(t, c->kind == IR_INST_IF ? "if " : "while ");
@@ -536,6 +603,7 @@ const char *ir_program_print(tn_ctx *ctx, const ir_program *p) {
   ir_put(&t, " {\n  bytes weights %lld arena %lld state %lld pack_arena %lld live_peak %lld\n", (long long)p->weights_bytes,
          (long long)p->arena_bytes, (long long)p->state_bytes, (long long)p->pack_arena_bytes, (long long)p->live_peak_bytes);
   ir_put(&t, "  counts inputs %d outputs %d raw %d\n", p->ninputs, p->noutputs, p->nraw);
+  for (int i = 0; i < p->ndims; i++) put_dim(&t, &p->dims[i]);
   for (int i = 0; i < p->nslots; i++) put_slot(&w, &p->slots[i]);
   for (int i = 0; i < p->nkernels; i++) {
     const ir_program_kernel *k = &p->kernels[i];

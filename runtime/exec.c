@@ -1,5 +1,6 @@
 /* exec.c — a program, instruction by instruction. See exec.h. */
 #include "runtime/exec.h"
+#include "codegen/entry.h"
 #include "ir/interp.h"
 #include <string.h>
 
@@ -18,16 +19,41 @@ typedef struct exec {
   binding *lets; /* in scope, innermost last */
 } exec;
 
-void *rt_slot_address(tn_ctx *ctx, const ir_slot *s, const rt_memory *m) {
+/* By the name of a let or dimension in scope, null: there is none. */
+static const binding *find_named(const exec *x, const char *name) {
+  for (int i = x->nlets - 1; i >= 0; i--)
+    if (x->lets[i].var->dtype == TN_INDEX && strcmp(x->lets[i].var->name, name) == 0) return &x->lets[i];
+  return NULL;
+}
+
+static int64_t part_offset(exec *x, const ir_slot *s) {
+  const binding *first = s->step ? find_named(x, "first") : NULL;
+  if (s->step && !first) ir_bug(x->ctx, "slot '%s' is a part of nothing", s->name);
+  return s->offset + (first ? first->value.i * s->step : 0);
+}
+
+static void *slot_address(exec *x, const ir_slot *s) {
+  const rt_memory *m = x->m;
   switch (s->kind) {
-  case IR_SLOT_INPUT: return (char *)m->in[s->index] + s->offset;
-  case IR_SLOT_OUTPUT: return (char *)m->out[s->index] + s->offset;
+  case IR_SLOT_INPUT: return (char *)m->in[s->index] + part_offset(x, s);
+  case IR_SLOT_OUTPUT: return (char *)m->out[s->index] + part_offset(x, s);
   case IR_SLOT_RAW: return (char *)m->raw[s->index] + s->offset;
   case IR_SLOT_WEIGHTS: return m->weights + s->offset;
   case IR_SLOT_STATE: return m->state + s->offset;
   case IR_SLOT_ARENA: return m->arena + s->offset;
   }
-  ir_bug(ctx, "slot '%s' has no kind", s->name);
+  ir_bug(x->ctx, "slot '%s' has no kind", s->name);
+}
+
+int rt_check_dims(const ir_program *p, const int64_t *dims) {
+  if (p->ndims && !dims) return CG_RUN_ARG;
+  for (int i = 0; i < p->ndims; i++) {
+    const ir_program_dim *d = &p->dims[i];
+    bool listed = !d->nsizes;
+    for (int k = 0; k < d->nsizes; k++) listed |= d->sizes[k] == dims[i];
+    if (dims[i] < d->var->lo || dims[i] > d->var->hi || !listed) return CG_RUN_DIMS;
+  }
+  return CG_RUN_OK;
 }
 
 void rt_state_start(const ir_program *p, void *state) {
@@ -48,7 +74,7 @@ static ir_scalar load_slot(exec *x, ix e) {
   if (!s) ir_bug(x->ctx, "a program value reads '%s', which is no slot", e->u.buf->name);
   int64_t at = value_of(x, ir_buf_offset(x->ctx, e->u.buf, e->args)).i, size = (int64_t)ir_dtype_bytes(s->dtype);
   if (at < 0 || at >= s->bytes / size) ir_bug(x->ctx, "a program value reads '%s' out of bounds", s->name);
-  const char *from = (const char *)rt_slot_address(x->ctx, s, x->m) + at * size;
+  const char *from = (const char *)slot_address(x, s) + at * size;
   int64_t here[2];
   if (!x->m->elsewhere) return ir_scalar_load(s->dtype, from);
   x->m->elsewhere->read(x->user, here, from, (size_t)size);
@@ -73,8 +99,8 @@ static ir_scalar value_of(exec *x, ix e) {
 static int64_t program_value(exec *x, ix e) { return value_of(x, ix_expand(x->ctx, e)).i; }
 
 static int64_t dim_value(exec *x, const ir_kernel *k, int d) {
-  for (int i = x->nlets - 1; i >= 0; i--)
-    if (x->lets[i].var->dtype == TN_INDEX && strcmp(x->lets[i].var->name, k->dims[d]->name) == 0) return x->lets[i].value.i;
+  const binding *l = find_named(x, k->dims[d]->name);
+  if (l) return l->value.i;
   ir_fail(x->ctx, TN_EUNSUPPORTED, "dimension '%s' of kernel '%s' has no value in the program", k->dims[d]->name, k->name);
 }
 
@@ -87,9 +113,14 @@ static void one_call(exec *x, const ir_inst *c) {
   int64_t dims[64];
   void **a = c->nargs <= 64 ? args : IR_NEW_ARRAY(x->ctx, void *, c->nargs);
   int64_t *d = k->ndims <= 64 ? dims : IR_NEW_ARRAY(x->ctx, int64_t, k->ndims);
-  for (int i = 0; i < c->nargs; i++) a[i] = rt_slot_address(x->ctx, &x->p->slots[c->args[i]], x->m);
+  for (int i = 0; i < c->nargs; i++) a[i] = slot_address(x, &x->p->slots[c->args[i]]);
   for (int i = 0; i < k->ndims; i++) d[i] = dim_value(x, k, i);
   x->call(x->user, c, a, d);
+}
+
+static void enter(exec *x, const ir_var *v, ir_scalar value) {
+  binding b = {v, value};
+  IR_PUSH(x->ctx, x->lets, x->nlets, b);
 }
 
 static void run_all(exec *x, int n, const ir_inst *insts) {
@@ -101,16 +132,19 @@ static void run_all(exec *x, int n, const ir_inst *insts) {
     case IR_COPY_SLOT: {
       const ir_slot *dst = &x->p->slots[c->args[0]], *src = &x->p->slots[c->args[1]];
       ir_assert(x->ctx, dst->bytes == src->bytes);
-      void *to = rt_slot_address(x->ctx, dst, x->m), *from = rt_slot_address(x->ctx, src, x->m);
+      void *to = slot_address(x, dst), *from = slot_address(x, src);
       if (dst->bytes && x->m->elsewhere) x->m->elsewhere->copy(x->user, to, from, (size_t)dst->bytes);
       else if (dst->bytes) memmove(to, from, (size_t)dst->bytes);
       break;
     }
-    case IR_INST_LET: {
-      binding b = {c->var, value_of(x, ix_expand(x->ctx, c->value))};
-      IR_PUSH(x->ctx, x->lets, x->nlets, b);
+    case IR_INST_LET: enter(x, c->var, value_of(x, ix_expand(x->ctx, c->value))); break;
+    case IR_INST_FOR:
+      for (int64_t i = 0, count = program_value(x, c->value), outside = x->nlets; i < count; i++) {
+        enter(x, c->var, (ir_scalar){.i = i});
+        run_all(x, c->nbody, c->body);
+        x->nlets = (int)outside;
+      }
       break;
-    }
     case IR_INST_IF:
       if (program_value(x, c->value)) run_all(x, c->nbody, c->body);
       else run_all(x, c->nother, c->other);
@@ -125,5 +159,6 @@ static void run_all(exec *x, int n, const ir_inst *insts) {
 
 void rt_exec(tn_ctx *ctx, const ir_program *p, int n, const ir_inst *insts, const rt_memory *m, rt_call call, void *user) {
   exec x = {.ctx = ctx, .p = p, .m = m, .call = call, .user = user};
+  for (int i = 0; i < p->ndims && m->dims; i++) enter(&x, p->dims[i].var, (ir_scalar){.i = m->dims[i]});
   run_all(&x, n, insts);
 }

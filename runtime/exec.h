@@ -18,6 +18,7 @@ typedef struct rt_memory { /* where the slots are */
   uint8_t *weights;      /* first byte after the blob's header: slot offset 0 */
   uint8_t *state, *arena;
   const rt_elsewhere *elsewhere; /* null: all of it is this process's; else `user` of the run is its user, too */
+  const int64_t *dims;   /* values of the program's dims, for its run section; null elsewhere */
 } rt_memory;
 
 /* One kernel call: args[i] is the memory of parameter i, dims[j] the value of dimension j. */
@@ -26,7 +27,8 @@ typedef void (*rt_call)(void *user, const ir_inst *call, void *const *args, cons
 /* Runs the instructions in order. Dimensions of a kernel are the lets in scope of the same
  * name; a load in a value is one of the first slot of the buffer's name. */
 void rt_exec(tn_ctx *ctx, const ir_program *p, int n, const ir_inst *insts, const rt_memory *m, rt_call call, void *user);
+/* Whether the program may be run with these values: CG_RUN_OK, CG_RUN_ARG (null though it has dims), CG_RUN_DIMS. */
+int rt_check_dims(const ir_program *p, const int64_t *dims);
 /* Fills a state (program->state_bytes) with what it holds before the first run. */
 void rt_state_start(const ir_program *p, void *state);
-void *rt_slot_address(tn_ctx *ctx, const ir_slot *s, const rt_memory *m);
 #endif

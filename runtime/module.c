@@ -211,13 +211,17 @@ static void give_arena(rt_module *m, arena *a) {
   pthread_mutex_unlock(&m->lock);
 }
 
-int rt_run(const rt_module *cm, const void *const in[], void *const out[], void *state, const rt_threads *threads) {
+int rt_run(const rt_module *m, const void *const in[], void *const out[], void *state, const rt_threads *threads) {
+  return rt_run_sized(m, in, out, NULL, state, threads);
+}
+
+int rt_run_sized(const rt_module *cm, const void *const in[], void *const out[], const int64_t dims[], void *state, const rt_threads *threads) {
   rt_module *m = (rt_module *)cm; /* the pool of arenas is behind a lock */
   int workers = threads ? threads->workers : 1;
   if (workers < 1) return CG_RUN_ARG;
   arena *a = take_arena(m, rt_module_arena_bytes(m, workers));
   if (!a) return RT_NO_MEMORY;
-  int code = m->run(in, out, NULL, NULL, m->blob.p, state, a->memory.p, threads);
+  int code = m->run(in, out, dims, NULL, m->blob.p, state, a->memory.p, threads);
   give_arena(m, a);
   return code;
 }
@@ -293,11 +297,13 @@ static void run_timed(tn_ctx *ctx, void *arg) {
   rt_exec(ctx, x->m->p, x->m->p->nrun, x->m->p->run, &x->memory, timed_call, &x->t);
 }
 
-int rt_run_profiled(tn_ctx *ctx, const rt_module *cm, const void *const in[], void *const out[], void *state,
+int rt_run_profiled(tn_ctx *ctx, const rt_module *cm, const void *const in[], void *const out[], const int64_t dims[], void *state,
                     const rt_threads *threads, rt_profile *profile) {
   rt_module *m = (rt_module *)cm;
   int workers = threads ? threads->workers : 1;
   if (workers < 1 || (m->p->ninputs && !in) || (m->p->noutputs && !out) || (m->p->state_bytes && !state)) return CG_RUN_ARG;
+  int wrong = rt_check_dims(m->p, dims);
+  if (wrong) return wrong;
   for (int i = 0; i < m->p->nslots; i++) {
     const ir_slot *s = &m->p->slots[i];
     if (s->bytes && s->kind == IR_SLOT_INPUT && !in[s->index]) return CG_RUN_ARG;
@@ -311,7 +317,7 @@ int rt_run_profiled(tn_ctx *ctx, const rt_module *cm, const void *const in[], vo
     return RT_NO_MEMORY;
   }
   profiled x = {.m = m};
-  x.memory = (rt_memory){.in = in, .out = out, .state = state, .arena = a->memory.p,
+  x.memory = (rt_memory){.in = in, .out = out, .state = state, .arena = a->memory.p, .dims = dims,
                          .weights = m->blob.p ? (uint8_t *)m->blob.p + CG_BLOB_HEADER : NULL};
   x.t = (timed){.m = m, .threads = threads, .profile = profile, .shares = shares, .nshares = workers,
                 .scratch = (uint8_t *)a->memory.p + cg_arena_bytes(m->p, m->build->infos, 0)};

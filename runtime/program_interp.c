@@ -34,7 +34,8 @@ void rt_program_interp(tn_ctx *ctx, const ir_program *p, const void *const in[],
     if (p->slots[i].kind == IR_SLOT_RAW) tensors[p->slots[i].index] = raw ? raw[p->slots[i].index] : p->slots[i].data;
   int64_t arena = p->arena_bytes > p->pack_arena_bytes ? p->arena_bytes : p->pack_arena_bytes;
   rt_memory m = {.in = in, .out = out, .raw = tensors, .weights = poisoned(ctx, p->weights_bytes), .state = state,
-                 .arena = poisoned(ctx, arena)};
+                 .arena = poisoned(ctx, arena), .dims = options ? options->dims : NULL};
+  if (rt_check_dims(p, m.dims)) ir_fail(ctx, TN_EUSAGE, "a dimension has no value, or one out of its range");
   rt_exec(ctx, p, p->npack, p->pack, &m, call, &x);
   memset(m.arena, 0xff, (size_t)arena);
   rt_exec(ctx, p, p->nrun, p->run, &m, call, &x);

@@ -5,6 +5,7 @@
 
 typedef struct rt_interp_options {
   bool unscheduled; /* run the kernels as they were before their schedules */
+  const int64_t *dims; /* of a program that has dims */
 } rt_interp_options;
 
 /* Runs pack, then run. in, out: as P_run takes them; state may be null when the program has

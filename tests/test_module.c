@@ -150,7 +150,7 @@ static void profiled(tn_ctx *ctx, void *arg) {
     io v;
     io_init(&v);
     memset(state, 0, sizeof state);
-    cr_assert_eq(rt_run_profiled(ctx, m, v.in, v.out, state, i ? rt_pool_threads(pool) : NULL, p), CG_RUN_OK);
+    cr_assert_eq(rt_run_profiled(ctx, m, v.in, v.out, NULL, state, i ? rt_pool_threads(pool) : NULL, p), CG_RUN_OK);
     check(&v.o, "profiled");
   }
   rt_pool_free(pool);
