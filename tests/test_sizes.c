@@ -202,3 +202,38 @@ Test(sizes, what_is_no_batch) {
   /* the size is a number that is computed with */
   REFUSED("something else", "input x: f32[N, 6] s = Shape(x) f = Cast(s) { to = 1 } const z: i64[1] = [0] n = Gather(f, z) y = Mul(x, n) output y");
 }
+
+typedef struct text_case {
+  const char *text, *wrong;
+} text_case;
+
+static void verify_text(tn_ctx *ctx, void *arg) {
+  text_case *c = arg;
+  c->wrong = ir_program_verify(ctx, ir_program_parse(ctx, c->text, "p"));
+}
+
+/* Texts of programs with dims that reach beyond their memory are refused. */
+Test(sizes, verify) {
+#define KERNEL "kernel k(in X: f32[2], out Y: f32[2]) { for i in 0..2 { Y[i] = X[i] } } "
+#define SLOTS(step) "slot x: f32[n] input 0 bytes 32 slot y: f32[n] output 0 bytes 32 slot a: f32[2] input 0 step " step " bytes 8 slot b: f32[2] output 0 step 4 bytes 8 "
+  static const char *const cases[][2] = {
+      {"program p { dim n [2, 8] " SLOTS("4") KERNEL "pack { } run { for i < n / 2 { let first = min(2 * i, n - 2) call k(@2, @3) } } }", NULL},
+      {"program p { dim n [2, 8] " SLOTS("4") KERNEL "pack { } run { for i < n / 2 { let first = 2 * i call k(@2, @3) } } }", NULL},
+      {"program p { dim n [2, 8] " SLOTS("4") KERNEL "pack { } run { for i < n { let first = 2 * i call k(@2, @3) } } }", "ends beyond its tensor"},
+      {"program p { dim n [2, 8] " SLOTS("8") KERNEL "pack { } run { for i < n / 2 { let first = 2 * i call k(@2, @3) } } }", "ends beyond its tensor"},
+      {"program p { dim n [2, 8] " SLOTS("4") KERNEL "pack { } run { let first: index[0, 6] = 2 * n call k(@2, @3) } }", "may be out of its range"},
+      {"program p { dim n [2, 8] " SLOTS("4") KERNEL "pack { } run { call k(@2, @3) } }", "no let 'first'"},
+      {"program p { dim n [2, 8] dim n [2, 8] pack { } run { } }", "two dimensions"},
+      {"program p { dim n [2, 8] of 4, 2 pack { } run { } }", "do not ascend"},
+      {"program p { dim n [8, 2] pack { } run { } }", ""},
+  };
+  for (int i = 0; i < IR_COUNT(cases); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    text_case c = {cases[i][0], NULL};
+    tn_status s = ir_protect(ctx, verify_text, &c);
+    const char *wrong = s == TN_OK ? c.wrong : ir_error(ctx);
+    if (!cases[i][1]) cr_expect(!wrong, "%s\n%s", wrong, cases[i][0]);
+    else cr_expect(wrong && strstr(wrong, cases[i][1]), "%s\n%s", wrong ? wrong : "taken", cases[i][0]);
+    tn_ctx_free(ctx);
+  }
+}

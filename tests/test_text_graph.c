@@ -129,7 +129,11 @@ Test(text_program, refused) {
                 "kernel k(in A: f32[8], out B: f32[8]) {}\n" body "}"
   static const char *const cases[][2] = {
       {"", "p.tn:1:1: expected 'program'"},
-      {"program p { wat }", "expected bytes, counts, slot, kernel, pack, run, init or '}'"},
+      {"program p { slot s: f32[2] input 0 bytes 8 dim n [1, 2] }", "dimensions come before slots"},
+      {"program p { dim n [1, 4] slot s: f32[n - 2] input 0 bytes 8 }", "an extent must be a number, or depend on dimensions of the program"},
+      {"program p { dim n [1, 4] slot s: f32[n] input 0 step -4 bytes 8 }", "a number of at least 0"},
+      {"program p { dim n [1, 4] run { for i n { } } }", "expected '<'"},
+      {"program p { wat }", "expected bytes, counts, dim, slot, kernel, pack, run, init or '}'"},
       {P("run { call f(x) }"), "p.tn:2:12: there is no kernel 'f'"},
       {P("run { call k(x) }"), "kernel 'k' takes 2 buffers, 1 are given"},
       {P("run { call k(x, y) }"), "p.tn:2:17: several slots are named 'y'"},
