@@ -415,16 +415,27 @@ static bool arrange(contraction *c) {
   return c->ordered || lw_step(p, "%s", ir_text_str(&ro));
 }
 
-/* Rows a multiple of half a page apart fall on the same few sets of L1: a copy of the tile's rows does not. */
+/* Bytes from one row of A to the next; 0: not one distance. */
+static int64_t row_distance(const contraction *c) {
+  const lw_problem *q = c->q;
+  const ir_stmt *loop = c->row ? ir_find_loop(c->p->start->body, c->row) : NULL;
+  int64_t far = c->row ? lw_stride(c->p->ctx, q->a, loop ? loop->var : q->out[c->r]->var) : 0;
+  return far > 0 ? far * (int64_t)ir_dtype_bytes(q->a->u.buf->dtype) : 0;
+}
+
+/* Rows whose distance is a large power of two fall on the same few sets of L1. Where a tile's rows leave fewer than two
+ * of their ways, they are copied. */
+static bool rows_collide(const contraction *c) {
+  enum { PAGE = 4096 }; /* bytes of one way */
+  int64_t far = row_distance(c), sets = 1, ways = c->p->t->l1_bytes / PAGE;
+  while (far && far * sets % PAGE) sets++;
+  return far && (c->t.mr + sets - 1) / sets > ways - 2 && c->columns >= 4 * c->nb && c->q->red_extent[0] >= 256;
+}
+
 static void copy_rows(contraction *c) {
   lw_plan *p = c->p;
-  const lw_problem *q = c->q;
-  const ir_buf *a = q->a->u.buf;
-  const ir_stmt *loop = c->row ? ir_find_loop(p->start->body, c->row) : NULL;
-  int64_t far = c->row ? lw_stride(p->ctx, q->a, loop ? loop->var : q->out[c->r]->var) : 0;
-  far *= far > 0 ? (int64_t)ir_dtype_bytes(a->dtype) : 0;
-  bool collide = far > 0 && far % 2048 == 0 && c->t.mr > 4 && c->columns >= 4 * c->nb && q->red_extent[0] >= 256;
-  if (!c->ordered || !(p->u.rows ? p->u.rows == 1 : collide)) return;
+  const ir_buf *a = c->q->a->u.buf;
+  if (!c->ordered || !(p->u.rows ? p->u.rows == 1 : rows_collide(c))) return;
   p->got.rows = 1;
   if (lw_step(p, "cache %s ro -> rows", a->name) && lw_step(p, "split rows.%d %lld -> rows.o rows.v", a->rank - 1, (long long)c->lanes)) lw_step(p, "vectorize rows.v");
 }
@@ -489,6 +500,17 @@ static void peel_tiles(contraction *c, bool first) {
   if (c->chunked && c->rows % c->t.mr) lw_step(p, "peel ro.i0 0 1"), lw_step(p, "peel ro.i1 0 1");
 }
 
+/* Rows outside, few panels inside: a tile's rows are used up soon, so the next ones, from beyond the second-level cache,
+ * are asked for meanwhile. */
+static bool ask_rows(contraction *c, const char *sum) {
+  const lw_plan *p = c->p;
+  const ir_stmt *tiles = ir_find_loop(p->k->body, "ro");
+  bool far = row_distance(c) * c->rows > p->t->l2_bytes / 2;
+  if (!c->ordered || c->vectors_first || c->pack || p->got.rows == 1 || !tiles || (p->u.ahead ? p->u.ahead == 1 : !far)) return false;
+  const char *steps = ir_format(p->ctx, "%s.o", sum);
+  return lw_step(c->p, "prefetch %s ro 1 %s -> next", c->q->a->u.buf->name, ir_find_loop(tiles->body, steps) ? steps : sum);
+}
+
 /* Guards: rows of taps by bounds, columns by apart first and last tiles. */
 static void part_borders(contraction *c) {
   lw_plan *p = c->p;
@@ -551,8 +573,9 @@ bool lw_default_contraction(lw_plan *p) {
   if (ask) lw_step(p, "prefetch %s vo 1 ro -> ahead", b);
   unroll_sums(&c, taps_inside);
   bool asked = p->u.ahead > 1 && c.vectors_first && c.tiled && q->b->u.buf->constant && lw_step(p, "prefetch %s vo %d ro -> ahead", b, p->u.ahead - 1);
+  bool rows_asked = ask_rows(&c, q->red[0]->var->name);
   lw_parallel_outside(p);
-  p->got.ahead = asked ? p->u.ahead : 1;
+  p->got.ahead = asked ? p->u.ahead : rows_asked ? 2 : 1;
   p->got.order = c.vectors_first ? 2 : 1, p->got.inner = q->nred > 1 ? c.channels_inside && !taps_inside ? 1 : 2 : 0;
   if (c.by_windows) p->got.height = (int)c.by.rows;
   if (!p->got.rows) p->got.rows = 2;
