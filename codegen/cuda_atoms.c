@@ -48,6 +48,21 @@ static void copy_async(cu_fn *f, const ir_stmt *tile) {
   cu_unscope(f, scope);
 }
 
+/* Neighbours in global memory and a thread's own array. */
+static void move(cu_fn *f, const ir_stmt *tile, bool load) {
+  meaning m = meaning_of(f, tile);
+  ix from = m.store->value;
+  int64_t bytes = m.n == 1 ? (m.loops[0]->var->hi + 1) * (int64_t)ir_dtype_bytes(m.store->buf->dtype) : 0;
+  if (from->op != IX_LOAD || (bytes != 4 && bytes != 8 && bytes != 16)) ir_bug(f->ctx, "'%s' moves 4, 8 or 16 bytes", tile->atom);
+  int scope = cu_scope(f);
+  const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *at = address(f, &m, from->u.buf, from->args, NULL);
+  cu_line(f, "tn_%s%lld(&%s, &%s);", load ? "load" : "store", (long long)bytes, to, at);
+  cu_unscope(f, scope);
+}
+
+static void load_vector(cu_fn *f, const ir_stmt *tile) { move(f, tile, true); }
+static void store_vector(cu_fn *f, const ir_stmt *tile) { move(f, tile, false); }
+
 /* ---- fragments ---- */
 
 /* The address of a 32-bit word of a fragment. */
@@ -289,6 +304,8 @@ static const struct {
     {"barrier", barrier},
     {"warp.sync", warp_sync},
     {"cp.async", copy_async},
+    {"load", load_vector},
+    {"store", store_vector},
     {"shfl", shuffle},
     {"frag.pack", pack_fragment},
     {"ldmatrix.x4", load_matrix},

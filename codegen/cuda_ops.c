@@ -84,6 +84,12 @@ static const struct {
     {"tn_sar", "__device__ __forceinline__ long long tn_sar(long long a, unsigned long long n, unsigned bits) { return a >> (n >= bits ? 63 : n); }\n"},
     {"tn_pack_f16", "__device__ __forceinline__ unsigned tn_pack_f16(float lo, float hi) { unsigned r; asm(\"cvt.rn.f16x2.f32 %0, %1, %2;\" : \"=r\"(r) : \"f\"(hi), \"f\"(lo)); return r; }\n"},
     {"tn_pack_bf16", "__device__ __forceinline__ unsigned tn_pack_bf16(float lo, float hi) { unsigned r; asm(\"cvt.rn.bf16x2.f32 %0, %1, %2;\" : \"=r\"(r) : \"f\"(hi), \"f\"(lo)); return r; }\n"},
+    {"tn_load4", "__device__ __forceinline__ void tn_load4(void *to, const void *from) { unsigned v = *(const unsigned *)from; memcpy(to, &v, 4); }\n"},
+    {"tn_store4", "__device__ __forceinline__ void tn_store4(void *to, const void *from) { unsigned v; memcpy(&v, from, 4); *(unsigned *)to = v; }\n"},
+    {"tn_load8", "__device__ __forceinline__ void tn_load8(void *to, const void *from) { uint2 v = *(const uint2 *)from; memcpy(to, &v, 8); }\n"},
+    {"tn_store8", "__device__ __forceinline__ void tn_store8(void *to, const void *from) { uint2 v; memcpy(&v, from, 8); *(uint2 *)to = v; }\n"},
+    {"tn_load16", "__device__ __forceinline__ void tn_load16(void *to, const void *from) { uint4 v = *(const uint4 *)from; memcpy(to, &v, 16); }\n"},
+    {"tn_store16", "__device__ __forceinline__ void tn_store16(void *to, const void *from) { uint4 v; memcpy(&v, from, 16); *(uint4 *)to = v; }\n"},
     {"tn_copy4", "__device__ __forceinline__ void tn_copy4(void *to, const void *from) { asm volatile(\"cp.async.ca.shared.global [%0], [%1], 4;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(from) : \"memory\"); }\n"},
     {"tn_copy8", "__device__ __forceinline__ void tn_copy8(void *to, const void *from) { asm volatile(\"cp.async.ca.shared.global [%0], [%1], 8;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(from) : \"memory\"); }\n"},
     {"tn_copy16", "__device__ __forceinline__ void tn_copy16(void *to, const void *from) { asm volatile(\"cp.async.cg.shared.global [%0], [%1], 16;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(from) : \"memory\"); }\n"},
@@ -182,7 +188,7 @@ const char *cu_from_storage(tn_ctx *ctx, tn_dtype t, const char *what) {
 
 const char *cu_to_storage(tn_ctx *ctx, tn_dtype t, const char *v) {
   if (t == TN_F16) return ir_format(ctx, "tn_f16(%s)", v);
-  if (t == TN_BF16) return ir_format(ctx, "tn_bf16(%s)", v);
+  if (t == TN_BF16) return ir_format(ctx, "(unsigned short)(__float_as_uint(%s) >> 16)", v); /* of values that are one exactly */
   return ir_format(ctx, "(%s)(%s)", cu_storage_type(t), v);
 }
 

@@ -100,6 +100,8 @@ const ir_stmt *cu_groups_start(cu_product *g, const cu_groups *x);
 const ir_stmt *cu_groups_end(cu_product *g, const cu_groups *x);
 /* BM BN STAGES by default, for at least 64 rows of each. */
 cu_choice cu_groups_choice(const cu_target *t, const cu_product *g);
+/* for v from 0: body, with what lies side by side in global memory along v moved 16 bytes at a time (cuda_vector.c). */
+const ir_stmt *cu_vectors(tn_ctx *ctx, ir_var *v, const ir_stmt *body);
 /* Loop and tile statements, short. */
 const ir_stmt *cu_loop(tn_ctx *ctx, ir_var *v, ir_loop_kind kind, const ir_stmt *body);
 ir_var *cu_var(tn_ctx *ctx, const char *name, int64_t extent);

@@ -13,6 +13,7 @@ static const struct {
     {"tf32", cu_schedule_tf32},
     {"tile", cu_schedule_tile},
     {"attend", cu_schedule_attend},
+    {"window", cu_schedule_window},
     {"rows", cu_schedule_rows},
     {"transpose", cu_schedule_transpose},
     {"threads", cu_schedule_threads},
@@ -110,6 +111,7 @@ static const char *const candidates[] = {
     "tf32 128 128 32 64 32 3", "tf32 64 64 32 32 32 4", "tf32 32 64 32 16 32 4",
     "tile 128 128 16 8 8 4", "tile 128 128 8 8 8 4", "tile 128 64 16 8 4 4", "tile 64 128 16 4 8 4", "tile 64 64 16 4 4 4", "tile 32 64 16 2 4 4", "tile 32 32 16 2 2 4", "tile 16 32 16 1 2 4",
     "attend 128 64", "attend 64 64", "attend 128 32", "attend 64 128", "attend 128 128",
+    "window 4 8 4 256", "window 4 8 2 128", "window 8 8 2 128", "window 2 8 4 128", "window 4 16 4 256", "window 4 32 1 128", "window 8 32 1 128", "window 4 16 2 128", "window 2 32 2 128",
     "rows 32", "rows 64", "rows 128", "rows 256", "rows 512", "rows 1024", "transpose",
     "threads 128 1", "threads 256 1", "threads 64 1", "threads 128 4", "threads 256 2", "threads 256 4", "threads 512 1", "threads 128 8"};
 

@@ -207,6 +207,10 @@ void rt_cuda_left(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at) {
 
 static void access(void *user, tn_ctx *ctx, const ir_buf *b, int64_t at, bool store, ir_scalar v) {
   emulator *m = user;
+  if (b == m->vector) {
+    if (at * (int64_t)ir_dtype_bytes(b->dtype) % m->vector_bytes) wrong(m, ctx, b, at, "neighbours moved together that are not aligned", -1);
+    m->vector = NULL;
+  }
   if (m->op.tile && rt_cuda_mbar_access(m, ctx, b, at, store, v)) return;
   if (b->space == IR_GLOBAL && b->access == IR_IN) return;
   shadow *s = shadow_of(m, b);
@@ -314,6 +318,13 @@ static void wait_for(emulator *m, async *of, int step, int left) {
   }
 }
 
+/* Neighbours in global memory and a thread's array: for v: one = the other. */
+static void vector(emulator *m, const ir_stmt *s, bool load) {
+  const ir_stmt *one = s->body->body;
+  m->vector = load ? one->value->u.buf : one->buf;
+  m->vector_bytes = (s->body->var->hi + 1) * (int64_t)ir_dtype_bytes(one->buf->dtype);
+}
+
 static void tile(void *user, tn_ctx *ctx, const ir_stmt *s, bool enter) {
   emulator *m = user;
   const char *a = s->atom;
@@ -325,6 +336,7 @@ static void tile(void *user, tn_ctx *ctx, const ir_stmt *s, bool enter) {
     if (m->hi - m->lo != 128) ir_fail(ctx, TN_EWRONG, "a product that is no warpgroup's");
     m->multiplying = enter;
   } else if (!enter) return;
+  else if (strcmp(a, "load") == 0 || strcmp(a, "store") == 0) vector(m, s, *a == 'l');
   else if (strncmp(a, "wg.", 3) == 0) {
     if ((m->hi - m->lo) % 128) ir_fail(ctx, TN_EWRONG, "'%s' that is no warpgroup's", a);
     if (strcmp(a, "wg.fence") == 0)

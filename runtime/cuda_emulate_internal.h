@@ -75,6 +75,8 @@ typedef struct emulator {
   int lo, hi;              /* the threads that run the current statement */
   int saved[16][2], depth;
   bool copying;
+  const ir_buf *vector;    /* whose element comes next in a load or store of several, and must lie at a multiple of these bytes */
+  int64_t vector_bytes;
   const ir_stmt *launch;
   int64_t block;
   shadow *shadows;

@@ -99,6 +99,10 @@ static inline unsigned short tn_f16(float x) {
 }
 static inline unsigned tn_pack_f16(float lo, float hi) { return tn_f16(lo) | (unsigned)tn_f16(hi) << 16; }
 static inline unsigned tn_pack_bf16(float lo, float hi) { return tn_bf16(lo) | (unsigned)tn_bf16(hi) << 16; }
+#define TN_MOVE(n) \
+  static inline void tn_load##n(void *to, const void *from) { if ((uintptr_t)from % n) abort(); memcpy(to, from, n); } \
+  static inline void tn_store##n(void *to, const void *from) { if ((uintptr_t)to % n) abort(); memcpy(to, from, n); }
+TN_MOVE(4) TN_MOVE(8) TN_MOVE(16)
 static inline void tn_copy4(void *to, const void *from) { memcpy(to, from, 4); }
 static inline void tn_copy8(void *to, const void *from) { if ((uintptr_t)from % 8 || (uintptr_t)to % 8) abort(); memcpy(to, from, 8); }
 static inline void tn_copy16(void *to, const void *from) { if ((uintptr_t)from % 16 || (uintptr_t)to % 16) abort(); memcpy(to, from, 16); }

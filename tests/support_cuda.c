@@ -128,6 +128,14 @@ static const char *long_product(tn_ctx *c, int v, const char *t) {
 }
 static const char *long_f32(tn_ctx *c, int v) { return long_product(c, v, "f32"); }
 static const char *long_half(tn_ctx *c, int v) { return long_product(c, v, v / (int)IR_COUNT(longs) % 2 ? "f16" : "bf16"); }
+static const char *strips(tn_ctx *c, int v) { /* windows of each channel: ragged channels and strips */
+  static const int shapes[][6] = {{12, 9, 11, 3, 1, 1}, {7, 12, 10, 5, 2, 1}, {16, 8, 33, 3, 1, 2}, {40, 14, 15, 7, 1, 1}}; /* c h w r stride dilation */
+  const int *d = shapes[v % IR_COUNT(shapes)], s[10] = {2, d[0], d[1], d[2], d[0], d[3], d[4], d[3] / 2 * d[5], d[5], d[0]};
+  return conv_text(c, "Conv", floats[v / IR_COUNT(shapes) % 3], s, "z = Relu(y) output z");
+}
+static const char *strips_i8(tn_ctx *c, int v) {
+  return ir_format(c, "graph g { opset 17 input x: i8[2, %d, 9, 21] input w: i8[%d, 1, 3, 3] y = ConvInteger(x, w) {strides = [%d, %d], pads = [1, 1, 1, 1], group = %d} output y }", 6 + 10 * v, 6 + 10 * v, 1 + v % 2, 1 + v % 2, 6 + 10 * v);
+}
 static const char *tf32_conv(tn_ctx *c, int v) { return conv_text(c, "Conv", "f32", nhwc[v % IR_COUNT(nhwc)], "output y"); }
 
 static const struct {
@@ -155,7 +163,10 @@ static const struct {
                 {"convolution TF32", 6, tf32_conv, "tf32 32 64 32 16 32 3", true, 2e-3},
                 {"split sum f32", 4, long_f32, "split 4 tile 32 32 16 2 2 3"},
                 {"split sum", 8, long_half, "split 4 mma 32 64 32 16 32 3"},
-                {"split sum by few", 8, long_half, "split 8 threads 128 1"}};
+                {"split sum by few", 8, long_half, "split 8 threads 128 1"},
+                {"depthwise by strips", 12, strips, "window 4 8 2 128", true},
+                {"depthwise by strips NCHW", 12, strips, "window 3 16 2 128"},
+                {"depthwise i8", 3, strips_i8}};
 
 bool cuda_case_at(tn_ctx *ctx, int i, cuda_case *c) {
   for (int f = 0; f < IR_COUNT(families); i -= families[f++].n)
