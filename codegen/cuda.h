@@ -43,6 +43,7 @@ const cu_target *cu_target_at(int i); /* null behind the last */
 typedef struct cu_tile {
   const ir_kernel *kernel; /* body: arrays that launches pass on, then one loop nest of kind grid per launch, in order */
   int threads;             /* of a block */
+  int blocks;              /* that a multiprocessor has room for at least: bounds registers; 0: the compiler's choice */
   const char *choice;
   int nmaps;
   const struct cu_map *maps; /* by number: what "tma.load 1" copies from */

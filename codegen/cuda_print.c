@@ -249,8 +249,8 @@ static cu_launch launch(cu_fn *f, const ir_stmt *s, const char *symbol, ir_text 
   for (int i = 0; i < f->tile->kernel->ndims; i++) cu_bind(f, f->tile->kernel->dims[i], cu_var_name(ctx, f->tile->kernel->dims[i]));
   l.grid = grid_loops(f, &s);
   block(f, s);
-  const char *alone = f->registers ? ", 1" : ""; /* setmaxnreg counts on what the block starts with */
-  ir_put(all, "extern \"C\" __global__ void __launch_bounds__(%d%s) %s(%s) {\n", l.threads, alone, symbol, parameters(f, f->scratch_bytes + f->passed_bytes > 0));
+  const char *room = f->registers ? ", 1" : f->tile->blocks ? ir_format(ctx, ", %d", f->tile->blocks) : ""; /* setmaxnreg counts on what the block starts with */
+  ir_put(all, "extern \"C\" __global__ void __launch_bounds__(%d%s) %s(%s) {\n", l.threads, room, symbol, parameters(f, f->scratch_bytes + f->passed_bytes > 0));
   for (int i = 0; i < f->tile->kernel->nbufs; i++) { /* memory of parameters starts at multiples of 16 bytes: loads may join */
     const ir_buf *b = f->tile->kernel->bufs[i];
     const char *c = b->access == IR_IN ? "const " : "", *type = cu_storage_type(b->dtype), *name = f->mems[i].name;

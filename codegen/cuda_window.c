@@ -129,11 +129,13 @@ static int64_t neighbours(const window *w) {
 
 /* ---- statements ---- */
 
-/* s with the sum's loops around it, but the one along the strip. */
+/* s with the sum's loops around it, but the one along the strip; as loops where that would be much code. */
 static const ir_stmt *other_taps(const window *w, const ir_stmt *s) {
   const lw_problem *p = &w->g.p;
+  int64_t all = 1;
+  for (int i = 0; i < p->nred; i++) all *= p->red_extent[i];
   for (int i = p->nred - 1; i >= 0; i--)
-    if (i != w->tap) s = ir_for(w->ctx, p->red[i]->var, p->red[i]->lo, p->red[i]->hi, IR_UNROLL, s);
+    if (i != w->tap) s = ir_for(w->ctx, p->red[i]->var, p->red[i]->lo, p->red[i]->hi, all <= 25 ? IR_UNROLL : IR_SERIAL, s);
   return s;
 }
 
@@ -304,5 +306,7 @@ const cu_tile *cu_schedule_window(tn_ctx *ctx, const cu_target *t, const ir_kern
   s = cu_loop(ctx, w.block_deep, IR_GRID, s);
   for (int i = p->nout - 1; i >= 0; i--)
     if (i != w.lane && i != w.strip && i != w.deep) s = ir_for(ctx, p->out[i]->var, p->out[i]->lo, p->out[i]->hi, IR_GRID, s);
-  return cu_tile_new(ctx, k, s, (int)w.threads, ir_format(ctx, "window %lld %lld %lld %lld", (long long)w.s, (long long)w.l, (long long)(w.deep < 0 ? w.threads / w.l : w.x), (long long)w.threads));
+  cu_tile *made = (cu_tile *)cu_tile_new(ctx, k, s, (int)w.threads, ir_format(ctx, "window %lld %lld %lld %lld", (long long)w.s, (long long)w.l, (long long)(w.deep < 0 ? w.threads / w.l : w.x), (long long)w.threads));
+  made->blocks = w.threads <= 512 ? 512 / (int)w.threads : 1; /* 16 warps: left to itself, ptxas may spill for the sake of more */
+  return made;
 }
