@@ -159,6 +159,8 @@ typedef struct cli_cuda_tuning {
 void cli_tune_cuda(cli *c, const cli_cuda_tuning *how);
 /* Graph to program; --dim sizes are bound first. Throws TN_EUSAGE naming the missing ones. */
 void cli_lower(cli *c, cli_model *m);
+/* Throws TN_EUSAGE for a program of several sizes. */
+void cli_need_one_size(cli *c, const cli_model *m);
 /* Inputs that were not given become random; outputs get memory. */
 void cli_fill(cli *c, cli_model *m);
 void cli_save_inputs(cli *c, cli_model *m, const char *dir);

@@ -3,26 +3,47 @@
 #include "lower/problem.h"
 #include "runtime/cuda_lib.h"
 #include <stdlib.h>
+#include <math.h>
 #include <string.h>
 
 /* ---- estimates ---- */
+
+typedef struct estimate {
+  cli *c;
+  const cli_model *m;
+  const lw_problem *of; /* by kernel */
+  double peak, memory, seconds, flops;
+} estimate;
+
+/* A value at the sizes that the model is run at; -1: it depends on more. */
+static int64_t value_at(const estimate *x, ix e) {
+  int64_t v;
+  for (int i = 0; i < x->m->program->ndims; i++) e = ix_subst1(x->c->ctx, e, x->m->program->dims[i].var, ix_index(x->c->ctx, x->m->at[i]));
+  return ix_const_value(e, &v) ? v : -1;
+}
+
+static void add_calls(estimate *x, int n, const ir_inst *insts, double times) {
+  for (int i = 0; i < n; i++) {
+    const ir_inst *c = &insts[i];
+    if (c->kind == IR_INST_FOR) add_calls(x, c->nbody, c->body, times * (double)value_at(x, c->value));
+    else if (c->kind == IR_INST_IF && x->m->at) value_at(x, c->value) ? add_calls(x, c->nbody, c->body, times) : add_calls(x, c->nother, c->other, times);
+    if (c->kind != IR_CALL) continue;
+    const lw_problem *p = &x->of[c->kernel];
+    x->seconds += times * fmax(p->flops / x->peak, p->bytes / x->memory);
+    x->flops += times * p->flops;
+  }
+}
 
 /* A core that does two vector operations a cycle at 3 GHz and moves 10 GB/s: only the order of
  * magnitude is meant. */
 double cli_estimate(cli *c, const cli_model *m, double *flops) {
   double lanes = cg_target_lanes(m->target, TN_F32);
-  double peak = lanes * 2 * (m->target->fma ? 2 : 1) * 3e9, memory = 10e9, seconds = 0;
-  *flops = 0;
   lw_problem *of = IR_NEW_ARRAY(c->ctx, lw_problem, m->program->nkernels + 1);
   for (int i = 0; i < m->program->nkernels; i++) of[i] = lw_problem_of(c->ctx, m->program->kernels[i].kernel);
-  for (int i = 0; i < m->program->nrun; i++) {
-    if (m->program->run[i].kind != IR_CALL) continue;
-    const lw_problem *p = &of[m->program->run[i].kernel];
-    double compute = p->flops / peak, move = p->bytes / memory;
-    seconds += compute > move ? compute : move;
-    *flops += p->flops;
-  }
-  return seconds;
+  estimate x = {.c = c, .m = m, .of = of, .peak = lanes * 2 * (m->target->fma ? 2 : 1) * 3e9, .memory = 10e9};
+  add_calls(&x, m->program->nrun, m->program->run, 1);
+  *flops = x.flops;
+  return x.seconds;
 }
 
 typedef struct attempt {

@@ -170,6 +170,7 @@ void cli_explain(cli *c, int argc, char **argv) {
     return;
   }
   cli_lower(c, m);
+  cli_need_one_size(c, m);
   if (program) {
     const char *text = ir_program_print(c->ctx, m->program);
     fe_write_file(c->ctx, program, text, strlen(text));

@@ -215,11 +215,7 @@ static lw_dim read_dim(cli *c, const char *name, const char *text) {
   }
   int64_t *sizes = NULL, s = d.lo;
   if (d.range && *p == ':') p++, s = size_at(c, &p);
-  else if (d.range && !*p) {
-    if (d.lo == d.hi) d.range = false;
-    d.sizes = lw_default_sizes(ctx, d.lo, d.hi, &d.n);
-    return d;
-  }
+  else if (d.range && !*p) return lw_dim_range(ctx, name, d.lo, d.hi);
   for (;; p++, s = size_at(c, &p)) {
     if (d.n && s <= sizes[d.n - 1]) ir_fail(ctx, TN_EUSAGE, "--dim: the sizes of '%s' must ascend", text);
     IR_PUSH(ctx, sizes, d.n, s);
@@ -452,6 +448,10 @@ int64_t cli_elements(const ir_slot *s) {
   int64_t n = 1;
   for (int i = 0; i < s->rank; i++) n *= s->dims[i];
   return n;
+}
+
+void cli_need_one_size(cli *c, const cli_model *m) {
+  if (m->program->ndims) ir_fail(c->ctx, TN_EUSAGE, "tenon %s shows one size: give --dim NAME=N for each", c->verb->name);
 }
 
 void cli_fill(cli *c, cli_model *m) {

@@ -224,6 +224,7 @@ void cli_view(cli *c, int argc, char **argv) {
   m->keep_texts = true;
   cli_feed(c, m, &inputs);
   cli_lower(c, m);
+  cli_need_one_size(c, m);
   cli_kernel_facts *facts = cli_facts(c, m);
   rt_profile_row *rows = NULL;
   int nrows = 0;

@@ -15,6 +15,7 @@ typedef struct variant { /* the program for one choice of sizes */
   int nextents;          /* of all values in turn */
   int64_t *extents;
   bool *out;             /* outputs that are cut, of a batch */
+  bool idle;             /* only there to show what depends on the batch: no run goes by it */
   /* its numbers in the joined program */
   int *kernel, *slot;
 } variant;
@@ -23,7 +24,7 @@ typedef struct joiner {
   tn_ctx *ctx;
   const lw_options *o;
   int n;
-  const lw_dim *dims;
+  lw_dim *dims;
   int batch;             /* the range among them, -1: none */
   bool *in;              /* inputs that are cut */
   int nvariants;
@@ -34,13 +35,15 @@ typedef struct joiner {
   ir_map packed;         /* how packed contents come about -> offset in the weights + 1 */
 } joiner;
 
-const int64_t *lw_default_sizes(tn_ctx *ctx, int64_t lo, int64_t hi, int *n) {
+lw_dim lw_dim_range(tn_ctx *ctx, const char *name, int64_t lo, int64_t hi) {
+  lw_dim d = {.name = name, .lo = lo, .hi = hi, .range = hi > lo, .proposed = hi > lo};
   int64_t *sizes = NULL;
-  *n = 0;
-  IR_PUSH(ctx, sizes, *n, lo);
+  IR_PUSH(ctx, sizes, d.n, lo);
   for (int64_t s = 1; s <= hi; s *= s < LARGE ? 2 : 4)
-    if (s > lo) IR_PUSH(ctx, sizes, *n, s);
-  return sizes;
+    if (s > lo) IR_PUSH(ctx, sizes, d.n, s);
+  if (d.n == 1 && hi > lo) IR_PUSH(ctx, sizes, d.n, hi);
+  d.sizes = sizes;
+  return d;
 }
 
 /* ---- what a graph means, sizes aside ---- */
@@ -107,15 +110,41 @@ static void compile(joiner *j, const ir_graph *g, variant *v) {
   v->p = lw_compile(ctx, own, &o);
 }
 
+/* Cycles of a run, to tell which pieces are cheap: multiplications at a vector each, operands at 4 bytes. */
+static double cycles(joiner *j, const ir_program *p) {
+  double sum = 0, rate = 4 * (j->o->target ? cg_target_lanes(j->o->target, TN_F32) : 8);
+  for (int i = 0; i < p->nrun; i++) {
+    if (p->run[i].kind != IR_CALL) continue;
+    lw_problem q = lw_problem_of(j->ctx, p->kernels[p->run[i].kernel].kernel);
+    double compute = q.flops / rate, memory = q.bytes / 4;
+    sum += 300 + (compute > memory ? compute : memory);
+  }
+  return sum;
+}
+
+/* Whether program c, for a size of the batch whose programs begin with `first`, gains anything over pieces of smaller ones. */
+static bool gains(joiner *j, int first, int c) {
+  const lw_dim *d = &j->dims[j->batch];
+  double whole = cycles(j, j->v[c].p);
+  int64_t size = d->sizes[c - first];
+  for (int i = 0; first + i < c; i++)
+    if (whole > 0.97 * cycles(j, j->v[first + i].p) * (double)((size + d->sizes[i] - 1) / d->sizes[i])) return false;
+  return true;
+}
+
+static int64_t choices(const joiner *j) {
+  int64_t total = 1;
+  for (int i = 0; i < j->n; i++)
+    if ((total *= j->dims[i].n) > MAX_PROGRAMS) ir_fail(j->ctx, TN_EUSAGE, "sizes: more than %d programs, one for each choice", MAX_PROGRAMS);
+  return total;
+}
+
 /* Every choice of sizes, the batch's fastest. */
 static void make_variants(joiner *j, const ir_graph *g) {
   tn_ctx *ctx = j->ctx;
-  int64_t total = 1;
-  for (int i = 0; i < j->n; i++)
-    if ((total *= j->dims[i].n) > MAX_PROGRAMS) ir_fail(ctx, TN_EUSAGE, "sizes: more than %d programs, one for each choice", MAX_PROGRAMS);
-  j->v = IR_NEW_ARRAY(ctx, variant, total);
-  j->nvariants = (int)total;
-  for (int c = 0; c < total; c++) {
+  lw_dim *batch = j->batch >= 0 ? &j->dims[j->batch] : NULL;
+  j->v = IR_NEW_ARRAY(ctx, variant, choices(j));
+  for (int c = 0; c < choices(j); c++) {
     int64_t *sizes = IR_NEW_ARRAY(ctx, int64_t, j->n + 1), left = c;
     for (int step = -1; step < j->n; step++) { /* the batch first */
       int i = step < 0 ? j->batch : step;
@@ -123,8 +152,11 @@ static void make_variants(joiner *j, const ir_graph *g) {
       sizes[i] = j->dims[i].sizes[left % j->dims[i].n];
       left /= j->dims[i].n;
     }
-    j->v[c].sizes = sizes;
+    j->v[c] = (variant){.sizes = sizes};
     compile(j, g, &j->v[c]);
+    if (batch && batch->proposed && c >= 2 && c < batch->n && !gains(j, 0, c)) batch->n = c--; /* nor would larger ones */
+    j->nvariants = c + 1;
+    if (batch && batch->proposed && c % batch->n == 1) j->v[c].idle = !gains(j, c - c % batch->n, c);
   }
 }
 
@@ -178,18 +210,6 @@ static void prove(joiner *j) {
     if (!why && memcmp(v->out, other->out, (size_t)v->p->noutputs * sizeof *v->out)) why = "which outputs depend on it differs by size";
     if (why) ir_fail(ctx, TN_EUSAGE, "'%s' cannot be a range, it is no batch: %s; %s", d->name, why, otherwise);
   }
-}
-
-/* Cycles of a run, to tell which pieces are cheap: multiplications at a vector each, operands at 8 bytes. */
-static double cycles(joiner *j, const ir_program *p) {
-  double sum = 0, rate = 4 * (j->o->target ? cg_target_lanes(j->o->target, TN_F32) : 8);
-  for (int i = 0; i < p->nrun; i++) {
-    if (p->run[i].kind != IR_CALL) continue;
-    lw_problem q = lw_problem_of(j->ctx, p->kernels[p->run[i].kernel].kernel);
-    double compute = q.flops / rate, memory = q.bytes / 8;
-    sum += 300 + (compute > memory ? compute : memory);
-  }
-  return sum;
 }
 
 /* counts[m][i]: how many pieces of size i a batch of m goes by; for m up to most. The last piece of each may reach
@@ -460,8 +480,9 @@ static int batch_run(joiner *j, const variant *v, ir_inst **out) {
   tn_ctx *ctx = j->ctx;
   const lw_dim *d = &j->dims[j->batch];
   double *cost = IR_NEW_ARRAY(ctx, double, d->n);
-  for (int i = 0; i < d->n; i++) cost[i] = cycles(j, v[i].p);
-  int64_t large = d->sizes[d->n - 1], most = d->hi < 2 * large - 1 ? d->hi : 2 * large - 1;
+  for (int i = 0; i < d->n; i++) cost[i] = v[i].idle ? 1e200 : cycles(j, v[i].p);
+  int last = v[d->n - 1].idle ? d->n - 2 : d->n - 1;
+  int64_t large = d->sizes[last], most = d->hi < 2 * large - 1 ? d->hi : 2 * large - 1;
   int **counts = cover(j, cost, most);
   /* of more than that, the largest pieces first until less is left */
   ix all = j->var[j->batch]->expr, rest = all, full = ix_index(ctx, 0), done = ix_index(ctx, 0);
@@ -472,8 +493,8 @@ static int batch_run(joiner *j, const variant *v, ir_inst **out) {
   int n = 0;
   for (int i = d->n; i-- > 0;) {
     ix count = table(ctx, rest, counts, i, d->lo, most);
-    if (i == d->n - 1) count = ix_add(ctx, count, full);
-    if (ix_is_int(count, 0)) continue;
+    if (i == last) count = ix_add(ctx, count, full);
+    if (v[i].idle || ix_is_int(count, 0)) continue;
     ir_inst loop = {.kind = IR_INST_FOR, .value = count, .var = ir_var_new(ctx, "piece", TN_INDEX, 0, count->hi > 0 ? count->hi - 1 : 0)};
     ix at = ix_min(ctx, ix_add(ctx, done, ix_muli(ctx, loop.var->expr, d->sizes[i])), ix_addi(ctx, all, -d->sizes[i]));
     ir_inst first = {.kind = IR_INST_LET, .value = ix_max(ctx, at, ix_index(ctx, 0))};
@@ -528,6 +549,7 @@ static void join(joiner *j) {
   join_faces(j);
   for (int c = 0; c < j->nvariants; c++) {
     variant *v = &j->v[c];
+    if (v->idle) continue;
     if (v->p->state_bytes) ir_fail(ctx, TN_EUNSUPPORTED, "models of several sizes that keep a state");
     v->kernel = IR_NEW_ARRAY(ctx, int, v->p->nkernels + 1);
     for (int i = 0; i < v->p->nkernels; i++) v->kernel[i] = kernel_of(j, v, &v->p->kernels[i]);
@@ -541,7 +563,8 @@ static void join(joiner *j) {
 }
 
 ir_program *lw_compile_sizes(tn_ctx *ctx, const ir_graph *g, int n, const lw_dim *dims, const lw_options *o) {
-  joiner j = {.ctx = ctx, .o = o, .n = n, .dims = dims, .batch = -1};
+  joiner j = {.ctx = ctx, .o = o, .n = n, .dims = IR_NEW_ARRAY(ctx, lw_dim, n + 1), .batch = -1};
+  memcpy(j.dims, dims, (size_t)n * sizeof *dims);
   for (int i = 0; i < n; i++) {
     if (!dims[i].range) continue;
     if (dims[i].n < 2) ir_fail(ctx, TN_EUSAGE, "'%s': a range needs programs for two sizes at least", dims[i].name);

@@ -18,12 +18,13 @@ typedef struct lw_dim {
   const char *name;
   int64_t lo, hi;        /* 1 <= lo */
   bool range;            /* anything from lo to hi, by pieces of the sizes; else the sizes alone */
+  bool proposed;         /* of a range: sizes that gain nothing over pieces of smaller ones are left out */
   int n;
   const int64_t *sizes;  /* what programs are made for; ascending; of a range the first is lo */
 } lw_dim;
 
-/* The sizes that a range gets where nobody names them: lo, powers of two up to 8, that times powers of four. */
-const int64_t *lw_default_sizes(tn_ctx *ctx, int64_t lo, int64_t hi, int *n);
+/* A range whose sizes nobody names: proposed are lo, powers of two up to 8, that times powers of four. */
+lw_dim lw_dim_range(tn_ctx *ctx, const char *name, int64_t lo, int64_t hi);
 /* Whether a program for this one is the same as lw_compile of one size. */
 static inline bool lw_dim_fixed(const lw_dim *d) { return !d->range && d->n == 1; }
 

@@ -144,8 +144,8 @@ static void several(sized q) {
   tn_ctx_free(ctx);
 }
 
-#define RANGE(name, lo, hi, ...) (lw_dim){name, lo, hi, true, (int)(sizeof(int64_t[]){__VA_ARGS__} / sizeof(int64_t)), (int64_t[]){__VA_ARGS__}}
-#define LIST(name, lo, hi, ...) (lw_dim){name, lo, hi, false, (int)(sizeof(int64_t[]){__VA_ARGS__} / sizeof(int64_t)), (int64_t[]){__VA_ARGS__}}
+#define RANGE(name, lo, hi, ...) (lw_dim){name, lo, hi, true, false, (int)(sizeof(int64_t[]){__VA_ARGS__} / sizeof(int64_t)), (int64_t[]){__VA_ARGS__}}
+#define LIST(name, lo, hi, ...) (lw_dim){name, lo, hi, false, false, (int)(sizeof(int64_t[]){__VA_ARGS__} / sizeof(int64_t)), (int64_t[]){__VA_ARGS__}}
 
 #define MLP "graph g { dim N input x: f32[N, 40] const w: f32[40, 48] const b: f32[48] const v: f32[48, 9] " \
             "y = MatMul(x, w) z = Add(y, b) r = Relu(z) s = MatMul(r, v) t = Softmax(s) output t, r }"
@@ -236,4 +236,35 @@ Test(sizes, verify) {
     else cr_expect(wrong && strstr(wrong, cases[i][1]), "%s\n%s", wrong ? wrong : "taken", cases[i][0]);
     tn_ctx_free(ctx);
   }
+}
+
+/* Sizes that nobody asked for are there as far as they gain: rows of a product share the weights, and a few of
+ * them take no longer than one; parts of a convolution have nothing in common. */
+Test(sizes, proposed) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  lw_options o = {.target = cg_target_find(ctx, "x86-64-v3", NULL)};
+  lw_dim n = lw_dim_range(ctx, "N", 1, 512);
+  int calls[2];
+  for (int i = 0; i < 2; i++) {
+    const char *text = i ? "graph g { dim N input x: f32[N, 32, 28, 28] const w: f32[32, 32, 3, 3] a = Conv(x, w) output a }"
+                         : "graph g { dim N input x: f32[N, 256] const w: f32[256, 256] y = MatMul(x, w) output y }";
+    calls[i] = lw_compile_sizes(ctx, model(ctx, text), 1, &n, &o)->nrun; /* a loop for each size */
+  }
+  cr_expect_eq(calls[0], 5, "%d sizes", calls[0]);
+  cr_expect_eq(calls[1], 1, "%d sizes", calls[1]);
+  lw_dim one = lw_dim_range(ctx, "N", 4, 4);
+  cr_expect(lw_dim_fixed(&one) && one.sizes[0] == 4);
+  lw_dim few = lw_dim_range(ctx, "N", 5, 7);
+  cr_expect(few.n == 2 && few.sizes[0] == 5 && few.sizes[1] == 7);
+  tn_ctx_free(ctx);
+}
+
+Test(sizes, one_size_for_all) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  lw_dim n = lw_dim_range(ctx, "N", 1, 9), odd = lw_dim_range(ctx, "N", 2, 7);
+  tn_ctx_free(ctx);
+  n.sizes = (int64_t[]){1, 2, 4, 8}, odd.sizes = (int64_t[]){2, 4};
+  several((sized){.text = "graph g { dim N input x: f32[N, 8, 12, 12] const w: f32[8, 8, 3, 3] a = Conv(x, w) b = Relu(a) output b }", .n = 1, .dims = &n});
+  several((sized){.text = "graph g { dim N input x: f32[N, 8, 12, 12] const w: f32[8, 8, 3, 3] a = Conv(x, w) b = Relu(a) output b }", .n = 1, .dims = &odd});
+  several((sized){.text = MLP, .n = 1, .dims = &n});
 }
