@@ -55,6 +55,7 @@ struct at_lab {
   int64_t kernel_life;   /* of worker 0 when it took the kernel; 0: it has not */
   int64_t serial;        /* counts the times that a kernel was taken */
   int next_id;
+  int64_t rounds;        /* of timing so far: the order of candidates goes by their number */
   int ndrops;            /* candidates that worker 0 is to forget, told with the next load */
   int64_t drops[MAX_DROPS];
   at_machine machine;
@@ -616,6 +617,7 @@ static bool time_all(at_lab *lab, int n, at_candidate *const *c, int rounds) {
     if (ask_for < 1) ask_for = 1;
     if (ask_for > rounds) ask_for = rounds;
     at_frame *f = begin(lab, AT_DO_TIME);
+    at_put_int(f, lab->rounds);
     at_put_int(f, ask_for);
     at_put_int(f, k);
     for (int i = 0; i < k; i++) at_put_int(f, of[i]->id);
@@ -637,6 +639,7 @@ static bool time_all(at_lab *lab, int n, at_candidate *const *c, int rounds) {
         if (!w->answer.bad) add_sample(lab, of[i], ns, disturbed);
       }
     rounds -= ask_for;
+    lab->rounds += ask_for;
   }
   return true;
 }

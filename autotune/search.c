@@ -89,22 +89,21 @@ static int by_time(const void *a, const void *b) {
 static bool is_bad(at_status s) { return s != AT_OK && s != AT_NOISY; }
 
 void at_task_time(at_config *c, const double *samples, int n, const double *base, int nbase, double scale) {
-  double r[64];
-  if (!base) scale = 1;
   if (base && n > nbase) n = nbase;
-  if (n > IR_COUNT(r)) n = IR_COUNT(r);
   if (n < 1) return;
-  for (int i = 0; i < n; i++) r[i] = samples[i] / (base ? base[i] : 1);
-  c->plain_ns = at_median(r, n) * scale;
+  double ns = at_low(samples, n) * (base ? scale / at_low(base, n) : 1);
+  c->plain_ns = ns;
   c->samples = n;
-  c->ns = at_cost(r, n) * scale * 1.01;
+  c->ns = ns * at_dearer(n) * 1.01;
 }
 
 void at_task_time_again(at_config *c, const double *samples, int n, const double *base, int nbase, double scale) {
-  double before = c->plain_ns;
+  double plain = c->plain_ns, ns = c->ns;
+  int k = c->again++;
   at_task_time(c, samples, n, base, nbase, scale);
-  if (c->again) c->plain_ns = (before * c->again + c->plain_ns) / (c->again + 1);
-  c->again++;
+  if (!k) return;
+  c->plain_ns = (plain * k + c->plain_ns) / (k + 1);
+  c->ns = (ns * k + c->ns) / (k + 1);
 }
 
 static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
@@ -136,8 +135,8 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
       if (first) c = add(ctx, t, p->schedule, at_space_find(t->space, p->schedule), "store");
       if (standard) t->standard = c;
       if (p->status != AT_OK) c->status = p->status, c->c.reason = p->reason;
-      if (p->status == AT_OK && p->n) (p->again ? at_task_time_again : at_task_time)(c, p->samples, p->n, base ? base->samples : NULL, base ? base->n : 0, scale);
-      if (p->status == AT_OK && p->n && p->stage == AT_STAGE_FINAL) c->ns = p->cost;
+      if (p->status == AT_OK && p->n) (p->again || c->again ? at_task_time_again : at_task_time)(c, p->samples, p->n, base ? base->samples : NULL, base ? base->n : 0, scale);
+      if (p->status == AT_OK && p->n && p->stage == AT_STAGE_FINAL) c->ns = p->cost, c->again = AT_FINAL_WEIGHT;
       if (p->status == AT_OK && p->n && standard) c->ns = c->plain_ns = t->scale_ns;
       if (p->stage == AT_STAGE_FINAL && p->cost < least) least = p->cost, cheapest = c;
       if (first) at_task_learn(t, c);

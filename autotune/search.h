@@ -1,17 +1,16 @@
 /* search.h — inside of the tuner: what is known about one kernel, and what to try next. */
 #ifndef AT_SEARCH_H
 #define AT_SEARCH_H
+#include "autotune/final.h"
 #include "autotune/space.h"
 #include "autotune/tune.h"
 
 enum {
   AT_STAGE_FINAL = 9, /* of a trial: an interleaved final */
-  AT_FINAL_ROUNDS = 30,
+  AT_FINAL_WEIGHT = 2, /* races that a final counts as */
   AT_BATCH = 8,       /* schedules in a round */
   AT_PATIENCE = 24    /* schedules without a gain before a kernel counts as done, twice as many while more is promised */
 };
-#define AT_GAIN 0.01 /* a smaller fraction is no gain */
-#define AT_CHANCE 0.02 /* that a final tells equals apart: two copies of one kernel also differ by where they lie */
 /* Origins of the rows of a final; the second also says that the search was over. */
 #define AT_FINAL "final"
 #define AT_SETTLED "settled"
@@ -25,7 +24,7 @@ typedef struct at_config {
   double ns;            /* time of a call on the scale of the default's, dearer where few samples stand behind it; NaN: not timed */
   double plain_ns;      /* the median on that scale */
   int samples;          /* behind it */
-  int again;            /* finals it was in to be timed anew (explore) */
+  int again;            /* races it was in to be timed anew: its times are their means */
   int64_t order;        /* when it was first tried */
   bool won;             /* the last final */
   bool seen;            /* for those who walk over all */
@@ -98,6 +97,7 @@ at_config *at_task_winner(const at_task *t);
  * scale of the default's time. What has not won a final counts as dearer: a lucky moment unseats nobody. */
 void at_task_time(at_config *c, const double *samples, int n, const double *base, int nbase, double scale);
 #define AT_AGAIN "again" /* origin of rows of the fastest, timed anew */
-/* The same for a config that is timed anew: its plain time becomes the mean of all that were. */
+/* The same for a config that is timed anew: its times become the means of all that were; what made it look fast first
+ * does not count. */
 void at_task_time_again(at_config *c, const double *samples, int n, const double *base, int nbase, double scale);
 #endif

@@ -69,6 +69,18 @@ at_stats at_stats_of(const double *x, int n) {
 
 double at_median(const double *x, int n) { return at_stats_of(x, n).median; }
 
+double at_low(const double *x, int n) {
+  double small[SMALL], sum = 0;
+  double *v = n > 0 ? room(small, n) : NULL;
+  if (!v) return NAN;
+  int k = n < 3 ? 1 : (n + 1) / 3;
+  memcpy(v, x, (size_t)n * sizeof *v);
+  at_sort(v, n);
+  for (int i = 0; i < k; i++) sum += v[i];
+  if (v != small) free(v);
+  return sum / k;
+}
+
 /* ---- rank tests ---- */
 
 typedef struct ranked {

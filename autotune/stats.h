@@ -19,6 +19,7 @@ at_stats at_stats_of(const double *x, int n);
 /* Quantile 0 <= q <= 1 of sorted x[n], linear between neighbours; n >= 1. */
 double at_quantile(const double *sorted, int n, double q);
 double at_median(const double *x, int n); /* NaN when n is 0 */
+double at_low(const double *x, int n);    /* mean of the lowest third, at least of one: near the floor, not at the luckiest; NaN when n is 0 */
 void at_sort(double *x, int n);           /* ascending */
 
 /* Two-sided p-value that both come from one distribution (Mann-Whitney U, ties by

@@ -119,6 +119,7 @@ void at_store_add_trials(at_store *store, at_run *run, const at_trial *batch, in
 /* Median, made dearer where few samples stand behind it (1: 10 %, < 5: 5 %, < 15: 2 %),
  * so that a lucky probe does not unseat a measured winner. */
 double at_cost(const double *samples, int n);
+double at_dearer(int n); /* that factor for n samples */
 
 /* ---- what is asked ---- */
 

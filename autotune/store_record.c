@@ -25,10 +25,8 @@ bool at_status_parse(const char *s, at_status *out) {
   return false;
 }
 
-double at_cost(const double *samples, int n) {
-  double dearer = n < 2 ? 1.10 : n < 5 ? 1.05 : n < 15 ? 1.02 : 1;
-  return at_median(samples, n) * dearer;
-}
+double at_dearer(int n) { return n < 2 ? 1.10 : n < 5 ? 1.05 : n < 15 ? 1.02 : 1; }
+double at_cost(const double *samples, int n) { return at_median(samples, n) * at_dearer(n); }
 
 /* Free text (a compiler's complaint, a host name) as one UTF-8 string that fits. */
 static const char *clean(char *out, size_t size, const char *s) {

@@ -39,7 +39,7 @@ typedef struct tuner {
   at_task *t, *growing; /* growing: whose space is made meanwhile; null: none's */
   double start, end; /* end: 0 without a budget */
   double said;       /* when progress was told last */
-  at_trial *rows;    /* the batch that is not written yet */
+  at_trial *rows;    /* batches that are not written yet */
   int nrows;
   int trials, failed;
 } tuner;
@@ -112,7 +112,7 @@ static double reserve(const tuner *u, int next) {
 
 /* ---- records ---- */
 
-/* Writes the batch that waits: a disk takes milliseconds, in which workers compile the next one. */
+/* Writes the batches that wait: a disk takes milliseconds, in which workers compile the next one. */
 static bool write_rows(tuner *u) {
   int n = u->nrows;
   u->nrows = 0;
@@ -120,13 +120,11 @@ static bool write_rows(tuner *u) {
   return n > 0;
 }
 
-/* What is known of these now becomes rows, in one transaction of their own. */
+/* What is known of these now becomes rows of one moment. */
 static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, const char *origin) {
-  at_trial *rows = IR_NEW_ARRAY(u->ctx, at_trial, n + 1);
   struct timespec moment;
   clock_gettime(CLOCK_REALTIME, &moment);
   int64_t now = (int64_t)moment.tv_sec * 1000000 + moment.tv_nsec / 1000; /* one for all: it marks the batch */
-  int k = 0;
   for (int i = 0; i < n; i++) {
     const at_candidate *a = &c[i]->c;
     bool ok = c[i]->status == AT_OK;
@@ -143,11 +141,8 @@ static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, 
     r.time_us = now;
     if (c[i]->point >= 0) r.predicted_ns = t->space->points[c[i]->point].predicted_ns;
     r.compile_ms = a->compile_ms;
-    rows[k++] = r;
+    IR_PUSH(u->ctx, u->rows, u->nrows, r);
   }
-  write_rows(u);
-  u->rows = rows;
-  u->nrows = k;
 }
 
 /* ---- spaces ---- */
@@ -180,15 +175,6 @@ static bool take_kernel(tuner *u, int i) {
   u->current = i;
   if (why) t->state.trouble = why;
   return !why;
-}
-
-/* Times of a relative to those of b taken in the same rounds, into out; returns how many. What
- * disturbs or slows the machine for a while hits both. */
-static int ratios(const at_candidate *a, const at_candidate *b, double *out, int most) {
-  int n = a->n < b->n ? a->n : b->n;
-  if (n > most) n = most;
-  for (int i = 0; i < n; i++) out[i] = a->samples[i] / b->samples[i];
-  return n;
 }
 
 static int race_looks(void) {
@@ -243,13 +229,13 @@ static void race(tuner *u, int i, int n, at_config *const *c, const char *phase)
   for (int j = 0; j < n; j++) c[j]->status = q[j]->status;
 }
 
-/* Costs of those that were timed, and what is learned from them. `fresh`: the first ones are new. */
-static void take_results(tuner *u, at_task *t, int n, at_config *const *c, int fresh) {
+/* What the samples of a race come to. `fresh`: the first ones are new. */
+static void take_times(at_task *t, int n, at_config *const *c, int fresh) {
   if (isnan(t->scale_ns) && t->standard->c.n) t->scale_ns = at_median(t->standard->c.samples, t->standard->c.n);
   for (int j = 0; j < n; j++) {
     const at_candidate *q = &c[j]->c, *base = &t->standard->c;
     if (c[j] == t->standard && q->n) c[j]->ns = c[j]->plain_ns = t->scale_ns;
-    else if (c[j]->status == AT_OK) at_task_time(c[j], q->samples, q->n, base->samples, base->n, t->scale_ns);
+    else if (c[j]->status == AT_OK) (c[j]->again ? at_task_time_again : at_task_time)(c[j], q->samples, q->n, base->samples, base->n, t->scale_ns);
   }
   for (int j = 0; j < fresh; j++) {
     at_stats x = at_stats_of(c[j]->c.samples, c[j]->status == AT_OK ? c[j]->c.n : 0);
@@ -257,6 +243,38 @@ static void take_results(tuner *u, at_task *t, int n, at_config *const *c, int f
       c[j]->status = AT_NOISY;
       c[j]->c.reason = "the samples scatter";
     }
+  }
+}
+
+/* Of so many schedules one looks faster than it is: those that would be the fastest are timed anew, with the fastest
+ * so far, and only these times count. */
+static void confirm(tuner *u, at_task *t, int fresh, at_config *const *c) {
+  enum { CLAIMS = 3, FEWEST = 5 };
+  double best = (t->best ? t->best : t->standard)->ns;
+  at_config *claim[CLAIMS + 2];
+  at_candidate *q[CLAIMS + 2];
+  int n = 0;
+  for (int j = 0; j < fresh; j++) {
+    if (c[j]->status != AT_OK || isnan(c[j]->ns) || c[j]->ns >= best * (1 - AT_GAIN)) continue;
+    int at = n < CLAIMS ? n++ : CLAIMS; /* into its place among the fastest */
+    for (; at > 0 && claim[at - 1]->ns > c[j]->ns; at--)
+      if (at < CLAIMS) claim[at] = claim[at - 1];
+    if (at < CLAIMS) claim[at] = c[j];
+  }
+  if (!n) return;
+  if (t->best && t->best != t->standard) claim[n++] = t->best;
+  claim[n++] = t->standard;
+  for (int j = 0; j < n; j++) q[j] = &claim[j]->c, q[j]->n = q[j]->disturbed = 0, q[j]->samples = NULL;
+  at_lab_time(u->lab, n, q, t->sample_s * n > 0.02 ? AT_FINAL_BLOCK : AT_FINAL_ROUNDS);
+  const at_candidate *base = &t->standard->c;
+  for (int j = 0; j < n - 1 && base->n >= FEWEST; j++)
+    if (q[j]->status == AT_OK && q[j]->n >= FEWEST) at_task_time_again(claim[j], q[j]->samples, q[j]->n, base->samples, base->n, t->scale_ns);
+  record(u, t, n, claim, 2, AT_AGAIN);
+}
+
+/* What is learned from schedules that are new. */
+static void learn_results(tuner *u, at_task *t, int fresh, at_config *const *c) {
+  for (int j = 0; j < fresh; j++) {
     bool bad = c[j]->status != AT_OK && c[j]->status != AT_NOISY;
     if (!bad && isnan(c[j]->ns)) continue;
     at_task_learn(t, c[j]);
@@ -294,8 +312,9 @@ static void time_default(tuner *u, int i) {
   if (!take_kernel(u, i)) return;
   at_config *c[1] = {t->standard};
   race(u, i, 1, c, "default");
-  take_results(u, t, 1, c, 1);
+  take_times(t, 1, c, 1);
   record(u, t, 1, c, 2, AT_DEFAULT);
+  learn_results(u, t, 1, c);
   tell(u, i, "default", true);
 }
 
@@ -315,8 +334,10 @@ static bool search_round(tuner *u, int i) {
   if (t->best && t->best != t->standard) c[n++] = t->best;
   c[n++] = t->standard;
   race(u, i, n, c, "search");
-  take_results(u, t, n, c, fresh);
+  take_times(t, n, c, fresh);
   record(u, t, n, c, 1, NULL);
+  confirm(u, t, fresh, c);
+  learn_results(u, t, fresh, c);
   forget_untried(t);
   drop_all_but(u, t, n, c);
   double gain = t->best && before > 0 ? fmax(0, 1 - t->best->ns / before) : 0;
@@ -326,85 +347,56 @@ static bool search_round(tuner *u, int i) {
   return gain >= AT_GAIN;
 }
 
-/* Measures the rivals of a final. 1: all have their samples; 0: there was no time; -1: some failed,
- * which is recorded, and the rest may try again. */
-static int measure_final(tuner *u, at_task *t, int n, at_config *const *c) {
-  enum { FEWEST = 15 };
-  at_candidate *q[AT_BATCH + 4] = {0};
+/* Measures the rivals of a final, beyond the least that it takes until `moment` at most. 1: all have their samples;
+ * 0: there was no time; -1: some failed, which is recorded, and the rest may try again. */
+static int measure_final(tuner *u, at_task *t, int n, at_config *const *c, at_finalist *f, double moment) {
+  at_candidate *q[AT_MOST_FINALISTS] = {0};
   for (int j = 0; j < n; j++) {
     q[j] = &c[j]->c;
-    q[j]->n = q[j]->disturbed = 0;
-    q[j]->samples = NULL;
+    f[j] = (at_finalist){.predicted_ns = c[j]->point >= 0 ? t->space->points[c[j]->point].predicted_ns : 0, .text = c[j]->schedule};
   }
   at_lab_compile(u->lab, n, q);
   limit_runs(u, t);
-  at_lab_check(u->lab, n, q);
-  at_lab_time(u->lab, n, q, AT_FINAL_ROUNDS / 2);
-  for (int j = 0; j < n; j++) at_lab_unload(u->lab, q[j]); /* the other half at other addresses: they matter */
-  at_lab_check(u->lab, n, q);
-  at_lab_time(u->lab, n, q, AT_FINAL_ROUNDS / 2);
-  int enough = 0, failed = 0;
+  bool whole = at_final_measure(u->lab, n, q, f, moment);
+  int failed = 0;
   for (int j = 0; j < n; j++) {
     c[j]->status = q[j]->status;
-    enough += q[j]->status == AT_OK && q[j]->n >= FEWEST;
     if (q[j]->status == AT_OK) continue;
     failed++;
     record(u, t, 1, &c[j], AT_STAGE_FINAL, NULL);
   }
-  return failed ? -1 : enough == n;
+  return failed ? -1 : whole;
 }
 
-static bool goes_before(const at_task *t, const at_config *a, const at_config *b) {
-  double p = a->point >= 0 ? t->space->points[a->point].predicted_ns : INFINITY, q = b->point >= 0 ? t->space->points[b->point].predicted_ns : INFINITY;
-  return p != q ? p < q : strcmp(a->schedule, b->schedule) < 0;
-}
-
-/* a is faster than b beyond noise, and in both halves of their rounds: wherever they lay. */
-static bool beats(const at_candidate *a, const at_candidate *b) {
-  int n = a->n < b->n ? a->n : b->n, half = n / 2;
-  double r[64];
-  if (n < 2 || n > IR_COUNT(r)) return false;
-  ratios(a, b, r, n);
-  return at_median(r, half) < 1 - AT_GAIN && at_median(r + half, n - half) < 1 - AT_GAIN && at_signed_rank(a->samples, b->samples, n) < AT_CHANCE;
-}
-
-/* Who has won a final whose last one is the default; ratio: times relative to it. The default is beaten
- * beyond noise or not at all; those that cannot be told from the fastest go by prediction, then text. */
-static int decide(const at_task *t, int n, at_config *const *c, double *ratio) {
-  int best = n - 1;
-  const at_candidate *s = &c[n - 1]->c;
-  ratio[n - 1] = 1;
-  for (int j = 0; j < n - 1; j++) {
-    double r[64];
-    ratio[j] = at_median(r, ratios(&c[j]->c, s, r, IR_COUNT(r)));
-    if (ratio[j] < ratio[best] && beats(&c[j]->c, s)) best = j;
-  }
-  int pick = best;
-  for (int j = 0; j < n - 1 && best != n - 1; j++) {
-    bool tied = ratio[j] < ratio[best] * (1 + AT_GAIN) || at_signed_rank(c[j]->c.samples, c[best]->c.samples, s->n) > AT_CHANCE;
-    if (j != best && tied && beats(&c[j]->c, s) && goes_before(t, c[j], c[pick])) pick = j;
-  }
-  return pick;
+/* Until when a final that is in doubt may go on: what others still need is left to them. */
+static double patience(const tuner *u) {
+  enum { SECONDS = 2 };
+  double most = rt_now() + SECONDS, end = u->end > 0 ? u->end - reserve(u, -1) : most;
+  return end < most ? end : most;
 }
 
 /* Default against the fastest, interleaved. Only who wins here is cheaper than the default in the store. */
 static void final(tuner *u, int i, bool settled) {
   at_task *t = &u->t[i];
   at_config *c[4];
+  at_finalist f[4];
   int n, measured;
   do {
     at_task_rank(t);
     n = at_task_finalists(t, c);
     if ((!n && !settled) || t->standard->status != AT_OK || !take_kernel(u, i)) return;
     c[n++] = t->standard;
-    measured = measure_final(u, t, n, c);
+    measured = measure_final(u, t, n, c, f, patience(u));
   } while (measured < 0 && !over(u));
   if (measured <= 0) return;
   double ratio[4];
-  int won = decide(t, n, c, ratio);
+  int won = at_final_pick(f, n, ratio);
   for (int j = 0; j < t->n; j++) t->configs[j]->won = t->configs[j] == c[won];
-  for (int j = 0; j < n; j++) c[j]->plain_ns = t->scale_ns * ratio[j];
-  for (int j = 0; j < n; j++) c[j]->ns = t->scale_ns * (j == won || c[j] == t->standard ? ratio[j] : fmax(ratio[j], ratio[won] * 1.001));
+  for (int j = 0; j < n; j++) {
+    c[j]->plain_ns = t->scale_ns * ratio[j];
+    c[j]->ns = t->scale_ns * (j == won || c[j] == t->standard ? ratio[j] : fmax(ratio[j], ratio[won] * 1.001));
+    c[j]->again = AT_FINAL_WEIGHT;
+  }
   at_task_rank(t);
   record(u, t, n, c, AT_STAGE_FINAL, settled ? AT_SETTLED : AT_FINAL);
   t->final_at = ++t->clock;
@@ -442,7 +434,8 @@ static void sharpen(tuner *u, int i) {
       if (!n) break;
       left -= n;
       c[n++] = t->standard;
-      if (measure_final(u, t, n, c) > 0) {
+      at_finalist f[AT_MOST_FINALISTS];
+      if (measure_final(u, t, n, c, f, 0) > 0) {
         for (int j = 0; j < n - 1; j++) at_task_time_again(c[j], c[j]->c.samples, c[j]->c.n, t->standard->c.samples, t->standard->c.n, t->scale_ns);
         record(u, t, n, c, 2, AT_AGAIN);
       }

@@ -20,7 +20,6 @@ typedef struct loaded { /* a candidate that can be timed */
   at_code code;
   const at_arguments *args;
   int64_t reps;        /* calls in a sample; 0: not known yet */
-  int64_t turn;        /* which copy of the constants is next */
 } loaded;
 
 typedef struct worker {
@@ -31,6 +30,7 @@ typedef struct worker {
   at_operands *operands;
   const ir_kernel *kernel;
   loaded *all;
+  int64_t turn;        /* which copy of the constants is next: candidates share them */
   at_frame in, out;
 } worker;
 
@@ -339,8 +339,7 @@ static void call(loaded *l, int64_t times) {
   int64_t tasks = l->code.tasks;
   at_kernel_fn fn = l->code.fn;
   for (int64_t r = 0; r < times; r++) {
-    void *const *args = l->args->args[l->turn];
-    if (++l->turn == l->args->copies) l->turn = 0;
+    void *const *args = l->args->args[the.turn++ % l->args->copies];
     for (int64_t i = 0; i < tasks; i++) fn(args, (int32_t)i, 0);
   }
 }
@@ -402,7 +401,7 @@ static loaded *find(int64_t id) {
 
 static void do_time(void) {
   answer a = {AT_OK, ""};
-  int64_t rounds = at_get_int(&the.in), n = at_get_int(&the.in);
+  int64_t first = at_get_int(&the.in), rounds = at_get_int(&the.in), n = at_get_int(&the.in);
   loaded *l[AT_MOST_TIMED];
   for (int64_t i = 0; i < n && i < AT_MOST_TIMED; i++)
     if (!(l[i] = find(at_get_int(&the.in)))) fail(&a, AT_COMPILE_ERROR, "no such candidate");
@@ -414,7 +413,7 @@ static void do_time(void) {
   the.shared->rounds = 0;
   for (int64_t r = 0; r < rounds; r++) {
     for (int64_t k = 0; k < n; k++) {
-      int64_t i = r & 1 ? n - 1 - k : k;
+      int64_t turn = first + r, i = ((turn & 1 ? n - 1 - k : k) + turn / 2) % n; /* there and back, from another one each time */
       the.shared->current = l[i]->id;
       if (n > 1 && l[i]->reps > 1) call(l[i], l[i]->reps > 16 ? l[i]->reps / 8 : 1); /* caches and predictors are another's */
       ns[i] = take(l[i], &disturbed[i]);

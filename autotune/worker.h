@@ -10,7 +10,7 @@ typedef enum at_request {
   AT_DO_COMPILE, /* kernel, schedule -> ms, spills, tasks, scratch, layouts (count, texts), object */
   AT_DO_KERNEL,  /* kernel, sampled, references (count, bytes; 0: to be computed) -> sampled, references */
   AT_DO_LOAD,    /* ids to forget (count, ids), id, schedule, tasks, scratch, layouts, object -> */
-  AT_DO_TIME,    /* rounds, count, ids -> per round and id: nanoseconds, disturbed */
+  AT_DO_TIME,    /* rounds so far, rounds, count, ids -> per round and id: nanoseconds, disturbed */
   AT_DO_PROBE    /* -> ghz, gflops */
 } at_request;
 

@@ -1,7 +1,8 @@
 """What the tuner promises, measured: python3 bench/tuning.py [--tenon build/tenon] WHAT [ARGUMENT]...
 
-  repeat KERNEL...   tunes each ten times with other seeds: how far the results lie apart, as times of the
-                     winner over the default's and as times of the winners against each other in one run
+  repeat KERNEL...   tunes each ten times with other seeds: how many winners there are, and how far they lie apart: as
+                     tuned; as objects timed in turn in one program, constants cold or warm; and ten copies of one
+  again KERNEL...    how often a final tells a schedule from itself, in --races races
   budget KERNEL...   how far budgets of 1, 5 and 20 s are overrun, and what of the time, the start of the
                      process included, went into neither compiling nor checking nor timing
   models FILE...     --seconds of tuning (300), then whole runs in fresh processes, default and tuned in
@@ -21,16 +22,20 @@ import subprocess
 import tempfile
 import time
 
+import linked
+
 
 def options():
     p = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__)
-    p.add_argument("what", choices=["repeat", "budget", "models", "layouts", "agree"])
+    p.add_argument("what", choices=["repeat", "again", "budget", "models", "layouts", "agree"])
     p.add_argument("args", nargs="+")
     p.add_argument("--tenon", default="build/tenon")
     p.add_argument("--trials", help="of each of the repeated tunings; default: until they end by themselves")
     p.add_argument("--threads", default="1", help="of timed runs")
     p.add_argument("--seconds", type=float, default=300)
     p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--keep", help="a folder: repeat leaves its stores there, and goes on from those it finds")
+    p.add_argument("--races", default="100")
     p.add_argument("--db", help="default: a new one")
     return p.parse_args()
 
@@ -43,23 +48,57 @@ def bench(o, what, *words, seconds=0.5):
     return tenon(o, "bench", what, "--seconds", str(seconds), "--threads", o.threads, *words)["median_ms"]
 
 
+def winner_of(o, kernel, db, folder):
+    """The schedules that a store has for the kernels of a workload, as text."""
+    plan = os.path.join(folder, "w.plan")
+    subprocess.run([o.tenon, "compile", kernel, "-o", os.path.join(folder, "w.o"), "--db", db, "--plan-out", plan], check=True, stdout=subprocess.DEVNULL)
+    with open(plan) as f:
+        return f.read()
+
+
+def apart(values):
+    return 100 * (max(values) / min(values) - 1)
+
+
 def repeat(o, folder):
+    print("%-36s %9s %9s %9s %9s %9s" % ("kernel", "winners", "as tuned", "together", "warm", "floor"))
     for kernel in o.args:
         gains, stores = [], []
+        keep = os.path.join(o.keep or folder, re.sub(r"\W", "_", kernel))
         for seed in range(1, 11):
-            db = os.path.join(folder, "%s-%d.db" % (re.sub(r"\W", "_", kernel), seed))
+            db = "%s-%d.db" % (keep, seed)
             limit = ["--trials", o.trials] if o.trials else []
             k = tenon(o, "tune", kernel, *limit, "--seed", str(seed), "--db", db)["kernels"][0]
             gains.append(k["best_ns"] / k["default_ns"])
             stores.append(db)
-        times = [[] for _ in stores]
-        for r in range(o.rounds):
-            for i in range(len(stores)):
-                at = (i + r) % len(stores)
-                times[at].append(bench(o, kernel, "--db", stores[at], seconds=0.1))
-        medians = [statistics.median(t) for t in times]
-        print("%-36s as tuned %.1f %% apart, timed together %.1f %% apart" % (
-            kernel, 100 * (max(gains) / min(gains) - 1), 100 * (max(medians) / min(medians) - 1)), flush=True)
+        different = len({winner_of(o, kernel, db, folder) for db in stores})
+        each = linked.Linked(o.tenon, folder, [(kernel, ["--db", db]) for db in stores])
+        spread = [apart(linked.relative(each.rounds(12 * o.rounds, cold))) for cold in (True, False)]
+        same = linked.Linked(o.tenon, folder, [(kernel, ["--db", stores[0]])] * len(stores))
+        floor = apart(linked.relative(same.rounds(12 * o.rounds)))
+        print("%-36s %9d %8.1f%% %8.1f%% %8.1f%% %8.1f%%" % (kernel, different, apart(gains), *spread, floor), flush=True)
+
+
+def rows_of(o, db):
+    """The tables of a store: rows by uid."""
+    of = collections.defaultdict(dict)
+    for line in subprocess.run([o.tenon, "db", "export", "--db", db], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines():
+        x = json.loads(line)
+        if "table" in x:  # the first line is about the file
+            of[x["table"]][x.get("uid")] = x
+    return of
+
+
+def again(o, folder):
+    for kernel in o.args:
+        db, text = os.path.join(folder, "a.db"), os.path.join(folder, "a.kernel")
+        tenon(o, "tune", kernel, "--trials", "1", "--db", db)
+        work = [x for x in rows_of(o, db)["workload"].values() if x["class"] in ("gemm", "conv")][0]
+        with open(text, "w") as f:
+            f.write(work["kernel"])
+        os.remove(db)
+        out = subprocess.run([os.path.join(os.path.dirname(o.tenon), "bench", "bench_again"), o.races, text], check=True, stdout=subprocess.PIPE, text=True).stdout
+        print(out.replace(text, kernel), end="", flush=True)
 
 
 def budget(o, folder):
@@ -91,10 +130,7 @@ def models(o, folder):
 def layouts(o, folder):
     assert o.db, "--db: the store that the models were tuned into"
     for path in o.args:
-        rows = [json.loads(x) for x in subprocess.run([o.tenon, "db", "export", "--db", o.db], check=True, capture_output=True, text=True).stdout.splitlines()]
-        of = collections.defaultdict(dict)
-        for x in (r for r in rows if "table" in r): # the first line is about the file
-            of[x["table"]][x.get("uid")] = x
+        of = rows_of(o, o.db)
         stem = os.path.basename(path).rsplit(".", 1)[0]
         tiles = collections.defaultdict(set)
         for x in of["trial"].values():
@@ -115,59 +151,17 @@ def layouts(o, folder):
             print("%s forced to %-6s %.3f ms, chosen %.3f ms (%+.1f %%)" % (stem, k, statistics.median(times[k]), chosen, 100 * (statistics.median(times[k]) / chosen - 1)), flush=True)
 
 
-CLOCK = r"""
-#define _POSIX_C_SOURCE 200809L
-#include "t.h"
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-static int rising(const void *a, const void *b) { return *(const double *)a < *(const double *)b ? -1 : 1; }
-static void *some(size_t n) {
-  void *p = aligned_alloc(64, (n + 127) / 64 * 64);
-  for (size_t i = 0; i < n / 4; i++) ((float *)p)[i] = (float)(rand() % 2001 - 1000) * 1e-3f;
-  return p;
-}
-int main(int argc, char **argv) {
-  enum { MOST = 1 << 16 };
-  static const long bytes[] = T_INPUT_BYTES;
-  static double times[MOST];
-  const void *in[T_NUM_INPUTS + 1];
-  int n = 0;
-  for (int i = 0; i < T_NUM_INPUTS; i++) in[i] = some((size_t)bytes[i]);
-  void *out[] = {some(T_OUTPUT_0_BYTES)}, *arena = some(T_ARENA_BYTES(1));
-  double seconds = argc > 1 ? atof(argv[1]) : 0.5;
-  for (int i = 0; i < 3; i++)
-    if (t_run(in, out, NULL, NULL, NULL, NULL, arena, NULL)) return 1;
-  for (double begin = now(), start = begin; n < MOST && start - begin < seconds * 1e3; start = now()) {
-    t_run(in, out, NULL, NULL, NULL, NULL, arena, NULL);
-    times[n++] = now() - start;
-  }
-  qsort(times, (size_t)n, sizeof *times, rising);
-  printf("%.17g %.17g\n", times[n / 2], times[0]);
-}
-"""
-
-
 def agree(o, folder):
-    with open(os.path.join(folder, "clock.c"), "w") as f:
-        f.write(CLOCK)
     print("%-36s %12s %12s %8s %8s" % ("kernel", "bench ms", "clock ms", "medians", "fastest"))
     for kernel in o.args:
         common = ["--db", o.db or "none"]
-        at = lambda name: os.path.join(folder, name)
-        subprocess.run([o.tenon, "compile", kernel, "-o", at("t.o"), "--header", at("t.h"), "--prefix", "t", *common], check=True, stdout=subprocess.DEVNULL)
-        subprocess.run(["cc", "-O2", "-I", folder, "-o", at("clock"), at("clock.c"), at("t.o"), "-lm"], check=True)
+        other = linked.Linked(o.tenon, folder, [(kernel, common)], separate=False)
         rows = []
         for r in range(o.rounds * 2 + 1):
             asked = lambda: tenon(o, "bench", kernel, "--seconds", "0.2", "--threads", "1", "--aot", *common)
-            clocked = lambda: [float(x) for x in subprocess.run([at("clock"), "0.2"], check=True, stdout=subprocess.PIPE, text=True).stdout.split()]
+            clocked = lambda: [x[0] * 1e-6 for x in other.rounds(200, False, 0)]
             (mine, theirs) = (asked(), clocked()) if r % 2 else (clocked(), asked())[::-1]
-            rows.append((mine["median_ms"], theirs[0], mine["min_ms"], theirs[1]))
+            rows.append((mine["median_ms"], statistics.median(theirs), mine["min_ms"], min(theirs)))
         ratio = lambda i: 100 * (statistics.median(x[i] / x[i + 1] for x in rows) - 1)
         print("%-36s %12.4f %12.4f %+7.1f%% %+7.1f%%" % (kernel, statistics.median(x[0] for x in rows), statistics.median(x[1] for x in rows), ratio(0), ratio(2)), flush=True)
 
