@@ -43,7 +43,7 @@ typedef struct cg_object {
 } cg_object;
 
 /* Bump when emitted code may change: part of the keys of stores. */
-#define CG_VERSION 4
+#define CG_VERSION 5
 
 /* One kernel, or n kernels as one module: symbols[i] is the (global, hidden) symbol of
  * kernels[i]. The kernels must pass ir_kernel_verify. Throws TN_EUNSUPPORTED for what

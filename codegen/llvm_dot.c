@@ -4,11 +4,15 @@
  * instruction does with it:
  *   VNNI   vpdpbusd   four products of u8 and s8
  *   SSE2   pmaddwd    two products of words, and an addition; bytes are widened first
+ *   AVX2   pmaddubsw  with pmaddwd by ones and an addition: four products of u8 and s8, where x is picked by a table
+ *                     (ir/picked.h; vpshufb): lower/picked.c makes the constants, and sees to it that no pair saturates and
+ *                     that the table holds numbers below 16
  *   NEON   sdot       four products of s8, where the CPU has it; else products of words, smlal
  * A product of two words that stands alone (a depthwise convolution) is pmaddwd too, the upper half of one
  * operand cleared: a product of i32 takes twice as long. Everything else is products of i32, element by element; and what is not laid out like this is the loop
  * that the atom means. */
 #include "codegen/llvm.h"
+#include "ir/picked.h"
 #include <string.h>
 
 #define B f->b
@@ -134,26 +138,73 @@ static bool runs(cg_fn *f, ix load, int d, bool *varying) {
   return !*varying || (ix_affine_in(offset, f->lane, &c) && c == d);
 }
 
+typedef struct product { /* of an atom, with 0 for its variable */
+  ix x, w, from, table; /* from, table: as ir_picked_load tells; null: x lies side by side */
+  bool safe_x, safe_w;
+  int d;
+} product;
+
+/* Whether one instruction takes them; x becomes the operand that is the same for all lanes. */
+static bool fits(cg_fn *f, const ir_stmt *loop, product *p) {
+  bool vx, vw;
+  if (!f->lane || f->lanes * p->d > CG_MAX_LANES) return false;
+  p->table = ir_picked_load(f->ctx, p->x, loop->var, &p->from);
+  if (p->table) return p->d == 4 && f->lanes == 8 && register_size(f, 8) == 1 && p->x->dtype == TN_U8 && p->w->dtype == TN_I8 && runs(f, p->from, p->d, &vx) && !vx && runs(f, p->table, p->d, &vx) && !vx && runs(f, p->w, p->d, &vw) && vw;
+  if (!runs(f, p->x, p->d, &vx) || !runs(f, p->w, p->d, &vw) || vx == vw) return false;
+  if (vx) {
+    ix t = p->x;
+    p->x = p->w, p->w = t;
+  }
+  return true;
+}
+
+/* Four bytes for each lane, picked from the 16 that start at `from`. */
+static cg_val picked(cg_fn *f, const product *p) {
+  int kind = CG_RUN | f->lanes << CG_KIND_BITS | 8 << 16 | p->d << 24;
+  LLVMTypeRef group = LLVMVectorType(f->i8, IR_PICKED_GROUP);
+  LLVMValueRef twice[2 * IR_PICKED_GROUP], args[2];
+  cg_val r;
+  if (cg_cached(f, p->x, kind, &r)) return r;
+  r = cg_emit_run(f, p->from, group, IR_PICKED_GROUP, p->safe_x);
+  cg_val choice = elements(f, p->table, cg_safe_load(f, p->table), p->d, 8);
+  cg_join(&r, &choice);
+  cg_at(f, r.level);
+  for (int i = 0; i < IR_COUNT(twice); i++) twice[i] = LLVMConstInt(f->i32, (unsigned)(i % IR_PICKED_GROUP), 0);
+  args[0] = LLVMBuildShuffleVector(B, r.v, LLVMGetPoison(group), LLVMConstVector(twice, IR_COUNT(twice)), "");
+  args[1] = choice.v;
+  r.v = call(f, "llvm.x86.avx2.pshuf.b", 2, args);
+  r.varying = true;
+  cg_at(f, f->depth);
+  cg_cache(f, p->x, kind, r);
+  return r;
+}
+
+static LLVMValueRef picked_dot(cg_fn *f, LLVMValueRef acc, const product *p) {
+  LLVMValueRef args[2] = {picked(f, p).v, elements(f, p->w, p->safe_w, p->d, 8).v};
+  args[0] = call(f, "llvm.x86.avx2.pmadd.ub.sw", 2, args);
+  args[1] = cg_int(f, LLVMVectorType(f->i16, 16), 1);
+  return as_added(f, LLVMBuildAdd(B, acc, call(f, "llvm.x86.avx2.pmadd.wd", 2, args), ""));
+}
+
 void cg_emit_dot(cg_fn *f, const ir_stmt *loop) {
   tn_ctx *ctx = f->ctx;
   const ir_stmt *s = loop->body;
-  int d = (int)loop->hi->u.i;
-  ix acc = ix_load(ctx, s->buf, s->index), product = s->value->args[s->value->args[0] == acc];
-  ix x = product->args[0]->args[0], w = product->args[1]->args[0];
-  bool vx, vw, fits = f->lane && f->lanes * d <= CG_MAX_LANES && runs(f, x, d, &vx) && runs(f, w, d, &vw) && vx != vw;
-  if (!fits) {
+  ix acc = ix_load(ctx, s->buf, s->index), both = s->value->args[s->value->args[0] == acc], zero = ix_index(ctx, 0);
+  product p = {.x = both->args[0]->args[0], .w = both->args[1]->args[0], .d = (int)loop->hi->u.i};
+  if (p.x->u.buf->constant) { /* x first: a product of integers stands in any order */
+    ix t = p.x;
+    p.x = p.w, p.w = t;
+  }
+  if (!fits(f, loop, &p)) {
     cg_emit_stmt(f, loop);
     return;
   }
-  if (vx) {
-    ix t = x;
-    x = w, w = t;
-  }
-  bool safe_x = cg_safe_load(f, x), safe_w = cg_safe_load(f, w);
-  ix zero = ix_index(ctx, 0);
+  p.safe_x = cg_safe_load(f, p.x), p.safe_w = cg_safe_load(f, p.w);
+  p.x = ix_subst1(ctx, p.x, loop->var, zero), p.w = ix_subst1(ctx, p.w, loop->var, zero);
   cg_val old = cg_emit(f, acc), sum = {.level = f->depth, .varying = true};
   LLVMValueRef all = cg_vector_of(f, acc, &old);
-  sum.v = dot(f, all, ix_subst1(ctx, x, loop->var, zero), ix_subst1(ctx, w, loop->var, zero), safe_x, safe_w, d);
+  if (p.table) p.table = ix_subst1(ctx, p.table, loop->var, zero), sum.v = picked_dot(f, all, &p);
+  else sum.v = dot(f, all, p.x, p.w, p.safe_x, p.safe_w, p.d);
   ir_var *v = ir_var_new(ctx, "dot", TN_I32, 0, 0);
   cg_bind(f, v, sum, false);
   cg_emit_store(f, ir_store(ctx, s->buf, s->index, IR_SET, v->expr));

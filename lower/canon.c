@@ -141,6 +141,11 @@ static void dead_taps(tn_ctx *ctx, ir_graph *g, ir_node *n) {
   ir_attr_string(n, "auto_pad", "NOTSET");
 }
 
+/* What quantised.c makes of a convolution. */
+static bool is_integer_conv(const ir_node *n) {
+  return n->out[0]->dtype == TN_I32 && (strcmp(n->op->name, "ConvWide") == 0 || strcmp(n->op->name, "ConvPicked") == 0 || ir_node_is(n, "ConvInteger"));
+}
+
 /* A 1x1 convolution of stride s reads every s-th pixel: these are gathered first, so that the convolution
  * is a product over all pixels in a row, and not rows of 7 or 14 of them with the rest in between. */
 static void strided(tn_ctx *ctx, ir_graph *g, ir_node *n) {
@@ -174,10 +179,10 @@ void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   lw_mark_packed(g);
   count = g->nnodes;
   for (int i = 0; i < count && scheduled; i++) {
-    if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Conv")) {
-      strided(ctx, g, g->nodes[i]);
-      lw_unfold(ctx, g, g->nodes[i], options);
-    }
+    if (g->nodes[i]->dead) continue;
+    bool floats = ir_node_is(g->nodes[i], "Conv");
+    if (floats || is_integer_conv(g->nodes[i])) strided(ctx, g, g->nodes[i]);
+    if (floats) lw_unfold(ctx, g, g->nodes[i], options);
   }
   ir_graph_sort(g);
   ir_graph_analyse(g);

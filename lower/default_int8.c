@@ -2,7 +2,9 @@
  *
  * The register tile of default_contraction.c, with a vector of w holding d elements of the sum for each
  * lane: [panel of outputs][.. taps][c / d][output][d], so that one instruction takes d steps (the atom "dot").
- * x is read as it lies, d elements at once: channels, or the columns of a matrix, are innermost there. */
+ * x is read as it lies, d elements at once: channels, or the columns of a matrix, are innermost there. Or d bytes are
+ * picked from a group of 16 (picked.h). */
+#include "ir/picked.h"
 #include "lower/default_schedule.h"
 #include <string.h>
 
@@ -13,9 +15,17 @@ typedef struct dots {
   int64_t m, n, lanes, d, block; /* block: channels side by side in x; 0: all */
   int64_t mr, nb;
   bool tiled, grouped; /* grouped: rows in groups, which are the tasks */
+  bool picked;         /* x's channels by a table (ir/picked.h), one for each PANEL outputs */
 } dots;
 
-static bool uses(ix load, const ir_var *v) { return ix_uses_var(load, v); }
+enum { PANEL = 16 };
+
+/* Whether a load moves with v; with a table of each panel it does not. */
+static bool uses(tn_ctx *ctx, ix load, const ir_var *v, bool picked) {
+  if (!picked || !ix_uses_var(load, v)) return ix_uses_var(load, v);
+  ir_var *o = ir_var_new(ctx, "o", TN_INDEX, 0, (v->hi - v->lo) / PANEL), *i = ir_var_new(ctx, "i", TN_INDEX, 0, PANEL - 1);
+  return ix_uses_var(ix_subst1(ctx, load, v, ix_add(ctx, ix_muli(ctx, o->expr, PANEL), i->expr)), i);
+}
 
 static bool narrow(const ir_buf *b) { return b->dtype == TN_U8 || b->dtype == TN_I8 || b->dtype == TN_I16; }
 
@@ -23,31 +33,35 @@ static bool operands(dots *k) {
   lw_plan *p = k->p;
   lw_problem *q = &p->p;
   if (q->dtype != TN_I32 || !narrow(q->a->u.buf) || !narrow(q->b->u.buf) || !q->store) return false;
+  tn_ctx *ctx = p->ctx;
+  ix from;
   k->lanes = cg_target_lanes(p->t, TN_I32);
   k->v = k->r = -1;
+  k->picked = ir_picked_load(ctx, q->a, q->red[0]->var, &from) != NULL; /* its weights are the constant operand, b */
   for (int i = 0; i < q->nout; i++) {
     const ir_var *x = q->out[i]->var;
     if (q->extent[i] < 1) return false;
-    if (q->extent[i] >= 2 && uses(q->a, x) != uses(q->b, x) && lw_contiguous_out(p, x, k->lanes) && (k->v < 0 || q->extent[i] >= k->lanes)) k->v = i;
+    if (q->extent[i] >= 2 && uses(ctx, q->a, x, k->picked) != uses(ctx, q->b, x, false) && lw_contiguous_out(p, x, k->lanes) && (k->v < 0 || q->extent[i] >= k->lanes)) k->v = i;
   }
   if (k->lanes < 4 || k->v < 0) return false;
-  if (uses(q->a, q->out[k->v]->var)) {
+  if (uses(ctx, q->a, q->out[k->v]->var, k->picked)) {
     ix t = q->a;
     q->a = q->b, q->b = t;
   }
   const ir_buf *x = q->a->u.buf, *w = q->b->u.buf;
   if (!w->constant || w->layout) return false;
-  k->d = p->t->vnni && x->dtype == cg_target_dot_byte(p->t) && w->dtype == TN_I8 ? 4 : 2;
+  if (k->picked && (p->t->vector_bits != 2 * 8 * IR_PICKED_GROUP || k->lanes * 2 != PANEL)) return false;
+  k->d = k->picked ? 4 : p->t->vnni && x->dtype == cg_target_dot_byte(p->t) && w->dtype == TN_I8 ? 4 : 2;
   k->sum = q->red[0]->var->name;
   if (q->red_extent[0] < k->d || q->red_extent[0] % k->d) return false;
   for (int i = q->nout; i-- > 0 && k->r < 0;)
-    if (i != k->v && q->extent[i] > 1 && !uses(q->b, q->out[i]->var) && uses(q->a, q->out[i]->var)) k->r = i;
+    if (i != k->v && q->extent[i] > 1 && !uses(ctx, q->b, q->out[i]->var, false) && uses(ctx, q->a, q->out[i]->var, k->picked)) k->r = i;
   k->vec = q->out[k->v]->var->name;
   k->row = k->r >= 0 ? q->out[k->r]->var->name : NULL;
   k->m = k->r >= 0 ? q->extent[k->r] : 1;
   k->n = q->extent[k->v];
   int64_t block = cg_target_lanes(p->t, TN_F32);
-  k->block = x->layout && q->red_extent[0] > block ? block : 0;
+  k->block = !k->picked && x->layout && q->red_extent[0] > block ? block : 0;
   return true;
 }
 
@@ -88,7 +102,19 @@ static bool is_vectors_first(const dots *k) {
   return p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2;
 }
 
+/* Of two vectors and, with what a step needs beside the sums, at most five rows: six spill. */
+static lw_tile picked_tile(int64_t rows, int64_t n) {
+  enum { MOST_ROWS = 5 };
+  lw_tile best = {.cost = 1e300};
+  for (int64_t mr = 1; mr <= MOST_ROWS && mr <= rows; mr++) {
+    double cost = (double)(rows / mr) * (2.2 * (double)mr + 2) + (rows % mr ? 2.2 * (double)(rows % mr) + 2 : 0);
+    if (cost * (double)(n / PANEL) < best.cost) best = (lw_tile){mr, 2, cost * (double)(n / PANEL)};
+  }
+  return best;
+}
+
 static lw_tile tile_of(const dots *k, int64_t rows) {
+  if (k->picked) return picked_tile(rows, k->n);
   bool padded = k->p->p.guard != NULL;
   return lw_best_tile(rows, k->n, k->lanes, k->p->t->vector_regs - padded - (k->d == 2), rows <= 2 ? 8 : 6); /* pmaddwd's product takes one */
 }
@@ -146,7 +172,7 @@ bool lw_default_int8(lw_plan *p) {
   bool vectors_first = is_vectors_first(&k);
   if (k.row && !padded && !vectors_first && k.m % t.mr && !p->u.mr) t = group_rows(&k, t);
   k.mr = p->u.mr ? lw_min(p->u.mr, k.m) : t.mr;
-  k.nb = (p->u.nr ? p->u.nr : t.nr) * k.lanes;
+  k.nb = (p->u.nr && !k.picked ? p->u.nr : t.nr) * k.lanes;
   k.tiled = k.row && k.m > 1 && k.mr > 1;
   if (!pack(&k)) return false;
   if (!lw_step(p, "split %s %lld -> vo vi", k.vec, (long long)k.nb) || !lw_step(p, "split vi %lld -> vb vv", (long long)k.lanes)) return false;

@@ -7,6 +7,7 @@
  * pooling or by concatenation keeps their layout, until an op that mixes axes or the
  * caller wants it plain. Inputs and outputs of the graph stay row-major. */
 #include "lower/lower.h"
+#include "ir/picked.h"
 #include "lower/build.h"
 #include <string.h>
 
@@ -34,6 +35,7 @@ typedef struct chooser {
   ir_graph *g;
   int64_t block;              /* channels in a block; 0: channels last */
   const ir_layout *layout[MAX_ACTIVATION + 1]; /* of activations, by rank; null: stays row-major */
+  const ir_layout *picked;    /* of bytes and what is made of them, where convolutions pick channels from groups of 16 */
   bool free_io;
 } chooser;
 
@@ -47,7 +49,10 @@ static bool is_output(const chooser *c, const ir_value *v) {
 /* Floats, and what quantisation makes of them. */
 static bool suits(tn_dtype t) { return ir_is_float(t) || t == TN_U8 || t == TN_I8 || t == TN_I16 || t == TN_I32; }
 
-static const ir_layout *layout_of(const chooser *c, const ir_value *v) { return v->rank <= MAX_ACTIVATION ? c->layout[v->rank] : NULL; }
+static const ir_layout *layout_of(const chooser *c, const ir_value *v) {
+  if (c->picked && v->rank == 4 && !ir_is_float(v->dtype) && ir_static(v) && ir_dim(c->ctx, v, 1) % IR_PICKED_GROUP == 0) return c->picked;
+  return v->rank <= MAX_ACTIVATION ? c->layout[v->rank] : NULL;
+}
 
 static bool eligible(const chooser *c, const ir_value *v) {
   return v && layout_of(c, v) && ir_static(v) && suits(v->dtype) && v->kind == IR_VALUE_NODE && !v->data &&
@@ -61,7 +66,9 @@ static bool same_dims(const ir_value *a, const ir_value *b) {
   return true;
 }
 
-static bool is_conv(const ir_node *n) { return ir_node_is(n, "Conv") || strcmp(n->op->name, "ConvWide") == 0 || ir_node_is(n, "ConvInteger") || (ir_node_is(n, "ConvTranspose") && ir_attr_get_int(n, "group", 1) == 1); }
+static bool is_picked(const ir_node *n) { return strcmp(n->op->name, "ConvPicked") == 0; }
+
+static bool is_conv(const ir_node *n) { return ir_node_is(n, "Conv") || strcmp(n->op->name, "ConvWide") == 0 || is_picked(n) || ir_node_is(n, "ConvInteger") || (ir_node_is(n, "ConvTranspose") && ir_attr_get_int(n, "group", 1) == 1); }
 
 static bool is_unfold(const ir_node *n) { return strcmp(n->op->name, "Unfold") == 0; }
 
@@ -115,6 +122,8 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     c.block = cg_target_lanes(options->target, TN_F32);
     if (c.block < 4) return;
     for (int rank = MIN_ACTIVATION; rank <= MAX_ACTIVATION; rank++) c.layout[rank] = ir_layout_blocked(ctx, rank, 1, c.block);
+    for (int i = 0; i < g->nnodes && !c.picked; i++)
+      if (!g->nodes[i]->dead && is_picked(g->nodes[i])) c.picked = ir_layout_blocked(ctx, 4, 1, IR_PICKED_GROUP);
   }
   ir_graph_analyse(g);
   lw_mark_packed(g);

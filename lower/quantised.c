@@ -15,6 +15,7 @@
 #include "lower/compose.h"
 #include "lower/lower.h"
 #include "lower/narrow.h"
+#include "lower/picked.h"
 #include <math.h>
 #include <string.h>
 
@@ -107,14 +108,14 @@ typedef struct operands {
   bool conv;
 } operands;
 
-static ir_value *product_node(pass *p, ir_node *n, const char *op, ir_value *x, ir_value *w, const int64_t *pads) {
-  ir_node *m = lw_node_n(p->g, n, op, 2, (ir_value *[]){x, w}, 1);
+static ir_value *product_node(pass *p, ir_node *n, const char *op, int nin, ir_value *const *in, const int64_t *pads) {
+  ir_node *m = lw_node_n(p->g, n, op, nin, in, 1);
   m->name = n->name;
   for (int i = 0; i < n->nattrs; i++)
     if (strcmp(n->attrs[i].name, "alpha") && strcmp(n->attrs[i].name, "beta") && strncmp(n->attrs[i].name, "trans", 5)) IR_PUSH(p->ctx, m->attrs, m->nattrs, n->attrs[i]);
   if (pads) {
     ir_attr_string(m, "auto_pad", "NOTSET");
-    ir_attr_ints(m, "pads", 2 * (x->rank - 2), pads);
+    ir_attr_ints(m, "pads", 2 * (in[0]->rank - 2), pads);
   }
   ir_infer(p->ctx, m);
   return m->out[0];
@@ -149,7 +150,7 @@ static bool winograd_fits(const pass *p, const ir_node *n, const operands *o) {
 }
 
 static ir_value *product_of_words(pass *p, ir_node *n, const operands *o) {
-  if (winograd_fits(p, n, o)) return product_node(p, n, "tenon:ConvWide", o->x, o->w, NULL);
+  if (winograd_fits(p, n, o)) return product_node(p, n, "tenon:ConvWide", 2, (ir_value *[]){o->x, o->w}, NULL);
   ir_value *x = centred(p, n, o->x, o->zx), *w = o->w;
   if (!known_zero(o->zw)) w = lw_op2(p->g, n, "Sub", word(p, n, w), word(p, n, along(p, n, o->zw, o->conv ? 0 : w->rank - 1, w->rank)));
   else if (w->dtype == TN_U8) w = word(p, n, w);
@@ -159,7 +160,29 @@ static ir_value *product_of_words(pass *p, ir_node *n, const operands *o) {
     x = rounded_up(p, n, x, ax, 2);
     w = rounded_up(p, n, w, aw, 2);
   }
-  return product_node(p, n, o->conv ? "tenon:ConvWide" : "tenon:MatMulWide", x, w, NULL);
+  return product_node(p, n, o->conv ? "tenon:ConvWide" : "tenon:MatMulWide", 2, (ir_value *[]){x, w}, NULL);
+}
+
+/* The padding of a convolution written out, where the zero point is not 0: then pads are 0. */
+static ir_value *padding_written(pass *p, ir_node *n, ir_value *x, ir_value *zx, int64_t *pads) {
+  int spatial = x->rank - 2;
+  int64_t before[IR_MAX_RANK] = {0}, after[IR_MAX_RANK] = {0};
+  if (known_zero(zx)) return x;
+  for (int i = 0; i < spatial; i++) before[i + 2] = pads[i], after[i + 2] = pads[spatial + i], pads[i] = pads[spatial + i] = 0;
+  return padded(p, n, x, before, after, zx);
+}
+
+/* acc less zx times the sums of the weights of each output. */
+static ir_value *less_zero(pass *p, ir_node *n, ir_value *acc, ir_value *w, ir_value *zx, bool conv) {
+  ir_graph *g = p->g;
+  int64_t sum[IR_MAX_RANK];
+  int axes = 0;
+  if (known_zero(zx)) return acc;
+  for (int i = 0; i < w->rank; i++)
+    if (i != (conv ? 0 : 1)) sum[axes++] = i;
+  ir_value *all = lw_op2_int(g, n, "ReduceSum", lw_cast_node(g, n, w, TN_I32), ir_graph_ints(g, NULL, axes, sum), "keepdims", 0);
+  all = along(p, n, lw_op2(g, n, "Mul", all, lw_cast_node(g, n, zx, TN_I32)), conv ? 1 : acc->rank - 1, acc->rank);
+  return lw_op2(g, n, "Sub", acc, all);
 }
 
 /* Null when bytes do not fit: then words do. */
@@ -176,26 +199,29 @@ static ir_value *product_of_bytes(pass *p, ir_node *n, const operands *o) {
     x = lw_cast_node(g, n, lw_op2(g, n, "Add", word(p, n, x), more), one);
     zx = zx ? lw_cast_node(g, n, lw_op2(g, n, "Add", word(p, n, zx), more), one) : ir_graph_scalar(g, NULL, one, one == TN_U8 ? 128 : -128);
   }
-  int rank = o->conv ? x->rank : 2, axes = 0;
-  int64_t before[IR_MAX_RANK] = {0}, after[IR_MAX_RANK] = {0}, sum[IR_MAX_RANK];
-  bool shifted = !known_zero(zx);
-  for (int i = 0; i < rank - 2 && shifted && o->conv; i++) before[i + 2] = pads[i], after[i + 2] = pads[rank - 2 + i], pads[i] = pads[rank - 2 + i] = 0;
-  int ax = sum_axis(o, false);
-  int64_t extent = ir_dim(p->ctx, x, ax);
-  after[ax] = (extent + 3) / 4 * 4 - extent;
-  x = padded(p, n, x, before, after, shifted ? zx : NULL);
+  if (o->conv) x = padding_written(p, n, x, zx, pads);
+  x = rounded_up(p, n, x, sum_axis(o, false), 4);
   w = rounded_up(p, n, w, sum_axis(o, true), 4);
-  ir_value *acc = product_node(p, n, o->conv ? "ConvInteger" : "MatMulInteger", x, w, o->conv ? pads : NULL);
-  if (!shifted) return acc;
-  for (int i = 0; i < w->rank; i++)
-    if (i != (o->conv ? 0 : 1)) sum[axes++] = i;
-  ir_value *all = lw_op2_int(g, n, "ReduceSum", lw_cast_node(g, n, w, TN_I32), ir_graph_ints(g, NULL, axes, sum), "keepdims", 0);
-  all = along(p, n, lw_op2(g, n, "Mul", all, lw_cast_node(g, n, zx, TN_I32)), o->conv ? 1 : acc->rank - 1, acc->rank);
-  return lw_op2(g, n, "Sub", acc, all);
+  return less_zero(p, n, product_node(p, n, o->conv ? "ConvInteger" : "MatMulInteger", 2, (ir_value *[]){x, w}, o->conv ? pads : NULL), w, zx, o->conv);
+}
+
+/* Bytes by pairs in 16 bits, where weights can be arranged so that none saturates (picked.h). Null where not, or where
+ * there are too few pixels to gain. */
+static ir_value *product_of_picked(pass *p, ir_node *n, const operands *o) {
+  enum { LEAST_PIXELS = 16, LEAST_CHANNELS = 128 };
+  int64_t pads[4] = {0};
+  const ir_value *y = n->out[0];
+  ir_value *in[4] = {o->x}, *zx = o->zx ? lw_reshape(p->g, n, o->zx, 0, NULL) : NULL;
+  if (!o->conv || p->t->vnni || p->t->arch != CG_X86_64 || p->t->vector_bits != 256 || o->x->dtype != TN_U8 || o->w->dtype != TN_I8 || !o->w->data || o->w->kind != IR_VALUE_CONST) return NULL;
+  if (o->x->rank != 4 || !ir_static(o->x) || !ir_static(o->w) || !ir_static(y) || !known_zero(o->zw) || ir_attr_get_int(n, "group", 1) != 1 || !explicit_pads(n, pads, 4)) return NULL;
+  if (ir_dim(p->ctx, o->x, 1) < LEAST_CHANNELS || ir_dim(p->ctx, y, 0) * ir_dim(p->ctx, y, 2) * ir_dim(p->ctx, y, 3) < LEAST_PIXELS || !lw_pick(p->g, o->w, in)) return NULL;
+  in[0] = padding_written(p, n, in[0], zx, pads);
+  return less_zero(p, n, product_node(p, n, "tenon:ConvPicked", 4, in, pads), o->w, zx, true);
 }
 
 static ir_value *product(pass *p, ir_node *n, const operands *o) {
   ir_value *acc = product_of_bytes(p, n, o);
+  if (!acc && !winograd_fits(p, n, o)) acc = product_of_picked(p, n, o);
   return acc ? acc : product_of_words(p, n, o);
 }
 

@@ -1,4 +1,5 @@
 /* schedule_data.c — steps that change accumulators, layouts and tiles. */
+#include "ir/picked.h"
 #include "lower/schedule_internal.h"
 #include <math.h>
 #include <string.h>
@@ -426,13 +427,15 @@ static const char *not_fma(const ir_stmt *st) {
   return NULL;
 }
 
-/* dot: for d in 0..2 or 0..4: acc = acc + i32(a[.. d]) * i32(b[.. d]), bytes or words that lie side by side;
- * a condition that is the same for all d goes outside. */
+/* dot: for d in 0..2 or 0..4: acc = acc + i32(a[.. d]) * i32(b[.. d]), bytes or words that lie side by side, or bytes
+ * that a table picks (ir/picked.h); a condition that is the same for all d goes outside. */
 static bool dot_operand(tn_ctx *ctx, ix e, const ir_var *d) {
   int64_t c;
   if (e->op != IX_CAST || e->dtype != TN_I32 || e->args[0]->op != IX_LOAD) return false;
   ix load = e->args[0];
   tn_dtype t = load->u.buf->dtype;
+  ix from;
+  if (ir_picked_load(ctx, load, d, &from)) return !ix_uses_var(from, d);
   return (t == TN_U8 || t == TN_I8 || t == TN_I16) && ix_affine_in(ir_buf_offset(ctx, load->u.buf, load->args), d, &c) && c == 1;
 }
 
