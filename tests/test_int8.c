@@ -251,6 +251,27 @@ static void winograd(tn_ctx *ctx, void *arg) {
   }
 }
 
+/* Channels paired so that two products fit 16 bits, on AVX2: few large weights, large activations; strides, borders, zero
+ * points. `fits` off: all weights are large and of one sign, and no pairs are to be found. */
+static void picked(tn_ctx *ctx, void *arg) {
+  (void)arg;
+  for (int i = 0; i < 4; i++) {
+    bool fits = i < 3;
+    layer l = {.c = 128 + 16 * (i == 2), .k = 16 + 16 * (i == 0), .h = i ? 8 : 3, .w = i ? 7 : 6, .r = 1, .s = i == 1 ? 3 : 1, .group = 1, .stride = 1 + (i != 0), .dilation = 1, .pad = i == 1};
+    ir_text t = {.ctx = ctx};
+    ir_put(&t, "graph g { opset 10 input x: u8[1, %lld, %lld, %lld] const zx: u8[] = %d ", (long long)l.c, (long long)l.h, (long long)l.w, i ? 77 : 0);
+    ir_put(&t, "const w: i8[%lld, %lld, %lld, %lld] = [", (long long)l.k, (long long)l.c, (long long)l.r, (long long)l.s);
+    for (int64_t e = 0; e < l.k * l.c * l.r * l.s; e++) ir_put(&t, "%s%lld", e ? ", " : "", (long long)(!fits ? between(100, 127) : next() % 128 == 0 ? (coin() ? -128 : 127) : between(-40, 40)));
+    ir_put(&t, "] y = ConvInteger(x, w, zx) %s f = Cast(y) { to = 1 } m = MaxPool(f) { kernel_shape = [1, 2] } output m }", attributes(ctx, &l)); /* blocks of channels, as in winograd */
+    lw_options o = {.target = cg_target_find(ctx, "x86-64-v3", triple_of("x86-64-v3"))};
+    const ir_program *p = lw_compile(ctx, ir_graph_parse(ctx, ir_text_str(&t), "test"), &o);
+    bool found = false;
+    for (int k = 0; k < p->nkernels; k++) found |= strstr(cg_kernel_asm(ctx, o.target, p->kernels[k].lowered, "k"), "vpmaddubsw") != NULL;
+    cr_expect_eq(found, fits, "layer %d: %s", i, found ? "pairs that saturate" : "no vpmaddubsw");
+    run(ctx, &t, 0);
+  }
+}
+
 static void start(void (*fn)(tn_ctx *, void *), uint64_t seed) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   state = seed;
@@ -263,6 +284,7 @@ Test(int8, conv_qdq) { start(conv_qdq, 2); }
 Test(int8, products) { start(products, 3); }
 Test(int8, chain) { start(chain, 4); }
 Test(int8, winograd) { start(winograd, 5); }
+Test(int8, picked) { start(picked, 6); }
 
 /* The instruction that a machine has for it is the one that is used. */
 static void instructions(tn_ctx *ctx, void *arg) {
