@@ -1,6 +1,7 @@
 /* operands.c — see operands.h. */
 #include "autotune/operands.h"
 #include "ir/interp.h"
+#include "runtime/module.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -511,27 +512,12 @@ const ir_kernel *at_reference_kernel(tn_ctx *ctx, const ir_kernel *k, double mos
 
 /* ---- memory for timing ---- */
 
-typedef struct mapping {
-  void *p;
-  size_t bytes;
-} mapping;
-
-static void unmap(void *arg) {
-  mapping *m = arg;
-  munmap(m->p, m->bytes);
-}
-
 /* Like the arena of a module. */
 static char *plain(tn_ctx *ctx, size_t bytes) {
-  mapping *m = IR_NEW(ctx, mapping);
-  m->bytes = bytes ? bytes : 1;
-  m->p = mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (m->p == MAP_FAILED) ir_fail(ctx, TN_ERESOURCE, "no memory for %zu bytes", bytes);
-#ifdef MADV_HUGEPAGE
-  if (bytes >= 4 << 20) madvise(m->p, bytes, MADV_HUGEPAGE);
-#endif
-  ir_defer(ctx, unmap, m);
-  return m->p;
+  rt_region *r = IR_NEW(ctx, rt_region);
+  if (!rt_region_get(r, (int64_t)bytes)) ir_fail(ctx, TN_ERESOURCE, "no memory for %zu bytes", bytes);
+  ir_defer(ctx, rt_region_free, r);
+  return r->p;
 }
 
 static size_t up(int64_t bytes) { return ((size_t)bytes + 63) & ~(size_t)63; }

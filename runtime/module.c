@@ -10,27 +10,27 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Memory of the system, zero and page-aligned, for blobs and arenas: big, and given back whole. */
-typedef struct region {
-  void *p;
-  size_t bytes;
-} region;
-
-static void region_free(void *arg) {
-  region *r = arg;
+void rt_region_free(void *arg) {
+  rt_region *r = arg;
   if (r->p) munmap(r->p, r->bytes);
   r->p = NULL;
 }
 
-static bool region_get(region *r, int64_t bytes) {
-  if (bytes <= 0) bytes = 1;
-  r->p = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (r->p == MAP_FAILED) r->p = NULL;
-  r->bytes = (size_t)bytes;
+bool rt_region_get(rt_region *r, int64_t bytes) {
+  enum { HUGE_PAGE = 2 << 20 };
+  bool huge = bytes >= HUGE_PAGE / 2;
+  size_t want = bytes <= 0 ? 1 : huge ? ((size_t)bytes + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1) : (size_t)bytes, spare = huge ? HUGE_PAGE : 0;
+  *r = (rt_region){.bytes = want};
+  char *p = mmap(NULL, want + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) return false;
+  size_t before = huge ? -(uintptr_t)p & (HUGE_PAGE - 1) : 0;
+  if (before) munmap(p, before);
+  if (spare > before) munmap(p + before + want, spare - before);
+  r->p = p + before;
 #ifdef MADV_HUGEPAGE
-  if (r->p && bytes >= 4 << 20) madvise(r->p, (size_t)bytes, MADV_HUGEPAGE);
+  if (huge) madvise(r->p, want, MADV_HUGEPAGE);
 #endif
-  return r->p != NULL;
+  return true;
 }
 
 /* ------------------------------------------------------ packed weights ---- */
@@ -64,13 +64,13 @@ static void free_pool(void *arg) {
 
 /* A page-aligned blob of the temporaries' size as well, and of scratch for each of `jobs` threads; those pages are
  * given back after packing. */
-static void pack_new(tn_ctx *ctx, const ir_program *p, const cg_kernel_info *infos, pack_fn pack, const void *const raw[], int jobs, region *blob) {
-  ir_defer(ctx, region_free, blob); /* first: registering may itself throw */
+static void pack_new(tn_ctx *ctx, const ir_program *p, const cg_kernel_info *infos, pack_fn pack, const void *const raw[], int jobs, rt_region *blob) {
+  ir_defer(ctx, rt_region_free, blob); /* first: registering may itself throw */
   rt_pool **pool = IR_NEW(ctx, rt_pool *);
   ir_defer(ctx, free_pool, pool);
   if (jobs > 1) *pool = rt_pool_new(jobs);
   int64_t bytes = cg_pack_bytes(p, infos) + (rt_pool_workers(*pool) - 1) * cg_scratch_bytes(p, true, infos);
-  if (!region_get(blob, bytes)) ir_fail(ctx, TN_ERESOURCE, "no memory for %lld bytes of weights", (long long)bytes);
+  if (!rt_region_get(blob, bytes)) ir_fail(ctx, TN_ERESOURCE, "no memory for %lld bytes of weights", (long long)bytes);
   pack_into(ctx, p, pack, raw, blob->p, rt_pool_threads(*pool));
   ir_undefer(ctx, free_pool, pool);
   free_pool(pool);
@@ -96,7 +96,7 @@ static const cg_target *target_here(tn_ctx *ctx, const cg_target *t) {
 
 typedef struct arena { /* memory of one run, in the module's pool while idle */
   struct arena *next;
-  region memory;
+  rt_region memory;
 } arena;
 
 struct rt_module {
@@ -106,7 +106,7 @@ struct rt_module {
   run_fn run;
   pack_fn pack;
   kernel_fn *kernels;    /* per program kernel, for profiles */
-  region blob;           /* weights, with room for packing again */
+  rt_region blob;           /* weights, with room for packing again */
   pthread_mutex_t lock;  /* of the pool */
   arena *idle;
 };
@@ -115,7 +115,7 @@ static void free_arenas(void *arg) {
   rt_module *m = arg;
   for (arena *a = m->idle; a;) {
     arena *next = a->next;
-    region_free(&a->memory);
+    rt_region_free(&a->memory);
     free(a);
     a = next;
   }
@@ -170,8 +170,8 @@ void rt_module_free(tn_ctx *ctx, rt_module *m) {
   ir_undefer(ctx, free_arenas, m);
   free_arenas(m);
   if (m->blob.p) {
-    ir_undefer(ctx, region_free, &m->blob);
-    region_free(&m->blob);
+    ir_undefer(ctx, rt_region_free, &m->blob);
+    rt_region_free(&m->blob);
   }
   cg_jit_free(ctx, m->jit);
   m->jit = NULL;
@@ -193,13 +193,13 @@ static arena *take_arena(rt_module *m, int64_t bytes) {
   if (!found && m->idle) { /* all too small: the first one gives way */
     arena *small = m->idle;
     m->idle = small->next;
-    region_free(&small->memory);
+    rt_region_free(&small->memory);
     free(small);
   }
   pthread_mutex_unlock(&m->lock);
   if (found) return found;
   found = calloc(1, sizeof *found);
-  if (found && region_get(&found->memory, bytes)) return found;
+  if (found && rt_region_get(&found->memory, bytes)) return found;
   free(found);
   return NULL;
 }
@@ -345,7 +345,7 @@ typedef struct packing {
   const cg_cache *cache;
   fe_writer *file; /* written ahead, `at` bytes from its start; null: not at all */
   int64_t at;
-  region *blob;    /* outlives the context that packs */
+  rt_region *blob;    /* outlives the context that packs */
 } packing;
 
 static void pack_here(tn_ctx *ctx, void *arg) {
@@ -356,14 +356,14 @@ static void pack_here(tn_ctx *ctx, void *arg) {
   cg_entry_options eo = {.pack = "tn_program_pack", .pack_threads = true, .any_alignment = true};
   link_parts(ctx, jit, w->p, b, &eo);
   pack_new(ctx, w->p, b->infos, (pack_fn)cg_jit_symbol(ctx, jit, eo.pack), w->raw, w->jobs, w->blob);
-  ir_undefer(ctx, region_free, w->blob);
+  ir_undefer(ctx, rt_region_free, w->blob);
   cg_jit_free(ctx, jit);
   if (w->file) fe_write_ahead(w->file, (size_t)w->at, w->blob->p, (size_t)cg_blob_bytes(w->p));
 }
 
 const void *rt_pack_weights(tn_ctx *ctx, const ir_program *p, const void *const raw[], int jobs) {
-  packing w = {.p = p, .raw = raw, .jobs = jobs, .blob = IR_NEW(ctx, region)};
-  ir_defer(ctx, region_free, w.blob);
+  packing w = {.p = p, .raw = raw, .jobs = jobs, .blob = IR_NEW(ctx, rt_region)};
+  ir_defer(ctx, rt_region_free, w.blob);
   if (p->weights_bytes > 0) pack_here(ctx, &w);
   return w.blob->p;
 }
@@ -373,14 +373,14 @@ void rt_write_object(tn_ctx *ctx, const ir_program *p, const rt_object_options *
   bool pointer = o->files.weights == CG_WEIGHTS_POINTER, packs = !pointer && p->weights_bytes > 0;
   const cg_target *t = o->target ? o->target : cg_target_find(ctx, NULL, NULL);
   cg_object_files *files = cg_object_begin(ctx, p, &o->files);
-  packing w = {.p = p, .jobs = o->jobs, .cache = o->cache, .blob = IR_NEW(ctx, region)};
-  ir_defer(ctx, region_free, w.blob);
+  packing w = {.p = p, .jobs = o->jobs, .cache = o->cache, .blob = IR_NEW(ctx, rt_region)};
+  ir_defer(ctx, rt_region_free, w.blob);
   cg_build_options bo = {.target = t, .run = !o->files.cuda, .pack = pointer, .jobs = o->jobs, .cache = o->cache};
   bool beside = packs && o->jobs > 1 && bo.run && !o->cache; /* a cache is for one thread */
   if (beside) w.jobs = 1, bo.beside = pack_here, bo.user = &w, w.file = cg_object_weights(files, &w.at);
   const cg_build *b = cg_build_kernels(ctx, p, &bo);
   if (packs && !beside) pack_here(ctx, &w);
   cg_object_end(ctx, files, b, w.blob->p);
-  ir_undefer(ctx, region_free, w.blob);
-  region_free(w.blob);
+  ir_undefer(ctx, rt_region_free, w.blob);
+  rt_region_free(w.blob);
 }
