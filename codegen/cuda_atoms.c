@@ -161,6 +161,57 @@ static void multiply_group(cu_fn *f, const ir_stmt *tile) {
   cu_unscope(f, scope);
 }
 
+/* The same from zeros. */
+static void set_group(cu_fn *f, const ir_stmt *tile) {
+  meaning m = meaning_of(f, tile);
+  ix a, b;
+  int scope = cu_scope(f);
+  factors(f, &m, &a, &b);
+  const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *ta = address(f, &m, a->u.buf, a->args, NULL), *tb = address(f, &m, b->u.buf, b->args, NULL);
+  cu_line(f, "tn_wgmma_set_%s_%lld(&%s, tn_tile(&%s), tn_tile(&%s));", strrchr(tile->atom, '.') + 1, (long long)m.loops[1]->var->hi + 1, to, ta, tb);
+  cu_unscope(f, scope);
+}
+
+/* A from fragments, B[k, j] of rows along j in shared memory, 64 columns after 64. */
+static void multiply_registers(cu_fn *f, const ir_stmt *tile) {
+  meaning m = meaning_of(f, tile);
+  ix a, b;
+  int64_t rows;
+  int scope = cu_scope(f);
+  factors(f, &m, &a, &b);
+  if (b->u.buf->rank != 3 || !ix_const_value(b->u.buf->shape[1], &rows)) ir_bug(f->ctx, "'%s' is no tile of columns", b->u.buf->name);
+  const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *wa = word(f, &m, a->u.buf, a->args), *tb = address(f, &m, b->u.buf, b->args, NULL);
+  cu_line(f, "tn_wgmma_rs_%s_%lld(&%s, %s, tn_tile_columns(&%s, %lld));", strrchr(tile->atom, '.') + 1, (long long)m.loops[1]->var->hi + 1, to, wa, tb, (long long)rows * 128);
+  cu_unscope(f, scope);
+}
+
+/* Accumulators stay where they are until here: the compiler does not know when products write them. */
+static void hold(cu_fn *f, const ir_stmt *tile) {
+  for (int i = 0; i < f->nmems; i++)
+    if (f->mems[i].summed) cu_line(f, "tn_hold<%lld>(%s);", (long long)f->mems[i].summed, f->mems[i].name);
+}
+
+/* exp(a - b) = 2^(a log2(e) - b log2(e)) by the special function unit. */
+static void exponential(cu_fn *f, const ir_stmt *tile) {
+  meaning m = meaning_of(f, tile);
+  ix v = m.store->value;
+  if (v->op != IX_EXP || v->args[0]->op != IX_SUB || v->dtype != TN_F32) ir_bug(f->ctx, "'exp' is of a difference");
+  int scope = cu_scope(f);
+  const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *a = cu_value(f, v->args[0]->args[0]), *b = cu_value(f, v->args[0]->args[1]);
+  cu_line(f, "%s = tn_exp2(__fmaf_rn(%s, 1.44269504f, -(%s * 1.44269504f)));", to, a, b);
+  cu_unscope(f, scope);
+}
+
+/* The larger, in one instruction: which NaN there may be does not matter. */
+static void larger(cu_fn *f, const ir_stmt *tile) {
+  meaning m = meaning_of(f, tile);
+  if (m.store->op != IR_MAX || m.store->buf->dtype != TN_F32) ir_bug(f->ctx, "'max' is of f32");
+  int scope = cu_scope(f);
+  const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *v = cu_value(f, m.store->value);
+  cu_line(f, "%s = fmaxf(%s, %s);", to, to, v);
+  cu_unscope(f, scope);
+}
+
 /* ---- mbarriers and the TMA unit ---- */
 
 /* What the block stores to registers first, by number: operand 0 is the barrier. */
@@ -315,6 +366,11 @@ static const struct {
     {"mma.m16n8k32.s8", multiply},
     {"mma.m16n8k8.tf32", multiply},
     {"wgmma.m64n", multiply_group},
+    {"wgmma.set.m64n", set_group},
+    {"wgmma.rs.m64n", multiply_registers},
+    {"hold", hold},
+    {"exp", exponential},
+    {"max", larger},
     {"wg.fence", group_fence},
     {"wg.commit", group_commit},
     {"wg.wait ", group_wait},
@@ -337,7 +393,7 @@ static const struct {
 bool cu_atom(cu_fn *f, const ir_stmt *tile) {
   for (int i = 0; i < IR_COUNT(rows); i++) {
     size_t n = strlen(rows[i].name);
-    if (rows[i].name[n - 1] == ' ' || rows[i].print == multiply_group ? strncmp(tile->atom, rows[i].name, n) : strcmp(tile->atom, rows[i].name)) continue;
+    if (rows[i].name[n - 1] == ' ' || rows[i].name[n - 1] == 'n' ? strncmp(tile->atom, rows[i].name, n) : strcmp(tile->atom, rows[i].name)) continue;
     rows[i].print(f, tile);
     return true;
   }

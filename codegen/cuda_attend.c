@@ -10,28 +10,15 @@
  *          out = o / l }
  *
  * A row of scores lies in the four lanes of a quad: maxima and sums are joined by shuffles. */
-#include "codegen/cuda_product.h"
-#include "lower/attend.h"
+#include "codegen/cuda_attend.h"
 #include <math.h>
-
-typedef struct attend {
-  tn_ctx *ctx;
-  const ir_kernel *k;
-  lw_attention_parts p;
-  const ir_buf *scores;   /* stands for all rows of scores */
-  cu_product qk, pv;
-  cu_mma s, o;
-  ir_buf *m, *l, *f, *top, *near, *other; /* [threads, 2]: rows g and g + 8; l: of the thread's own columns */
-  int64_t bm, bn, tiles;
-  int names;
-} attend;
 
 #define REFUSE(text) return *reason = (text), false
 
 /* ---- the kernel ---- */
 
 /* A product within the loops of a row: for v: { acc = 0; for w: acc = fma(a, b, acc); end }. */
-static const ir_stmt *product(const attend *x, const ir_var *v, int64_t n, const ir_var *w, int64_t depth, const ir_buf *acc, ix a, ix b, const ir_stmt *end) {
+static const ir_stmt *product(const cu_attend *x, const ir_var *v, int64_t n, const ir_var *w, int64_t depth, const ir_buf *acc, ix a, ix b, const ir_stmt *end) {
   tn_ctx *ctx = x->ctx;
   const lw_attention_parts *p = &x->p;
   ix zero = ix_index(ctx, 0), sum = ix_fma(ctx, ix_cast(ctx, TN_F32, a), ix_cast(ctx, TN_F32, b), ix_load(ctx, (ir_buf *)acc, NULL));
@@ -43,7 +30,7 @@ static const ir_stmt *product(const attend *x, const ir_var *v, int64_t n, const
 }
 
 /* An array of all scores, by key variable v, which the products are written with and nothing keeps. */
-static ir_buf *all_scores(const attend *x, const ir_var *v, tn_dtype t, ir_access access, ix *at) {
+static ir_buf *all_scores(const cu_attend *x, const ir_var *v, tn_dtype t, ir_access access, ix *at) {
   const lw_attention_parts *p = &x->p;
   ix shape[IR_MAX_RANK];
   int n = 0;
@@ -55,7 +42,22 @@ static ir_buf *all_scores(const attend *x, const ir_var *v, tn_dtype t, ir_acces
   return b;
 }
 
-static bool attention_of(attend *x, const char **reason) {
+/* e with what is of f16 or bf16 computed as f32, and no rounding in between. */
+static ix widened(tn_ctx *ctx, ix e) {
+  tn_dtype t = (tn_dtype)e->dtype, from = e->op == IX_CAST ? (tn_dtype)e->args[0]->dtype : TN_NONE;
+  bool half = t == TN_F16 || t == TN_BF16;
+  if (!half && t != TN_F32) return e;
+  if (e->op == IX_CONST) return half ? ix_float(ctx, TN_F32, e->u.f) : e;
+  if (e->op == IX_LOAD) return half ? ix_cast(ctx, TN_F32, e) : e;
+  if (e->op == IX_CAST) return from == TN_F16 || from == TN_BF16 || from == TN_F32 ? widened(ctx, e->args[0]) : ix_cast(ctx, TN_F32, e->args[0]);
+  if (e->op == IX_SELECT) return ix_select(ctx, e->args[0], widened(ctx, e->args[1]), widened(ctx, e->args[2]));
+  if (e->op == IX_FMA) return ix_fma(ctx, widened(ctx, e->args[0]), widened(ctx, e->args[1]), widened(ctx, e->args[2]));
+  if (e->op == IX_DIV && e->args[1]->op == IX_CONST) return ix_mul(ctx, widened(ctx, e->args[0]), ix_float(ctx, TN_F32, 1 / e->args[1]->u.f));
+  if (e->nargs == 2) return ix_binary(ctx, (ir_opcode)e->op, widened(ctx, e->args[0]), widened(ctx, e->args[1]));
+  return e->nargs == 1 && e->op != IX_BITCAST ? ix_unary(ctx, (ir_opcode)e->op, widened(ctx, e->args[0])) : half ? ix_cast(ctx, TN_F32, e) : e;
+}
+
+bool cu_attend_of(cu_attend *x, const char **reason) {
   tn_ctx *ctx = x->ctx;
   lw_attention_parts *p = &x->p;
   ix at[IR_MAX_RANK];
@@ -66,7 +68,7 @@ static bool attention_of(attend *x, const char **reason) {
   if (p->nbatch + 2 > IR_MAX_RANK || p->depth > 256 || p->columns > 256) REFUSE("attention of more columns than registers hold");
   ir_buf *scores = all_scores(x, p->key[0], TN_F32, IR_OUT, at);
   x->scores = scores;
-  const ir_stmt *first = product(x, p->key[0], p->keys, p->d, p->depth, p->sum, p->q, p->k, ir_store(ctx, scores, at, IR_SET, p->score));
+  const ir_stmt *first = product(x, p->key[0], p->keys, p->d, p->depth, p->sum, p->q, p->k, ir_store(ctx, scores, at, IR_SET, widened(ctx, p->score)));
   if (!cu_product_of(ctx, cu_variant(ctx, x->k, scores, first), true, &x->qk, reason)) return false;
   ir_buf *weights = all_scores(x, p->key[2], t, IR_IN, at);
   const ir_stmt *after = ir_subst_var(ctx, p->after, (ir_var *)p->scale_var, ix_float(ctx, TN_F32, 1)); /* the sum divides at the end */
@@ -78,26 +80,26 @@ static bool attention_of(attend *x, const char **reason) {
 
 /* ---- statements ---- */
 
-static ir_var *fresh(attend *x, const char *name, int64_t n) { return cu_var(x->ctx, ir_format(x->ctx, "%s.%d", name, x->names++), n); }
+static ir_var *fresh(cu_attend *x, const char *name, int64_t n) { return cu_var(x->ctx, ir_format(x->ctx, "%s.%d", name, x->names++), n); }
 
 /* For each thread: body(thread). */
-static const ir_stmt *threads(attend *x, const ir_stmt *(*body)(attend *x, ix t)) {
-  ir_var *t = fresh(x, "t", x->qk.threads);
+static const ir_stmt *threads(cu_attend *x, const ir_stmt *(*body)(cu_attend *x, ix t)) {
+  ir_var *t = fresh(x, "t", x->own);
   return cu_loop(x->ctx, t, IR_LANE, body(x, t->expr));
 }
 
 /* For each of `columns` / 8 tiles and four accumulators. */
-static const ir_stmt *sums(attend *x, int64_t columns, ix t, const ir_stmt *(*body)(attend *x, ix t, ix n, ix e)) {
+static const ir_stmt *sums(cu_attend *x, int64_t columns, ix t, const ir_stmt *(*body)(cu_attend *x, ix t, ix n, ix e)) {
   ir_var *n = fresh(x, "n", columns / 8), *e = fresh(x, "e", 4);
   return cu_loop(x->ctx, n, IR_UNROLL, cu_loop(x->ctx, e, IR_UNROLL, body(x, t, n->expr, e->expr)));
 }
 
-static ix of_row(attend *x, ir_buf *b, ix t, ix e) { return ix_load(x->ctx, b, (ix[]){t, ix_divi(x->ctx, e, 2)}); }
-static ix row_in_block(attend *x, ix t, ix e) {
+static ix of_row(cu_attend *x, ir_buf *b, ix t, ix e) { return ix_load(x->ctx, b, (ix[]){t, ix_divi(x->ctx, e, 2)}); }
+static ix row_in_block(cu_attend *x, ix t, ix e) {
   tn_ctx *ctx = x->ctx;
   return ix_add(ctx, ix_muli(ctx, ix_divi(ctx, t, 32), 16), ix_add(ctx, ix_divi(ctx, ix_remi(ctx, t, 32), 4), ix_muli(ctx, ix_divi(ctx, e, 2), 8)));
 }
-static ix column(attend *x, ix t, ix n, ix e) {
+static ix column(cu_attend *x, ix t, ix n, ix e) {
   tn_ctx *ctx = x->ctx;
   return ix_add(ctx, ix_muli(ctx, n, 8), ix_add(ctx, ix_muli(ctx, ix_remi(ctx, t, 4), 2), ix_remi(ctx, e, 2)));
 }
@@ -106,11 +108,11 @@ static ix nought(tn_ctx *ctx) { return ix_float(ctx, TN_F32, 0); }
 
 #define AT(t, n, e) (ix[]){t, ix_index(x->ctx, 0), n, e}
 
-static const ir_stmt *no_score(attend *x, ix t, ix n, ix e) { return ir_store(x->ctx, x->s.acc, AT(t, n, e), IR_SET, nought(x->ctx)); }
-static const ir_stmt *no_output(attend *x, ix t, ix n, ix e) { return ir_store(x->ctx, x->o.acc, AT(t, n, e), IR_SET, nought(x->ctx)); }
+static const ir_stmt *no_score(cu_attend *x, ix t, ix n, ix e) { return ir_store(x->ctx, x->s.acc, AT(t, n, e), IR_SET, nought(x->ctx)); }
+static const ir_stmt *no_output(cu_attend *x, ix t, ix n, ix e) { return ir_store(x->ctx, x->o.acc, AT(t, n, e), IR_SET, nought(x->ctx)); }
 
 typedef struct keep { /* a store of a score to memory becomes one to its accumulator */
-  attend *x;
+  cu_attend *x;
   ix at[4];
 } keep;
 
@@ -122,41 +124,41 @@ static const ir_stmt *keep_score(ir_rewriter *r, const ir_stmt *s) {
   return s;
 }
 
-static const ir_stmt *score(attend *x, ix t, ix n, ix e) {
+static const ir_stmt *score(cu_attend *x, ix t, ix n, ix e) {
   keep k = {x, {t, ix_index(x->ctx, 0), n, e}};
   ir_rewriter r = {.ctx = x->ctx, .user = &k, .stmt = keep_score};
   const ir_stmt *s = cu_product_store(&x->qk, row_in_block(x, t, e), column(x, t, n, e), ix_load(x->ctx, x->s.acc, k.at));
   return ir_rewrite(&r, s);
 }
 
-static const ir_stmt *largest(attend *x, ix t, ix n, ix e) {
-  return ir_store(x->ctx, x->near, (ix[]){t, ix_divi(x->ctx, e, 2)}, IR_MAX, ix_load(x->ctx, x->s.acc, AT(t, n, e)));
+static const ir_stmt *largest(cu_attend *x, ix t, ix n, ix e) {
+  return ir_tile(x->ctx, "max", ir_store(x->ctx, x->near, (ix[]){t, ix_divi(x->ctx, e, 2)}, IR_MAX, ix_load(x->ctx, x->s.acc, AT(t, n, e))));
 }
 
-static const ir_stmt *each_row(attend *x, ix t, const ir_stmt *(*body)(attend *x, ix t, ix r)) {
+static const ir_stmt *each_row(cu_attend *x, ix t, const ir_stmt *(*body)(cu_attend *x, ix t, ix r)) {
   ir_var *r = fresh(x, "row", 2);
   return cu_loop(x->ctx, r, IR_UNROLL, body(x, t, r->expr));
 }
 
-static const ir_stmt *start_row(attend *x, ix t, ix r) {
+static const ir_stmt *start_row(cu_attend *x, ix t, ix r) {
   const ir_stmt *s[2] = {ir_store(x->ctx, x->m, (ix[]){t, r}, IR_SET, minus(x->ctx)), ir_store(x->ctx, x->l, (ix[]){t, r}, IR_SET, nought(x->ctx))};
   return ir_seq(x->ctx, 2, s);
 }
-static const ir_stmt *start_near(attend *x, ix t, ix r) { return ir_store(x->ctx, x->near, (ix[]){t, r}, IR_SET, minus(x->ctx)); }
+static const ir_stmt *start_near(cu_attend *x, ix t, ix r) { return ir_store(x->ctx, x->near, (ix[]){t, r}, IR_SET, minus(x->ctx)); }
 
-static const ir_stmt *start(attend *x, ix t) {
+static const ir_stmt *start(cu_attend *x, ix t) {
   const ir_stmt *s[2] = {each_row(x, t, start_row), sums(x, x->pv.b.block, t, no_output)};
   return ir_seq(x->ctx, 2, s);
 }
-static const ir_stmt *start_scores(attend *x, ix t) { return sums(x, x->bn, t, no_score); }
+static const ir_stmt *start_scores(cu_attend *x, ix t) { return sums(x, x->bn, t, no_score); }
 
-static const ir_stmt *scores(attend *x, ix t) {
+static const ir_stmt *scores(cu_attend *x, ix t) {
   const ir_stmt *s[3] = {sums(x, x->bn, t, score), each_row(x, t, start_near), sums(x, x->bn, t, largest)};
   return ir_seq(x->ctx, 3, s);
 }
 
 /* b of the four lanes of a quad, joined by op: each takes that of the lane one further on, then two. */
-static const ir_stmt *join_quad(attend *x, ir_buf *b, ir_store_op op) {
+static const ir_stmt *join_quad(cu_attend *x, ir_buf *b, ir_store_op op) {
   tn_ctx *ctx = x->ctx;
   const ir_stmt *all[4];
   int n = 0;
@@ -173,25 +175,30 @@ static const ir_stmt *join_quad(attend *x, ir_buf *b, ir_store_op op) {
   return ir_seq(ctx, n, all);
 }
 
+/* to[at] = exp(a - b), by the special function unit: 22 bits, more than a weight keeps. */
+static const ir_stmt *exponential(cu_attend *x, ir_buf *to, const ix *at, ix a, ix b) {
+  return ir_tile(x->ctx, "exp", ir_store(x->ctx, to, at, IR_SET, ix_unary(x->ctx, IX_EXP, ix_sub(x->ctx, a, b))));
+}
+
 /* Where nothing was seen yet, exponents are taken of -inf: zeros. */
-static const ir_stmt *next_row(attend *x, ix t, ix r) {
+static const ir_stmt *next_row(cu_attend *x, ix t, ix r) {
   tn_ctx *ctx = x->ctx;
   ix at[2] = {t, r}, m = ix_load(ctx, x->m, at), top = ix_load(ctx, x->top, at), near = ix_load(ctx, x->near, at);
   const ir_stmt *s[5] = {ir_store(ctx, x->near, at, IR_MAX, m), ir_store(ctx, x->top, at, IR_SET, ix_select(ctx, ix_eq(ctx, near, minus(ctx)), nought(ctx), near)),
-                         ir_store(ctx, x->f, at, IR_SET, ix_unary(ctx, IX_EXP, ix_sub(ctx, m, top))), ir_store(ctx, x->l, at, IR_MUL, ix_load(ctx, x->f, at)), ir_store(ctx, x->m, at, IR_SET, near)};
+                         exponential(x, x->f, at, m, top), ir_store(ctx, x->l, at, IR_MUL, ix_load(ctx, x->f, at)), ir_store(ctx, x->m, at, IR_SET, near)};
   return ir_seq(ctx, 5, s);
 }
 
-static const ir_stmt *weight(attend *x, ix t, ix n, ix e) {
+static const ir_stmt *weight(cu_attend *x, ix t, ix n, ix e) {
   tn_ctx *ctx = x->ctx;
-  const ir_stmt *s[2] = {ir_store(ctx, x->s.acc, AT(t, n, e), IR_SET, ix_unary(ctx, IX_EXP, ix_sub(ctx, ix_load(ctx, x->s.acc, AT(t, n, e)), of_row(x, x->top, t, e)))),
+  const ir_stmt *s[2] = {exponential(x, x->s.acc, AT(t, n, e), ix_load(ctx, x->s.acc, AT(t, n, e)), of_row(x, x->top, t, e)),
                          ir_store(ctx, x->l, (ix[]){t, ix_divi(ctx, e, 2)}, IR_ADD, ix_load(ctx, x->s.acc, AT(t, n, e)))};
   return ir_seq(ctx, 2, s);
 }
-static const ir_stmt *shrink(attend *x, ix t, ix n, ix e) { return ir_store(x->ctx, x->o.acc, AT(t, n, e), IR_MUL, of_row(x, x->f, t, e)); }
+static const ir_stmt *shrink(cu_attend *x, ix t, ix n, ix e) { return ir_store(x->ctx, x->o.acc, AT(t, n, e), IR_MUL, of_row(x, x->f, t, e)); }
 
 /* Accumulators of two column tiles are the piece of A that has the same columns as its k. */
-static const ir_stmt *pack(attend *x, ix t) {
+static const ir_stmt *pack(cu_attend *x, ix t) {
   tn_ctx *ctx = x->ctx;
   ir_var *p = fresh(x, "p", x->bn / 16), *r = fresh(x, "r", 4), *h = fresh(x, "h", 2);
   ix n = ix_add(ctx, ix_muli(ctx, p->expr, 2), ix_divi(ctx, r->expr, 2)), e = ix_add(ctx, ix_muli(ctx, ix_remi(ctx, r->expr, 2), 2), h->expr);
@@ -200,19 +207,41 @@ static const ir_stmt *pack(attend *x, ix t) {
   return cu_loop(ctx, p, IR_UNROLL, cu_loop(ctx, r, IR_UNROLL, ir_tile(ctx, "frag.pack", cu_loop(ctx, h, IR_SERIAL, s))));
 }
 
-static const ir_stmt *softmax(attend *x, ix t) {
+static const ir_stmt *weights(cu_attend *x, ix t) {
   const ir_stmt *s[4] = {each_row(x, t, next_row), sums(x, x->bn, t, weight), sums(x, x->pv.b.block, t, shrink), pack(x, t)};
   return ir_seq(x->ctx, 4, s);
 }
 
-static const ir_stmt *output(attend *x, ix t, ix n, ix e) {
-  ix all = of_row(x, x->l, t, e);
-  return cu_product_store(&x->pv, row_in_block(x, t, e), column(x, t, n, e), ix_div(x->ctx, ix_load(x->ctx, x->o.acc, AT(t, n, e)), all));
+static const ir_stmt *inverse(cu_attend *x, ix t, ix r) {
+  ix at[2] = {t, r};
+  return ir_store(x->ctx, x->l, at, IR_SET, ix_div(x->ctx, ix_float(x->ctx, TN_F32, 1), ix_load(x->ctx, x->l, at)));
 }
-static const ir_stmt *outputs(attend *x, ix t) { return sums(x, x->pv.b.block, t, output); }
+
+/* Two columns beside each other. */
+static const ir_stmt *outputs(cu_attend *x, ix t) {
+  tn_ctx *ctx = x->ctx;
+  ir_var *n = fresh(x, "n", x->pv.b.block / 8), *h = fresh(x, "h", 2), *v = fresh(x, "v", 2);
+  ix e = ix_add(ctx, ix_muli(ctx, h->expr, 2), v->expr), sum = ix_mul(ctx, ix_load(ctx, x->o.acc, AT(t, n->expr, e)), ix_load(ctx, x->l, (ix[]){t, h->expr}));
+  const ir_stmt *s[2] = {each_row(x, t, inverse), cu_loop(ctx, n, IR_UNROLL, cu_loop(ctx, h, IR_UNROLL, cu_vectors(ctx, v, cu_product_store(&x->pv, row_in_block(x, t, e), column(x, t, n->expr, e), sum))))};
+  return ir_seq(ctx, 2, s);
+}
+
+const ir_stmt *cu_attend_start(cu_attend *x) { return threads(x, start); }
+
+const ir_stmt *cu_attend_softmax(cu_attend *x) {
+  const ir_stmt *s[3] = {threads(x, scores), join_quad(x, x->near, IR_MAX), threads(x, weights)};
+  return ir_seq(x->ctx, 3, s);
+}
+
+const ir_stmt *cu_attend_end(cu_attend *x) {
+  const ir_stmt *s[2] = {join_quad(x, x->l, IR_ADD), threads(x, outputs)};
+  return ir_seq(x->ctx, 2, s);
+}
+
+/* ---- products ---- */
 
 /* For a step of k: two column tiles at a time from one piece of B. */
-static const ir_stmt *columns(attend *x, cu_product *g, const cu_mma *m, ix w, ix a_piece, ix k0, ix stage, int64_t wide) {
+static const ir_stmt *columns(cu_attend *x, cu_product *g, const cu_mma *m, ix w, ix a_piece, ix k0, ix stage, int64_t wide) {
   tn_ctx *ctx = x->ctx;
   ir_var *nb = fresh(x, "nb", wide / 16), *half = fresh(x, "half", 2);
   ix zero = ix_index(ctx, 0), nj = ix_add(ctx, ix_muli(ctx, nb->expr, 2), half->expr);
@@ -220,7 +249,7 @@ static const ir_stmt *columns(attend *x, cu_product *g, const cu_mma *m, ix w, i
   return cu_loop(ctx, nb, IR_UNROLL, ir_seq(ctx, 2, s));
 }
 
-static const ir_stmt *multiply_keys(attend *x, ix stage) {
+static const ir_stmt *multiply_keys(cu_attend *x, ix stage) {
   tn_ctx *ctx = x->ctx;
   ir_var *w = fresh(x, "w", x->s.warps), *k = fresh(x, "k", x->qk.bk / 16);
   ix k0 = ix_muli(ctx, k->expr, 16), zero = ix_index(ctx, 0);
@@ -228,13 +257,13 @@ static const ir_stmt *multiply_keys(attend *x, ix stage) {
   return cu_loop(ctx, w, IR_WARP, cu_loop(ctx, k, IR_UNROLL, ir_seq(ctx, 2, s)));
 }
 
-static const ir_stmt *multiply_values(attend *x, ix stage) {
+static const ir_stmt *multiply_values(cu_attend *x, ix stage) {
   tn_ctx *ctx = x->ctx;
   ir_var *w = fresh(x, "w", x->s.warps), *k = fresh(x, "k", x->bn / 16);
   return cu_loop(ctx, w, IR_WARP, cu_loop(ctx, k, IR_UNROLL, columns(x, &x->pv, &x->o, w->expr, k->expr, ix_muli(ctx, k->expr, 16), stage, x->pv.b.block)));
 }
 
-static const ir_stmt *copy_tile(attend *x, ix tile) {
+static const ir_stmt *copy_tile(cu_attend *x, ix tile) {
   tn_ctx *ctx = x->ctx;
   ix stage = ix_remi(ctx, tile, 2), zero = ix_index(ctx, 0);
   ir_var *v = ir_var_new(ctx, ir_format(ctx, "keys.%d", x->names++), TN_INDEX, tile->lo, tile->hi);
@@ -242,26 +271,53 @@ static const ir_stmt *copy_tile(attend *x, ix tile) {
   return ir_seq(ctx, 2, s);
 }
 
-static const ir_stmt *block(attend *x) {
+static const ir_stmt *block(cu_attend *x) {
   tn_ctx *ctx = x->ctx;
   ir_var *tile = x->qk.block_n;
   ix zero = ix_index(ctx, 0), stage = ix_remi(ctx, tile->expr, 2), next = ix_addi(ctx, tile->expr, 1);
   const ir_stmt *ahead[2] = {copy_tile(x, next), cu_sync(ctx, "cp.commit")}, *more = ir_if(ctx, ix_lt(ctx, next, ix_index(ctx, x->tiles)), ir_seq(ctx, 2, ahead), NULL);
-  const ir_stmt *step[] = {cu_sync(ctx, "cp.wait 0"), cu_sync(ctx, "barrier"), more, threads(x, start_scores), multiply_keys(x, stage), threads(x, scores),
-                           join_quad(x, x->near, IR_MAX), threads(x, softmax), multiply_values(x, stage)};
-  const ir_stmt *all[] = {cu_product_copy_one(&x->qk, &x->qk.a, x->qk.block_m, zero, zero), copy_tile(x, zero), cu_sync(ctx, "cp.commit"), threads(x, start),
-                          cu_loop(ctx, tile, IR_SERIAL, ir_seq(ctx, IR_COUNT(step), step)), join_quad(x, x->l, IR_ADD), threads(x, outputs)};
+  const ir_stmt *step[] = {cu_sync(ctx, "cp.wait 0"), cu_sync(ctx, "barrier"), more, threads(x, start_scores), multiply_keys(x, stage), cu_attend_softmax(x), multiply_values(x, stage)};
+  const ir_stmt *all[] = {cu_product_copy_one(&x->qk, &x->qk.a, x->qk.block_m, zero, zero), copy_tile(x, zero), cu_sync(ctx, "cp.commit"), cu_attend_start(x),
+                          cu_loop(ctx, tile, IR_SERIAL, ir_seq(ctx, IR_COUNT(step), step)), cu_attend_end(x)};
   return ir_seq(ctx, IR_COUNT(all), all);
 }
 
 /* ---- the schedule ---- */
 
-static ir_buf *per_thread(attend *x, const char *name, tn_dtype t, int64_t a, int64_t b, int64_t c) {
+static ir_buf *per_thread(cu_attend *x, const char *name, tn_dtype t, int64_t a, int64_t b, int64_t c) {
   ix n[4] = {ix_index(x->ctx, x->qk.threads), ix_index(x->ctx, a), ix_index(x->ctx, b), ix_index(x->ctx, c)};
   return ir_buf_new(x->ctx, name, t, c ? 4 : b ? 3 : 2, n, NULL, IR_LOCAL);
 }
 
-static void tiles_of(attend *x) {
+void cu_attend_arrays(cu_attend *x) {
+  tn_ctx *ctx = x->ctx;
+  cu_product *g = &x->qk, *h = &x->pv;
+  g->block_b = h->block_b = cu_var(ctx, "block.b", g->batch.extent); /* the variables of both are the first product's */
+  g->block_m = h->block_m = cu_var(ctx, "block.m", (g->a.rows.extent + x->bm - 1) / x->bm);
+  h->block_n = cu_var(ctx, "block.c", 1);
+  h->copies = 1000; /* names of their own */
+  x->tiles = (h->sum.extent + x->bn - 1) / x->bn;
+  g->block_n = cu_var(ctx, "tile", x->tiles);
+  const char *atom = g->dtype == TN_F16 ? "mma.m16n8k16.f16" : "mma.m16n8k16.bf16";
+  x->s = (cu_mma){.wm = 16, .wn = x->bn, .warps_n = 1, .warps = x->own / 32, .pack = 2, .depth = 16, .atom = atom};
+  x->o = x->s;
+  x->o.wn = h->b.block;
+  x->s.acc = per_thread(x, "s", TN_F32, 1, x->bn / 8, 4);
+  x->o.acc = per_thread(x, "o", TN_F32, 1, h->b.block / 8, 4);
+  x->o.fa = per_thread(x, "frag.p", g->dtype, x->bn / 16, 8, 0);
+  ir_buf **rows[] = {&x->m, &x->l, &x->f, &x->top, &x->near, &x->other};
+  static const char *const names[] = {"top.m", "sum.l", "shrink.f", "top.now", "near", "other"};
+  for (int i = 0; i < IR_COUNT(rows); i++) *rows[i] = per_thread(x, names[i], TN_F32, 2, 0, 0);
+}
+
+const ir_stmt *cu_attend_around(cu_attend *x, const ir_stmt *s) {
+  tn_ctx *ctx = x->ctx;
+  ir_buf *all[] = {x->m, x->l, x->f, x->top, x->near, x->other, x->o.fa, x->s.acc, x->o.acc, x->qk.a.shared, x->qk.b.shared, x->pv.b.shared};
+  for (int i = 0; i < IR_COUNT(all); i++) s = ir_alloc_stmt(ctx, all[i], s);
+  return cu_loop(ctx, x->qk.block_b, IR_GRID, cu_loop(ctx, x->qk.block_m, IR_GRID, cu_loop(ctx, x->pv.block_n, IR_GRID, s)));
+}
+
+static void tiles_of(cu_attend *x) {
   tn_ctx *ctx = x->ctx;
   cu_product *g = &x->qk, *h = &x->pv;
   g->a.block = h->a.block = x->bm;
@@ -270,31 +326,16 @@ static void tiles_of(attend *x) {
   h->b.block = (h->b.rows.extent + 15) / 16 * 16;
   g->stages = h->stages = 2;
   g->pad = h->pad = 8;
-  g->threads = h->threads = 2 * x->bm;
+  g->threads = h->threads = x->own = 2 * x->bm;
   cu_product_tiles(g);
   cu_product_tiles(h);
-  h->block_m = g->block_m; /* the same block of queries; its variables are the first product's */
-  h->block_b = g->block_b;
-  h->block_n = cu_var(ctx, "block.c", 1);
-  h->copies = 1000; /* names of their own */
   ix q[3] = {ix_index(ctx, 1), g->a.shared->shape[1], g->a.shared->shape[2]};
   g->a.shared = ir_buf_new(ctx, "queries", g->dtype, 3, q, NULL, IR_SHARED);
   g->b.shared = ir_buf_new(ctx, "keys", g->dtype, 3, g->b.shared->shape, NULL, IR_SHARED);
   h->b.shared = ir_buf_new(ctx, "values", h->dtype, 3, h->b.shared->shape, NULL, IR_SHARED);
-  x->tiles = (h->sum.extent + x->bn - 1) / x->bn;
-  g->block_n = cu_var(ctx, "tile", x->tiles);
-  const char *atom = g->dtype == TN_F16 ? "mma.m16n8k16.f16" : "mma.m16n8k16.bf16";
-  x->s = (cu_mma){.wm = 16, .wn = x->bn, .warps_n = 1, .warps = x->bm / 16, .pack = 2, .depth = 16, .atom = atom};
-  x->o = x->s;
-  x->o.wn = h->b.block;
+  cu_attend_arrays(x);
   x->s.fa = per_thread(x, "frag.q", g->dtype, 1, 8, 0);
   x->s.fb = x->o.fb = per_thread(x, "frag.b", g->dtype, 1, 8, 0);
-  x->o.fa = per_thread(x, "frag.p", g->dtype, x->bn / 16, 8, 0);
-  x->s.acc = per_thread(x, "s", TN_F32, 1, x->bn / 8, 4);
-  x->o.acc = per_thread(x, "o", TN_F32, 1, h->b.block / 8, 4);
-  ir_buf **rows[] = {&x->m, &x->l, &x->f, &x->top, &x->near, &x->other};
-  static const char *const names[] = {"top.m", "sum.l", "shrink.f", "top.now", "near", "other"};
-  for (int i = 0; i < IR_COUNT(rows); i++) *rows[i] = per_thread(x, names[i], TN_F32, 2, 0, 0);
 }
 
 static int64_t bytes_of(tn_ctx *ctx, const ir_buf *b) {
@@ -304,18 +345,15 @@ static int64_t bytes_of(tn_ctx *ctx, const ir_buf *b) {
 }
 
 const cu_tile *cu_schedule_attend(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason) {
-  attend *x = IR_NEW(ctx, attend);
-  *x = (attend){.ctx = ctx, .k = k};
-  if (!attention_of(x, reason)) return NULL;
+  cu_attend *x = IR_NEW(ctx, cu_attend);
+  *x = (cu_attend){.ctx = ctx, .k = k};
+  if (!cu_attend_of(x, reason)) return NULL;
   int64_t blocks = x->qk.batch.extent * ((x->qk.a.rows.extent + 127) / 128);
   x->bm = c->n ? c->arg[0] : blocks >= t->multiprocessors ? 128 : 64;
   x->bn = c->n > 1 ? c->arg[1] : x->pv.b.rows.extent > 128 ? 32 : 64;
   if ((c->n && c->n != 2) || x->bm < 16 || x->bm > 256 || x->bm % 16 || x->bn < 16 || x->bn > 128 || x->bn % 16) return *reason = "attend: BM BN, which do not fit", NULL;
   tiles_of(x);
   if (bytes_of(ctx, x->qk.a.shared) + bytes_of(ctx, x->qk.b.shared) + bytes_of(ctx, x->pv.b.shared) + 4096 > t->shared_bytes) return *reason = "attend: more shared memory than a block has", NULL;
-  const ir_stmt *s = block(x);
-  ir_buf *all[] = {x->m, x->l, x->f, x->top, x->near, x->other, x->s.fa, x->s.fb, x->o.fa, x->s.acc, x->o.acc, x->qk.a.shared, x->qk.b.shared, x->pv.b.shared};
-  for (int i = 0; i < IR_COUNT(all); i++) s = ir_alloc_stmt(ctx, all[i], s);
-  s = cu_loop(ctx, x->qk.block_b, IR_GRID, cu_loop(ctx, x->qk.block_m, IR_GRID, cu_loop(ctx, x->pv.block_n, IR_GRID, s)));
+  const ir_stmt *s = cu_attend_around(x, ir_alloc_stmt(ctx, x->s.fa, ir_alloc_stmt(ctx, x->s.fb, block(x))));
   return cu_tile_new(ctx, k, s, (int)x->qk.threads, ir_format(ctx, "attend %lld %lld", (long long)x->bm, (long long)x->bn));
 }

@@ -23,6 +23,7 @@ typedef struct cu_memory { /* a buffer of the kernel */
   const ir_buf *buf;
   const char *name;
   bool per_thread;         /* an array of each thread whose first axis is the thread: declared per block */
+  int64_t summed;          /* products of warpgroups are summed here, so many a thread; else 0 */
   bool packed;             /* a fragment: 32-bit words that only atoms touch */
   int64_t shared_at;       /* of what launches pass on: in the scratch */
 } cu_memory;
@@ -82,6 +83,7 @@ typedef struct cu_choice {
 } cu_choice;
 const cu_tile *cu_schedule_threads(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_attend(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
+const cu_tile *cu_schedule_attend_group(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_rows(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_window(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_transpose(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);

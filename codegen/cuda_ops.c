@@ -111,6 +111,10 @@ static const struct {
      "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(tn_to_tf32(a[0])), \"r\"(tn_to_tf32(a[1])), \"r\"(tn_to_tf32(a[2])), \"r\"(tn_to_tf32(a[3])), \"r\"(tn_to_tf32(b[0])), \"r\"(tn_to_tf32(b[1]))); }\n"},
     {"tn_tile", /* 128-byte swizzle, rows of 128 bytes: eight of them 1024 bytes on */
      "__device__ __forceinline__ unsigned long long tn_tile(const void *p) { return (unsigned long long)(((unsigned)__cvta_generic_to_shared(p) & 0x3ffffu) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62; }\n"},
+    {"tn_tile_columns", /* the same, read across: eight rows 1024 bytes on, the next 64 columns so many */
+     "__device__ __forceinline__ unsigned long long tn_tile_columns(const void *p, int next) { return (unsigned long long)(((unsigned)__cvta_generic_to_shared(p) & 0x3ffffu) >> 4) | (unsigned long long)(next >> 4) << 16 | 64ull << 32 | 1ull << 62; }\n"},
+    {"tn_hold", "template <int N> __device__ __forceinline__ void tn_hold(float *c) {\n#pragma unroll\n  for (int i = 0; i < N; i++) asm volatile(\"\" : \"+f\"(c[i]) :: \"memory\");\n}\n"},
+    {"tn_exp2", "__device__ __forceinline__ float tn_exp2(float x) { float r; asm(\"ex2.approx.ftz.f32 %0, %1;\" : \"=f\"(r) : \"f\"(x)); return r; }\n"},
     {"tn_wgmma_fence", "__device__ __forceinline__ void tn_wgmma_fence() { asm volatile(\"wgmma.fence.sync.aligned;\" ::: \"memory\"); }\n"},
     {"tn_wgmma_commit", "__device__ __forceinline__ void tn_wgmma_commit() { asm volatile(\"wgmma.commit_group.sync.aligned;\" ::: \"memory\"); }\n"},
     {"tn_wgmma_wait", "template <int N> __device__ __forceinline__ void tn_wgmma_wait() { asm volatile(\"wgmma.wait_group.sync.aligned %0;\" :: \"n\"(N) : \"memory\"); }\n"},
@@ -134,6 +138,16 @@ static void put_wgmma(ir_text *t, const char *type, int n) {
   ir_put(t, "}, %%%d, %%%d, 1, 1, 1, 0, 0;\" : ", n / 2, n / 2 + 1);
   for (int i = 0; i < n / 2; i++) ir_put(t, "%s\"+f\"(c[%d])", i ? ", " : "", i);
   ir_put(t, " : \"l\"(a), \"l\"(b)); }\n");
+}
+
+/* wgmma that starts from zeros; wgmma with A from registers and B across its rows. */
+static void put_wgmma_set(ir_text *t, const char *type, int n, bool registers) {
+  ir_put(t, "__device__ __forceinline__ void tn_wgmma_%s_%s_%d(float *c, %s, unsigned long long b) { asm volatile(\"wgmma.mma_async.sync.aligned.m64n%dk16.f32.%s.%s {", registers ? "rs" : "set", type, n, registers ? "const unsigned *a" : "unsigned long long a", n, type, type);
+  for (int i = 0; i < n / 2; i++) ir_put(t, "%s%%%d", i ? ", " : "", i);
+  if (registers) ir_put(t, "}, {%%%d, %%%d, %%%d, %%%d}, %%%d, 1, 1, 1, 1;\" : ", n / 2, n / 2 + 1, n / 2 + 2, n / 2 + 3, n / 2 + 4);
+  else ir_put(t, "}, %%%d, %%%d, 0, 1, 1, 0, 0;\" : ", n / 2, n / 2 + 1);
+  for (int i = 0; i < n / 2; i++) ir_put(t, "%s\"+f\"(c[%d])", i ? ", " : "", i);
+  ir_put(t, registers ? " : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"l\"(b)); }\n" : " : \"l\"(a), \"l\"(b)); }\n");
 }
 
 /* A copy by the TMA unit: coordinates innermost first, of im2col then the places in the window. */
@@ -172,6 +186,10 @@ const char *cu_helpers(tn_ctx *ctx, const char *body) {
   for (int h = 0; h < 2; h++)
     for (int n = 16; n <= 256; n += 16)
       if (strstr(body, ir_format(ctx, "tn_wgmma_%s_%d(", halves[h], n))) put_wgmma(&t, halves[h], n);
+  for (int h = 0; h < 2; h++)
+    for (int n = 16; n <= 256; n += 16)
+      for (int rs = 0; rs < 2; rs++)
+        if (strstr(body, ir_format(ctx, "tn_wgmma_%s_%s_%d(", rs ? "rs" : "set", halves[h], n))) put_wgmma_set(&t, halves[h], n, rs);
   for (int i = 0; i < IR_COUNT(helpers); i++)
     if (strstr(body, ir_format(ctx, "%s(", helpers[i].name)) || strstr(body, ir_format(ctx, "%s<", helpers[i].name))) ir_put(&t, "%s", helpers[i].text);
   return ir_text_str(&t);

@@ -31,6 +31,18 @@ static bool is_fragment(const ir_stmt *s, const ir_buf *b) {
   return is_fragment(s->body, b) || is_fragment(s->other, b);
 }
 
+static bool is_summed(const ir_stmt *s, const ir_buf *b) {
+  if (!s) return false;
+  if (s->kind == IR_TILE && strncmp(s->atom, "wgmma.", 6) == 0) {
+    const ir_stmt *in = s->body;
+    while (in->kind == IR_FOR) in = in->body;
+    return in->buf == b;
+  }
+  for (int i = 0; i < s->n; i++)
+    if (is_summed(s->items[i], b)) return true;
+  return is_summed(s->body, b) || is_summed(s->other, b);
+}
+
 static void declare(cu_fn *f, const ir_stmt *scope) {
   ir_buf *b = scope->buf;
   tn_ctx *ctx = f->ctx;
@@ -50,6 +62,7 @@ static void declare(cu_fn *f, const ir_stmt *scope) {
         ir_bug(ctx, "buffer '%s' of a block has no axis of threads", b->name);
       n /= threads;
     }
+    if (m.per_thread && is_summed(scope->body, b)) m.summed = n;
     if (n * size > PRIVATE_BYTES) {
       int64_t at = f->scratch_bytes;
       f->scratch_bytes += (n * size + 15) / 16 * 16 * f->tile->threads;

@@ -244,6 +244,7 @@ static void block_begin(emulator *m) {
   memset(m->writes, 0, (size_t)m->threads * sizeof *m->writes);
   memset(m->proxied, 0, (size_t)m->threads * sizeof *m->proxied);
   memset(m->fenced, 0, sizeof m->fenced);
+  memset(m->fences, 0, sizeof m->fences);
   m->stores = 0;
   m->lo = 0;
   m->hi = m->threads;
@@ -334,13 +335,14 @@ static void tile(void *user, tn_ctx *ctx, const ir_stmt *s, bool enter) {
     m->copying = enter;
   } else if (strncmp(a, "wgmma.", 6) == 0) {
     if (m->hi - m->lo != 128) ir_fail(ctx, TN_EWRONG, "a product that is no warpgroup's");
+    if (enter && !m->fences[m->lo / 128]) ir_fail(ctx, TN_EWRONG, "the first product of a warpgroup comes without a fence");
     m->multiplying = enter;
   } else if (!enter) return;
   else if (strcmp(a, "load") == 0 || strcmp(a, "store") == 0) vector(m, s, *a == 'l');
   else if (strncmp(a, "wg.", 3) == 0) {
     if ((m->hi - m->lo) % 128) ir_fail(ctx, TN_EWRONG, "'%s' that is no warpgroup's", a);
     if (strcmp(a, "wg.fence") == 0)
-      for (int t = m->lo; t < m->hi; t += 128) m->fenced[t / 128] = m->stores;
+      for (int t = m->lo; t < m->hi; t += 128) m->fenced[t / 128] = m->stores, m->fences[t / 128] = true;
     else if (strcmp(a, "wg.commit") == 0) commit(m, m->products, 128);
     else wait_for(m, m->products, 128, atoi(a + 8));
   } else if (strcmp(a, "fence.proxy") == 0) {

@@ -71,6 +71,7 @@ typedef struct emulator {
   uint32_t *proxied;       /* by thread: its writes up to this clock are visible to the asynchronous proxy */
   uint64_t stores;         /* to private arrays so far, and the count at the last fence of each warpgroup */
   uint64_t fenced[MAX_GROUPS];
+  bool fences[MAX_GROUPS]; /* whether there was one in this block */
   bool multiplying;
   int lo, hi;              /* the threads that run the current statement */
   int saved[16][2], depth;

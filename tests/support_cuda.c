@@ -119,6 +119,13 @@ static const char *transformer(tn_ctx *c, int v) { /* softmax(q k' / r + mask) v
   return ir_format(c, "graph g { opset 17 input q: %s[%d, %d, %d] input k: %s[%d, %d, %d] input v: %s[%d, %d, %d] s = MatMul(q, k) p = Softmax(s) y = MatMul(p, v) output y }", t, s[0], s[1], s[3], t, s[0], s[3], s[2], t, s[0], s[2], s[3]);
 }
 
+static const char *groups(tn_ctx *c, int v) { /* keys along heads: by warpgroups on sm_90a */
+  static const int sizes[][5] = {{2, 70, 300, 64, 64}, {1, 130, 200, 128, 128}, {1, 64, 520, 72, 40}, {3, 66, 64, 32, 136}}; /* heads queries keys depth columns */
+  const int *s = sizes[v % IR_COUNT(sizes)];
+  const char *t = v / IR_COUNT(sizes) % 2 ? "f16" : "bf16";
+  return ir_format(c, "graph g { opset 17 input q: %s[%d, %d, %d] input k: %s[%d, %d, %d] input v: %s[%d, %d, %d] const r: %s[] = 5.5 t = Transpose(k) {perm = [0, 2, 1]} s = MatMul(q, t) u = Div(s, r) p = Softmax(u) y = MatMul(p, v) output y }", t, s[0], s[1], s[3], t, s[0], s[2], s[3], t, s[0], s[2], s[4], t);
+}
+
 /* ---- with a schedule asked for ---- */
 
 static const int longs[][3] = {{40, 36, 128}, {5, 70, 256}, {1, 64, 512}, {130, 48, 96}}; /* M N K */
@@ -166,7 +173,8 @@ static const struct {
                 {"split sum by few", 8, long_half, "split 8 threads 128 1"},
                 {"depthwise by strips", 12, strips, "window 4 8 2 128", true},
                 {"depthwise by strips NCHW", 12, strips, "window 3 16 2 128"},
-                {"depthwise i8", 3, strips_i8}};
+                {"depthwise i8", 3, strips_i8},
+                {"attention by warpgroups", 8, groups, NULL, true}};
 
 bool cuda_case_at(tn_ctx *ctx, int i, cuda_case *c) {
   for (int f = 0; f < IR_COUNT(families); i -= families[f++].n)
