@@ -76,6 +76,17 @@ at_key at_layout_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t) {
   return (at_key){ir_format(ctx, "graph %s\n", hash), cg_target_fingerprint(ctx, t), "whole runs", at_codegen(ctx)};
 }
 
+at_key at_whole_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t) {
+  at_key key = at_layout_key(ctx, g, t);
+  key.policy = "whole runs, tuned or not";
+  return key;
+}
+
+bool at_lookup_untuned(const at_lookup *l, const at_key *whole) {
+  at_winner w;
+  return l && !l->planned && at_store_best(l->store, whole, &w) && !w.stale && strncmp(w.schedule, "untuned", 7) == 0;
+}
+
 lw_layout_choice at_lookup_layout(const at_lookup *l, const at_key *key) {
   at_winner w;
   char name[16];

@@ -44,6 +44,10 @@ const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t, 
 const char *at_layout_name(lw_layout_choice layout);
 /* The key under which a graph's runs are kept; their config is "layout NAME". `g`: before the passes. */
 at_key at_layout_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t);
+/* The key under which whole runs with and without the winners of its kernels are kept: configs "tuned", "untuned". */
+at_key at_whole_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t);
+/* Whole runs found the winners to be no gain: the graph is to be compiled without. `l` may be null. */
+bool at_lookup_untuned(const at_lookup *l, const at_key *whole);
 /* What plan or store say; AUTO: nothing. `l` may be null. */
 lw_layout_choice at_lookup_layout(const at_lookup *l, const at_key *key);
 #endif

@@ -122,6 +122,12 @@ class Linked:
         return [[float(x) for x in line.split()] for line in text.splitlines()]
 
 
-def relative(rounds):
-    """Each entry's time over the median of its round, median over the rounds: slow spells hit all of a round."""
-    return [statistics.median(r[i] / statistics.median(r) for r in rounds) for i in range(len(rounds[0]))]
+def low(x):
+    """Mean of the lowest third: near the floor, not at the luckiest."""
+    return statistics.mean(sorted(x)[:max(1, (len(x) + 1) // 3)])
+
+
+def relative(rounds, block=15):
+    """Each entry's time over the middle entry's, by blocks of rounds: slow spells hit all of a block."""
+    blocks = [[low(column) for column in zip(*rounds[i:i + block])] for i in range(0, len(rounds) - block + 1, block)]
+    return [statistics.median(b[i] / statistics.median(b) for b in blocks) for i in range(len(rounds[0]))]

@@ -73,9 +73,9 @@ def repeat(o, folder):
             stores.append(db)
         different = len({winner_of(o, kernel, db, folder) for db in stores})
         each = linked.Linked(o.tenon, folder, [(kernel, ["--db", db]) for db in stores])
-        spread = [apart(linked.relative(each.rounds(12 * o.rounds, cold))) for cold in (True, False)]
+        spread = [apart(linked.relative(each.rounds(60 * o.rounds, cold))) for cold in (True, False)]
         same = linked.Linked(o.tenon, folder, [(kernel, ["--db", stores[0]])] * len(stores))
-        floor = apart(linked.relative(same.rounds(12 * o.rounds)))
+        floor = apart(linked.relative(same.rounds(60 * o.rounds)))
         print("%-36s %9d %8.1f%% %8.1f%% %8.1f%% %8.1f%%" % (kernel, different, apart(gains), *spread, floor), flush=True)
 
 

@@ -227,8 +227,9 @@ static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, cons
     o.user = at_lookup_new(ctx, store, target, NULL, NULL);
   }
   if (store) {
-    at_key key = at_layout_key(ctx, h, target);
-    o.layout = at_lookup_layout(o.user, &key);
+    at_key key = at_layout_key(ctx, h, target), whole = at_whole_key(ctx, h, target);
+    if (at_lookup_untuned(o.user, &whole)) o.schedule = NULL;
+    else o.layout = at_lookup_layout(o.user, &key);
   }
   ir_program *p = lw_compile(ctx, h, &o);
   at_store_close(store);

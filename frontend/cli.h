@@ -64,6 +64,7 @@ typedef struct cli {
   const char *cpu, *triple, *db, *plan, *accuracy, *layout, *data, *engine_name;
   int64_t threads, seed;
   bool frozen, json, unscheduled;
+  bool trust;         /* winners are used whatever whole runs said of them */
   cli_engine engine;
 } cli;
 
@@ -118,7 +119,7 @@ typedef struct cli_model {
   cli_pass *passes;
   bool keep_texts;         /* set before cli_lower: passes carry the graph's text */
   lw_layout_choice layout; /* that it was lowered in */
-  const struct at_key *layout_key; /* where its layout is looked for; null: nowhere */
+  const struct at_key *layout_key, *whole_key; /* where its layout is looked for, and whether winners are a gain; null: nowhere */
   struct at_lookup *lookup; /* where schedules come from; null: the defaults */
   bool kernel;             /* made of a specification, not read */
   int copies;              /* a kernel of cold operands is there so many times; else 1 */

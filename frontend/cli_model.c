@@ -420,8 +420,12 @@ void cli_lower(cli *c, cli_model *m) {
     ir_graph *g = m->graph;
     if (several) bind_dims(c, g = ir_graph_clone(c->ctx, g, NULL), d, true); /* one layout for all sizes, by the largest */
     m->layout_key = new_key(c->ctx, at_layout_key(c->ctx, g, m->target));
+    m->whole_key = new_key(c->ctx, at_whole_key(c->ctx, g, m->target));
   }
-  if (!c->layout && m->layout_key) o.layout = at_lookup_layout(m->lookup, m->layout_key);
+  if (!c->layout && m->layout_key) {
+    if (!c->trust && at_lookup_untuned(m->lookup, m->whole_key)) o.schedule = NULL;
+    else o.layout = at_lookup_layout(m->lookup, m->layout_key);
+  }
   m->layout = o.layout;
   double start = rt_now();
   if (several) ir_where(c->ctx, m->path);

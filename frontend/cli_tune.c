@@ -4,6 +4,7 @@
 #include "autotune/tune.h"
 #include "frontend/cli.h"
 #include "frontend/cli_sweep.h"
+#include "frontend/cli_whole.h"
 #include "frontend/compare.h"
 #include "frontend/cuda.h"
 #include "lower/problem.h"
@@ -58,10 +59,8 @@ typedef struct job { /* one model or kernel */
   const char *path;
   cli_model *m;
   double before_ns, after_ns; /* of its kernels */
-  /* of whole runs, with --check */
-  double untuned_s, tuned_s, change; /* medians; median of the ratios of pairs */
-  bool layouts;                      /* other layouts give other kernels */
-  bool checked, slower;              /* slower: beyond noise */
+  cli_verdict whole;
+  bool layouts;               /* other layouts give other kernels */
 } job;
 
 typedef struct list {
@@ -250,10 +249,12 @@ static void table(cli *c, const list *l, const at_tune_result *r) {
     if (!l->jobs[i].m->kernel && l->jobs[i].before_ns > 0)
       fprintf(c->out, "%s: kernels of a run %s -> %s (%.1f%% less)\n", l->jobs[i].path, ns_text(a, l->jobs[i].before_ns), ns_text(b, l->jobs[i].after_ns),
               100 * (1 - l->jobs[i].after_ns / l->jobs[i].before_ns));
-  for (int i = 0; i < l->njobs; i++)
-    if (l->jobs[i].checked)
-      fprintf(c->out, "%s: whole runs %s -> %s (%+.1f%%), results agree%s\n", l->jobs[i].path, cli_time(c, l->jobs[i].untuned_s), cli_time(c, l->jobs[i].tuned_s),
-              100 * l->jobs[i].change, l->jobs[i].slower ? "; SLOWER than untuned" : "");
+  for (int i = 0; i < l->njobs; i++) {
+    const cli_verdict *v = &l->jobs[i].whole;
+    if (v->known)
+      fprintf(c->out, "%s: whole runs %s -> %s (%+.1f%%, within %.1f)%s\n", l->jobs[i].path, cli_time(c, v->untuned_s), cli_time(c, v->tuned_s), 100 * v->change, 100 * v->error,
+              v->kept ? "" : ": no gain beyond noise, it is compiled untuned");
+  }
   fprintf(c->out, "%d new trials, %d failed, %.1f s%s\n", r->trials, r->failed, r->seconds, r->stopped ? ", interrupted: all of it is kept" : "");
 }
 
@@ -278,11 +279,13 @@ static void json(cli *c, const list *l, const at_tune_result *r, const char *db,
     cj_text(&j, "model", l->jobs[i].path);
     cj_real(&j, "before_ms", l->jobs[i].before_ns * 1e-6);
     cj_real(&j, "after_ms", l->jobs[i].after_ns * 1e-6);
-    if (l->jobs[i].checked) {
-      cj_real(&j, "untuned_run_ms", l->jobs[i].untuned_s * 1e3);
-      cj_real(&j, "tuned_run_ms", l->jobs[i].tuned_s * 1e3);
-      cj_real(&j, "run_change", l->jobs[i].change);
-      cj_bool(&j, "slower", l->jobs[i].slower);
+    const cli_verdict *v = &l->jobs[i].whole;
+    if (v->known) {
+      cj_real(&j, "untuned_run_ms", v->untuned_s * 1e3);
+      cj_real(&j, "tuned_run_ms", v->tuned_s * 1e3);
+      cj_real(&j, "run_change", v->change);
+      cj_real(&j, "run_error", v->error);
+      cj_bool(&j, "winners_kept", v->kept);
     }
     cj_close(&j, '}');
   }
@@ -366,22 +369,20 @@ static double timed(cli *c, cli_model *m) {
   return rt_now() - start;
 }
 
-/* Runs the model with its default schedules and with the winners: equal results, and times in pairs
- * (ABBA). Throws TN_EWRONG when the results differ. */
-static void check_model(cli *c, job *j) {
-  enum { MOST = 40, LEAST = 6 };
+/* Runs the model with its default schedules and with the winners: throws TN_EWRONG when the results differ. */
+static void check_model(cli *c, const job *j) {
   tn_ctx *ctx = c->ctx;
-  const char *db = c->db;
   cli_model *m[2];
   for (int i = 0; i < 2; i++) {
-    c->db = i ? db : "none";
-    m[i] = cli_load(c, j->path);
-    cli_lower(c, m[i]);
-    cli_fill(c, m[i]);
-    cli_start(c, m[i]);
-    cli_run_once(c, m[i]);
+    cli with = *c;
+    with.trust = true;
+    if (!i) with.db = "none";
+    m[i] = cli_load(&with, j->path);
+    cli_lower(&with, m[i]);
+    cli_fill(&with, m[i]);
+    cli_start(&with, m[i]);
+    cli_run_once(&with, m[i]);
   }
-  c->db = db;
   for (int i = 0; i < m[0]->nout; i++) {
     const ir_slot *s = cli_out_slot(m[0], i);
     fe_tolerance tol = {1e-3, 1e-5};
@@ -389,21 +390,6 @@ static void check_model(cli *c, job *j) {
     if (!d.equal && d.max_abs > 1e-4 * d.max_ref)
       ir_fail(ctx, TN_EWRONG, "%s: with the winners output '%s' is another: %s", j->path, m[0]->out_name[i], fe_difference_text(ctx, &d, s->rank, s->dims));
   }
-  double x[2][MOST], ratio[MOST], start = rt_now();
-  int n = 0;
-  while (n < LEAST || (n < MOST && rt_now() - start < 2)) {
-    for (int k = 0; k < 2; k++) {
-      int i = k ^ (n & 1);
-      x[i][n] = timed(c, m[i]);
-    }
-    ratio[n] = x[1][n] / x[0][n];
-    n++;
-  }
-  j->checked = true;
-  j->untuned_s = at_median(x[0], n);
-  j->tuned_s = at_median(x[1], n);
-  j->change = at_median(ratio, n) - 1;
-  j->slower = j->change > 0.01 && at_signed_rank(x[0], x[1], n) < 0.05;
   for (int i = 0; i < 2; i++) cli_stop(c, m[i]);
 }
 
@@ -416,7 +402,7 @@ static int time_layouts(cli *c, const job *j, double x[LAYOUTS][LAYOUT_RUNS], at
   for (int k = 0; k < LAYOUTS; k++) {
     cli with = *c;
     with.layout = layouts[k];
-    with.threads = 1;
+    with.threads = 1, with.trust = true;
     m[k] = cli_load(&with, j->path);
     cli_lower(&with, m[k]);
     cli_fill(&with, m[k]);
@@ -449,7 +435,7 @@ static void choose_layout(cli *c, at_store *store, const job *j) {
     double cost = at_cost(x[1][k], n[1]), usual = at_cost(x[1][0], n[1]);
     bool faster = k && clearly_faster(x[0][k], x[0][0], n[0]) && clearly_faster(x[1][k], x[1][0], n[1]);
     rows[k] = (at_trial){.key = key, .klass = "layout", .name = j->path, .schedule = ir_format(c->ctx, "layout %s\n", layouts[k]), .origin = "whole run"};
-    rows[k].samples = x[1][k], rows[k].n = n[1];
+    rows[k].samples = x[1][k], rows[k].n = LAYOUT_LEAST; /* as many each time: then the latest times count */
     rows[k].cost_ns = faster || !k ? cost : fmax(cost, 1.001 * usual);
   }
   at_store_add_trials(store, NULL, rows, LAYOUTS);
@@ -486,7 +472,7 @@ void cli_tune(cli *c, int argc, char **argv) {
       {"--budget", CLI_SECONDS, &budget, "T", "for how long (default 60s, or no limit with --trials)"},
       {"--trials", CLI_INT, &trials, "N", "schedules of each kernel, those in the store included"},
       {"--jobs", CLI_INT, &jobs, "N", "processes that compile (default: all CPUs)"},
-      {"--check", CLI_FLAG, &check, NULL, "afterwards, compares whole runs with and without the winners"},
+      {"--check", CLI_FLAG, &check, NULL, "afterwards, compares results with and without the winners"},
       {"--layouts", CLI_FLAG, &try_layouts, NULL, "also tunes models in other layouts, and keeps the fastest (with a budget of 3m or more: always)"},
       {"--explore", CLI_INT, &explore, "N", "makes spaces of N schedules and tries them all, good and bad"},
       {"--record", CLI_TEXT, &table_file, "FILE", "afterwards, writes what is known of all kernels as a replay table"},
@@ -525,17 +511,19 @@ void cli_tune(cli *c, int argc, char **argv) {
   if (file) read_list(c, &l, file);
   if (!l.sweep.next || (alone && !l.n)) ir_fail(ctx, TN_EUSAGE, "there is no kernel to tune");
 
-  enum { LONG = 180, LAYOUT_SECONDS = 6 };
+  enum { LONG = 180, LAYOUT_SECONDS = 6, JUDGE_FROM = 20 };
+  bool judge = alone && (budget <= 0 || budget >= JUDGE_FROM || check);
+  double began = rt_now();
   try_layouts |= budget >= LONG;
   if (try_layouts) add_layouts(c, &l);
   int whole = 0;
-  for (int i = 0; i < l.njobs && try_layouts; i++) whole += l.jobs[i].layouts;
+  for (int i = 0; i < l.njobs; i++) whole += (try_layouts && l.jobs[i].layouts) + (judge && !l.jobs[i].m->kernel);
   const char *missing;
   const cg_target *target = l.n ? l.jobs[0].m->target : cg_target_find(ctx, NULL, NULL);
   if (!cg_target_runs_here(ctx, target, &missing)) ir_fail(ctx, TN_EUSAGE, "code for '%s' does not run here: no %s", target->name, missing);
   at_store *store = cli_sweep_store(ctx, &l.sweep, c->db);
   display d = {.c = c, .terminal = isatty(2), .last = -10};
-  at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget > 0 ? fmax(budget - whole * LAYOUT_SECONDS, budget / 2) : 0, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop, .explore = (int)explore};
+  at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget > 0 ? fmax(budget - whole * LAYOUT_SECONDS, 0.75 * budget) : 0, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop, .explore = (int)explore};
   recording points = {.c = c, .kernels = l.kernels, .current = -1, .out = {.ctx = ctx}};
   if (table_file) o.each = record_point, o.each_user = &points;
   o.progress = first ? show : NULL;
@@ -550,6 +538,8 @@ void cli_tune(cli *c, int argc, char **argv) {
   clear(&d);
   for (int i = 0; i < l.njobs && store && !r->stopped; i++)
     if (l.jobs[i].layouts) choose_layout(c, store, &l.jobs[i]);
+  for (int i = 0; i < l.njobs && store && judge && !r->stopped; i++)
+    if (!l.jobs[i].m->kernel) l.jobs[i].whole = cli_judge_model(c, store, l.jobs[i].path, budget > 0 ? began + budget - (whole - i - 1) * LAYOUT_SECONDS * 0.5 : 0);
   const char *trouble = store ? ir_strdup(ctx, at_store_trouble(store)) : "";
   int64_t others = cli_sweep_end(ctx, &l.sweep, store, c->db);
   for (int i = 0; i < r->n; i++) {

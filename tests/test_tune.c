@@ -487,6 +487,15 @@ static void layout_choice(void) {
   at_trial rows[2] = {{.key = key, .schedule = "layout NCHWc\n", .samples = slow, .n = 3}, {.key = key, .schedule = "layout NHWC\n", .samples = fast, .n = 3}};
   at_store_add_trials(store, NULL, rows, 2);
   cr_assert_eq(at_lookup_layout(l, &key), LW_LAYOUT_NHWC);
+  /* and whether winners are a gain: the latest verdict */
+  at_key whole = at_whole_key(ctx, g, target());
+  cr_assert(!at_lookup_untuned(NULL, &whole) && !at_lookup_untuned(l, &whole));
+  for (int i = 0; i < 3; i++) {
+    at_trial verdict[2] = {{.key = whole, .schedule = "untuned\n", .samples = i % 2 ? slow : fast, .n = 1, .time_us = 10 + i},
+                           {.key = whole, .schedule = "tuned\n", .samples = i % 2 ? fast : slow, .n = 1, .time_us = 10 + i}};
+    at_store_add_trials(store, NULL, verdict, 2);
+    cr_assert_eq(at_lookup_untuned(l, &whole), i % 2 == 0);
+  }
   at_store_close(store);
 }
 Test(tune, layout_of_a_graph) { ok(layout_choice); }

@@ -78,6 +78,16 @@ END
 "$tenon" tune net.tn --db l.db --trials 3 --jobs 1 --layouts >layouts.txt 2>&1 || fail "tune --layouts: $(cat layouts.txt)"
 grep -q "in NHWC" layouts.txt && grep -q "in NCHW " layouts.txt || fail "other layouts are not tuned"
 [ "$("$tenon" db export --db l.db | grep -o '"layout N[A-Za-z]*' | sort | uniq -c | wc -l)" = 3 ] || fail "whole runs of three layouts are not kept"
+# and whether the winners are a gain at all: the verdict is kept and told, and compiles follow it
+grep -q "net.tn: whole runs .* -> " layouts.txt || fail "whole runs with and without winners are not told: $(cat layouts.txt)"
+"$tenon" compile net.tn -o u0.o --header u0.h --prefix net --db none >/dev/null 2>&1 || fail "compile untuned"
+whole=$("$tenon" tune net.tn --db l.db --trials 3 --jobs 1 --json 2>/dev/null | grep -o '"winners_kept": [a-z]*')
+"$tenon" compile net.tn -o u1.o --header u1.h --prefix net --db l.db >/dev/null 2>&1 || fail "compile after the verdict"
+case $whole in
+  *true) ;;
+  *false) cmp -s u0.o u1.o || fail "winners that are no gain are used" ;;
+  *) fail "no verdict: $whole" ;;
+esac
 for l in NHWC NCHW; do
   "$tenon" compile net.tn -o l$l.o --header l$l.h --prefix net --db l.db --layout $l --plan-out l$l.plan >/dev/null 2>&1 || fail "compile --layout $l"
   grep -q "^layout $l\$" l$l.plan || fail "the plan does not say $l"
