@@ -9,6 +9,8 @@
                      turn: no model may become slower
   layouts FILE...    what the store holds for each convolution of the models (tuned before with --layouts into
                      --db): layouts, tiles; then whole runs with each forced layout against the chosen plan
+  tables KERNEL...   the best schedule that a replay table (--table) has for each, pinned in a store, against the libraries:
+                     `bench/run --peers mkl,onednn` with --python
   agree KERNEL...    times of `tenon bench --aot` against those of a C program that links the kernel's object and has
                      a clock of its own, in turn
 """
@@ -27,7 +29,7 @@ import linked
 
 def options():
     p = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__)
-    p.add_argument("what", choices=["repeat", "again", "budget", "models", "layouts", "agree"])
+    p.add_argument("what", choices=["repeat", "again", "budget", "models", "layouts", "tables", "agree"])
     p.add_argument("args", nargs="+")
     p.add_argument("--tenon", default="build/tenon")
     p.add_argument("--trials", help="of each of the repeated tunings; default: until they end by themselves")
@@ -35,6 +37,8 @@ def options():
     p.add_argument("--seconds", type=float, default=300)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--keep", help="a folder: repeat leaves its stores there, and goes on from those it finds")
+    p.add_argument("--table", default="tests/replay/avx2.txt")
+    p.add_argument("--python", help="one that has the libraries, for tables")
     p.add_argument("--races", default="100")
     p.add_argument("--db", help="default: a new one")
     return p.parse_args()
@@ -149,6 +153,40 @@ def layouts(o, folder):
         chosen = statistics.median(times[None])
         for k in kinds[1:]:
             print("%s forced to %-6s %.3f ms, chosen %.3f ms (%+.1f %%)" % (stem, k, statistics.median(times[k]), chosen, 100 * (statistics.median(times[k]) / chosen - 1)), flush=True)
+
+
+def best_of_table(path, kernel):
+    """The schedule of the least time that a replay table has for a workload, as text (the format: tests/README.md)."""
+    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz+-"
+    steps, here, best = [], False, (float("inf"), "")
+    with open(path) as f:
+        for line in f:
+            if line.startswith("step "):
+                steps.append(line[5:])
+            elif line.startswith("workload "):
+                here = line.split()[1] == kernel
+            elif here and re.match(r"[\d.e+]+ [^{}]*: \S*$", line):
+                ns, code = float(line.split()[0]), line.rsplit(": ", 1)[1].strip()
+                numbers = [64 * digits.index(code[i]) + digits.index(code[i + 1]) for i in range(0, len(code), 2)]
+                best = min(best, (ns, "".join(steps[i] for i in numbers)))
+    assert best[1], "%s is not in %s" % (kernel, path)
+    return best[1]
+
+
+def tables(o, folder):
+    db, text, results = (os.path.join(folder, x) for x in ("best.db", "best.schedule", "out.json"))
+    for kernel in o.args:
+        tenon(o, "tune", kernel, "--trials", "1", "--db", db)
+        with open(text, "w") as f:
+            f.write(best_of_table(o.table, kernel))
+        subprocess.run([o.tenon, "db", "pin", kernel, "--schedule", text, "--db", db], check=True, stdout=subprocess.DEVNULL)
+    names = [kernel.split(":")[2] for kernel in o.args]
+    subprocess.run(["bench/run", "--no-build", *(["--python", o.python] if o.python else []), "--only", "gemm,conv", "--peers", "mkl,onednn", "--db", db,
+                    *(x for name in names for x in ("--case", name)), "--rounds", str(o.rounds), "--seconds", "0.05", "--json", results], check=True, stdout=subprocess.DEVNULL)
+    with open(results) as f:
+        for row in json.load(f)["rows"]:
+            if any(row["name"].startswith(name) for name in names) and not row["kind"].startswith("gemm var"):
+                print("%-36s best of its table against the better library: %.2f" % (row["name"], row.get("ratio", float("nan"))), flush=True)
 
 
 def agree(o, folder):
