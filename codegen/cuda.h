@@ -32,6 +32,9 @@ const cu_target *cu_target_at(int i); /* null behind the last */
  *   tile BM BN BK TM TN S  products: a block of BM x BN, TM x TN a thread, BK steps of S stages in shared memory
  *   tma BM BN S            the same by a producer that copies boxes of tensors and warpgroups of 64 rows, sm_90a
  *     ... store            results leave through shared memory, by the TMA unit
+ *     ... persist N R      N blocks (0: one a multiprocessor) that walk over tiles, R blocks of rows together
+ *     ... pingpong         two teams of consumers take turns at tiles
+ *     ... cluster C        C blocks, neighbours by rows, bring B together and to all of them
  *   mma BM BN BK WM WN S   the same on tensor cores, WM x WN a warp
  *   tf32 BM BN BK WM WN S  of f32 on tensor cores, operands rounded to 10 bits: never by default
  *   wgmma BM BN S          the same by warpgroups of 64 rows from swizzled shared memory, sm_90a
@@ -47,6 +50,7 @@ typedef struct cu_tile {
   const char *choice;
   int nmaps;
   const struct cu_map *maps; /* by number: what "tma.load 1" copies from */
+  int cluster;             /* blocks of a cluster, over which loops of kind cluster run; 0 or 1: none */
 } cu_tile;
 
 /* A tensor as the TMA unit sees it: what cuTensorMapEncodeTiled takes, or where pixels > 0 cuTensorMapEncodeIm2col. Axes
@@ -78,6 +82,7 @@ typedef struct cu_launch {
   int64_t passed_bytes;  /* global memory before that, which the launches of a kernel share */
   int nmaps;
   const cu_map *maps;
+  int cluster;           /* blocks of a cluster; the grid is a multiple of it */
   int64_t registers;     /* that the roles of a block ask for together; 0: no roles */
 } cu_launch;
 

@@ -253,6 +253,17 @@ static void mbar_arrive(cu_fn *f, const ir_stmt *tile) {
   cu_unscope(f, scope);
 }
 
+/* On a barrier of block `operand 1` of the cluster: where it lies in this one, and whose it is. */
+static void mbar_arrive_remote(cu_fn *f, const ir_stmt *tile) {
+  int scope = cu_scope(f);
+  ix own = f->rank, peer = operand(f, tile, 1);
+  f->rank = peer->op == IX_CAST ? peer->args[0] : peer;
+  const char *at = barrier_of(f, tile);
+  f->rank = own;
+  cu_line(f, "tn_mbar_arrive_remote(&%s, %s);", at, integer(f, tile, 1));
+  cu_unscope(f, scope);
+}
+
 static void mbar_wait(cu_fn *f, const ir_stmt *tile) {
   int scope = cu_scope(f);
   const char *at = barrier_of(f, tile), *parity = integer(f, tile, 1);
@@ -271,9 +282,12 @@ static void tma_load(cu_fn *f, const ir_stmt *tile) {
   int takes = map->rank + (map->pixels ? map->rank - 2 : 0);
   meaning m = meaning_of(f, tile);
   ir_text t = {.ctx = f->ctx};
-  const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *at = barrier_of(f, tile);
+  bool many = strncmp(tile->atom, "tma.multicast", 13) == 0; /* the first loop runs over the blocks: it shows at this one's */
+  ix first[IR_COUNT(m.loops)] = {many ? f->rank : NULL};
+  const char *to = address(f, &m, m.store->buf, m.store->index, first), *at = barrier_of(f, tile);
+  if (many) ir_put(&t, ", %d", (1 << f->tile->cluster) - 1);
   for (int i = 1; i <= takes; i++) ir_put(&t, ", %s", integer(f, tile, i));
-  cu_line(f, "tn_tma_%s%d(&%s, &%s, tn_map_%d%s);", map->pixels ? "im2col" : "load", map->rank, to, at, n, ir_text_str(&t));
+  cu_line(f, "tn_tma_%s%s%d(&%s, &%s, tn_map_%d%s);", many ? "all_" : "", map->pixels ? "im2col" : "load", map->rank, to, at, n, ir_text_str(&t));
   cu_unscope(f, scope);
 }
 
@@ -300,7 +314,13 @@ static const ir_stmt *prune(cu_fn *f, const ir_stmt *s) {
   }
   if (s->kind == IR_FOR) {
     const ir_stmt *body = prune(f, s->body);
+    /* a serial loop around what one warpgroup does alone is that warpgroup's: the others need not count */
+    if (body && body->kind == IR_FOR && body->loop == IR_WARPGROUP && s->loop < IR_GRID) return ir_for(f->ctx, body->var, body->lo, body->hi, body->loop, ir_for(f->ctx, s->var, s->lo, s->hi, s->loop, body->body));
     return body ? ir_for(f->ctx, s->var, s->lo, s->hi, s->loop, body) : NULL;
+  }
+  if (s->kind == IR_LET || (s->kind == IR_IF && !s->other)) {
+    const ir_stmt *body = prune(f, s->body);
+    return !body ? NULL : s->kind == IR_LET ? ir_let(f->ctx, s->var, s->value, body) : ir_if(f->ctx, s->value, body, NULL);
   }
   if (s->kind != IR_SEQ) ir_bug(f->ctx, "a statement of all threads within roles");
   const ir_stmt **items = IR_NEW_ARRAY(f->ctx, const ir_stmt *, s->n);
@@ -308,16 +328,17 @@ static const ir_stmt *prune(cu_fn *f, const ir_stmt *s) {
   return ir_seq(f->ctx, s->n, items);
 }
 
+/* Threads below T, in equal teams, and the others. */
 static void roles(cu_fn *f, const ir_stmt *tile) {
-  int border, more, less, lo = f->lo, hi = f->hi;
-  if (sscanf(tile->atom, "roles %d %d %d", &border, &more, &less) != 3 || f->level != CU_BLOCK) ir_bug(f->ctx, "'%s' makes no roles", tile->atom);
+  int border, more, less, teams = 1, lo = f->lo, hi = f->hi;
+  if (sscanf(tile->atom, "roles %d %d %d %d", &border, &more, &less, &teams) < 3 || f->level != CU_BLOCK || teams < 1) ir_bug(f->ctx, "'%s' makes no roles", tile->atom);
   f->registers = (int64_t)border * more + (int64_t)(hi - border) * less;
-  for (int part = 0; part < 2; part++) {
+  for (int part = 0; part <= teams; part++) {
     int mems = f->nmems, scope = cu_scope(f);
-    f->lo = part ? border : lo;
-    f->hi = part ? hi : border;
-    cu_open(f, part ? "else" : "if (threadIdx.x < %d)", border);
-    if (more) cu_line(f, part ? "tn_registers_less<%d>();" : "tn_registers_more<%d>();", part ? less : more);
+    f->lo = part < teams ? lo + part * (border - lo) / teams : border;
+    f->hi = part < teams ? lo + (part + 1) * (border - lo) / teams : hi;
+    cu_open(f, part == teams ? "else" : part ? "else if (threadIdx.x < %d)" : "if (threadIdx.x < %d)", f->hi);
+    if (more) cu_line(f, part == teams ? "tn_registers_less<%d>();" : "tn_registers_more<%d>();", part == teams ? less : more);
     const ir_stmt *own = prune(f, tile->body);
     if (own) cu_stmt(f, own);
     cu_close(f);
@@ -343,6 +364,8 @@ static void bulk_commit(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_bulk_com
 static void bulk_wait(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_bulk_wait<%d>();", atom_number(tile)); }
 static void bulk_wait_read(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_bulk_wait_read<%d>();", atom_number(tile)); }
 
+static void cluster_sync(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_cluster_sync();"); }
+static void init_fence(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_fence_init();"); }
 static void barrier(cu_fn *f, const ir_stmt *tile) { cu_line(f, "__syncthreads();"); }
 static void warp_sync(cu_fn *f, const ir_stmt *tile) { cu_line(f, "__syncwarp();"); }
 static void copy_commit(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_copy_commit();"); }
@@ -380,7 +403,11 @@ static const struct {
     {"mbar.arrive", mbar_arrive},
     {"mbar.wait", mbar_wait},
     {"tma.load ", tma_load},
+    {"tma.multicast ", tma_load},
     {"tma.store ", tma_store},
+    {"mbar.arrive.remote", mbar_arrive_remote},
+    {"cluster.sync", cluster_sync},
+    {"fence.init", init_fence},
     {"group.sync", group_sync},
     {"bulk.commit", bulk_commit},
     {"bulk.wait ", bulk_wait},

@@ -38,7 +38,7 @@ static const ir_stmt *wait_for(const group *w, ir_buf *bars, ix stage, ix turn) 
 /* Chunk after chunk of ROW elements of an operand's rows into tiles from number `to` on. */
 static bool bring(group *w, cu_product *g, const cu_operand *o, const ir_var *block, int64_t chunks, ix to, ir_buf *bars, ix stage, int number, const ir_stmt **s, const char **reason) {
   tn_ctx *ctx = w->x.ctx;
-  cu_place p = {.rows = ix_muli(ctx, block->expr, o->block), .outer = zero(w), .batch = w->x.qk.block_b->expr};
+  cu_place p = {.rows = ix_muli(ctx, block->expr, o->block), .box = o->block, .outer = zero(w), .batch = w->x.qk.block_b->expr};
   const ir_stmt *all[8];
   int n = 0;
   all[n++] = cu_operation(ctx, ir_format(ctx, "mbar.expect %lld", (long long)(chunks * o->block * ROW * 2)), at(w, bars, stage), 0, NULL, NULL);
@@ -46,7 +46,8 @@ static bool bring(group *w, cu_product *g, const cu_operand *o, const ir_var *bl
     p.inner = ix_index(ctx, c * ROW);
     if (!cu_tma_operand(g, o, &w->side[number], &p, reason)) return false;
     if (w->side[number].map.pixels) REFUSE("rows that are pixels");
-    all[n++] = cu_operation(ctx, ir_format(ctx, "tma.load %d", number), at(w, bars, stage), w->side[number].map.rank, w->side[number].at, cu_product_box(g, o, block, zero(w), p.inner, ix_addi(ctx, to, c)));
+    cu_box box = {.first = p.rows, .to = zero(w), .rows = o->block, .outer = zero(w), .inner = p.inner, .stage = ix_addi(ctx, to, c)};
+    all[n++] = cu_operation(ctx, ir_format(ctx, "tma.load %d", number), at(w, bars, stage), w->side[number].map.rank, w->side[number].at, cu_product_box(g, o, &box));
   }
   *s = ir_seq(ctx, n, all);
   return true;

@@ -81,7 +81,10 @@ const cu_memory *cu_memory_of(cu_fn *f, const ir_buf *b) {
 const char *cu_element(cu_fn *f, const ir_buf *b, const ix *index) {
   const cu_memory *m = cu_memory_of(f, b);
   if (m->packed) ir_bug(f->ctx, "fragment '%s' is touched outside of atoms", b->name);
-  if (!m->per_thread) return ir_format(f->ctx, "%s[%s]", m->name, cu_value(f, ir_buf_offset(f->ctx, b, index)));
+  ix offset = m->per_thread ? NULL : ir_buf_offset(f->ctx, b, index);
+  if (m->share && !f->rank) ir_bug(f->ctx, "'%s' of a cluster outside of a loop over its blocks", b->name);
+  if (m->share) offset = ix_sub(f->ctx, offset, ix_muli(f->ctx, f->rank, m->share));
+  if (offset) return ir_format(f->ctx, "%s[%s]", m->name, cu_value(f, offset));
   ix own[IR_MAX_RANK];
   memcpy(own, index, (size_t)b->rank * sizeof *own);
   own[0] = ix_index(f->ctx, 0);

@@ -25,6 +25,7 @@ typedef struct cu_memory { /* a buffer of the kernel */
   bool per_thread;         /* an array of each thread whose first axis is the thread: declared per block */
   int64_t summed;          /* products of warpgroups are summed here, so many a thread; else 0 */
   bool packed;             /* a fragment: 32-bit words that only atoms touch */
+  int64_t share;           /* elements of one block, where each block of a cluster has its own; else 0 */
   int64_t shared_at;       /* of what launches pass on: in the scratch */
 } cu_memory;
 
@@ -35,6 +36,7 @@ typedef struct cu_fn {
   ir_text out;
   int indent, temps;
   cu_level level;
+  ix rank;                 /* of the block in its cluster, within a loop over it */
   int lo, hi;              /* the threads of a block that run what is printed: a role's */
   int64_t registers;       /* of all roles together */
   cu_name *names;          /* a stack: scopes end by its height */
@@ -72,7 +74,7 @@ void cu_stmt(cu_fn *f, const ir_stmt *s);
 bool cu_atom(cu_fn *f, const ir_stmt *tile);
 
 /* Schedulers; null with *reason when the kernel is not of their class. `args`: the numbers of a choice, nargs 0: default. */
-typedef enum cu_word { CU_STORE, CU_WORDS } cu_word; /* what may follow the numbers, of tma alone */
+typedef enum cu_word { CU_STORE, CU_PERSIST, CU_PINGPONG, CU_CLUSTER, CU_WORDS } cu_word; /* what may follow the numbers, of tma alone */
 typedef struct cu_choice {
   int n;
   int64_t arg[8];

@@ -122,6 +122,9 @@ static const struct {
     {"tn_mbar_expect", "__device__ __forceinline__ void tn_mbar_expect(void *b, int n) { asm volatile(\"mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\" :: \"r\"((unsigned)__cvta_generic_to_shared(b)), \"r\"(n) : \"memory\"); }\n"},
     {"tn_mbar_arrive", "__device__ __forceinline__ void tn_mbar_arrive(void *b) { asm volatile(\"mbarrier.arrive.shared::cta.b64 _, [%0];\" :: \"r\"((unsigned)__cvta_generic_to_shared(b)) : \"memory\"); }\n"},
     {"tn_mbar_wait", "__device__ __forceinline__ void tn_mbar_wait(void *b, int parity) { asm volatile(\"{ .reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @p bra over; bra again; over: }\" :: \"r\"((unsigned)__cvta_generic_to_shared(b)), \"r\"(parity) : \"memory\"); }\n"},
+    {"tn_mbar_arrive_remote", "__device__ __forceinline__ void tn_mbar_arrive_remote(void *b, int block) { asm volatile(\"{ .reg .b32 a; mapa.shared::cluster.u32 a, %0, %1; mbarrier.arrive.release.cluster.shared::cluster.b64 _, [a]; }\" :: \"r\"((unsigned)__cvta_generic_to_shared(b)), \"r\"(block) : \"memory\"); }\n"},
+    {"tn_cluster_sync", "__device__ __forceinline__ void tn_cluster_sync() { asm volatile(\"barrier.cluster.arrive.release; barrier.cluster.wait.acquire;\" ::: \"memory\"); }\n"},
+    {"tn_fence_init", "__device__ __forceinline__ void tn_fence_init() { asm volatile(\"fence.mbarrier_init.release.cluster;\" ::: \"memory\"); }\n"},
     {"tn_registers_more", "template <int N> __device__ __forceinline__ void tn_registers_more() { asm volatile(\"setmaxnreg.inc.sync.aligned.u32 %0;\" :: \"n\"(N)); }\n"},
     {"tn_registers_less", "template <int N> __device__ __forceinline__ void tn_registers_less() { asm volatile(\"setmaxnreg.dec.sync.aligned.u32 %0;\" :: \"n\"(N)); }\n"},
     {"tn_group_sync", "__device__ __forceinline__ void tn_group_sync() { asm volatile(\"bar.sync %0, 128;\" :: \"r\"(threadIdx.x / 128u + 1u) : \"memory\"); }\n"},
@@ -150,18 +153,20 @@ static void put_wgmma_set(ir_text *t, const char *type, int n, bool registers) {
   ir_put(t, registers ? " : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"l\"(b)); }\n" : " : \"l\"(a), \"l\"(b)); }\n");
 }
 
-/* A copy by the TMA unit: coordinates innermost first, of im2col then the places in the window. */
-static void put_tma(ir_text *t, int rank, bool im2col) {
+/* A copy by the TMA unit: coordinates innermost first, of im2col then the places in the window; `all`: to several blocks. */
+static void put_tma(ir_text *t, int rank, bool im2col, bool all) {
   int shifts = im2col ? rank - 2 : 0;
-  ir_put(t, "__device__ __forceinline__ void tn_tma_%s%d(void *to, void *bar, const tn_map &map", im2col ? "im2col" : "load", rank);
+  ir_put(t, "__device__ __forceinline__ void tn_tma_%s%s%d(void *to, void *bar, const tn_map &map%s", all ? "all_" : "", im2col ? "im2col" : "load", rank, all ? ", unsigned short blocks" : "");
   for (int i = 0; i < rank + shifts; i++) ir_put(t, ", %s%d", i < rank ? "int c" : "unsigned short s", i);
-  ir_put(t, ") { asm volatile(\"cp.async.bulk.tensor.%dd.shared::cluster.global%s.mbarrier::complete_tx::bytes [%%0], [%%1, {", rank, im2col ? ".im2col" : "");
+  ir_put(t, ") { asm volatile(\"cp.async.bulk.tensor.%dd.shared::cluster.global%s.mbarrier::complete_tx::bytes%s [%%0], [%%1, {", rank, im2col ? ".im2col" : "", all ? ".multicast::cluster" : "");
   for (int i = 0; i < rank; i++) ir_put(t, "%s%%%d", i ? ", " : "", i + 3);
   ir_put(t, "}], [%%2]");
   for (int i = 0; i < shifts; i++) ir_put(t, "%s%%%d", i ? ", " : ", {", i + 3 + rank);
-  ir_put(t, "%s;\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(&map), \"r\"((unsigned)__cvta_generic_to_shared(bar))", shifts ? "}" : "");
+  if (shifts) ir_put(t, "}");
+  if (all) ir_put(t, ", %%%d", 3 + rank + shifts);
+  ir_put(t, ";\" :: \"r\"((unsigned)__cvta_generic_to_shared(to)), \"l\"(&map), \"r\"((unsigned)__cvta_generic_to_shared(bar))");
   for (int i = 0; i < rank + shifts; i++) ir_put(t, i < rank ? ", \"r\"(c%d)" : ", \"h\"(s%d)", i);
-  ir_put(t, " : \"memory\"); }\n");
+  ir_put(t, "%s : \"memory\"); }\n", all ? ", \"h\"(blocks)" : "");
 }
 
 static void put_tma_store(ir_text *t, int rank) {
@@ -178,8 +183,8 @@ const char *cu_helpers(tn_ctx *ctx, const char *body) {
   ir_text t = {.ctx = ctx};
   if (strstr(body, "const tn_map ")) ir_put(&t, "struct __align__(64) tn_map { unsigned long long words[16]; };\n");
   for (int rank = 1; rank <= CU_MAP_RANK; rank++)
-    for (int im2col = 0; im2col < 2; im2col++)
-      if (strstr(body, ir_format(ctx, "tn_tma_%s%d(", im2col ? "im2col" : "load", rank))) put_tma(&t, rank, im2col);
+    for (int kind = 0; kind < 4; kind++)
+      if (strstr(body, ir_format(ctx, "tn_tma_%s%s%d(", kind > 1 ? "all_" : "", kind % 2 ? "im2col" : "load", rank))) put_tma(&t, rank, kind % 2, kind > 1);
   for (int rank = 1; rank <= CU_MAP_RANK; rank++)
     if (strstr(body, ir_format(ctx, "tn_tma_store%d(", rank))) put_tma_store(&t, rank);
   static const char *const halves[] = {"f16", "bf16"};

@@ -49,7 +49,10 @@ static void declare(cu_fn *f, const ir_stmt *scope) {
   cu_memory m = {.buf = b, .name = ir_format(ctx, "%s_%u", cu_var_name(ctx, &(ir_var){.name = b->name, .id = b->id}), b->id)};
   int64_t n = elements_of(f, b), size = (int64_t)ir_dtype_bytes(b->dtype);
   const char *type = cu_storage_type(b->dtype);
+  int blocks = f->tile->cluster > 1 ? f->tile->cluster : 1;
   if (b->space == IR_SHARED) {
+    n /= blocks;
+    m.share = blocks > 1 ? n : 0;
     m.shared_at = (f->shared_bytes + 1023) / 1024 * 1024;
     if (n * size < 1024) m.shared_at = (f->shared_bytes + 15) / 16 * 16;
     f->shared_bytes = m.shared_at + n * size;
@@ -58,7 +61,7 @@ static void declare(cu_fn *f, const ir_stmt *scope) {
     m.per_thread = f->level < CU_THREAD;
     if (m.per_thread) {
       int64_t threads = 0;
-      if (!b->rank || !ix_const_value(b->shape[0], &threads) || threads != f->tile->threads)
+      if (!b->rank || !ix_const_value(b->shape[0], &threads) || threads != (int64_t)f->tile->threads * blocks)
         ir_bug(ctx, "buffer '%s' of a block has no axis of threads", b->name);
       n /= threads;
     }
@@ -116,9 +119,28 @@ static void bound_loop(cu_fn *f, const ir_stmt *s) {
   cu_close(f);
 }
 
+/* What each block of the cluster does: its number among them. */
+static void cluster_loop(cu_fn *f, const ir_stmt *s) {
+  int64_t lo, hi;
+  if (f->level != CU_BLOCK || f->rank || !ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi) || lo || hi != f->tile->cluster) ir_bug(f->ctx, "loop '%s' is not one over the blocks of a cluster", s->var->name);
+  cu_brace(f);
+  cu_line(f, "const int %s = (int)(blockIdx.x %% %du);", cu_var_name(f->ctx, s->var), f->tile->cluster);
+  int scope = cu_scope(f);
+  cu_bind(f, s->var, cu_var_name(f->ctx, s->var));
+  f->rank = s->var->expr;
+  cu_stmt(f, s->body);
+  f->rank = NULL;
+  cu_unscope(f, scope);
+  cu_close(f);
+}
+
 static void loop(cu_fn *f, const ir_stmt *s) {
   if (s->loop >= IR_WARPGROUP) {
     bound_loop(f, s);
+    return;
+  }
+  if (s->loop == IR_CLUSTER) {
+    cluster_loop(f, s);
     return;
   }
   int outer = cu_scope(f);
@@ -228,7 +250,8 @@ static ix grid_loops(cu_fn *f, const ir_stmt **s) {
   for (; *s && (*s)->kind == IR_FOR && (*s)->loop == IR_GRID && n < LW_MAX_LOOPS; *s = (*s)->body) nest[n++] = *s;
   ix blocks = ix_index(ctx, 1);
   for (int i = 0; i < n; i++) blocks = ix_mul(ctx, blocks, ix_max(ctx, ix_sub(ctx, nest[i]->hi, nest[i]->lo), ix_index(ctx, 0)));
-  if (n) cu_line(f, "unsigned tn_rest = blockIdx.x;");
+  int cluster = f->tile->cluster > 1 ? f->tile->cluster : 1;
+  if (n) cu_line(f, cluster > 1 ? "unsigned tn_rest = blockIdx.x / %du;" : "unsigned tn_rest = blockIdx.x;", cluster);
   for (int i = n - 1; i >= 0; i--) {
     const char *name = cu_var_name(ctx, nest[i]->var);
     const char *lo = value_of(f, nest[i]->lo), *extent = value_of(f, ix_sub(ctx, nest[i]->hi, nest[i]->lo));
@@ -238,7 +261,7 @@ static ix grid_loops(cu_fn *f, const ir_stmt **s) {
     } else cu_line(f, "const int %s = (int)tn_rest + %s;", name, lo);
     cu_bind(f, nest[i]->var, name);
   }
-  return blocks;
+  return ix_muli(ctx, blocks, cluster);
 }
 
 /* What launches pass on: arrays declared outside the grid, at the start of the scratch that all blocks share. */
@@ -251,7 +274,7 @@ static void declare_passed(cu_fn *f, const ir_stmt *scope) {
 
 static cu_launch launch(cu_fn *f, const ir_stmt *s, const char *symbol, ir_text *all) {
   tn_ctx *ctx = f->ctx;
-  cu_launch l = {.symbol = symbol, .threads = f->tile->threads, .nmaps = f->tile->nmaps, .maps = f->tile->maps};
+  cu_launch l = {.symbol = symbol, .threads = f->tile->threads, .nmaps = f->tile->nmaps, .maps = f->tile->maps, .cluster = f->tile->cluster > 1 ? f->tile->cluster : 1};
   f->out = (ir_text){.ctx = ctx};
   f->indent = 1;
   f->temps = f->nnames = 0;
@@ -263,7 +286,8 @@ static cu_launch launch(cu_fn *f, const ir_stmt *s, const char *symbol, ir_text 
   l.grid = grid_loops(f, &s);
   block(f, s);
   const char *room = f->registers ? ", 1" : f->tile->blocks ? ir_format(ctx, ", %d", f->tile->blocks) : ""; /* setmaxnreg counts on what the block starts with */
-  ir_put(all, "extern \"C\" __global__ void __launch_bounds__(%d%s) %s(%s) {\n", l.threads, room, symbol, parameters(f, f->scratch_bytes + f->passed_bytes > 0));
+  const char *cluster = l.cluster > 1 ? ir_format(ctx, "__cluster_dims__(%d, 1, 1) ", l.cluster) : "";
+  ir_put(all, "extern \"C\" __global__ void %s__launch_bounds__(%d%s) %s(%s) {\n", cluster, l.threads, room, symbol, parameters(f, f->scratch_bytes + f->passed_bytes > 0));
   for (int i = 0; i < f->tile->kernel->nbufs; i++) { /* memory of parameters starts at multiples of 16 bytes: loads may join */
     const ir_buf *b = f->tile->kernel->bufs[i];
     const char *c = b->access == IR_IN ? "const " : "", *type = cu_storage_type(b->dtype), *name = f->mems[i].name;

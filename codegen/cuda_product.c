@@ -147,7 +147,7 @@ static void operand_tile(cu_product *g, cu_operand *o, const char *name) {
   int along_k = vector_along(g, o, &g->sum, g->bk), along_rows = vector_along(g, o, &o->rows, o->block);
   o->inner_k = g->along_k || along_k >= along_rows;
   o->vec = o->inner_k ? along_k : along_rows;
-  ix shape[3] = {ix_index(g->ctx, g->stages), ix_index(g->ctx, o->inner_k ? o->block : g->bk), ix_index(g->ctx, (o->inner_k ? g->bk : o->block) + g->pad)};
+  ix shape[3] = {ix_index(g->ctx, g->stages * (g->cluster ? g->cluster : 1)), ix_index(g->ctx, o->inner_k ? o->block : g->bk), ix_index(g->ctx, (o->inner_k ? g->bk : o->block) + g->pad)};
   const ir_layout *layout = g->swizzle ? ir_layout_parse(g->ctx, ir_format(g->ctx, "split 2 %d; xor 2 1 8", 16 / (int)ir_dtype_bytes(g->dtype))) : NULL;
   o->shared = ir_buf_new(g->ctx, name, g->dtype, 3, shape, layout, IR_SHARED);
 }
@@ -165,7 +165,7 @@ int64_t cu_product_shared_bytes(const cu_product *g) {
   int64_t a = 0, b = 0;
   ix_const_value(ir_buf_elements(g->ctx, g->a.shared), &a);
   ix_const_value(ir_buf_elements(g->ctx, g->b.shared), &b);
-  return (a + b) * (int64_t)ir_dtype_bytes(g->dtype) + 2048;
+  return (a + b) / (g->cluster ? g->cluster : 1) * (int64_t)ir_dtype_bytes(g->dtype) + 2048;
 }
 
 ix cu_product_at(const cu_product *g, const cu_operand *o, ix stage, ix row, ix k) {
@@ -260,24 +260,27 @@ const ir_stmt *cu_product_copy_one(cu_product *g, const cu_operand *o, const ir_
   return cu_loop(ctx, t, IR_LANE, cu_loop(ctx, turn, turns <= 4 ? IR_UNROLL : IR_SERIAL, s));
 }
 
-const ir_stmt *cu_product_box(cu_product *g, const cu_operand *o, const ir_var *block, ix outer, ix inner, ix stage) {
+static ix tile_at(ix at, const ir_var *block) { return at ? at : block->expr; }
+
+const ir_stmt *cu_product_box(cu_product *g, const cu_operand *o, const cu_box *box) {
   tn_ctx *ctx = g->ctx;
   int id = g->copies++;
-  ir_var *r = cu_var(ctx, ir_format(ctx, "box.r.%d", id), o->block), *c = cu_var(ctx, ir_format(ctx, "box.c.%d", id), g->bk);
+  ir_var *r = cu_var(ctx, ir_format(ctx, "box.r.%d", id), box->rows), *c = cu_var(ctx, ir_format(ctx, "box.c.%d", id), g->bk);
   const ir_stmt *last = g->sum.loops[g->sum.n - 1];
-  ix m = ix_add(ctx, ix_muli(ctx, block->expr, o->block), r->expr), k = ix_add(ctx, inner, c->expr);
+  ix m = ix_add(ctx, box->first, r->expr), k = ix_add(ctx, box->inner, c->expr);
   cu_axis before = g->sum;
   before.n--;
   mapping map = {0};
   map_axis(ctx, &map, &o->rows, m);
-  map_axis(ctx, &map, &before, outer);
+  map_axis(ctx, &map, &before, box->outer);
   map_loop(&map, last, ix_add(ctx, k, last->lo));
-  map_axis(ctx, &map, &g->batch, g->block_b->expr);
-  ix to[3] = {stage, r->expr, c->expr};
+  map_axis(ctx, &map, &g->batch, tile_at(g->at_b, g->block_b));
+  ix to[3] = {box->stage, ix_add(ctx, box->to, r->expr), c->expr};
   ix inside = ix_and(ctx, ix_lt(ctx, m, ix_index(ctx, o->rows.extent)), ix_lt(ctx, k, ix_index(ctx, extent_of(last))));
   if (o->guard) inside = ix_and(ctx, inside, mapped(ctx, &map, o->guard));
   const ir_stmt *s = ir_if(ctx, inside, ir_store(ctx, o->shared, to, IR_SET, mapped(ctx, &map, o->value)), ir_store(ctx, o->shared, to, IR_SET, zero(ctx, g->dtype)));
-  return cu_loop(ctx, r, IR_SERIAL, cu_loop(ctx, c, IR_SERIAL, s));
+  s = cu_loop(ctx, r, IR_SERIAL, cu_loop(ctx, c, IR_SERIAL, s));
+  return box->peer ? cu_loop(ctx, box->peer, IR_SERIAL, s) : s;
 }
 
 const ir_stmt *cu_product_copy(cu_product *g, ix kt, ix stage) {
@@ -304,13 +307,13 @@ static ix inside(const cu_product *g, ix m, ix n) {
 static void map_result(cu_product *g, mapping *map, ix m, ix n) {
   map_axis(g->ctx, map, &g->a.rows, m);
   map_axis(g->ctx, map, &g->b.rows, n);
-  map_axis(g->ctx, map, &g->batch, g->block_b->expr);
+  map_axis(g->ctx, map, &g->batch, tile_at(g->at_b, g->block_b));
 }
 
 const ir_stmt *cu_product_stage(cu_product *g, ix m, ix n, ix value, const ir_stmt *store, ir_buf *to, const ix *at) {
   tn_ctx *ctx = g->ctx;
   int id = g->copies++;
-  ix at_m = ix_add(ctx, ix_muli(ctx, g->block_m->expr, g->a.block), m), at_n = ix_add(ctx, ix_muli(ctx, g->block_n->expr, g->b.block), n);
+  ix at_m = ix_add(ctx, ix_muli(ctx, tile_at(g->at_m, g->block_m), g->a.block), m), at_n = ix_add(ctx, ix_muli(ctx, tile_at(g->at_n, g->block_n), g->b.block), n);
   ir_var *vm, *vn;
   let(ctx, "m", at_m, &vm, id);
   let(ctx, "n", at_n, &vn, id);
@@ -327,8 +330,8 @@ const ir_stmt *cu_product_put(cu_product *g, const ir_stmt *store, ix m, ix n, i
   tn_ctx *ctx = g->ctx;
   mapping map = {0};
   ix index[IR_MAX_RANK];
-  m = ix_add(ctx, ix_muli(ctx, g->block_m->expr, g->a.block), m);
-  n = ix_add(ctx, ix_muli(ctx, g->block_n->expr, g->b.block), n);
+  m = ix_add(ctx, ix_muli(ctx, tile_at(g->at_m, g->block_m), g->a.block), m);
+  n = ix_add(ctx, ix_muli(ctx, tile_at(g->at_n, g->block_n), g->b.block), n);
   map_result(g, &map, m, n);
   for (int i = 0; i < store->buf->rank; i++) index[i] = mapped(ctx, &map, store->index[i]);
   return ir_if(ctx, inside(g, m, n), ir_store(ctx, store->buf, index, IR_SET, value), NULL);

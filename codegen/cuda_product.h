@@ -40,6 +40,8 @@ typedef struct cu_product {
   bool along_k;          /* tiles must run along k, however memory runs */
   bool swizzle;          /* tiles in the 128-byte swizzle, for wgmma; bk is then 128 bytes and pad 0 */
   ir_var *block_m, *block_n, *block_b;
+  ix at_m, at_n, at_b;   /* of the tile, where it is not the block's number; else null */
+  int64_t cluster;       /* blocks that share what they bring: shared memory and private arrays have room for each; else 0 */
   int copies;            /* fresh names */
 } cu_product;
 
@@ -52,9 +54,16 @@ void cu_product_tiles(cu_product *g);
 const ir_stmt *cu_product_copy(cu_product *g, ix kt, ix stage);
 /* The loop number i of an axis when the axis' count is p. */
 ix cu_axis_at(tn_ctx *ctx, const cu_axis *a, int i, ix p);
-/* What one copy of a whole tile means, in plain loops: rows `block` times the block's and on, the sum's outer loops at the
- * count `outer`, its last one from `inner` on; zeros where there is nothing. */
-const ir_stmt *cu_product_box(cu_product *g, const cu_operand *o, const ir_var *block, ix outer, ix inner, ix stage);
+typedef struct cu_box { /* rows of an operand's tile */
+  ix first;              /* of the operand */
+  ix to;                 /* where they lie in the tile */
+  int64_t rows;
+  ix outer, inner;       /* of the sum: count of the outer loops, of the last one */
+  ir_var *peer;          /* the blocks of a cluster that all get them, or null */
+  ix stage;              /* by peer */
+} cu_box;
+/* What one copy of that means, in plain loops; zeros where there is nothing. */
+const ir_stmt *cu_product_box(cu_product *g, const cu_operand *o, const cu_box *box);
 /* The element of an operand's tile. */
 ix cu_product_at(const cu_product *g, const cu_operand *o, ix stage, ix row, ix k);
 /* The epilogue for the element (m, n) of the block, whose sum is `value`; guarded at the borders. */
@@ -85,13 +94,16 @@ const ir_stmt *cu_mma_load(cu_product *g, const cu_mma *x, const cu_operand *o, 
 const ir_stmt *cu_mma_multiply(tn_ctx *ctx, const cu_mma *x, ix w, ix a_piece, ix b_piece, ix mi, ix nj);
 /* Products by warpgroups of 64 rows (cuda_wgmma.c): accumulators of their threads, products of a tile in shared memory. */
 typedef struct cu_groups {
-  int64_t n;           /* warpgroups */
+  int64_t n;           /* warpgroups of a tile, */
+  int64_t first;       /* from this one on */
+  ix base;             /* the number of the block's first thread in the cluster, or null */
   int64_t threads;     /* of the block: those behind the warpgroups have accumulators that nobody uses */
   ir_buf *acc;         /* [threads, BN / 2] */
   const char *atom;
 } cu_groups;
 /* Sets up tiles for blocks a.block x b.block; false with *reason where the kernel is none for warpgroups. */
 bool cu_groups_of(cu_product *g, const cu_target *t, cu_groups *x, int64_t extra_threads, const char **reason);
+ir_var *cu_groups_var(tn_ctx *ctx, const cu_groups *x, const char *name);
 /* The products of the tile in `stage` by warpgroup `group`, issued and not waited for. */
 const ir_stmt *cu_groups_multiply(cu_product *g, const cu_groups *x, ix group, ix stage);
 /* Row and column, within 64 rows, of element e of the n-th 8 columns that thread t of a warpgroup holds. */

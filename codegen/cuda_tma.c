@@ -1,19 +1,33 @@
 /* cuda_tma.c — products of f16 and bf16 by warpgroups (sm_90a) whose tiles the TMA unit brings: a producer, consumers of 64
- * rows each, S stages between them. codegen/GPU.md draws the pipeline; what is copied is cuda_tma_map.c's. */
+ * rows each, S stages between them. codegen/GPU.md draws the pipeline; what is copied is cuda_tma_map.c's.
+ *
+ * A block has one tile, or (persist) stays and walks over tiles, blocks of rows by blocks of columns; the stages and their
+ * phases run on from tile to tile. With two teams (pingpong) they take turns at tiles: the end of one hides behind the
+ * products of the other. The blocks of a cluster have tiles in neighbouring rows; each brings its part of B to all of them,
+ * and a stage is free when the consumers of all have said so.
+ *
+ * What a block of a cluster does stands in a loop of kind cluster, one for each statement; shared memory is an array of the
+ * whole cluster, its first axis the block, then the stage. */
 #include "codegen/cuda_tma.h"
 
 enum { BK = CU_TMA_BK };
 
 typedef struct tma {
-  cu_groups x;
-  cu_side a, b;
+  cu_groups x;            /* the team at hand */
   ir_buf *full, *empty;   /* one mbarrier a stage; empty: null where no stage is filled twice */
-  int64_t tiles;
+  ir_buf *order;          /* of two teams: one mbarrier each, or null */
+  int64_t tiles;          /* of the sum */
+  int64_t cluster, teams;
+  int64_t m, n, blocks;   /* tiles of the result, by rows (those of a cluster are one) and columns; clusters that stay, or 0 */
+  int64_t raster;         /* rows of tiles that are walked together */
+  ix row, rank;           /* of the cluster's tiles; the block's number in it */
   bool store;             /* results leave by the TMA unit */
   cu_leave leave;
 } tma;
 
 static int64_t extent_of(const ir_stmt *loop) { return loop->var->hi - loop->var->lo + 1; }
+
+static ir_var *fresh(tn_ctx *ctx, const char *name, int64_t extent) { return cu_var(ctx, ir_format(ctx, "%s.%u", name, ir_next_id(ctx)), extent); }
 
 /* ---- statements ---- */
 
@@ -26,103 +40,281 @@ const ir_stmt *cu_operation(tn_ctx *ctx, const char *atom, ix barrier, int n, co
   return ir_tile(ctx, atom, ir_alloc_stmt(ctx, ops, ir_seq(ctx, n + 1 + (meaning != NULL), all)));
 }
 
-static const ir_stmt *load(cu_product *g, const cu_operand *o, const cu_side *s, const ir_var *block, const cu_place *p, ix stage, ix barrier, int number) {
-  ix takes[CU_MAP_RANK + 3];
-  int n = 0;
-  for (int i = 0; i < s->map.rank; i++) takes[n++] = s->at[i];
-  for (int i = 0; s->map.pixels && i < s->map.rank - 2; i++) takes[n++] = s->shift[i];
-  return cu_operation(g->ctx, ir_format(g->ctx, "tma.load %d", number), barrier, n, takes, cu_product_box(g, o, block, p->outer, p->inner, stage));
+const ir_stmt *cu_elected(tn_ctx *ctx, const ir_stmt *s) { return cu_loop(ctx, fresh(ctx, "one.w", 1), IR_WARP, cu_loop(ctx, fresh(ctx, "one.l", 1), IR_LANE, s)); }
+
+/* What follows is for one block of the cluster, until by_blocks. */
+static ir_var *for_block(cu_product *g, tma *x) {
+  ir_var *r = x->cluster > 1 ? fresh(g->ctx, "rank", x->cluster) : NULL;
+  x->rank = r ? r->expr : ix_index(g->ctx, 0);
+  x->x.base = r ? ix_muli(g->ctx, r->expr, x->x.threads) : NULL;
+  g->at_m = ix_add(g->ctx, ix_muli(g->ctx, x->row, x->cluster), x->rank);
+  return r;
 }
 
-const ir_stmt *cu_elected(tn_ctx *ctx, const ir_stmt *s) {
-  return cu_loop(ctx, cu_var(ctx, ir_format(ctx, "one.w.%u", ir_next_id(ctx)), 1), IR_WARP, cu_loop(ctx, cu_var(ctx, ir_format(ctx, "one.l.%u", ir_next_id(ctx)), 1), IR_LANE, s));
-}
+static const ir_stmt *by_blocks(tn_ctx *ctx, ir_var *r, const ir_stmt *s) { return r ? cu_loop(ctx, r, IR_CLUSTER, s) : s; }
 
-static ix barrier_at(tn_ctx *ctx, ir_buf *b, ix stage) { return ix_load(ctx, b, &stage); }
+static ix slot_of(cu_product *g, ix rank, ix count) { return ix_add(g->ctx, ix_muli(g->ctx, rank, g->stages), ix_remi(g->ctx, count, g->stages)); }
 
-static ix parity(cu_product *g, ix tile, int add) { return ix_remi(g->ctx, ix_addi(g->ctx, ix_divi(g->ctx, tile, g->stages), add), 2); }
+static ix barrier_at(tn_ctx *ctx, ir_buf *b, ix slot) { return ix_load(ctx, b, &slot); }
 
-static cu_place place_of(cu_product *g, ix tile) {
+static ix parity(cu_product *g, ix count, int add) { return ix_remi(g->ctx, ix_addi(g->ctx, ix_divi(g->ctx, count, g->stages), add), 2); }
+
+static cu_place place_of(cu_product *g, ix tile, ix rows, int64_t box) {
   int64_t last = extent_of(g->sum.loops[g->sum.n - 1]), chunks = (last + BK - 1) / BK;
-  return (cu_place){.outer = ix_divi(g->ctx, tile, chunks), .inner = ix_muli(g->ctx, ix_remi(g->ctx, tile, chunks), BK), .batch = g->block_b->expr};
+  return (cu_place){.rows = rows, .box = box, .outer = ix_divi(g->ctx, tile, chunks), .inner = ix_muli(g->ctx, ix_remi(g->ctx, tile, chunks), BK), .batch = g->at_b};
 }
 
-static bool maps(cu_product *g, tma *x, ix tile, const char **reason) {
-  cu_place p = place_of(g, tile);
-  p.rows = ix_muli(g->ctx, g->block_m->expr, g->a.block);
-  if (!cu_tma_operand(g, &g->a, &x->a, &p, reason)) return false;
-  p.rows = ix_muli(g->ctx, g->block_n->expr, g->b.block);
-  return cu_tma_operand(g, &g->b, &x->b, &p, reason);
-}
-
-static const ir_stmt *producer(cu_product *g, tma *x, ix tile) {
+/* Rows of tile `tile` of an operand, from `first` on to row `to` of the stage that is the count-th to be filled. */
+static const ir_stmt *load(cu_product *g, const tma *x, const cu_operand *o, ix tile, ix first, ix to, int64_t rows, ix count, int number) {
   tn_ctx *ctx = g->ctx;
-  ix stage = ix_remi(ctx, tile, g->stages), full = barrier_at(ctx, x->full, stage), turn = parity(g, tile, 1);
-  cu_place p = place_of(g, tile);
+  const char *why;
+  cu_place p = place_of(g, tile, first, rows);
+  cu_side s;
+  ix takes[CU_MAP_RANK + 3], barrier = barrier_at(ctx, x->full, slot_of(g, x->rank, count));
+  int n = 0;
+  if (!cu_tma_operand(g, o, &s, &p, &why)) ir_bug(ctx, "an operand that had a map has none: %s", why);
+  for (int i = 0; i < s.map.rank; i++) takes[n++] = s.at[i];
+  for (int i = 0; s.map.pixels && i < s.map.rank - 2; i++) takes[n++] = s.shift[i];
+  ir_var *peer = rows < o->block ? fresh(ctx, "peer", x->cluster) : NULL;
+  cu_box box = {.first = first, .to = to, .rows = rows, .outer = p.outer, .inner = p.inner, .peer = peer, .stage = slot_of(g, peer ? peer->expr : x->rank, count)};
+  return cu_operation(ctx, ir_format(ctx, peer ? "tma.multicast %d" : "tma.load %d", number), barrier, n, takes, cu_product_box(g, o, &box));
+}
+
+static const ir_stmt *producer(cu_product *g, tma *x, ix tile, ix count) {
+  tn_ctx *ctx = g->ctx;
+  ir_var *r = for_block(g, x), *role = ir_var_new(ctx, ir_format(ctx, "producer.%u", ir_next_id(ctx)), TN_INDEX, x->teams * x->x.n, x->teams * x->x.n);
+  ix slot = slot_of(g, x->rank, count), turn = parity(g, count, 1);
+  int64_t part = g->b.block / x->cluster;
+  ix to = ix_muli(ctx, x->rank, part);
   const ir_stmt *s[4];
   int n = 0;
-  if (x->empty) s[n++] = cu_operation(ctx, "mbar.wait", barrier_at(ctx, x->empty, stage), 1, &turn, NULL);
-  s[n++] = cu_operation(ctx, ir_format(ctx, "mbar.expect %lld", (long long)(g->a.block + g->b.block) * BK * 2), full, 0, NULL, NULL);
-  s[n++] = load(g, &g->a, &x->a, g->block_m, &p, stage, full, 0);
-  s[n++] = load(g, &g->b, &x->b, g->block_n, &p, stage, full, 1);
-  ir_var *role = ir_var_new(ctx, "producer", TN_INDEX, x->x.n, x->x.n);
-  return cu_loop(ctx, role, IR_WARPGROUP, cu_elected(ctx, ir_seq(ctx, n, s)));
+  if (x->empty) s[n++] = cu_operation(ctx, "mbar.wait", barrier_at(ctx, x->empty, slot), 1, &turn, NULL);
+  s[n++] = cu_operation(ctx, ir_format(ctx, "mbar.expect %lld", (long long)(g->a.block + g->b.block) * BK * 2), barrier_at(ctx, x->full, slot), 0, NULL, NULL);
+  s[n++] = load(g, x, &g->a, tile, ix_muli(ctx, g->at_m, g->a.block), ix_index(ctx, 0), g->a.block, count, 0);
+  s[n++] = load(g, x, &g->b, tile, ix_add(ctx, ix_muli(ctx, g->at_n, g->b.block), to), to, part, count, 1);
+  return by_blocks(ctx, r, cu_loop(ctx, role, IR_WARPGROUP, cu_elected(ctx, ir_seq(ctx, n, s))));
 }
 
-static const ir_stmt *consumer(cu_product *g, tma *x, ix tile) {
+/* Each warp of a warpgroup, when all its lanes are there (`meet`: they have not met since they waited): `what` by lanes l. */
+static const ir_stmt *arrive(tn_ctx *ctx, bool meet, ir_var *l, const ir_stmt *what) {
+  const ir_stmt *both[2] = {meet ? cu_sync(ctx, "warp.sync") : NULL, cu_loop(ctx, l, IR_LANE, what)};
+  return cu_loop(ctx, fresh(ctx, "free.w", 4), IR_WARP, ir_seq(ctx, 2, both));
+}
+
+/* By a warpgroup whose products are over: the stage that was the count-th to be filled may be filled again. */
+static const ir_stmt *release(cu_product *g, tma *x, bool meet, ix count) {
+  ir_var *l = fresh(g->ctx, "free.l", x->cluster);
+  bool remote = x->cluster > 1;
+  ix at = barrier_at(g->ctx, x->empty, slot_of(g, l->expr, count));
+  return arrive(g->ctx, meet, l, cu_operation(g->ctx, remote ? "mbar.arrive.remote" : "mbar.arrive", at, remote, &l->expr, NULL));
+}
+
+static const ir_stmt *consumer(cu_product *g, tma *x, ix tile, ix lo, ix count) {
   tn_ctx *ctx = g->ctx;
-  ix stage = ix_remi(ctx, tile, g->stages), turn = parity(g, tile, 0);
-  ir_var *wg = cu_var(ctx, "group", x->x.n);
+  ir_var *r = for_block(g, x), *wg = cu_groups_var(ctx, &x->x, ir_format(ctx, "group.%u", ir_next_id(ctx)));
+  ix slot = slot_of(g, x->rank, count), turn = parity(g, count, 0);
   const ir_stmt *s[4];
   int n = 0;
-  s[n++] = cu_operation(ctx, "mbar.wait", barrier_at(ctx, x->full, stage), 1, &turn, NULL);
-  s[n++] = cu_groups_multiply(g, &x->x, wg->expr, stage);
-  if (x->empty) { /* the products of the tile before are over: its stage may be filled again */
+  s[n++] = cu_operation(ctx, "mbar.wait", barrier_at(ctx, x->full, slot), 1, &turn, NULL);
+  s[n++] = cu_groups_multiply(g, &x->x, wg->expr, slot);
+  if (x->empty && x->tiles > 1) { /* the products of the tile before are over */
     s[n++] = cu_sync(ctx, "wg.wait 1");
-    ix before = ix_addi(ctx, tile, -1);
-    ir_var *w = cu_var(ctx, "free.w", 4), *l = cu_var(ctx, "free.l", 1);
-    const ir_stmt *leave = cu_operation(ctx, "mbar.arrive", barrier_at(ctx, x->empty, ix_remi(ctx, ix_addi(ctx, tile, g->stages - 1), g->stages)), 0, NULL, NULL);
-    const ir_stmt *both[2] = {cu_sync(ctx, "warp.sync"), cu_loop(ctx, l, IR_LANE, leave)};
-    s[n++] = ir_if(ctx, ix_le(ctx, ix_index(ctx, 0), before), cu_loop(ctx, w, IR_WARP, ir_seq(ctx, 2, both)), NULL);
+    s[n++] = ir_if(ctx, ix_lt(ctx, lo, tile), release(g, x, true, ix_addi(ctx, count, -1)), NULL);
   }
-  return cu_loop(ctx, wg, IR_WARPGROUP, ir_seq(ctx, n, s));
+  return by_blocks(ctx, r, cu_loop(ctx, wg, IR_WARPGROUP, ir_seq(ctx, n, s)));
 }
 
-static const ir_stmt *init(tn_ctx *ctx, ir_buf *b, int stages, int64_t arrivals) {
-  ir_var *i = cu_var(ctx, ir_format(ctx, "%s.i", b->name), stages);
-  return cu_loop(ctx, i, IR_SERIAL, ir_tile(ctx, ir_format(ctx, "mbar.init %lld", (long long)arrivals), ir_store(ctx, b, &i->expr, IR_SET, ix_int(ctx, TN_I64, 0))));
+/* Teams take turns at the stages: each waits until the other has waited for all of its own, so that it knows which phase
+ * comes next. Of the first team's first turn the fresh barrier says that it is over. */
+static const ir_stmt *take_turn(cu_product *g, tma *x, ix turn) {
+  tn_ctx *ctx = g->ctx;
+  if (!x->order) return NULL;
+  ir_var *r = for_block(g, x), *wg = cu_groups_var(ctx, &x->x, ir_format(ctx, "turn.%u", ir_next_id(ctx)));
+  ix phase = ix_remi(ctx, ix_addi(ctx, turn, x->x.first ? 0 : 1), 2), mine = ix_addi(ctx, ix_muli(ctx, x->rank, x->teams), x->x.first != 0);
+  return by_blocks(ctx, r, cu_loop(ctx, wg, IR_WARPGROUP, cu_operation(ctx, "mbar.wait", barrier_at(ctx, x->order, mine), 1, &phase, NULL)));
+}
+
+static const ir_stmt *pass_turn(cu_product *g, tma *x) {
+  tn_ctx *ctx = g->ctx;
+  if (!x->order) return NULL;
+  ir_var *r = for_block(g, x), *wg = cu_groups_var(ctx, &x->x, ir_format(ctx, "pass.%u", ir_next_id(ctx)));
+  ix other = ix_addi(ctx, ix_muli(ctx, x->rank, x->teams), x->x.first == 0);
+  return by_blocks(ctx, r, cu_loop(ctx, wg, IR_WARPGROUP, arrive(ctx, x->tiles == 1, fresh(ctx, "pass.l", 1), cu_operation(ctx, "mbar.arrive", barrier_at(ctx, x->order, other), 0, NULL, NULL))));
+}
+
+static const ir_stmt *set(cu_product *g, tma *x) {
+  ir_var *r = for_block(g, x);
+  return by_blocks(g->ctx, r, cu_groups_start(g, &x->x));
+}
+
+static const ir_stmt *drain(cu_product *g, tma *x, ix last) {
+  tn_ctx *ctx = g->ctx;
+  ir_var *r = for_block(g, x), *wg = cu_groups_var(ctx, &x->x, ir_format(ctx, "drain.%u", ir_next_id(ctx)));
+  const ir_stmt *both[2] = {cu_sync(ctx, "wg.wait 0"), x->blocks && x->empty ? release(g, x, x->tiles == 1 || x->cluster > 1, last) : NULL};
+  return by_blocks(ctx, r, cu_loop(ctx, wg, IR_WARPGROUP, ir_seq(ctx, 2, both)));
+}
+
+static const ir_stmt *finish(cu_product *g, tma *x, ix turn) {
+  ir_var *r = for_block(g, x), *wg = cu_groups_var(g->ctx, &x->x, ir_format(g->ctx, "leaving.%u", ir_next_id(g->ctx)));
+  return by_blocks(g->ctx, r, x->store ? cu_loop(g->ctx, wg, IR_WARPGROUP, cu_leave_tile(g, &x->x, &x->leave, x->rank, wg->expr, turn, 2)) : cu_groups_end(g, &x->x));
+}
+
+/* ---- tiles ---- */
+
+/* The tile at row x->row, column g->at_n by one team, its turn-th; as many stages were filled before as
+ * tiles of the block, `before`, need. */
+static const ir_stmt *tile_of(cu_product *g, tma *x, ix before, ix turn) {
+  tn_ctx *ctx = g->ctx;
+  before = ix_muli(ctx, before, x->tiles);
+  ir_var *tile = fresh(ctx, "tile", x->tiles);
+  ix zero = ix_index(ctx, 0), count = ix_add(ctx, before, tile->expr);
+  const ir_stmt *step[2] = {producer(g, x, tile->expr, count), consumer(g, x, tile->expr, zero, count)};
+  const ir_stmt *all[6] = {set(g, x), take_turn(g, x, turn), cu_loop(ctx, tile, IR_SERIAL, ir_seq(ctx, 2, step)), pass_turn(g, x), drain(g, x, ix_addi(ctx, before, x->tiles - 1)), finish(g, x, turn)};
+  return ir_seq(ctx, 6, all);
+}
+
+/* Tile number `work` of a persistent block: x->raster rows together, column by column; what is left of the rows likewise. */
+static const ir_stmt *work_of(cu_product *g, tma *x, ix work, ix before, ix turn) {
+  tn_ctx *ctx = g->ctx;
+  int64_t rows = x->raster < x->m ? x->raster : x->m, whole = x->m / rows * rows, rest = x->m - whole;
+  ir_var *b = fresh(ctx, "at.b", g->batch.extent), *m = fresh(ctx, "at.m", x->m), *n = fresh(ctx, "at.n", x->n);
+  ix one = ix_remi(ctx, work, x->m * x->n), in = ix_remi(ctx, one, rows * x->n);
+  ix at_m = ix_add(ctx, ix_muli(ctx, ix_divi(ctx, one, rows * x->n), rows), ix_remi(ctx, in, rows)), at_n = ix_divi(ctx, in, rows);
+  if (rest) {
+    ix left = ix_max(ctx, ix_addi(ctx, one, -whole * x->n), ix_index(ctx, 0)), is_whole = ix_lt(ctx, one, ix_index(ctx, whole * x->n));
+    at_m = ix_select(ctx, is_whole, at_m, ix_addi(ctx, ix_remi(ctx, left, rest), whole));
+    at_n = ix_select(ctx, is_whole, at_n, ix_divi(ctx, left, rest));
+  }
+  g->at_b = b->expr;
+  g->at_n = n->expr;
+  x->row = m->expr;
+  const ir_stmt *s = tile_of(g, x, before, turn);
+  return ir_let(ctx, b, ix_divi(ctx, work, x->m * x->n), ir_let(ctx, m, at_m, ir_let(ctx, n, at_n, s)));
+}
+
+/* All tiles of persistent block `block`, whose number is below x->blocks. */
+static const ir_stmt *walk(cu_product *g, tma *x, ix block) {
+  tn_ctx *ctx = g->ctx;
+  int64_t all = x->m * x->n * g->batch.extent, most = (all + x->blocks - 1) / x->blocks;
+  ix turns = ix_divi(ctx, ix_sub(ctx, ix_index(ctx, all + x->blocks - 1), block), x->blocks);
+  ir_var *round = fresh(ctx, "round", (most + x->teams - 1) / x->teams);
+  const ir_stmt *s[2] = {0};
+  for (int team = 0; team < x->teams; team++) {
+    ix turn = ix_addi(ctx, ix_muli(ctx, round->expr, x->teams), team);
+    x->x.first = team * x->x.n;
+    s[team] = work_of(g, x, ix_add(ctx, ix_muli(ctx, turn, x->blocks), block), turn, round->expr);
+    if (team) s[team] = ir_if(ctx, ix_lt(ctx, turn, turns), ir_stmt_fresh(ctx, s[team], ".other"), NULL);
+  }
+  return ir_for(ctx, round, ix_index(ctx, 0), ix_divi(ctx, ix_addi(ctx, turns, x->teams - 1), x->teams), IR_SERIAL, ir_seq(ctx, (int)x->teams, s));
+}
+
+/* ---- the block ---- */
+
+static const ir_stmt *init(cu_product *g, tma *x, ir_buf *b, int64_t n, int64_t arrivals) {
+  tn_ctx *ctx = g->ctx;
+  if (!b) return NULL;
+  ir_var *i = cu_var(ctx, ir_format(ctx, "%s.i", b->name), n);
+  ix at = ix_add(ctx, ix_muli(ctx, x->rank, n), i->expr);
+  return cu_loop(ctx, i, IR_SERIAL, ir_tile(ctx, ir_format(ctx, "mbar.init %lld", (long long)arrivals), ir_store(ctx, b, &at, IR_SET, ix_int(ctx, TN_I64, 0))));
 }
 
 /* Registers a thread: where even shares are few for the sums, what the producer leaves goes to the consumers. */
-static const char *roles(tn_ctx *ctx, const cu_target *t, int64_t groups, int64_t sums) {
+static const char *roles(tn_ctx *ctx, const cu_target *t, int64_t groups, int64_t sums, int64_t teams) {
   int64_t spare = 24, own = (t->registers / 128 - spare) / groups / 8 * 8, other = 64;
-  if (t->registers / 128 / (groups + 1) >= sums + other) return ir_format(ctx, "roles %lld 0 0", (long long)groups * 128);
-  return ir_format(ctx, "roles %lld %lld %lld", (long long)groups * 128, (long long)(own > 240 ? 240 : own), (long long)spare);
+  if (t->registers / 128 / (groups + 1) >= sums + other) own = spare = 0;
+  if (own > 240) own = 240;
+  return ir_format(ctx, "roles %lld %lld %lld %lld", (long long)groups * 128, (long long)own, (long long)spare, (long long)teams);
 }
 
-static const ir_stmt *finish(cu_product *g, tma *x) {
-  if (!x->store) return cu_groups_end(g, &x->x);
-  ir_var *wg = cu_var(g->ctx, "leaving", x->x.n);
-  const ir_stmt *both[2] = {cu_leave_tile(g, &x->x, &x->leave, wg->expr, 2), cu_leave_last(g)};
-  return cu_loop(g->ctx, wg, IR_WARPGROUP, ir_seq(g->ctx, 2, both));
+static const ir_stmt *last_of(cu_product *g, tma *x) {
+  ir_var *r = for_block(g, x), *wg = cu_var(g->ctx, "last", x->teams * x->x.n);
+  return x->store ? by_blocks(g->ctx, r, cu_loop(g->ctx, wg, IR_WARPGROUP, cu_leave_last(g))) : NULL;
 }
 
-static const ir_stmt *pipeline(cu_product *g, tma *x, const cu_target *t, ir_var *tile) {
+static const ir_stmt *block_of(cu_product *g, tma *x, const cu_target *t, const ir_stmt *tiles) {
   tn_ctx *ctx = g->ctx;
-  const ir_stmt *step[2] = {producer(g, x, tile->expr), consumer(g, x, tile->expr)};
-  ir_var *wg = cu_var(ctx, "drain", x->x.n), *first = cu_var(ctx, "first", 1);
-  const ir_stmt *run[4] = {cu_groups_start(g, &x->x), cu_loop(ctx, tile, IR_SERIAL, ir_seq(ctx, 2, step)), cu_loop(ctx, wg, IR_WARPGROUP, cu_sync(ctx, "wg.wait 0")),
-                           finish(g, x)};
-  const ir_stmt *start[3] = {init(ctx, x->full, g->stages, 1), x->empty ? init(ctx, x->empty, g->stages, 4 * x->x.n) : NULL, cu_sync(ctx, "fence.proxy")};
-  const ir_stmt *all[3] = {cu_loop(ctx, first, IR_LANE, ir_seq(ctx, 3, start)), cu_sync(ctx, "barrier"), ir_tile(ctx, roles(ctx, t, x->x.n, g->b.block / 2), ir_seq(ctx, 4, run))};
-  const ir_stmt *s = ir_alloc_stmt(ctx, g->a.shared, ir_alloc_stmt(ctx, g->b.shared, ir_alloc_stmt(ctx, x->full, ir_seq(ctx, 3, all))));
+  const ir_stmt *all[4], *run[2] = {tiles, last_of(g, x)};
+  bool many = x->cluster > 1;
+  ir_var *r = for_block(g, x), *first = cu_var(ctx, "first", 1);
+  const ir_stmt *start[5] = {init(g, x, x->full, g->stages, 1), init(g, x, x->empty, g->stages, 4 * x->x.n * x->cluster), init(g, x, x->order, x->teams, 4 * x->x.n), cu_sync(ctx, "fence.proxy"), many ? cu_sync(ctx, "fence.init") : NULL};
+  all[0] = by_blocks(ctx, r, cu_loop(ctx, first, IR_LANE, ir_seq(ctx, 5, start)));
+  all[1] = cu_sync(ctx, many ? "cluster.sync" : "barrier");
+  all[2] = ir_tile(ctx, roles(ctx, t, x->teams * x->x.n, g->b.block / 2, x->teams), ir_seq(ctx, 2, run));
+  all[3] = many ? cu_sync(ctx, "cluster.sync") : NULL; /* nobody goes while others may bring or say something to it */
+  const ir_stmt *s = ir_alloc_stmt(ctx, g->a.shared, ir_alloc_stmt(ctx, g->b.shared, ir_alloc_stmt(ctx, x->full, ir_seq(ctx, 4, all))));
   if (x->store) s = ir_alloc_stmt(ctx, x->leave.shared, s);
-  return x->empty ? ir_alloc_stmt(ctx, x->empty, s) : s;
+  if (x->order) s = ir_alloc_stmt(ctx, x->order, s);
+  if (x->empty) s = ir_alloc_stmt(ctx, x->empty, s);
+  return ir_alloc_stmt(ctx, x->x.acc, s);
 }
+
+static const ir_stmt *grid(cu_product *g, tma *x, const cu_target *t) {
+  tn_ctx *ctx = g->ctx;
+  if (x->blocks) {
+    ir_var *block = cu_var(ctx, "block", x->blocks);
+    return cu_loop(ctx, block, IR_GRID, block_of(g, x, t, walk(g, x, block->expr)));
+  }
+  ir_var *row = cu_var(ctx, "block.m", x->m);
+  g->at_b = g->block_b->expr;
+  g->at_n = g->block_n->expr;
+  x->row = row->expr;
+  const ir_stmt *s = block_of(g, x, t, tile_of(g, x, ix_index(ctx, 0), ix_index(ctx, 0)));
+  return cu_loop(ctx, g->block_b, IR_GRID, cu_loop(ctx, row, IR_GRID, cu_loop(ctx, g->block_n, IR_GRID, s)));
+}
+
+/* ---- the schedule ---- */
 
 /* The choice as text. */
 static const char *said(tn_ctx *ctx, const cu_product *g, const tma *x) {
-  return ir_format(ctx, "tma %lld %lld %d%s", (long long)g->a.block, (long long)g->b.block, g->stages, x->store ? " store" : "");
+  ir_text t = {.ctx = ctx};
+  ir_put(&t, "tma %lld %lld %d", (long long)g->a.block, (long long)g->b.block, g->stages);
+  if (x->store) ir_put(&t, " store");
+  if (x->blocks) ir_put(&t, " persist %lld %lld", (long long)(x->blocks * x->cluster), (long long)x->raster);
+  if (x->teams > 1) ir_put(&t, " pingpong");
+  if (x->cluster > 1) ir_put(&t, " cluster %lld", (long long)x->cluster);
+  return ir_text_str(&t);
+}
+
+#define REFUSE(text) return *reason = (text), false
+
+static bool read_words(cu_product *g, tma *x, const cu_target *t, const cu_choice *c, const char **reason) {
+  x->store = c->word[CU_STORE].given;
+  x->teams = c->word[CU_PINGPONG].given ? 2 : 1;
+  x->cluster = c->word[CU_CLUSTER].given ? c->word[CU_CLUSTER].arg[0] : 1;
+  if (x->cluster < 1 || x->cluster > 4 || g->b.block % (8 * x->cluster)) REFUSE("cluster: 1 to 4 blocks, which share BN in eights");
+  if (x->cluster > 1) g->cluster = x->cluster;
+  if (x->teams > 1 && !c->word[CU_PERSIST].given) REFUSE("pingpong: only with persist");
+  if (!c->word[CU_PERSIST].given) return true;
+  x->blocks = (c->word[CU_PERSIST].arg[0] ? c->word[CU_PERSIST].arg[0] : t->multiprocessors) / x->cluster;
+  x->raster = c->word[CU_PERSIST].arg[1];
+  if (!x->blocks || !x->raster) REFUSE("persist: BLOCKS RASTER, BLOCKS 0 for one a multiprocessor");
+  return true;
+}
+
+static bool counts(cu_product *g, tma *x, const char **reason) {
+  int64_t last = extent_of(g->sum.loops[g->sum.n - 1]);
+  x->tiles = g->sum.extent / last * ((last + BK - 1) / BK);
+  x->m = (g->block_m->hi + x->cluster) / x->cluster;
+  x->n = g->block_n->hi + 1;
+  int64_t all = x->m * x->n * g->batch.extent;
+  if (all > 1 << 30 || x->tiles > 1 << 24) REFUSE("more tiles than are counted");
+  if (x->blocks > all) x->blocks = all;
+  return true;
+}
+
+/* Whether there are maps, by the coordinates of any tile; the maps. A block has `each` tiles. */
+static bool maps(cu_product *g, tma *x, int64_t each, cu_map *m, const char **reason) {
+  ix zero = ix_index(g->ctx, 0);
+  cu_place p = place_of(g, zero, zero, g->a.block);
+  cu_side a, b;
+  if (!cu_tma_operand(g, &g->a, &a, &p, reason)) return false;
+  p.box = g->b.block / x->cluster;
+  if (!cu_tma_operand(g, &g->b, &b, &p, reason)) return false;
+  if (x->store && !cu_leave_of(g, x->teams * x->x.n, (each + x->teams - 1) / x->teams, &x->leave, reason)) return false;
+  m[0] = a.map;
+  m[1] = b.map;
+  m[2] = x->leave.side.map;
+  return true;
 }
 
 const cu_tile *cu_schedule_tma(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *choice, const char **reason) {
@@ -134,27 +326,24 @@ const cu_tile *cu_schedule_tma(tn_ctx *ctx, const cu_target *t, const ir_kernel 
   if (!choice->n && (g.a.rows.extent < 64 || g.b.rows.extent < 64 || g.sum.extent < 64 || last * 4 < chunks * BK * 3)) return *reason = "too few rows for warpgroups, or a sum in short pieces", NULL;
   cu_choice c = choice->n ? *choice : cu_groups_choice(t, &g);
   if (c.n != 3) return *reason = "tma: BM BN STAGES", NULL;
-  x.store = c.word[CU_STORE].given;
   g.a.block = c.arg[0];
   g.b.block = c.arg[1];
   g.stages = (int)c.arg[2];
-  if (!cu_groups_of(&g, t, &x.x, 128, reason)) return NULL;
-  x.tiles = g.sum.extent / last * chunks;
-  ir_var *tile = cu_var(ctx, "tile", x.tiles);
-  if (!maps(&g, &x, tile->expr, reason)) return NULL;
-  if (x.store && !cu_leave_of(&g, &x.x, false, &x.leave, reason)) return NULL;
-  if (cu_product_shared_bytes(&g) + cu_leave_bytes(&x.leave) > t->shared_bytes) return *reason = "more shared memory than a block has", NULL;
-  ix stages[1] = {ix_index(ctx, g.stages)};
-  x.full = ir_buf_new(ctx, "full", TN_I64, 1, stages, NULL, IR_SHARED);
-  if (x.tiles > g.stages) x.empty = ir_buf_new(ctx, "empty", TN_I64, 1, stages, NULL, IR_SHARED);
-  const ir_stmt *s = ir_alloc_stmt(ctx, x.x.acc, pipeline(&g, &x, t, tile));
-  s = cu_loop(ctx, g.block_b, IR_GRID, cu_loop(ctx, g.block_m, IR_GRID, cu_loop(ctx, g.block_n, IR_GRID, s)));
-  cu_tile *made = (cu_tile *)cu_tile_new(ctx, k, s, (int)g.threads, said(ctx, &g, &x));
+  if (!read_words(&g, &x, t, &c, reason) || !cu_groups_of(&g, t, &x.x, 128 + (x.teams - 1) * 2 * g.a.block, reason) || !counts(&g, &x, reason)) return NULL;
+  if (x.x.threads > 1024) return *reason = "more threads than a block has", NULL;
+  g.at_m = g.at_n = g.at_b = ix_index(ctx, 0);
   cu_map *m = IR_NEW_ARRAY(ctx, cu_map, 3);
-  m[0] = x.a.map;
-  m[1] = x.b.map;
-  m[2] = x.leave.side.map;
+  int64_t each = x.blocks ? (x.m * x.n * g.batch.extent + x.blocks - 1) / x.blocks : 1;
+  if (!maps(&g, &x, each, m, reason)) return NULL;
+  if (cu_product_shared_bytes(&g) + cu_leave_bytes(&x.leave) > t->shared_bytes) return *reason = "more shared memory than a block has", NULL;
+  ix stages[1] = {ix_index(ctx, g.stages * x.cluster)};
+  x.full = ir_buf_new(ctx, "full", TN_I64, 1, stages, NULL, IR_SHARED);
+  if (x.tiles * each > g.stages) x.empty = ir_buf_new(ctx, "empty", TN_I64, 1, stages, NULL, IR_SHARED);
+  ix teams[1] = {ix_index(ctx, x.teams * x.cluster)};
+  if (x.teams > 1) x.order = ir_buf_new(ctx, "order", TN_I64, 1, teams, NULL, IR_SHARED);
+  cu_tile *made = (cu_tile *)cu_tile_new(ctx, k, grid(&g, &x, t), (int)g.threads, said(ctx, &g, &x));
   made->maps = m;
   made->nmaps = 2 + x.store;
+  made->cluster = (int)x.cluster;
   return made;
 }

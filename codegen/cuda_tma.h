@@ -11,8 +11,9 @@ typedef struct cu_side { /* a tensor, its map, and where the copy of a box start
   ix shift[3];            /* im2col: of the window, by axis 1, 2, 3 */
 } cu_side;
 
-typedef struct cu_place { /* of a tile: counts along the axes of the product */
+typedef struct cu_place { /* of a box: counts along the axes of the product, rows of it */
   ix rows, outer, inner, batch;
+  int64_t box;
 } cu_place;
 
 /* The map of an operand, as boxes of rows or as pixels of images; false with *reason where it has none. */
@@ -33,13 +34,13 @@ typedef struct cu_leave {
   ir_buf *shared;         /* [groups, buffers, 64, 64] */
   int64_t groups, pieces; /* of 64 columns, of a tile */
   int buffers;
-  bool again;             /* a block has several tiles */
+  bool again;             /* they are written more than once */
 } cu_leave;
-/* Whether tiles of g may leave by the TMA unit; false with *reason. */
-bool cu_leave_of(cu_product *g, const cu_groups *x, bool again, cu_leave *l, const char **reason);
+/* Whether tiles of g may leave by the TMA unit, from `groups` warpgroups of a block, so many each; false with *reason. g->at_m, ... are set. */
+bool cu_leave_of(cu_product *g, int64_t groups, int64_t tiles, cu_leave *l, const char **reason);
 int64_t cu_leave_bytes(const cu_leave *l);
-/* The kernel's end for the sums of warpgroup `group`, a variable: by map `number`. */
-const ir_stmt *cu_leave_tile(cu_product *g, const cu_groups *x, const cu_leave *l, ix group, int number);
+/* The kernel's end for the sums of warpgroup `group` of block `rank` of the cluster, its turn-th tile: by map `number`. */
+const ir_stmt *cu_leave_tile(cu_product *g, const cu_groups *x, const cu_leave *l, ix rank, ix group, ix turn, int number);
 /* What each warpgroup does before its block may end. */
 const ir_stmt *cu_leave_last(cu_product *g);
 #endif

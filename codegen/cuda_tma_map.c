@@ -77,7 +77,7 @@ static bool tiled_map(cu_product *g, const cu_operand *o, cu_side *s, const cu_p
   for (int i = 0; i < n; i++)
     if (term[i]->op != IX_VAR) REFUSE("addresses that are not affine");
   if (!ix_affine_in(offset, last->var, &stride) || stride != 1) REFUSE("operands that do not lie along the sum");
-  if (!add_axis(s, 1, extent_of(last), BK, p->inner, reason) || !add_loops(g, s, &o->rows, offset, p->rows, o->block, reason) ||
+  if (!add_axis(s, 1, extent_of(last), BK, p->inner, reason) || !add_loops(g, s, &o->rows, offset, p->rows, p->box, reason) ||
       !add_loops(g, s, &outer, offset, p->outer, 1, reason) || !add_loops(g, s, &g->batch, offset, p->batch, 1, reason))
     return false;
   if (s->map.offset % 8) REFUSE("a tensor that does not start at a multiple of 16 bytes");
@@ -191,7 +191,7 @@ static bool im2col_map(cu_product *g, const cu_operand *o, cu_side *s, const cu_
   if (!w[3].row) s->at[3] = ix_divi(g->ctx, p->rows, o->rows.extent); /* a single image */
   if (!is_border(g->ctx, o->guard, b, args)) REFUSE("a guard that is not the tensor's border");
   s->map.channels = BK;
-  s->map.pixels = (int)o->block;
+  s->map.pixels = (int)p->box;
   return true;
 }
 
@@ -216,7 +216,7 @@ bool cu_tma_result(cu_product *g, const ir_stmt *store, cu_side *s, ix m, ix n, 
   for (int i = 0; i < terms; i++)
     if (term[i]->op != IX_VAR || !(of_loops(&g->a.rows, term[i]->u.var) || of_loops(&g->b.rows, term[i]->u.var) || of_loops(&g->batch, term[i]->u.var))) REFUSE("results whose addresses are not affine");
   if (!add_loops(g, s, &g->b.rows, offset, n, columns, reason) || !add_loops(g, s, &g->a.rows, offset, m, rows, reason) ||
-      !add_loops(g, s, &g->batch, offset, g->block_b->expr, 1, reason))
+      !add_loops(g, s, &g->batch, offset, g->at_b, 1, reason))
     return false;
   if (s->map.offset % 8) REFUSE("a tensor that does not start at a multiple of 16 bytes");
   return true;

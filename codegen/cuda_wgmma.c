@@ -9,6 +9,10 @@
 
 enum { BK = 64, DEPTH = 16 };
 
+ir_var *cu_groups_var(tn_ctx *ctx, const cu_groups *x, const char *name) { return ir_var_new(ctx, name, TN_INDEX, x->first, x->first + x->n - 1); }
+
+static ix in_cluster(tn_ctx *ctx, const cu_groups *x, ix thread) { return x->base ? ix_add(ctx, x->base, thread) : thread; }
+
 static ix thread_of(tn_ctx *ctx, ix group, ix i, ix j) {
   ix lane = ix_add(ctx, ix_muli(ctx, ix_remi(ctx, i, 8), 4), ix_divi(ctx, ix_remi(ctx, j, 8), 2));
   return ix_add(ctx, ix_muli(ctx, group, 128), ix_add(ctx, ix_muli(ctx, ix_divi(ctx, i, 16), 32), lane));
@@ -22,9 +26,9 @@ const ir_stmt *cu_groups_multiply(cu_product *g, const cu_groups *x, ix group, i
   tn_ctx *ctx = g->ctx;
   ir_var *kin = cu_var(ctx, "k.in", BK / DEPTH);
   ir_var *i = cu_var(ctx, "wg.i", 64), *j = cu_var(ctx, "wg.j", g->b.block), *k = cu_var(ctx, "wg.k", DEPTH);
-  ix at[2] = {thread_of(ctx, group, i->expr, j->expr), element_of(ctx, i->expr, j->expr)};
+  ix at[2] = {in_cluster(ctx, x, thread_of(ctx, group, i->expr, j->expr)), element_of(ctx, i->expr, j->expr)};
   ix at_k = ix_add(ctx, ix_muli(ctx, kin->expr, DEPTH), k->expr);
-  ix a = ix_cast(ctx, TN_F32, cu_product_at(g, &g->a, stage, ix_add(ctx, ix_muli(ctx, group, 64), i->expr), at_k));
+  ix a = ix_cast(ctx, TN_F32, cu_product_at(g, &g->a, stage, ix_add(ctx, ix_muli(ctx, ix_addi(ctx, group, -x->first), 64), i->expr), at_k));
   ix b = ix_cast(ctx, TN_F32, cu_product_at(g, &g->b, stage, j->expr, at_k));
   const ir_stmt *s = ir_store(ctx, x->acc, at, IR_SET, ix_fma(ctx, a, b, ix_load(ctx, x->acc, at)));
   s = ir_tile(ctx, x->atom, cu_loop(ctx, i, IR_SERIAL, cu_loop(ctx, j, IR_SERIAL, cu_loop(ctx, k, IR_SERIAL, s))));
@@ -47,9 +51,9 @@ void cu_groups_element(tn_ctx *ctx, ix t, ix n, ix e, ix at[2]) {
 
 static const ir_stmt *each_sum(cu_product *g, const cu_groups *x, const char *name, bool end) {
   tn_ctx *ctx = g->ctx;
-  ir_var *t = cu_var(ctx, ir_format(ctx, "%s.t", name), 128 * x->n), *n = cu_var(ctx, ir_format(ctx, "%s.n", name), g->b.block / 8), *e = cu_var(ctx, ir_format(ctx, "%s.e", name), 4);
-  ix at[2] = {t->expr, ix_add(ctx, ix_muli(ctx, n->expr, 4), e->expr)}, place[2];
-  cu_groups_element(ctx, t->expr, n->expr, e->expr, place);
+  ir_var *t = ir_var_new(ctx, ir_format(ctx, "%s.t", name), TN_INDEX, 128 * x->first, 128 * (x->first + x->n) - 1), *n = cu_var(ctx, ir_format(ctx, "%s.n", name), g->b.block / 8), *e = cu_var(ctx, ir_format(ctx, "%s.e", name), 4);
+  ix at[2] = {in_cluster(ctx, x, t->expr), ix_add(ctx, ix_muli(ctx, n->expr, 4), e->expr)}, place[2];
+  cu_groups_element(ctx, ix_addi(ctx, t->expr, -128 * x->first), n->expr, e->expr, place);
   const ir_stmt *s = end ? cu_product_store(g, place[0], place[1], ix_load(ctx, x->acc, at)) : ir_store(ctx, x->acc, at, IR_SET, g->init);
   return cu_loop(ctx, t, IR_LANE, cu_loop(ctx, n, IR_UNROLL, cu_loop(ctx, e, IR_UNROLL, s)));
 }
@@ -75,12 +79,12 @@ bool cu_groups_of(cu_product *g, const cu_target *t, cu_groups *x, int64_t extra
   g->bk = BK;
   g->along_k = g->swizzle = true;
   if (!g->a.block || g->a.block % 64 || g->a.block > 256 || g->b.block < 16 || g->b.block % 16 || g->b.block > 256 || g->stages < 2 || g->stages > 8) REFUSE("BM BN STAGES, which do not fit");
-  x->n = g->a.block / 64;
+  *x = (cu_groups){.n = g->a.block / 64};
   x->threads = g->threads = 128 * x->n + extra_threads;
   x->atom = ir_format(g->ctx, "wgmma.m64n%lldk16.%s", (long long)g->b.block, g->dtype == TN_F16 ? "f16" : "bf16");
   cu_product_tiles(g);
   if (cu_product_shared_bytes(g) > t->shared_bytes) REFUSE("more shared memory than a block has");
-  x->acc = ir_buf_new(g->ctx, "sum", TN_F32, 2, (ix[]){ix_index(g->ctx, x->threads), ix_index(g->ctx, g->b.block / 2)}, NULL, IR_LOCAL);
+  x->acc = ir_buf_new(g->ctx, "sum", TN_F32, 2, (ix[]){ix_index(g->ctx, x->threads * (g->cluster ? g->cluster : 1)), ix_index(g->ctx, g->b.block / 2)}, NULL, IR_LOCAL);
   return true;
 }
 

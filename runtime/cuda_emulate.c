@@ -163,6 +163,16 @@ static shadow *shadow_of(emulator *m, const ir_buf *b) {
   return NULL;
 }
 
+int64_t rt_cuda_share(emulator *m, const ir_buf *b) {
+  const shadow *s = shadow_of(m, b);
+  return s ? s->n / rt_cuda_blocks(m) : 0;
+}
+
+int rt_cuda_home(emulator *m, const ir_buf *b, int64_t at) {
+  int64_t share = rt_cuda_share(m, b);
+  return share ? (int)(at / share) : 0;
+}
+
 void rt_cuda_copied(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, int bar) {
   shadow *s = shadow_of(m, b);
   if (!s || b->space != IR_SHARED) ir_fail(ctx, TN_EWRONG, "'%s' is no shared memory", b->name);
@@ -224,6 +234,7 @@ static void access(void *user, tn_ctx *ctx, const ir_buf *b, int64_t at, bool st
     return;
   }
   if (b->space != IR_SHARED) return;
+  if (rt_cuda_blocks(m) > 1 && rt_cuda_home(m, b, at) != m->lo / m->width) wrong(m, ctx, b, at, "shared memory of another block", -1);
   if (m->multiplying) {
     if (!store) on_product_read(m, ctx, s, at);
     return;
@@ -243,6 +254,8 @@ static void block_begin(emulator *m) {
   memset(m->reads, 0, (size_t)m->threads * sizeof *m->reads);
   memset(m->writes, 0, (size_t)m->threads * sizeof *m->writes);
   memset(m->proxied, 0, (size_t)m->threads * sizeof *m->proxied);
+  memset(m->announced, 0, (size_t)m->threads * sizeof *m->announced);
+  memset(m->remote, 0, (size_t)rt_cuda_blocks(m) * (size_t)m->threads * sizeof *m->remote);
   memset(m->fenced, 0, sizeof m->fenced);
   memset(m->fences, 0, sizeof m->fences);
   m->stores = 0;
@@ -259,6 +272,7 @@ static void launch_begin(emulator *m) {
 }
 
 static void block_end(emulator *m, tn_ctx *ctx) {
+  rt_cuda_mbar_end(m, ctx);
   for (int t = 0; t < m->threads; t++)
     if (m->reads[t].used > m->reads[t].done) ir_fail(ctx, TN_EWRONG, "kernel '%s': block %lld ends while the TMA unit may read its shared memory (thread %d)", m->tile->kernel->name, (long long)m->block, t);
 }
@@ -291,7 +305,7 @@ static void loop(void *user, tn_ctx *ctx, const ir_stmt *s, int64_t value, bool 
   if (m->depth == IR_COUNT(m->saved)) ir_bug(ctx, "loops over threads too deep");
   m->saved[m->depth][0] = m->lo;
   m->saved[m->depth++][1] = m->hi;
-  int width = s->loop == IR_WARPGROUP ? 128 : s->loop == IR_WARP ? 32 : 1;
+  int width = s->loop == IR_CLUSTER ? m->width : s->loop == IR_WARPGROUP ? 128 : s->loop == IR_WARP ? 32 : 1;
   m->lo += (int)value * width;
   if (m->lo < 0 || m->lo + width > m->hi) ir_fail(ctx, TN_EWRONG, "kernel '%s': loop '%s': %lld is no thread of the block", m->tile->kernel->name, s->var->name, (long long)value);
   m->hi = m->lo + width;
@@ -358,8 +372,14 @@ static void tile(void *user, tn_ctx *ctx, const ir_stmt *s, bool enter) {
       wait_for(m, m->reads, 1, atoi(strchr(a, ' ') + 1));
       if (strncmp(a, "bulk.wait ", 10) == 0) wait_for(m, m->writes, 1, atoi(a + 10));
     }
+  } else if (strcmp(a, "fence.init") == 0) {
+    for (int t = m->lo; t < m->hi; t++) m->announced[t] = KNOWS(m, t, t)++;
+  } else if (strcmp(a, "cluster.sync") == 0) {
+    if (m->hi - m->lo != m->threads) ir_fail(ctx, TN_EWRONG, "kernel '%s': a barrier that not all blocks of a cluster reach", m->tile->kernel->name);
+    meet(m);
   } else if (strcmp(a, "barrier") == 0) {
-    if (m->hi - m->lo < m->threads && (m->hi - m->lo) % 32) ir_fail(ctx, TN_EWRONG, "kernel '%s': a barrier that not all threads reach", m->tile->kernel->name);
+    if (m->hi - m->lo > m->width) ir_fail(ctx, TN_EWRONG, "kernel '%s': a barrier of several blocks", m->tile->kernel->name);
+    if (m->hi - m->lo < m->width && (m->hi - m->lo) % 32) ir_fail(ctx, TN_EWRONG, "kernel '%s': a barrier that not all threads reach", m->tile->kernel->name);
     meet(m);
   } else if (strcmp(a, "warp.sync") == 0) {
     if ((m->hi - m->lo) % 32) ir_fail(ctx, TN_EWRONG, "a barrier within a warp that not all its lanes reach");
@@ -393,8 +413,8 @@ static void run(tn_ctx *ctx, void *arg) {
 void rt_cuda_emulate(tn_ctx *ctx, const cu_tile *t, void *const *args, const int64_t *dims, uint64_t seed) {
   const char *invalid = ir_kernel_verify(ctx, t->kernel);
   if (invalid) ir_fail(ctx, TN_EWRONG, "the tile program is not valid: %s", invalid);
-  size_t n = (size_t)t->threads;
-  emulator m = {.ctx = ctx, .tile = t, .threads = t->threads, .hi = t->threads, .clock = ir_alloc_array(ctx, n * (n + MAX_MBARS), sizeof(uint32_t)), .copies = IR_NEW_ARRAY(ctx, async, n), .products = IR_NEW_ARRAY(ctx, async, n), .reads = IR_NEW_ARRAY(ctx, async, n), .writes = IR_NEW_ARRAY(ctx, async, n), .proxied = IR_NEW_ARRAY(ctx, uint32_t, n)};
+  size_t blocks = t->cluster > 1 ? (size_t)t->cluster : 1, n = (size_t)t->threads * blocks;
+  emulator m = {.ctx = ctx, .tile = t, .threads = (int)n, .width = t->threads, .hi = (int)n, .clock = ir_alloc_array(ctx, n * (n + MAX_MBARS), sizeof(uint32_t)), .copies = IR_NEW_ARRAY(ctx, async, n), .products = IR_NEW_ARRAY(ctx, async, n), .reads = IR_NEW_ARRAY(ctx, async, n), .writes = IR_NEW_ARRAY(ctx, async, n), .proxied = IR_NEW_ARRAY(ctx, uint32_t, n), .announced = IR_NEW_ARRAY(ctx, uint32_t, n), .remote = IR_NEW_ARRAY(ctx, uint32_t, n * blocks)};
   if (n > 128 * MAX_GROUPS) ir_fail(ctx, TN_EUNSUPPORTED, "a block of %zu threads", n);
   for (int i = 0; i < t->kernel->nbufs; i++) {
     int64_t count;

@@ -4,7 +4,7 @@
 #include "ir/interp.h"
 #include "runtime/cuda_emulate.h"
 
-enum { NOBODY = 0xffff, GROUPS = 256, MAX_GROUPS = 8 /* warpgroups */, MAX_MBARS = 32, MAX_OPERANDS = 10 };
+enum { NOBODY = 0xffff, GROUPS = 256, MAX_GROUPS = 8 /* warpgroups */, MAX_MBARS = 48, MAX_OPERANDS = 10 };
 
 enum { COPY = 1, BULK }; /* of cp.async; of the TMA unit, to global memory */
 typedef struct epoch {
@@ -39,6 +39,8 @@ typedef struct async { /* the copies or products of a thread: groups in order */
 typedef struct mbar { /* an mbarrier of the block */
   const ir_buf *buf;
   int64_t at;
+  int home;                /* the block of the cluster that has it */
+  uint32_t landed;         /* the phase in which bytes came last, plus 1 */
   int maker;               /* the thread that initialised it, and when */
   uint32_t made;
   int expected, pending;   /* arrivals of a phase; those still to come */
@@ -60,7 +62,7 @@ typedef struct operation {
 typedef struct emulator {
   tn_ctx *ctx;
   const cu_tile *tile;
-  int threads;
+  int threads, width;      /* of a cluster; of a block */
   uint32_t *clock;         /* [threads][threads, then mbarriers] */
   mbar bars[MAX_MBARS];
   int nbars;
@@ -68,6 +70,8 @@ typedef struct emulator {
   async *copies;           /* by thread */
   async *reads, *writes;   /* by thread: of what the TMA unit takes out of shared memory; brings to global memory */
   async *products;         /* by the first thread of a warpgroup */
+  uint32_t *remote;        /* [blocks, threads]: when the thread last did something to a barrier of another block */
+  uint32_t *announced;     /* by thread: its barriers made up to this clock are there for other blocks */
   uint32_t *proxied;       /* by thread: its writes up to this clock are visible to the asynchronous proxy */
   uint64_t stores;         /* to private arrays so far, and the count at the last fence of each warpgroup */
   uint64_t fenced[MAX_GROUPS];
@@ -87,13 +91,18 @@ typedef struct emulator {
 static inline int rt_cuda_width(const emulator *m) { return m->threads + MAX_MBARS; }
 #define KNOWS(m, u, t) ((m)->clock[(size_t)(u) * (size_t)rt_cuda_width(m) + (size_t)(t)])
 
+static inline int rt_cuda_blocks(const emulator *m) { return m->threads / m->width; }
+
 /* cuda_mbar.c */
+void rt_cuda_mbar_end(emulator *m, tn_ctx *ctx);    /* of a cluster */
 void rt_cuda_mbar_begin(emulator *m);  /* of a block */
 bool rt_cuda_mbar_atom(const char *atom);
 void rt_cuda_mbar_tile(emulator *m, tn_ctx *ctx, const ir_stmt *s, bool enter);
 /* An access within such a statement. True: dealt with. */
 bool rt_cuda_mbar_access(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, bool store, ir_scalar v);
 /* cuda_emulate.c */
+int64_t rt_cuda_share(emulator *m, const ir_buf *b); /* elements of shared memory of one block */
+int rt_cuda_home(emulator *m, const ir_buf *b, int64_t at); /* the block of the cluster in whose shared memory the element is */
 void rt_cuda_leaves(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at); /* an element that the TMA unit reads in shared memory */
 void rt_cuda_left(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at);   /* that it writes in global memory */
 void rt_cuda_copied(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, int bar); /* an element that the TMA unit writes */

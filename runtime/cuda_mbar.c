@@ -29,7 +29,7 @@ static mbar *bar_of(emulator *m, const ir_buf *buf, int64_t at) {
   return NULL;
 }
 
-static int number_of(const emulator *m) { return (int)(m->op.bar - m->bars); }
+static int number_of(const emulator *m, const mbar *b) { return (int)(b - m->bars); }
 
 static void merge(const emulator *m, uint32_t *into, const uint32_t *from) {
   for (int i = 0; i < rt_cuda_width(m); i++)
@@ -48,46 +48,45 @@ static void init(emulator *m, tn_ctx *ctx, const ir_buf *buf, int64_t at) {
   uint32_t **all[4] = {&b->arrived, &b->over, &b->seen_phase, &b->seen};
   for (int k = 0; k < 4; k++)
     if (!*all[k]) *all[k] = IR_NEW_ARRAY(m->ctx, uint32_t, rt_cuda_width(m));
-  *b = (mbar){.buf = buf, .at = at, .maker = m->lo, .made = KNOWS(m, m->lo, m->lo), .expected = n, .pending = n, .arrived = b->arrived, .over = b->over, .seen_phase = b->seen_phase, .seen = b->seen};
+  if (rt_cuda_home(m, buf, at) != m->lo / m->width) wrong(m, ctx, "of another block");
+  *b = (mbar){.buf = buf, .at = at, .home = m->lo / m->width, .maker = m->lo, .made = KNOWS(m, m->lo, m->lo), .expected = n, .pending = n, .arrived = b->arrived, .over = b->over, .seen_phase = b->seen_phase, .seen = b->seen};
 }
 
 /* A phase is over when all have arrived and all announced bytes are there. Who waited for the phase before must have seen
  * it by then: two phases on its parity is the same again. */
-static void settle(emulator *m, tn_ctx *ctx) {
-  mbar *b = m->op.bar;
+static void settle(emulator *m, tn_ctx *ctx, mbar *b) {
   if (b->pending || b->bytes) return;
   for (int t = 0; t < m->threads; t++)
     if (b->seen_phase[t] == b->phase && b->phase && b->arrived[t] < b->seen[t]) wrong(m, ctx, ir_format(ctx, "its phase may end before thread %d has seen the end of the phase before", t));
   b->phase++;
   b->pending = b->expected;
   memcpy(b->over, b->arrived, (size_t)rt_cuda_width(m) * sizeof *b->over);
-  b->over[m->threads + number_of(m)] = b->phase;
+  b->over[m->threads + number_of(m, b)] = b->phase;
   memset(b->arrived, 0, (size_t)rt_cuda_width(m) * sizeof *b->arrived);
 }
 
 /* What thread t adds counts for the phase that is under way whatever the timing. */
-static void check_phase(emulator *m, tn_ctx *ctx, int t) {
-  const mbar *b = m->op.bar;
-  if (KNOWS(m, t, m->threads + number_of(m)) != b->phase) wrong(m, ctx, "it may count for another phase: its thread does not know that the phase before is over");
+static void check_phase(emulator *m, tn_ctx *ctx, int t, const mbar *b) {
+  if (KNOWS(m, t, m->threads + number_of(m, b)) != b->phase) wrong(m, ctx, "it may count for another phase: its thread does not know that the phase before is over");
 }
 
 static void arrive(emulator *m, tn_ctx *ctx, int64_t bytes) {
   mbar *b = m->op.bar;
   for (int t = m->lo; t < m->hi; t++) {
-    check_phase(m, ctx, t);
+    check_phase(m, ctx, t, b);
     if (!b->pending) wrong(m, ctx, "more arrivals than are expected");
     b->pending--;
     b->bytes += bytes;
     merge(m, b->arrived, &KNOWS(m, t, 0));
     KNOWS(m, t, t)++;
-    settle(m, ctx);
+    settle(m, ctx, b);
   }
 }
 
 static void wait(emulator *m, tn_ctx *ctx, int64_t parity) {
   mbar *b = m->op.bar;
   for (int t = m->lo; t < m->hi; t++) {
-    uint32_t known = KNOWS(m, t, m->threads + number_of(m));
+    uint32_t known = KNOWS(m, t, m->threads + number_of(m, b));
     if ((known & 1) == (uint32_t)parity) { /* for the phase to come */
       if (b->phase == known) wrong(m, ctx, "waits for a phase that nothing completes");
       if (b->phase != known + 1) wrong(m, ctx, "waits for a phase that may be long over");
@@ -99,11 +98,11 @@ static void wait(emulator *m, tn_ctx *ctx, int64_t parity) {
   }
 }
 
-static void check_made(emulator *m, tn_ctx *ctx) {
-  const mbar *b = m->op.bar;
+static void check_made(emulator *m, tn_ctx *ctx, const mbar *b) {
   for (int t = m->lo; t < m->hi; t++)
     if (t != b->maker && KNOWS(m, t, b->maker) < b->made) wrong(m, ctx, "used without a barrier after its initialisation");
   if (strncmp(m->op.tile->atom, "tma.", 4) == 0 && m->proxied[b->maker] < b->made) wrong(m, ctx, "a copy counts on it without a fence after its initialisation");
+  if (b->home != m->lo / m->width && m->announced[b->maker] < b->made) wrong(m, ctx, "another block uses it without a fence after its initialisation");
 }
 
 /* ---- copies ---- */
@@ -143,10 +142,26 @@ static const cu_map *map_of(emulator *m, tn_ctx *ctx) {
   return &m->tile->maps[n];
 }
 
+static int64_t box_of(const cu_map *p) {
+  int64_t all = p->pixels ? (int64_t)p->pixels * p->channels : 1;
+  for (int d = 0; d < p->rank && !p->pixels; d++) all *= p->box[d];
+  return all;
+}
+
+/* To how many blocks; its barrier in one of them: at the same place of that block's memory. */
+static int receivers(const emulator *m) { return strncmp(m->op.tile->atom, "tma.multicast", 13) ? 1 : rt_cuda_blocks(m); }
+
+static mbar *bar_at(emulator *m, tn_ctx *ctx, int home) {
+  const mbar *b = m->op.bar;
+  mbar *r = bar_of(m, b->buf, b->at + (home - b->home) * rt_cuda_share(m, b->buf));
+  if (!r) wrong(m, ctx, ir_format(ctx, "block %d of the cluster has no such barrier", home));
+  return r;
+}
+
 static void copy_load(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at) {
   const cu_map *p = map_of(m, ctx);
-  if (m->tile->kernel->bufs[p->param] != b || source(p, m->op.takes + 1, m->op.loads) != at)
-    wrong(m, ctx, ir_format(ctx, "its block reads element %lld of '%s', the map element %lld", (long long)at, b->name, (long long)source(p, m->op.takes + 1, m->op.loads)));
+  int64_t from = source(p, m->op.takes + 1, m->op.loads % box_of(p));
+  if (m->tile->kernel->bufs[p->param] != b || from != at) wrong(m, ctx, ir_format(ctx, "its block reads element %lld of '%s', the map element %lld", (long long)at, b->name, (long long)from));
 }
 
 /* Where element i of a box from `start` on lies: rows of 128 bytes, pieces of 16 bytes swizzled by the row. -1: nowhere. */
@@ -157,25 +172,49 @@ static int64_t swizzled(const cu_map *p, int64_t start, int64_t i) {
 
 static void copy_store(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, ir_scalar v) {
   const cu_map *p = map_of(m, ctx);
+  int64_t i = m->op.loads % box_of(p);
+  int home = rt_cuda_home(m, b, at), many = receivers(m);
+  if (home != (many > 1 ? m->op.loads / box_of(p) : m->lo / m->width)) wrong(m, ctx, "its block writes to shared memory of another block");
   if (!m->op.loads) m->op.stores = at;
-  if (at != swizzled(p, m->op.stores, m->op.loads)) wrong(m, ctx, ir_format(ctx, "its block writes element %lld of '%s', the map another", (long long)at, b->name));
-  if (source(p, m->op.takes + 1, m->op.loads) < 0 && v.f != 0) wrong(m, ctx, "its block writes what lies beyond the tensor");
-  rt_cuda_copied(m, ctx, b, at, number_of(m));
+  if (at != swizzled(p, m->op.stores + (many > 1 ? home * rt_cuda_share(m, b) : 0), i)) wrong(m, ctx, ir_format(ctx, "its block writes element %lld of '%s', the map another", (long long)at, b->name));
+  if (source(p, m->op.takes + 1, i) < 0 && v.f != 0) wrong(m, ctx, "its block writes what lies beyond the tensor");
+  rt_cuda_copied(m, ctx, b, at, number_of(m, many > 1 ? bar_at(m, ctx, home) : m->op.bar));
   m->op.loads++;
 }
 
-static int64_t box_of(const cu_map *p) {
-  int64_t all = p->pixels ? (int64_t)p->pixels * p->channels : 1;
-  for (int d = 0; d < p->rank && !p->pixels; d++) all *= p->box[d];
-  return all;
-}
-
+/* The bytes are there, after all that their thread had waited for. */
 static void copied(emulator *m, tn_ctx *ctx) {
   const cu_map *p = map_of(m, ctx);
-  int64_t all = box_of(p);
-  if (m->op.loads != all) wrong(m, ctx, "its block is another box than the map's");
-  m->op.bar->bytes -= all * (int64_t)ir_dtype_bytes(p->dtype);
-  settle(m, ctx);
+  int many = receivers(m);
+  if (m->op.loads != box_of(p) * many) wrong(m, ctx, "its block is another box than the map's");
+  for (int r = 0; r < many; r++) {
+    mbar *b = many > 1 ? bar_at(m, ctx, r) : m->op.bar;
+    for (int i = m->threads; i < rt_cuda_width(m); i++)
+      if (KNOWS(m, m->lo, i) > b->arrived[i]) b->arrived[i] = KNOWS(m, m->lo, i);
+    b->bytes -= box_of(p) * (int64_t)ir_dtype_bytes(p->dtype);
+    b->landed = b->phase + 1;
+    settle(m, ctx, b);
+  }
+}
+
+/* Shared memory of a block is there as long as one of its threads: they must know of all that others did to it. */
+static uint32_t known_in(const emulator *m, int home, int of) {
+  uint32_t known = 0;
+  for (int t = home * m->width; t < (home + 1) * m->width; t++)
+    if (KNOWS(m, t, of) > known) known = KNOWS(m, t, of);
+  return known;
+}
+
+void rt_cuda_mbar_end(emulator *m, tn_ctx *ctx) {
+  for (int i = 0; i < m->nbars; i++) {
+    const mbar *b = &m->bars[i];
+    if (b->bytes || known_in(m, b->home, m->threads + i) < b->landed)
+      ir_fail(ctx, TN_EWRONG, "kernel '%s': block %lld ends while copies may be under way ('%s' element %lld)", m->tile->kernel->name, (long long)m->block, b->buf->name, (long long)b->at);
+  }
+  for (int home = 0; home < rt_cuda_blocks(m); home++)
+    for (int u = 0; u < m->threads; u++)
+      if (m->remote[home * m->threads + u] && known_in(m, home, u) < m->remote[home * m->threads + u])
+        ir_fail(ctx, TN_EWRONG, "kernel '%s': block %lld ends while thread %d may arrive at its barriers", m->tile->kernel->name, (long long)m->block, u);
 }
 
 /* ---- stores: elements beyond the tensor stay where they are ---- */
@@ -202,6 +241,7 @@ static void store_access(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, 
 
 /* ---- statements ---- */
 
+static bool is_remote(const char *atom) { return strcmp(atom, "mbar.arrive.remote") == 0; }
 static bool is_store(const char *atom) { return strncmp(atom, "tma.store ", 10) == 0; }
 
 void rt_cuda_mbar_tile(emulator *m, tn_ctx *ctx, const ir_stmt *s, bool enter) {
@@ -215,9 +255,13 @@ void rt_cuda_mbar_tile(emulator *m, tn_ctx *ctx, const ir_stmt *s, bool enter) {
     if (m->op.loads != box_of(map_of(m, ctx))) wrong(m, ctx, "its block is another box than the map's");
   } else if (!m->op.bar) wrong(m, ctx, "not initialised");
   if (strncmp(a, "mbar.expect ", 12) == 0) arrive(m, ctx, atoll(a + 12));
-  else if (strcmp(a, "mbar.arrive") == 0) arrive(m, ctx, 0);
+  else if (is_remote(a)) {
+    if (m->op.takes[1] != m->op.bar->home) wrong(m, ctx, "of another block than it says");
+    m->remote[m->op.bar->home * m->threads + m->lo] = KNOWS(m, m->lo, m->lo);
+    arrive(m, ctx, 0);
+  } else if (strcmp(a, "mbar.arrive") == 0) arrive(m, ctx, 0);
   else if (strcmp(a, "mbar.wait") == 0) wait(m, ctx, m->op.takes[1]);
-  else if (strncmp(a, "tma.load", 8) == 0) copied(m, ctx);
+  else if (strncmp(a, "tma.", 4) == 0 && !is_store(a)) copied(m, ctx);
   m->op.tile = NULL;
 }
 
@@ -232,10 +276,15 @@ bool rt_cuda_mbar_access(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, 
   } else if (is_store(o->tile->atom)) store_access(m, ctx, b, at, store);
   else if (!o->bar) { /* the first is the barrier */
     if (!(o->bar = bar_of(m, b, at))) wrong(m, ctx, ir_format(ctx, "'%s' element %lld is not initialised", b->name, (long long)at));
-    check_made(m, ctx);
+    check_made(m, ctx, o->bar);
+    if (!is_remote(o->tile->atom) && o->bar->home != m->lo / m->width) wrong(m, ctx, "of another block");
     if (!copy) return true;
     if (m->hi - m->lo != 1) wrong(m, ctx, "more than one thread");
-    check_phase(m, ctx, m->lo);
+    for (int r = 0, many = receivers(m); r < many; r++) {
+      const mbar *to = many > 1 ? bar_at(m, ctx, r) : o->bar;
+      check_made(m, ctx, to);
+      check_phase(m, ctx, m->lo, to);
+    }
   } else if (copy && !store) copy_load(m, ctx, b, at);
   else if (copy) copy_store(m, ctx, b, at, v);
   return true;

@@ -12,20 +12,26 @@
 #define __launch_bounds__(n)
 #define __align__(n)
 #define __shared__
+#define __cluster_dims__(x, y, z)
 #define __grid_constant__ & /* fake_cuda.c passes tensor maps by address */
-unsigned char tn_memory_room[256 * 1024 + 1024];
 #define tn_memory (*tn_memory_at())
 typedef unsigned char tn_bytes[256 * 1024];
 
 namespace host {
 struct number { unsigned x; };
-enum { MAX_THREADS = 1024, STACK = 128 * 1024 };
+enum { MAX_THREADS = 1024, MAX_BLOCKS = 4 /* of a cluster */, MAX_CLUSTERED = 16 /* kernels */, STACK = 128 * 1024 };
 struct fiber { ucontext_t at; bool over; };
 static fiber *fibers;
 static char *stacks;
 static ucontext_t home;
-static unsigned threads, now, block_phase, block_in;
+static unsigned char room[MAX_BLOCKS * 256 * 1024 + 1024];
+static unsigned threads, blocks, now; /* of a block; of a cluster; the thread of the cluster that runs */
+static unsigned block_phase[MAX_BLOCKS], block_in[MAX_BLOCKS], cluster_phase, cluster_in;
 static unsigned warp_phase[32], warp_in[32], group_phase[8], group_in[8];
+static unsigned char *memory_of(unsigned block) { return room + (1024 - (uintptr_t)room % 1024) % 1024 + block * sizeof(tn_bytes); }
+static struct { void *f; unsigned blocks; } clustered[MAX_CLUSTERED]; /* kernels that are launched as clusters */
+static unsigned nclustered;
+struct of_cluster { of_cluster(void *f, unsigned n) { clustered[nclustered].f = f; clustered[nclustered++].blocks = n; } };
 static uint64_t slot[MAX_THREADS][8];
 typedef void (*kernel)(void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *, void *);
 static kernel fn;
@@ -36,7 +42,7 @@ static void meet(unsigned &phase, unsigned &in, unsigned all) {
   if (++in == all) { in = 0; phase++; }
   else while (phase == mine) turn();
 }
-static void meet_warp() { unsigned w = now / 32, left = threads - w * 32; meet(warp_phase[w], warp_in[w], left < 32 ? left : 32); }
+static void meet_warp() { unsigned w = now / 32, left = threads * blocks - w * 32; meet(warp_phase[w], warp_in[w], left < 32 ? left : 32); }
 static void body() {
   void **v = values;
   fn(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15]);
@@ -46,7 +52,9 @@ static void body() {
 } // namespace host
 static host::number threadIdx, blockIdx;
 
-static inline void __syncthreads() { host::meet(host::block_phase, host::block_in, host::threads); }
+static inline void __syncthreads() { unsigned b = host::now / host::threads; host::meet(host::block_phase[b], host::block_in[b], host::threads); }
+static inline void tn_cluster_sync() { host::meet(host::cluster_phase, host::cluster_in, host::threads * host::blocks); }
+static inline void tn_fence_init() {}
 static inline void __syncwarp() { host::meet_warp(); }
 template <class T> static inline T __shfl_sync(unsigned, T v, int lane) {
   memcpy(host::slot[host::now], &v, sizeof v);
@@ -287,13 +295,20 @@ template <class... T> static void ask(void *to, void *bar, const void *m, T... c
   for (unsigned i = 0; i < sizeof all / sizeof *all; i++) *(i < x.m->rank ? &x.c[i] : &x.s[i - x.m->rank]) = all[i];
   copies[waiting++] = x;
 }
+static void *in_block(void *p, unsigned block) { return memory_of(block) + ((unsigned char *)p - memory_of(now / threads)); }
+template <class... T> static void ask_all(void *to, void *bar, const void *m, unsigned mask, T... c) {
+  for (unsigned b = 0; b < blocks; b++)
+    if (mask >> b & 1) ask(in_block(to, b), in_block(bar, b), m, c...);
+}
 } // namespace host
 struct tn_map { unsigned long long words[16]; };
 static inline void tn_mbar_init(void *b, int n) { *(host::mbar *)b = {(unsigned short)n, (unsigned short)n, 0, 0}; }
 static inline void tn_mbar_expect(void *p, int n) { host::mbar *b = (host::mbar *)p; b->bytes += n; b->pending--; host::settle(b); }
 static inline void tn_mbar_arrive(void *p) { host::mbar *b = (host::mbar *)p; b->pending--; host::settle(b); }
+static inline void tn_mbar_arrive_remote(void *p, int block) { tn_mbar_arrive(host::in_block(p, (unsigned)block)); }
 static inline void tn_mbar_wait(void *p, int parity) { while (((volatile host::mbar *)p)->phase == (unsigned)parity) host::turn(); }
-#define TN_TMA(name) template <class... T> static inline void tn_tma_##name(void *to, void *bar, const tn_map &m, T... c) { host::ask(to, bar, &m, c...); }
+#define TN_TMA(name) template <class... T> static inline void tn_tma_##name(void *to, void *bar, const tn_map &m, T... c) { host::ask(to, bar, &m, c...); } \
+  template <class... T> static inline void tn_tma_all_##name(void *to, void *bar, const tn_map &m, unsigned blocks, T... c) { host::ask_all(to, bar, &m, blocks, c...); }
 #define TN_STORE(rank) template <class... T> static inline void tn_tma_store##rank(const void *from, const tn_map &m, T... c) { host::take(from, &m, c...); }
 TN_STORE(1) TN_STORE(2) TN_STORE(3) TN_STORE(4) TN_STORE(5)
 static inline void tn_bulk_commit() { host::groups[host::now]++; }
@@ -306,11 +321,15 @@ TN_TMA(load1) TN_TMA(load2) TN_TMA(load3) TN_TMA(load4) TN_TMA(load5) TN_TMA(im2
   static inline void tn_wgmma_bf16_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n>(c, a, b, tn_from_bf16); }
 TN_WGMMA(16) TN_WGMMA(32) TN_WGMMA(64) TN_WGMMA(128) TN_WGMMA(192) TN_WGMMA(256)
 
-static inline tn_bytes *tn_memory_at() { return (tn_bytes *)(tn_memory_room + (1024 - (uintptr_t)tn_memory_room % 1024) % 1024); }
+static inline tn_bytes *tn_memory_at() { return (tn_bytes *)host::memory_of(host::now / host::threads); }
 
-/* All blocks of a launch, one after another; the fibers of a block take turns in an order that differs by block. */
+/* All clusters of a launch (mostly of one block), one after another; the fibers of a cluster take turns in an order that differs. */
 extern "C" int tn_host_launch(void *f, unsigned grid, unsigned threads, int nargs, void **args) {
-  if (threads > host::MAX_THREADS || nargs > 16) return 1;
+  unsigned blocks = 1;
+  for (unsigned i = 0; i < host::nclustered; i++)
+    if (host::clustered[i].f == f) blocks = host::clustered[i].blocks;
+  unsigned all = threads * blocks;
+  if (all > host::MAX_THREADS || blocks > host::MAX_BLOCKS || grid % blocks || nargs > 16) return 1;
   if (!host::fibers) {
     host::fibers = (host::fiber *)calloc(host::MAX_THREADS, sizeof(host::fiber));
     host::stacks = (char *)malloc((size_t)host::MAX_THREADS * host::STACK);
@@ -320,12 +339,13 @@ extern "C" int tn_host_launch(void *f, unsigned grid, unsigned threads, int narg
   host::values = values;
   host::fn = (host::kernel)f;
   host::threads = threads;
-  for (blockIdx.x = 0; blockIdx.x < grid; blockIdx.x++) {
-    host::block_in = 0;
+  host::blocks = blocks;
+  for (unsigned first = 0; first < grid; first += blocks) {
+    memset(host::block_in, 0, sizeof host::block_in);
     memset(host::warp_in, 0, sizeof host::warp_in);
     host::waiting = 0;
-    memset(tn_memory, 0xff, sizeof(tn_bytes));
-    for (unsigned t = 0; t < threads; t++) {
+    memset(host::memory_of(0), 0xff, blocks * sizeof(tn_bytes));
+    for (unsigned t = 0; t < all; t++) {
       host::fiber *x = &host::fibers[t];
       x->over = false;
       getcontext(&x->at);
@@ -333,13 +353,15 @@ extern "C" int tn_host_launch(void *f, unsigned grid, unsigned threads, int narg
       x->at.uc_stack.ss_size = host::STACK;
       makecontext(&x->at, host::body, 0);
     }
-    for (unsigned left = threads, turns = 0; left; turns++) {
+    for (unsigned left = all, turns = 0; left; turns++) {
       if (turns > 1000000) return 2; /* a barrier that nobody opens */
       if (turns % 3 == 2) host::copy_one();
-      for (unsigned i = 0; i < threads; i++) {
-        unsigned t = blockIdx.x % 2 ? threads - 1 - i : i;
+      for (unsigned i = 0; i < all; i++) {
+        unsigned t = first / blocks % 2 ? all - 1 - i : i;
         if (host::fibers[t].over) continue;
-        threadIdx.x = host::now = t;
+        host::now = t;
+        threadIdx.x = t % threads;
+        blockIdx.x = first + t / threads;
         swapcontext(&host::home, &host::fibers[t].at);
         left -= host::fibers[t].over;
       }

@@ -293,7 +293,7 @@ typedef struct mutation {
 } mutation;
 
 static bool is_sync(const char *atom, bool weaker) {
-  static const char *const all[] = {"barrier", "warp.sync", "cp.commit", "cp.wait", "wg.", "mbar.", "fence", "group.sync", "bulk.", NULL}, *const weak[] = {"cp.wait", "bulk.wait", "wg.wait", "mbar.wait", "mbar.init", "mbar.expect", NULL};
+  static const char *const all[] = {"barrier", "warp.sync", "cp.commit", "cp.wait", "wg.", "mbar.", "fence", "group.sync", "cluster.", "bulk.", NULL}, *const weak[] = {"cp.wait", "bulk.wait", "wg.wait", "mbar.wait", "mbar.init", "mbar.expect", NULL};
   for (const char *const *p = weaker ? weak : all; *p; p++)
     if (strncmp(atom, *p, strlen(*p)) == 0) return true;
   return false;

@@ -97,7 +97,7 @@ Test(cuda, set) {
 
 /* ---- large products are on tensor cores: HGMMA, HMMA in the machine code ---- */
 
-enum { SASS_HMMA = 0x23c, SASS_HGMMA = 0x9f0, SASS_UTMALDG = 0x5b4, SASS_UTMASTG = 0x3b5 };
+enum { SASS_HMMA = 0x23c, SASS_HGMMA = 0x9f0, SASS_UTMALDG = 0x5b4, SASS_UTMASTG = 0x3b5, SASS_UTMMULTI = 0x3b4 /* UTMALDG to several blocks */ };
 
 static const char *asked(void *user, const ir_kernel *k) { return user; }
 
@@ -109,7 +109,11 @@ static void large_one(tn_ctx *ctx, int i) {
       {"sm_90a", "graph g { opset 17 input x: bf16[8, 64, 56, 56] const w: bf16[256, 64, 1, 1] data 32768 hash HASH y = Conv(x, w) z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}},
       {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1], strides = [2, 2]} z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}},
       {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}},
-      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG}, "tma 128 256 4 store"}};
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG}, "tma 128 256 4 store"},
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG}, "tma 128 256 4 store persist 0 8 cluster 2"},
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG}, "tma 64 256 4 store persist 0 8 pingpong"},
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG}, "tma 64 192 6 store persist 0 8 pingpong cluster 2"},
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG}, "tma 256 128 3 store persist 0 8 cluster 2"}};
   if (i >= IR_COUNT(rows)) return;
   const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, cuda_program_nhwc(ctx, rows[i].text), cu_target_find(ctx, rows[i].sm), &(rt_cuda_options){.jobs = 2, .choice = rows[i].choice ? asked : NULL, .user = (void *)rows[i].choice});
   int n[3] = {0};
@@ -125,12 +129,19 @@ static void large_one(tn_ctx *ctx, int i) {
 }
 
 Test(cuda, large) {
-  for (int i = number("TENON_CUDA_FROM", 0); i < 7 && cuda_have_nvrtc(); i++) in_context(large_one, i);
+  for (int i = number("TENON_CUDA_FROM", 0); i < 11 && cuda_have_nvrtc(); i++) in_context(large_one, i);
 }
 
 /* ---- copies by the TMA unit: tiles, im2col, sums longer and shorter than the stages ---- */
 
 static const struct { const char *choice, *text; } tma[] = {
+    {"tma 64 16 2 persist 2 2", "graph g { opset 17 input a: bf16[150, 136] input b: bf16[40, 136] y = Gemm(a, b) {transB = 1} output y }"},
+    {"tma 64 64 2 store persist 1 2", "graph g { opset 17 input a: f16[130, 72] input b: f16[128, 72] input c: f16[128] y = Gemm(a, b, c) {transB = 1} output y }"},
+    {"tma 64 16 2 persist 2 3 pingpong", "graph g { opset 17 input a: bf16[150, 136] input b: bf16[60, 136] y = Gemm(a, b) {transB = 1} output y }"},
+    {"tma 64 64 2 store persist 1 1 pingpong", "graph g { opset 17 input a: f16[70, 72] input b: f16[192, 72] y = Gemm(a, b) {transB = 1} output y }"},
+    {"tma 64 16 2 cluster 2", "graph g { opset 17 input a: bf16[150, 200] input b: bf16[24, 200] y = Gemm(a, b) {transB = 1} output y }"},
+    {"tma 64 64 2 store persist 2 1 cluster 2", "graph g { opset 17 input x: bf16[2, 64, 9, 7] const w: bf16[72, 64, 1, 3] data 27648 hash HASH y = Conv(x, w) {pads = [0, 1, 0, 1]} z = GlobalAveragePool(y) output z }"},
+    {"tma 64 16 2 persist 2 2 pingpong cluster 2", "graph g { opset 17 input a: bf16[300, 136] input b: bf16[40, 136] y = Gemm(a, b) {transB = 1} output y }"},
     {"tma 128 192 2 store", "graph g { opset 17 input a: bf16[130, 72] input b: bf16[200, 72] input c: bf16[200] y = Gemm(a, b, c) {transB = 1} z = Relu(y) output z }"},
     {"tma 64 128 2 store", "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[72, 64, 1, 1] data 9216 hash HASH y = Conv(x, w) z = GlobalAveragePool(y) output z }"},
     {"tma 64 64 2 store", "graph g { opset 17 input a: f16[3, 40, 72] const b: f16[3, 72, 72] data 31104 hash HASH y = MatMul(a, b) output y }"},

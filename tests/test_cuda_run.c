@@ -54,6 +54,8 @@ static const rt_cubin *host_compile(tn_ctx *ctx, const cu_target *t, const cu_co
   }
   for (const char *p = code->body; *p; p += strcspn(p, "\n") + 1) /* shared memory is the host's */
     if (strncmp(p, "  extern __shared__", 19)) fprintf(f, "%.*s\n", (int)strcspn(p, "\n"), p);
+  for (int i = 0; i < code->nlaunches; i++)
+    if (code->launches[i].cluster > 1) fprintf(f, "static host::of_cluster of_%s((void *)%s, %d);\n", code->launches[i].symbol, code->launches[i].symbol, code->launches[i].cluster);
   fclose(f);
   char *argv[] = {(char *)compiler(), "-O1", "-w", "-shared", "-fPIC", "-ffp-contract=off", "-std=c++17", source, "-o", object, NULL};
   if (!run_program(argv)) ir_fail(ctx, TN_EINTERNAL, "%s does not compile", source);
@@ -191,6 +193,12 @@ Test(cuda_run, warpgroups) {
 Test(cuda_run, results_through_shared_memory) {
   check_job((job){.text = "graph g { opset 17 input a: bf16[70, 72] input b: bf16[200, 72] input c: bf16[200] y = Gemm(a, b, c) {transB = 1} output y }", .choice = "tma 64 192 2 store"});
   check_job((job){.text = "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[72, 64, 3, 3] data 82944 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = GlobalAveragePool(y) output z }", .choice = "tma 128 128 2 store", .nhwc = true});
+}
+Test(cuda_run, persistent) {
+  static const char product[] = "graph g { opset 17 input a: bf16[200, 200] input b: bf16[136, 200] input c: bf16[136] y = Gemm(a, b, c) {transB = 1} output y }";
+  static const char *const choices[] = {"tma 64 64 2 persist 3 2", "tma 64 64 3 store persist 2 3", "tma 64 64 2 persist 2 2 pingpong", "tma 64 64 2 store persist 3 1 pingpong", "tma 64 64 2 cluster 2", "tma 64 64 2 store persist 4 2 cluster 2"};
+  for (int i = 0; i < IR_COUNT(choices); i++) check_job((job){.text = product, .choice = choices[i]});
+  check_job((job){.text = "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[72, 64, 3, 3] data 82944 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = GlobalAveragePool(y) output z }", .choice = "tma 64 64 2 store persist 2 1 pingpong cluster 2", .nhwc = true});
 }
 Test(cuda_run, windows) {
   check_job((job){.text = "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[24, 64, 3, 3] data 27648 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} output y }", .choice = "tma 64 32 2", .nhwc = true});
