@@ -64,7 +64,7 @@ static const ir_program *alone(tn_ctx *ctx, const ir_kernel *k) {
 }
 
 static bool same(const ir_slot *s, const char *a, const char *b, double rtol) {
-  double top = 0, off = 0, tolerance = s->dtype == TN_BF16 ? 3e-2 : s->dtype == TN_F16 ? 4e-3 : fmax(rtol, 1e-4);
+  double top = 0, off = 0, tolerance = ir_is_byte_float(s->dtype) ? ldexp(1.05, -ir_byte_format_of(s->dtype)->fraction) /* one step */ : s->dtype == TN_BF16 ? 3e-2 : s->dtype == TN_F16 ? 4e-3 : fmax(rtol, 1e-4);
   size_t size = ir_dtype_bytes(s->dtype);
   if (!ir_is_float(s->dtype)) return memcmp(a, b, (size_t)s->bytes) == 0;
   for (size_t e = 0; e < (size_t)s->bytes / size; e++) {
@@ -108,9 +108,12 @@ static void try_it(tn_ctx *ctx, void *arg) {
   tell(x->u, k->name, x->choice);
   rt_cuda_module *m = rt_cuda_module_new(ctx, x->u->d, plan);
   rt_cuda_run(ctx, m, in, out, NULL);
+  double rtol = x->u->o->rtol;
+  for (int i = 0; i < p->nslots; i++) /* Hopper keeps sums of their products with some 13 bits of fraction: DeepSeek-V3 Technical Report, 3.3.2 */
+    if (ir_is_byte_float(p->slots[i].dtype)) rtol = fmax(rtol, 2e-2);
   for (int i = 0; i < p->nslots; i++) {
     const ir_slot *s = &p->slots[i];
-    if (s->kind == IR_SLOT_OUTPUT || s->inout) x->wrong |= !same(s, x->want[i], s->inout ? in[s->index] : out[s->index], x->u->o->rtol);
+    if (s->kind == IR_SLOT_OUTPUT || s->inout) x->wrong |= !same(s, x->want[i], s->inout ? in[s->index] : out[s->index], rtol);
   }
   for (int i = 0; i < SAMPLES && !x->wrong && !x->finding; i++) x->samples[i] = rt_cuda_time(ctx, m, RUNS) * 1e6;
   rt_cuda_module_free(m);

@@ -406,7 +406,7 @@ static double epsilon(tn_dtype t) {
   case TN_F16: return 0x1p-10;
   case TN_BF16: return 0x1p-7;
   case TN_F32: return 0x1p-23;
-  default: return 0x1p-52;
+  default: return ir_is_byte_float(t) ? ldexp(1, -ir_byte_format_of(t)->fraction) : 0x1p-52;
   }
 }
 

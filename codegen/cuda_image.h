@@ -39,7 +39,7 @@ typedef struct cu_image_arg {
 
 /* A tensor map as the driver is to encode it: strides in bytes of axis 1 and on; lower, upper: im2col where pixels > 0.
  * Numbers of the driver's enumerations: "CUDA Driver API", CUtensorMapDataType and the like. */
-enum { CU_MAP_F16 = 6, CU_MAP_BF16 = 9, CU_MAP_NOT_INTERLEAVED = 0, CU_MAP_SWIZZLE_128B = 3, CU_MAP_L2_128B = 2, CU_MAP_ZEROS = 0, CU_MAP_BYTES = 128 };
+enum { CU_MAP_U8 = 0, CU_MAP_F16 = 6, CU_MAP_BF16 = 9, CU_MAP_NOT_INTERLEAVED = 0, CU_MAP_SWIZZLE_128B = 3, CU_MAP_L2_128B = 2, CU_MAP_ZEROS = 0, CU_MAP_BYTES = 128 };
 typedef struct cu_image_map {
   cu_image_arg tensor;
   uint64_t extents[5], strides[4];

@@ -1,8 +1,10 @@
 /* cuda_mma.c — products on tensor cores by mma.sync: BM x BN a block, WM x WN a warp, fragments by ldmatrix.
  *
- * Fragments are arrays of threads as PTX's "Matrix Fragments for mma.m16n8k16" (.m16n8k32 for bytes, .m16n8k8 for TF32)
+ * Fragments are arrays of threads as PTX's "Matrix Fragments for mma.m16n8k16" (.m16n8k32 for bytes and 8-bit floats, .m16n8k8 for TF32)
  * lays them out: in matrix r of an ldmatrix, lane l holds row l / 4 and `pack` elements of k from (l mod 4) pack on. */
 #include "codegen/cuda_product.h"
+
+const char *cu_tensor_core_type(tn_dtype t) { return t == TN_F16 ? "f16" : t == TN_BF16 ? "bf16" : t == TN_F8E4M3FN ? "e4m3" : t == TN_F8E5M2 ? "e5m2" : NULL; }
 
 static ix warp_row(const cu_product *g, const cu_mma *x, ix w) { return ix_muli(g->ctx, ix_divi(g->ctx, w, x->warps_n), x->wm); }
 static ix warp_column(const cu_product *g, const cu_mma *x, ix w) { return ix_muli(g->ctx, ix_remi(g->ctx, w, x->warps_n), x->wn); }
@@ -79,7 +81,7 @@ static cu_choice default_tile(const cu_target *t, const cu_product *g) {
     for (int k = 0; k < 6; k++) c.arg[k] = rows[i][k];
     if (m * n * g->batch.extent >= t->multiprocessors) break;
   }
-  if (g->dtype == TN_I8) c.arg[2] *= 2;
+  if (ir_dtype_bytes(g->dtype) == 1) c.arg[2] *= 2;
   return c;
 }
 
@@ -87,12 +89,18 @@ static const cu_tile *on_tensor_cores(tn_ctx *ctx, const cu_target *t, const ir_
   cu_product g;
   if (!cu_product_of(ctx, k, true, &g, reason)) return NULL;
   tn_dtype acc = g.acc->dtype;
-  bool half = !tf32 && (g.dtype == TN_F16 || g.dtype == TN_BF16) && acc == TN_F32, bytes = !tf32 && g.dtype == TN_I8 && acc == TN_I32;
-  if (!half && !bytes && !(tf32 && g.dtype == TN_F32 && acc == TN_F32)) return *reason = "no tensor core instruction for these dtypes", NULL;
+  if (ir_is_byte_float(g.dtype) && t->sm < 89 && acc == TN_F32) { /* f16 holds all numbers of 8-bit floats: widened on the way to shared memory */
+    g.a.value = ix_cast(ctx, TN_F16, g.a.value);
+    g.b.value = ix_cast(ctx, TN_F16, g.b.value);
+    g.dtype = TN_F16;
+  }
+  const char *name = tf32 ? g.dtype == TN_F32 && acc == TN_F32 ? "tf32" : NULL : g.dtype == TN_I8 && acc == TN_I32 ? "s8" : acc == TN_F32 ? cu_tensor_core_type(g.dtype) : NULL;
+  if (!name) return *reason = "no tensor core instruction for these dtypes", NULL;
   cu_choice c = choice->n ? *choice : default_tile(t, &g);
   if (!choice->n && (g.a.rows.extent < 4 || g.b.rows.extent < 4 || g.sum.extent < 8)) return *reason = "too few rows for tiles", NULL;
-  cu_mma x = {.wm = c.arg[3], .wn = c.arg[4], .pack = bytes ? 4 : tf32 ? 1 : 2, .tf32 = tf32, .atom = bytes ? "mma.m16n8k32.s8" : tf32 ? "mma.m16n8k8.tf32" : g.dtype == TN_F16 ? "mma.m16n8k16.f16" : "mma.m16n8k16.bf16"};
+  cu_mma x = {.wm = c.arg[3], .wn = c.arg[4], .pack = 4 / (int)ir_dtype_bytes(g.dtype), .tf32 = tf32};
   x.depth = 8 * x.pack;
+  x.atom = ir_format(ctx, "mma.m16n8k%lld.%s", (long long)x.depth, name);
   g.a.block = c.arg[0];
   g.b.block = c.arg[1];
   g.bk = c.arg[2];
@@ -104,7 +112,7 @@ static const cu_tile *on_tensor_cores(tn_ctx *ctx, const cu_target *t, const ir_
   x.warps = g.a.block / x.wm * x.warps_n;
   g.threads = 32 * x.warps;
   if (g.threads > 1024) return *reason = "mma: too many warps", NULL;
-  g.along_k = !half; /* ldmatrix turns 16-bit elements only */
+  g.along_k = x.pack != 2; /* ldmatrix turns 16-bit elements only */
   cu_product_tiles(&g);
   if (cu_product_shared_bytes(&g) > t->shared_bytes) return *reason = "mma: more shared memory than a block has", NULL;
   ix n[4] = {ix_index(ctx, g.threads), ix_index(ctx, x.wm / 16), ix_index(ctx, 4 * x.pack)};

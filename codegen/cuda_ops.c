@@ -1,6 +1,6 @@
 /* cuda_ops.c — one scalar operation as CUDA C, with the meaning that ir/scalar_ops.h gives it.
  *
- * Compiled with -fmad=false, so plain + - * / are single IEEE operations. Values of f16 and bf16 are floats
+ * Compiled with -fmad=false, so plain + - * / are single IEEE operations. Values of narrow floats are floats
  * that hold them exactly; small integers are ints. What C leaves undefined goes through a helper function. */
 #include "codegen/cuda_internal.h"
 #include <math.h>
@@ -11,7 +11,7 @@ const char *cu_c_type(tn_dtype t) {
       [TN_BOOL] = "bool", [TN_I8] = "int", [TN_I16] = "int", [TN_I32] = "int", [TN_I64] = "long long", [TN_U8] = "unsigned",
       [TN_U16] = "unsigned", [TN_U32] = "unsigned", [TN_U64] = "unsigned long long", [TN_F16] = "float", [TN_BF16] = "float",
       [TN_F32] = "float", [TN_F64] = "double", [TN_INDEX] = "long long"};
-  return names[t];
+  return ir_is_byte_float(t) ? "float" : names[t];
 }
 
 const char *cu_storage_type(tn_dtype t) {
@@ -19,7 +19,7 @@ const char *cu_storage_type(tn_dtype t) {
       [TN_BOOL] = "unsigned char", [TN_I8] = "signed char", [TN_I16] = "short", [TN_I32] = "int", [TN_I64] = "long long",
       [TN_U8] = "unsigned char", [TN_U16] = "unsigned short", [TN_U32] = "unsigned", [TN_U64] = "unsigned long long",
       [TN_F16] = "unsigned short", [TN_BF16] = "unsigned short", [TN_F32] = "float", [TN_F64] = "double", [TN_INDEX] = "long long"};
-  return names[t];
+  return ir_is_byte_float(t) ? "unsigned char" : names[t];
 }
 
 bool cu_narrow(ix e) { return e->dtype == TN_INDEX && e->lo >= INT32_MIN + 1 && e->hi <= INT32_MAX; }
@@ -105,6 +105,10 @@ static const struct {
      "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
     {"tn_mma_s8", "__device__ __forceinline__ void tn_mma_s8(int *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
      "\"+r\"(c[0]), \"+r\"(c[1]), \"+r\"(c[2]), \"+r\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
+    {"tn_mma_e4m3", "__device__ __forceinline__ void tn_mma_e4m3(float *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
+     "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
+    {"tn_mma_e5m2", "__device__ __forceinline__ void tn_mma_e5m2(float *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k32.row.col.f32.e5m2.e5m2.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
+     "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
     {"tn_mma_tf32", /* operands rounded to nearest: the instruction would cut them off */
      "__device__ __forceinline__ unsigned tn_to_tf32(unsigned x) { unsigned r; asm(\"cvt.rna.tf32.f32 %0, %1;\" : \"=r\"(r) : \"f\"(__uint_as_float(x))); return r; }\n"
      "__device__ __forceinline__ void tn_mma_tf32(float *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
@@ -134,11 +138,12 @@ static const struct {
     {"tn_fence_proxy", "__device__ __forceinline__ void tn_fence_proxy() { asm volatile(\"fence.proxy.async.shared::cta;\" ::: \"memory\"); }\n"},
 };
 
-/* wgmma of 64 x n x 16: n / 2 accumulators a thread. */
+/* wgmma of 64 rows, n columns and 32 bytes of k: n / 2 accumulators a thread. */
 static void put_wgmma(ir_text *t, const char *type, int n) {
-  ir_put(t, "__device__ __forceinline__ void tn_wgmma_%s_%d(float *c, unsigned long long a, unsigned long long b) { asm volatile(\"wgmma.mma_async.sync.aligned.m64n%dk16.f32.%s.%s {", type, n, n, type, type);
+  bool bytes = type[0] == 'e'; /* those must lie along k: no operands to turn them */
+  ir_put(t, "__device__ __forceinline__ void tn_wgmma_%s_%d(float *c, unsigned long long a, unsigned long long b) { asm volatile(\"wgmma.mma_async.sync.aligned.m64n%dk%d.f32.%s.%s {", type, n, n, bytes ? 32 : 16, type, type);
   for (int i = 0; i < n / 2; i++) ir_put(t, "%s%%%d", i ? ", " : "", i);
-  ir_put(t, "}, %%%d, %%%d, 1, 1, 1, 0, 0;\" : ", n / 2, n / 2 + 1);
+  ir_put(t, "}, %%%d, %%%d, 1, 1, 1%s;\" : ", n / 2, n / 2 + 1, bytes ? "" : ", 0, 0");
   for (int i = 0; i < n / 2; i++) ir_put(t, "%s\"+f\"(c[%d])", i ? ", " : "", i);
   ir_put(t, " : \"l\"(a), \"l\"(b)); }\n");
 }
@@ -179,6 +184,41 @@ static void put_tma_store(ir_text *t, int rank) {
   ir_put(t, " : \"memory\"); }\n");
 }
 
+/* Conversions of a float of a byte, as codegen/llvm_ops.c spells them out; by the instruction where the GPU has one,
+ * which saturates. */
+static void put_byte_float(ir_text *t, tn_dtype d, bool to) {
+  const ir_byte_format *b = ir_byte_format_of(d);
+  const char *name = ir_dtype_name(d), *ptx = d == TN_F8E4M3FN ? "e4m3x2" : d == TN_F8E5M2 ? "e5m2x2" : NULL;
+  int drop = 23 - b->fraction, magic = 24 - b->bias - b->fraction;
+  if (ptx) ir_put(t, "#if __CUDA_ARCH__ >= 890\n");
+  if (ptx && to) {
+    double tie = ir_byte_max(d) * (1 + 0.5 / ((b->top & ((1 << b->fraction) - 1)) | (1 << b->fraction)));
+    ir_put(t, "__device__ __forceinline__ unsigned char tn_%s(float x) { unsigned short r; asm(\"cvt.rn.satfinite.%s.f32 %%0, %%1, %%2;\" : \"=h\"(r) : \"f\"(0.0f), \"f\"(x)); "
+              "return (unsigned char)(fabsf(x) %s %.1ff ? 0x%xu | (__float_as_uint(x) >> 24 & 0x80u) : r); }\n", name, ptx, b->top & 1 ? ">=" : ">", tie, b->over);
+  } else if (ptx) {
+    ir_put(t, "__device__ __forceinline__ float tn_from_%s(unsigned char x) { float r; asm(\"{ .reg .b16 lo, hi; .reg .b32 both; cvt.rn.f16x2.%s both, %%1; mov.b32 {lo, hi}, both; "
+              "cvt.f32.f16 %%0, lo; }\" : \"=f\"(r) : \"h\"((unsigned short)x)); return r; }\n", name, ptx);
+  }
+  if (ptx) ir_put(t, "#else\n");
+  int sign_at = b->sign == 0x80 ? 7 : 3;
+  if (to) {
+    ir_put(t, "__device__ __forceinline__ unsigned char tn_%s(float x) {\n  unsigned u = __float_as_uint(x), a = u & 0x7fffffffu;\n", name);
+    ir_put(t, "  unsigned r = a < 0x%xu ? __float_as_uint(__uint_as_float(a) + __uint_as_float(0x%xu)) - 0x%xu : (a + 0x%xu + (a >> %d & 1u)) >> %d;\n",
+           (uint32_t)(128 - b->bias) << 23, (uint32_t)(127 + magic) << 23, (uint32_t)(127 + magic) << 23, ((uint32_t)(b->bias - 127) << 23) + (1u << (drop - 1)) - 1, drop, drop);
+    ir_put(t, "  r = a > 0x7f800000u ? 0x%xu : r > 0x%xu ? 0x%xu : r;\n", b->nan, b->top, b->over);
+    ir_put(t, "  return (unsigned char)(r | %s(u >> %d & 0x%xu)%s);\n}\n", b->unsigned_zero ? "(r == 0 ? 0u : " : "", 31 - sign_at, b->sign, b->unsigned_zero ? ")" : "");
+  } else {
+    ir_put(t, "__device__ __forceinline__ float tn_from_%s(unsigned char x) {\n  unsigned a = x & 0x%xu;\n", name, b->sign - 1u);
+    ir_put(t, "  unsigned r = a < %uu ? __float_as_uint((float)a * __uint_as_float(0x%xu)) : (a << %d) + 0x%xu;\n", 1u << b->fraction, (uint32_t)(127 + 1 - b->bias - b->fraction) << 23, drop,
+           (uint32_t)(127 - b->bias) << 23);
+    if (b->unsigned_zero) ir_put(t, "  if (x == 0x%xu) r = 0x7fc00000u;\n", b->nan);
+    else if (b->sign == 0x80) ir_put(t, "  if (a > 0x%xu) r = 0x%xu;\n", b->top, 0x7fc00000u);
+    if (b->sign == 0x80 && b->over != b->nan) ir_put(t, "  if (a == 0x%xu) r = 0x7f800000u;\n", b->over);
+    ir_put(t, "  return __uint_as_float(r | (x & 0x%xu) << %d);\n}\n", b->sign, 31 - sign_at);
+  }
+  if (ptx) ir_put(t, "#endif\n");
+}
+
 const char *cu_helpers(tn_ctx *ctx, const char *body) {
   ir_text t = {.ctx = ctx};
   if (strstr(body, "const tn_map ")) ir_put(&t, "struct __align__(64) tn_map { unsigned long long words[16]; };\n");
@@ -187,14 +227,17 @@ const char *cu_helpers(tn_ctx *ctx, const char *body) {
       if (strstr(body, ir_format(ctx, "tn_tma_%s%s%d(", kind > 1 ? "all_" : "", kind % 2 ? "im2col" : "load", rank))) put_tma(&t, rank, kind % 2, kind > 1);
   for (int rank = 1; rank <= CU_MAP_RANK; rank++)
     if (strstr(body, ir_format(ctx, "tn_tma_store%d(", rank))) put_tma_store(&t, rank);
-  static const char *const halves[] = {"f16", "bf16"};
-  for (int h = 0; h < 2; h++)
+  static const char *const narrow[] = {"f16", "bf16", "e4m3", "e5m2"};
+  for (int h = 0; h < IR_COUNT(narrow); h++)
     for (int n = 16; n <= 256; n += 16)
-      if (strstr(body, ir_format(ctx, "tn_wgmma_%s_%d(", halves[h], n))) put_wgmma(&t, halves[h], n);
+      if (strstr(body, ir_format(ctx, "tn_wgmma_%s_%d(", narrow[h], n))) put_wgmma(&t, narrow[h], n);
   for (int h = 0; h < 2; h++)
     for (int n = 16; n <= 256; n += 16)
       for (int rs = 0; rs < 2; rs++)
-        if (strstr(body, ir_format(ctx, "tn_wgmma_%s_%s_%d(", rs ? "rs" : "set", halves[h], n))) put_wgmma_set(&t, halves[h], n, rs);
+        if (strstr(body, ir_format(ctx, "tn_wgmma_%s_%s_%d(", rs ? "rs" : "set", narrow[h], n))) put_wgmma_set(&t, narrow[h], n, rs);
+  for (int d = TN_F8E4M3FN; d <= TN_F4E2M1; d++)
+    for (int to = 0; to < 2; to++)
+      if (strstr(body, ir_format(ctx, "tn_%s%s(", to ? "" : "from_", ir_dtype_name((tn_dtype)d)))) put_byte_float(&t, (tn_dtype)d, to);
   for (int i = 0; i < IR_COUNT(helpers); i++)
     if (strstr(body, ir_format(ctx, "%s(", helpers[i].name)) || strstr(body, ir_format(ctx, "%s<", helpers[i].name))) ir_put(&t, "%s", helpers[i].text);
   return ir_text_str(&t);
@@ -203,15 +246,14 @@ const char *cu_helpers(tn_ctx *ctx, const char *body) {
 /* ---- memory ---- */
 
 const char *cu_from_storage(tn_ctx *ctx, tn_dtype t, const char *what) {
-  if (t == TN_F16) return ir_format(ctx, "tn_from_f16(%s)", what);
-  if (t == TN_BF16) return ir_format(ctx, "tn_from_bf16(%s)", what);
+  if (ir_is_narrow_float(t)) return ir_format(ctx, "tn_from_%s(%s)", ir_dtype_name(t), what);
   if (t == TN_BOOL) return ir_format(ctx, "(%s != 0)", what);
   return what;
 }
 
 const char *cu_to_storage(tn_ctx *ctx, tn_dtype t, const char *v) {
-  if (t == TN_F16) return ir_format(ctx, "tn_f16(%s)", v);
   if (t == TN_BF16) return ir_format(ctx, "(unsigned short)(__float_as_uint(%s) >> 16)", v); /* of values that are one exactly */
+  if (ir_is_narrow_float(t)) return ir_format(ctx, "tn_%s(%s)", ir_dtype_name(t), v);
   return ir_format(ctx, "(%s)(%s)", cu_storage_type(t), v);
 }
 
@@ -223,15 +265,13 @@ static const char *wrapped(tn_ctx *ctx, tn_dtype t, const char *v) {
 }
 
 static const char *rounded(tn_ctx *ctx, tn_dtype t, const char *v) {
-  if (t == TN_F16) return ir_format(ctx, "tn_from_f16(tn_f16(%s))", v);
-  if (t == TN_BF16) return ir_format(ctx, "tn_from_bf16(tn_bf16(%s))", v);
-  return v;
+  return ir_is_narrow_float(t) ? cu_from_storage(ctx, t, ir_format(ctx, "tn_%s(%s)", ir_dtype_name(t), v)) : v;
 }
 
 static const char *float_op(tn_ctx *ctx, ir_opcode op, tn_dtype t, const char *a, const char *b, const char *c) {
   const char *s = t == TN_F64 ? "" : "f", *r = NULL;
   switch (op) {
-    case IX_NEG: return ir_format(ctx, "(-%s)", a);
+    case IX_NEG: r = ir_format(ctx, "(-%s)", a); break;
     case IX_ABS: return ir_format(ctx, "fabs%s(%s)", s, a);
     case IX_SQRT: r = ir_format(ctx, "sqrt%s(%s)", s, a); break;
     case IX_FLOOR: r = ir_format(ctx, "floor%s(%s)", s, a); break;
@@ -248,7 +288,7 @@ static const char *float_op(tn_ctx *ctx, ir_opcode op, tn_dtype t, const char *a
     case IX_MAX: return ir_format(ctx, "(%s > %s ? %s : %s)", a, b, a, b);
     default: ir_bug(ctx, "%s is not spelled in CUDA C", ix_info[op].name);
   }
-  return rounded(ctx, t, r);
+  return op == IX_NEG && !ir_is_byte_float(t) ? r : rounded(ctx, t, r);
 }
 
 static const char *int_div(tn_ctx *ctx, ir_opcode op, ix e, const char *a, const char *b) {
@@ -343,12 +383,10 @@ static const char *bitcast(tn_ctx *ctx, ix e, const char *a) {
   tn_dtype to = (tn_dtype)e->dtype, from = (tn_dtype)e->args[0]->dtype;
   if (to == TN_F32) return ir_format(ctx, "__uint_as_float((unsigned)%s)", a);
   if (to == TN_F64) return ir_format(ctx, "__longlong_as_double((long long)%s)", a);
-  if (to == TN_F16) return ir_format(ctx, "tn_from_f16((unsigned short)%s)", a);
-  if (to == TN_BF16) return ir_format(ctx, "tn_from_bf16((unsigned short)%s)", a);
+  if (ir_is_narrow_float(from)) a = cu_to_storage(ctx, from, a);
+  if (ir_is_narrow_float(to)) return cu_from_storage(ctx, to, ir_format(ctx, "(%s)%s", cu_storage_type(to), a));
   if (from == TN_F32) a = ir_format(ctx, "__float_as_uint(%s)", a);
   if (from == TN_F64) a = ir_format(ctx, "__double_as_longlong(%s)", a);
-  if (from == TN_F16) a = ir_format(ctx, "tn_f16(%s)", a);
-  if (from == TN_BF16) a = ir_format(ctx, "tn_bf16(%s)", a);
   return wrapped(ctx, to, ir_format(ctx, "((%s)%s)", cu_c_type(to), a));
 }
 

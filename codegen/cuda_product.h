@@ -92,6 +92,9 @@ typedef struct cu_mma {
 const ir_stmt *cu_mma_load(cu_product *g, const cu_mma *x, const cu_operand *o, ir_buf *to, ix w, ix piece, ix row0, ix k0, ix stage);
 /* By warp w: sums (mi, nj) += piece of A * column tile nj, one half of the piece of B. */
 const ir_stmt *cu_mma_multiply(tn_ctx *ctx, const cu_mma *x, ix w, ix a_piece, ix b_piece, ix mi, ix nj);
+/* PTX's name of a float that tensor cores multiply into f32; null: none. */
+const char *cu_tensor_core_type(tn_dtype t);
+enum { CU_TILE_BYTES = 128 }; /* along k, of a tile in the 128-byte swizzle */
 /* Products by warpgroups of 64 rows (cuda_wgmma.c): accumulators of their threads, products of a tile in shared memory. */
 typedef struct cu_groups {
   int64_t n;           /* warpgroups of a tile, */

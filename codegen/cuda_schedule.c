@@ -110,6 +110,7 @@ static const char *const candidates[] = {
     "tma 128 256 4 store", "tma 128 256 4 store cluster 2", "tma 128 128 4 store", "tma 128 128 4 cluster 2", "tma 64 64 8 persist 0 8 pingpong",
     "wgmma 128 256 4", "wgmma 128 128 4", "wgmma 64 256 4", "wgmma 64 128 4", "wgmma 64 64 6",
     "mma 128 128 32 64 32 4", "mma 128 128 64 64 32 3", "mma 128 64 32 32 32 4", "mma 64 128 32 32 32 4", "mma 64 64 32 32 32 4", "mma 64 64 64 32 16 4", "mma 32 64 32 16 32 4", "mma 16 64 64 16 16 4",
+    "mma 128 128 128 64 32 3", "mma 64 64 128 32 32 4", "mma 16 64 128 16 16 4", /* of bytes: 128 along k */
     "split 2 tma 128 128 4", "split 4 tma 64 128 4", "split 8 tma 64 64 4", "split 4 mma 64 64 32 32 32 4", "split 8 mma 16 64 64 16 16 4", "split 4 tile 64 64 16 4 4 4", "split 8 tile 16 32 16 1 2 4",
     "tf32 128 128 32 64 32 3", "tf32 64 64 32 32 32 4", "tf32 32 64 32 16 32 4",
     "tile 128 128 16 8 8 4", "tile 128 128 8 8 8 4", "tile 128 64 16 8 4 4", "tile 64 128 16 4 8 4", "tile 64 64 16 4 4 4", "tile 32 64 16 2 4 4", "tile 32 32 16 2 2 4", "tile 16 32 16 1 2 4",

@@ -1,4 +1,4 @@
-/* cuda_tma.c — products of f16 and bf16 by warpgroups (sm_90a) whose tiles the TMA unit brings: a producer, consumers of 64
+/* cuda_tma.c — products of f16, bf16 and 8-bit floats by warpgroups (sm_90a) whose tiles the TMA unit brings: a producer, consumers of 64
  * rows each, S stages between them. codegen/GPU.md draws the pipeline; what is copied is cuda_tma_map.c's.
  *
  * A block has one tile, or (persist) stays and walks over tiles, blocks of rows by blocks of columns; the stages and their
@@ -9,8 +9,6 @@
  * What a block of a cluster does stands in a loop of kind cluster, one for each statement; shared memory is an array of the
  * whole cluster, its first axis the block, then the stage. */
 #include "codegen/cuda_tma.h"
-
-enum { BK = CU_TMA_BK };
 
 typedef struct tma {
   cu_groups x;            /* the team at hand */
@@ -60,8 +58,8 @@ static ix barrier_at(tn_ctx *ctx, ir_buf *b, ix slot) { return ix_load(ctx, b, &
 static ix parity(cu_product *g, ix count, int add) { return ix_remi(g->ctx, ix_addi(g->ctx, ix_divi(g->ctx, count, g->stages), add), 2); }
 
 static cu_place place_of(cu_product *g, ix tile, ix rows, int64_t box) {
-  int64_t last = extent_of(g->sum.loops[g->sum.n - 1]), chunks = (last + BK - 1) / BK;
-  return (cu_place){.rows = rows, .box = box, .outer = ix_divi(g->ctx, tile, chunks), .inner = ix_muli(g->ctx, ix_remi(g->ctx, tile, chunks), BK), .batch = g->at_b};
+  int64_t last = extent_of(g->sum.loops[g->sum.n - 1]), chunks = (last + g->bk - 1) / g->bk;
+  return (cu_place){.rows = rows, .box = box, .outer = ix_divi(g->ctx, tile, chunks), .inner = ix_muli(g->ctx, ix_remi(g->ctx, tile, chunks), g->bk), .batch = g->at_b};
 }
 
 /* Rows of tile `tile` of an operand, from `first` on to row `to` of the stage that is the count-th to be filled. */
@@ -89,7 +87,7 @@ static const ir_stmt *producer(cu_product *g, tma *x, ix tile, ix count) {
   const ir_stmt *s[4];
   int n = 0;
   if (x->empty) s[n++] = cu_operation(ctx, "mbar.wait", barrier_at(ctx, x->empty, slot), 1, &turn, NULL);
-  s[n++] = cu_operation(ctx, ir_format(ctx, "mbar.expect %lld", (long long)(g->a.block + g->b.block) * BK * 2), barrier_at(ctx, x->full, slot), 0, NULL, NULL);
+  s[n++] = cu_operation(ctx, ir_format(ctx, "mbar.expect %lld", (long long)(g->a.block + g->b.block) * CU_TILE_BYTES), barrier_at(ctx, x->full, slot), 0, NULL, NULL);
   s[n++] = load(g, x, &g->a, tile, ix_muli(ctx, g->at_m, g->a.block), ix_index(ctx, 0), g->a.block, count, 0);
   s[n++] = load(g, x, &g->b, tile, ix_add(ctx, ix_muli(ctx, g->at_n, g->b.block), to), to, part, count, 1);
   return by_blocks(ctx, r, cu_loop(ctx, role, IR_WARPGROUP, cu_elected(ctx, ir_seq(ctx, n, s))));
@@ -293,7 +291,7 @@ static bool read_words(cu_product *g, tma *x, const cu_target *t, const cu_choic
 
 static bool counts(cu_product *g, tma *x, const char **reason) {
   int64_t last = extent_of(g->sum.loops[g->sum.n - 1]);
-  x->tiles = g->sum.extent / last * ((last + BK - 1) / BK);
+  x->tiles = g->sum.extent / last * ((last + g->bk - 1) / g->bk);
   x->m = (g->block_m->hi + x->cluster) / x->cluster;
   x->n = g->block_n->hi + 1;
   int64_t all = x->m * x->n * g->batch.extent;
@@ -322,8 +320,8 @@ const cu_tile *cu_schedule_tma(tn_ctx *ctx, const cu_target *t, const ir_kernel 
   tma x = {0};
   if (!t->hopper) return *reason = "the TMA unit is of sm_90a", NULL;
   if (!cu_product_of(ctx, k, true, &g, reason)) return NULL;
-  int64_t last = extent_of(g.sum.loops[g.sum.n - 1]), chunks = (last + BK - 1) / BK;
-  if (!choice->n && (g.a.rows.extent < 64 || g.b.rows.extent < 64 || g.sum.extent < 64 || last * 4 < chunks * BK * 3)) return *reason = "too few rows for warpgroups, or a sum in short pieces", NULL;
+  int64_t last = extent_of(g.sum.loops[g.sum.n - 1]), bk = CU_TILE_BYTES / (int64_t)ir_dtype_bytes(g.dtype), chunks = (last + bk - 1) / bk;
+  if (!choice->n && (g.a.rows.extent < 64 || g.b.rows.extent < 64 || g.sum.extent < 64 || last * 4 < chunks * bk * 3)) return *reason = "too few rows for warpgroups, or a sum in short pieces", NULL;
   cu_choice c = choice->n ? *choice : cu_groups_choice(t, &g);
   if (c.n != 3) return *reason = "tma: BM BN STAGES", NULL;
   g.a.block = c.arg[0];

@@ -3,8 +3,6 @@
 #define CG_CUDA_TMA_H
 #include "codegen/cuda_product.h"
 
-enum { CU_TMA_BK = 64 };  /* elements of 2 bytes in a swizzled row */
-
 typedef struct cu_side { /* a tensor, its map, and where the copy of a box starts */
   cu_map map;
   ix at[CU_MAP_RANK];     /* coordinates by axis */

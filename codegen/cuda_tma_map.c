@@ -1,13 +1,13 @@
 /* cuda_tma_map.c — what the TMA unit copies: tensor maps of a product's operands and of its result, boxes of them as
- * coordinates. A tile of the sum is BK elements of its last loop; the outer loops of the sum, the rows and the batches are
+ * coordinates. A tile of the sum is 128 bytes of its last loop; the outer loops of the sum, the rows and the batches are
  * axes of the map, or, for windows over images, the base pixels of im2col. */
 #include "codegen/cuda_tma.h"
 #include "lower/schedule.h"
 
-enum { BK = CU_TMA_BK };
 
 #define REFUSE(text) return *reason = (text), false
 
+static int64_t size_of(const cu_map *m) { return (int64_t)ir_dtype_bytes(m->dtype); }
 static int64_t extent_of(const ir_stmt *loop) { return loop->var->hi - loop->var->lo + 1; }
 
 /* ---- tensor maps ---- */
@@ -23,7 +23,7 @@ static bool start_map(const cu_product *g, const ir_buf *b, cu_map *m, const cha
 static bool add_axis(cu_side *s, int64_t stride, int64_t extent, int64_t box, ix at, const char **reason) {
   cu_map *m = &s->map;
   if (m->rank == CU_MAP_RANK) REFUSE("more axes than a tensor map has");
-  if (m->rank ? stride <= 0 || stride % 8 || stride >= 1ll << 38 : stride != 1) REFUSE("strides that are no multiples of 16 bytes");
+  if (m->rank ? stride <= 0 || stride * size_of(m) % 16 || stride >= 1ll << 38 : stride != 1) REFUSE("strides that are no multiples of 16 bytes");
   if (extent > INT32_MAX) REFUSE("an axis that is too long");
   m->extent[m->rank] = extent;
   m->stride[m->rank] = stride;
@@ -77,10 +77,10 @@ static bool tiled_map(cu_product *g, const cu_operand *o, cu_side *s, const cu_p
   for (int i = 0; i < n; i++)
     if (term[i]->op != IX_VAR) REFUSE("addresses that are not affine");
   if (!ix_affine_in(offset, last->var, &stride) || stride != 1) REFUSE("operands that do not lie along the sum");
-  if (!add_axis(s, 1, extent_of(last), BK, p->inner, reason) || !add_loops(g, s, &o->rows, offset, p->rows, p->box, reason) ||
+  if (!add_axis(s, 1, extent_of(last), g->bk, p->inner, reason) || !add_loops(g, s, &o->rows, offset, p->rows, p->box, reason) ||
       !add_loops(g, s, &outer, offset, p->outer, 1, reason) || !add_loops(g, s, &g->batch, offset, p->batch, 1, reason))
     return false;
-  if (s->map.offset % 8) REFUSE("a tensor that does not start at a multiple of 16 bytes");
+  if (s->map.offset * size_of(&s->map) % 16) REFUSE("a tensor that does not start at a multiple of 16 bytes");
   return true;
 }
 
@@ -190,7 +190,7 @@ static bool im2col_map(cu_product *g, const cu_operand *o, cu_side *s, const cu_
     if (!add_pixels(g, o, s, p, axis[i], &w[i], i == 3, reason)) return false;
   if (!w[3].row) s->at[3] = ix_divi(g->ctx, p->rows, o->rows.extent); /* a single image */
   if (!is_border(g->ctx, o->guard, b, args)) REFUSE("a guard that is not the tensor's border");
-  s->map.channels = BK;
+  s->map.channels = (int)g->bk;
   s->map.pixels = (int)p->box;
   return true;
 }
@@ -218,6 +218,6 @@ bool cu_tma_result(cu_product *g, const ir_stmt *store, cu_side *s, ix m, ix n, 
   if (!add_loops(g, s, &g->b.rows, offset, n, columns, reason) || !add_loops(g, s, &g->a.rows, offset, m, rows, reason) ||
       !add_loops(g, s, &g->batch, offset, g->at_b, 1, reason))
     return false;
-  if (s->map.offset % 8) REFUSE("a tensor that does not start at a multiple of 16 bytes");
+  if (s->map.offset * size_of(&s->map) % 16) REFUSE("a tensor that does not start at a multiple of 16 bytes");
   return true;
 }

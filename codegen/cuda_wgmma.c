@@ -1,13 +1,13 @@
-/* cuda_wgmma.c — products of f16 and bf16 by warpgroups (sm_90a): BM x BN a block, 64 rows a warpgroup, both operands read
+/* cuda_wgmma.c — products of f16, bf16 and 8-bit floats by warpgroups (sm_90a): BM x BN a block, 64 rows a warpgroup, both operands read
  * from shared memory by wgmma. Tiles are rows of 128 bytes along k with the 128-byte swizzle (16-byte piece number xor
  * row mod 8), filled by asynchronous copies of 16 bytes.
  *
  * Order of a step: copies waited for, made visible to the asynchronous proxy, barrier, next copies, products, and their
  * wait: the barrier of the next step then lets the stage be overwritten. Accumulators lie as PTX's "Register Fragments for
- * wgmma .m64nNk16" says. */
+ * wgmma .m64nNk16" says. An instruction takes 32 bytes of k: 16 elements of 16 bits, 32 of 8. */
 #include "codegen/cuda_product.h"
 
-enum { BK = 64, DEPTH = 16 };
+enum { PIECE = 32 }; /* bytes of k of an instruction */
 
 ir_var *cu_groups_var(tn_ctx *ctx, const cu_groups *x, const char *name) { return ir_var_new(ctx, name, TN_INDEX, x->first, x->first + x->n - 1); }
 
@@ -24,10 +24,11 @@ static ix element_of(tn_ctx *ctx, ix i, ix j) {
 
 const ir_stmt *cu_groups_multiply(cu_product *g, const cu_groups *x, ix group, ix stage) {
   tn_ctx *ctx = g->ctx;
-  ir_var *kin = cu_var(ctx, "k.in", BK / DEPTH);
-  ir_var *i = cu_var(ctx, "wg.i", 64), *j = cu_var(ctx, "wg.j", g->b.block), *k = cu_var(ctx, "wg.k", DEPTH);
+  int64_t depth = PIECE / (int64_t)ir_dtype_bytes(g->dtype);
+  ir_var *kin = cu_var(ctx, "k.in", g->bk / depth);
+  ir_var *i = cu_var(ctx, "wg.i", 64), *j = cu_var(ctx, "wg.j", g->b.block), *k = cu_var(ctx, "wg.k", depth);
   ix at[2] = {in_cluster(ctx, x, thread_of(ctx, group, i->expr, j->expr)), element_of(ctx, i->expr, j->expr)};
-  ix at_k = ix_add(ctx, ix_muli(ctx, kin->expr, DEPTH), k->expr);
+  ix at_k = ix_add(ctx, ix_muli(ctx, kin->expr, depth), k->expr);
   ix a = ix_cast(ctx, TN_F32, cu_product_at(g, &g->a, stage, ix_add(ctx, ix_muli(ctx, ix_addi(ctx, group, -x->first), 64), i->expr), at_k));
   ix b = ix_cast(ctx, TN_F32, cu_product_at(g, &g->b, stage, j->expr, at_k));
   const ir_stmt *s = ir_store(ctx, x->acc, at, IR_SET, ix_fma(ctx, a, b, ix_load(ctx, x->acc, at)));
@@ -75,13 +76,14 @@ cu_choice cu_groups_choice(const cu_target *t, const cu_product *g) {
 #define REFUSE(text) return *reason = (text), false
 
 bool cu_groups_of(cu_product *g, const cu_target *t, cu_groups *x, int64_t extra_threads, const char **reason) {
-  if ((g->dtype != TN_F16 && g->dtype != TN_BF16) || g->acc->dtype != TN_F32) REFUSE("wgmma is for f16 and bf16 here");
-  g->bk = BK;
+  const char *name = g->acc->dtype == TN_F32 ? cu_tensor_core_type(g->dtype) : NULL;
+  if (!name) REFUSE("wgmma is for f16, bf16, f8e4m3fn and f8e5m2 with sums of f32 here");
+  g->bk = CU_TILE_BYTES / (int64_t)ir_dtype_bytes(g->dtype);
   g->along_k = g->swizzle = true;
   if (!g->a.block || g->a.block % 64 || g->a.block > 256 || g->b.block < 16 || g->b.block % 16 || g->b.block > 256 || g->stages < 2 || g->stages > 8) REFUSE("BM BN STAGES, which do not fit");
   *x = (cu_groups){.n = g->a.block / 64};
   x->threads = g->threads = 128 * x->n + extra_threads;
-  x->atom = ir_format(g->ctx, "wgmma.m64n%lldk16.%s", (long long)g->b.block, g->dtype == TN_F16 ? "f16" : "bf16");
+  x->atom = ir_format(g->ctx, "wgmma.m64n%lldk%d.%s", (long long)g->b.block, PIECE / (int)ir_dtype_bytes(g->dtype), name);
   cu_product_tiles(g);
   if (cu_product_shared_bytes(g) > t->shared_bytes) REFUSE("more shared memory than a block has");
   x->acc = ir_buf_new(g->ctx, "sum", TN_F32, 2, (ix[]){ix_index(g->ctx, x->threads * (g->cluster ? g->cluster : 1)), ix_index(g->ctx, g->b.block / 2)}, NULL, IR_LOCAL);
@@ -100,7 +102,7 @@ const cu_tile *cu_schedule_wgmma(tn_ctx *ctx, const cu_target *t, const ir_kerne
   g.b.block = c.arg[1];
   g.stages = (int)c.arg[2];
   if (!cu_groups_of(&g, t, &x, 0, reason)) return NULL;
-  if (g.a.vec != 8 || g.b.vec != 8) return *reason = "operands that do not lie along the sum in pieces of 16 bytes", NULL;
+  if (g.a.vec * ir_dtype_bytes(g.dtype) != 16 || g.b.vec * ir_dtype_bytes(g.dtype) != 16) return *reason = "operands that do not lie along the sum in pieces of 16 bytes", NULL;
   const ir_stmt *s = cu_product_pipeline(&g, cu_groups_start(&g, &x), step, &x, cu_groups_end(&g, &x));
   s = ir_alloc_stmt(ctx, x.acc, s);
   s = cu_loop(ctx, g.block_b, IR_GRID, cu_loop(ctx, g.block_m, IR_GRID, cu_loop(ctx, g.block_n, IR_GRID, s)));

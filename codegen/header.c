@@ -39,7 +39,7 @@ static const char *comment(tn_ctx *ctx, const char *s) {
 
 static const char *c_type(tn_dtype t) {
   switch (t) {
-  case TN_BOOL: case TN_U8: return "uint8_t";
+  case TN_BOOL: case TN_U8: case TN_F8E4M3FN: case TN_F8E5M2: case TN_F8E4M3FNUZ: case TN_F8E5M2FNUZ: case TN_F4E2M1: return "uint8_t";
   case TN_I8: return "int8_t";
   case TN_I16: return "int16_t";
   case TN_U16: case TN_F16: case TN_BF16: return "uint16_t";

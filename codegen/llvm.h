@@ -11,7 +11,7 @@
  * being emitted: it is then an LLVM vector of `lanes` elements, else a scalar.
  *   bool        i1              integers   their width
  *   index       i64; varying: i32 where the range is proven, else i64
- *   f16, bf16   f32 that holds a value of the narrow type exactly
+ *   narrow floats  f32 that holds a value of the narrow type exactly
  *
  * Regions. A region is code that is entered as a whole: the function, a loop's body,
  * an arm of an if. Regions nest; `level` counts them from 0. A value belongs to the

@@ -596,7 +596,7 @@ static bool movable(cg_fn *f, ix e) {
 
 static cg_val stored_value(cg_fn *f, const ir_stmt *s, bool *raw) {
   tn_dtype t = s->buf->dtype;
-  *raw = s->op == IR_SET && (t == TN_F16 || t == TN_BF16 || t == TN_BOOL) && movable(f, s->value);
+  *raw = s->op == IR_SET && (ir_is_narrow_float(t) || t == TN_BOOL) && movable(f, s->value);
   if (!*raw) return cg_emit(f, s->value);
   if (t == TN_BOOL) { /* memory may hold any byte: normalise */
     *raw = false;

@@ -2,7 +2,7 @@
  *
  * Every function takes values of `lanes` elements (scalars for 1) and emits at the
  * builder's position. No fast-math flag is ever set, nothing traps, and no call of
- * compiler-rt is made: wide and narrow conversions are spelled out. f16 and bf16 are
+ * compiler-rt is made: wide and narrow conversions are spelled out. Narrow floats are
  * f32 values here; what an operation gives is rounded back to the narrow grid. */
 #include "codegen/llvm.h"
 #include <math.h>
@@ -21,16 +21,17 @@ static LLVMTypeRef element(cg_fn *f, tn_dtype t) {
   case TN_I16: case TN_U16: return f->i16;
   case TN_I32: case TN_U32: return f->i32;
   case TN_I64: case TN_U64: case TN_INDEX: return f->i64;
-  case TN_F16: case TN_BF16: case TN_F32: return f->f32;
   case TN_F64: return f->f64;
-  default: ir_bug(f->ctx, "no type for dtype %s", ir_dtype_name(t));
+  default:
+    if (ir_is_float(t)) return f->f32;
+    ir_bug(f->ctx, "no type for dtype %s", ir_dtype_name(t));
   }
 }
 
 LLVMTypeRef cg_type(cg_fn *f, tn_dtype t, int lanes) { return cg_lanes_of(element(f, t), lanes); }
 
 LLVMTypeRef cg_storage_type(cg_fn *f, tn_dtype t, int lanes) {
-  if (t == TN_BOOL) return cg_lanes_of(f->i8, lanes);
+  if (t == TN_BOOL || ir_is_byte_float(t)) return cg_lanes_of(f->i8, lanes);
   if (t == TN_F16 || t == TN_BF16) return cg_lanes_of(f->i16, lanes);
   return cg_type(f, t, lanes);
 }
@@ -92,7 +93,7 @@ static LLVMValueRef copysign_of(cg_fn *f, LLVMValueRef mag, LLVMValueRef sign) {
   return cg_intrinsic(f, "llvm.copysign", LLVMTypeOf(mag), NULL, 2, (LLVMValueRef[]){mag, sign});
 }
 
-/* ---- f16 and bf16 ---- */
+/* ---- narrow floats ---- */
 
 /* f32 -> bits of bf16 in i32, rounded to nearest even; NaN stays NaN. */
 static LLVMValueRef bf16_bits(cg_fn *f, LLVMValueRef v) {
@@ -136,9 +137,49 @@ static LLVMValueRef f16_value_soft(cg_fn *f, LLVMValueRef h) {
   return LLVMBuildBitCast(B, LLVMBuildOr(B, r, sign, ""), ft, "");
 }
 
+/* f32 -> the code of a float of a byte, in i32; as f16_bits_soft, for any format (ir_byte_format). */
+static LLVMValueRef byte_bits(cg_fn *f, const ir_byte_format *b, LLVMValueRef v) {
+  LLVMTypeRef ft = LLVMTypeOf(v), i = like(ft, f->i32);
+  int drop = 23 - b->fraction;
+  LLVMValueRef u = LLVMBuildBitCast(B, v, i, ""), a = LLVMBuildAnd(B, u, cg_int(f, i, 0x7fffffff), "");
+  int sign_at = b->sign == 0x80 ? 7 : 3;
+  LLVMValueRef sign = LLVMBuildAnd(B, LLVMBuildLShr(B, u, cg_int(f, i, 31 - sign_at), ""), cg_int(f, i, b->sign), "");
+  LLVMValueRef odd = LLVMBuildAnd(B, LLVMBuildLShr(B, a, cg_int(f, i, drop), ""), cg_int(f, i, 1), "");
+  LLVMValueRef n = LLVMBuildAdd(B, LLVMBuildAdd(B, a, cg_int(f, i, (int32_t)((uint32_t)(b->bias - 127) << 23) + (1 << (drop - 1)) - 1), ""), odd, "");
+  n = LLVMBuildLShr(B, n, cg_int(f, i, drop), "");
+  /* below the least normal: in the sum with 2^(24 - bias - fraction) the low bits count subnormals */
+  double magic = ldexp(1, 24 - b->bias - b->fraction);
+  int32_t magic_bits = (int32_t)((uint32_t)(127 + 24 - b->bias - b->fraction) << 23);
+  LLVMValueRef s = LLVMBuildFAdd(B, LLVMBuildBitCast(B, a, ft, ""), cg_real(f, ft, magic), "");
+  s = LLVMBuildSub(B, LLVMBuildBitCast(B, s, i, ""), cg_int(f, i, magic_bits), "");
+  LLVMValueRef r = SELECT(ICMP(ULT, a, cg_int(f, i, (int32_t)((uint32_t)(128 - b->bias) << 23))), s, n);
+  r = SELECT(ICMP(UGT, r, cg_int(f, i, b->top)), cg_int(f, i, b->over), r);
+  if (b->unsigned_zero) sign = SELECT(ICMP(EQ, r, cg_int(f, i, 0)), r, sign);
+  r = LLVMBuildOr(B, r, sign, "");
+  return b->nan == b->over && b->sign == 0x80 ? r : SELECT(ICMP(UGT, a, cg_int(f, i, 0x7f800000)), cg_int(f, i, b->nan), r);
+}
+
+/* The code of a float of a byte, in i32 -> f32. */
+static LLVMValueRef byte_value(cg_fn *f, const ir_byte_format *b, LLVMValueRef h) {
+  LLVMTypeRef i = LLVMTypeOf(h), ft = like(i, f->f32);
+  LLVMValueRef sign = LLVMBuildShl(B, LLVMBuildAnd(B, h, cg_int(f, i, b->sign), ""), cg_int(f, i, b->sign == 0x80 ? 24 : 28), "");
+  LLVMValueRef a = LLVMBuildAnd(B, h, cg_int(f, i, b->sign - 1), "");
+  LLVMValueRef n = LLVMBuildAdd(B, LLVMBuildShl(B, a, cg_int(f, i, 23 - b->fraction), ""), cg_int(f, i, (127 - b->bias) << 23), "");
+  LLVMValueRef s = LLVMBuildFMul(B, LLVMBuildSIToFP(B, a, ft, ""), cg_real(f, ft, ldexp(1, 1 - b->bias - b->fraction)), "");
+  LLVMValueRef r = SELECT(ICMP(ULT, a, cg_int(f, i, 1 << b->fraction)), LLVMBuildBitCast(B, s, i, ""), n);
+  LLVMValueRef nan = cg_int(f, i, 0x7fc00000);
+  if (b->unsigned_zero) r = SELECT(ICMP(EQ, h, cg_int(f, i, b->nan)), nan, r);
+  else if (b->sign == 0x80) { /* codes above `top`; an infinity, where there is one, is the first of them */
+    r = SELECT(ICMP(UGT, a, cg_int(f, i, b->top)), nan, r);
+    if (b->over != b->nan) r = SELECT(ICMP(EQ, a, cg_int(f, i, b->over)), cg_int(f, i, 0x7f800000), r);
+  }
+  return LLVMBuildBitCast(B, LLVMBuildOr(B, r, sign, ""), ft, "");
+}
+
 LLVMValueRef cg_to_storage(cg_fn *f, tn_dtype t, LLVMValueRef v, int lanes) {
   if (t == TN_BOOL) return LLVMBuildZExt(B, v, cg_lanes_of(f->i8, lanes), "");
   if (t == TN_BF16) return LLVMBuildTrunc(B, bf16_bits(f, v), cg_lanes_of(f->i16, lanes), "");
+  if (ir_is_byte_float(t)) return LLVMBuildTrunc(B, byte_bits(f, ir_byte_format_of(t), v), cg_lanes_of(f->i8, lanes), "");
   if (t == TN_F16) {
     if (f->t->half) {
       LLVMValueRef h = LLVMBuildFPTrunc(B, v, cg_lanes_of(f->half, lanes), "");
@@ -163,6 +204,11 @@ LLVMValueRef cg_from_storage(cg_fn *f, tn_dtype t, LLVMValueRef v, int lanes) {
     }
     return f16_value_soft(f, LLVMBuildZExt(B, v, cg_lanes_of(f->i32, lanes), ""));
   }
+  if (t == TN_F8E5M2 && f->t->half) { /* the upper half of an f16 */
+    LLVMTypeRef i = cg_lanes_of(f->i16, lanes);
+    return cg_from_storage(f, TN_F16, LLVMBuildShl(B, LLVMBuildZExt(B, v, i, ""), cg_int(f, i, 8), ""), lanes);
+  }
+  if (ir_is_byte_float(t)) return byte_value(f, ir_byte_format_of(t), LLVMBuildZExt(B, v, cg_lanes_of(f->i32, lanes), ""));
   return v;
 }
 
@@ -185,8 +231,11 @@ static LLVMValueRef to_grid(cg_fn *f, tn_dtype t, LLVMValueRef v, int lanes) {
     LLVMTypeRef i = cg_lanes_of(f->i32, lanes);
     return LLVMBuildBitCast(B, LLVMBuildShl(B, bf16_bits(f, v), cg_int(f, i, 16), ""), cg_lanes_of(f->f32, lanes), "");
   }
-  return cg_from_storage(f, TN_F16, cg_to_storage(f, TN_F16, v, lanes), lanes);
+  return cg_from_storage(f, t, cg_to_storage(f, t, v, lanes), lanes);
 }
+
+/* What an exact operation gave: on the grid, but for NaN and -0 of formats that have none. */
+static LLVMValueRef tidy(cg_fn *f, tn_dtype t, LLVMValueRef v, int lanes) { return ir_is_byte_float(t) ? to_grid(f, t, v, lanes) : v; }
 
 /* ---- rounding to integers without SSE4.1 ---- */
 
@@ -296,7 +345,7 @@ LLVMValueRef cg_binary(cg_fn *f, ir_opcode op, tn_dtype t, LLVMValueRef a, LLVMV
     case IX_SUB: r = LLVMBuildFSub(B, a, b, ""); break;
     case IX_MUL: r = LLVMBuildFMul(B, a, b, ""); break;
     case IX_DIV: r = LLVMBuildFDiv(B, a, b, ""); break;
-    case IX_REM: return LLVMBuildFRem(B, a, b, ""); /* exact; fmod of libm */
+    case IX_REM: return tidy(f, t, LLVMBuildFRem(B, a, b, ""), lanes); /* exact; fmod of libm */
     case IX_MIN: return SELECT(FCMP(OLT, a, b), a, b);
     case IX_MAX: return SELECT(FCMP(OGT, a, b), a, b);
     case IX_LT: return FCMP(OLT, a, b);
@@ -305,7 +354,7 @@ LLVMValueRef cg_binary(cg_fn *f, ir_opcode op, tn_dtype t, LLVMValueRef a, LLVMV
     case IX_NE: return FCMP(UNE, a, b);
     default: ir_bug(f->ctx, "%s is not defined on %s", ix_info[op].name, ir_dtype_name(t));
     }
-    return t == TN_F16 || t == TN_BF16 ? to_grid(f, t, r, lanes) : r;
+    return ir_is_narrow_float(t) ? to_grid(f, t, r, lanes) : r;
   }
   bool sign = ir_is_signed(t);
   switch (op) {
@@ -465,14 +514,14 @@ LLVMValueRef cg_op(cg_fn *f, ix e, LLVMValueRef *args, int lanes) {
   LLVMTypeRef ty = LLVMTypeOf(args[0]);
   switch ((ir_opcode)e->op) {
   case IX_SELECT: return SELECT(args[0], args[1], args[2]);
-  case IX_NEG: return ir_is_float(t) ? LLVMBuildFNeg(B, args[0], "") : LLVMBuildNeg(B, args[0], "");
+  case IX_NEG: return ir_is_float(t) ? tidy(f, t, LLVMBuildFNeg(B, args[0], ""), lanes) : LLVMBuildNeg(B, args[0], "");
   case IX_ABS:
     if (ir_is_float(t)) return call1(f, "llvm.fabs", args[0]);
     if (!ir_is_signed(t)) return args[0];
     return SELECT(ICMP(SLT, args[0], cg_int(f, ty, 0)), LLVMBuildNeg(B, args[0], ""), args[0]);
   case IX_NOT: return LLVMBuildNot(B, args[0], "");
   case IX_SQRT: return to_grid(f, t, call1(f, "llvm.sqrt", args[0]), lanes);
-  case IX_FLOOR: case IX_CEIL: case IX_ROUND: case IX_TRUNC: return round_op(f, (ir_opcode)e->op, args[0]);
+  case IX_FLOOR: case IX_CEIL: case IX_ROUND: case IX_TRUNC: return tidy(f, t, round_op(f, (ir_opcode)e->op, args[0]), lanes);
   case IX_FMA: return to_grid(f, t, fma_op(f, args), lanes);
   default: {
     LLVMValueRef words = cg_mul_words(f, e, args, lanes);

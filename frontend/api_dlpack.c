@@ -15,7 +15,7 @@ typedef struct dl_type {
   uint16_t lanes;
 } dl_type;
 
-enum { DL_CPU = 1, DL_INT = 0, DL_UINT = 1, DL_FLOAT = 2, DL_BFLOAT = 4, DL_BOOL = 6 };
+enum { DL_CPU = 1, DL_INT = 0, DL_UINT = 1, DL_FLOAT = 2, DL_BFLOAT = 4, DL_BOOL = 6, DL_E4M3FN = 10, DL_E4M3FNUZ, DL_E5M2, DL_E5M2FNUZ, DL_NONE = 255 };
 
 typedef struct dl_tensor {
   void *data;
@@ -34,6 +34,8 @@ struct DLManagedTensor {
 };
 
 static dl_type type_of(tn_dtype t) {
+  static const uint8_t bytes[] = {DL_E4M3FN, DL_E5M2, DL_E4M3FNUZ, DL_E5M2FNUZ, DL_NONE}; /* by tn_dtype; DLPack's 4-bit floats are packed */
+  if (ir_is_byte_float(t)) return (dl_type){bytes[t - TN_F8E4M3FN], 8, 1};
   int code = t == TN_BOOL ? DL_BOOL : t == TN_BF16 ? DL_BFLOAT : ir_is_float(t) ? DL_FLOAT : ir_is_signed(t) ? DL_INT : DL_UINT;
   return (dl_type){(uint8_t)code, (uint8_t)(8 * ir_dtype_bytes(t)), 1};
 }

@@ -10,7 +10,8 @@ static int64_t ordered(tn_dtype t, const void *data, int64_t i) {
   switch (t) {
   case TN_F64: memcpy(&bits, (const char *)data + 8 * i, 8); low = INT64_MIN; break;
   case TN_F32: bits = ((const int32_t *)data)[i]; low = INT32_MIN; break;
-  default: bits = ((const int16_t *)data)[i]; low = INT16_MIN; break; /* f16, bf16 */
+  case TN_F16: case TN_BF16: bits = ((const int16_t *)data)[i]; low = INT16_MIN; break;
+  default: bits = t == TN_F4E2M1 ? (int8_t)(((const uint8_t *)data)[i] << 4) / 16 : ((const int8_t *)data)[i]; low = t == TN_F4E2M1 ? -8 : INT8_MIN; break;
   }
   return bits < 0 ? low - bits : bits;
 }

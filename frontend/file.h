@@ -65,6 +65,7 @@ typedef struct fe_array {
   int64_t count;       /* their product; 1 when rank is 0 */
   const void *data;    /* null only when there are no bytes */
   size_t bytes;
+  bool unnamed;        /* dtype is a float of a byte, the file does not say which */
 } fe_array;
 
 /* Product of dims; false on a negative dimension or overflow of int64 (a zero anywhere

@@ -1,6 +1,7 @@
 /* inputs.c — see inputs.h. */
 #include "frontend/inputs.h"
 #include "frontend/npy.h"
+#include "ir/interp.h"
 #include <string.h>
 #include <unistd.h>
 
@@ -24,7 +25,7 @@ void fe_random(void *out, tn_dtype t, int64_t count, uint64_t seed, int input) {
     case TN_BF16: ((uint16_t *)out)[i] = ir_f32_to_bf16((float)(z >> 56) / 128.0f - 1.0f); break;
     default:
       switch (ir_dtype_bytes(t)) {
-      case 1: ((uint8_t *)out)[i] = (uint8_t)(z >> 63); break;
+      case 1: ((uint8_t *)out)[i] = ir_is_byte_float(t) ? ir_f64_to_byte(t, (double)(z >> 56) / 128.0 - 1.0) : (uint8_t)(z >> 63); break;
       case 2: ((uint16_t *)out)[i] = (uint16_t)(z >> 63); break;
       case 4: ((uint32_t *)out)[i] = (uint32_t)(z >> 63); break;
       default: ((uint64_t *)out)[i] = z >> 63; break;
@@ -34,22 +35,8 @@ void fe_random(void *out, tn_dtype t, int64_t count, uint64_t seed, int input) {
 }
 
 double fe_element(tn_dtype t, const void *data, int64_t i) {
-  switch (t) {
-  case TN_BOOL: return ((const uint8_t *)data)[i] != 0;
-  case TN_I8: return ((const int8_t *)data)[i];
-  case TN_I16: return ((const int16_t *)data)[i];
-  case TN_I32: return ((const int32_t *)data)[i];
-  case TN_I64: return (double)((const int64_t *)data)[i];
-  case TN_U8: return ((const uint8_t *)data)[i];
-  case TN_U16: return ((const uint16_t *)data)[i];
-  case TN_U32: return ((const uint32_t *)data)[i];
-  case TN_U64: return (double)((const uint64_t *)data)[i];
-  case TN_F16: return ir_f16_to_f32(((const uint16_t *)data)[i]);
-  case TN_BF16: return ir_bf16_to_f32(((const uint16_t *)data)[i]);
-  case TN_F32: return ((const float *)data)[i];
-  case TN_F64: return ((const double *)data)[i];
-  default: return 0;
-  }
+  ir_scalar v = ir_scalar_load(t, (const char *)data + (size_t)i * ir_dtype_bytes(t));
+  return ir_is_float(t) ? v.f : t == TN_U64 ? (double)(uint64_t)v.i : (double)v.i;
 }
 
 /* ---- files ---- */
@@ -117,7 +104,7 @@ void fe_bind_input(tn_ctx *ctx, ir_graph *g, int k, const fe_array *a) {
     v->rank = a->rank;
     for (int i = 0; i < a->rank; i++) v->dims[i] = ix_index(ctx, a->dims[i]);
   }
-  bool fits = v->dtype == a->dtype && v->rank == a->rank;
+  bool fits = (v->dtype == a->dtype || (a->unnamed && ir_is_byte_float(v->dtype))) && v->rank == a->rank;
   for (int i = 0; fits && i < v->rank; i++) {
     fits = v->dims[i]->op == IX_VAR || ix_is_int(v->dims[i], a->dims[i]);
     for (int j = 0; j < i && fits; j++) /* one name, one size */

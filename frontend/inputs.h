@@ -12,6 +12,7 @@
  *   f32, f64  (z >> 40) / 2^23 - 1      in [-1, 1), all exact
  *   f16       (z >> 53) / 2^10 - 1
  *   bf16      (z >> 56) / 2^7 - 1
+ *   f8*, f4*  the same, rounded to the dtype
  *   integers, booleans   z >> 63        0 or 1
  */
 #ifndef FE_INPUTS_H

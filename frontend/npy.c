@@ -10,7 +10,7 @@ static const struct {
   tn_dtype dtype;
 } codes[] = {
     {"b1", TN_BOOL}, {"i1", TN_I8},  {"i2", TN_I16}, {"i4", TN_I32}, {"i8", TN_I64}, {"u1", TN_U8},  {"u2", TN_U16},
-    {"u4", TN_U32},  {"u8", TN_U64}, {"f2", TN_F16}, {"f4", TN_F32}, {"f8", TN_F64}, {"V2", TN_BF16},
+    {"u4", TN_U32},  {"u8", TN_U64}, {"f2", TN_F16}, {"f4", TN_F32}, {"f8", TN_F64}, {"V2", TN_BF16}, {"V1", TN_F8E4M3FN},
 };
 
 /* ---- the header: a Python dictionary ---- */
@@ -165,7 +165,7 @@ fe_array fe_npy_parse(tn_ctx *ctx, const void *bytes, size_t n, const char *name
   header h = {.ctx = ctx, .file = name, .base = base, .p = base + from, .end = base + from + length};
   read_header(&h, flags);
 
-  fe_array a = {.name = "", .dtype = h.dtype, .rank = h.rank};
+  fe_array a = {.name = "", .dtype = h.dtype, .rank = h.rank, .unnamed = ir_is_byte_float(h.dtype)};
   int64_t size;
   size_t rest = n - from - length;
   if (!fe_dims_count(h.dims, h.rank, &a.count) || !ir_mul_size(a.count, (int64_t)ir_dtype_bytes(h.dtype), &size))
@@ -189,7 +189,7 @@ fe_array fe_npy_load(tn_ctx *ctx, const char *path, unsigned flags) {
 void fe_npy_save(tn_ctx *ctx, const char *path, const fe_array *a) {
   const char *code = NULL;
   for (int i = 0; i < IR_COUNT(codes); i++)
-    if (codes[i].dtype == a->dtype) code = codes[i].code;
+    if (codes[i].dtype == (ir_is_byte_float(a->dtype) ? TN_F8E4M3FN : a->dtype)) code = codes[i].code;
   if (!code) ir_fail(ctx, TN_EUSAGE, "%s: npy has no dtype for %s", path, ir_dtype_name(a->dtype));
   if (a->rank > MAX_DIMS) ir_fail(ctx, TN_EUSAGE, "%s: npy has at most %d dimensions", path, MAX_DIMS);
   ir_assert(ctx, a->bytes == (size_t)a->count * ir_dtype_bytes(a->dtype));

@@ -6,6 +6,7 @@
  * Little-endian numbers only. Data is used where it lies in the map; Fortran order is
  * copied into C order. bfloat16 has no NumPy code of its own: it is written as '<V2', as
  * ml_dtypes does, and read from '<V2' or '|V2', or from '<u2' on request.
+ * Floats of a byte are '|V1', which does not say which of them: fe_array.unnamed.
  */
 #ifndef FE_NPY_H
 #define FE_NPY_H

@@ -1,5 +1,6 @@
 /* onnx_tensor.c — element types and TensorProto: raw, typed and external data. */
 #include "frontend/onnx_read.h"
+#include "ir/interp.h"
 #include <limits.h>
 #include <string.h>
 
@@ -30,13 +31,13 @@ static const struct {
     [FE_ONNX_COMPLEX64] = {"COMPLEX64", TN_NONE, 64, FLOAT_DATA},
     [FE_ONNX_COMPLEX128] = {"COMPLEX128", TN_NONE, 128, DOUBLE_DATA},
     [FE_ONNX_BFLOAT16] = {"BFLOAT16", TN_BF16, 16, INT32_DATA},
-    [FE_ONNX_FLOAT8E4M3FN] = {"FLOAT8E4M3FN", TN_NONE, 8, INT32_DATA},
-    [FE_ONNX_FLOAT8E4M3FNUZ] = {"FLOAT8E4M3FNUZ", TN_NONE, 8, INT32_DATA},
-    [FE_ONNX_FLOAT8E5M2] = {"FLOAT8E5M2", TN_NONE, 8, INT32_DATA},
-    [FE_ONNX_FLOAT8E5M2FNUZ] = {"FLOAT8E5M2FNUZ", TN_NONE, 8, INT32_DATA},
+    [FE_ONNX_FLOAT8E4M3FN] = {"FLOAT8E4M3FN", TN_F8E4M3FN, 8, INT32_DATA},
+    [FE_ONNX_FLOAT8E4M3FNUZ] = {"FLOAT8E4M3FNUZ", TN_F8E4M3FNUZ, 8, INT32_DATA},
+    [FE_ONNX_FLOAT8E5M2] = {"FLOAT8E5M2", TN_F8E5M2, 8, INT32_DATA},
+    [FE_ONNX_FLOAT8E5M2FNUZ] = {"FLOAT8E5M2FNUZ", TN_F8E5M2FNUZ, 8, INT32_DATA},
     [FE_ONNX_UINT4] = {"UINT4", TN_NONE, 4, INT32_DATA},
     [FE_ONNX_INT4] = {"INT4", TN_NONE, 4, INT32_DATA},
-    [FE_ONNX_FLOAT4E2M1] = {"FLOAT4E2M1", TN_NONE, 4, INT32_DATA},
+    [FE_ONNX_FLOAT4E2M1] = {"FLOAT4E2M1", TN_F4E2M1, 4, INT32_DATA},
     [FE_ONNX_FLOAT8E8M0] = {"FLOAT8E8M0", TN_NONE, 8, INT32_DATA},
     [FE_ONNX_UINT2] = {"UINT2", TN_NONE, 2, INT32_DATA},
     [FE_ONNX_INT2] = {"INT2", TN_NONE, 2, INT32_DATA},
@@ -181,6 +182,16 @@ static void read_typed(fe_wire *w, fe_onnx_tensor *t) {
   t->data = out;
 }
 
+/* Tenon has a byte an element: packed ones, the first in the lowest bits, are taken apart. */
+static void unpack(fe_wire *w, fe_onnx_tensor *t) {
+  int bits = elems[t->elem].bits, each = 8 / bits;
+  const uint8_t *packed = t->data;
+  uint8_t *out = ir_alloc(w->ctx, (size_t)t->count);
+  for (int64_t i = 0; i < t->count; i++) out[i] = (uint8_t)(packed[i / each] >> i % each * bits & ((1 << bits) - 1));
+  t->data = out;
+  t->bytes = (size_t)t->count;
+}
+
 void fe_onnx_read_tensor(fe_wire *w, fe_onnx_tensor *t) {
   int count[FE_TALLY];
   fe_onnx_tally(w, count);
@@ -234,6 +245,7 @@ void fe_onnx_read_tensor(fe_wire *w, fe_onnx_tensor *t) {
   } else {
     read_typed(w, t);
   }
+  if (t->dtype != TN_NONE && elems[t->elem].bits < 8 && t->data) unpack(w, t);
   if (t->elem == FE_ONNX_BOOL && t->data) t->data = fe_clean_bools(w->ctx, t->data, t->bytes);
 }
 
@@ -270,7 +282,7 @@ const fe_onnx_tensor *fe_onnx_tensor_load(tn_ctx *ctx, const char *path, const f
 fe_array fe_onnx_array(tn_ctx *ctx, const fe_onnx_tensor *t) {
   if (t->dtype == TN_NONE)
     ir_fail(ctx, TN_EUNSUPPORTED, "tensor '%s' has elements of type %s, which Tenon has not", t->name, fe_onnx_elem_name(t->elem));
-  return (fe_array){t->name, t->dtype, t->rank, t->dims, t->count, t->data, t->bytes};
+  return (fe_array){.name = t->name, .dtype = t->dtype, .rank = t->rank, .dims = t->dims, .count = t->count, .data = t->data, .bytes = t->bytes};
 }
 
 /* ---- single elements ---- */
@@ -293,14 +305,5 @@ double fe_onnx_real_at(tn_ctx *ctx, const fe_onnx_tensor *t, int64_t i) {
     return t->dtype == TN_U64 ? (double)(uint64_t)v : (double)v;
   }
   ir_assert(ctx, i >= 0 && i < t->count);
-  const char *p = (const char *)t->data + (size_t)i * ir_dtype_bytes(t->dtype);
-  uint16_t h;
-  float f;
-  double d;
-  switch (t->dtype) {
-  case TN_F16: return memcpy(&h, p, 2), (double)ir_f16_to_f32(h);
-  case TN_BF16: return memcpy(&h, p, 2), (double)ir_bf16_to_f32(h);
-  case TN_F32: return memcpy(&f, p, 4), (double)f;
-  default: return memcpy(&d, p, 8), d;
-  }
+  return ir_scalar_load(t->dtype, (const char *)t->data + (size_t)i * ir_dtype_bytes(t->dtype)).f;
 }

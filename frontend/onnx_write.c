@@ -11,7 +11,7 @@
 
 enum { VARINT = 0, BYTES = 2, FIXED32 = 5 };
 /* What files are written in: for nodes made by C calls, whose forms have not changed since. */
-enum { IR_VERSION = 10, OPSET = 21, NEWEST = 26 };
+enum { IR_VERSION = 10, OPSET = 21, NEWEST = 26, OPSET_F4 = 23, IR_VERSION_F4 = 11 }; /* _F4: with 4-bit floats */
 static const int64_t LARGEST = (int64_t)2000 << 20;
 
 /* ---- wire format ---- */
@@ -62,11 +62,21 @@ typedef struct writer {
   struct tensor { /* an initialiser */
     const ir_value *v;
     ir_text head; /* its message up to the bytes */
+    const void *data;
     int64_t bytes;
   } *tensors;
 } writer;
 
-static const void *data_of(const ir_value *v) { return v->kind == IR_VALUE_STATE ? v->start : ir_value_source(v); }
+/* The elements as the file has them: 4-bit ones packed, the first in the lower half; null where there are none. */
+static const void *data_of(writer *w, const ir_value *v, int64_t *bytes) {
+  const uint8_t *all = v->kind == IR_VALUE_STATE ? v->start : ir_value_source(v);
+  *bytes = ir_value_bytes(w->ctx, v);
+  if (v->dtype != TN_F4E2M1 || !all) return all;
+  int64_t n = *bytes;
+  uint8_t *packed = ir_alloc(w->ctx, (size_t)(*bytes = (n + 1) / 2) + 1);
+  for (int64_t i = 0; i < n; i += 2) packed[i / 2] = (uint8_t)((all[i] & 15) | (i + 1 < n ? all[i + 1] & 15 : 0) << 4);
+  return packed;
+}
 
 static void tensor_head(writer *w, ir_text *t, const ir_value *v) {
   for (int i = 0; i < v->rank; i++) put_int(t, 1, ir_dim(w->ctx, v, i));
@@ -114,12 +124,15 @@ static void attribute(writer *w, ir_text *out, const ir_attr *a) {
     type = STRINGS;
     for (int i = 0; i < a->n; i++) put_text(&t, 9, a->strings[i]);
     break;
-  case IR_ATTR_TENSOR:
+  case IR_ATTR_TENSOR: {
     type = TENSOR;
     tensor_head(w, &inner, a->tensor);
-    put_data(&inner, 9, data_of(a->tensor), (size_t)ir_value_bytes(w->ctx, a->tensor));
+    int64_t bytes;
+    const void *data = data_of(w, a->tensor, &bytes);
+    put_data(&inner, 9, data, (size_t)bytes);
     put_message(&t, 5, &inner);
     break;
+  }
   case IR_ATTR_GRAPH:
     type = GRAPH;
     graph_body(w, &inner, a->graph, a->graph->ninputs, a->graph->inputs, a->graph->noutputs, a->graph->outputs, NULL);
@@ -168,11 +181,12 @@ static void graph_body(writer *w, ir_text *t, const ir_graph *g, int nin, ir_val
   for (int i = 0; i < g->nparams; i++) {
     const ir_value *v = g->params[i];
     if (!v->nuses) continue;
-    struct tensor x = {.v = v, .head = {.ctx = w->ctx}, .bytes = ir_value_bytes(w->ctx, v)};
-    if (x.bytes && !data_of(v)) ir_fail(w->ctx, TN_EUSAGE, "'%s' has no data", v->name);
+    struct tensor x = {.v = v, .head = {.ctx = w->ctx}};
+    x.data = data_of(w, v, &x.bytes);
+    if (x.bytes && !x.data) ir_fail(w->ctx, TN_EUSAGE, "'%s' has no data", v->name);
     tensor_head(w, &x.head, v);
     if (!needed) { /* within an attribute */
-      put_data(&x.head, 9, data_of(v), (size_t)x.bytes);
+      put_data(&x.head, 9, x.data, (size_t)x.bytes);
       put_message(t, 5, &x.head);
     } else IR_PUSH(w->ctx, w->tensors, w->ntensors, x);
   }
@@ -221,6 +235,8 @@ void fe_onnx_write(tn_ctx *ctx, ir_graph *g, const char *path, int64_t largest) 
     if (g->inputs[i]->nuses) in[nin++] = g->inputs[i];
   ir_text body = {.ctx = ctx}, model = {.ctx = ctx};
   w->opset = OPSET;
+  for (int i = 0; i < g->nvalues; i++)
+    if (g->values[i]->dtype == TN_F4E2M1) w->opset = OPSET_F4;
   for (int i = 0; i < g->nnodes; i++) /* of the file that the graph came from, if from one */
     if (needed[g->nodes[i]->id] && g->nodes[i]->opset < NEWEST && !(g->nodes[i]->op->domain && *g->nodes[i]->op->domain)) w->opset = g->nodes[i]->opset;
   graph_body(w, &body, g, nin, in, nout, g->outputs, needed);
@@ -243,7 +259,7 @@ void fe_onnx_write(tn_ctx *ctx, ir_graph *g, const char *path, int64_t largest) 
     }
     size += 1 + varint_size(inner) + inner;
   }
-  put_int(&model, 1, IR_VERSION);
+  put_int(&model, 1, w->opset >= OPSET_F4 ? IR_VERSION_F4 : IR_VERSION);
   put_text(&model, 2, "tenon");
   for (int i = 0; i < 1 + w->microsoft; i++) {
     ir_text set = {.ctx = ctx};
@@ -263,7 +279,7 @@ void fe_onnx_write(tn_ctx *ctx, ir_graph *g, const char *path, int64_t largest) 
     varint(&head, x->head.n + (beside ? 0 : (size_t)x->bytes));
     fe_write(out, head.s, head.n);
     fe_write(out, x->head.s, x->head.n);
-    if (x->bytes) fe_write(beside ? data : out, data_of(x->v), (size_t)x->bytes);
+    if (x->bytes) fe_write(beside ? data : out, x->data, (size_t)x->bytes);
     static const char zeros[64];
     if (beside && x->bytes % 64) fe_write(data, zeros, 64 - (size_t)(x->bytes % 64));
   }

@@ -17,8 +17,8 @@ static const struct {
     {"BOOL", TN_BOOL, 8}, {"U8", TN_U8, 8},    {"I8", TN_I8, 8},    {"I16", TN_I16, 16}, {"U16", TN_U16, 16},
     {"F16", TN_F16, 16},  {"BF16", TN_BF16, 16}, {"I32", TN_I32, 32}, {"U32", TN_U32, 32}, {"F32", TN_F32, 32},
     {"F64", TN_F64, 64},  {"I64", TN_I64, 64}, {"U64", TN_U64, 64},
-    {"F4", TN_NONE, 4},   {"F6_E2M3", TN_NONE, 6}, {"F6_E3M2", TN_NONE, 6}, {"F8_E5M2", TN_NONE, 8},
-    {"F8_E4M3", TN_NONE, 8}, {"F8_E8M0", TN_NONE, 8}, {"C64", TN_NONE, 64},
+    {"F4", TN_NONE, 4},   {"F6_E2M3", TN_NONE, 6}, {"F6_E3M2", TN_NONE, 6}, {"F8_E5M2", TN_F8E5M2, 8},
+    {"F8_E4M3", TN_F8E4M3FN, 8}, {"F8_E8M0", TN_NONE, 8}, {"C64", TN_NONE, 64},
 };
 
 /* ---- JSON ---- */

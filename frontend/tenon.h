@@ -29,11 +29,15 @@ typedef enum tn_status {
   TN_EINTERNAL = 70     /* a broken invariant inside Tenon */
 } tn_status;
 
-/* Element types. TN_INDEX exists only inside kernels: 64-bit, never overflows. */
+/* Element types. The 8-bit floats are those of ONNX: E4M3FN (OCP E4M3: NaN, no infinities), E5M2 (IEEE-like), and the
+ * two FNUZ (one NaN, no infinities, no -0). F4E2M1 has neither NaN nor infinities and takes a byte an element, the
+ * code in its low 4 bits. TN_INDEX exists only inside kernels: 64-bit, never overflows. */
 typedef enum tn_dtype {
   TN_NONE = 0,
   TN_BOOL, TN_I8, TN_I16, TN_I32, TN_I64, TN_U8, TN_U16, TN_U32, TN_U64,
-  TN_F16, TN_BF16, TN_F32, TN_F64, TN_INDEX,
+  TN_F16, TN_BF16, TN_F32, TN_F64,
+  TN_F8E4M3FN, TN_F8E5M2, TN_F8E4M3FNUZ, TN_F8E5M2FNUZ, TN_F4E2M1,
+  TN_INDEX,
   TN_DTYPE_COUNT
 } tn_dtype;
 

@@ -98,7 +98,10 @@ int ir_dtype_bits(tn_dtype t);
 size_t ir_dtype_bytes(tn_dtype t);       /* bool is one byte */
 const char *ir_dtype_name(tn_dtype t);   /* "f32", "i64", "bool", "index", ... */
 tn_dtype ir_dtype_parse(const char *s, size_t n); /* TN_NONE if unknown */
-static inline bool ir_is_float(tn_dtype t) { return t >= TN_F16 && t <= TN_F64; }
+static inline bool ir_is_float(tn_dtype t) { return t >= TN_F16 && t <= TN_F4E2M1; }
+static inline bool ir_is_byte_float(tn_dtype t) { return t >= TN_F8E4M3FN && t <= TN_F4E2M1; }
+/* Floats whose values are computed as f32 and rounded after each operation. */
+static inline bool ir_is_narrow_float(tn_dtype t) { return t == TN_F16 || t == TN_BF16 || ir_is_byte_float(t); }
 static inline bool ir_is_signed(tn_dtype t) { return (t >= TN_I8 && t <= TN_I64) || t == TN_INDEX; }
 static inline bool ir_is_unsigned(tn_dtype t) { return t >= TN_U8 && t <= TN_U64; }
 static inline bool ir_is_int(tn_dtype t) { return ir_is_signed(t) || ir_is_unsigned(t); }
@@ -109,6 +112,21 @@ uint16_t ir_f64_to_f16(double f);
 float ir_bf16_to_f32(uint16_t h);
 uint16_t ir_f32_to_bf16(float f);
 uint16_t ir_f64_to_bf16(double f);
+
+/* Floats of a byte: a sign, exponent and fraction, by a row each. OCP 8-bit Floating Point Specification (E4M3, E5M2),
+ * OCP Microscaling Formats (E2M1); the FNUZ types: Noune et al., "8-bit Numerical Formats for Deep Neural Networks",
+ * 2022. What rounds to more than the largest value becomes `over` of its sign. */
+typedef struct ir_byte_format {
+  int fraction, bias;  /* bits; value = 2^(e - bias) (1 + m / 2^fraction), e = 0: 2^(1 - bias) m / 2^fraction */
+  uint8_t sign;        /* the sign's bit */
+  uint8_t top;         /* code of the largest number */
+  uint8_t over, nan;   /* codes of what is beyond it, and of NaN */
+  bool unsigned_zero;  /* no -0: its code is the NaN */
+} ir_byte_format;
+const ir_byte_format *ir_byte_format_of(tn_dtype t); /* null: no float of a byte */
+float ir_byte_to_f32(tn_dtype t, uint8_t code);
+uint8_t ir_f64_to_byte(tn_dtype t, double v);
+double ir_byte_max(tn_dtype t); /* the largest number */
 
 /* a * b and a + b on sizes; false on overflow of int64 or a negative operand. */
 bool ir_mul_size(int64_t a, int64_t b, int64_t *out);

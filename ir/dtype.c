@@ -11,6 +11,8 @@ static const struct {
     [TN_I32] = {"i32", 32},   [TN_I64] = {"i64", 64},   [TN_U8] = {"u8", 8},    [TN_U16] = {"u16", 16},
     [TN_U32] = {"u32", 32},   [TN_U64] = {"u64", 64},   [TN_F16] = {"f16", 16}, [TN_BF16] = {"bf16", 16},
     [TN_F32] = {"f32", 32},   [TN_F64] = {"f64", 64},   [TN_INDEX] = {"index", 64},
+    [TN_F8E4M3FN] = {"f8e4m3fn", 8},         [TN_F8E5M2] = {"f8e5m2", 8},         [TN_F8E4M3FNUZ] = {"f8e4m3fnuz", 8},
+    [TN_F8E5M2FNUZ] = {"f8e5m2fnuz", 8},     [TN_F4E2M1] = {"f4e2m1", 8},
 };
 
 int ir_dtype_bits(tn_dtype t) { return dtypes[t].bits; }
@@ -80,6 +82,41 @@ uint16_t ir_f64_to_bf16(double d) {
   }
   return ir_f32_to_bf16(f);
 }
+
+const ir_byte_format *ir_byte_format_of(tn_dtype t) {
+  static const ir_byte_format formats[] = {
+      {.fraction = 3, .bias = 7, .sign = 0x80, .top = 0x7e, .over = 0x7f, .nan = 0x7f},                          /* e4m3fn: 448 */
+      {.fraction = 2, .bias = 15, .sign = 0x80, .top = 0x7b, .over = 0x7c, .nan = 0x7e},                         /* e5m2: 57344 */
+      {.fraction = 3, .bias = 8, .sign = 0x80, .top = 0x7f, .over = 0x80, .nan = 0x80, .unsigned_zero = true},   /* e4m3fnuz: 240 */
+      {.fraction = 2, .bias = 16, .sign = 0x80, .top = 0x7f, .over = 0x80, .nan = 0x80, .unsigned_zero = true},  /* e5m2fnuz: 57344 */
+      {.fraction = 1, .bias = 1, .sign = 0x08, .top = 0x07, .over = 0x07, .nan = 0x08},                          /* e2m1: 6; NaN becomes -0, as in ml_dtypes */
+  };
+  return ir_is_byte_float(t) ? &formats[t - TN_F8E4M3FN] : NULL;
+}
+
+float ir_byte_to_f32(tn_dtype t, uint8_t code) {
+  const ir_byte_format *b = ir_byte_format_of(t);
+  if (b->unsigned_zero && code == b->nan) return NAN;
+  int a = code & (b->sign - 1), e = a >> b->fraction, m = a & ((1 << b->fraction) - 1);
+  double v = a <= b->top ? ldexp(e ? m + (1 << b->fraction) : m, (e ? e : 1) - b->bias - b->fraction) : b->over != b->nan && a == b->over ? INFINITY : NAN;
+  return (float)(code & b->sign ? -v : v);
+}
+
+uint8_t ir_f64_to_byte(tn_dtype t, double v) {
+  const ir_byte_format *b = ir_byte_format_of(t);
+  if (isnan(v)) return b->nan;
+  double a = fabs(v);
+  int e, least = 1 - b->bias;
+  frexp(a, &e);
+  if (e-- == 0 && a == 0) e = least; /* a = 2^e times 1 to 2 */
+  if (e < least) e = least;
+  /* in units of the last place; 2^(fraction + 1) of them are the next power of two, whose code follows */
+  int code = isinf(a) || e > 31 ? b->top + 1 : (int)nearbyint(ldexp(a, b->fraction - e)) + ((e - least) << b->fraction);
+  if (code > b->top) code = b->over;
+  return (uint8_t)(code | (signbit(v) && !(b->unsigned_zero && code == 0) ? b->sign : 0));
+}
+
+double ir_byte_max(tn_dtype t) { return ir_byte_to_f32(t, ir_byte_format_of(t)->top); }
 
 bool ir_mul_size(int64_t a, int64_t b, int64_t *out) {
   return a >= 0 && b >= 0 && !__builtin_mul_overflow(a, b, out);

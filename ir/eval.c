@@ -28,7 +28,7 @@ double ir_round_float(tn_dtype t, double v) {
     case TN_F16: return ir_f16_to_f32(ir_f64_to_f16(v));
     case TN_BF16: return ir_bf16_to_f32(ir_f64_to_bf16(v));
     case TN_F32: return (float)v;
-    default: return v;
+    default: return ir_is_byte_float(t) ? (double)ir_byte_to_f32(t, ir_f64_to_byte(t, v)) : v;
   }
 }
 
@@ -46,7 +46,9 @@ ir_scalar ir_scalar_load(tn_dtype t, const void *p) {
     case TN_BF16: { uint16_t v; memcpy(&v, p, 2); r.f = ir_bf16_to_f32(v); break; }
     case TN_F32: { float v; memcpy(&v, p, 4); r.f = v; break; }
     case TN_F64: memcpy(&r.f, p, 8); break;
-    default: memcpy(&r.i, p, 8); break;
+    default:
+      if (ir_is_byte_float(t)) r.f = ir_byte_to_f32(t, *(const uint8_t *)p);
+      else memcpy(&r.i, p, 8);
   }
   return r;
 }
@@ -61,7 +63,9 @@ void ir_scalar_store(tn_dtype t, void *p, ir_scalar v) {
     case TN_BF16: { uint16_t u = ir_f64_to_bf16(v.f); memcpy(p, &u, 2); break; }
     case TN_F32: { float f = (float)v.f; memcpy(p, &f, 4); break; }
     case TN_F64: memcpy(p, &v.f, 8); break;
-    default: memcpy(p, &v.i, 8); break;
+    default:
+      if (ir_is_byte_float(t)) *(uint8_t *)p = ir_f64_to_byte(t, v.f);
+      else memcpy(p, &v.i, 8);
   }
 }
 
@@ -129,7 +133,7 @@ static ir_scalar eval_int(tn_ctx *ctx, ir_opcode op, tn_dtype t, int64_t a, int6
   }
 }
 
-/* ---- floats: f16, bf16 and f32 in f32, f64 in f64 ---- */
+/* ---- floats: f64 in f64, all others in f32 ---- */
 
 /* One body for both widths. FN(f) names libm's function of the width; only exact
  * or correctly rounded ones are used. */
@@ -191,7 +195,7 @@ static int64_t float_to_int(tn_dtype to, double v) {
 
 static double int_to_float(tn_dtype to, tn_dtype from, int64_t v) {
   if (to == TN_F64) return from == TN_U64 ? (double)(uint64_t)v : (double)v;
-  float f = from == TN_U64 ? (float)(uint64_t)v : (float)v; /* f16, bf16 by way of f32 */
+  float f = from == TN_U64 ? (float)(uint64_t)v : (float)v; /* narrow floats by way of f32 */
   return ir_round_float(to, f);
 }
 

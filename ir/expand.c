@@ -4,7 +4,7 @@
  * and bitcasts, so the interpreter, vector code and tails agree bit for bit. The
  * functions that are hot in models (exp, expm1, log, log1p, tanh, erf, sigmoid)
  * stay within f32; sin and cos reduce their argument in f64; the others compute
- * in f64 and round once. f16 and bf16 go through f32.
+ * in f64 and round once. Narrower floats go through f32.
  *
  * No float -> int conversions: adding 1.5 * 2^mant rounds to an integer and leaves
  * it in the low bits, ready to be shifted into an exponent.
@@ -172,7 +172,7 @@ static bool within_f32(ir_opcode op) {
 
 ix ix_expand_op(tn_ctx *ctx, ir_opcode op, const ix *args) {
   tn_dtype t = (tn_dtype)args[0]->dtype, in = t;
-  if (t == TN_F16 || t == TN_BF16) in = TN_F32;
+  if (ir_is_narrow_float(t)) in = TN_F32;
   tn_dtype of = in == TN_F32 && !within_f32(op) ? TN_F64 : in;
   ix a[2] = {NULL, NULL};
   for (int i = 0; i < ix_info[op].arity; i++) a[i] = ix_cast(ctx, of, args[i]); /* exact */

@@ -4,6 +4,7 @@
  * ir_eval_op, neutral elements vanish). Index expressions are mathematical integers
  * and go to a canonical form: see index.c. */
 #include "ir/expr_internal.h"
+#include "ir/interp.h"
 #include <math.h>
 #include <string.h>
 
@@ -137,18 +138,9 @@ ix ix_int(tn_ctx *ctx, tn_dtype t, int64_t v) {
   return ix_intern(ctx, IX_CONST, t, wrap(t, v), 0, NULL);
 }
 
-static double round_to(tn_dtype t, double v) {
-  switch (t) {
-  case TN_F16: return ir_f16_to_f32(ir_f64_to_f16(v));
-  case TN_BF16: return ir_bf16_to_f32(ir_f64_to_bf16(v));
-  case TN_F32: return (double)(float)v;
-  default: return v;
-  }
-}
-
 ix ix_float(tn_ctx *ctx, tn_dtype t, double v) {
   ir_assert(ctx, ir_is_float(t));
-  v = isnan(v) ? (double)NAN : round_to(t, v); /* one NaN: payloads are not kept */
+  v = isnan(v) && t != TN_F4E2M1 ? (double)NAN : ir_round_float(t, v); /* one NaN: payloads are not kept */
   int64_t bits;
   memcpy(&bits, &v, 8);
   return ix_intern(ctx, IX_CONST, t, bits, 0, NULL);

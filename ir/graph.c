@@ -1,6 +1,7 @@
 /* graph.c — graphs: making, editing, ordering, checking. */
 #include "ir/ir.h"
 #include "ir/ctx_internal.h"
+#include "ir/interp.h"
 #include <string.h>
 
 ir_graph *ir_graph_new(tn_ctx *ctx, const char *name) {
@@ -56,27 +57,12 @@ ir_value *ir_graph_ints(ir_graph *g, const char *name, int n, const int64_t *v) 
 }
 
 ir_value *ir_graph_scalar(ir_graph *g, const char *name, tn_dtype t, double v) {
-  union {
-    int8_t i8; int16_t i16; int32_t i32; int64_t i64; uint8_t u8; uint16_t u16; uint32_t u32; uint64_t u64;
-    float f32; double f64;
-  } u = {0};
-  switch (t) {
-  case TN_BOOL: u.u8 = v != 0; break;
-  case TN_I8: u.i8 = (int8_t)v; break;
-  case TN_I16: u.i16 = (int16_t)v; break;
-  case TN_I32: u.i32 = (int32_t)v; break;
-  case TN_I64: u.i64 = (int64_t)v; break;
-  case TN_U8: u.u8 = (uint8_t)v; break;
-  case TN_U16: u.u16 = (uint16_t)v; break;
-  case TN_U32: u.u32 = (uint32_t)v; break;
-  case TN_U64: u.u64 = (uint64_t)v; break;
-  case TN_F16: u.u16 = ir_f64_to_f16(v); break;
-  case TN_BF16: u.u16 = ir_f64_to_bf16(v); break;
-  case TN_F32: u.f32 = (float)v; break;
-  case TN_F64: u.f64 = v; break;
-  default: ir_bug(g->ctx, "scalar of dtype %s", ir_dtype_name(t));
-  }
-  return ir_graph_const(g, name, t, 0, NULL, &u, true);
+  unsigned char bytes[8];
+  ir_scalar s = {.i = t == TN_U64 ? (int64_t)(uint64_t)v : (int64_t)v};
+  if (t == TN_BOOL) s.i = v != 0;
+  if (ir_is_float(t)) s.f = v;
+  ir_scalar_store(t, bytes, s);
+  return ir_graph_const(g, name, t, 0, NULL, bytes, true);
 }
 
 void ir_graph_output(ir_graph *g, ir_value *v) {
@@ -393,21 +379,7 @@ bool ir_known_float(const ir_value *v, double *out) {
   if (!v->data) return false;
   for (int i = 0; i < v->rank; i++)
     if (!ix_is_int(v->dims[i], 1)) return false;
-  const void *p = v->data;
-  switch (v->dtype) {
-  case TN_BOOL: *out = *(const uint8_t *)p != 0; return true;
-  case TN_I8: *out = *(const int8_t *)p; return true;
-  case TN_I16: *out = *(const int16_t *)p; return true;
-  case TN_I32: *out = *(const int32_t *)p; return true;
-  case TN_I64: *out = (double)*(const int64_t *)p; return true;
-  case TN_U8: *out = *(const uint8_t *)p; return true;
-  case TN_U16: *out = *(const uint16_t *)p; return true;
-  case TN_U32: *out = *(const uint32_t *)p; return true;
-  case TN_U64: *out = (double)*(const uint64_t *)p; return true;
-  case TN_F16: *out = ir_f16_to_f32(*(const uint16_t *)p); return true;
-  case TN_BF16: *out = ir_bf16_to_f32(*(const uint16_t *)p); return true;
-  case TN_F32: *out = *(const float *)p; return true;
-  case TN_F64: *out = *(const double *)p; return true;
-  default: return false;
-  }
+  ir_scalar s = ir_scalar_load(v->dtype, v->data);
+  *out = ir_is_float(v->dtype) ? s.f : v->dtype == TN_U64 ? (double)(uint64_t)s.i : (double)s.i;
+  return true;
 }

@@ -18,7 +18,8 @@
  *   cast float -> int truncates and saturates, NaN -> 0; int -> int wraps;
  *   x -> bool is x != 0 (NaN -> true); bool -> number is 0 or 1;
  *   float narrowing rounds to nearest even.
- *   f16 and bf16 arithmetic is done in f32 and rounded after each operation.
+ *   Arithmetic of narrow floats (f16, bf16, f8*, f4e2m1) is done in f32 and rounded after each operation.
+ *   f8* beyond the largest number becomes an infinity (f8e5m2) or NaN, f4e2m1 the largest number, its NaN is -0.
  *   round is to nearest even. fma rounds once; nothing else ever contracts.
  *   and/or/xor/not are bitwise on integers and logical on bool.
  * In detail (ir/eval.c is the definition):
@@ -28,10 +29,10 @@
  *   also for a negative divisor; x div 0 = 0, x rem 0 = x.
  *   abs(MIN) = MIN; neg of an unsigned wraps.
  *   Float rem is C's fmod: exact, sign of the dividend, NaN for x rem 0.
- *   cast f64 -> f16, bf16 rounds once (not by way of f32); cast int -> f16, bf16 rounds
+ *   cast f64 -> narrow float rounds once (not by way of f32); cast int -> narrow float rounds
  *   to f32 first. cast float -> index saturates as i64; u64 <-> i64, index keep the bits.
- *   f16, bf16 fma: in f32 with one rounding, then rounded. An op with trait E on f16,
- *   bf16 is its f32 expansion, rounded.
+ *   fma of narrow floats: in f32 with one rounding, then rounded. An op with trait E on
+ *   them is its f32 expansion, rounded.
  *   bitcast: same width, not bool. The sign and payload of a NaN are never defined.
  *   Denormals are kept everywhere, inputs and results, except that sigmoid may give 0
  *   for a result below the least normal number.

@@ -172,7 +172,7 @@ void lw_loops(lw_build *b, const char *names, int rank, const ix *dims, ix *idx)
   }
 }
 
-tn_dtype lw_compute_type(tn_dtype t) { return t == TN_F16 || t == TN_BF16 ? TN_F32 : t; }
+tn_dtype lw_compute_type(tn_dtype t) { return ir_is_narrow_float(t) ? TN_F32 : t; }
 
 lw_kernel lw_build_group(tn_ctx *ctx, const char *name, ir_node *root, int group, int nnodes, ir_node *const *nodes,
                          bool in_pack, bool (*stored)(void *user, const ir_value *v), void *user) {

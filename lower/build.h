@@ -53,7 +53,7 @@ ir_buf *lw_out_buf(lw_build *b, ir_node *n, int k);
 /* Opens one loop per axis of a value ("n0".. or the given one-letter names), fills idx. */
 void lw_loops(lw_build *b, const char *names, int rank, const ix *dims, ix *idx);
 
-/* Float dtype in which a value of dtype t is computed: f32 for f16 and bf16, else t. */
+/* Float dtype in which a value of dtype t is computed: f32 for narrower floats, else t. */
 tn_dtype lw_compute_type(tn_dtype t);
 
 /* Shape-rule helpers. */

@@ -13,14 +13,6 @@ ir_value *lw_op2_int(ir_graph *g, ir_node *n, const char *op, ir_value *a, ir_va
 
 ir_value *lw_number(ir_graph *g, const ir_value *like, double v) { return ir_graph_scalar(g, NULL, like->dtype, v); }
 
-int64_t lw_number_of_type(tn_ctx *ctx, tn_dtype t) {
-  static const tn_dtype types[] = {TN_NONE, TN_F32, TN_U8,   TN_I8,  TN_U16, TN_I16,  TN_I32,  TN_I64, TN_NONE,
-                                   TN_BOOL, TN_F16, TN_F64, TN_U32, TN_U64, TN_NONE, TN_NONE, TN_BF16};
-  for (int i = 1; i < IR_COUNT(types); i++)
-    if (types[i] == t) return i;
-  ir_bug(ctx, "dtype %s has no ONNX number", ir_dtype_name(t));
-}
-
 ir_value *lw_cast_node(ir_graph *g, ir_node *n, ir_value *v, tn_dtype t) {
   return v->dtype == t ? v : lw_op1_int(g, n, "Cast", v, "to", lw_number_of_type(g->ctx, t));
 }

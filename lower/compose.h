@@ -32,6 +32,4 @@ ir_value *lw_reduce_all(ir_graph *g, ir_node *n, const char *op, ir_value *v);
 /* What a node `op` (ONNX) with these operands and attributes would give as its only output:
  * dtype and shape. For the rules of composites; errors name n. */
 ir_value lw_would_give(tn_ctx *ctx, const ir_node *n, const char *op, int nin, ir_value *const *in, int nattrs, ir_attr *attrs);
-/* The ONNX data type number of a dtype. */
-int64_t lw_number_of_type(tn_ctx *ctx, tn_dtype t);
 #endif

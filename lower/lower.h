@@ -17,6 +17,7 @@ typedef struct lw_options {
 
   double accuracy;            /* error that the whole model may gain by faster algorithms, relative to its largest output; 0: strict, none */
   bool attention_apart;       /* attention of f32 stays products and a softmax, that of f16 and bf16 is one kernel: for GPUs; else the other way round */
+  bool byte_products;         /* products of 8-bit floats take them as they are (narrow.h): for GPUs */
   bool free_io;               /* inputs and outputs may get another layout: for timing a kernel alone */
   /* The schedule of a kernel: text of steps; null or returning null: the default one. */
   const char *(*schedule)(void *user, tn_ctx *ctx, const ir_kernel *k);

@@ -38,12 +38,13 @@ static ir_value *turned(ir_graph *g, ir_node *n, ir_value *v, const char *attr) 
   return ir_attr_get_int(n, attr, 0) ? lw_transpose(g, n, v, turn) : v;
 }
 
-/* alpha * product + beta * C, as Gemm says. */
+/* alpha * product + beta * C, as Gemm says, in the product's dtype. */
 static ir_value *gemm_rest(ir_graph *g, ir_node *n, ir_value *v) {
   double alpha = ir_attr_get_float(n, "alpha", 1), beta = ir_attr_get_float(n, "beta", 1);
   if (alpha != 1) v = lw_op2(g, n, "Mul", v, lw_number(g, v, alpha));
   if (!lw_has(n, 2) || beta == 0) return v;
-  return lw_op2(g, n, "Add", v, beta == 1 ? n->in[2] : lw_op2(g, n, "Mul", n->in[2], lw_number(g, v, beta)));
+  ir_value *c = lw_cast_node(g, n, n->in[2], v->dtype);
+  return lw_op2(g, n, "Add", v, beta == 1 ? c : lw_op2(g, n, "Mul", c, lw_number(g, v, beta)));
 }
 
 /* ---- bf16 ---- */
@@ -203,6 +204,116 @@ void lw_narrow_quantised(tn_ctx *ctx, ir_graph *g) {
   find_packed(g);
   for (int i = 0, count = g->nnodes; i < count; i++)
     if (is_product(g->nodes[i], TN_F32)) quantised_product(g, g->nodes[i]);
+  ir_graph_sort(g);
+  ir_graph_analyse(g);
+}
+
+/* ---- 8-bit floats ---- */
+
+typedef struct byte_source { /* what an operand is: v times scale */
+  ir_value *v;
+  ir_value *scale; /* of one element, or a vector along `axis` of v; null: 1 */
+  int axis;        /* -1: one scale */
+} byte_source;
+
+static bool is_tensor_core_byte(const ir_value *v) { return v->dtype == TN_F8E4M3FN || v->dtype == TN_F8E5M2; }
+
+/* A node that only moves elements, of another operand. */
+static ir_value *moved(ir_graph *g, ir_node *d, ir_value *v) {
+  ir_value **in = IR_NEW_ARRAY(g->ctx, ir_value *, d->nin);
+  for (int k = 0; k < d->nin; k++) in[k] = k ? d->in[k] : v;
+  ir_node *m = lw_node_n(g, d, d->op->name, d->nin, in, 1);
+  m->nattrs = d->nattrs;
+  m->attrs = d->attrs;
+  ir_infer(g->ctx, m);
+  return m->out[0];
+}
+
+/* Looks through what widens and what moves; nothing is made unless the operand comes from bytes. */
+static bool byte_source_of(ir_graph *g, ir_value *v, byte_source *s) {
+  ir_node *d = v->def;
+  if (!d || d->nout != 1) return false;
+  if (ir_node_is(d, "DequantizeLinear") && is_tensor_core_byte(d->in[0])) {
+    ir_value *zero;
+    if (ir_attr_get_int(d, "block_size", 0) || !known_zero(g, d, &zero) || zero) return false;
+    *s = (byte_source){d->in[0], d->in[1], lw_single(d->in[1]) ? -1 : ir_axis(g->ctx, d, ir_attr_get_int(d, "axis", 1), d->in[0]->rank)};
+    return s->axis < 0 || d->in[1]->rank == 1;
+  }
+  if (ir_node_is(d, "Cast") && ir_is_float(v->dtype) && !ir_is_byte_float(v->dtype)) {
+    if (is_tensor_core_byte(d->in[0])) return *s = (byte_source){d->in[0], NULL, -1}, true;
+    return byte_source_of(g, d->in[0], s);
+  }
+  if (ir_node_is(d, "Transpose")) {
+    if (!byte_source_of(g, d->in[0], s)) return false;
+    const int64_t *perm;
+    int rank = v->rank, n = ir_attr_get_ints(d, "perm", &perm), at = -1;
+    for (int i = 0; s->axis >= 0 && i < rank; i++)
+      if (ir_axis(g->ctx, d, n < 0 ? rank - 1 - i : perm[i], rank) == s->axis) at = i;
+    s->axis = at;
+    return s->v = moved(g, d, s->v), true;
+  }
+  static const char *const moves[] = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", NULL};
+  for (int i = 0; moves[i]; i++)
+    if (ir_node_is(d, moves[i])) return byte_source_of(g, d->in[0], s) && s->axis < 0 && (s->v = moved(g, d, s->v), true);
+  return false;
+}
+
+/* The scale as f32 that broadcasts to a result of this rank, where the operand's axis is its axis `at`. */
+static ir_value *wide_scale(ir_graph *g, ir_node *n, const byte_source *s, int at, int rank) {
+  ir_value *v = s->axis < 0 ? lw_reshape(g, n, s->scale, 0, NULL) : vector_at(g, n, s->scale, at, rank);
+  return lw_cast_node(g, n, v, TN_F32);
+}
+
+/* v with its last two axes exchanged: what it was turned from, or turned. */
+static ir_value *other_way(ir_graph *g, ir_node *n, ir_value *v) {
+  int64_t perm[IR_MAX_RANK];
+  const int64_t *given;
+  int rank = v->rank;
+  for (int i = 0; i < rank; i++) perm[i] = i < rank - 2 ? i : 2 * rank - 3 - i;
+  ir_node *d = v->def;
+  if (d && ir_node_is(d, "Transpose")) {
+    int count = ir_attr_get_ints(d, "perm", &given);
+    bool same = count == rank || (count < 0 && rank == 2);
+    for (int i = 0; i < rank && same; i++) same = count < 0 || ir_axis(g->ctx, d, given[i], rank) == perm[i];
+    if (same) return d->in[0];
+  }
+  return lw_transpose(g, n, v, perm);
+}
+
+static void byte_product(ir_graph *g, ir_node *n) {
+  bool conv = ir_node_is(n, "Conv"), gemm = ir_node_is(n, "Gemm");
+  byte_source a, b;
+  tn_dtype t = n->out[0]->dtype;
+  if (!ir_is_float(t) || t == TN_F64 || n->in[0]->rank < 2 || n->in[1]->rank < 2) return;
+  if (!byte_source_of(g, n->in[0], &a) || !byte_source_of(g, n->in[1], &b) || a.v->dtype != b.v->dtype) return;
+  if (gemm && ir_attr_get_int(n, "transA", 0)) a.v = turned(g, n, a.v, "transA"), a.axis = a.axis < 0 ? -1 : 1 - a.axis;
+  if (gemm && ir_attr_get_int(n, "transB", 0)) b.v = turned(g, n, b.v, "transB"), b.axis = b.axis < 0 ? -1 : 1 - b.axis;
+  int rank = n->out[0]->rank, row = a.v->rank - 2, column = b.v->rank - 1;
+  if (a.axis >= 0 && (conv || a.axis != row)) return;
+  if (b.axis >= 0 && b.axis != (conv ? 0 : column)) return;
+  ir_value *in[2] = {a.v, conv ? b.v : other_way(g, n, b.v)}, *v; /* bytes must lie along the sum */
+  if (conv) v = same_attrs(g, n, "tenon:ConvWide", 2, in)->out[0];
+  else {
+    ir_node *m = lw_node_n(g, n, "tenon:MatMulWide", 2, in, 1);
+    m->name = n->name;
+    ir_attr_int(m, "transB", 1);
+    ir_infer(g->ctx, m);
+    v = m->out[0];
+  }
+  ir_value *sa = a.scale ? wide_scale(g, n, &a, rank - 2, rank) : NULL, *sb = b.scale ? wide_scale(g, n, &b, conv ? 1 : rank - 1, rank) : NULL;
+  ir_value *scale = sa && sb ? lw_op2(g, n, "Mul", sa, sb) : sa ? sa : sb;
+  if (scale) v = lw_op2(g, n, "Mul", v, scale);
+  if (conv && lw_has(n, 2)) v = lw_op2(g, n, "Add", v, vector_at(g, n, lw_cast_node(g, n, n->in[2], TN_F32), 1, rank));
+  lw_replace(g, n, 0, lw_cast_node(g, n, gemm ? gemm_rest(g, n, v) : v, t));
+}
+
+void lw_narrow_byte_floats(tn_ctx *ctx, ir_graph *g) {
+  (void)ctx;
+  ir_graph_sort(g);
+  for (int i = 0, count = g->nnodes; i < count; i++) {
+    ir_node *n = g->nodes[i];
+    if (!n->dead && (ir_node_is(n, "Conv") || ir_node_is(n, "MatMul") || ir_node_is(n, "Gemm"))) byte_product(g, n);
+  }
   ir_graph_sort(g);
   ir_graph_analyse(g);
 }

@@ -1,4 +1,4 @@
-/* narrow.h — convolutions and products on narrower operands: bf16 with f32 sums, or bytes with i32 sums.
+/* narrow.h — convolutions and products on narrower operands: bf16 or 8-bit floats with f32 sums, or bytes with i32 sums.
  *
  * For machines whose arrays multiply such operands alone. A graph pass between inference and
  * layout: run lw_pass_infer and lw_pass_canon before, lw_compile after. */
@@ -19,6 +19,11 @@ int lw_narrow_operands(tn_ctx *ctx, const ir_graph *g, ir_value ***out);
 void lw_narrow_int8(tn_ctx *ctx, ir_graph *g, float (*range)(void *user, const ir_value *v), void *user);
 /* Conv and MatMul of values that come from DequantizeLinear become integer products of what was quantised. */
 void lw_narrow_quantised(tn_ctx *ctx, ir_graph *g);
+
+/* Conv, MatMul and Gemm of values that were cast or dequantised from 8-bit floats of one dtype, E4M3FN or E5M2, take those
+ * as they are, with sums in f32; scales (one for all, or one for each row or column that is not summed over) are
+ * multiplied behind, where they end in the product's kernel. For machines with such products. */
+void lw_narrow_byte_floats(tn_ctx *ctx, ir_graph *g);
 
 /* The DequantizeLinear of bytes that v comes from, without blocks; else null. */
 ir_node *lw_dequantised(const ir_value *v);

@@ -174,18 +174,12 @@ static ix clip_value(lw_build *b, ir_node *n, int out, const ix *index) {
 }
 
 static void cast_infer(tn_ctx *ctx, ir_node *n) {
-  static const struct {
-    int number;
-    const char *name;
-  } others[] = {{8, "string"}, {14, "complex64"}, {15, "complex128"}, {17, "float8e4m3fn"}, {18, "float8e4m3fnuz"}, {19, "float8e5m2"}, {20, "float8e5m2fnuz"}, {21, "uint4"}, {22, "int4"}, {23, "float4e2m1"}, {24, "float8e8m0"}, {25, "uint2"}, {26, "int2"}};
   if (!lw_has_attr(n, "to")) lw_bad(ctx, n, "'to' is missing");
-  for (int i = 0; i < IR_COUNT(others); i++)
-    if (ir_attr_get_int(n, "to", 0) == others[i].number) lw_unsupported(ctx, n, "a cast to %s", others[i].name);
   lw_set_like(n, 0, lw_type_attr(ctx, n, "to", TN_NONE), n->in[0]);
 }
 static void cast_like_infer(tn_ctx *ctx, ir_node *n) { lw_set_like(n, 0, n->in[1]->dtype, n->in[0]); }
 static ix cast_value(lw_build *b, ir_node *n, int out, const ix *index) {
-  return ix_cast(lw_ctx(b), n->out[0]->dtype, lw_in(b, n, 0, index));
+  return lw_cast_value(lw_ctx(b), n, lw_in(b, n, 0, index));
 }
 
 static void bitcast_infer(tn_ctx *ctx, ir_node *n) {

@@ -54,7 +54,7 @@ static void matmul_infer(tn_ctx *ctx, ir_node *n) {
 static void need_narrow(tn_ctx *ctx, const ir_node *n) {
   tn_dtype t = n->in[0]->dtype;
   lw_need_same_type(ctx, n, 0, 1);
-  if (t != TN_BF16 && t != TN_F16) lw_bad(ctx, n, "operands of type %s", ir_dtype_name(t));
+  if (!ir_is_narrow_float(t)) lw_bad(ctx, n, "operands of type %s", ir_dtype_name(t));
 }
 
 /* Narrow floats, the sums f32; words (the second operand also bytes), the sums i32. */
@@ -193,6 +193,6 @@ const ir_op lw_ops_matmul[] = {
     {.name = "MatMul", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .infer = matmul_infer, .build = matmul_build, .grad_build = lw_grad_matmul},
     {.name = "MatMul", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = "transA:i transB:i", .infer = matmul_infer, .build = matmul_build, .grad_build = lw_grad_matmul},
     {.name = "MatMulInteger", .kind = IR_OP_CONTRACTION, .since = 10, .min_in = 2, .max_in = 4, .min_out = 1, .max_out = 1, .infer = matmul_integer_infer, .build = matmul_build},
-    {.name = "MatMulWide", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .infer = matmul_wide_infer, .build = matmul_build},
+    {.name = "MatMulWide", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = "transA:i transB:i", .infer = matmul_wide_infer, .build = matmul_build},
     {.name = "Gemm", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = "alpha:f beta:f transA:i transB:i", .infer = gemm_infer, .build = gemm_build, .grad_build = lw_grad_gemm},
     {0}};

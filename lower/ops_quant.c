@@ -15,7 +15,7 @@ static bool is_quantised(tn_dtype t) { return t == TN_U8 || t == TN_I8 || t == T
 
 /* saturate(round(v) + zero) in dtype t; v float, zero an element of dtype t or null. NaN gives the least value. */
 static ix quantised(tn_ctx *ctx, ix v, ix zero, tn_dtype t) {
-  if (v->dtype == TN_F16 || v->dtype == TN_BF16) v = ix_cast(ctx, TN_F32, v); /* 65535 is no f16 */
+  if (ir_is_narrow_float((tn_dtype)v->dtype)) v = ix_cast(ctx, TN_F32, v); /* 65535 is no f16 */
   tn_dtype f = (tn_dtype)v->dtype;
   int r = 0;
   while (ranges[r].t != t) r++;
@@ -39,6 +39,18 @@ static bool is_single(const ir_value *v) {
   for (int i = 0; i < v->rank; i++)
     if (!ix_is_int(v->dims[i], 1)) return false;
   return true;
+}
+
+/* A zero point that may differ from zero; floats have one only to name their dtype. */
+static bool has_zero(const ir_node *n) {
+  const ir_value *z = lw_has(n, 2) ? n->in[2] : NULL;
+  if (!z || !z->data || !ir_static(z) || !ir_is_byte_float(z->dtype)) return z;
+  int64_t count = 1, d;
+  for (int i = 0; i < z->rank; i++)
+    if (ix_const_value(z->dims[i], &d)) count *= d;
+  for (int64_t i = 0; i < count; i++)
+    if (((const uint8_t *)z->data)[i]) return true;
+  return false;
 }
 
 static void check_scale(tn_ctx *ctx, const ir_node *n) {
@@ -79,28 +91,17 @@ static ix parameter(lw_build *b, ir_node *n, int k, const ix *index) {
   return lw_in(b, n, k, at);
 }
 
-static void need_type_number(tn_ctx *ctx, const ir_node *n, const char *attr) {
-  static const struct {
-    int number;
-    const char *name;
-  } others[] = {{17, "float8e4m3fn"}, {18, "float8e4m3fnuz"}, {19, "float8e5m2"}, {20, "float8e5m2fnuz"}, {21, "uint4"},
-                {22, "int4"}, {23, "float4e2m1"}, {24, "float8e8m0"}, {25, "uint2"}, {26, "int2"}};
-  for (int i = 0; i < IR_COUNT(others); i++)
-    if (ir_attr_get_int(n, attr, 0) == others[i].number) lw_unsupported(ctx, n, "%s %s", attr, others[i].name);
-}
-
 static void quantize_infer(tn_ctx *ctx, ir_node *n) {
   const ir_value *x = n->in[0];
   if (!ir_is_float(x->dtype) && x->dtype != TN_I32) lw_bad(ctx, n, "an input of type %s", ir_dtype_name(x->dtype));
   check_scale(ctx, n);
   tn_dtype t = lw_has(n, 2) ? n->in[2]->dtype : TN_U8;
   if (ir_attr_get_int(n, "output_dtype", 0)) {
-    need_type_number(ctx, n, "output_dtype");
     tn_dtype want = lw_type_attr(ctx, n, "output_dtype", t);
     if (lw_has(n, 2) && want != t) lw_bad(ctx, n, "output_dtype is %s, the zero point %s", ir_dtype_name(want), ir_dtype_name(t));
     t = want;
   }
-  if (!is_quantised(t)) lw_bad(ctx, n, "a result of type %s, not u8, i8, u16 or i16", ir_dtype_name(t));
+  if (!is_quantised(t) && !ir_is_byte_float(t)) lw_bad(ctx, n, "a result of type %s, not u8, i8, u16, i16 or a float of 8 or 4 bits", ir_dtype_name(t));
   if (ir_attr_get_int(n, "precision", 0) && !ir_is_float(lw_type_attr(ctx, n, "precision", TN_NONE)))
     lw_bad(ctx, n, "precision %s", ir_dtype_name(lw_type_attr(ctx, n, "precision", TN_NONE)));
   lw_set_like(n, 0, t, x);
@@ -108,15 +109,17 @@ static void quantize_infer(tn_ctx *ctx, ir_node *n) {
 
 static ix quantize_value(lw_build *b, ir_node *n, int out, const ix *index) {
   tn_ctx *ctx = lw_ctx(b);
-  ix x = lw_in(b, n, 0, index), s = parameter(b, n, 1, index), z = lw_has(n, 2) ? parameter(b, n, 2, index) : NULL;
+  ix x = lw_in(b, n, 0, index), s = parameter(b, n, 1, index), z = has_zero(n) ? parameter(b, n, 2, index) : NULL;
   /* the division is in the precision asked for, by default that of the scale */
   tn_dtype t = ir_attr_get_int(n, "precision", 0) ? lw_type_attr(ctx, n, "precision", TN_F32) : n->in[1]->dtype;
-  return quantised(ctx, ix_div(ctx, ix_cast(ctx, t, x), ix_cast(ctx, t, s)), z, n->out[0]->dtype);
+  ix v = ix_div(ctx, ix_cast(ctx, t, x), ix_cast(ctx, t, s));
+  if (is_quantised(n->out[0]->dtype)) return quantised(ctx, v, z, n->out[0]->dtype);
+  return lw_cast_value(ctx, n, z ? ix_add(ctx, v, ix_cast(ctx, t, z)) : v);
 }
 
 static void dequantize_infer(tn_ctx *ctx, ir_node *n) {
   const ir_value *x = n->in[0];
-  if (!is_quantised(x->dtype) && x->dtype != TN_I32) lw_bad(ctx, n, "an input of type %s", ir_dtype_name(x->dtype));
+  if (!is_quantised(x->dtype) && !ir_is_byte_float(x->dtype) && x->dtype != TN_I32) lw_bad(ctx, n, "an input of type %s", ir_dtype_name(x->dtype));
   if (lw_has(n, 2)) lw_need_same_type(ctx, n, 0, 2);
   check_scale(ctx, n);
   tn_dtype t = n->in[1]->dtype;
@@ -128,8 +131,9 @@ static void dequantize_infer(tn_ctx *ctx, ir_node *n) {
 static ix dequantize_value(lw_build *b, ir_node *n, int out, const ix *index) {
   tn_ctx *ctx = lw_ctx(b);
   tn_dtype t = n->out[0]->dtype, c = lw_compute_type(t);
-  ix x = ix_cast(ctx, TN_I32, lw_in(b, n, 0, index)), s = parameter(b, n, 1, index);
-  if (lw_has(n, 2)) x = ix_sub(ctx, x, ix_cast(ctx, TN_I32, parameter(b, n, 2, index)));
+  tn_dtype d = ir_is_byte_float(n->in[0]->dtype) ? c : TN_I32; /* of the difference */
+  ix x = ix_cast(ctx, d, lw_in(b, n, 0, index)), s = parameter(b, n, 1, index);
+  if (has_zero(n)) x = ix_sub(ctx, x, ix_cast(ctx, d, parameter(b, n, 2, index)));
   return ix_cast(ctx, t, ix_mul(ctx, ix_cast(ctx, c, x), ix_cast(ctx, c, s)));
 }
 

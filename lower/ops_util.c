@@ -65,12 +65,26 @@ int lw_axes(tn_ctx *ctx, const ir_node *n, const char *attr, int k, int rank, in
   return count;
 }
 
+static const struct {
+  tn_dtype t;
+  const char *name; /* as ONNX calls it */
+} numbers[] = {{TN_NONE, "undefined"}, {TN_F32, "float"}, {TN_U8, "uint8"}, {TN_I8, "int8"}, {TN_U16, "uint16"}, {TN_I16, "int16"}, {TN_I32, "int32"},
+               {TN_I64, "int64"}, {TN_NONE, "string"}, {TN_BOOL, "bool"}, {TN_F16, "float16"}, {TN_F64, "double"}, {TN_U32, "uint32"}, {TN_U64, "uint64"},
+               {TN_NONE, "complex64"}, {TN_NONE, "complex128"}, {TN_BF16, "bfloat16"}, {TN_F8E4M3FN, "float8e4m3fn"}, {TN_F8E4M3FNUZ, "float8e4m3fnuz"},
+               {TN_F8E5M2, "float8e5m2"}, {TN_F8E5M2FNUZ, "float8e5m2fnuz"}, {TN_NONE, "uint4"}, {TN_NONE, "int4"}, {TN_F4E2M1, "float4e2m1"},
+               {TN_NONE, "float8e8m0"}, {TN_NONE, "uint2"}, {TN_NONE, "int2"}};
+
 tn_dtype lw_type_of_number(tn_ctx *ctx, const ir_node *n, int64_t number) {
-  static const tn_dtype types[] = {TN_NONE, TN_F32, TN_U8,   TN_I8,  TN_U16, TN_I16,  TN_I32,  TN_I64, TN_NONE,
-                                   TN_BOOL, TN_F16, TN_F64, TN_U32, TN_U64, TN_NONE, TN_NONE, TN_BF16};
-  tn_dtype t = number > 0 && number < IR_COUNT(types) ? types[number] : TN_NONE;
-  if (t == TN_NONE) lw_unsupported(ctx, n, "element type number %lld", (long long)number);
-  return t;
+  bool known = number > 0 && number < IR_COUNT(numbers);
+  if (!known) lw_unsupported(ctx, n, "element type number %lld", (long long)number);
+  if (numbers[number].t == TN_NONE) lw_unsupported(ctx, n, "the element type %s", numbers[number].name);
+  return numbers[number].t;
+}
+
+int64_t lw_number_of_type(tn_ctx *ctx, tn_dtype t) {
+  for (int i = 1; i < IR_COUNT(numbers); i++)
+    if (numbers[i].t == t) return i;
+  ir_bug(ctx, "dtype %s has no ONNX number", ir_dtype_name(t));
 }
 
 tn_dtype lw_type_attr(tn_ctx *ctx, const ir_node *n, const char *attr, tn_dtype otherwise) {
@@ -90,6 +104,16 @@ ix lw_data_index(tn_ctx *ctx, ix element, ix extent) {
   ix zero = ix_index(ctx, 0), i = ix_cast(ctx, TN_INDEX, element);
   i = ix_select(ctx, ix_lt(ctx, i, zero), ix_add(ctx, i, extent), i);
   return lw_clamp(ctx, i, zero, ix_addi(ctx, extent, -1));
+}
+
+ix lw_cast_value(tn_ctx *ctx, const ir_node *n, ix v) {
+  tn_dtype t = n->out[0]->dtype;
+  if (ir_is_byte_float(t) && v->dtype != t && ir_attr_get_int(n, "saturate", 1)) {
+    if (v->dtype != TN_F64) v = ix_cast(ctx, TN_F32, v);
+    double most = ir_byte_max(t);
+    v = ix_min(ctx, ix_float(ctx, (tn_dtype)v->dtype, most), ix_max(ctx, ix_float(ctx, (tn_dtype)v->dtype, -most), v)); /* NaN stays */
+  }
+  return ix_cast(ctx, t, v);
 }
 
 ix lw_zero(tn_ctx *ctx, tn_dtype t) { return ix_num(ctx, t, 0); }

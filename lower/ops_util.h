@@ -25,12 +25,16 @@ int lw_axes(tn_ctx *ctx, const ir_node *n, const char *attr, int k, int rank, in
 
 /* The element type that an ONNX data type number (TensorProto.DataType) means; throws for strings etc. */
 tn_dtype lw_type_of_number(tn_ctx *ctx, const ir_node *n, int64_t number);
+int64_t lw_number_of_type(tn_ctx *ctx, tn_dtype t); /* the reverse */
 tn_dtype lw_type_attr(tn_ctx *ctx, const ir_node *n, const char *attr, tn_dtype otherwise);
 
 /* The single element of input k (rank 0, or every extent 1). */
 ix lw_scalar_in(lw_build *b, ir_node *n, int k);
 /* A data element as an index into an axis: i64 to index, negative counts from the end, clamped. */
 ix lw_data_index(tn_ctx *ctx, ix element, ix extent);
+/* v as the dtype of n's result; one of a byte takes what is beyond its largest number as that, unless n's attribute
+ * `saturate` is 0 (ONNX Cast, QuantizeLinear). */
+ix lw_cast_value(tn_ctx *ctx, const ir_node *n, ix v);
 ix lw_zero(tn_ctx *ctx, tn_dtype t);
 ix lw_clamp(tn_ctx *ctx, ix a, ix lo, ix hi); /* lo <= hi */
 

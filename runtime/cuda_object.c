@@ -42,7 +42,7 @@ typedef struct steps {
 } steps;
 
 uint64_t rt_cuda_map_of(const cu_map *m, cu_image_map *to) {
-  *to = (cu_image_map){.type = m->dtype == TN_F16 ? CU_MAP_F16 : CU_MAP_BF16, .rank = (uint32_t)m->rank, .channels = (uint32_t)m->channels, .pixels = (uint32_t)m->pixels};
+  *to = (cu_image_map){.type = m->dtype == TN_F16 ? CU_MAP_F16 : m->dtype == TN_BF16 ? CU_MAP_BF16 : CU_MAP_U8, .rank = (uint32_t)m->rank, .channels = (uint32_t)m->channels, .pixels = (uint32_t)m->pixels};
   uint64_t size = ir_dtype_bytes(m->dtype);
   for (int i = 0; i < m->rank; i++) {
     to->extents[i] = (uint64_t)m->extent[i];

@@ -44,7 +44,7 @@ static const char *schedule(void *user, tn_ctx *ctx, const ir_kernel *k) {
 }
 
 ir_program *rt_cuda_lower(tn_ctx *ctx, ir_graph *g, lw_layout_choice layout) {
-  lw_options o = {.target = cg_target_find(ctx, NULL, NULL), .layout = layout == LW_LAYOUT_AUTO ? LW_LAYOUT_NHWC : layout, .schedule = schedule, .attention_apart = true};
+  lw_options o = {.target = cg_target_find(ctx, NULL, NULL), .layout = layout == LW_LAYOUT_AUTO ? LW_LAYOUT_NHWC : layout, .schedule = schedule, .attention_apart = true, .byte_products = true};
   return lw_compile(ctx, g, &o);
 }
 

@@ -57,7 +57,9 @@ void tpu_block_load(tn_dtype t, const uint8_t *p, int64_t stride, int n, tpu_blo
   case TN_BF16: LOAD_AS(uint16_t, f, bf16_value(v));
   case TN_F32: LOAD_AS(float, f, v);
   case TN_F64: LOAD_AS(double, d, v);
-  default: LOAD_AS(int64_t, i, v);
+  default:
+    if (ir_is_byte_float(t)) { LOAD_AS(uint8_t, f, ir_byte_to_f32(t, v)); }
+    LOAD_AS(int64_t, i, v);
   }
 }
 
@@ -84,7 +86,9 @@ void tpu_block_store(tn_dtype t, uint8_t *p, int64_t stride, int n, const tpu_bl
   case TN_BF16: STORE_AS(uint16_t, bf16_of(from->f[j]));
   case TN_F32: STORE_AS(float, from->f[j]);
   case TN_F64: STORE_AS(double, from->d[j]);
-  default: STORE_AS(int64_t, from->i[j]);
+  default:
+    if (ir_is_byte_float(t)) { STORE_AS(uint8_t, ir_f64_to_byte(t, from->f[j])); }
+    STORE_AS(int64_t, from->i[j]);
   }
 }
 
@@ -101,6 +105,7 @@ void tpu_block_fill(tn_dtype t, int64_t bits, int n, tpu_block *to) {
 static void round_floats(tn_dtype t, tpu_block *out, int n) {
   if (t == TN_BF16) for (int j = 0; j < n; j++) out->f[j] = bf16_value(bf16_of(out->f[j]));
   if (t == TN_F16) for (int j = 0; j < n; j++) out->f[j] = ir_f16_to_f32(ir_f32_to_f16(out->f[j]));
+  if (ir_is_byte_float(t)) for (int j = 0; j < n; j++) out->f[j] = ir_byte_to_f32(t, ir_f64_to_byte(t, out->f[j]));
 }
 
 static void wrap_ints(tn_dtype t, tpu_block *out, int n) {

@@ -160,6 +160,20 @@ static inline void tn_mma_bf16(float *c, const unsigned *a, const unsigned *b) {
 static inline void tn_mma_s8(int *c, const unsigned *a, const unsigned *b) {
   multiply<int, 4>(c, a, b, [](int s, const char *x, const char *y, unsigned k) { return s + (signed char)x[k] * (signed char)y[k]; });
 }
+namespace host {
+static float e5m2(unsigned char x) { return tn_from_f16((unsigned short)(x << 8)); }
+static float e4m3(unsigned char x) {
+  int e = x >> 3 & 15, m = x & 7;
+  float f = (x & 127) == 127 ? NAN : e ? ldexpf((float)(m + 8), e - 10) : ldexpf((float)m, -9);
+  return x >> 7 ? -f : f;
+}
+} // namespace host
+static inline void tn_mma_e4m3(float *c, const unsigned *a, const unsigned *b) {
+  multiply<float, 4>(c, a, b, [](float s, const char *x, const char *y, unsigned k) { return fmaf(host::e4m3((unsigned char)x[k]), host::e4m3((unsigned char)y[k]), s); });
+}
+static inline void tn_mma_e5m2(float *c, const unsigned *a, const unsigned *b) {
+  multiply<float, 4>(c, a, b, [](float s, const char *x, const char *y, unsigned k) { return fmaf(host::e5m2((unsigned char)x[k]), host::e5m2((unsigned char)y[k]), s); });
+}
 static inline float tf32_at(const char *p) { unsigned u; memcpy(&u, p, 4); return __uint_as_float((u + 0x1000) & 0xffffe000u); }
 static inline void tn_mma_tf32(float *c, const unsigned *a, const unsigned *b) {
   multiply<float, 1>(c, a, b, [](float s, const char *x, const char *y, unsigned) { return fmaf(tf32_at(x), tf32_at(y), s); });
@@ -176,14 +190,14 @@ template <int N> static inline void tn_registers_more() {}
 template <int N> static inline void tn_registers_less() {}
 namespace host {
 static uintptr_t swizzled(uintptr_t at) { return at ^ (at >> 7 & 7) << 4; }
-template <int N, class F> static void products(float *c, unsigned long long a, unsigned long long b, F value) {
+template <int N, class T, class F> static void products(float *c, unsigned long long a, unsigned long long b, F value) {
   unsigned t = now % 128;
   for (int e = 0; e < N / 2; e++) {
     unsigned i = t / 32 * 16 + t % 32 / 4 + e / 2 % 2 * 8, j = (unsigned)e / 4 * 8 + t % 4 * 2 + e % 2;
-    for (unsigned k = 0; k < 16; k++) {
-      unsigned short x, y;
-      memcpy(&x, (const void *)swizzled((uintptr_t)a + i * 128 + k * 2), 2);
-      memcpy(&y, (const void *)swizzled((uintptr_t)b + j * 128 + k * 2), 2);
+    for (unsigned k = 0; k < 32 / sizeof(T); k++) {
+      T x, y;
+      memcpy(&x, (const void *)swizzled((uintptr_t)a + i * 128 + k * sizeof x), sizeof x);
+      memcpy(&y, (const void *)swizzled((uintptr_t)b + j * 128 + k * sizeof y), sizeof y);
       c[e] = fmaf(value(x), value(y), c[e]);
     }
   }
@@ -197,7 +211,7 @@ static void settle(mbar *b) {
 struct map { /* of fake_cuda.c */
   uint64_t magic, address;
   uint32_t extents[5], strides[4];
-  uint16_t rank, pixels, channels, box[5];
+  uint16_t rank, pixels, channels, box[5], size;
   uint8_t steps[5];
   int8_t lower[3], upper[3];
 };
@@ -205,9 +219,9 @@ struct copy { char *to; mbar *bar; const map *m; int c[5], s[3]; };
 static copy copies[64];
 static unsigned waiting;
 static void store(const copy &x, unsigned i, bool inside, uint64_t at) {
-  unsigned short v = 0;
-  if (inside) memcpy(&v, (const void *)(uintptr_t)(x.m->address + at), 2);
-  memcpy((void *)swizzled((uintptr_t)x.to + i / 64 * 128 + i % 64 * 2), &v, 2);
+  unsigned short v = 0, n = x.m->size;
+  if (inside) memcpy(&v, (const void *)(uintptr_t)(x.m->address + at), n);
+  memcpy((void *)swizzled((uintptr_t)x.to + i * n), &v, n);
 }
 static unsigned tiled(const copy &x) {
   const map &m = *x.m;
@@ -220,7 +234,7 @@ static unsigned tiled(const copy &x) {
     for (int d = 0; d < m.rank; rest /= m.box[d++]) {
       int64_t p = x.c[d] + (int64_t)(rest % m.box[d]);
       inside &= p >= 0 && p < m.extents[d];
-      at += (uint64_t)p * (d ? m.strides[d - 1] * 16ull : 2);
+      at += (uint64_t)p * (d ? m.strides[d - 1] * 16ull : m.size);
     }
     store(x, i, inside, at);
   }
@@ -234,7 +248,7 @@ static unsigned im2col(const copy &x) { /* walks the base pixels one by one */
     for (unsigned c = 0; c < m.channels; c++) {
       int64_t first = x.c[0] + (int64_t)c;
       bool inside = first >= 0 && first < m.extents[0];
-      uint64_t at = (uint64_t)first * 2;
+      uint64_t at = (uint64_t)first * m.size;
       for (int d = 1; d < m.rank; d++) {
         int64_t q = base[d] + (d < m.rank - 1 ? x.s[d - 1] : 0);
         inside &= q >= 0 && q < m.extents[d];
@@ -254,7 +268,7 @@ static unsigned im2col(const copy &x) { /* walks the base pixels one by one */
 static void copy_one() {
   if (!waiting) return;
   copy x = copies[--waiting];
-  x.bar->bytes -= 2 * (x.m->pixels ? im2col(x) : tiled(x));
+  x.bar->bytes -= x.m->size * (int)(x.m->pixels ? im2col(x) : tiled(x));
   settle(x.bar);
 }
 /* What leaves does so in order, as late as it may: when its thread waits, or the block is over. */
@@ -273,9 +287,9 @@ static void leave_one(unsigned which) {
     for (int d = 0; d < x.m->rank; rest /= x.m->box[d++]) {
       int64_t p = x.c[d] + (int64_t)(rest % x.m->box[d]);
       inside &= p >= 0 && p < x.m->extents[d];
-      at += (uint64_t)p * (d ? x.m->strides[d - 1] * 16ull : 2);
+      at += (uint64_t)p * (d ? x.m->strides[d - 1] * 16ull : x.m->size);
     }
-    if (inside) memcpy((void *)(uintptr_t)(x.m->address + at), (const void *)swizzled((uintptr_t)x.from + i / 64 * 128 + i % 64 * 2), 2);
+    if (inside) memcpy((void *)(uintptr_t)(x.m->address + at), (const void *)swizzled((uintptr_t)x.from + i * x.m->size), x.m->size);
   }
 }
 static void leave_until(unsigned left) {
@@ -317,8 +331,10 @@ template <int N> static inline void tn_bulk_wait_read() { host::leave_until(N); 
 static inline void tn_group_sync() { unsigned g = host::now / 128; host::meet(host::group_phase[g], host::group_in[g], 128); }
 TN_TMA(load1) TN_TMA(load2) TN_TMA(load3) TN_TMA(load4) TN_TMA(load5) TN_TMA(im2col3) TN_TMA(im2col4) TN_TMA(im2col5)
 #define TN_WGMMA(n)                                                                                                                      \
-  static inline void tn_wgmma_f16_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n>(c, a, b, tn_from_f16); } \
-  static inline void tn_wgmma_bf16_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n>(c, a, b, tn_from_bf16); }
+  static inline void tn_wgmma_f16_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned short>(c, a, b, tn_from_f16); } \
+  static inline void tn_wgmma_bf16_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned short>(c, a, b, tn_from_bf16); } \
+  static inline void tn_wgmma_e4m3_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned char>(c, a, b, host::e4m3); } \
+  static inline void tn_wgmma_e5m2_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned char>(c, a, b, host::e5m2); }
 TN_WGMMA(16) TN_WGMMA(32) TN_WGMMA(64) TN_WGMMA(128) TN_WGMMA(192) TN_WGMMA(256)
 
 static inline tn_bytes *tn_memory_at() { return (tn_bytes *)host::memory_of(host::now / host::threads); }

@@ -153,16 +153,17 @@ enum { MAP_MAGIC = 0x70616d };
 typedef struct map { /* host::map of cuda_host.hpp */
   uint64_t magic, address;
   uint32_t extents[5], strides[4]; /* strides: of 16 bytes */
-  uint16_t rank, pixels, channels, box[5];
+  uint16_t rank, pixels, channels, box[5], size; /* size: bytes of an element */
   uint8_t steps[5];
   int8_t lower[3], upper[3];
 } map;
 
 static int encode(void *to, unsigned type, unsigned rank, void *address, const uint64_t *extents, const uint64_t *strides, const uint32_t *steps, unsigned swizzle, map m) {
-  if ((uintptr_t)to % 64 || (uintptr_t)address % 16 || (type != 6 && type != 9) || rank > 5 || swizzle != 3) return BAD;
+  if ((uintptr_t)to % 64 || (uintptr_t)address % 16 || (type != 0 && type != 6 && type != 9) || rank > 5 || swizzle != 3) return BAD;
   m.magic = MAP_MAGIC;
   m.address = (uint64_t)(uintptr_t)address;
   m.rank = (uint16_t)rank;
+  m.size = type ? 2 : 1; /* CU_TENSOR_MAP_DATA_TYPE_UINT8 is 0 */
   for (unsigned i = 0; i < rank; i++) {
     if (!extents[i] || extents[i] > 1ull << 32 || steps[i] < 1 || steps[i] > 8 || (i && (strides[i - 1] % 16 || strides[i - 1] >= 1ull << 40))) return BAD;
     m.extents[i] = (uint32_t)extents[i];
@@ -181,13 +182,13 @@ int cuTensorMapEncodeTiled(void *to, unsigned type, unsigned rank, void *address
     if (!box[i] || box[i] > 256 || steps[i] != 1) return BAD;
     m.box[i] = (uint16_t)box[i];
   }
-  return box[0] * 2 > 128 || interleave || fill ? BAD : encode(to, type, rank, address, extents, strides, steps, swizzle, m);
+  return box[0] * (type ? 2 : 1) > 128 || interleave || fill ? BAD : encode(to, type, rank, address, extents, strides, steps, swizzle, m);
 }
 int cuTensorMapEncodeIm2col(void *to, unsigned type, unsigned rank, void *address, const uint64_t *extents, const uint64_t *strides, const int *lower, const int *upper, unsigned channels, unsigned pixels,
                             const uint32_t *steps, unsigned interleave, unsigned swizzle, unsigned l2, unsigned fill) {
   CHECK;
   map m = {.pixels = (uint16_t)pixels, .channels = (uint16_t)channels};
-  if (rank < 3 || channels * 2 > 128 || !pixels || pixels > 1024 || interleave || fill) return BAD;
+  if (rank < 3 || channels * (type ? 2 : 1) > 128 || !pixels || pixels > 1024 || interleave || fill) return BAD;
   for (unsigned i = 0; i < rank - 2; i++) {
     if (rank == 4 && (lower[i] < -128 || lower[i] > 127 || upper[i] < -128 || upper[i] > 127)) return BAD;
     m.lower[i] = (int8_t)lower[i];

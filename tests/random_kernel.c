@@ -483,11 +483,11 @@ ir_kernel *random_kernel(tn_ctx *ctx, uint64_t seed, unsigned flags) {
   g->state = seed * 0xd1342543de82ef95u + 1;
   g->flags = flags;
   g->b = ir_builder_new(ctx);
-  static const tn_dtype all[] = {TN_F32, TN_F32, TN_F32, TN_F64, TN_F16, TN_BF16, TN_I8, TN_I16, TN_I32, TN_I64, TN_U8, TN_U16, TN_U32, TN_U64, TN_BOOL};
+  static const tn_dtype all[] = {TN_F32, TN_F32, TN_F32, TN_F64, TN_F16, TN_BF16, TN_I8, TN_I16, TN_I32, TN_I64, TN_U8, TN_U16, TN_U32, TN_U64, TN_BOOL, TN_F8E4M3FN, TN_F8E5M2, TN_F8E5M2FNUZ};
   g->npalette = 1 + pick(g, 3);
   for (int i = 0; i < g->npalette; i++) {
     do g->palette[i] = flags & RANDOM_F32 ? (i ? TN_I32 : TN_F32) : all[pick(g, IR_COUNT(all))];
-    while ((flags & RANDOM_NO_HALF) && (g->palette[i] == TN_F16 || g->palette[i] == TN_BF16));
+    while ((flags & RANDOM_NO_HALF) && ir_is_narrow_float(g->palette[i]));
   }
   if (!(flags & RANDOM_STATIC) && chance(g, 30)) {
     g->ndims = 1 + chance(g, 40);

@@ -14,7 +14,7 @@ enum {
   RANDOM_PLAIN = 4,      /* no layouts */
   RANDOM_NO_EXPAND = 8,  /* no ops with trait E */
   RANDOM_NO_WHILE = 16,
-  RANDOM_NO_HALF = 32,   /* no f16, bf16 */
+  RANDOM_NO_HALF = 32,   /* no floats narrower than f32 */
   RANDOM_F32 = 64,       /* f32 and i32 data only */
   RANDOM_NO_REM = 128,   /* no rem of floats */
   RANDOM_TILES = 256     /* some tile statements around loops, atom "any" */

@@ -145,6 +145,31 @@ static const char *strips_i8(tn_ctx *c, int v) {
 }
 static const char *tf32_conv(tn_ctx *c, int v) { return conv_text(c, "Conv", "f32", nhwc[v % IR_COUNT(nhwc)], "output y"); }
 
+/* 8-bit floats as models have them: cast, or dequantised with a scale for all and one for each column; quantised again. */
+static const char *const bytes[] = {"f8e4m3fn", "f8e5m2"};
+static const char *product_f8(tn_ctx *c, int v) {
+  const int *s = longs[v % IR_COUNT(longs)];
+  const char *t = bytes[v / IR_COUNT(longs) % 2];
+  int kind = v / (2 * (int)IR_COUNT(longs));
+  if (kind == 0) return ir_format(c, "graph g { opset 19 input a: %s[%d, %d] input b: %s[%d, %d] x = Cast(a) {to = 10} w = Cast(b) {to = 10} y = Gemm(x, w) {transB = 1} output y }", t, s[0], s[2], t, s[1], s[2]);
+  return ir_format(c, "graph g { opset 19 input a: %s[%d, %d] input b: %s[%d, %d] input sa: f32[] input sb: f32[%d] input c: f32[%d] const so: f32[] = 3.0 const zero: %s[] = 0.0 x = DequantizeLinear(a, sa) w = DequantizeLinear(b, sb) {axis = 0} "
+                      "u = Transpose(w) p = MatMul(x, u) q = Add(p, c) y = Relu(q) %s }", t, s[0], s[2], t, s[1], s[2], s[1], s[1], t, kind == 1 ? "output y" : "z = QuantizeLinear(y, so, zero) output z");
+}
+static const char *conv_f8(tn_ctx *c, int v) {
+  const int *s = nhwc[v % IR_COUNT(nhwc)];
+  const char *t = bytes[v / IR_COUNT(nhwc) % 2];
+  return ir_format(c, "graph g { opset 19 input x: %s[%d, %d, %d, %d] input w: %s[%d, %d, %d, %d] input b: f32[%d] input sx: f32[] input sw: f32[%d] d = DequantizeLinear(x, sx) e = DequantizeLinear(w, sw) {axis = 0} "
+                      "y = Conv(d, e, b) {strides = [%d, %d], pads = [%d, %d, %d, %d], dilations = [%d, %d], group = %d} z = Relu(y) output z }", t, s[0], s[1], s[2], s[3], t, s[4], s[1] / s[9], s[5], s[5], s[4], s[4], s[6], s[6], s[7], s[7], s[7], s[7], s[8], s[8], s[9]);
+}
+static const char *plain_f8(tn_ctx *c, int v) { /* conversions, arithmetic, movements of all floats of a byte */
+  static const char *const types[] = {"f8e4m3fn", "f8e5m2", "f8e4m3fnuz", "f8e5m2fnuz", "f4e2m1"};
+  static const int numbers[] = {17, 19, 18, 20, 23};
+  const char *t = types[v % 5];
+  int to = numbers[(v + v / 5) % 5];
+  return ir_format(c, "graph g { opset 25 input x: f32[%d, 37] input s: %s[37] a = Cast(x) {to = %d} b = Cast(a) {to = 1} d = Mul(s, s) e = Cast(d) {to = %d, saturate = %d} f = Cast(e) {to = 1} y = Add(b, f) z = Cast(y) {to = %d} u = Transpose(z) r = Cast(u) {to = 1} output y, u, r }",
+                   7 + v, t, numbers[v % 5], to, v % 2, numbers[v % 5]);
+}
+
 static const struct {
   const char *name;
   int n;
@@ -174,7 +199,11 @@ static const struct {
                 {"depthwise by strips", 12, strips, "window 4 8 2 128", true},
                 {"depthwise by strips NCHW", 12, strips, "window 3 16 2 128"},
                 {"depthwise i8", 3, strips_i8},
-                {"attention by warpgroups", 8, groups, NULL, true}};
+                {"attention by warpgroups", 8, groups, NULL, true},
+                {"product of 8-bit floats", 24, product_f8, NULL, true},
+                {"product of 8-bit floats, split", 4, product_f8, "split 2 mma 32 64 32 16 32 3", true},
+                {"convolution of 8-bit floats", 12, conv_f8, NULL, true},
+                {"floats of a byte", 20, plain_f8}};
 
 bool cuda_case_at(tn_ctx *ctx, int i, cuda_case *c) {
   for (int f = 0; f < IR_COUNT(families); i -= families[f++].n)
@@ -215,7 +244,7 @@ ir_program *cuda_program_nhwc(tn_ctx *ctx, const char *text) {
 
 bool cuda_have_nvrtc(void) { return rt_cuda_library(RT_CUDA_NVRTC)->handle != NULL; }
 
-static double tolerance(tn_dtype t) { return t == TN_F16 ? 4e-3 : t == TN_BF16 ? 3e-2 : t == TN_F64 ? 1e-12 : 1e-4; }
+static double tolerance(tn_dtype t) { return t == TN_F16 ? 4e-3 : t == TN_BF16 ? 3e-2 : t == TN_F64 ? 1e-12 : ir_is_byte_float(t) ? ldexp(1.05, -ir_byte_format_of(t)->fraction) /* one step */ : 1e-4; }
 
 static const char *differ(tn_ctx *ctx, const ir_buf *b, const char *want, const char *have, double rtol) {
   int64_t n;

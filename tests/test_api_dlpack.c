@@ -89,7 +89,8 @@ Test(dlpack, all_types) {
     uint8_t code, bits;
   } rows[] = {{TN_BOOL, kDLBool, 8}, {TN_I8, kDLInt, 8}, {TN_I16, kDLInt, 16}, {TN_I32, kDLInt, 32}, {TN_I64, kDLInt, 64},
               {TN_U8, kDLUInt, 8}, {TN_U16, kDLUInt, 16}, {TN_U32, kDLUInt, 32}, {TN_U64, kDLUInt, 64},
-              {TN_F16, kDLFloat, 16}, {TN_BF16, kDLBfloat, 16}, {TN_F32, kDLFloat, 32}, {TN_F64, kDLFloat, 64}};
+              {TN_F16, kDLFloat, 16}, {TN_BF16, kDLBfloat, 16}, {TN_F32, kDLFloat, 32}, {TN_F64, kDLFloat, 64},
+              {TN_F8E4M3FN, 10, 8}, {TN_F8E4M3FNUZ, 11, 8}, {TN_F8E5M2, 12, 8}, {TN_F8E5M2FNUZ, 13, 8}}; /* of DLPack 1.1 */
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     DLManagedTensor *t = tn_alloc_dlpack(ctx, tn_input(g, NULL, rows[i].t, 1, DIMS(5)));
     cr_assert(t);

@@ -97,7 +97,7 @@ Test(cuda, set) {
 
 /* ---- large products are on tensor cores: HGMMA, HMMA in the machine code ---- */
 
-enum { SASS_HMMA = 0x23c, SASS_HGMMA = 0x9f0, SASS_UTMALDG = 0x5b4, SASS_UTMASTG = 0x3b5, SASS_UTMMULTI = 0x3b4 /* UTMALDG to several blocks */ };
+enum { SASS_HMMA = 0x23c, SASS_HGMMA = 0x9f0, SASS_QGMMA = 0x9f3, SASS_QMMA = 0x27a, SASS_UTMALDG = 0x5b4, SASS_UTMASTG = 0x3b5, SASS_UTMMULTI = 0x3b4 /* UTMALDG to several blocks */ };
 
 static const char *asked(void *user, const ir_kernel *k) { return user; }
 
@@ -113,7 +113,11 @@ static void large_one(tn_ctx *ctx, int i) {
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG}, "tma 128 256 4 store persist 0 8 cluster 2"},
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG}, "tma 64 256 4 store persist 0 8 pingpong"},
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG}, "tma 64 192 6 store persist 0 8 pingpong cluster 2"},
-      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG}, "tma 256 128 3 store persist 0 8 cluster 2"}};
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG}, "tma 256 128 3 store persist 0 8 cluster 2"},
+      {"sm_90a", "graph g { opset 19 input a: f8e4m3fn[2048, 2048] input b: f8e4m3fn[2048, 2048] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", {SASS_QGMMA, SASS_UTMALDG}},
+      {"sm_89", "graph g { opset 19 input a: f8e5m2[2048, 2048] input b: f8e5m2[2048, 2048] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", {SASS_QMMA}},
+      {"sm_80", "graph g { opset 19 input a: f8e4m3fn[2048, 2048] input b: f8e4m3fn[2048, 2048] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", {SASS_HMMA}},
+      {"sm_90a", "graph g { opset 19 input x: f8e4m3fn[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH const s: f32[] = 0.5 q = Cast(w) {to = 17} e = Cast(q) {to = 1} d = DequantizeLinear(x, s) y = Conv(d, e) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", {SASS_QGMMA, SASS_UTMALDG}}};
   if (i >= IR_COUNT(rows)) return;
   const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, cuda_program_nhwc(ctx, rows[i].text), cu_target_find(ctx, rows[i].sm), &(rt_cuda_options){.jobs = 2, .choice = rows[i].choice ? asked : NULL, .user = (void *)rows[i].choice});
   int n[3] = {0};
@@ -129,7 +133,7 @@ static void large_one(tn_ctx *ctx, int i) {
 }
 
 Test(cuda, large) {
-  for (int i = number("TENON_CUDA_FROM", 0); i < 11 && cuda_have_nvrtc(); i++) in_context(large_one, i);
+  for (int i = number("TENON_CUDA_FROM", 0); i < 15 && cuda_have_nvrtc(); i++) in_context(large_one, i);
 }
 
 /* ---- copies by the TMA unit: tiles, im2col, sums longer and shorter than the stages ---- */
@@ -152,7 +156,11 @@ static const struct { const char *choice, *text; } tma[] = {
     {"tma 64 16 3", "graph g { opset 17 input x: bf16[3, 64, 5, 7] const w: bf16[16, 64, 1, 1] data 2048 hash HASH y = Conv(x, w) output y }"},
     {"tma 64 32 2", "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[24, 64, 3, 3] data 27648 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }"},
     {"tma 64 16 2", "graph g { opset 17 input x: bf16[2, 72, 9, 8] const w: bf16[16, 72, 3, 2] data 13824 hash HASH y = Conv(x, w) {pads = [1, 0, 2, 1], strides = [2, 1], dilations = [1, 2]} output y }"},
-    {"tma 64 16 3", "graph g { opset 17 input x: f16[1, 64, 6, 20] const w: f16[16, 64, 1, 1] data 2048 hash HASH y = Conv(x, w) {strides = [2, 3]} output y }"}};
+    {"tma 64 16 3", "graph g { opset 17 input x: f16[1, 64, 6, 20] const w: f16[16, 64, 1, 1] data 2048 hash HASH y = Conv(x, w) {strides = [2, 3]} output y }"},
+    {"tma 64 64 2", "graph g { opset 19 input a: f8e4m3fn[70, 528] input b: f8e4m3fn[80, 528] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }"},
+    {"wgmma 64 32 3", "graph g { opset 19 input a: f8e5m2[70, 272] input b: f8e5m2[40, 272] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }"},
+    {"tma 64 64 2 store", "graph g { opset 19 input a: f8e4m3fn[72, 272] input b: f8e4m3fn[64, 272] x = Cast(a) {to = 16} w = Cast(b) {to = 16} y = Gemm(x, w) {transB = 1} output y }"},
+    {"tma 64 16 3", "graph g { opset 19 input x: f8e5m2[2, 144, 7, 9] const w: bf16[16, 144, 3, 3] data 41472 hash HASH const s: f32[] = 0.5 q = Cast(w) {to = 19} e = Cast(q) {to = 1} d = DequantizeLinear(x, s) y = Conv(d, e) {pads = [1, 1, 1, 1]} z = Relu(y) output z }"}};
 
 static void tma_each(tn_ctx *ctx, int i, void (*check)(tn_ctx *ctx, const ir_kernel *k, const cu_tile *tile, const cu_target *t)) {
   const cu_target *t = cu_target_find(ctx, "sm_90a");

@@ -133,7 +133,7 @@ static void run_plan(tn_ctx *ctx, const ir_program *p, const rt_cuda_plan *plan,
         if (fabs(x) > top) top = fabs(x);
         if (!(fabs(x - y) <= off)) off = fabs(x - y);
       }
-      double tolerance = outs[o]->dtype == TN_BF16 ? 3e-2 : outs[o]->dtype == TN_F16 ? 4e-3 : ir_is_float(outs[o]->dtype) ? 1e-4 : 0;
+      double tolerance = outs[o]->dtype == TN_BF16 ? 3e-2 : outs[o]->dtype == TN_F16 ? 4e-3 : ir_is_byte_float(outs[o]->dtype) ? ldexp(1.05, -ir_byte_format_of(outs[o]->dtype)->fraction) : ir_is_float(outs[o]->dtype) ? 1e-4 : 0;
       if (rtol > tolerance) tolerance = rtol;
       if (!(off <= tolerance * top)) ir_fail(ctx, TN_EWRONG, "output %d is off by %g of %g", o, off, top);
     }
@@ -203,6 +203,12 @@ Test(cuda_run, persistent) {
 Test(cuda_run, windows) {
   check_job((job){.text = "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[24, 64, 3, 3] data 27648 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} output y }", .choice = "tma 64 32 2", .nhwc = true});
   check_job((job){.text = "graph g { opset 17 input x: bf16[2, 72, 9, 8] const w: bf16[16, 72, 3, 2] data 13824 hash HASH y = Conv(x, w) {pads = [1, 0, 2, 1], strides = [2, 1], dilations = [1, 2]} output y }", .choice = "tma 64 16 2", .nhwc = true});
+}
+Test(cuda_run, floats_of_a_byte) {
+  check_job((job){.text = "graph g { opset 19 input a: f8e4m3fn[40, 96] input b: f8e4m3fn[56, 96] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", .choice = "mma 32 64 64 16 32 3", .nhwc = true});
+  check_job((job){.text = "graph g { opset 19 input a: f8e5m2[70, 528] input b: f8e5m2[40, 528] input s: f32[] x = DequantizeLinear(a, s) w = DequantizeLinear(b, s) y = Gemm(x, w) {transB = 1} output y }", .choice = "wgmma 64 64 2", .nhwc = true});
+  check_job((job){.text = "graph g { opset 19 input a: f8e4m3fn[70, 528] input b: f8e4m3fn[40, 528] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", .choice = "tma 64 32 2", .nhwc = true});
+  check_job((job){.text = "graph g { opset 19 input x: f8e4m3fn[2, 144, 7, 9] const w: bf16[16, 144, 3, 3] data 41472 hash HASH q = Cast(w) {to = 17} e = Cast(q) {to = 1} d = Cast(x) {to = 1} y = Conv(d, e) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", .choice = "tma 64 16 3", .nhwc = true});
 }
 Test(cuda_run, more_schedules) {
   check_job((job){.text = "graph g { opset 17 input a: f32[40, 72] input b: f32[56, 72] y = Gemm(a, b) {transB = 1} output y }", .choice = "tf32 32 64 32 16 32 3", .rtol = 2e-3});

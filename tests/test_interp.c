@@ -101,6 +101,48 @@ Test(scalar, conversions) {
   cr_expect_eq(ir_eval_op(ctx, IX_BITCAST, TN_I32, 1, &f32, &one).i, 0x3f800000);
 }
 
+/* The number that a code means, by the words of the standards; the codes in order of their numbers are 0, 1, 2, ... */
+static double byte_number(tn_dtype t, int code) {
+  static const struct { int fraction, bias; double largest; } formats[] = {{3, 7, 448}, {2, 15, 57344}, {3, 8, 240}, {2, 16, 57344}, {1, 1, 6}};
+  int fraction = formats[t - TN_F8E4M3FN].fraction, e = code >> fraction, m = code & ((1 << fraction) - 1), bias = formats[t - TN_F8E4M3FN].bias;
+  double v = e ? pow(2, e - bias) * (1 + m / pow(2, fraction)) : pow(2, 1 - bias) * m / pow(2, fraction);
+  return v <= formats[t - TN_F8E4M3FN].largest ? v : t == TN_F8E5M2 && m == 0 ? INFINITY : NAN;
+}
+
+Test(scalar, floats_of_a_byte) {
+  for (int k = TN_F8E4M3FN; k <= TN_F4E2M1; k++) {
+    tn_dtype t = (tn_dtype)k;
+    bool fnuz = t == TN_F8E4M3FNUZ || t == TN_F8E5M2FNUZ;
+    int sign = t == TN_F4E2M1 ? 8 : 128;
+    for (int c = 0; c < 2 * sign; c++) {
+      double want = byte_number(t, c & (sign - 1)), got = ir_byte_to_f32(t, (uint8_t)c);
+      if (fnuz && c == 128) want = NAN;
+      if (c & sign) want = -want;
+      cr_assert(isnan(want) ? isnan(got) : got == want && signbit(got) == signbit(want), "%s %d is %g, should be %g", ir_dtype_name(t), c, got, want);
+      if (!isnan(want)) cr_assert_eq(ir_f64_to_byte(t, want), c, "%s %d", ir_dtype_name(t), c);
+      /* between neighbours: the nearer one, of both the even code */
+      double next = byte_number(t, (c & (sign - 1)) + 1);
+      if (isnan(want) || isnan(next) || isinf(next) || isinf(want) || (c & (sign - 1)) == sign - 1) continue;
+      double middle = (fabs(want) + next) / 2, s = c & sign ? -1 : 1;
+      int up = c + 1, low = fnuz && c == 128 ? 0 : c;
+      cr_assert_eq(ir_f64_to_byte(t, s * middle * (1 - 0x1p-50)), low, "%s below %d", ir_dtype_name(t), c);
+      cr_assert_eq(ir_f64_to_byte(t, s * middle * (1 + 0x1p-50)), up, "%s above %d", ir_dtype_name(t), c);
+      cr_assert_eq(ir_f64_to_byte(t, s * middle), c & 1 ? up : low, "%s between %d", ir_dtype_name(t), c);
+    }
+    double top = ir_byte_max(t), beyond = cast(t, TN_F32, (ir_scalar){.f = 1e6}).f;
+    cr_assert(t == TN_F4E2M1 ? beyond == 6 : t == TN_F8E5M2 ? isinf(beyond) : isnan(beyond));
+    cr_assert_eq(cast(t, TN_F64, (ir_scalar){.f = -INFINITY}).f == -top, t == TN_F4E2M1);
+    double nan = cast(t, TN_F64, (ir_scalar){.f = NAN}).f;
+    cr_assert(t == TN_F4E2M1 ? nan == 0 : isnan(nan));
+    cr_assert_eq(signbit(cast(t, TN_F64, (ir_scalar){.f = -1e-30}).f) != 0, !fnuz);
+  }
+  cr_expect_eq(cast(TN_F8E4M3FN, TN_F32, (ir_scalar){.f = 464}).f, 448);
+  cr_expect(isnan(cast(TN_F8E4M3FN, TN_F32, (ir_scalar){.f = 464.5}).f));
+  cr_expect(isinf(cast(TN_F8E5M2, TN_F32, (ir_scalar){.f = 61440}).f));
+  cr_expect_eq(float_op(IX_ADD, TN_F8E4M3FN, 16, 1), 16);
+  cr_expect_eq(float_op(IX_MUL, TN_F4E2M1, 3, -4), -6);
+}
+
 /* ---- kernels ---- */
 
 static ix I(int64_t v) { return ix_index(ctx, v); }

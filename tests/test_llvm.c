@@ -250,7 +250,8 @@ static void fill_special(tn_dtype t, char *p, int which) {
   }
 }
 
-static const tn_dtype dtypes[] = {TN_BOOL, TN_I8, TN_I16, TN_I32, TN_I64, TN_U8, TN_U16, TN_U32, TN_U64, TN_F16, TN_BF16, TN_F32, TN_F64};
+static const tn_dtype dtypes[] = {TN_BOOL, TN_I8, TN_I16, TN_I32, TN_I64, TN_U8, TN_U16, TN_U32, TN_U64, TN_F16, TN_BF16, TN_F32, TN_F64,
+                                   TN_F8E4M3FN, TN_F8E5M2, TN_F8E4M3FNUZ, TN_F8E5M2FNUZ, TN_F4E2M1};
 static const char *const number_ops[] = {"A[i] + B[i]", "A[i] - B[i]", "A[i] * B[i]", "A[i] / B[i]", "min(A[i], B[i])", "max(A[i], B[i])", "-A[i]", "abs(A[i])", "select(A[i] < B[i], A[i], C[i])"};
 static const char *const float_ops[] = {"sqrt(A[i])", "floor(A[i])", "ceil(A[i])", "round(A[i])", "trunc(A[i])", "fma(A[i], B[i], C[i])", "A[i] % B[i]"};
 static const char *const int_ops[] = {"A[i] % B[i]", "A[i] & B[i]", "A[i] | B[i]", "A[i] ^ B[i]", "A[i] << B[i]", "A[i] >> B[i]", "A[i] << 3", "A[i] >> 3", "!A[i]", "A[i] / 7", "A[i] % 7"};
@@ -300,7 +301,8 @@ static void check_casts(const char *cpu, const char *kind) {
 
 static void check_bitcasts(const char *cpu, const char *kind) {
   static const struct { const char *from, *to; tn_dtype t; } pairs[] = {{"f32", "i32", TN_F32}, {"u32", "f32", TN_U32}, {"f64", "u64", TN_F64}, {"i64", "f64", TN_I64},
-      {"f16", "u16", TN_F16}, {"i16", "f16", TN_I16}, {"bf16", "i16", TN_BF16}, {"u16", "bf16", TN_U16}, {"i8", "u8", TN_I8}};
+      {"f16", "u16", TN_F16}, {"i16", "f16", TN_I16}, {"bf16", "i16", TN_BF16}, {"u16", "bf16", TN_U16}, {"i8", "u8", TN_I8},
+      {"f8e4m3fn", "u8", TN_F8E4M3FN}, {"f8e5m2", "i8", TN_F8E5M2}, {"u8", "f8e4m3fnuz", TN_U8}, {"u8", "f8e5m2fnuz", TN_U8}, {"f4e2m1", "u8", TN_F4E2M1}};
   static char data[CASES * 8], text[1000];
   for (int i = 0; i < IR_COUNT(pairs); i++) {
     fill_special(pairs[i].t, data, 0);
@@ -308,6 +310,29 @@ static void check_bitcasts(const char *cpu, const char *kind) {
     check_on(cpu, text, &(llvm_check){.data = (const void *const[]){data, NULL}});
   }
 }
+
+/* Every code of the floats of a byte; every f16, and its neighbours in f32, to them. */
+static void check_bytes(const char *cpu, const char *kind) {
+  static uint8_t codes[256];
+  static uint16_t halves[65536];
+  static float near[2][65536];
+  char text[1000];
+  for (int i = 0; i < 256; i++) codes[i] = (uint8_t)i;
+  for (int i = 0; i < 65536; i++) {
+    halves[i] = (uint16_t)i;
+    float v = ir_f16_to_f32((uint16_t)i);
+    for (int k = 0; k < 2; k++) near[k][i] = nextafterf(v, k ? INFINITY : -INFINITY);
+  }
+  for (int t = TN_F8E4M3FN; t <= TN_F4E2M1; t++) {
+    const char *name = ir_dtype_name((tn_dtype)t);
+    snprintf(text, sizeof text, "kernel of(in A: %s[256], out O: f32[256]) { for o in 0..16 { for j in 0..16 %s { O[o * 16 + j] = cast<f32>(A[o * 16 + j]) } } }", name, kind);
+    check_on(cpu, text, &(llvm_check){.data = (const void *const[]){codes, NULL}});
+    snprintf(text, sizeof text, "kernel to(in A: f16[65536], in B: f32[65536], in C: f32[65536], out O: %s[3, 65536]) { for o in 0..4096 { for j in 0..16 %s { let i = o * 16 + j O[0, i] = cast<%s>(A[i]) O[1, i] = cast<%s>(B[i]) O[2, i] = cast<%s>(C[i]) } } }",
+             name, kind, name, name, name);
+    check_on(cpu, text, &(llvm_check){.data = (const void *const[]){halves, near[0], near[1], NULL}});
+  }
+}
+Test(llvm, bytes) { check_bytes("native", "vector"), check_bytes("x86-64", ""), check_bytes("x86-64", "vector"); }
 
 Test(llvm, ops_native) { check_ops("native", "vector"), check_ops("native", ""); }
 Test(llvm, ops_v4) { check_ops("x86-64-v4", "vector"); }

@@ -53,7 +53,7 @@ Test(npy, shapes) { expect_status(shapes, NULL, TN_OK, NULL); }
 
 static void round_trip(tn_ctx *ctx, void *arg) {
   const char *path = arg;
-  for (tn_dtype t = TN_BOOL; t <= TN_F64; t++)
+  for (tn_dtype t = TN_BOOL; t < TN_INDEX; t++)
     for (int rank = 0; rank <= 4; rank++) {
       int64_t dims[4] = {2, 1, 3, 5}, count;
       cr_assert(fe_dims_count(dims, rank, &count));
@@ -62,7 +62,8 @@ static void round_trip(tn_ctx *ctx, void *arg) {
       fe_array a = {"", t, rank, rank ? dims : NULL, count, data, (size_t)count * ir_dtype_bytes(t)};
       fe_npy_save(ctx, path, &a);
       fe_array b = fe_npy_load(ctx, path, 0);
-      cr_assert(b.dtype == t && b.rank == rank && b.count == count && b.bytes == a.bytes);
+      cr_assert(ir_is_byte_float(t) ? b.unnamed && ir_is_byte_float(b.dtype) : b.dtype == t);
+      cr_assert(b.rank == rank && b.count == count && b.bytes == a.bytes);
       cr_assert_eq((uintptr_t)b.data % 64, 0);
       cr_assert_eq(memcmp(b.data, data, b.bytes), 0);
       cr_assert(rank == 0 || memcmp(b.dims, dims, 8 * (size_t)rank) == 0);

@@ -41,7 +41,7 @@ Test(ops_math, others) {
   ops_check("const x: i32[2] = [300, -1]  y = Cast(x) { to = 2 }  const w: u8[2] = [44, 255]  output y, w");
   ops_check("const x: f32[1] = [1.0]  y = BitCast(x) { to = 6 }  const w: i32[1] = [1065353216]  output y, w");
   ops_check("const x: f32[2] = [1.0, 2.0]  y, m = Dropout(x)  const w: bool[2] = [true, true]  output y, x, m, w");
-  ops_refused("const x: f32[1] = [1.0]  y = Cast(x) { to = 8 }  output y", TN_EUNSUPPORTED, "a cast to string");
+  ops_refused("const x: f32[1] = [1.0]  y = Cast(x) { to = 8 }  output y", TN_EUNSUPPORTED, "the element type string");
   ops_refused("const x: f32[1] = [1.0]  const r: f32[] = 0.5  const t: bool[] = true  y = Dropout(x, r, t)  output y", TN_EUNSUPPORTED, "only inference");
 }
 

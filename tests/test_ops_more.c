@@ -226,7 +226,7 @@ Test(ops_more, faults) {
       {"const q: f32[1, 3, 1, 1] = [1.0, 1.0, 1.0]  const k: f32[1, 2, 1, 1] = [1.0, 1.0]  y = Attention(q, k, k) opset 23  output y", TN_EINPUT, "3 heads of queries, 2 of keys"},
       {"const x: f32[1, 1, 1] = [1.0]  const w: f32[1, 3, 1] = [1.0, 1.0, 1.0]  y = LSTM(x, w, w) opset 14  output y", TN_EINPUT, "has extent 3, not 4"},
       {"const x: f32[1, 1, 1] = [1.0]  const w: f32[1, 1, 1] = [1.0]  y = RNN(x, w, w) { activations = [\"Cube\"] } opset 14  output y", TN_EUNSUPPORTED, "activation 'Cube'"},
-      {"const x: f32[1] = [1.0]  const s: f32[] = 1.0  y = QuantizeLinear(x, s) { output_dtype = 21 } opset 21  output y", TN_EUNSUPPORTED, "output_dtype uint4"},
+      {"const x: f32[1] = [1.0]  const s: f32[] = 1.0  y = QuantizeLinear(x, s) { output_dtype = 21 } opset 21  output y", TN_EUNSUPPORTED, "the element type uint4"},
       {"const x: f32[2, 2] = [1.0, 1.0, 1.0, 1.0]  const s: f32[3] = [1.0, 1.0, 1.0]  y = QuantizeLinear(x, s) opset 13  output y", TN_EINPUT, "3 scales for extent 2"},
       {"const x: f32[1, 2] = [1.0, 1.0]  const t: i64[2] = [0, 0]  y = NegativeLogLikelihoodLoss(x, t) opset 13  output y", TN_EINPUT, "has extent 2, not 1"},
       {"input c: bool[]  const x: f32[2] = [1.0, 2.0]  const z: f32[1] = [1.0]  y = If(c) { then_branch = graph t { a = Neg(x) output a }, else_branch = graph e { b = Neg(z) output b } }  output y",

@@ -42,7 +42,7 @@ static void types(tn_ctx *ctx, void *arg) {
     tn_dtype dtype;
   } cases[] = {{"t.BOOL", TN_BOOL}, {"t.U8", TN_U8},     {"t.I8", TN_I8},     {"t.I16", TN_I16}, {"t.U16", TN_U16},
                {"t.F16", TN_F16},   {"t.BF16", TN_BF16}, {"t.I32", TN_I32},   {"t.U32", TN_U32}, {"t.F32", TN_F32},
-               {"t.F64", TN_F64},   {"t.I64", TN_I64},   {"t.U64", TN_U64},   {"t.NEW", TN_NONE}, {"t.F8_E4M3", TN_NONE}};
+               {"t.F64", TN_F64},   {"t.I64", TN_I64},   {"t.U64", TN_U64},   {"t.NEW", TN_NONE}, {"t.F8_E4M3", TN_F8E4M3FN}};
   for (int i = 0; i < IR_COUNT(cases); i++) {
     const fe_array *a = fe_safetensors_find(s, cases[i].name);
     cr_assert(a && a->dtype == cases[i].dtype && a->count == 2, "%s", cases[i].name);
