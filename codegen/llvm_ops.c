@@ -208,6 +208,16 @@ LLVMValueRef cg_from_storage(cg_fn *f, tn_dtype t, LLVMValueRef v, int lanes) {
     LLVMTypeRef i = cg_lanes_of(f->i16, lanes);
     return cg_from_storage(f, TN_F16, LLVMBuildShl(B, LLVMBuildZExt(B, v, i, ""), cg_int(f, i, 8), ""), lanes);
   }
+  if ((t == TN_F8E4M3FN || t == TN_F8E4M3FNUZ) && f->t->half) { /* the fraction and exponent of an f16 of another bias */
+    const ir_byte_format *b = ir_byte_format_of(t);
+    LLVMTypeRef i = cg_lanes_of(f->i16, lanes);
+    LLVMValueRef u = LLVMBuildZExt(B, v, i, ""), a = LLVMBuildShl(B, LLVMBuildAnd(B, u, cg_int(f, i, 0x7f), ""), cg_int(f, i, 7), "");
+    LLVMValueRef sign = LLVMBuildShl(B, LLVMBuildAnd(B, u, cg_int(f, i, 0x80), ""), cg_int(f, i, 8), "");
+    LLVMValueRef nan = b->unsigned_zero ? ICMP(EQ, u, cg_int(f, i, b->nan)) : ICMP(EQ, a, cg_int(f, i, b->nan << 7));
+    LLVMValueRef h = LLVMBuildOr(B, SELECT(nan, cg_int(f, i, 0x7e00), a), sign, "");
+    LLVMValueRef r = cg_from_storage(f, TN_F16, h, lanes);
+    return LLVMBuildFMul(B, r, cg_real(f, LLVMTypeOf(r), ldexp(1, 15 - b->bias)), "");
+  }
   if (ir_is_byte_float(t)) return byte_value(f, ir_byte_format_of(t), LLVMBuildZExt(B, v, cg_lanes_of(f->i32, lanes), ""));
   return v;
 }

@@ -216,6 +216,7 @@ typedef struct byte_source { /* what an operand is: v times scale */
   int axis;        /* -1: one scale */
 } byte_source;
 
+static bool is_byte(const ir_value *v) { return ir_is_byte_float(v->dtype); }
 static bool is_tensor_core_byte(const ir_value *v) { return v->dtype == TN_F8E4M3FN || v->dtype == TN_F8E5M2; }
 
 /* A node that only moves elements, of another operand. */
@@ -230,21 +231,21 @@ static ir_value *moved(ir_graph *g, ir_node *d, ir_value *v) {
 }
 
 /* Looks through what widens and what moves; nothing is made unless the operand comes from bytes. */
-static bool byte_source_of(ir_graph *g, ir_value *v, byte_source *s) {
+static bool byte_source_of(ir_graph *g, ir_value *v, bool (*takes)(const ir_value *v), byte_source *s) {
   ir_node *d = v->def;
   if (!d || d->nout != 1) return false;
-  if (ir_node_is(d, "DequantizeLinear") && is_tensor_core_byte(d->in[0])) {
+  if (ir_node_is(d, "DequantizeLinear") && takes(d->in[0])) {
     ir_value *zero;
     if (ir_attr_get_int(d, "block_size", 0) || !known_zero(g, d, &zero) || zero) return false;
     *s = (byte_source){d->in[0], d->in[1], lw_single(d->in[1]) ? -1 : ir_axis(g->ctx, d, ir_attr_get_int(d, "axis", 1), d->in[0]->rank)};
     return s->axis < 0 || d->in[1]->rank == 1;
   }
   if (ir_node_is(d, "Cast") && ir_is_float(v->dtype) && !ir_is_byte_float(v->dtype)) {
-    if (is_tensor_core_byte(d->in[0])) return *s = (byte_source){d->in[0], NULL, -1}, true;
-    return byte_source_of(g, d->in[0], s);
+    if (takes(d->in[0])) return *s = (byte_source){d->in[0], NULL, -1}, true;
+    return byte_source_of(g, d->in[0], takes, s);
   }
   if (ir_node_is(d, "Transpose")) {
-    if (!byte_source_of(g, d->in[0], s)) return false;
+    if (!byte_source_of(g, d->in[0], takes, s)) return false;
     const int64_t *perm;
     int rank = v->rank, n = ir_attr_get_ints(d, "perm", &perm), at = -1;
     for (int i = 0; s->axis >= 0 && i < rank; i++)
@@ -254,7 +255,7 @@ static bool byte_source_of(ir_graph *g, ir_value *v, byte_source *s) {
   }
   static const char *const moves[] = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", NULL};
   for (int i = 0; moves[i]; i++)
-    if (ir_node_is(d, moves[i])) return byte_source_of(g, d->in[0], s) && s->axis < 0 && (s->v = moved(g, d, s->v), true);
+    if (ir_node_is(d, moves[i])) return byte_source_of(g, d->in[0], takes, s) && s->axis < 0 && (s->v = moved(g, d, s->v), true);
   return false;
 }
 
@@ -285,7 +286,7 @@ static void byte_product(ir_graph *g, ir_node *n) {
   byte_source a, b;
   tn_dtype t = n->out[0]->dtype;
   if (!ir_is_float(t) || t == TN_F64 || n->in[0]->rank < 2 || n->in[1]->rank < 2) return;
-  if (!byte_source_of(g, n->in[0], &a) || !byte_source_of(g, n->in[1], &b) || a.v->dtype != b.v->dtype) return;
+  if (!byte_source_of(g, n->in[0], is_tensor_core_byte, &a) || !byte_source_of(g, n->in[1], is_tensor_core_byte, &b) || a.v->dtype != b.v->dtype) return;
   if (gemm && ir_attr_get_int(n, "transA", 0)) a.v = turned(g, n, a.v, "transA"), a.axis = a.axis < 0 ? -1 : 1 - a.axis;
   if (gemm && ir_attr_get_int(n, "transB", 0)) b.v = turned(g, n, b.v, "transB"), b.axis = b.axis < 0 ? -1 : 1 - b.axis;
   int rank = n->out[0]->rank, row = a.v->rank - 2, column = b.v->rank - 1;
@@ -313,6 +314,31 @@ void lw_narrow_byte_floats(tn_ctx *ctx, ir_graph *g) {
   for (int i = 0, count = g->nnodes; i < count; i++) {
     ir_node *n = g->nodes[i];
     if (!n->dead && (ir_node_is(n, "Conv") || ir_node_is(n, "MatMul") || ir_node_is(n, "Gemm"))) byte_product(g, n);
+  }
+  ir_graph_sort(g);
+  ir_graph_analyse(g);
+}
+
+static void row_product(ir_graph *g, ir_node *n) {
+  enum { ROWS = 2, LARGE = 1 << 18 }; /* elements: beyond what caches keep between runs */
+  byte_source b;
+  const ir_value *x = n->in[0], *w = n->in[1], *y = n->out[0];
+  bool gemm = ir_node_is(n, "Gemm");
+  if (x->dtype != TN_F32 || !w->packed || w->rank != 2 || !ir_static(y) || !ir_static(w) || ir_value_elements(g->ctx, w) < LARGE || ir_attr_get_int(n, "transA", 0)) return;
+  if (ir_value_elements(g->ctx, y) > ROWS * ir_dim(g->ctx, y, y->rank - 1) || !byte_source_of(g, n->in[1], is_byte, &b)) return;
+  if (gemm && ir_attr_get_int(n, "transB", 0)) b.v = turned(g, n, b.v, "transB"), b.axis = b.axis < 0 ? -1 : 1 - b.axis;
+  if (b.axis == 0) return;
+  ir_value *v = lw_node(g, n, "tenon:MatMulWide", 2, (ir_value *[]){n->in[0], b.v});
+  if (b.scale) v = lw_op2(g, n, "Mul", v, wide_scale(g, n, &b, y->rank - 1, y->rank));
+  lw_replace(g, n, 0, gemm ? gemm_rest(g, n, v) : v);
+}
+
+void lw_keep_byte_weights(tn_ctx *ctx, ir_graph *g) {
+  (void)ctx;
+  find_packed(g);
+  for (int i = 0, count = g->nnodes; i < count; i++) {
+    ir_node *n = g->nodes[i];
+    if (!n->dead && (ir_node_is(n, "MatMul") || ir_node_is(n, "Gemm"))) row_product(g, n);
   }
   ir_graph_sort(g);
   ir_graph_analyse(g);

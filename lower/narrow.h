@@ -24,6 +24,9 @@ void lw_narrow_quantised(tn_ctx *ctx, ir_graph *g);
  * as they are, with sums in f32; scales (one for all, or one for each row or column that is not summed over) are
  * multiplied behind, where they end in the product's kernel. For machines with such products. */
 void lw_narrow_byte_floats(tn_ctx *ctx, ir_graph *g);
+/* MatMul and Gemm of one or two rows of f32 by a large constant that comes from floats of a byte read that as it is: such
+ * a product takes the time of reading it. For CPUs; more rows read the constant widened ahead. */
+void lw_keep_byte_weights(tn_ctx *ctx, ir_graph *g);
 
 /* The DequantizeLinear of bytes that v comes from, without blocks; else null. */
 ir_node *lw_dequantised(const ir_value *v);

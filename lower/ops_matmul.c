@@ -57,13 +57,13 @@ static void need_narrow(tn_ctx *ctx, const ir_node *n) {
   if (!ir_is_narrow_float(t)) lw_bad(ctx, n, "operands of type %s", ir_dtype_name(t));
 }
 
-/* Narrow floats, the sums f32; words (the second operand also bytes), the sums i32. */
+/* Narrow floats (the second operand of a byte, the first f32), the sums f32; words (the second operand also bytes), the sums i32. */
 static void matmul_wide_infer(tn_ctx *ctx, ir_node *n) {
   if (n->in[0]->dtype == TN_I16 && (n->in[1]->dtype == TN_I16 || n->in[1]->dtype == TN_I8)) {
     lw_matmul_set(ctx, n, TN_I32);
     return;
   }
-  need_narrow(ctx, n);
+  if (n->in[0]->dtype != TN_F32 || !ir_is_byte_float(n->in[1]->dtype)) need_narrow(ctx, n);
   lw_matmul_set(ctx, n, TN_F32);
 }
 

@@ -403,6 +403,7 @@ static void each(pass *p, void (*fn)(pass *p, ir_node *n), const char *const *op
 
 void lw_pass_quantised(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   if (options->byte_products && !options->unscheduled) lw_narrow_byte_floats(ctx, g);
+  else if (options->target && !options->unscheduled) lw_keep_byte_weights(ctx, g);
   pass p = {.ctx = ctx, .g = g, .t = options->target};
   bool any = false;
   for (int i = 0; i < g->nnodes; i++)
