@@ -59,7 +59,7 @@ static void round_trip(tn_ctx *ctx, void *arg) {
       cr_assert(fe_dims_count(dims, rank, &count));
       unsigned char data[30 * 8];
       for (size_t i = 0; i < sizeof data; i++) data[i] = (unsigned char)(t == TN_BOOL ? i % 2 : 7 * i + rank);
-      fe_array a = {"", t, rank, rank ? dims : NULL, count, data, (size_t)count * ir_dtype_bytes(t)};
+      fe_array a = {.name = "", .dtype = t, .rank = rank, .dims = rank ? dims : NULL, .count = count, .data = data, .bytes = (size_t)count * ir_dtype_bytes(t)};
       fe_npy_save(ctx, path, &a);
       fe_array b = fe_npy_load(ctx, path, 0);
       cr_assert(ir_is_byte_float(t) ? b.unnamed && ir_is_byte_float(b.dtype) : b.dtype == t);
