@@ -13,7 +13,7 @@
 #include "codegen/cuda_attend.h"
 #include "codegen/cuda_tma.h"
 
-enum { ROW = CU_TMA_BK, DEPTH = 16 };
+enum { ROW = CU_TILE_BYTES / 2, DEPTH = 16 }; /* elements of a row of shared memory, along k of an instruction */
 
 typedef struct group {
   cu_attend x;
