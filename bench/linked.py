@@ -95,6 +95,11 @@ int main(int argc, char **argv) {
 """
 
 
+def low(x):
+    """Mean of the lowest third: near the floor, not at the luckiest."""
+    return statistics.mean(sorted(x)[:max(1, (len(x) + 1) // 3)])
+
+
 class Linked:
     """entries: (model or kernel, options of `tenon compile`), compiled and linked into one program in `folder`.
     separate: weights beside the objects, so that they can be `cold`."""
@@ -121,13 +126,12 @@ class Linked:
         text = subprocess.run([self.program, str(n), str(int(cold)), str(sample_s)], check=True, stdout=subprocess.PIPE, text=True).stdout
         return [[float(x) for x in line.split()] for line in text.splitlines()]
 
-
-def low(x):
-    """Mean of the lowest third: near the floor, not at the luckiest."""
-    return statistics.mean(sorted(x)[:max(1, (len(x) + 1) // 3)])
-
-
-def relative(rounds, block=15):
-    """Each entry's time over the middle entry's, by blocks of rounds: slow spells hit all of a block."""
-    blocks = [[low(column) for column in zip(*rounds[i:i + block])] for i in range(0, len(rounds) - block + 1, block)]
-    return [statistics.median(b[i] / statistics.median(b) for b in blocks) for i in range(len(rounds[0]))]
+    def relative(self, processes=5, cold=True, rounds=60, block=15):
+        """Each entry's time over the middle entry's: medians over blocks of rounds, which slow spells hit as a whole, and
+        the means over fresh processes: where copies of one object lie is worth 5 % within one."""
+        seen = []
+        for _ in range(processes):
+            all_rounds = self.rounds(rounds, cold)
+            blocks = [[low(column) for column in zip(*all_rounds[i:i + block])] for i in range(0, len(all_rounds) - block + 1, block)]
+            seen.append([statistics.median(b[i] / statistics.median(b) for b in blocks) for i in range(len(blocks[0]))])
+        return [statistics.mean(column) for column in zip(*seen)]

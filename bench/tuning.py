@@ -7,8 +7,8 @@
                      process included, went into neither compiling nor checking nor timing
   models FILE...     --seconds of tuning (300), then whole runs in fresh processes, default and tuned in
                      turn: no model may become slower
-  layouts FILE...    what the store holds for each convolution of the models (tuned before with --layouts into
-                     --db): layouts, tiles; then whole runs with each forced layout against the chosen plan
+  layouts FILE...    what the store --db holds for each convolution of the models (tuned with --layouts, before or by
+                     --tune S): layouts, tiles; then whole runs with each forced layout against the chosen plan
   tables KERNEL...   the best schedule that a replay table (--table) has for each, pinned in a store, against the libraries:
                      `bench/run --peers mkl,onednn` with --python
   agree KERNEL...    times of `tenon bench --aot` against those of a C program that links the kernel's object and has
@@ -37,6 +37,7 @@ def options():
     p.add_argument("--seconds", type=float, default=300)
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--keep", help="a folder: repeat leaves its stores there, and goes on from those it finds")
+    p.add_argument("--tune", type=float, help="layouts: first tunes each model for so many seconds more")
     p.add_argument("--table", default="tests/replay/avx2.txt")
     p.add_argument("--python", help="one that has the libraries, for tables")
     p.add_argument("--races", default="100")
@@ -77,9 +78,9 @@ def repeat(o, folder):
             stores.append(db)
         different = len({winner_of(o, kernel, db, folder) for db in stores})
         each = linked.Linked(o.tenon, folder, [(kernel, ["--db", db]) for db in stores])
-        spread = [apart(linked.relative(each.rounds(60 * o.rounds, cold))) for cold in (True, False)]
+        spread = [apart(each.relative(o.rounds, cold)) for cold in (True, False)]
         same = linked.Linked(o.tenon, folder, [(kernel, ["--db", stores[0]])] * len(stores))
-        floor = apart(linked.relative(same.rounds(60 * o.rounds)))
+        floor = apart(same.relative(o.rounds))
         print("%-36s %9d %8.1f%% %8.1f%% %8.1f%% %8.1f%%" % (kernel, different, apart(gains), *spread, floor), flush=True)
 
 
@@ -131,28 +132,38 @@ def models(o, folder):
         print("%-28s %12.3f %12.3f %+7.1f%%%s" % (os.path.basename(path), statistics.median(a), statistics.median(b), 100 * (ratio - 1), "  SLOWER" if ratio < 0.99 else ""), flush=True)
 
 
+def tiles_of(o, stem):
+    """Distinct tiles in the store for each convolution of a model, by layout: {name: {layout: {tile}}}."""
+    of, tiles = rows_of(o, o.db), collections.defaultdict(lambda: collections.defaultdict(set))
+    for x in of["trial"].values():
+        work = of["workload"][of["task"][x["task"]]["workload"]]
+        if work["class"] == "conv" and work["name"].startswith(stem + "/"):
+            name, _, layout = work["name"].partition(" in ")
+            split = re.findall(r"split \w+ (\d+) -> (?:ro|vo|wt)", of["config"][x["config"]]["schedule"])
+            tiles[name][layout or "NCHWc"].add(tuple(split))
+    return tiles
+
+
 def layouts(o, folder):
-    assert o.db, "--db: the store that the models were tuned into"
+    assert o.db, "--db: the store that the models were tuned into; with --seconds it is tuned first"
     for path in o.args:
-        of = rows_of(o, o.db)
         stem = os.path.basename(path).rsplit(".", 1)[0]
-        tiles = collections.defaultdict(set)
-        for x in of["trial"].values():
-            work = of["workload"][of["task"][x["task"]]["workload"]]
-            if work["class"] == "conv" and work["name"].startswith(stem):
-                name, _, layout = work["name"].partition(" in ")
-                split = re.findall(r"split \w+ (\d+) -> (?:ro|vo|wt)", of["config"][x["config"]]["schedule"])
-                tiles[name, layout or "NCHWc"].add(tuple(split))
-        for (name, layout), t in sorted(tiles.items()):
-            print("%-44s %-6s %3d tiles" % (name, layout, len(t)))
-        times = collections.defaultdict(list)
+        if o.tune:
+            tenon(o, "tune", path, "--layouts", "--budget", "%gs" % o.tune, "--db", o.db)
+        tiles = tiles_of(o, stem)
+        for name in sorted(tiles):
+            print("%-32s %s" % (name, ", ".join("%s: %d tiles" % (k, len(t)) for k, t in sorted(tiles[name].items()))))
+        few = [n for n, t in tiles.items() if sum(len(x) for x in t.values()) < 10]
+        print("%s: %d convolutions, %d of them with fewer than 10 tiles, %d with fewer than three layouts of their own" % (
+            stem, len(tiles), len(few), sum(len(t) < 3 for t in tiles.values())))
+        times = []
         kinds = [None, "NCHWc", "NHWC", "NCHW"]
         for r in range(o.rounds):
-            for k in kinds[r % 4:] + kinds[:r % 4]:
-                times[k].append(bench(o, path, "--db", o.db, *(["--layout", k] if k else [])))
-        chosen = statistics.median(times[None])
+            times.append({k: bench(o, path, "--db", o.db, *(["--layout", k] if k else []), seconds=0.3) for k in kinds[r % 4:] + kinds[:r % 4]})
         for k in kinds[1:]:
-            print("%s forced to %-6s %.3f ms, chosen %.3f ms (%+.1f %%)" % (stem, k, statistics.median(times[k]), chosen, 100 * (statistics.median(times[k]) / chosen - 1)), flush=True)
+            off = statistics.median(t[k] / t[None] for t in times) - 1
+            print("%s forced to %-6s %.3f ms, chosen %.3f ms (%+.1f %%)%s" % (stem, k, statistics.median(t[k] for t in times), statistics.median(t[None] for t in times), 100 * off,
+                                                                          "  FASTER" if off < -0.02 else ""), flush=True)
 
 
 def best_of_table(path, kernel):
@@ -180,12 +191,16 @@ def tables(o, folder):
         with open(text, "w") as f:
             f.write(best_of_table(o.table, kernel))
         subprocess.run([o.tenon, "db", "pin", kernel, "--schedule", text, "--db", db], check=True, stdout=subprocess.DEVNULL)
-    names = [kernel.split(":")[2] for kernel in o.args]
-    subprocess.run(["bench/run", "--no-build", *(["--python", o.python] if o.python else []), "--only", "gemm,conv", "--peers", "mkl,onednn", "--db", db,
-                    *(x for name in names for x in ("--case", name)), "--rounds", str(o.rounds), "--seconds", "0.05", "--json", results], check=True, stdout=subprocess.DEVNULL)
-    with open(results) as f:
-        for row in json.load(f)["rows"]:
-            if any(row["name"].startswith(name) for name in names) and not row["kind"].startswith("gemm var"):
+    for kind in ("gemm", "conv"):
+        names = [kernel.split(":")[2] for kernel in o.args if kernel.startswith(kind)]
+        if not names:
+            continue
+        subprocess.run(["bench/run", "--no-build", *(["--python", o.python] if o.python else []), "--only", kind, "--peers", "mkl,onednn", "--db", db,
+                        *(x for name in names for x in ("--case", name)), "--rounds", str(o.rounds), "--seconds", "0.05", "--json", results], check=True, stdout=subprocess.DEVNULL)
+        with open(results) as f:
+            rows = json.load(f)["rows"]
+        for row in rows:
+            if any(row["name"].startswith(name) for name in names) and "var" not in row["kind"]:
                 print("%-36s best of its table against the better library: %.2f" % (row["name"], row.get("ratio", float("nan"))), flush=True)
 
 

@@ -227,6 +227,7 @@ static cg_kernel_info emit_kernel(tn_ctx *ctx, session *s, const cg_target *t, c
   LLVMTypeRef type = LLVMFunctionType(LLVMVoidTypeInContext(f->lc), params, 3, 0);
   if (LLVMGetNamedFunction(f->module, symbol)) ir_bug(ctx, "two kernels have the symbol %s", symbol);
   f->fn = LLVMAddFunction(f->module, symbol, type);
+  LLVMSetAlignment(f->fn, 64); /* wherever it comes to lie it is as fast: at 48 beyond a line inner loops were 3 % slower */
   function_attrs(s, t, f->fn);
   enum_attr(s, f->fn, 1, "noundef", 0);
   LLVMBasicBlockRef entry = LLVMAppendBasicBlockInContext(f->lc, f->fn, "entry");
