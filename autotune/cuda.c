@@ -4,15 +4,22 @@
 #include "autotune/tune.h"
 #include "ir/interp.h"
 #include "ir/text.h"
+#include "lower/problem.h"
 #include "runtime/cuda_lib.h"
 #include "runtime/cuda_library.h"
 #include "runtime/cuda_run.h"
 #include "runtime/profile.h"
+#include "runtime/threads.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { SAMPLES = 5, RUNS = 9 /* of a sample: their median */ };
+enum { SAMPLES = 5, RUNS = 9 /* of a sample: their median */, MOST_JOBS = 64 };
+
+static const char PLAINEST[] = "threads 128 1";
+
+/* From this rtol on f32 may be rounded for tensor cores. */
+static bool rounds(double rtol) { return rtol >= 1e-3; }
 
 typedef struct tuner {
   tn_ctx *ctx;
@@ -26,8 +33,8 @@ typedef struct tuner {
 } tuner;
 
 /* A winner is one for an architecture: which card it was and its driver stand with the run. */
-static at_key key_of(tn_ctx *ctx, const cu_target *t, const ir_kernel *k) {
-  return (at_key){ir_kernel_canonical(ctx, k), ir_format(ctx, "cuda:%s", t->name), "warm, events", ir_format(ctx, "cuda%d nvrtc%d", CU_VERSION, rt_cuda_library(RT_CUDA_NVRTC)->version)};
+static at_key key_of(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, double rtol) {
+  return (at_key){ir_kernel_canonical(ctx, k), ir_format(ctx, "cuda:%s", t->name), rounds(rtol) ? "warm, events, rounded" : "warm, events", ir_format(ctx, "cuda%d nvrtc%d", CU_VERSION, rt_cuda_library(RT_CUDA_NVRTC)->version)};
 }
 
 /* ---- one candidate ---- */
@@ -38,7 +45,8 @@ typedef struct trial {
   const char *choice;
   void **in, **want;      /* by parameter: what goes in, what must come out */
   bool finding;           /* `want` is what this run gives */
-  double samples[SAMPLES];
+  double samples[SAMPLES], limit_ns; /* one sample is enough for what is slower than the limit; 0: none */
+  int nsamples;
   const char *refused;    /* in the trial's context */
   bool wrong;
 } trial;
@@ -63,11 +71,13 @@ static const ir_program *alone(tn_ctx *ctx, const ir_kernel *k) {
   return p;
 }
 
+/* Of a large result every so manieth element, which comes by all places of a tile. */
 static bool same(const ir_slot *s, const char *a, const char *b, double rtol) {
   double top = 0, off = 0, tolerance = ir_is_byte_float(s->dtype) ? ldexp(1.05, -ir_byte_format_of(s->dtype)->fraction) /* one step */ : s->dtype == TN_BF16 ? 3e-2 : s->dtype == TN_F16 ? 4e-3 : fmax(rtol, 1e-4);
   size_t size = ir_dtype_bytes(s->dtype);
   if (!ir_is_float(s->dtype)) return memcmp(a, b, (size_t)s->bytes) == 0;
-  for (size_t e = 0; e < (size_t)s->bytes / size; e++) {
+  size_t n = (size_t)s->bytes / size, by = n >> 20 | 1;
+  for (size_t e = 0; e < n; e += by) {
     double x = ir_scalar_load(s->dtype, a + e * size).f, y = ir_scalar_load(s->dtype, b + e * size).f;
     if (x == y || (isnan(x) && isnan(y))) continue;
     if (fabs(x) > top) top = fabs(x);
@@ -85,11 +95,22 @@ static void tell(const tuner *u, const char *kernel, const char *choice) {
   if (u->o->starts) u->o->starts(u->o->user, kernel, choice);
 }
 
+static const void *find(tn_ctx *ctx, void *user, const char *key, size_t *size) { return at_store_object_get(user, key, size); }
+static void put(tn_ctx *ctx, void *user, const char *key, const void *bytes, size_t size) { at_store_object_put(user, key, bytes, size); }
+
+static void time_it(tn_ctx *ctx, trial *x, rt_cuda_module *m) {
+  x->samples[0] = rt_cuda_time(ctx, m, 1) * 1e6;
+  x->nsamples = 1;
+  if (x->limit_ns && x->samples[0] > x->limit_ns) return;
+  for (x->nsamples = 0; x->nsamples < SAMPLES; x->nsamples++) x->samples[x->nsamples] = rt_cuda_time(ctx, m, RUNS) * 1e6;
+}
+
 static void try_it(tn_ctx *ctx, void *arg) {
   trial *x = arg;
   const ir_kernel *k = x->kernel;
   const ir_program *p = alone(ctx, k);
-  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, x->u->t, &(rt_cuda_options){.choice = asked, .user = (void *)x->choice, .as_asked = true});
+  cg_cache cache = {x->u->o->store, find, put};
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, x->u->t, &(rt_cuda_options){.choice = asked, .user = (void *)x->choice, .as_asked = true, .cache = x->u->o->store ? &cache : NULL});
   const char *gate = plan->kernels[0].library ? NULL : rt_cubin_gate(ctx, x->u->t, plan->kernels[0].cubin, plan->kernels[0].code);
   if (gate) {
     x->refused = gate;
@@ -115,7 +136,7 @@ static void try_it(tn_ctx *ctx, void *arg) {
     const ir_slot *s = &p->slots[i];
     if (s->kind == IR_SLOT_OUTPUT || s->inout) x->wrong |= !same(s, x->want[i], s->inout ? in[s->index] : out[s->index], rtol);
   }
-  for (int i = 0; i < SAMPLES && !x->wrong && !x->finding; i++) x->samples[i] = rt_cuda_time(ctx, m, RUNS) * 1e6;
+  if (!x->wrong && !x->finding) time_it(ctx, x, m);
   rt_cuda_module_free(m);
 }
 
@@ -165,15 +186,19 @@ static at_status watched_trial(tuner *u, trial *x, const char **why) {
 
 static bool spent(const tuner *u) { return (u->o->stop && *u->o->stop) || (u->o->budget_s > 0 && rt_now() - u->start > u->o->budget_s); }
 
+/* Random numbers; a large tensor is the same million over and over, in steps that no row of it has. */
 static void fill(const ir_kernel *k, int i, char *p, int64_t n, uint64_t *s) {
   const ir_buf *b = k->bufs[i];
-  for (int64_t e = 0; e < n; e++) {
+  const int64_t period = 1000003;
+  size_t size = ir_dtype_bytes(b->dtype);
+  for (int64_t e = 0; e < n && e < period; e++) {
     *s = *s * 6364136223846793005u + 1442695040888963407u;
     ir_scalar v = {0};
     if (ir_is_float(b->dtype)) v.f = ir_round_float(b->dtype, (double)(int64_t)(*s >> 11) * 0x1p-52 - 1);
     else v.i = (int64_t)(*s >> 63);
-    ir_scalar_store(b->dtype, p + (size_t)e * ir_dtype_bytes(b->dtype), v);
+    ir_scalar_store(b->dtype, p + (size_t)e * size, v);
   }
+  for (int64_t e = period; e < n; e += period) memcpy(p + (size_t)e * size, p, size * (size_t)(n - e < period ? n - e : period));
 }
 
 /* Random inputs, and by the plainest schedule what comes of them. */
@@ -190,7 +215,7 @@ static bool reference(tuner *u, trial *x) {
   }
   const char *why;
   trial plain = *x;
-  plain.choice = "threads 128 1";
+  plain.choice = PLAINEST;
   plain.finding = true;
   at_status status = watched_trial(u, &plain, &why);
   if (why) u->r.trouble = ir_format(u->ctx, "%s: %s: %s", k->name, plain.choice, why);
@@ -199,7 +224,7 @@ static bool reference(tuner *u, trial *x) {
 
 static void keep(tuner *u, const at_key *key, const trial *x, const char *origin, at_status status, const char *why) {
   at_trial row = {.key = *key, .klass = at_class(u->ctx, x->kernel), .name = x->kernel->name, .schedule = x->choice, .status = status, .origin = origin, .reason = why};
-  if (status == AT_OK) row.samples = x->samples, row.n = SAMPLES;
+  if (status == AT_OK) row.samples = x->samples, row.n = x->nsamples;
   at_store_add_trials(u->o->store, u->run, &row, 1);
 }
 
@@ -215,30 +240,95 @@ static double cost_of(tuner *u, const at_key *key, trial *x, const at_seen *seen
   u->r.failed += status != AT_OK;
   if (why) u->r.trouble = ir_format(u->ctx, "%s: %s: %s", x->kernel->name, x->choice, why);
   keep(u, key, x, origin, status, why);
-  return status == AT_OK ? at_cost(x->samples, SAMPLES) : INFINITY;
+  return status == AT_OK ? at_cost(x->samples, x->nsamples) : INFINITY;
+}
+
+/* Whether a text of cu_candidate is to be tried beside the usual schedule. Large products by one thread a result would take all
+ * the time there is. */
+static bool worth_trying(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const char *text, const cu_tile *usual, double rtol) {
+  lw_problem p = lw_problem_of(ctx, k);
+  bool plain = strncmp(text, "threads ", 8) == 0 || strncmp(text, "rows ", 5) == 0;
+  if (strcmp(text, usual->choice) == 0 || (strncmp(text, "tf32 ", 5) == 0 && !rounds(rtol))) return false;
+  if (plain && p.kind == LW_CONTRACTION && p.flops > 1e9 && strncmp(usual->choice, "threads ", 8)) return false;
+  return cu_schedule(ctx, t, k, text, NULL) != NULL;
+}
+
+static const char *next_text(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_tile *usual, double rtol, int *at) {
+  for (const char *text; usual && (text = cu_candidate(*at));) {
+    ++*at;
+    if (worth_trying(ctx, t, k, text, usual, rtol)) return text;
+  }
+  return NULL;
 }
 
 const at_cuda_candidate *at_cuda_candidates(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, double rtol, int *n, const char **why) {
   at_cuda_candidate *list = NULL;
   const cu_tile *usual = cu_schedule(ctx, t, k, NULL, NULL);
-  const char *text;
+  const char *text = "";
   *n = 0;
   if (usual) IR_PUSH(ctx, list, *n, ((at_cuda_candidate){usual->choice, NULL}));
-  rt_cuda_candidates libraries = rt_cuda_library_candidates(ctx, t, k, &(rt_cuda_candidate_options){.ieee = rtol < 1e-3});
-  for (int i = 0; i < libraries.n; i++) IR_PUSH(ctx, list, *n, ((at_cuda_candidate){libraries.list[i].text, &libraries.list[i]}));
-  for (int i = 0; usual && (text = cu_candidate(i)); i++) {
-    bool rounds = strncmp(text, "tf32 ", 5) == 0;
-    if (strcmp(text, usual->choice) && (!rounds || rtol >= 1e-3) && cu_schedule(ctx, t, k, text, NULL)) IR_PUSH(ctx, list, *n, ((at_cuda_candidate){text, NULL}));
+  rt_cuda_candidates libraries = rt_cuda_library_candidates(ctx, t, k, &(rt_cuda_candidate_options){.ieee = !rounds(rtol)});
+  for (int i = 0, at = 0; i < libraries.n || text; i++) {
+    if (i < libraries.n) IR_PUSH(ctx, list, *n, ((at_cuda_candidate){libraries.list[i].text, &libraries.list[i]}));
+    if ((text = next_text(ctx, t, k, usual, rtol, &at))) IR_PUSH(ctx, list, *n, ((at_cuda_candidate){text, NULL}));
   }
   if (why) *why = libraries.why;
   return list;
 }
 
+typedef struct ahead {
+  at_store *store;
+  const cu_target *t;
+  const ir_kernel *k;
+  int n;
+  const char *choices[MOST_JOBS];
+} ahead;
+
+static void compile_some(tn_ctx *ctx, void *arg) {
+  ahead *a = arg;
+  cg_cache cache = {a->store, find, put};
+  rt_cuda_compile_ahead(ctx, a->t, a->k, a->n, a->choices, a->n, &cache);
+}
+
+/* As many of the next candidates as there are processors, compiled side by side into the store: how many were passed. */
+static int compile_ahead(tn_ctx *ctx, at_store *store, const cu_target *t, const ir_kernel *k, int n, const at_cuda_candidate *all, const at_seen *seen, int nseen) {
+  int jobs = rt_cpu_count(), i = 0;
+  ahead a = {.store = store, .t = t, .k = k};
+  for (; i < n && a.n < jobs && a.n < MOST_JOBS; i++)
+    if (!all[i].library && !at_seen_find(seen, nseen, all[i].choice)) a.choices[a.n++] = all[i].choice;
+  tn_ctx *child = store && a.n ? ir_ctx_child(ctx) : NULL;
+  if (child) ir_protect(child, compile_some, &a); /* what fails, fails again as a trial, and is told then */
+  if (child) tn_ctx_free(child);
+  return i;
+}
+
+int at_cuda_compile(tn_ctx *ctx, at_store *store, const cu_target *t, const ir_kernel *k, double rtol) {
+  int n;
+  const at_cuda_candidate *all = at_cuda_candidates(ctx, t, k, rtol, &n, NULL);
+  for (int i = 0; i < n;) i += compile_ahead(ctx, store, t, k, n - i, all + i, NULL, 0);
+  ahead plain = {.store = store, .t = t, .k = k, .n = 1, .choices = {PLAINEST}}; /* what all are compared with */
+  tn_ctx *child = ir_ctx_child(ctx);
+  if (child) ir_protect(child, compile_some, &plain);
+  if (child) tn_ctx_free(child);
+  return n;
+}
+
+static void take(const trial *x, const rt_cuda_candidate *library, double cost, at_cuda_kernel *r) {
+  double *ns = library ? &r->library_ns : &r->own_ns;
+  if (!*ns || cost < *ns) {
+    *ns = cost;
+    *(library ? &r->library : &r->own) = x->choice;
+  }
+  if (r->choice && cost >= r->best_ns) return;
+  r->best_ns = cost;
+  r->choice = x->choice;
+}
+
 static void tune_kernel(tuner *u, const ir_kernel *k, at_cuda_kernel *r) {
-  at_key key = key_of(u->ctx, u->t, k);
+  at_key key = key_of(u->ctx, u->t, k, u->o->rtol);
   int nseen = 0, before = u->r.trials;
   const at_seen *seen = at_store_seen(u->o->store, &key, &nseen);
-  int n = 0;
+  int n = 0, compiled = 0;
   const at_cuda_candidate *all = at_cuda_candidates(u->ctx, u->t, k, u->o->rtol, &n, NULL);
   trial x = {.u = u, .kernel = k};
   if (!n || !reference(u, &x)) return;
@@ -247,14 +337,16 @@ static void tune_kernel(tuner *u, const ir_kernel *k, at_cuda_kernel *r) {
       u->r.stopped |= spent(u);
       return;
     }
+    int most = u->o->trials ? u->o->trials - (u->r.trials - before) : n;
+    if (i >= compiled) compiled = i + compile_ahead(u->ctx, u->o->store, u->t, k, n - i < most ? n - i : most, all + i, seen, nseen);
     x.choice = all[i].choice;
     x.wrong = false;
     x.refused = NULL;
+    x.limit_ns = 3 * r->best_ns;
     double cost = cost_of(u, &key, &x, seen, nseen, i == 0 ? "default" : all[i].library ? "library" : "table");
+    if (isinf(cost)) continue;
     if (i == 0) r->default_ns = cost;
-    if (isinf(cost) || (r->choice && cost >= r->best_ns)) continue;
-    r->best_ns = cost;
-    r->choice = x.choice;
+    take(&x, all[i].library, cost, r);
   }
 }
 
@@ -298,8 +390,8 @@ static void try_fit(tn_ctx *ctx, void *arg) {
   else f->fits = cu_schedule(ctx, f->t, f->k, f->choice, NULL) != NULL;
 }
 
-const char *at_cuda_lookup(tn_ctx *ctx, at_store *store, const cu_target *t, const ir_kernel *k) {
-  at_key key = key_of(ctx, t, k);
+const char *at_cuda_lookup(tn_ctx *ctx, at_store *store, const cu_target *t, const ir_kernel *k, double rtol) {
+  at_key key = key_of(ctx, t, k, rtol);
   at_winner w;
   if (!store || !at_store_best(store, &key, &w)) return NULL;
   fit f = {t, k, w.schedule, false};

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes networks that models.txt knows, with random weights, as ONNX files: bench/networks.py DIR [NAME...]
+"""Writes networks with random weights as ONNX files: bench/networks.py DIR [NAME...]
 
-efficientnet_b0 (Tan and Le, "EfficientNet", 2019) and vgg16 (Simonyan and Zisserman, 2014), as exporters leave
-them: batch normalisation is part of the convolutions, SiLU is Sigmoid and Mul. Times do not depend on weights.
-Needs numpy and onnx.
+Those that models.txt knows, efficientnet_b0 (Tan and Le, "EfficientNet", 2019) and vgg16 (Simonyan and Zisserman, 2014), and
+for GPUs resnet50 (He et al., 2015) and mobilenet_v2 (Sandler et al., 2018) in bf16, as exporters leave them: batch normalisation
+is part of the convolutions, SiLU is Sigmoid and Mul. Times do not depend on weights. Needs numpy and onnx.
 """
 import os
 import sys
@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 class Network:
-    def __init__(self, seed=0):
-        self.random = np.random.default_rng(seed)
+    def __init__(self, seed=0, bf16=False):
+        self.random, self.bf16 = np.random.default_rng(seed), bf16
         self.nodes, self.weights = [], []
 
     def add(self, op, inputs, **attributes):
@@ -26,7 +26,11 @@ class Network:
     def weight(self, shape, fan_in, gain=2.0):
         name = "w%d" % len(self.weights)
         values = self.random.standard_normal(shape, dtype=np.float32) * np.float32(np.sqrt(gain / fan_in))
-        self.weights.append(numpy_helper.from_array(values, name))
+        if self.bf16:
+            half = (np.ascontiguousarray(values).view(np.uint32) + 0x8000 >> 16).astype(np.uint16)
+            self.weights.append(helper.make_tensor(name, TensorProto.BFLOAT16, shape, half.tobytes(), raw=True))
+        else:
+            self.weights.append(numpy_helper.from_array(values, name))
         return name
 
     def conv(self, x, c, k, r, stride=1, groups=1):
@@ -40,9 +44,10 @@ class Network:
         return self.add("Mul", [x, self.add("Sigmoid", [x])])
 
     def save(self, path, output):
-        graph = helper.make_graph(self.nodes, os.path.basename(path), [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 224, 224])],
-                                  [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 1000])], self.weights)
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+        kind = TensorProto.BFLOAT16 if self.bf16 else TensorProto.FLOAT
+        graph = helper.make_graph(self.nodes, os.path.basename(path), [helper.make_tensor_value_info("x", kind, [1, 3, 224, 224])],
+                                  [helper.make_tensor_value_info(output, kind, [1, 1000])], self.weights)
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22 if self.bf16 else 17)], ir_version=10 if self.bf16 else 8), path)
 
 
 def efficientnet_b0(path):
@@ -76,7 +81,38 @@ def vgg16(path):
     n.save(path, n.linear(x, c, 1000))
 
 
-NETWORKS = {"efficientnet_b0": efficientnet_b0, "vgg16": vgg16}
+def resnet50(path):
+    n = Network(bf16=True)
+    x, c = n.add("Relu", [n.conv("x", 3, 64, 7, 2)]), 64
+    x = n.add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    for stage, layers in enumerate((3, 4, 6, 3)):
+        for layer in range(layers):
+            width, stride = 64 << stage, 2 if stage and layer == 0 else 1
+            y = n.add("Relu", [n.conv(x, c, width, 1)])
+            y = n.conv(n.add("Relu", [n.conv(y, width, width, 3, stride)]), width, 4 * width, 1)
+            x = n.add("Relu", [n.add("Add", [y, x if layer else n.conv(x, c, 4 * width, 1, stride)])])
+            c = 4 * width
+    n.save(path, n.linear(n.add("Flatten", [n.add("GlobalAveragePool", [x])]), c, 1000))
+
+
+def mobilenet_v2(path):
+    n = Network(bf16=True)
+    n.weights += [helper.make_tensor(name, TensorProto.BFLOAT16, [], np.array([v], np.uint16).tobytes(), raw=True) for name, v in (("zero", 0), ("six", 0x40C0))]
+    relu6 = lambda x: n.add("Clip", [x, "zero", "six"])
+    x, c = relu6(n.conv("x", 3, 32, 3, 2)), 32
+    for expand, k, layers, stride in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)):
+        for layer in range(layers):
+            y, wide = x, c * expand
+            if expand > 1:
+                y = relu6(n.conv(y, c, wide, 1))
+            y = n.conv(relu6(n.conv(y, wide, wide, 3, 1 if layer else stride, wide)), wide, k, 1)
+            x = n.add("Add", [x, y]) if layer else y
+            c = k
+    x = n.add("GlobalAveragePool", [relu6(n.conv(x, c, 1280, 1))])
+    n.save(path, n.linear(n.add("Flatten", [x]), 1280, 1000))
+
+
+NETWORKS = {"efficientnet_b0": efficientnet_b0, "vgg16": vgg16, "resnet50_bf16": resnet50, "mobilenet_v2_bf16": mobilenet_v2}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or any(a not in NETWORKS for a in sys.argv[2:]):

@@ -335,7 +335,7 @@ static void build(tn_ctx *ctx, void *arg) {
   }
   find_params(ctx, m, g, p);
   make_state(ctx, m, g, p, map);
-  if (arch) fe_cuda_load(ctx, m->cuda, p, o.db, thread_count(o.jobs));
+  if (arch) fe_cuda_load(ctx, m->cuda, p, o.db, accuracy, thread_count(o.jobs));
   else m->module = rt_module_build(ctx, p, &(rt_options){.target = target, .jobs = thread_count(o.jobs)});
   if (!arch && thread_count(o.threads) > 1) {
     m->pool = rt_pool_new(thread_count(o.threads));
@@ -633,7 +633,7 @@ static void write_object(tn_ctx *ctx, void *arg) {
   const ir_program *p = archs ? lower_cuda(ctx, h) : lower(ctx, h, target, o.db, true, accuracy);
   rt_object_options ro = {.target = target, .jobs = thread_count(o.jobs)};
   ro.files = (cg_object_options){.path = a->object, .header = header, .prefix = a->prefix, .weights = (cg_weights_mode)a->weights};
-  if (archs) fe_cuda_object(ctx, p, archs, o.db, &ro);
+  if (archs) fe_cuda_object(ctx, p, archs, o.db, accuracy, &ro);
   else rt_write_object(ctx, p, &ro);
 }
 

@@ -154,7 +154,7 @@ typedef struct cli_cuda_tuning {
   const char *arch; /* "": what device 0 is */
   int64_t trials;
   double budget_s, timeout_s; /* timeout: of a single trial */
-  bool candidates;            /* only lists them: no GPU is needed */
+  bool candidates, compile;   /* only lists them, and compiles them into the store: no GPU is needed */
   const volatile int *stop;
 } cli_cuda_tuning;
 void cli_tune_cuda(cli *c, const cli_cuda_tuning *how);

@@ -145,7 +145,7 @@ void cli_compile(cli *c, int argc, char **argv) {
   rt_object_options o = {.target = m->target, .jobs = c->threads ? (int)c->threads : rt_cpu_count()};
   o.files = (cg_object_options){.path = out, .header = header, .prefix = prefix, .weights = mode, .weights_path = weights_file};
   ir_where(ctx, m->path);
-  if (archs) fe_cuda_object(ctx, m->program, archs, c->db, &o);
+  if (archs) fe_cuda_object(ctx, m->program, archs, c->db, cli_accuracy(c), &o);
   else rt_write_object(ctx, m->program, &o);
   ir_where(ctx, NULL);
   m->compile_s = rt_now() - before;

@@ -135,7 +135,7 @@ void cli_explain_cuda(cli *c, cli_model *m, const char *arch, const char *only, 
   const cu_target *t = cu_target_find(ctx, arch);
   cli_lower_cuda(c, m);
   ir_where(ctx, m->path);
-  const rt_cuda_plan *p = fe_cuda_plan(ctx, m->program, t, c->db, c->threads ? (int)c->threads : rt_cpu_count(), true);
+  const rt_cuda_plan *p = fe_cuda_plan(ctx, m->program, t, c->db, cli_accuracy(c), c->threads ? (int)c->threads : rt_cpu_count(), true);
   ir_where(ctx, NULL);
   if (c->json) json_out(c, m, p, only);
   else text_out(c, m, p, only, code);

@@ -519,7 +519,7 @@ void cli_start(cli *c, cli_model *m) {
   int threads = (int)c->threads;
   if (c->engine == CLI_CUDA) {
     ir_where(c->ctx, m->path);
-    fe_cuda_load(c->ctx, m->cuda, m->program, c->db, threads ? threads : rt_cpu_count());
+    fe_cuda_load(c->ctx, m->cuda, m->program, c->db, cli_accuracy(c), threads ? threads : rt_cpu_count());
     ir_where(c->ctx, NULL);
     m->compile_s = rt_now() - start;
     return;

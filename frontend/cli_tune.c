@@ -465,7 +465,7 @@ void cli_tune(cli *c, int argc, char **argv) {
   const char *file = NULL, *plan = NULL, *table_file = NULL, *target_name = NULL, *precision = NULL;
   double budget = 0;
   int64_t trials = 0, jobs = 0, explore = 0;
-  bool check = false, try_layouts = false, candidates = false;
+  bool check = false, try_layouts = false, candidates = false, compile = false;
   double timeout = 0;
   cli_option own[] = {
       {"--list", CLI_TEXT, &file, "FILE", "models and kernels, one a line"},
@@ -479,6 +479,7 @@ void cli_tune(cli *c, int argc, char **argv) {
       {"--plan-out", CLI_TEXT, &plan, "FILE", "afterwards, writes the schedules of the model as a plan"},
       {"--target", CLI_TEXT, &target_name, "T", "cpu (default); cuda[:ARCH]: on this GPU; tpu:NAME: tiles of models for the simulated machine"},
       {"--precision", CLI_TEXT, &precision, "P", "of tpu:NAME's products: fp32, bf16, int8"},
+      {"--compile", CLI_FLAG, &compile, NULL, "with --candidates: and compiles them into the store, for a machine with a GPU"},
       {"--candidates", CLI_FLAG, &candidates, NULL, "with cuda:ARCH: lists what would be timed, libraries' plans too; needs no GPU"},
       {"--timeout", CLI_SECONDS, &timeout, "T", "with cuda: a candidate that takes longer is stopped (default 60s)"},
   };
@@ -496,10 +497,10 @@ void cli_tune(cli *c, int argc, char **argv) {
   const char *arch = fe_cuda_arch(ctx, target_name);
   if (arch) {
     if (file || plan || table_file || check || try_layouts || explore || precision) ir_fail(ctx, TN_EUSAGE, "--target cuda goes with --trials and --budget alone");
-    cli_tune_cuda(c, &(cli_cuda_tuning){arch, trials, budget, timeout > 0 ? timeout : 60, candidates, &stop});
+    cli_tune_cuda(c, &(cli_cuda_tuning){arch, trials, budget, timeout > 0 ? timeout : 60, candidates, compile, &stop});
     return;
   }
-  if (candidates || timeout > 0) ir_fail(ctx, TN_EUSAGE, "--candidates and --timeout are for --target cuda");
+  if (candidates || compile || timeout > 0) ir_fail(ctx, TN_EUSAGE, "--candidates, --compile and --timeout are for --target cuda");
   if (precision) ir_fail(ctx, TN_EUSAGE, "--precision is for --target tpu:NAME");
   if (budget <= 0 && !trials) budget = 60;
   if (explore > 1 << 20) ir_fail(ctx, TN_EUSAGE, "--explore: at most %d", 1 << 20);

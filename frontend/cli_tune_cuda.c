@@ -116,7 +116,7 @@ static void list_kernel(cli *c, cli_json *j, const cu_target *t, const ir_kernel
   }
 }
 
-static void list_candidates(cli *c, const cu_target *t) {
+static void list_candidates(cli *c, const cu_target *t, at_store *store) {
   cli_json j;
   if (c->json) {
     cj_begin(&j, c->ctx);
@@ -133,6 +133,7 @@ static void list_candidates(cli *c, const cu_target *t) {
       const ir_program_kernel *k = &p->kernels[p->run[i].kernel];
       done[p->run[i].kernel] = true;
       list_kernel(c, c->json ? &j : NULL, t, k->lowered ? k->lowered : k->kernel);
+      if (store) at_cuda_compile(c->ctx, store, t, k->lowered ? k->lowered : k->kernel, cli_accuracy(c));
     }
   }
   if (!c->json) return;
@@ -164,6 +165,10 @@ static void show_json(cli *c, int n, const tuned *t, const cu_target *target, co
       cj_text(&j, "schedule", r->kernels[k].choice);
       cj_real(&j, "default_ns", r->kernels[k].default_ns);
       cj_real(&j, "best_ns", r->kernels[k].best_ns);
+      cj_text(&j, "own", r->kernels[k].own);
+      cj_real(&j, "own_ns", r->kernels[k].own_ns);
+      cj_text(&j, "library", r->kernels[k].library);
+      cj_real(&j, "library_ns", r->kernels[k].library_ns);
       cj_close(&j, '}');
     }
     cj_close(&j, ']');
@@ -187,7 +192,9 @@ static void show(cli *c, const tuned *t) {
 void cli_tune_cuda(cli *c, const cli_cuda_tuning *how) {
   watch w = {0};
   if (how->candidates) {
-    list_candidates(c, cu_target_find(c->ctx, *how->arch ? how->arch : "sm_90a"));
+    at_store *store = how->compile ? at_store_open(c->ctx, c->db, 0) : NULL;
+    list_candidates(c, cu_target_find(c->ctx, *how->arch ? how->arch : "sm_90a"), store);
+    if (store) at_store_close(store);
     return;
   }
   if (!in_worker(c, how, &w)) return;

@@ -18,22 +18,23 @@ typedef struct winners {
   tn_ctx *ctx;
   at_store *store;
   const cu_target *t;
+  double rtol;
 } winners;
 
 static const char *winner(void *user, const ir_kernel *k) {
   const winners *w = user;
-  return at_cuda_lookup(w->ctx, w->store, w->t, k);
+  return at_cuda_lookup(w->ctx, w->store, w->t, k, w->rtol);
 }
 
-static const rt_cuda_plan *make_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, int jobs, bool maybe, bool own) {
+static const rt_cuda_plan *make_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, double rtol, int jobs, bool maybe, bool own) {
   at_store *store = at_store_open(ctx, db, 0);
   cg_cache cache = {store, find, keep};
-  winners w = {ctx, store, t};
+  winners w = {ctx, store, t, rtol};
   rt_cuda_options o = {.jobs = jobs, .cache = store ? &cache : NULL, .choice = winner, .user = &w, .no_compile = maybe && !rt_cuda_library(RT_CUDA_NVRTC)->handle, .own = own};
   return rt_cuda_plan_make(ctx, p, t, &o);
 }
 
-const rt_cuda_plan *fe_cuda_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, int jobs, bool maybe) { return make_plan(ctx, p, t, db, jobs, maybe, false); }
+const rt_cuda_plan *fe_cuda_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, double rtol, int jobs, bool maybe) { return make_plan(ctx, p, t, db, rtol, jobs, maybe, false); }
 
 fe_cuda *fe_cuda_open(tn_ctx *ctx, const char *arch) {
   fe_cuda *c = IR_NEW(ctx, fe_cuda);
@@ -44,8 +45,8 @@ fe_cuda *fe_cuda_open(tn_ctx *ctx, const char *arch) {
   return c;
 }
 
-void fe_cuda_load(tn_ctx *ctx, fe_cuda *c, const ir_program *p, const char *db, int jobs) {
-  c->plan = fe_cuda_plan(ctx, p, c->target, db, jobs, false);
+void fe_cuda_load(tn_ctx *ctx, fe_cuda *c, const ir_program *p, const char *db, double rtol, int jobs) {
+  c->plan = fe_cuda_plan(ctx, p, c->target, db, rtol, jobs, false);
   c->module = rt_cuda_module_new(ctx, c->device, c->plan);
 }
 
@@ -54,7 +55,7 @@ void fe_cuda_close(fe_cuda *c) {
   rt_cuda_device_close(c->device);
 }
 
-void fe_cuda_object(tn_ctx *ctx, const ir_program *p, const char *archs, const char *db, const rt_object_options *o) {
+void fe_cuda_object(tn_ctx *ctx, const ir_program *p, const char *archs, const char *db, double rtol, const rt_object_options *o) {
   const rt_cuda_plan *plans[8];
   int n = 0;
   if (!*archs) archs = rt_cuda_device_target(ctx, 0, NULL)->name;
@@ -62,7 +63,7 @@ void fe_cuda_object(tn_ctx *ctx, const ir_program *p, const char *archs, const c
     size_t length = strcspn(a, ",");
     if (n == IR_COUNT(plans)) ir_fail(ctx, TN_EUSAGE, "target 'cuda:%s': at most %d architectures", archs, IR_COUNT(plans));
     const cu_target *t = cu_target_find(ctx, ir_strndup(ctx, a, length));
-    plans[n++] = make_plan(ctx, p, t, db, o->jobs, false, true);
+    plans[n++] = make_plan(ctx, p, t, db, rtol, o->jobs, false, true);
     a += length;
   }
   rt_cuda_write_object(ctx, n, plans, o);

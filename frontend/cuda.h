@@ -7,8 +7,8 @@
 
 /* The architecture of a target's text: "" for "cuda" alone, null for null and "cpu". Throws TN_EUSAGE for other texts. */
 const char *fe_cuda_arch(tn_ctx *ctx, const char *text);
-/* A plan with cubins kept in a store (`db` as everywhere). Without NVRTC: TN_EUNSUPPORTED, or with `maybe` no cubins. */
-const rt_cuda_plan *fe_cuda_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, int jobs, bool maybe);
+/* A plan with cubins kept in a store (`db` as everywhere), by its winners for an accuracy (rtol, as lw_options.accuracy). Without NVRTC: TN_EUNSUPPORTED, or with `maybe` no cubins. */
+const rt_cuda_plan *fe_cuda_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, double rtol, int jobs, bool maybe);
 
 typedef struct fe_cuda { /* a program on a device */
   const cu_target *target;
@@ -20,9 +20,9 @@ typedef struct fe_cuda { /* a program on a device */
  * TN_EUNSUPPORTED without NVRTC. */
 fe_cuda *fe_cuda_open(tn_ctx *ctx, const char *arch);
 /* The plan of a program (of rt_cuda_lower), and the program on the device. */
-void fe_cuda_load(tn_ctx *ctx, fe_cuda *c, const ir_program *p, const char *db, int jobs);
+void fe_cuda_load(tn_ctx *ctx, fe_cuda *c, const ir_program *p, const char *db, double rtol, int jobs);
 /* The program as an object with code for each of "sm_80,sm_90a"; "": for device 0. */
-void fe_cuda_object(tn_ctx *ctx, const ir_program *p, const char *archs, const char *db, const rt_object_options *o);
+void fe_cuda_object(tn_ctx *ctx, const ir_program *p, const char *archs, const char *db, double rtol, const rt_object_options *o);
 /* Takes it off. Once. */
 void fe_cuda_close(fe_cuda *c);
 #endif

@@ -56,9 +56,6 @@ typedef struct build {
   const rt_cuda_options *o;
   int n;
   int *todo;              /* kernels to compile */
-  atomic_int next;
-  tn_ctx **ctxs;          /* of the compilations, by place in todo */
-  const rt_cubin **cubins;
 } build;
 
 static const char *key_of(tn_ctx *ctx, const rt_cuda_plan *p, const cu_code *code) { return rt_cuda_key(ctx, p->target, code->source); }
@@ -72,26 +69,6 @@ static void print_kernel(build *b, rt_cuda_kernel *k, const char *choice, const 
   k->tile = cu_schedule(b->ctx, b->plan->target, k->kernel, choice, &why);
   if (!k->tile) ir_fail(b->ctx, TN_EUNSUPPORTED, "kernel '%s': %s for %s: %s", k->kernel->name, choice ? choice : "no schedule", b->plan->target->name, why);
   k->code = cu_print(b->ctx, b->plan->target, k->tile, symbol);
-}
-
-typedef struct one {
-  build *b;
-  int i;
-} one;
-
-static void compile_one(tn_ctx *ctx, void *arg) {
-  one *x = arg;
-  const rt_cuda_kernel *k = &x->b->plan->kernels[x->b->todo[x->i]];
-  x->b->cubins[x->i] = x->b->o->compile ? x->b->o->compile(ctx, x->b->plan->target, k->code, x->b->o->user) : rt_cuda_compile(ctx, x->b->plan->target, k->code->source, NULL);
-}
-
-static void *worker(void *arg) {
-  build *b = arg;
-  for (int i; (i = atomic_fetch_add(&b->next, 1)) < b->n;) {
-    one x = {b, i};
-    if (b->ctxs[i]) ir_protect(b->ctxs[i], compile_one, &x); /* a failure shows as no cubin, its message in the context */
-  }
-  return NULL;
 }
 
 static const rt_cubin *copy_cubin(tn_ctx *ctx, const rt_cubin *c) {
@@ -108,34 +85,96 @@ static const rt_cubin *copy_cubin(tn_ctx *ctx, const rt_cubin *c) {
   return r;
 }
 
+/* ---- several compilations at once ---- */
+
+typedef struct batch {
+  const cu_target *t;
+  const rt_cuda_options *o;
+  int n;
+  atomic_int next;
+  const cu_code *const *codes;
+  tn_ctx **ctxs;          /* of each one */
+  const rt_cubin **cubins; /* in those */
+} batch;
+
+typedef struct one {
+  batch *b;
+  int i;
+} one;
+
+static void compile_one(tn_ctx *ctx, void *arg) {
+  one *x = arg;
+  const batch *b = x->b;
+  b->cubins[x->i] = b->o->compile ? b->o->compile(ctx, b->t, b->codes[x->i], b->o->user) : rt_cuda_compile(ctx, b->t, b->codes[x->i]->source, NULL);
+}
+
+static void *worker(void *arg) {
+  batch *b = arg;
+  for (int i; (i = atomic_fetch_add(&b->next, 1)) < b->n;) {
+    one x = {b, i};
+    if (b->ctxs[i]) ir_protect(b->ctxs[i], compile_one, &x); /* a failure shows as no cubin, its message in the context */
+  }
+  return NULL;
+}
+
 static void free_contexts(void *arg) {
-  build *b = arg;
+  batch *b = arg;
   for (int i = 0; i < b->n; i++)
     if (b->ctxs[i]) tn_ctx_free(b->ctxs[i]);
   b->n = 0;
 }
 
-/* Compiles those of todo, several at once. */
-static void compile_all(build *b) {
+/* Cubins of n codes, kept in the cache; null with why[i] for those that fail. */
+static void compile_batch(tn_ctx *ctx, const cu_target *t, const rt_cuda_options *o, int n, const cu_code *const *codes, const rt_cubin **cubins, const char **why) {
   pthread_t threads[16];
-  int jobs = b->o->jobs < b->n ? b->o->jobs : b->n, started = 0;
-  b->ctxs = IR_NEW_ARRAY(b->ctx, tn_ctx *, b->n + 1);
-  b->cubins = IR_NEW_ARRAY(b->ctx, const rt_cubin *, b->n + 1);
-  atomic_store(&b->next, 0);
-  ir_defer(b->ctx, free_contexts, b);
-  for (int i = 0; i < b->n; i++) b->ctxs[i] = ir_ctx_like(b->ctx);
+  int jobs = o->jobs < n ? o->jobs : n, started = 0;
+  batch *b = IR_NEW(ctx, batch);
+  *b = (batch){.t = t, .o = o, .n = n, .codes = codes, .ctxs = IR_NEW_ARRAY(ctx, tn_ctx *, n + 1), .cubins = IR_NEW_ARRAY(ctx, const rt_cubin *, n + 1)};
+  ir_defer(ctx, free_contexts, b);
+  for (int i = 0; i < n; i++) b->ctxs[i] = ir_ctx_like(ctx);
   for (; started < jobs - 1 && started < IR_COUNT(threads); started++)
     if (pthread_create(&threads[started], NULL, worker, b)) break;
   worker(b);
   for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
+  for (int i = 0; i < n; i++) {
+    cubins[i] = b->cubins[i] ? copy_cubin(ctx, b->cubins[i]) : NULL;
+    why[i] = cubins[i] ? NULL : b->ctxs[i] ? ir_strdup(ctx, ir_error(b->ctxs[i])) : "out of memory";
+    if (cubins[i] && o->cache && !o->compile) rt_cuda_keep(ctx, o->cache, rt_cuda_key(ctx, t, codes[i]->source), cubins[i]);
+  }
+  ir_undefer(ctx, free_contexts, b);
+  free_contexts(b);
+}
+
+/* Compiles those of todo. */
+static void compile_all(build *b) {
+  const cu_code **codes = IR_NEW_ARRAY(b->ctx, const cu_code *, b->n + 1);
+  const rt_cubin **cubins = IR_NEW_ARRAY(b->ctx, const rt_cubin *, b->n + 1);
+  const char **why = IR_NEW_ARRAY(b->ctx, const char *, b->n + 1);
+  for (int i = 0; i < b->n; i++) codes[i] = b->plan->kernels[b->todo[i]].code;
+  compile_batch(b->ctx, b->plan->target, b->o, b->n, codes, cubins, why);
   for (int i = 0; i < b->n; i++) {
     rt_cuda_kernel *k = &b->plan->kernels[b->todo[i]];
-    if (!b->cubins[i]) ir_fail(b->ctx, TN_EUNSUPPORTED, "kernel '%s' (%s): %s", k->kernel->name, k->tile->choice, b->ctxs[i] ? ir_error(b->ctxs[i]) : "out of memory");
-    k->cubin = copy_cubin(b->ctx, b->cubins[i]);
-    if (b->o->cache && !b->o->compile) rt_cuda_keep(b->ctx, b->o->cache, key_of(b->ctx, b->plan, k->code), k->cubin);
+    if (!cubins[i]) ir_fail(b->ctx, TN_EUNSUPPORTED, "kernel '%s' (%s): %s", k->kernel->name, k->tile->choice, why[i]);
+    k->cubin = cubins[i];
   }
-  ir_undefer(b->ctx, free_contexts, b);
-  free_contexts(b);
+  b->n = 0;
+}
+
+static const char *symbol_of(tn_ctx *ctx, int kernel) { return ir_format(ctx, "tn_k%d", kernel); }
+
+void rt_cuda_compile_ahead(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, int n, const char *const choices[], int jobs, const cg_cache *cache) {
+  rt_cuda_options o = {.jobs = jobs, .cache = cache};
+  const cu_code **codes = IR_NEW_ARRAY(ctx, const cu_code *, n + 1);
+  const rt_cubin **cubins = IR_NEW_ARRAY(ctx, const rt_cubin *, n + 1);
+  const char **why = IR_NEW_ARRAY(ctx, const char *, n + 1);
+  int wanted = 0;
+  for (int i = 0; i < n; i++) {
+    const cu_tile *tile = rt_cuda_is_library(choices[i]) ? NULL : cu_schedule(ctx, t, k, choices[i], NULL);
+    if (!tile) continue;
+    codes[wanted] = cu_print(ctx, t, tile, symbol_of(ctx, 0));
+    if (!rt_cuda_cached(ctx, cache, rt_cuda_key(ctx, t, codes[wanted]->source))) wanted++;
+  }
+  compile_batch(ctx, t, &o, wanted, codes, cubins, why);
 }
 
 /* From the cache, or onto the list. */
@@ -149,7 +188,7 @@ static void want(build *b, int i) {
 /* Plainer choices, for what the gates refuse. */
 static const char *const plainer[] = {"threads 128 1", "serial"};
 
-static void compile_gated(build *b, char *const *symbols) {
+static void compile_gated(build *b, const char *const *symbols) {
   for (int turn = 0; turn <= IR_COUNT(plainer); turn++) {
     compile_all(b);
     int again = 0;
@@ -214,10 +253,10 @@ rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *g, const cu_targe
   b->ctx = ctx;
   b->plan = p;
   b->o = o;
-  char **symbols = IR_NEW_ARRAY(ctx, char *, g->nkernels + 1);
+  const char **symbols = IR_NEW_ARRAY(ctx, const char *, g->nkernels + 1);
   for (int i = 0; i < g->nkernels; i++) {
     if (!p->kernels[i].kernel) continue;
-    symbols[i] = ir_format(ctx, "tn_k%d", i);
+    symbols[i] = symbol_of(ctx, i);
     print_kernel(b, &p->kernels[i], o->choice ? o->choice(o->user, p->kernels[i].kernel) : NULL, symbols[i]);
     if (!o->no_compile && !p->kernels[i].library) want(b, i);
   }

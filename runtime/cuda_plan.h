@@ -46,6 +46,9 @@ ir_program *rt_cuda_lower(tn_ctx *ctx, ir_graph *g, lw_layout_choice layout);
 /* Schedules, prints and compiles the kernels of the run section, each distinct one once; a choice that the gates refuse
  * gives way to a plainer one. Kernels of dimensions that the program computes get schedules that take any size. */
 rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *p, const cu_target *t, const rt_cuda_options *o);
+/* Cubins of a kernel's schedules, several at once, for plans of this kernel alone: into the cache, as far as they are not there. What
+ * fails to compile is left out. */
+void rt_cuda_compile_ahead(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, int n, const char *const choices[], int jobs, const cg_cache *cache);
 /* Runs it in the emulator. in, out, raw as rt_program_interp. */
 void rt_cuda_plan_emulate(tn_ctx *ctx, const rt_cuda_plan *p, const void *const in[], void *const out[], void *state, uint64_t seed);
 #endif

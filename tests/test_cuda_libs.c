@@ -1,13 +1,11 @@
 /* test_cuda_libs.c — libraries as candidates: which kernels are a convolution of cuDNN's or a product of cuBLASLt's, cuDNN's plans
  * without a GPU, cuBLASLt's through a fake of it on the fake driver, and that absence is no error. TENON_CUDA_ALL=1 plans all convolutions of ResNet-50 instead of a sample. */
-#include "ir/interp.h"
 #include "ir/text.h"
 #include "lower/lower.h"
 #include "lower/problem.h"
 #include "autotune/cuda.h"
 #include "runtime/cuda_run.h"
-#include "runtime/program_interp.h"
-#include "support_cuda.h"
+#include "support_cuda_device.h"
 #include "runtime/cuda_library.h"
 #include "runtime/cuda_lib.h"
 #include <criterion/criterion.h>
@@ -245,27 +243,7 @@ static const char *named(void *user, const ir_kernel *k) {
 /* A plan of the library's against the interpreter. */
 static void run_product(tn_ctx *ctx, rt_cuda_device *d, const cu_target *t, const ir_program *p, const char *text) {
   const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, t, &(rt_cuda_options){.choice = named, .user = (void *)text});
-  rt_cuda_module *m = rt_cuda_module_new(ctx, d, plan);
-  const void **in = IR_NEW_ARRAY(ctx, const void *, p->ninputs + 1);
-  void *want = NULL, *have = NULL;
-  const ir_slot *y = NULL;
-  for (int i = 0; i < p->nslots; i++) {
-    const ir_slot *s = &p->slots[i];
-    if (s->kind == IR_SLOT_INPUT) in[s->index] = cuda_random(ctx, s, &(uint64_t){(uint64_t)i + 3}, 1, 3);
-    if (s->kind == IR_SLOT_OUTPUT) y = s, want = ir_alloc(ctx, (size_t)s->bytes + 1), have = ir_alloc(ctx, (size_t)s->bytes + 1);
-  }
-  rt_program_interp(ctx, p, in, &want, NULL, NULL, NULL);
-  for (int turn = 0; turn < 2; turn++) rt_cuda_run(ctx, m, in, &have, NULL);
-  rt_cuda_module_free(m);
-  size_t size = ir_dtype_bytes(y->dtype);
-  double top = 0, off = 0, tolerance = y->dtype == TN_BF16 ? 2e-2 : y->dtype == TN_F16 ? 2e-3 : ir_is_float(y->dtype) ? 1e-5 : 0;
-  for (size_t e = 0; e < (size_t)y->bytes / size; e++) {
-    ir_scalar a = ir_scalar_load(y->dtype, (char *)want + e * size), b = ir_scalar_load(y->dtype, (char *)have + e * size);
-    double v = ir_is_float(y->dtype) ? a.f : (double)a.i, w = ir_is_float(y->dtype) ? b.f : (double)b.i;
-    top = fmax(top, fabs(v));
-    if (!(fabs(v - w) <= off)) off = fabs(v - w);
-  }
-  if (!(off <= tolerance * top)) ir_fail(ctx, TN_EWRONG, "%s: off by %g of %g", text, off, top);
+  cuda_on_device(ctx, d, p, plan, 0);
 }
 
 static void run_products(tn_ctx *ctx, void *arg) {

@@ -1,15 +1,12 @@
 /* test_cuda_run.c — plans from graph to results through the fake driver: printed CUDA C, built for the host by the C++
  * compiler, launched as the driver would; and what the runtime says when the driver fails. Skipped without a compiler. */
-#include "ir/interp.h"
-#include "lower/problem.h"
 #include "runtime/cuda_lib.h"
 #include "runtime/cuda_plan.h"
 #include "runtime/cuda_run.h"
-#include "runtime/program_interp.h"
 #include "support_cuda.h"
+#include "support_cuda_device.h"
 #include <criterion/criterion.h>
 #include <dlfcn.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,55 +95,16 @@ typedef struct job {
 
 static const char *choice_of(void *user, const ir_kernel *k) { return user; }
 
-static const char *choice_of_products(void *user, const ir_kernel *k) {
-  tn_ctx *ctx = tn_ctx_new(NULL);
-  bool product = lw_problem_of(ctx, k).kind == LW_CONTRACTION;
-  tn_ctx_free(ctx);
-  return product ? user : NULL;
-}
-
 static void run_plan(tn_ctx *ctx, const ir_program *p, const rt_cuda_plan *plan, double rtol) {
   rt_cuda_device *d = rt_cuda_device_open(ctx, plan->target, 0);
-  rt_cuda_module *m = rt_cuda_module_new(ctx, d, plan);
-  const void **in = IR_NEW_ARRAY(ctx, const void *, p->ninputs + 1);
-  void **want = IR_NEW_ARRAY(ctx, void *, p->noutputs + 1), **have = IR_NEW_ARRAY(ctx, void *, p->noutputs + 1);
-  const ir_slot *outs[64];
-  uint64_t s = 99;
-  for (int i = 0; i < p->nslots; i++) {
-    const ir_slot *x = &p->slots[i];
-    if (x->kind == IR_SLOT_INPUT) in[x->index] = cuda_random(ctx, x, &s, 1, 3);
-    if (x->kind == IR_SLOT_OUTPUT) {
-      outs[x->index] = x;
-      want[x->index] = ir_alloc(ctx, (size_t)x->bytes + 1);
-      have[x->index] = ir_alloc(ctx, (size_t)x->bytes + 1);
-    }
-  }
-  rt_program_interp(ctx, p, in, want, NULL, NULL, NULL);
-  for (int turn = 0; turn < 2; turn++) {
-    rt_cuda_run(ctx, m, in, have, NULL);
-    for (int o = 0; o < p->noutputs; o++) {
-      size_t size = ir_dtype_bytes(outs[o]->dtype);
-      double top = 0, off = 0;
-      for (int64_t e = 0; e < outs[o]->bytes / (int64_t)size; e++) {
-        ir_scalar a = ir_scalar_load(outs[o]->dtype, (char *)want[o] + (size_t)e * size), b = ir_scalar_load(outs[o]->dtype, (char *)have[o] + (size_t)e * size);
-        double x = ir_is_float(outs[o]->dtype) ? a.f : (double)a.i, y = ir_is_float(outs[o]->dtype) ? b.f : (double)b.i;
-        if (fabs(x) > top) top = fabs(x);
-        if (!(fabs(x - y) <= off)) off = fabs(x - y);
-      }
-      double tolerance = outs[o]->dtype == TN_BF16 ? 3e-2 : outs[o]->dtype == TN_F16 ? 4e-3 : ir_is_byte_float(outs[o]->dtype) ? ldexp(1.05, -ir_byte_format_of(outs[o]->dtype)->fraction) : ir_is_float(outs[o]->dtype) ? 1e-4 : 0;
-      if (rtol > tolerance) tolerance = rtol;
-      if (!(off <= tolerance * top)) ir_fail(ctx, TN_EWRONG, "output %d is off by %g of %g", o, off, top);
-    }
-  }
-  if (!(rt_cuda_time(ctx, m, 3) > 0)) ir_fail(ctx, TN_EWRONG, "no time");
-  rt_cuda_module_free(m);
+  cuda_on_device(ctx, d, p, plan, rtol);
   rt_cuda_device_close(d);
 }
 
 static void run_job(tn_ctx *ctx, void *arg) {
   job *j = arg;
   const ir_program *p = j->nhwc ? cuda_program_nhwc(ctx, j->text) : cuda_program(ctx, j->text);
-  rt_cuda_options o = {.jobs = 2, .compile = host_compile, .choice = j->nhwc || j->products ? choice_of_products : choice_of, .user = (void *)j->choice};
+  rt_cuda_options o = {.jobs = 2, .compile = host_compile, .choice = j->nhwc || j->products ? cuda_choice_of_products : choice_of, .user = (void *)j->choice};
   run_plan(ctx, p, rt_cuda_plan_make(ctx, p, cu_target_find(ctx, "sm_90a"), &o), j->rtol);
 }
 
