@@ -128,7 +128,7 @@ static void try_it(tn_ctx *ctx, void *arg) {
   }
   tell(x->u, k->name, x->choice);
   rt_cuda_module *m = rt_cuda_module_new(ctx, x->u->d, plan);
-  rt_cuda_run(ctx, m, in, out, NULL);
+  rt_cuda_run(ctx, m, in, out, NULL, NULL);
   double rtol = x->u->o->rtol;
   for (int i = 0; i < p->nslots; i++) /* Hopper keeps sums of their products with some 13 bits of fraction: DeepSeek-V3 Technical Report, 3.3.2 */
     if (ir_is_byte_float(p->slots[i].dtype)) rtol = fmax(rtol, 2e-2);
@@ -201,8 +201,8 @@ static void fill(const ir_kernel *k, int i, char *p, int64_t n, uint64_t *s) {
   for (int64_t e = period; e < n; e += period) memcpy(p + (size_t)e * size, p, size * (size_t)(n - e < period ? n - e : period));
 }
 
-/* Random inputs, and by the plainest schedule what comes of them. */
-static bool reference(tuner *u, trial *x) {
+/* Random inputs, and what comes of them by the plainest schedule; where that fails, or takes too long, by the usual one. */
+static bool reference(tuner *u, trial *x, const char *usual) {
   const ir_kernel *k = x->kernel;
   uint64_t seed = 1;
   x->in = IR_NEW_ARRAY(u->ctx, void *, k->nbufs + 1);
@@ -213,13 +213,16 @@ static bool reference(tuner *u, trial *x) {
     if (k->bufs[i]->access != IR_OUT) fill(k, i, x->in[i] = ir_alloc(u->ctx, (size_t)bytes + 1), n, &seed);
     if (k->bufs[i]->access != IR_IN) x->want[i] = ir_alloc(u->ctx, (size_t)bytes + 1);
   }
-  const char *why;
-  trial plain = *x;
-  plain.choice = PLAINEST;
-  plain.finding = true;
-  at_status status = watched_trial(u, &plain, &why);
-  if (why) u->r.trouble = ir_format(u->ctx, "%s: %s: %s", k->name, plain.choice, why);
-  return status == AT_OK;
+  const char *all[] = {PLAINEST, usual}, *why = NULL;
+  for (int i = 0; i < IR_COUNT(all); i++) {
+    trial plain = *x;
+    plain.choice = all[i];
+    plain.finding = true;
+    at_status status = watched_trial(u, &plain, &why);
+    if (why) u->r.trouble = ir_format(u->ctx, "%s: %s: %s", k->name, plain.choice, why);
+    if (status == AT_OK) return true;
+  }
+  return false;
 }
 
 static void keep(tuner *u, const at_key *key, const trial *x, const char *origin, at_status status, const char *why) {
@@ -331,7 +334,7 @@ static void tune_kernel(tuner *u, const ir_kernel *k, at_cuda_kernel *r) {
   int n = 0, compiled = 0;
   const at_cuda_candidate *all = at_cuda_candidates(u->ctx, u->t, k, u->o->rtol, &n, NULL);
   trial x = {.u = u, .kernel = k};
-  if (!n || !reference(u, &x)) return;
+  if (!n || !reference(u, &x, all[0].choice)) return;
   for (int i = 0; i < n; i++) {
     if (spent(u) || (u->o->trials && u->r.trials - before >= u->o->trials)) {
       u->r.stopped |= spent(u);

@@ -191,7 +191,7 @@ class Run:
         places = [shutil.which("compute-sanitizer"), *(os.path.join(p, "bin", "compute-sanitizer") for p in (os.environ.get("CUDA_HOME", ""), "/usr/local/cuda", "/opt/cuda") if p)]
         tool = next((p for p in places if p and os.path.exists(p)), None)
         if not tool or self.a.dry:
-            self.found["parts"]["sanitizer"] = {"why": "compute-sanitizer is not there" if not tool else "dry"}
+            self.found["parts"]["sanitizer"] = {"why": "compute-sanitizer is not there" if not tool else "compute-sanitizer is not for the fake driver"}
             print("%-10s %s" % ("sanitizer", self.found["parts"]["sanitizer"]), flush=True)
             return
         self.programs("sanitizer", [(tool, "--tool", t, "--error-exitcode", "9") for t in ("memcheck", "racecheck", "synccheck", "initcheck")], 17, seconds)

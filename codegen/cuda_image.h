@@ -10,7 +10,7 @@
 typedef struct cu_image {
   uint32_t narchs, nin, nout, nout_dims;
   uint64_t archs, in, out, out_dims;     /* cu_image_arch, cu_image_io, cu_image_io, int64_t */
-  uint64_t weights_bytes, arena_bytes;   /* on the device */
+  uint64_t weights_bytes, arena_bytes, state_bytes; /* on the device */
   uint64_t session_bytes;                /* of the caller's arena */
   unsigned char blob[32];                /* how the blob of the weights begins; behind its header are the weights */
   uint64_t blob_header;
@@ -31,7 +31,7 @@ typedef struct cu_image_kernel {
   uint64_t cubin;
 } cu_image_kernel;
 
-typedef enum cu_image_base { CU_IMAGE_IN, CU_IMAGE_OUT, CU_IMAGE_WEIGHTS, CU_IMAGE_ARENA, CU_IMAGE_SCRATCH } cu_image_base;
+typedef enum cu_image_base { CU_IMAGE_IN, CU_IMAGE_OUT, CU_IMAGE_WEIGHTS, CU_IMAGE_ARENA, CU_IMAGE_SCRATCH, CU_IMAGE_STATE } cu_image_base;
 typedef struct cu_image_arg {
   uint32_t base, index; /* index: of the input or output */
   uint64_t offset;
@@ -61,7 +61,7 @@ typedef struct cu_session { /* what the arena holds between runs */
   void *functions[CU_IMAGE_FUNCTIONS];
   void *context, *stream;
   const cu_image_arch *arch;
-  uint64_t weights, arena, scratch;
+  uint64_t weights, arena, scratch, state;
   int32_t device, error; /* error: the driver's, of the call that failed last */
 } cu_session; /* then modules, one pointer a kernel; functions, one a step; 64-bit addresses of inputs and outputs; from a
                * multiple of 64 on tensor maps of CU_MAP_BYTES */

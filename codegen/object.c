@@ -75,7 +75,7 @@ void cg_object_end(tn_ctx *ctx, cg_object_files *f, const cg_build *build, const
   bool init = p->state_bytes > 0;
   const char *run = ir_format(ctx, "%s_run", o.prefix), *packer = ir_format(ctx, "%s_pack", o.prefix), *starter = ir_format(ctx, "%s_init", o.prefix);
   cg_entry_options eo = {.run = o.cuda ? NULL : run, .pack = pack ? packer : NULL, .init = init ? starter : NULL};
-  bool entry = !o.cuda || pack;
+  bool entry = !o.cuda || pack || init;
   if (build->target->nisa > 0 && entry) eo.isa = ir_format(ctx, "%s_missing_isa", o.prefix);
   if (embed) eo.weights = ir_format(ctx, "%s_weights", o.prefix);
 

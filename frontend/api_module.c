@@ -211,9 +211,11 @@ static const char **check_outputs(tn_ctx *ctx, ir_graph *h) {
   return names;
 }
 
-static ir_program *lower_cuda(tn_ctx *ctx, ir_graph *h) {
+static ir_program *lower_cuda(tn_ctx *ctx, ir_graph *h, bool starts) {
   const char **names = check_outputs(ctx, h);
-  ir_program *p = rt_cuda_lower(ctx, h, LW_LAYOUT_AUTO);
+  lw_options o = rt_cuda_lowering(ctx, LW_LAYOUT_AUTO);
+  o.starts = starts;
+  ir_program *p = lw_compile(ctx, h, &o);
   name_outputs(p, names);
   return p;
 }
@@ -324,7 +326,7 @@ static void build(tn_ctx *ctx, void *arg) {
   }
   for (int i = 0; i < g->noutputs; i++) m->out[i].t = g->outputs[i];
   for (int i = 0; i < nmore; i++) m->out[g->noutputs + i].t = more[i];
-  const ir_program *p = arch ? lower_cuda(ctx, h) : lower(ctx, h, target, o.db, false, accuracy);
+  const ir_program *p = arch ? lower_cuda(ctx, h, false) : lower(ctx, h, target, o.db, false, accuracy);
   for (int i = 0; i < m->nin; i++) {
     const ir_slot *s = find_slot(p, IR_SLOT_INPUT, i);
     m->in[i].name = s->name, m->in[i].bytes = s->bytes;
@@ -477,7 +479,7 @@ typedef struct run_args {
 
 static void run_cuda(tn_ctx *ctx, void *arg) {
   run_args *a = arg;
-  rt_cuda_run(ctx, a->m->cuda->module, a->in, a->out, a->m->state);
+  rt_cuda_run(ctx, a->m->cuda->module, a->in, a->out, NULL, a->m->state);
 }
 
 /* With the lock held: for a GPU, and where runs update the state, by one thread alone. */
@@ -630,7 +632,7 @@ static void write_object(tn_ctx *ctx, void *arg) {
   ir_value **map;
   /* weights that the caller packs stay tensors; else they are frozen, and may be folded */
   ir_graph *h = fe_copy(ctx, a->b.g, a->weights != TN_WEIGHTS_POINTER, 0, NULL, &map);
-  const ir_program *p = archs ? lower_cuda(ctx, h) : lower(ctx, h, target, o.db, true, accuracy);
+  const ir_program *p = archs ? lower_cuda(ctx, h, true) : lower(ctx, h, target, o.db, true, accuracy);
   rt_object_options ro = {.target = target, .jobs = thread_count(o.jobs)};
   ro.files = (cg_object_options){.path = a->object, .header = header, .prefix = a->prefix, .weights = (cg_weights_mode)a->weights};
   if (archs) fe_cuda_object(ctx, p, archs, o.db, accuracy, &ro);

@@ -138,6 +138,10 @@ void cli_feed(cli *c, cli_model *m, const cli_list *inputs);
 void cli_fetch(cli *c, cli_model *m, const cli_list *names);
 /* --dim sizes, one each, and inputs that decide shapes, are bound. Throws TN_EUSAGE naming the missing ones. */
 void cli_bind(cli *c, cli_model *m);
+/* The same, or where --dim gives several sizes these (c->dims.n of them), and the graph stays open; null: it is bound. */
+const lw_dim *cli_bind_sizes(cli *c, cli_model *m);
+/* Sizes that a program of several is run at, by --at; inputs and outputs at these. */
+void cli_settle_sizes(cli *c, cli_model *m);
 /* Graph to a program of the systolic machine; m->program is the same arithmetic for the CPU. Null options: the
  * precision that suits the machine. */
 rt_tpu_build cli_lower_tpu(cli *c, cli_model *m, const tpu_machine *machine, const rt_tpu_options *o);

@@ -100,8 +100,8 @@ static double compare(cli *c, cli_model *m, const rt_cuda_plan *p) {
   for (int i = 0; i < m->nin; i++) in[i] = m->in[i].data;
   for (int i = 0; i < m->nout; i++) want[i] = ir_alloc(ctx, (size_t)cli_out_slot(m, i)->bytes + 1);
   void *state = p->program->state_bytes ? ir_alloc(ctx, (size_t)p->program->state_bytes) : NULL;
-  rt_cuda_plan_emulate(ctx, p, in, m->out, state, 1);
-  rt_program_interp(ctx, p->program, in, want, NULL, state, NULL);
+  rt_cuda_plan_emulate(ctx, p, in, m->out, m->at, state, 1);
+  rt_program_interp(ctx, p->program, in, want, NULL, state, &(rt_interp_options){.dims = m->at});
   double worst = 0;
   for (int i = 0; i < m->nout; i++) {
     const ir_slot *s = cli_out_slot(m, i);
@@ -121,13 +121,15 @@ static double compare(cli *c, cli_model *m, const rt_cuda_plan *p) {
 
 void cli_lower_cuda(cli *c, cli_model *m) {
   if (!m->graph) ir_fail(c->ctx, TN_EUNSUPPORTED, "%s: a program's text cannot be planned for a GPU: give the model or its graph", m->path);
-  cli_bind(c, m);
+  const lw_dim *dims = cli_bind_sizes(c, m);
+  lw_layout_choice layout = c->layout && strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : LW_LAYOUT_AUTO;
   ir_where(c->ctx, m->path);
   double start = rt_now();
-  m->program = rt_cuda_lower(c->ctx, m->graph, c->layout && strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : LW_LAYOUT_AUTO);
+  m->program = dims ? rt_cuda_lower_sizes(c->ctx, m->graph, c->dims.n, dims, layout) : rt_cuda_lower(c->ctx, m->graph, layout);
   m->lower_s = rt_now() - start;
   ir_where(c->ctx, NULL);
   cli_name_outputs(c, m);
+  cli_settle_sizes(c, m);
 }
 
 void cli_explain_cuda(cli *c, cli_model *m, const char *arch, const char *only, bool code, bool emulate) {

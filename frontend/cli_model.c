@@ -307,11 +307,19 @@ static const at_key *new_key(tn_ctx *ctx, at_key key) {
 void cli_bind(cli *c, cli_model *m) {
   bool several;
   const lw_dim *d = read_dims(c, m, &several);
-  if (several) ir_fail(c->ctx, TN_EUSAGE, "--dim: several sizes are for programs of the CPU; one is needed here");
+  if (several) ir_fail(c->ctx, TN_EUSAGE, "--dim: several sizes are for programs of CPUs and GPUs; one is needed here");
   ir_where(c->ctx, m->path);
   bind_dims(c, m->graph, d, false);
   ir_where(c->ctx, NULL);
   freeze_shapes(c, m);
+}
+
+const lw_dim *cli_bind_sizes(cli *c, cli_model *m) {
+  bool several;
+  const lw_dim *d = read_dims(c, m, &several);
+  if (several) freeze_shapes(c, m);
+  else cli_bind(c, m);
+  return several ? d : NULL;
 }
 
 /* ---- several sizes ---- */
@@ -350,7 +358,7 @@ static ir_slot *faces(cli *c, cli_model *m, ir_slot_kind kind, int n) {
 }
 
 /* Where a program of several sizes is run: at the largest, or where --at says. */
-static void settle_sizes(cli *c, cli_model *m) {
+void cli_settle_sizes(cli *c, cli_model *m) {
   const ir_program *p = m->program;
   if (!p->ndims && c->at.n) ir_fail(c->ctx, TN_EUSAGE, "--at is for several sizes, --dim gives one");
   if (!p->ndims) return;
@@ -403,7 +411,7 @@ void cli_lower(cli *c, cli_model *m) {
     return;
   }
   if (m->program) {
-    settle_sizes(c, m);
+    cli_settle_sizes(c, m);
     return;
   }
   watch w = {.m = m, .dump = getenv("TN_DUMP")};
@@ -411,14 +419,11 @@ void cli_lower(cli *c, cli_model *m) {
   o.accuracy = cli_accuracy(c);
   o.free_io = m->kernel; /* as libraries are timed: operands in the layout that suits */
   cli_use_schedules(c, m, &o);
-  bool several;
-  const lw_dim *d = read_dims(c, m, &several);
-  if (several) freeze_shapes(c, m);
-  else cli_bind(c, m);
+  const lw_dim *d = cli_bind_sizes(c, m);
   if (c->layout) o.layout = strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : strcmp(c->layout, "NHWC") == 0 ? LW_LAYOUT_NHWC : LW_LAYOUT_NCHWC;
   if (!m->kernel && m->lookup) {
     ir_graph *g = m->graph;
-    if (several) bind_dims(c, g = ir_graph_clone(c->ctx, g, NULL), d, true); /* one layout for all sizes, by the largest */
+    if (d) bind_dims(c, g = ir_graph_clone(c->ctx, g, NULL), d, true); /* one layout for all sizes, by the largest */
     m->layout_key = new_key(c->ctx, at_layout_key(c->ctx, g, m->target));
     m->whole_key = new_key(c->ctx, at_whole_key(c->ctx, g, m->target));
   }
@@ -428,13 +433,13 @@ void cli_lower(cli *c, cli_model *m) {
   }
   m->layout = o.layout;
   double start = rt_now();
-  if (several) ir_where(c->ctx, m->path);
-  m->program = several ? lw_compile_sizes(c->ctx, m->graph, c->dims.n, d, &o) : lw_compile(c->ctx, m->graph, &o);
-  if (several) ir_where(c->ctx, NULL);
+  if (d) ir_where(c->ctx, m->path);
+  m->program = d ? lw_compile_sizes(c->ctx, m->graph, c->dims.n, d, &o) : lw_compile(c->ctx, m->graph, &o);
+  if (d) ir_where(c->ctx, NULL);
   m->lower_s = rt_now() - start;
   cli_check_frozen(c, m);
   cli_name_outputs(c, m);
-  settle_sizes(c, m);
+  cli_settle_sizes(c, m);
   if (wanted(w.dump, "program")) fprintf(stderr, "# program\n%s", ir_program_print(c->ctx, m->program));
 }
 
@@ -548,7 +553,7 @@ void cli_run_once(cli *c, cli_model *m) {
     return;
   }
   if (m->cuda) {
-    rt_cuda_run(c->ctx, m->cuda->module, in, m->out, state);
+    rt_cuda_run(c->ctx, m->cuda->module, in, m->out, m->at, state);
     return;
   }
   int code = rt_run_sized(m->module, in, m->out, m->at, state, rt_pool_threads(m->pool));

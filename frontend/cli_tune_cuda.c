@@ -116,6 +116,14 @@ static void list_kernel(cli *c, cli_json *j, const cu_target *t, const ir_kernel
   }
 }
 
+static void mark_called(int n, const ir_inst *insts, bool *called) {
+  for (int i = 0; i < n; i++) {
+    if (insts[i].kind == IR_CALL) called[insts[i].kernel] = true;
+    mark_called(insts[i].nbody, insts[i].body, called);
+    mark_called(insts[i].nother, insts[i].other, called);
+  }
+}
+
 static void list_candidates(cli *c, const cu_target *t, at_store *store) {
   cli_json j;
   if (c->json) {
@@ -127,13 +135,13 @@ static void list_candidates(cli *c, const cu_target *t, at_store *store) {
     cli_model *m = cli_load(c, c->args[a]);
     cli_lower_cuda(c, m);
     const ir_program *p = m->program;
-    bool *done = IR_NEW_ARRAY(c->ctx, bool, p->nkernels + 1);
-    for (int i = 0; i < p->nrun; i++) {
-      if (p->run[i].kind != IR_CALL || done[p->run[i].kernel]) continue;
-      const ir_program_kernel *k = &p->kernels[p->run[i].kernel];
-      done[p->run[i].kernel] = true;
-      list_kernel(c, c->json ? &j : NULL, t, k->lowered ? k->lowered : k->kernel);
-      if (store) at_cuda_compile(c->ctx, store, t, k->lowered ? k->lowered : k->kernel, cli_accuracy(c));
+    bool *called = IR_NEW_ARRAY(c->ctx, bool, p->nkernels + 1);
+    mark_called(p->nrun, p->run, called);
+    for (int i = 0; i < p->nkernels; i++) {
+      const ir_kernel *k = p->kernels[i].lowered ? p->kernels[i].lowered : p->kernels[i].kernel;
+      if (!called[i] || k->ndims) continue;
+      list_kernel(c, c->json ? &j : NULL, t, k);
+      if (store) at_cuda_compile(c->ctx, store, t, k, cli_accuracy(c));
     }
   }
   if (!c->json) return;

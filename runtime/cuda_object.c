@@ -30,6 +30,7 @@ static cu_image_arg arg_of(tn_ctx *ctx, const ir_slot *s) {
   case IR_SLOT_OUTPUT: a.base = CU_IMAGE_OUT; break;
   case IR_SLOT_WEIGHTS: a.base = CU_IMAGE_WEIGHTS; break;
   case IR_SLOT_ARENA: a.base = CU_IMAGE_ARENA; break;
+  case IR_SLOT_STATE: a.base = CU_IMAGE_STATE; break;
   default: ir_bug(ctx, "slot '%s' has no place on a device", s->name);
   }
   return a;
@@ -147,7 +148,7 @@ cg_cuda_part rt_cuda_image(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[]
   image m = {.ctx = ctx};
   const ir_program *g = plans[0]->program;
   cu_image head = {.narchs = (uint32_t)n, .nin = (uint32_t)g->ninputs, .nout = (uint32_t)g->noutputs, .weights_bytes = (uint64_t)g->weights_bytes,
-                   .arena_bytes = (uint64_t)g->arena_bytes, .blob_header = CG_BLOB_HEADER};
+                   .arena_bytes = (uint64_t)g->arena_bytes, .state_bytes = (uint64_t)g->state_bytes, .blob_header = CG_BLOB_HEADER};
   cg_blob_header blob = cg_blob_header_of(ctx, g);
   memcpy(head.blob, &blob, sizeof head.blob);
   place(&m, &head, sizeof head, 8);
@@ -172,7 +173,6 @@ void rt_cuda_write_object(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[],
   const ir_program *g = plans[0]->program;
   for (int i = 0; i < n; i++)
     if (plans[i]->walked) ir_fail(ctx, TN_EUNSUPPORTED, "program '%s' decides at run time what it calls: objects for GPUs do not yet", g->name);
-  if (g->state_bytes) ir_fail(ctx, TN_EUNSUPPORTED, "program '%s' keeps a state: objects for GPUs do not yet", g->name);
   rt_object_options o = *given;
   cg_cuda_part part = rt_cuda_image(ctx, n, plans);
   o.files.cuda = &part;

@@ -43,8 +43,12 @@ static const char *schedule(void *user, tn_ctx *ctx, const ir_kernel *k) {
   return a ? a : b ? b : "";
 }
 
+lw_options rt_cuda_lowering(tn_ctx *ctx, lw_layout_choice layout) {
+  return (lw_options){.target = cg_target_find(ctx, NULL, NULL), .layout = layout == LW_LAYOUT_AUTO ? LW_LAYOUT_NHWC : layout, .schedule = schedule, .attention_apart = true, .byte_products = true};
+}
+
 ir_program *rt_cuda_lower(tn_ctx *ctx, ir_graph *g, lw_layout_choice layout) {
-  lw_options o = {.target = cg_target_find(ctx, NULL, NULL), .layout = layout == LW_LAYOUT_AUTO ? LW_LAYOUT_NHWC : layout, .schedule = schedule, .attention_apart = true, .byte_products = true};
+  lw_options o = rt_cuda_lowering(ctx, layout);
   return lw_compile(ctx, g, &o);
 }
 
@@ -248,6 +252,7 @@ rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *g, const cu_targe
   double start = rt_now();
   rt_cuda_plan *p = IR_NEW(ctx, rt_cuda_plan);
   *p = (rt_cuda_plan){.program = g, .target = t, .nkernels = g->nkernels, .kernels = IR_NEW_ARRAY(ctx, rt_cuda_kernel, g->nkernels + 1)};
+  p->walked = g->ndims > 0;
   plan_calls(ctx, p, g, g->nrun, g->run);
   build *b = IR_NEW(ctx, build);
   b->ctx = ctx;
@@ -279,12 +284,13 @@ static void call(void *user, const ir_inst *c, void *const *args, const int64_t 
   rt_cuda_emulate(e->ctx, e->p->kernels[c->kernel].tile, args, dims, e->seed);
 }
 
-void rt_cuda_plan_emulate(tn_ctx *ctx, const rt_cuda_plan *p, const void *const in[], void *const out[], void *state, uint64_t seed) {
+void rt_cuda_plan_emulate(tn_ctx *ctx, const rt_cuda_plan *p, const void *const in[], void *const out[], const int64_t dims[], void *state, uint64_t seed) {
   emulation e = {ctx, p, seed};
   const ir_program *g = p->program;
   uint8_t *blob = (uint8_t *)(uintptr_t)rt_pack_weights(ctx, g, NULL, 1), *arena = ir_alloc(ctx, (size_t)g->arena_bytes + 64);
   arena += -(uintptr_t)arena & 63;
   memset(arena, 0xff, (size_t)g->arena_bytes);
-  rt_memory m = {.in = in, .out = out, .weights = blob ? blob + (cg_blob_bytes(g) - g->weights_bytes) : NULL, .state = state, .arena = arena};
+  rt_memory m = {.in = in, .out = out, .weights = blob ? blob + (cg_blob_bytes(g) - g->weights_bytes) : NULL, .state = state, .arena = arena, .dims = dims};
+  if (rt_check_dims(g, dims)) ir_fail(ctx, TN_EUSAGE, "a dimension has no value, or one out of its range");
   rt_exec(ctx, g, g->nrun, g->run, &m, call, &e);
 }

@@ -5,7 +5,7 @@
  * Memory is that of the program: one arena, the packed weights, states, inputs and outputs. Needs no GPU. */
 #ifndef RT_CUDA_PLAN_H
 #define RT_CUDA_PLAN_H
-#include "lower/lower.h"
+#include "lower/sizes.h"
 #include "runtime/cuda_compile.h"
 
 typedef struct rt_cuda_kernel { /* one distinct kernel of the run section */
@@ -43,12 +43,15 @@ typedef struct rt_cuda_options {
 
 /* Lowers a graph whose dimensions are numbers. `layout` AUTO: NHWC. */
 ir_program *rt_cuda_lower(tn_ctx *ctx, ir_graph *g, lw_layout_choice layout);
+/* The same for several sizes, as lw_compile_sizes: the program has dims. */
+ir_program *rt_cuda_lower_sizes(tn_ctx *ctx, ir_graph *g, int n, const lw_dim *dims, lw_layout_choice layout);
+lw_options rt_cuda_lowering(tn_ctx *ctx, lw_layout_choice layout); /* that they lower with */
 /* Schedules, prints and compiles the kernels of the run section, each distinct one once; a choice that the gates refuse
  * gives way to a plainer one. Kernels of dimensions that the program computes get schedules that take any size. */
 rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *p, const cu_target *t, const rt_cuda_options *o);
 /* Cubins of a kernel's schedules, several at once, for plans of this kernel alone: into the cache, as far as they are not there. What
  * fails to compile is left out. */
 void rt_cuda_compile_ahead(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, int n, const char *const choices[], int jobs, const cg_cache *cache);
-/* Runs it in the emulator. in, out, raw as rt_program_interp. */
-void rt_cuda_plan_emulate(tn_ctx *ctx, const rt_cuda_plan *p, const void *const in[], void *const out[], void *state, uint64_t seed);
+/* Runs it in the emulator. in, out as rt_program_interp; dims: of a program that has some. */
+void rt_cuda_plan_emulate(tn_ctx *ctx, const rt_cuda_plan *p, const void *const in[], void *const out[], const int64_t dims[], void *state, uint64_t seed);
 #endif

@@ -193,6 +193,7 @@ struct rt_cuda_module {
   CUdeviceptr *memory;
   CUdeviceptr weights, scratch, workspace, *in, *out;
   rt_memory slots;    /* the same as pointers, and what a run's slots need besides */
+  int64_t *dims;      /* of the last run */
   stretch stretches[STRETCHES];
   uint64_t *key;      /* of what was called since the last decision */
   int nkey, room;
@@ -313,6 +314,16 @@ void rt_cuda_repack(tn_ctx *ctx, rt_cuda_module *m, const void *const raw[]) {
 
 static void *pointer(CUdeviceptr p) { return (void *)(uintptr_t)p; }
 
+/* Of an input or output at its largest: several slots may be parts of it. */
+static int64_t whole_bytes(const ir_program *g, const ir_slot *s) {
+  int64_t most = 1;
+  for (int i = 0; i < g->nslots; i++) {
+    const ir_slot *x = &g->slots[i];
+    if (x->kind == s->kind && x->index == s->index && x->offset + x->bytes > most) most = x->offset + x->bytes;
+  }
+  return most;
+}
+
 static void load_memory(rt_cuda_module *m) {
   const ir_program *g = m->p->program;
   m->in = IR_NEW_ARRAY(m->ctx, CUdeviceptr, g->ninputs + 1);
@@ -328,10 +339,12 @@ static void load_memory(rt_cuda_module *m) {
     const ir_slot *s = &g->slots[i];
     CUdeviceptr *place = s->kind == IR_SLOT_INPUT ? &m->in[s->index] : s->kind == IR_SLOT_OUTPUT ? &m->out[s->index] : NULL;
     if (!place || *place) continue;
-    *place = reserve(m, s->bytes ? s->bytes : 1, s->name);
+    *place = reserve(m, whole_bytes(g, s), s->name);
     if (s->kind == IR_SLOT_INPUT) in[s->index] = pointer(*place);
     else out[s->index] = pointer(*place);
   }
+  m->slots.dims = m->dims = IR_NEW_ARRAY(m->ctx, int64_t, g->ndims + 1);
+  for (int i = 0; i < g->ndims; i++) m->dims[i] = g->dims[i].var->hi;
   m->slots.in = in;
   m->slots.out = out;
   load_weights(m->ctx, m, NULL);
@@ -365,14 +378,15 @@ static char *make_maps(tn_ctx *ctx, rt_cuda_module *m, tn_ctx *own, const step *
   return maps;
 }
 
-static int64_t value_of(tn_ctx *ctx, ix e, const ir_kernel *k, const uint64_t *dims) {
+/* An expression of sizes: variable i is values[i]. */
+static int64_t value_of(tn_ctx *ctx, ix e, int n, ir_var *const *vars, const int64_t *values) {
   if (e->op == IX_CONST) return e->u.i;
-  for (int i = 0; i < k->ndims; i++)
-    if (e->op == IX_VAR && e->u.var == k->dims[i]) return (int64_t)dims[i];
+  for (int i = 0; i < n; i++)
+    if (e->op == IX_VAR && e->u.var == vars[i]) return values[i];
   tn_dtype types[3];
   ir_scalar args[3];
   ir_assert(ctx, e->nargs >= 1 && e->nargs <= 3);
-  for (int i = 0; i < e->nargs; i++) types[i] = (tn_dtype)e->args[i]->dtype, args[i].i = value_of(ctx, e->args[i], k, dims);
+  for (int i = 0; i < e->nargs; i++) types[i] = (tn_dtype)e->args[i]->dtype, args[i].i = value_of(ctx, e->args[i], n, vars, values);
   return ir_eval_op(ctx, (ir_opcode)e->op, (tn_dtype)e->dtype, e->nargs, types, args).i;
 }
 
@@ -388,7 +402,7 @@ static void add_call(tn_ctx *ctx, rt_cuda_module *m, stretch *t, const ir_inst *
   }
   for (int l = 0; l < k->code->nlaunches; l++) {
     const cu_launch *from = &k->code->launches[l];
-    int64_t grid = value_of(ctx, from->grid, kernel, args + c->nargs);
+    int64_t grid = value_of(ctx, from->grid, kernel->ndims, kernel->dims, (const int64_t *)args + c->nargs);
     if (grid <= 0) continue;
     if (grid > INT32_MAX) ir_fail(ctx, TN_EUNSUPPORTED, "kernel '%s': %lld blocks", kernel->name, (long long)grid);
     step s = {.f = m->functions[c->kernel][l], .grid = (unsigned)grid, .threads = (unsigned)from->threads, .shared = (unsigned)from->shared_bytes, .args = (CUdeviceptr *)args, .name = name};
@@ -536,21 +550,36 @@ static void ready(tn_ctx *ctx, rt_cuda_module *m) {
   need(ctx, m->d, m->d->cu->context_set(m->d->context), "a context");
 }
 
-void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *const out[], void *state) {
+/* What the caller's memory of an input or output holds. */
+static size_t bytes_of(tn_ctx *ctx, const rt_cuda_module *m, const ir_slot *s) {
+  const ir_program *g = m->p->program;
+  int64_t n = (int64_t)ir_dtype_bytes(s->dtype);
+  if (!s->sizes) return s->step ? 0 : (size_t)s->bytes; /* parts lie within the whole, which is a slot, too */
+  ir_var **vars = IR_NEW_ARRAY(ctx, ir_var *, g->ndims + 1);
+  for (int i = 0; i < g->ndims; i++) vars[i] = g->dims[i].var;
+  for (int a = 0; a < s->rank; a++) n *= value_of(ctx, s->sizes[a], g->ndims, vars, m->dims);
+  return (size_t)n;
+}
+
+void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *const out[], const int64_t dims[], void *state) {
   const rt_cuda_driver_table *cu = m->d->cu;
   const ir_program *g = m->p->program;
+  if (rt_check_dims(g, dims)) ir_fail(ctx, TN_EUSAGE, "a dimension has no value, or one that the program was not made for");
+  if (g->ndims) memcpy(m->dims, dims, sizeof *dims * (size_t)g->ndims);
   ready(ctx, m);
   CUstream s = m->d->stream;
   for (int i = 0; i < g->nslots; i++) {
     const ir_slot *x = &g->slots[i];
-    if (x->kind == IR_SLOT_INPUT && x->bytes) need(ctx, m->d, cu->to_device(m->in[x->index], in[x->index], (size_t)x->bytes, s), x->name);
+    size_t n = x->kind == IR_SLOT_INPUT ? bytes_of(ctx, m, x) : 0;
+    if (n) need(ctx, m->d, cu->to_device(m->in[x->index], in[x->index], n, s), x->name);
   }
   if (g->state_bytes) need(ctx, m->d, cu->to_device((CUdeviceptr)(uintptr_t)m->slots.state, state, (size_t)g->state_bytes, s), "states");
   run_once(ctx, m);
   for (int i = 0; i < g->nslots; i++) {
     const ir_slot *x = &g->slots[i];
-    if (x->kind == IR_SLOT_OUTPUT && x->bytes) need(ctx, m->d, cu->to_host(out[x->index], m->out[x->index], (size_t)x->bytes, s), x->name);
-    if (x->kind == IR_SLOT_INPUT && x->inout && x->bytes) need(ctx, m->d, cu->to_host((void *)(uintptr_t)in[x->index], m->in[x->index], (size_t)x->bytes, s), x->name);
+    bool output = x->kind == IR_SLOT_OUTPUT;
+    size_t n = output || (x->kind == IR_SLOT_INPUT && x->inout) ? bytes_of(ctx, m, x) : 0;
+    if (n) need(ctx, m->d, cu->to_host(output ? out[x->index] : (void *)(uintptr_t)in[x->index], output ? m->out[x->index] : m->in[x->index], n, s), x->name);
   }
   if (g->state_bytes) need(ctx, m->d, cu->to_host(state, (CUdeviceptr)(uintptr_t)m->slots.state, (size_t)g->state_bytes, s), "states");
   need(ctx, m->d, cu->stream_wait(s), "a run"); /* where a kernel that traps shows */

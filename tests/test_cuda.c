@@ -227,7 +227,7 @@ static void model_one(tn_ctx *ctx, int i) {
   want[0] = ir_alloc(ctx, (size_t)out->bytes + 1);
   have[0] = ir_alloc(ctx, (size_t)out->bytes + 1);
   rt_program_interp(ctx, p, in, want, NULL, NULL, NULL);
-  rt_cuda_plan_emulate(ctx, plan, in, have, NULL, 5);
+  rt_cuda_plan_emulate(ctx, plan, in, have, NULL, NULL, 5);
   double top = 0, off = 0;
   for (int64_t e = 0; e < out->bytes / 4; e++) {
     double a = ((float *)want[0])[e], b = ((float *)have[0])[e];

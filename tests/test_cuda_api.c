@@ -138,3 +138,58 @@ Test(cuda_api, object) {
   }
   finish(ctx);
 }
+
+/* ---- steps of training: states ---- */
+
+static const char step_program[] =
+    "#include \"net.h\"\n#include <dlfcn.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n"
+    "static void *getproc(void *lib, const char *name) { return dlsym(lib, name); }\n"
+    "static char state[NET_STATE_BYTES] __attribute__((aligned(64)));\n"
+    "int main(int argc, char **argv) {\n"
+    "  void *lib = dlopen(argv[argc - 1], RTLD_NOW), *arena = aligned_alloc(64, (NET_ARENA_BYTES(1) + 63) / 64 * 64);\n"
+    "  net_cuda cuda = {lib, getproc, 0};\n"
+    "  float x[12], t[8], loss;\n"
+    "  memset(arena, 0, NET_ARENA_BYTES(1));\n"
+    "  for (int i = 0; i < 12; i++) x[i] = (float)(i % 5) / 3;\n"
+    "  for (int i = 0; i < 8; i++) t[i] = (float)(i % 3);\n"
+    "  const void *in[] = {x, t};\n"
+    "  void *out[] = {&loss};\n"
+    "  if (net_run(in, out, NULL, NULL, NULL, NULL, arena, &cuda) != 1) return 2;\n"
+    "  int e = net_init(state, NULL);\n"
+    "  for (int i = 0; i < 4 && !e; i++) {\n"
+    "    e = net_run(in, out, NULL, NULL, NULL, state, arena, &cuda);\n"
+    "    printf(\"%.5f \", loss);\n"
+    "  }\n"
+    "  net_close(arena);\n"
+    "  return e;\n"
+    "}\n";
+
+Test(cuda_api, training) {
+  tn_ctx *ctx;
+  start(&ctx, BOTH, "");
+  tn_graph *g = tn_graph_new(ctx, "step");
+  tn_tensor *in = tn_input(g, "x", TN_F32, 2, (int64_t[]){4, 3}), *t = tn_input(g, "t", TN_F32, 2, (int64_t[]){4, 2}), *loss = tn_mse(g, tn_dense(g, in, 2, "fc"), t);
+  cr_assert(tn_minimize(g, loss, &(tn_optimizer){.kind = TN_SGD, .rate = 0.1, .momentum = 0.9}, 0, NULL) == TN_OK && tn_output(g, "loss", loss) == TN_OK, "%s", tn_error(ctx));
+  float a[12], b[8], losses[2][4];
+  for (int i = 0; i < 12; i++) a[i] = (float)(i % 5) / 3;
+  for (int i = 0; i < 8; i++) b[i] = (float)(i % 3);
+  char want[64] = "", out[256], path[128];
+  for (int gpu = 0; gpu < 2; gpu++) {
+    tn_module *m = tn_compile(g, &(tn_options){.db = "none", .target = gpu ? "cuda" : "cpu"}, 0, NULL);
+    cr_assert_not_null(m, "%s", tn_error(ctx));
+    for (int k = 0; k < 4; k++) cr_assert_eq(tn_run(m, 3, (tn_binding[]){{in, a}, {t, b}, {loss, &losses[gpu][k]}}), TN_OK, "%s", tn_run_error());
+    tn_module_free(m);
+  }
+  same(losses[1], losses[0], 4);
+  cr_assert(losses[0][3] < losses[0][0] / 2, "it learns");
+  for (int k = 0; k < 4; k++) sprintf(want + strlen(want), "%.5f ", losses[1][k]);
+  snprintf(path, sizeof path, "%s/net.o", dir);
+  cr_assert_eq(tn_save_object(g, &(tn_options){.db = "none", .target = "cuda:sm_90a"}, path, NULL, "net", TN_WEIGHTS_EMBED), TN_OK, "%s", tn_error(ctx));
+  snprintf(path, sizeof path, "%s/step.c", dir);
+  FILE *f = fopen(path, "w");
+  cr_assert(f && fputs(step_program, f) >= 0);
+  fclose(f);
+  SH("cc -std=gnu11 -Wall -Wextra -Werror -O1 -I. step.c net.o -o step -ldl");
+  cr_assert(sh(out, sizeof out, "./step %s/tests/fake/libcuda.so", TN_BUILD_DIR) == 0 && strcmp(out, want) == 0, "'%s', not '%s'", out, want);
+  finish(ctx);
+}

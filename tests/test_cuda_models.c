@@ -169,7 +169,7 @@ static void check(tn_ctx *ctx, ir_graph *g, double tolerance) {
       if (!p->slots[s].index) n = p->slots[s].bytes / 4;
     }
     rt_program_interp(ctx, p, in, want, NULL, NULL, NULL);
-    rt_cuda_plan_emulate(ctx, plan, in, have, NULL, 5);
+    rt_cuda_plan_emulate(ctx, plan, in, have, NULL, NULL, 5);
     double top = 0, off = 0;
     for (int64_t e = 0; e < n; e++) {
       double a = ((float *)want[0])[e], b = ((float *)have[0])[e];

@@ -96,11 +96,11 @@ static void sizes(tn_ctx *ctx, void *arg) {
     const void *in[] = {&n, x};
     rt_program_interp(ctx, p, in, (void *[]){want.y, want.s}, NULL, NULL, NULL);
     memset(&have, 0, sizeof have);
-    rt_cuda_run(ctx, m, in, (void *[]){have.y, have.s}, NULL);
+    rt_cuda_run(ctx, m, in, (void *[]){have.y, have.s}, NULL, NULL);
     same_result(ctx, &want, &have, n);
     if (turn % 9) continue;
     memset(&have, 0, sizeof have);
-    rt_cuda_plan_emulate(ctx, plan, in, (void *[]){have.y, have.s}, NULL, (uint64_t)turn);
+    rt_cuda_plan_emulate(ctx, plan, in, (void *[]){have.y, have.s}, NULL, NULL, (uint64_t)turn);
     same_result(ctx, &want, &have, n);
   }
   if (!(rt_cuda_time(ctx, m, 3) > 0)) ir_fail(ctx, TN_EWRONG, "no time");
@@ -157,8 +157,8 @@ static void sample(tn_ctx *ctx, void *arg) {
     for (int k = 0; k < 3; k++) {
       void *out[] = {o[k].y, o[k].z, o[k].top, o[k].steps};
       if (k == 0) rt_program_interp(ctx, p, (const void *[]){in}, out, NULL, state[k], NULL);
-      else if (k == 1) rt_cuda_run(ctx, m, (const void *[]){in}, out, state[k]);
-      else rt_cuda_plan_emulate(ctx, plan, (const void *[]){in}, out, state[k], 3);
+      else if (k == 1) rt_cuda_run(ctx, m, (const void *[]){in}, out, NULL, state[k]);
+      else rt_cuda_plan_emulate(ctx, plan, (const void *[]){in}, out, NULL, state[k], 3);
     }
     if (o[0].steps[0] != 5 * (turn + 1)) ir_fail(ctx, TN_EWRONG, "turn %d: %lld steps", turn, (long long)o[0].steps[0]);
     for (int k = 1; k < 3; k++) {
@@ -176,6 +176,84 @@ Test(cuda_walk, states) {
   start("");
   run(sample, NULL, NULL);
   finish();
+}
+
+/* ---- a batch of any size ---- */
+
+/* Attention over 12 places, then three numbers for each of the batch: 12 bytes, which kernels cannot take where they lie. */
+static const char batch[] =
+    "graph b { opset 17 dim N input x: f32[N, 12, 32] const z: i64[] = 0 const e: i64[] = 1024 const one: i64[] = 1 const k: f32[] = 0.2 const sh: i64[2] = [32, 32] const split: i64[4] = [0, 12, 2, 16]"
+    " const join: i64[3] = [0, 12, 32] const root: f32[] = 4.0 const first: i64[] = 0 const e2: i64[] = 96 const sh2: i64[2] = [32, 3] i = Range(z, e, one) f = Cast(i) {to = 1} s = Sin(f) m = Mul(s, k)"
+    " w = Reshape(m, sh) q = MatMul(x, w) qh = Reshape(q, split) qt = Transpose(qh) {perm = [0, 2, 1, 3]} kt = Transpose(qh) {perm = [0, 2, 3, 1]} sc = MatMul(qt, kt) sd = Div(sc, root) p = Softmax(sd)"
+    " o = MatMul(p, qt) ot = Transpose(o) {perm = [0, 2, 1, 3]} oj = Reshape(ot, join) r = Add(oj, x) g0 = Gather(r, first) {axis = 1} i2 = Range(z, e2, one) f2 = Cast(i2) {to = 1} s2 = Sin(f2)"
+    " w2 = Reshape(s2, sh2) y = MatMul(g0, w2) output y, r }";
+
+enum { MOST = 9, ITEM = 12 * 32, FENCE = 4 };
+
+typedef struct outputs {
+  float y[3 * MOST + FENCE], r[ITEM * MOST + FENCE];
+} outputs;
+
+static void compare_batch(tn_ctx *ctx, const outputs *want, const outputs *have, int64_t n) {
+  for (int64_t i = 0; i < 3 * MOST + FENCE; i++)
+    if (!(fabsf(want->y[i] - have->y[i]) <= 1e-4f)) ir_fail(ctx, TN_EWRONG, "batch of %lld: y[%lld] is %g, not %g", (long long)n, (long long)i, have->y[i], want->y[i]);
+  for (int64_t i = 0; i < ITEM * MOST + FENCE; i++)
+    if (!(fabsf(want->r[i] - have->r[i]) <= 1e-4f)) ir_fail(ctx, TN_EWRONG, "batch of %lld: r[%lld] is %g, not %g", (long long)n, (long long)i, have->r[i], want->r[i]);
+}
+
+static void clear(outputs *o) {
+  for (int i = 0; i < 3 * MOST + FENCE; i++) o->y[i] = 7;
+  for (int i = 0; i < ITEM * MOST + FENCE; i++) o->r[i] = 7;
+}
+
+static void batches(tn_ctx *ctx, void *arg) {
+  static outputs o[3];
+  static float in[ITEM * MOST];
+  for (int i = 0; i < ITEM * MOST; i++) in[i] = (float)(i * 29 % 97) / 48 - 1;
+  ir_graph *g = ir_graph_parse(ctx, batch, "batch");
+  ir_graph_sort(g);
+  lw_dim dim = {.name = "N", .lo = 1, .hi = MOST, .range = true, .n = 2, .sizes = (int64_t[]){1, 4}};
+  ir_program *p = rt_cuda_lower_sizes(ctx, g, 1, &dim, LW_LAYOUT_AUTO);
+  const char *wrong = ir_program_verify(ctx, p);
+  if (wrong) ir_fail(ctx, TN_EWRONG, "%s", wrong);
+  const cu_target *t = cu_target_find(ctx, "sm_90a");
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, t, NULL);
+  rt_cuda_device *d = rt_cuda_device_open(ctx, t, 0);
+  rt_cuda_module *m = rt_cuda_module_new(ctx, d, plan);
+  for (int64_t turn = 0; turn < 3 * MOST; turn++) {
+    int64_t n = turn * 5 % MOST + 1;
+    for (int k = 0; k < 3; k++) {
+      void *out[] = {o[k].y, o[k].r};
+      clear(&o[k]);
+      if (k == 0) rt_program_interp(ctx, p, (const void *[]){in}, out, NULL, NULL, &(rt_interp_options){.dims = &n});
+      else if (k == 1) rt_cuda_run(ctx, m, (const void *[]){in}, out, &n, NULL);
+      else if (turn % 4 == 0) rt_cuda_plan_emulate(ctx, plan, (const void *[]){in}, out, &n, NULL, 3);
+      else continue;
+      if (k) compare_batch(ctx, &o[0], &o[k], n);
+    }
+  }
+  rt_cuda_module_free(m);
+  rt_cuda_device_close(d);
+}
+
+Test(cuda_walk, batches) {
+  if (!have_compiler()) return;
+  start("");
+  run(batches, NULL, NULL);
+  finish();
+}
+
+static void other_batch(tn_ctx *ctx, void *arg) {
+  ir_graph *g = ir_graph_parse(ctx, batch, "batch");
+  ir_graph_sort(g);
+  lw_dim dim = {.name = "N", .lo = 2, .hi = 4, .n = 2, .sizes = (int64_t[]){2, 4}};
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, rt_cuda_lower_sizes(ctx, g, 1, &dim, LW_LAYOUT_AUTO), cu_target_find(ctx, "sm_80"), &(rt_cuda_options){.no_compile = true});
+  rt_cuda_plan_emulate(ctx, plan, (const void *[]){NULL}, (void *[]){NULL, NULL}, arg, NULL, 3);
+}
+
+Test(cuda_walk, sizes_that_are_none) {
+  run(other_batch, &(int64_t){3}, "out of its range");
+  run(other_batch, NULL, "no value");
 }
 
 static void object(tn_ctx *ctx, void *arg) {

@@ -2,7 +2,7 @@
  * object (codegen/cuda_object.c). It interprets the tables of cuda_image.h.
  *
  *   first run of an arena:  functions through getproc ─ device ─ context ─ cubins ─ memory ─ weights
- *   every run:              inputs up ─ launches and copies, in order, in one stream ─ outputs down ─ wait */
+ *   every run:              inputs and state up ─ launches and copies, in order, in one stream ─ outputs and state down ─ wait */
 #include "../cuda_image.h"
 #include <stddef.h>
 
@@ -63,6 +63,7 @@ static int reserve_all(const cu_image *g, cu_session *s) {
   int e = reserve(s, &s->weights, g->weights_bytes);
   if (!e) e = reserve(s, &s->arena, g->arena_bytes);
   if (!e) e = reserve(s, &s->scratch, s->arch->scratch_bytes);
+  if (!e) e = reserve(s, &s->state, g->state_bytes);
   for (uint32_t i = 0; i < g->nin && !e; i++) e = reserve(s, &inputs(s)[i], in[i].bytes);
   for (uint32_t i = 0; i < g->nout && !e; i++) e = reserve(s, &outputs(g, s)[i], out[i].bytes);
   return e;
@@ -87,6 +88,7 @@ static uint64_t address(const cu_image *g, cu_session *s, const cu_image_arg *a)
   case CU_IMAGE_OUT: return outputs(g, s)[a->index] + a->offset;
   case CU_IMAGE_WEIGHTS: return s->weights + a->offset;
   case CU_IMAGE_ARENA: return s->arena + a->offset;
+  case CU_IMAGE_STATE: return s->state + a->offset;
   default: return s->scratch + a->offset;
   }
 }
@@ -110,8 +112,8 @@ static int make_maps(const cu_image *g, cu_session *s) {
 
 static void release(const cu_image *g, cu_session *s) {
   if (s->arch) {
-    uint64_t *p[3] = {&s->weights, &s->arena, &s->scratch};
-    for (int i = 0; i < 3; i++)
+    uint64_t *p[4] = {&s->weights, &s->arena, &s->scratch, &s->state};
+    for (int i = 0; i < 4; i++)
       if (*p[i]) DO(s, FREE, *p[i]);
     for (uint32_t i = 0; i < g->nin + g->nout; i++)
       if (inputs(s)[i]) DO(s, FREE, inputs(s)[i]);
@@ -189,12 +191,14 @@ static int issue(const cu_image *g, cu_session *s, uint32_t i) {
   return DO(s, LAUNCH, kernels(s)[i], t->grid, 1u, 1u, t->threads, 1u, 1u, t->shared, s->stream, places, (void **)NULL);
 }
 
-static int run_all(const cu_image *g, cu_session *s, const void *const in[], void *const out[]) {
+static int run_all(const cu_image *g, cu_session *s, const void *const in[], void *const out[], void *state) {
   const cu_image_io *i = at(g, g->in), *o = at(g, g->out);
   int e = DO(s, CURRENT, s->context);
   for (uint32_t k = 0; k < g->nin && !e; k++)
     if (i[k].bytes) e = DO(s, UP, inputs(s)[k], in[k], (size_t)i[k].bytes, s->stream);
+  if (g->state_bytes && !e) e = DO(s, UP, s->state, state, (size_t)g->state_bytes, s->stream);
   for (uint32_t k = 0; k < s->arch->nsteps && !e; k++) e = issue(g, s, k);
+  if (g->state_bytes && !e) e = DO(s, DOWN, state, s->state, (size_t)g->state_bytes, s->stream);
   for (uint32_t k = 0; k < g->nout && !e; k++)
     if (o[k].bytes) e = DO(s, DOWN, out[k], outputs(g, s)[k], (size_t)o[k].bytes, s->stream);
   for (uint32_t k = 0; k < g->nin && !e; k++)
@@ -205,15 +209,15 @@ static int run_all(const cu_image *g, cu_session *s, const void *const in[], voi
 
 int tn_cuda_run(const cu_image *g, const void *own, const void *const in[], void *const out[], const int64_t dims[], int64_t out_dims[],
                 const void *weights, void *state, void *arena, const cu_host *h) {
-  (void)dims, (void)state;
+  (void)dims;
   cu_session *s = arena;
   const int64_t *d = at(g, g->out_dims);
   if (!weights) weights = own;
-  if (!s || !h || !h->getproc) return ARG;
-  if (((uintptr_t)s | (uintptr_t)weights) & 63) return ALIGN;
+  if (!s || !h || !h->getproc || (g->state_bytes && !state)) return ARG;
+  if (((uintptr_t)s | (uintptr_t)weights | (g->state_bytes ? (uintptr_t)state : 0)) & 63) return ALIGN;
   int e = check(g, in, out, weights);
   if (!e && s->magic != MAGIC) e = open_session(g, s, h, weights);
-  if (!e && (s->error = run_all(g, s, in, out))) e = CALL;
+  if (!e && (s->error = run_all(g, s, in, out, state))) e = CALL;
   for (uint32_t i = 0; i < g->nout_dims && out_dims && !e; i++) out_dims[i] = d[i];
   return e;
 }
