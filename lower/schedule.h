@@ -57,7 +57,7 @@
  *   tensorize atom v        marks the nest at v as a tile statement; checks it is the atom's:
  *                           fma: loops around acc[..] = fma(a, b, acc[..]);
  *                           dot: for v in 0..2 or 0..4: acc += i32(a[.. v]) * i32(b[.. v]) of bytes or words that
- *                           lie side by side, one instruction on many machines
+ *                           lie side by side, or that a table picks (ir/picked.h): one instruction on many machines
  */
 #ifndef LW_SCHEDULE_H
 #define LW_SCHEDULE_H
