@@ -40,6 +40,10 @@ def integers(m, n, k):
             " s = Sin(f) v = Mul(s, by) w = Reshape(v, sh) b = Cast(w) {to = 3} y = MatMulInteger(a, b) output y }" % (m, k, k * n, k, n))
 
 
+def eight_bits(t, m, n, k):
+    return "graph g { opset 19 input a: %s[%d, %d] input b: %s[%d, %d] x = Cast(a) {to = 10} w = Cast(b) {to = 10} y = Gemm(x, w) {transB = 1} output y }" % (t, m, k, t, n, k)
+
+
 def conv(t, n, c, hw, o, r, stride, pad, groups=1):
     """Weights that are folded: sines. In and out as NHWC."""
     shape = "%d, %d, %d, %d" % (o, c // groups, r, r)
@@ -96,6 +100,8 @@ def cases():
     yield product("gemm", 0.95, "f16", 4096, 4096, 4096)
     yield product("gemm", 0.95, "bf16", 16384, 1280, 5120)
     yield Case("i8", 0.95, "i8 4096x4096x4096", integers(4096, 4096, 4096), None, integers(136, 72, 128))
+    for size in (4096, 8192):
+        yield Case("fp8", 0.95, "f8e4m3fn %dx%dx%d" % (size, size, size), eight_bits("f8e4m3fn", size, size, size), None, eight_bits("f8e4m3fn", 136, 72, 128))
     yield Case("rows", 0.85, "f32 softmax 8192x4096", rows("f32", 8192, 4096, "y = Softmax(x)"), ["softmax", "f32", 8192, 4096], rows("f32", 9, 260, "y = Softmax(x)"), copy=rows("f32", 8192, 4096, "y = Relu(x)"))
     yield Case("attention", 0.75, "f32 16x2048x64", attention("f32", 1, 16, 2048, 64), ["attention", "f32", 1, 16, 2048, 64], attention("f32", 1, 2, 40, 32))
 
@@ -210,7 +216,7 @@ class Run:
             os.rename(os.path.join(data, name + ".npy"), os.path.join(data, "input_%d.npy" % i))
         output = text.split(" output ")[1].split()[0]
         os.rename(os.path.join(data, "cpu", output + ".npy"), os.path.join(data, "output_0.npy"))
-        loose = "0.03" if "bf16" in text else "5e-3" if "f16" in text else "1e-3"
+        loose = "0.03" if "bf16" in text or "f8e" in text else "5e-3" if "f16" in text else "1e-3"
         code, _, why = self.call("verify", path, data, "--target", self.target, "--db", self.db, "--rtol", loose, "--atol", loose)
         return (why or "other numbers, status %d" % code) if code else None
 

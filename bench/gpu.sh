@@ -9,7 +9,7 @@
 #                   bench/gpu.sh --ahead --db FILE (default: one that is thrown away)
 #   --ahead         compiles what the cases will need into the store, and ends
 #   --models DIR    ONNX files to time too
-#   --only PART     of set, sanitizer, gemm, attention, conv, rows, depthwise, narrow, fused, f32, i8, models
+#   --only PART     of set, sanitizer, gemm, attention, conv, rows, depthwise, narrow, fused, f32, i8, fp8, models
 #   --tune S        the most seconds of tuning a case (default 15)
 #   --no-build      takes what is built already; so does a machine where it cannot be built
 #   --dry           small sizes through the fake driver of the tests: proves the script, measures nothing

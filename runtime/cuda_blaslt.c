@@ -87,7 +87,12 @@ static void check(lt *l, int status, const char *what) {
 
 /* ---- descriptors ---- */
 
-static int data_type(tn_dtype t) { return t == TN_F64 ? 1 : t == TN_F16 ? 2 : t == TN_I8 ? 3 : t == TN_I32 ? 10 : t == TN_BF16 ? 14 : 0; }
+static int data_type(tn_dtype t) {
+  static const struct { tn_dtype t; int number; } rows[] = {{TN_F64, 1}, {TN_F16, 2}, {TN_I8, 3}, {TN_I32, 10}, {TN_BF16, 14}, {TN_F8E4M3FN, 28}, {TN_F8E5M2, 29}};
+  for (int i = 0; i < IR_COUNT(rows); i++)
+    if (rows[i].t == t) return rows[i].number;
+  return 0; /* f32 */
+}
 
 static void *layout_of(lt *l, const rt_lt_product *p, const rt_lt_matrix *m) {
   void *x = NULL;

@@ -141,9 +141,9 @@ static bool end_of(match *x, const axis *left, const axis *right, rt_lt_product 
   return true;
 }
 
-/* Whether an operand of the sum is a load as it lies, or widened: no zero point is taken off. */
+/* Whether an operand of the sum is a load as it lies, or widened: no zero point is taken off, nothing rounded. */
 static bool plain(const lw_problem *p, ix e) {
-  if (e->op == IX_CAST) e = e->args[0];
+  while (e->op == IX_CAST && ir_dtype_bytes((tn_dtype)e->dtype) > ir_dtype_bytes((tn_dtype)e->args[0]->dtype)) e = e->args[0];
   return e == p->a || e == p->b;
 }
 
@@ -166,7 +166,10 @@ static bool types_fit(const rt_lt_product *r) {
   tn_dtype d = r->a.dtype, y = r->y.dtype;
   if (d != r->b.dtype) return false;
   switch (r->sum) {
-  case TN_F32: return (d == TN_F32 && y == TN_F32) || ((d == TN_F16 || d == TN_BF16) && (y == d || y == TN_F32));
+  case TN_F32: {
+    bool eight = d == TN_F8E4M3FN || d == TN_F8E5M2, half = d == TN_F16 || d == TN_BF16;
+    return (d == TN_F32 && y == TN_F32) || (half && (y == d || y == TN_F32)) || (eight && (y == TN_F16 || y == TN_BF16 || y == TN_F32));
+  }
   case TN_F64: return d == TN_F64 && y == TN_F64;
   case TN_I32: return d == TN_I8 && y == TN_I32;
   default: return false;

@@ -7,7 +7,7 @@
 #include <string.h>
 
 enum { OK = 0, NOT_INITIALIZED = 1, BAD = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15 };
-enum { F32 = 0, F64 = 1, F16 = 2, I8 = 3, I32 = 10, BF16 = 14, TILE = 20, BIAS = 4, RELU = 2, GELU = 32 };
+enum { F32 = 0, F64 = 1, F16 = 2, I8 = 3, I32 = 10, BF16 = 14, E4M3 = 28, TILE = 20, BIAS = 4, RELU = 2, GELU = 32 };
 
 typedef struct layout {
   int type, batch;
@@ -94,7 +94,7 @@ int cublasLtMatmulAlgoCapGetAttribute(const algorithm *x, int a, void *v, size_t
 int cublasLtMatmulAlgoCheck(void *h, const desc *d, const layout *a, const layout *b, const layout *c, const layout *y, const algorithm *x, heuristic *r) {
   uint64_t m = d->turn_a ? a->cols : a->rows, k = d->turn_a ? a->rows : a->cols, n = d->turn_b ? b->rows : b->cols;
   if (!h || m != y->rows || n != y->cols || (d->turn_b ? b->cols : b->rows) != k || c->rows != m || c->cols != n || a->batch != y->batch || b->batch != y->batch || c->batch != y->batch) return BAD;
-  if (x->config[0] != TILE || x->config[1] != x->id + 1 || (a->type == I8 && (!d->turn_a || d->turn_b))) return NOT_SUPPORTED;
+  if (x->config[0] != TILE || x->config[1] != x->id + 1 || ((a->type == I8 || a->type == E4M3) && (!d->turn_a || d->turn_b))) return NOT_SUPPORTED;
   *r = (heuristic){.algo = *x, .workspace = 1024 * (size_t)x->id, .waves = 1};
   return OK;
 }
@@ -128,6 +128,7 @@ static double load(int type, const char *p, int64_t at) {
   case I8: return ((const int8_t *)p)[at];
   case I32: return ((const int32_t *)p)[at];
   case F16: return half(((const uint16_t *)p)[at]);
+  case E4M3: u = (uint8_t)p[at]; return (u >> 7 ? -1 : 1) * (u >> 3 & 15 ? ldexp(8 + (u & 7), (int)(u >> 3 & 15) - 10) : ldexp(u & 7, -9));
   default:
     u = (uint32_t)((const uint16_t *)p)[at] << 16;
     memcpy(&f, &u, 4);

@@ -221,6 +221,7 @@ static const product products[] = {
     {G "input a: f64[11, 24] input b: f64[24, 7] y = MatMul(a, b) output y }", .plans = 2, .exact = 2},
     {G "input a: i8[40, 24] input b: i8[24, 56] y = MatMulInteger(a, b) output y }", .layout = "perm 1 0", .which = 1, .plans = 2, .exact = 2},
     {G "input a: i8[40, 24] input b: i8[24, 56] y = MatMulInteger(a, b) output y }", .plans = 0, .exact = 0},
+    {G "input a: f8e4m3fn[40, 24] input b: f8e4m3fn[56, 24] x = Cast(a) {to = 10} w = Cast(b) {to = 10} y = Gemm(x, w) {transB = 1} output y }", .plans = 2, .exact = 2},
     {G "input a: f32[1, 64] input b: f32[64, 48] y = MatMul(a, b) output y }", .plans = 4, .exact = 1},
     {G "input a: f32[48, 64] input b: f32[64, 1] y = MatMul(a, b) output y }", .plans = 4, .exact = 1},
     {G "input a: f32[40, 24] input b: f32[24, 56] input c: f32[40, 1] y = MatMul(a, b) u = Add(y, c) output u }", .layout = "perm 1 0", .which = 3, .plans = 4, .exact = 1},
