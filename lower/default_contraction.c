@@ -507,8 +507,9 @@ static bool ask_rows(contraction *c, const char *sum) {
   const ir_stmt *tiles = ir_find_loop(p->k->body, "ro");
   bool far = row_distance(c) * c->rows > p->t->l2_bytes / 2;
   if (!c->ordered || c->vectors_first || c->pack || p->got.rows == 1 || !tiles || (p->u.ahead ? p->u.ahead == 1 : !far)) return false;
-  const char *steps = ir_format(p->ctx, "%s.o", sum);
-  return lw_step(c->p, "prefetch %s ro 1 %s -> next", c->q->a->u.buf->name, ir_find_loop(tiles->body, steps) ? steps : sum);
+  const char *steps = ir_format(p->ctx, "%s.o", sum), *at = ir_find_loop(tiles->body, steps) ? steps : sum;
+  if (p->t->vector_regs > 16) at = "vo"; /* tiles of 28 sums leave no register for a condition among their steps: two sums would be spilled */
+  return lw_step(c->p, "prefetch %s ro 1 %s -> next", c->q->a->u.buf->name, at);
 }
 
 /* Guards: rows of taps by bounds, columns by apart first and last tiles. */
