@@ -34,6 +34,7 @@ const cu_target *cu_target_at(int i); /* null behind the last */
  *     ... store            results leave through shared memory, by the TMA unit
  *     ... persist N R      N blocks (0: one a multiprocessor) that walk over tiles, R blocks of rows together
  *     ... pingpong         two teams of consumers take turns at tiles
+ *     ... streamk          of the last turn the blocks share the steps of the sums out, a second launch adds them up
  *     ... cluster C        C blocks, neighbours by rows, bring B together and to all of them
  *   mma BM BN BK WM WN S   the same on tensor cores, WM x WN a warp
  *   tf32 BM BN BK WM WN S  of f32 on tensor cores, operands rounded to 10 bits: never by default
@@ -50,7 +51,7 @@ typedef struct cu_tile {
   const char *choice;
   int nmaps;
   const struct cu_map *maps; /* by number: what "tma.load 1" copies from */
-  int cluster;             /* blocks of a cluster, over which loops of kind cluster run; 0 or 1: none */
+  int cluster;             /* blocks of a cluster, over which loops of kind cluster run, in launches that have them; 0 or 1: none */
 } cu_tile;
 
 /* A tensor as the TMA unit sees it: what cuTensorMapEncodeTiled takes, or where pixels > 0 cuTensorMapEncodeIm2col. Axes
@@ -68,6 +69,8 @@ typedef struct cu_map {
   int channels, pixels;      /* im2col: elements along axis 0, base pixels of a box */
 } cu_map;
 const cu_tile *cu_schedule(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const char *choice, const char **reason);
+/* Whether a launch is one of clusters: there is a loop of kind cluster in it. */
+bool cu_clustered(const ir_stmt *launch);
 /* Choices worth timing, the likely ones first; most fit a kernel of another class. Null behind the last. */
 const char *cu_candidate(int i);
 

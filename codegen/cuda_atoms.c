@@ -285,7 +285,7 @@ static void tma_load(cu_fn *f, const ir_stmt *tile) {
   bool many = strncmp(tile->atom, "tma.multicast", 13) == 0; /* the first loop runs over the blocks: it shows at this one's */
   ix first[IR_COUNT(m.loops)] = {many ? f->rank : NULL};
   const char *to = address(f, &m, m.store->buf, m.store->index, first), *at = barrier_of(f, tile);
-  if (many) ir_put(&t, ", %d", (1 << f->tile->cluster) - 1);
+  if (many) ir_put(&t, ", %d", (1 << f->cluster) - 1);
   for (int i = 1; i <= takes; i++) ir_put(&t, ", %s", integer(f, tile, i));
   cu_line(f, "tn_tma_%s%s%d(&%s, &%s, tn_map_%d%s);", many ? "all_" : "", map->pixels ? "im2col" : "load", map->rank, to, at, n, ir_text_str(&t));
   cu_unscope(f, scope);

@@ -36,6 +36,7 @@ typedef struct cu_fn {
   ir_text out;
   int indent, temps;
   cu_level level;
+  int cluster;             /* blocks of a cluster of this launch, 1 where it has none */
   ix rank;                 /* of the block in its cluster, within a loop over it */
   int lo, hi;              /* the threads of a block that run what is printed: a role's */
   int64_t registers;       /* of all roles together */
@@ -74,7 +75,7 @@ void cu_stmt(cu_fn *f, const ir_stmt *s);
 bool cu_atom(cu_fn *f, const ir_stmt *tile);
 
 /* Schedulers; null with *reason when the kernel is not of their class. `args`: the numbers of a choice, nargs 0: default. */
-typedef enum cu_word { CU_STORE, CU_PERSIST, CU_PINGPONG, CU_CLUSTER, CU_WORDS } cu_word; /* what may follow the numbers, of tma alone */
+typedef enum cu_word { CU_STORE, CU_PERSIST, CU_PINGPONG, CU_CLUSTER, CU_STREAMK, CU_WORDS } cu_word; /* what may follow the numbers, of tma alone */
 typedef struct cu_choice {
   int n;
   int64_t arg[8];

@@ -49,7 +49,7 @@ static void declare(cu_fn *f, const ir_stmt *scope) {
   cu_memory m = {.buf = b, .name = ir_format(ctx, "%s_%u", cu_var_name(ctx, &(ir_var){.name = b->name, .id = b->id}), b->id)};
   int64_t n = elements_of(f, b), size = (int64_t)ir_dtype_bytes(b->dtype);
   const char *type = cu_storage_type(b->dtype);
-  int blocks = f->tile->cluster > 1 ? f->tile->cluster : 1;
+  int blocks = f->cluster;
   if (b->space == IR_SHARED) {
     n /= blocks;
     m.share = blocks > 1 ? n : 0;
@@ -122,9 +122,9 @@ static void bound_loop(cu_fn *f, const ir_stmt *s) {
 /* What each block of the cluster does: its number among them. */
 static void cluster_loop(cu_fn *f, const ir_stmt *s) {
   int64_t lo, hi;
-  if (f->level != CU_BLOCK || f->rank || !ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi) || lo || hi != f->tile->cluster) ir_bug(f->ctx, "loop '%s' is not one over the blocks of a cluster", s->var->name);
+  if (f->level != CU_BLOCK || f->rank || !ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi) || lo || hi != f->cluster) ir_bug(f->ctx, "loop '%s' is not one over the blocks of a cluster", s->var->name);
   cu_brace(f);
-  cu_line(f, "const int %s = (int)(blockIdx.x %% %du);", cu_var_name(f->ctx, s->var), f->tile->cluster);
+  cu_line(f, "const int %s = (int)(blockIdx.x %% %du);", cu_var_name(f->ctx, s->var), f->cluster);
   int scope = cu_scope(f);
   cu_bind(f, s->var, cu_var_name(f->ctx, s->var));
   f->rank = s->var->expr;
@@ -250,8 +250,7 @@ static ix grid_loops(cu_fn *f, const ir_stmt **s) {
   for (; *s && (*s)->kind == IR_FOR && (*s)->loop == IR_GRID && n < LW_MAX_LOOPS; *s = (*s)->body) nest[n++] = *s;
   ix blocks = ix_index(ctx, 1);
   for (int i = 0; i < n; i++) blocks = ix_mul(ctx, blocks, ix_max(ctx, ix_sub(ctx, nest[i]->hi, nest[i]->lo), ix_index(ctx, 0)));
-  int cluster = f->tile->cluster > 1 ? f->tile->cluster : 1;
-  if (n) cu_line(f, cluster > 1 ? "unsigned tn_rest = blockIdx.x / %du;" : "unsigned tn_rest = blockIdx.x;", cluster);
+  if (n) cu_line(f, f->cluster > 1 ? "unsigned tn_rest = blockIdx.x / %du;" : "unsigned tn_rest = blockIdx.x;", f->cluster);
   for (int i = n - 1; i >= 0; i--) {
     const char *name = cu_var_name(ctx, nest[i]->var);
     const char *lo = value_of(f, nest[i]->lo), *extent = value_of(f, ix_sub(ctx, nest[i]->hi, nest[i]->lo));
@@ -261,7 +260,7 @@ static ix grid_loops(cu_fn *f, const ir_stmt **s) {
     } else cu_line(f, "const int %s = (int)tn_rest + %s;", name, lo);
     cu_bind(f, nest[i]->var, name);
   }
-  return ix_muli(ctx, blocks, cluster);
+  return ix_muli(ctx, blocks, f->cluster);
 }
 
 /* What launches pass on: arrays declared outside the grid, at the start of the scratch that all blocks share. */
@@ -272,9 +271,17 @@ static void declare_passed(cu_fn *f, const ir_stmt *scope) {
   IR_PUSH(f->ctx, f->mems, f->nmems, m);
 }
 
+bool cu_clustered(const ir_stmt *s) {
+  if (!s) return false;
+  bool any = (s->kind == IR_FOR && s->loop == IR_CLUSTER) || cu_clustered(s->body) || cu_clustered(s->other);
+  for (int i = 0; i < s->n && !any; i++) any = cu_clustered(s->items[i]);
+  return any;
+}
+
 static cu_launch launch(cu_fn *f, const ir_stmt *s, const char *symbol, ir_text *all) {
   tn_ctx *ctx = f->ctx;
-  cu_launch l = {.symbol = symbol, .threads = f->tile->threads, .nmaps = f->tile->nmaps, .maps = f->tile->maps, .cluster = f->tile->cluster > 1 ? f->tile->cluster : 1};
+  cu_launch l = {.symbol = symbol, .threads = f->tile->threads, .nmaps = f->tile->nmaps, .maps = f->tile->maps, .cluster = cu_clustered(s) ? f->tile->cluster : 1};
+  f->cluster = l.cluster;
   f->out = (ir_text){.ctx = ctx};
   f->indent = 1;
   f->temps = f->nnames = 0;

@@ -79,5 +79,6 @@ const cu_tile *cu_schedule_split(tn_ctx *ctx, const cu_target *t, const ir_kerne
   cu_tile *made = (cu_tile *)cu_tile_new(ctx, k, ir_alloc_stmt(ctx, passed, ir_seq(ctx, 2, both)), pieces->threads, ir_format(ctx, "split %lld %s", (long long)parts, pieces->choice));
   made->maps = pieces->maps;
   made->nmaps = pieces->nmaps;
+  made->cluster = pieces->cluster;
   return made;
 }

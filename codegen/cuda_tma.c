@@ -18,7 +18,10 @@ typedef struct tma {
   int64_t cluster, teams;
   int64_t m, n, blocks;   /* tiles of the result, by rows (those of a cluster are one) and columns; clusters that stay, or 0 */
   int64_t raster;         /* rows of tiles that are walked together */
+  int64_t rest, share;    /* streamk: tiles that all blocks do together, steps of theirs that each one does; else 0 */
+  ir_buf *part;           /* what they add up: [stretches, blocks of the cluster, sums of a thread, threads] */
   ix row, rank;           /* of the cluster's tiles; the block's number in it */
+  bool streamk;
   bool store;             /* results leave by the TMA unit */
   cu_leave leave;
 } tma;
@@ -107,7 +110,8 @@ static const ir_stmt *release(cu_product *g, tma *x, bool meet, ix count) {
   return arrive(g->ctx, meet, l, cu_operation(g->ctx, remote ? "mbar.arrive.remote" : "mbar.arrive", at, remote, &l->expr, NULL));
 }
 
-static const ir_stmt *consumer(cu_product *g, tma *x, ix tile, ix lo, ix count) {
+/* step: how many of the stretch were before. */
+static const ir_stmt *consumer(cu_product *g, tma *x, ix step, ix count) {
   tn_ctx *ctx = g->ctx;
   ir_var *r = for_block(g, x), *wg = cu_groups_var(ctx, &x->x, ir_format(ctx, "group.%u", ir_next_id(ctx)));
   ix slot = slot_of(g, x->rank, count), turn = parity(g, count, 0);
@@ -117,7 +121,7 @@ static const ir_stmt *consumer(cu_product *g, tma *x, ix tile, ix lo, ix count) 
   s[n++] = cu_groups_multiply(g, &x->x, wg->expr, slot);
   if (x->empty && x->tiles > 1) { /* the products of the tile before are over */
     s[n++] = cu_sync(ctx, "wg.wait 1");
-    s[n++] = ir_if(ctx, ix_lt(ctx, lo, tile), release(g, x, true, ix_addi(ctx, count, -1)), NULL);
+    s[n++] = ir_if(ctx, ix_lt(ctx, ix_index(ctx, 0), step), release(g, x, true, ix_addi(ctx, count, -1)), NULL);
   }
   return by_blocks(ctx, r, cu_loop(ctx, wg, IR_WARPGROUP, ir_seq(ctx, n, s)));
 }
@@ -145,65 +149,131 @@ static const ir_stmt *set(cu_product *g, tma *x) {
   return by_blocks(g->ctx, r, cu_groups_start(g, &x->x));
 }
 
-static const ir_stmt *drain(cu_product *g, tma *x, ix last) {
+static const ir_stmt *drain(cu_product *g, tma *x, bool meet, ix last) {
   tn_ctx *ctx = g->ctx;
   ir_var *r = for_block(g, x), *wg = cu_groups_var(ctx, &x->x, ir_format(ctx, "drain.%u", ir_next_id(ctx)));
-  const ir_stmt *both[2] = {cu_sync(ctx, "wg.wait 0"), x->blocks && x->empty ? release(g, x, x->tiles == 1 || x->cluster > 1, last) : NULL};
+  const ir_stmt *both[2] = {cu_sync(ctx, "wg.wait 0"), x->blocks && x->empty ? release(g, x, meet || x->cluster > 1, last) : NULL};
   return by_blocks(ctx, r, cu_loop(ctx, wg, IR_WARPGROUP, ir_seq(ctx, 2, both)));
-}
-
-static const ir_stmt *finish(cu_product *g, tma *x, ix turn) {
-  ir_var *r = for_block(g, x), *wg = cu_groups_var(g->ctx, &x->x, ir_format(g->ctx, "leaving.%u", ir_next_id(g->ctx)));
-  return by_blocks(g->ctx, r, x->store ? cu_loop(g->ctx, wg, IR_WARPGROUP, cu_leave_tile(g, &x->x, &x->leave, x->rank, wg->expr, turn, 2)) : cu_groups_end(g, &x->x));
 }
 
 /* ---- tiles ---- */
 
-/* The tile at row x->row, column g->at_n by one team, its turn-th; as many stages were filled before as
- * tiles of the block, `before`, need. */
-static const ir_stmt *tile_of(cu_product *g, tma *x, ix before, ix turn) {
+typedef struct stretch { /* some steps of a tile's sum, by one team */
+  ix before;     /* stages that were filled before */
+  ix from, steps;
+  ix turn;       /* the team's turn-th tile */
+  ix part;       /* where the sums go, null: the kernel's end */
+  bool meet;     /* it may be a single step */
+} stretch;
+
+static const ir_stmt *finish(cu_product *g, tma *x, const stretch *s) {
   tn_ctx *ctx = g->ctx;
-  before = ix_muli(ctx, before, x->tiles);
-  ir_var *tile = fresh(ctx, "tile", x->tiles);
-  ix zero = ix_index(ctx, 0), count = ix_add(ctx, before, tile->expr);
-  const ir_stmt *step[2] = {producer(g, x, tile->expr, count), consumer(g, x, tile->expr, zero, count)};
-  const ir_stmt *all[6] = {set(g, x), take_turn(g, x, turn), cu_loop(ctx, tile, IR_SERIAL, ir_seq(ctx, 2, step)), pass_turn(g, x), drain(g, x, ix_addi(ctx, before, x->tiles - 1)), finish(g, x, turn)};
+  ir_var *r = for_block(g, x), *wg = cu_groups_var(ctx, &x->x, ir_format(ctx, "leaving.%u", ir_next_id(ctx)));
+  if (s->part) {
+    ir_var *t = fresh(ctx, "part.t", 128 * x->x.n), *e = fresh(ctx, "part.e", g->b.block / 2);
+    ix from[2] = {x->x.base ? ix_add(ctx, x->x.base, t->expr) : t->expr, e->expr}, to[4] = {s->part, x->rank, e->expr, t->expr};
+    return by_blocks(ctx, r, cu_loop(ctx, t, IR_LANE, cu_loop(ctx, e, IR_UNROLL, ir_store(ctx, x->part, to, IR_SET, ix_load(ctx, x->x.acc, from)))));
+  }
+  return by_blocks(ctx, r, x->store ? cu_loop(ctx, wg, IR_WARPGROUP, cu_leave_tile(g, &x->x, &x->leave, x->rank, wg->expr, s->turn, 2)) : cu_groups_end(g, &x->x));
+}
+
+static const ir_stmt *stretch_of(cu_product *g, tma *x, const stretch *t) {
+  tn_ctx *ctx = g->ctx;
+  ir_var *step = fresh(ctx, "tile", x->tiles);
+  ix zero = ix_index(ctx, 0), count = ix_add(ctx, t->before, step->expr), last = ix_addi(ctx, ix_add(ctx, t->before, t->steps), -1);
+  const ir_stmt *both[2] = {producer(g, x, ix_add(ctx, t->from, step->expr), count), consumer(g, x, step->expr, count)};
+  const ir_stmt *all[6] = {set(g, x), take_turn(g, x, t->turn), ir_for(ctx, step, zero, t->steps, IR_SERIAL, ir_seq(ctx, 2, both)), pass_turn(g, x), drain(g, x, t->meet, last), finish(g, x, t)};
   return ir_seq(ctx, 6, all);
 }
 
-/* Tile number `work` of a persistent block: x->raster rows together, column by column; what is left of the rows likewise. */
-static const ir_stmt *work_of(cu_product *g, tma *x, ix work, ix before, ix turn) {
+static stretch whole_tile(const cu_product *g, const tma *x, ix tiles_before, ix turn) {
+  return (stretch){.before = ix_muli(g->ctx, tiles_before, x->tiles), .from = ix_index(g->ctx, 0), .steps = ix_index(g->ctx, x->tiles), .turn = turn, .meet = x->tiles == 1};
+}
+
+/* Tile number `work`: x->raster rows together, column by column; what is left of the rows likewise. */
+typedef struct where {
+  ir_var *var[3];
+  ix value[3];
+} where;
+
+static where go_to(cu_product *g, tma *x, ix work) {
   tn_ctx *ctx = g->ctx;
   int64_t rows = x->raster < x->m ? x->raster : x->m, whole = x->m / rows * rows, rest = x->m - whole;
-  ir_var *b = fresh(ctx, "at.b", g->batch.extent), *m = fresh(ctx, "at.m", x->m), *n = fresh(ctx, "at.n", x->n);
+  where w = {{fresh(ctx, "at.b", g->batch.extent), fresh(ctx, "at.m", x->m), fresh(ctx, "at.n", x->n)}};
   ix one = ix_remi(ctx, work, x->m * x->n), in = ix_remi(ctx, one, rows * x->n);
-  ix at_m = ix_add(ctx, ix_muli(ctx, ix_divi(ctx, one, rows * x->n), rows), ix_remi(ctx, in, rows)), at_n = ix_divi(ctx, in, rows);
+  w.value[0] = ix_divi(ctx, work, x->m * x->n);
+  w.value[1] = ix_add(ctx, ix_muli(ctx, ix_divi(ctx, one, rows * x->n), rows), ix_remi(ctx, in, rows));
+  w.value[2] = ix_divi(ctx, in, rows);
   if (rest) {
     ix left = ix_max(ctx, ix_addi(ctx, one, -whole * x->n), ix_index(ctx, 0)), is_whole = ix_lt(ctx, one, ix_index(ctx, whole * x->n));
-    at_m = ix_select(ctx, is_whole, at_m, ix_addi(ctx, ix_remi(ctx, left, rest), whole));
-    at_n = ix_select(ctx, is_whole, at_n, ix_divi(ctx, left, rest));
+    w.value[1] = ix_select(ctx, is_whole, w.value[1], ix_addi(ctx, ix_remi(ctx, left, rest), whole));
+    w.value[2] = ix_select(ctx, is_whole, w.value[2], ix_divi(ctx, left, rest));
   }
-  g->at_b = b->expr;
-  g->at_n = n->expr;
-  x->row = m->expr;
-  const ir_stmt *s = tile_of(g, x, before, turn);
-  return ir_let(ctx, b, ix_divi(ctx, work, x->m * x->n), ir_let(ctx, m, at_m, ir_let(ctx, n, at_n, s)));
+  g->at_b = w.var[0]->expr;
+  x->row = w.var[1]->expr;
+  g->at_n = w.var[2]->expr;
+  return w;
+}
+
+static const ir_stmt *there(tn_ctx *ctx, const where *w, const ir_stmt *s) {
+  for (int i = 2; i >= 0; i--) s = ir_let(ctx, w->var[i], w->value[i], s);
+  return s;
 }
 
 /* All tiles of persistent block `block`, whose number is below x->blocks. */
 static const ir_stmt *walk(cu_product *g, tma *x, ix block) {
   tn_ctx *ctx = g->ctx;
-  int64_t all = x->m * x->n * g->batch.extent, most = (all + x->blocks - 1) / x->blocks;
+  int64_t all = x->m * x->n * g->batch.extent - x->rest, most = (all + x->blocks - 1) / x->blocks;
   ix turns = ix_divi(ctx, ix_sub(ctx, ix_index(ctx, all + x->blocks - 1), block), x->blocks);
+  if (!most) return NULL;
   ir_var *round = fresh(ctx, "round", (most + x->teams - 1) / x->teams);
   const ir_stmt *s[2] = {0};
   for (int team = 0; team < x->teams; team++) {
     ix turn = ix_addi(ctx, ix_muli(ctx, round->expr, x->teams), team);
+    stretch t = whole_tile(g, x, turn, round->expr);
     x->x.first = team * x->x.n;
-    s[team] = work_of(g, x, ix_add(ctx, ix_muli(ctx, turn, x->blocks), block), turn, round->expr);
+    where w = go_to(g, x, ix_add(ctx, ix_muli(ctx, turn, x->blocks), block));
+    s[team] = there(ctx, &w, stretch_of(g, x, &t));
     if (team) s[team] = ir_if(ctx, ix_lt(ctx, turn, turns), ir_stmt_fresh(ctx, s[team], ".other"), NULL);
   }
   return ir_for(ctx, round, ix_index(ctx, 0), ix_divi(ctx, ix_addi(ctx, turns, x->teams - 1), x->teams), IR_SERIAL, ir_seq(ctx, (int)x->teams, s));
+}
+
+/* ---- stream-K: the tiles of the last, incomplete turn ----
+ *
+ * Their steps, one tile after the other, are shared out evenly: block p has steps p * share to (p + 1) * share, the end of
+ * one tile and perhaps the start of the next. Sums of stretches go to memory; a second launch adds them up, tile r's from
+ * block r * K / share on, in order. The stretch of block p in tile r is number p + r: each that follows has one of both more. */
+static const ir_stmt *shared_tiles(cu_product *g, tma *x, ix block) {
+  tn_ctx *ctx = g->ctx;
+  if (!x->rest) return NULL;
+  int64_t done = (x->m * x->n * g->batch.extent - x->rest) / x->blocks;
+  ir_var *second = fresh(ctx, "second", 2), *from = fresh(ctx, "from", x->tiles), *steps = fresh(ctx, "steps", x->share + 1), *r = fresh(ctx, "shared", x->rest + 1);
+  ix mine = ix_muli(ctx, block, x->share), end = ix_min(ctx, ix_addi(ctx, mine, x->share), ix_index(ctx, x->rest * x->tiles));
+  ix start = ix_muli(ctx, r->expr, x->tiles), at = ix_max(ctx, mine, start), stop = ix_min(ctx, end, ix_addi(ctx, start, x->tiles));
+  stretch t = {.before = ix_addi(ctx, ix_max(ctx, ix_sub(ctx, start, mine), ix_index(ctx, 0)), done * x->tiles), .from = from->expr, .steps = steps->expr, .turn = ix_index(ctx, 0), .part = ix_add(ctx, block, r->expr), .meet = true};
+  where w = go_to(g, x, ix_addi(ctx, r->expr, done * x->blocks));
+  const ir_stmt *s = there(ctx, &w, stretch_of(g, x, &t));
+  s = ir_let(ctx, from, ix_sub(ctx, at, start), ir_let(ctx, steps, ix_sub(ctx, stop, at), s));
+  s = ir_let(ctx, r, ix_add(ctx, ix_divi(ctx, mine, x->tiles), second->expr), ir_if(ctx, ix_lt(ctx, at, stop), s, NULL));
+  return ir_stmt_fresh(ctx, cu_loop(ctx, second, IR_SERIAL, s), ".shared");
+}
+
+/* The second launch: 8 columns of a shared tile a block, by the threads that had their sums. */
+static const ir_stmt *join(cu_product *g, tma *x) {
+  tn_ctx *ctx = g->ctx;
+  ir_var *r = cu_var(ctx, "join.r", x->rest), *rank = cu_var(ctx, "join.b", x->cluster), *n = cu_var(ctx, "join.n", g->b.block / 8);
+  ir_var *t = cu_var(ctx, "join.t", 128 * x->x.n), *e = cu_var(ctx, "join.e", 4), *p = cu_var(ctx, "join.p", x->blocks);
+  ir_buf *sum = ir_buf_new(ctx, "joined", TN_F32, 0, NULL, NULL, IR_REGISTER);
+  ix first = ix_muli(ctx, r->expr, x->tiles), lo = ix_divi(ctx, first, x->share), hi = ix_addi(ctx, ix_divi(ctx, ix_addi(ctx, first, x->tiles - 1), x->share), 1);
+  ix at[4] = {ix_add(ctx, p->expr, r->expr), rank->expr, ix_add(ctx, ix_muli(ctx, n->expr, 4), e->expr), t->expr}, place[2], old = ix_load(ctx, sum, NULL);
+  where w = go_to(g, x, ix_addi(ctx, r->expr, x->m * x->n * g->batch.extent - x->rest));
+  g->at_m = ix_add(ctx, ix_muli(ctx, x->row, x->cluster), rank->expr);
+  cu_groups_element(ctx, t->expr, n->expr, e->expr, place);
+  const ir_stmt *each = ir_for(ctx, p, lo, hi, IR_SERIAL, ir_store(ctx, sum, NULL, IR_SET, ix_add(ctx, old, ix_load(ctx, x->part, at))));
+  const ir_stmt *all[3] = {ir_store(ctx, sum, NULL, IR_SET, g->init), each, cu_product_store(g, place[0], place[1], old)};
+  const ir_stmt *s = cu_loop(ctx, t, IR_LANE, cu_loop(ctx, e, IR_UNROLL, ir_alloc_stmt(ctx, sum, ir_seq(ctx, 3, all))));
+  return cu_loop(ctx, r, IR_GRID, cu_loop(ctx, rank, IR_GRID, cu_loop(ctx, n, IR_GRID, there(ctx, &w, s))));
 }
 
 /* ---- the block ---- */
@@ -250,13 +320,18 @@ static const ir_stmt *grid(cu_product *g, tma *x, const cu_target *t) {
   tn_ctx *ctx = g->ctx;
   if (x->blocks) {
     ir_var *block = cu_var(ctx, "block", x->blocks);
-    return cu_loop(ctx, block, IR_GRID, block_of(g, x, t, walk(g, x, block->expr)));
+    const ir_stmt *tiles[2] = {walk(g, x, block->expr), shared_tiles(g, x, block->expr)};
+    const ir_stmt *launches[2] = {cu_loop(ctx, block, IR_GRID, block_of(g, x, t, ir_seq(ctx, 2, tiles)))};
+    if (!x->rest) return launches[0];
+    launches[1] = join(g, x);
+    return ir_alloc_stmt(ctx, x->part, ir_seq(ctx, 2, launches));
   }
   ir_var *row = cu_var(ctx, "block.m", x->m);
   g->at_b = g->block_b->expr;
   g->at_n = g->block_n->expr;
   x->row = row->expr;
-  const ir_stmt *s = block_of(g, x, t, tile_of(g, x, ix_index(ctx, 0), ix_index(ctx, 0)));
+  stretch one = whole_tile(g, x, ix_index(ctx, 0), ix_index(ctx, 0));
+  const ir_stmt *s = block_of(g, x, t, stretch_of(g, x, &one));
   return cu_loop(ctx, g->block_b, IR_GRID, cu_loop(ctx, row, IR_GRID, cu_loop(ctx, g->block_n, IR_GRID, s)));
 }
 
@@ -270,6 +345,7 @@ static const char *said(tn_ctx *ctx, const cu_product *g, const tma *x) {
   if (x->blocks) ir_put(&t, " persist %lld %lld", (long long)(x->blocks * x->cluster), (long long)x->raster);
   if (x->teams > 1) ir_put(&t, " pingpong");
   if (x->cluster > 1) ir_put(&t, " cluster %lld", (long long)x->cluster);
+  if (x->streamk) ir_put(&t, " streamk");
   return ir_text_str(&t);
 }
 
@@ -281,7 +357,9 @@ static bool read_words(cu_product *g, tma *x, const cu_target *t, const cu_choic
   x->cluster = c->word[CU_CLUSTER].given ? c->word[CU_CLUSTER].arg[0] : 1;
   if (x->cluster < 1 || x->cluster > 4 || g->b.block % (8 * x->cluster)) REFUSE("cluster: 1 to 4 blocks, which share BN in eights");
   if (x->cluster > 1) g->cluster = x->cluster;
-  if (x->teams > 1 && !c->word[CU_PERSIST].given) REFUSE("pingpong: only with persist");
+  x->streamk = c->word[CU_STREAMK].given;
+  if ((x->teams > 1 || x->streamk) && !c->word[CU_PERSIST].given) REFUSE("pingpong, streamk: only with persist");
+  if (x->teams > 1 && x->streamk) REFUSE("streamk: not with pingpong");
   if (!c->word[CU_PERSIST].given) return true;
   x->blocks = (c->word[CU_PERSIST].arg[0] ? c->word[CU_PERSIST].arg[0] : t->multiprocessors) / x->cluster;
   x->raster = c->word[CU_PERSIST].arg[1];
@@ -296,7 +374,14 @@ static bool counts(cu_product *g, tma *x, const char **reason) {
   x->n = g->block_n->hi + 1;
   int64_t all = x->m * x->n * g->batch.extent;
   if (all > 1 << 30 || x->tiles > 1 << 24) REFUSE("more tiles than are counted");
-  if (x->blocks > all) x->blocks = all;
+  if (x->streamk) { /* no more blocks than steps */
+    if (x->blocks > all * x->tiles) x->blocks = all * x->tiles;
+    x->rest = all % x->blocks;
+    x->share = x->rest ? (x->rest * x->tiles + x->blocks - 1) / x->blocks : 0;
+    if (!x->rest) REFUSE("streamk: the blocks divide the tiles");
+    if (g->init->op != IX_CONST || g->init->u.f != 0) REFUSE("streamk: a sum that does not start from zero");
+    x->store &= all > x->rest;
+  } else if (x->blocks > all) x->blocks = all;
   return true;
 }
 
@@ -331,12 +416,14 @@ const cu_tile *cu_schedule_tma(tn_ctx *ctx, const cu_target *t, const ir_kernel 
   if (x.x.threads > 1024) return *reason = "more threads than a block has", NULL;
   g.at_m = g.at_n = g.at_b = ix_index(ctx, 0);
   cu_map *m = IR_NEW_ARRAY(ctx, cu_map, 3);
-  int64_t each = x.blocks ? (x.m * x.n * g.batch.extent + x.blocks - 1) / x.blocks : 1;
+  int64_t each = x.blocks ? (x.m * x.n * g.batch.extent - x.rest + x.blocks - 1) / x.blocks : 1;
   if (!maps(&g, &x, each, m, reason)) return NULL;
   if (cu_product_shared_bytes(&g) + cu_leave_bytes(&x.leave) > t->shared_bytes) return *reason = "more shared memory than a block has", NULL;
   ix stages[1] = {ix_index(ctx, g.stages * x.cluster)};
   x.full = ir_buf_new(ctx, "full", TN_I64, 1, stages, NULL, IR_SHARED);
-  if (x.tiles * each > g.stages) x.empty = ir_buf_new(ctx, "empty", TN_I64, 1, stages, NULL, IR_SHARED);
+  if (x.tiles * each + x.share > g.stages) x.empty = ir_buf_new(ctx, "empty", TN_I64, 1, stages, NULL, IR_SHARED);
+  ix part[4] = {ix_index(ctx, x.blocks + x.rest), ix_index(ctx, x.cluster), ix_index(ctx, g.b.block / 2), ix_index(ctx, 128 * x.x.n)};
+  if (x.rest) x.part = ir_buf_new(ctx, "part", TN_F32, 4, part, NULL, IR_LOCAL);
   ix teams[1] = {ix_index(ctx, x.teams * x.cluster)};
   if (x.teams > 1) x.order = ir_buf_new(ctx, "order", TN_I64, 1, teams, NULL, IR_SHARED);
   cu_tile *made = (cu_tile *)cu_tile_new(ctx, k, grid(&g, &x, t), (int)g.threads, said(ctx, &g, &x));

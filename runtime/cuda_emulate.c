@@ -285,6 +285,7 @@ static void loop(void *user, tn_ctx *ctx, const ir_stmt *s, int64_t value, bool 
       for (const ir_stmt *x = m->launch; x && x->kind == IR_FOR && x->loop == IR_GRID; x = x->body) inside |= x == s;
       if (!inside) {
         m->launch = s;
+        m->threads = m->hi = m->width * (cu_clustered(s) ? m->tile->cluster : 1);
         launch_begin(m);
       }
     }

@@ -47,7 +47,7 @@ static void init(emulator *m, tn_ctx *ctx, const ir_buf *buf, int64_t at) {
   b = m->op.bar = &m->bars[m->nbars++];
   uint32_t **all[4] = {&b->arrived, &b->over, &b->seen_phase, &b->seen};
   for (int k = 0; k < 4; k++)
-    if (!*all[k]) *all[k] = IR_NEW_ARRAY(m->ctx, uint32_t, rt_cuda_width(m));
+    if (!*all[k]) *all[k] = IR_NEW_ARRAY(m->ctx, uint32_t, m->width * (m->tile->cluster > 1 ? m->tile->cluster : 1) + MAX_MBARS); /* of any launch */
   if (rt_cuda_home(m, buf, at) != m->lo / m->width) wrong(m, ctx, "of another block");
   *b = (mbar){.buf = buf, .at = at, .home = m->lo / m->width, .maker = m->lo, .made = KNOWS(m, m->lo, m->lo), .expected = n, .pending = n, .arrived = b->arrived, .over = b->over, .seen_phase = b->seen_phase, .seen = b->seen};
 }
