@@ -239,6 +239,15 @@ static const ir_stmt *walk(cu_product *g, tma *x, ix block) {
   return ir_for(ctx, round, ix_index(ctx, 0), ix_divi(ctx, ix_addi(ctx, turns, x->teams - 1), x->teams), IR_SERIAL, ir_seq(ctx, (int)x->teams, s));
 }
 
+static bool single_step(const tma *x) { /* streamk: whether there is a stretch of one step */
+  for (int64_t p = 0; p < x->blocks; p++) {
+    int64_t lo = p * x->share, hi = lo + x->share, border = (lo / x->tiles + 1) * x->tiles;
+    if (hi > x->rest * x->tiles) hi = x->rest * x->tiles;
+    if (hi - lo == 1 || (border < hi && (border - lo == 1 || hi - border == 1))) return true;
+  }
+  return false;
+}
+
 /* ---- stream-K: the tiles of the last, incomplete turn ----
  *
  * Their steps, one tile after the other, are shared out evenly: block p has steps p * share to (p + 1) * share, the end of
@@ -251,7 +260,7 @@ static const ir_stmt *shared_tiles(cu_product *g, tma *x, ix block) {
   ir_var *second = fresh(ctx, "second", 2), *from = fresh(ctx, "from", x->tiles), *steps = fresh(ctx, "steps", x->share + 1), *r = fresh(ctx, "shared", x->rest + 1);
   ix mine = ix_muli(ctx, block, x->share), end = ix_min(ctx, ix_addi(ctx, mine, x->share), ix_index(ctx, x->rest * x->tiles));
   ix start = ix_muli(ctx, r->expr, x->tiles), at = ix_max(ctx, mine, start), stop = ix_min(ctx, end, ix_addi(ctx, start, x->tiles));
-  stretch t = {.before = ix_addi(ctx, ix_max(ctx, ix_sub(ctx, start, mine), ix_index(ctx, 0)), done * x->tiles), .from = from->expr, .steps = steps->expr, .turn = ix_index(ctx, 0), .part = ix_add(ctx, block, r->expr), .meet = true};
+  stretch t = {.before = ix_addi(ctx, ix_max(ctx, ix_sub(ctx, start, mine), ix_index(ctx, 0)), done * x->tiles), .from = from->expr, .steps = steps->expr, .turn = ix_index(ctx, 0), .part = ix_add(ctx, block, r->expr), .meet = single_step(x)};
   where w = go_to(g, x, ix_addi(ctx, r->expr, done * x->blocks));
   const ir_stmt *s = there(ctx, &w, stretch_of(g, x, &t));
   s = ir_let(ctx, from, ix_sub(ctx, at, start), ir_let(ctx, steps, ix_sub(ctx, stop, at), s));
@@ -308,7 +317,7 @@ static const ir_stmt *block_of(cu_product *g, tma *x, const cu_target *t, const 
   all[0] = by_blocks(ctx, r, cu_loop(ctx, first, IR_LANE, ir_seq(ctx, 5, start)));
   all[1] = cu_sync(ctx, many ? "cluster.sync" : "barrier");
   all[2] = ir_tile(ctx, roles(ctx, t, x->teams * x->x.n, g->b.block / 2, x->teams), ir_seq(ctx, 2, run));
-  all[3] = many ? cu_sync(ctx, "cluster.sync") : NULL; /* nobody goes while others may bring or say something to it */
+  all[3] = many && x->empty ? cu_sync(ctx, "cluster.sync") : NULL; /* nobody goes while others may arrive at its barriers */
   const ir_stmt *s = ir_alloc_stmt(ctx, g->a.shared, ir_alloc_stmt(ctx, g->b.shared, ir_alloc_stmt(ctx, x->full, ir_seq(ctx, 4, all))));
   if (x->store) s = ir_alloc_stmt(ctx, x->leave.shared, s);
   if (x->order) s = ir_alloc_stmt(ctx, x->order, s);
