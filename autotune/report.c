@@ -302,9 +302,9 @@ static const char style[] =
     ":root{color-scheme:light dark;--ink:#1c1e21;--soft:#6a7078;--line:#d9dce0;--paper:#fff;--blue:#1f6feb;--red:#c93c37;--green:#2b8a3e}"
     "@media(prefers-color-scheme:dark){:root{--ink:#e6e8ea;--soft:#9aa2ab;--line:#3a3f46;--paper:#16181b;--blue:#6aa6ff;--red:#ff7b72;--green:#6cc47c}}"
     "body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1280px;margin:2em auto;padding:0 1em}"
-    "h1{font-size:1.5em}h2{font-size:1.15em;margin:2em 0 .2em}table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
-    "th,td{text-align:left;padding:.15em .8em .15em 0;border-bottom:1px solid var(--line);vertical-align:top}td.r,th.r{text-align:right}"
-    "a{color:var(--blue)}p{color:var(--soft)}pre{font-size:13px;overflow:auto}.figures{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0}"
+    "h1{font-size:1.5em}h2{font-size:1.15em;margin:2em 0 .2em}table{border-collapse:collapse;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}"
+    "th,td{text-align:left;padding:.15em .8em .15em 0;border-bottom:1px solid var(--line);vertical-align:top}td.r,th.r{text-align:right;white-space:nowrap}"
+    "a{color:var(--blue)}p{color:var(--soft)}pre{font-size:13px;overflow:auto}.figures{display:flex;flex-wrap:wrap;gap:1em}figure{margin:0;max-width:100%}svg{max-width:100%;height:auto}"
     "figcaption{color:var(--soft);font-size:13px;max-width:460px}.grid{stroke:var(--line)}.tick,.axis{font-size:11px;fill:var(--soft)}"
     ".dot{fill:var(--blue);fill-opacity:.55}.dot.final{fill:var(--green);fill-opacity:1}.base{stroke:var(--soft);stroke-dasharray:4 3}"
     ".best{stroke:var(--blue);stroke-width:1.5;fill:none}.bad{fill:var(--red);font-size:13px}.sample{stroke:var(--blue);stroke-opacity:.45}"
@@ -365,7 +365,7 @@ const char *at_report(tn_ctx *ctx, at_store *store, const char *pattern, const c
   put_html(t, title ? title : "Tuning");
   ir_put(t, "</title><style>%s</style></head><body>\n<h1>", style);
   put_html(t, title ? title : "Tuning");
-  ir_put(t, "</h1>\n<p>%d kernels, %d trials, %d failed", p->n, trials, failed);
+  ir_put(t, "</h1>\n<p>%d kernel%s, %d trials, %d failed", p->n, p->n == 1 ? "" : "s", trials, failed);
   if (gains) ir_put(t, "; default over best, geometric mean: %.3f", exp(log_gain / gains));
   ir_put(t, "</p>\n<p>Best is what compiles use: a schedule that beat the default in a final, in turn with it. A single trial may look "
             "faster where the machine just was.</p>\n");

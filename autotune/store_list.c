@@ -146,7 +146,8 @@ const at_db_task *at_db_find_tasks(at_db_call *c, const char *pattern, int *n) {
     *n = m;
   }
   st = query(c, "SELECT median_ns FROM task k JOIN contender t ON t.task=k.id"
-                " WHERE k.uid=?1 AND t.codegen=?2 AND t.origin='default' ORDER BY n DESC, time DESC LIMIT 1");
+                " WHERE k.uid=?1 AND t.codegen=?2 AND t.config IN (SELECT config FROM trial WHERE task=k.id AND origin='default')"
+                " ORDER BY n DESC, time DESC LIMIT 1"); /* after a final its best-founded row is the final's */
   for (int i = 0; i < *n; i++) {
     at_st_text(st, 1, list[i].uid);
     at_st_text(st, 2, list[i].codegen);
@@ -214,7 +215,7 @@ void at_db_ls(at_db_call *c) {
     bool gain = has && w.median_ns > 0 && t[i].default_ns > 0;
     fprintf(c->out, "%-8.8s  %-*s  %-*s %7lld %6lld %7lld %10s %8s %5s%s\n", t[i].uid, wide, t[i].name, policy, t[i].policy,
             (long long)t[i].trials, (long long)(t[i].trials - t[i].ok), (long long)t[i].configs,
-            has ? duration(c->ctx, w.median_ns) : "-", gain ? ir_format(c->ctx, "%.2fx", t[i].default_ns / w.median_ns) : "-",
+            has ? duration(c->ctx, w.median_ns) : "-", gain ? ir_format(c->ctx, "%+.1f%%", 100 * (t[i].default_ns / w.median_ns - 1)) : "-",
             age(c->ctx, t[i].last_us), has && w.pinned ? "  pinned" : "");
   }
   if (c->json) fputs("]}\n", c->out);

@@ -88,7 +88,10 @@ int main(int argc, char **argv) {
   for (const cli_verb *v = cli_verbs; v->name; v++)
     if (strcmp(v->name, verb) == 0) i.c.verb = v;
   if (!i.c.verb) {
-    fprintf(stderr, "tenon: error: unknown verb '%s' (tenon --help lists them)\n", verb);
+    const cli_verb *near = NULL;
+    for (const cli_verb *v = cli_verbs; v->name && !near; v++)
+      if (cli_distance(verb, strlen(verb), v->name) == 1) near = v;
+    fprintf(stderr, "tenon: error: unknown verb '%s'%s%s (tenon --help lists them)\n", verb, near ? ", perhaps " : "", near ? near->name : "");
     return TN_EUSAGE;
   }
   notes log = {0};

@@ -80,6 +80,9 @@ extern const cli_verb cli_verbs[]; /* ended by a null name */
  * all). min to max arguments that are no options; max -1: any number. Returns false when it
  * printed the help text instead. Throws TN_EUSAGE. `more`: text for the end of the help; may be null. */
 bool cli_parse(cli *c, int argc, char **argv, int nown, const cli_option *own, bool common, int min, int max, const char *more);
+/* Letters by which the n of `word` differ from a name: changed, missing, too many, or exchanged with the next. For
+ * "did you mean". */
+int cli_distance(const char *word, size_t n, const char *name);
 /* --accuracy as in lw_options. */
 double cli_accuracy(const cli *c);
 /* NAME=VALUE; throws TN_EUSAGE naming the option. */

@@ -196,7 +196,7 @@ void cli_fetch(cli *c, cli_model *m, const cli_list *names) {
 static int64_t size_at(cli *c, const char **p) {
   char *end;
   long long v = strtoll(*p, &end, 10);
-  if (end == *p || v < 1 || v > INT32_MAX) ir_fail(c->ctx, TN_EUSAGE, "--dim: a size is expected at '%s'", *p);
+  if (end == *p || v < 0 || v > INT32_MAX) ir_fail(c->ctx, TN_EUSAGE, "--dim: '%s' is not a number of 0 or more", *p);
   *p = end;
   return v;
 }
@@ -213,6 +213,7 @@ static lw_dim read_dim(cli *c, const char *name, const char *text) {
     d.hi = size_at(c, &p);
     if (d.hi < d.lo) ir_fail(ctx, TN_EUSAGE, "--dim: '%s' ends before it begins", text);
   }
+  if ((d.range || *p) && d.lo == 0) ir_fail(ctx, TN_EUSAGE, "--dim: '%s': several sizes begin with 1", text);
   int64_t *sizes = NULL, s = d.lo;
   if (d.range && *p == ':') p++, s = size_at(c, &p);
   else if (d.range && !*p) return lw_dim_range(ctx, name, d.lo, d.hi);

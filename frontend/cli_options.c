@@ -72,6 +72,39 @@ static const cli_option *find(const char *name, size_t n, int count, const cli_o
   return NULL;
 }
 
+int cli_distance(const char *word, size_t n, const char *name) {
+  enum { MOST = 64 };
+  int rows[3][MOST + 1] = {{0}};
+  size_t m = strlen(name);
+  if (n > MOST || m > MOST) return MOST;
+  for (size_t k = 0; k <= m; k++) rows[0][k] = (int)k;
+  for (size_t i = 1; i <= n; i++) { /* optimal string alignment; three rows of the table in turn */
+    int *now = rows[i % 3], *last = rows[(i + 2) % 3], *before = rows[(i + 1) % 3];
+    now[0] = (int)i;
+    for (size_t k = 1; k <= m; k++) {
+      int d = last[k - 1] + (word[i - 1] != name[k - 1]);
+      if (last[k] + 1 < d) d = last[k] + 1;
+      if (now[k - 1] + 1 < d) d = now[k - 1] + 1;
+      bool turned = i > 1 && k > 1 && word[i - 1] == name[k - 2] && word[i - 2] == name[k - 1];
+      if (turned && before[k - 2] + 1 < d) d = before[k - 2] + 1;
+      now[k] = d;
+    }
+  }
+  return rows[n % 3][m];
+}
+
+/* ", perhaps --budget"; "" when nothing is near. */
+static const char *nearest(cli *c, const char *word, size_t n, int nown, const cli_option *own, int nrows, const cli_option *rows) {
+  const char *best = NULL;
+  int least = n < 5 ? 2 : 3; /* below */
+  for (int i = 0; i < nown + nrows; i++) {
+    const cli_option *o = i < nown ? &own[i] : &rows[i - nown];
+    int d = o->about ? cli_distance(word, n, o->name) : least;
+    if (d < least) least = d, best = o->name;
+  }
+  return best ? ir_format(c->ctx, ", perhaps %s", best) : "";
+}
+
 static void set(cli *c, const cli_option *o, const char *value) {
   switch (o->kind) {
   case CLI_FLAG: *(bool *)o->to = true; break;
@@ -134,7 +167,7 @@ bool cli_parse(cli *c, int argc, char **argv, int nown, const cli_option *own, b
     size_t n = eq ? (size_t)(eq - a) : strlen(a);
     const cli_option *o = find(a, n, nown, own);
     if (!o) o = find(a, n, nrows, rows);
-    if (!o) ir_fail(c->ctx, TN_EUSAGE, "tenon %s has no option '%.*s' (tenon %s --help)", c->verb->name, (int)n, a, c->verb->name);
+    if (!o) ir_fail(c->ctx, TN_EUSAGE, "tenon %s has no option '%.*s'%s (tenon %s --help)", c->verb->name, (int)n, a, nearest(c, a, n, nown, own, nrows, rows), c->verb->name);
     const char *value = eq ? eq + 1 : NULL;
     if (o->kind == CLI_FLAG) {
       if (eq) ir_fail(c->ctx, TN_EUSAGE, "%s takes no value", o->name);

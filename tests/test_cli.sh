@@ -42,6 +42,16 @@ fails 2 "--dim needs a value" run net.tn --dim
 fails 2 "is not NAME=VALUE" run net.tn --dim N
 fails 2 "is not a number" run net.tn --dim N=two
 fails 2 "N (give --dim NAME=N)" run net.tn
+fails 2 "is none of 8" run net.tn --dim N=1,2..4
+fails 2 "must ascend" run net.tn --dim N=4,2
+fails 2 "ends before it begins" run net.tn --dim N=4..2
+fails 2 "begin with 1" run net.tn --dim N=0..2
+fails 2 "no batch" run net.tn --dim N=1..4
+fails 2 "is none of the sizes" run net.tn --dim N=1,4 --at N=3
+fails 2 "shows one size" explain net.tn --dim N=1,4
+fails 2 "several sizes are for" simulate net.tn --machine tpu-v1 --dim N=1,4
+fails 2 "perhaps --seed" run net.tn --sead 1
+fails 2 "perhaps bench" bnch net.tn
 fails 2 "no dimension 'M'" run "$corpus/plain.onnx" --dim M=3
 fails 2 "--layout" run net.tn --dim N=2 --layout CHWN
 fails 2 "z80" run net.tn --dim N=2 --cpu z80
@@ -70,6 +80,12 @@ ok run net.tn --input in/x=i/in_x.npy --output-dir again --engine interp --unsch
 cmp -s o/y.npy again/y.npy && cmp -s o/m.npy again/m.npy || bad "engines differ"
 ok run net.tn --dim N=2 --seed 1 --output-dir other
 cmp -s o/y.npy other/y.npy && bad "another seed, the same result"
+# of several sizes each gives what a model of that size gives
+for n in 1 5; do
+  ok run net.tn --dim N=$n --output-dir one --save-inputs i
+  ok run net.tn --dim N=1,5 --at N=$n --input in/x=i/in_x.npy --output-dir sev
+  cmp -s one/y.npy sev/y.npy || bad "several sizes at $n"
+done
 ok run net.tn --dim=N=2 --json
 json 'd["outputs"][0]["name"] == "y" and d["outputs"][0]["dims"] == [2, 3] and d["outputs"][0]["file"] is None'
 fails 2 "without a size" run net.tn --json

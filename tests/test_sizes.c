@@ -1,5 +1,6 @@
 /* test_sizes.c — programs of several sizes: at every size they give what the model compiled for it gives,
  * and what is no batch is refused. */
+#include "aot/shell.h"
 #include "lower/sizes.h"
 #include "ops_help.h"
 #include "runtime/module.h"
@@ -267,4 +268,60 @@ Test(sizes, one_size_for_all) {
   several((sized){.text = "graph g { dim N input x: f32[N, 8, 12, 12] const w: f32[8, 8, 3, 3] a = Conv(x, w) b = Relu(a) output b }", .n = 1, .dims = &n});
   several((sized){.text = "graph g { dim N input x: f32[N, 8, 12, 12] const w: f32[8, 8, 3, 3] a = Conv(x, w) b = Relu(a) output b }", .n = 1, .dims = &odd});
   several((sized){.text = MLP, .n = 1, .dims = &n});
+}
+
+/* ---- objects ---- */
+
+static void write_sizes(tn_ctx *ctx, void *arg) {
+  (void)arg;
+  lw_dim d[] = {RANGE("N", 1, 11, 1, 2, 4), LIST("S", 3, 6, 3, 6)};
+  ir_graph *g = model(ctx, "graph g { dim N dim S input x: f32[N, S, 4] const w: f32[4, 4] h = MatMul(x, w) y = Transpose(h) { perm = [0, 2, 1] } z = MatMul(h, y) p = Softmax(z) output p }");
+  ir_program *p = lw_compile_sizes(ctx, g, 2, d, &(lw_options){.target = cg_target_find(ctx, NULL, NULL)});
+  rt_object_options o = {.files = {.path = ir_strdup(ctx, in_folder("m.o")), .header = ir_strdup(ctx, in_folder("m.h")), .prefix = "m", .weights = CG_WEIGHTS_EMBED}};
+  rt_write_object(ctx, p, &o);
+}
+
+/* Rows of a softmax add up to 1, each batch is what it is alone, nothing is written beyond; other sizes are refused. */
+static const char driver[] =
+    "#include \"m.h\"\n#include <math.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n"
+    "static float x[11 * 6 * 4], y[11 * 6 * 6 + 1], one[36];\n"
+    "static void run(const float *in, float *out, int64_t n, int64_t s, int want) {\n"
+    "  int64_t dims[M_NUM_DIMS] = {n, s}, od[M_NUM_OUT_DIMS];\n"
+    "  const void *i[] = {in}; void *o[] = {out};\n"
+    "  void *arena = aligned_alloc(M_ALIGN, (m_arena_bytes(dims, 1) / M_ALIGN + 1) * M_ALIGN);\n"
+    "  int rc = m_run(i, o, dims, od, NULL, NULL, arena, NULL);\n"
+    "  if (rc != want) { printf(\"%d x %d gives %d\\n\", (int)n, (int)s, rc); exit(1); }\n"
+    "  if (!rc && (od[0] != n || od[1] != s || od[2] != s)) { puts(\"out_dims\"); exit(1); }\n"
+    "  free(arena);\n"
+    "}\n"
+    "int main(void) {\n"
+    "  for (int i = 0; i < 11 * 6 * 4; i++) x[i] = (float)(i * 37 % 101) / 50 - 1;\n"
+    "  for (int64_t s = 0; s < 9; s++)\n"
+    "    for (int64_t n = 0; n < 14; n++) {\n"
+    "      int fits = n >= M_DIM_0_MIN && n <= M_DIM_0_MAX && (s == 3 || s == 6);\n"
+    "      for (int i = 0; i <= 11 * 36; i++) y[i] = -7;\n"
+    "      run(x, y, n, s, fits ? M_OK : M_E_DIMS);\n"
+    "      if (y[fits ? n * s * s : 0] != -7) { puts(\"beyond\"); return 1; }\n"
+    "      for (int64_t b = 0; b < n && fits; b++) {\n"
+    "        run(x + b * s * 4, one, 1, s, M_OK);\n"
+    "        for (int64_t i = 0; i < s * s; i++) if (fabsf(one[i] - y[b * s * s + i]) > 1e-5f) { printf(\"%d of %d\\n\", (int)b, (int)n); return 1; }\n"
+    "      }\n"
+    "      for (int64_t r = 0; r < n * s && fits; r++) {\n"
+    "        float sum = 0; for (int64_t i = 0; i < s; i++) sum += y[r * s + i];\n"
+    "        if (fabsf(sum - 1) > 1e-5f) { puts(\"sum\"); return 1; }\n"
+    "      }\n"
+    "    }\n"
+    "  const void *i[] = {x}; void *o[] = {y};\n"
+    "  static char arena[1 << 20]; char *p = arena + (64 - (uintptr_t)arena % 64) % 64;\n"
+    "  return m_run(i, o, NULL, NULL, NULL, NULL, p, NULL) == M_E_ARG ? 0 : 2;\n"
+    "}\n";
+
+Test(sizes, object) {
+  folder();
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  cr_assert_eq(ir_protect(ctx, write_sizes, NULL), TN_OK, "%s", ir_error(ctx));
+  tn_ctx_free(ctx);
+  write_text("driver.c", driver);
+  SH("%s -std=c11 -Wall -Wextra -Werror -O1 -I. driver.c m.o -o driver -lm && ./driver", host_cc());
+  SH("rm -r %s", dir);
 }

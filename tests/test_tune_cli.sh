@@ -48,6 +48,19 @@ echo "kernel nonsense" >bad.plan
 grep -q "<svg" page.html && grep -q "$gemm" page.html || fail "the page shows nothing"
 "$tenon" report --db none.db -o x.html >/dev/null 2>&1 && fail "report of a store that does not exist"
 
+# sizes of a batch: a kernel for each, winners by size, one plan for all
+printf 'graph sized {\n  dim N\n  input x: f32[N, 24]\n  input w: f32[24, 40]\n  y = MatMul(x, w)\n  output y\n}\n' >sized.tn
+"$tenon" tune sized.tn --dim N=1..6:1,4 --db s.db --trials 3 --jobs 1 --plan-out s.plan >sized.txt 2>/dev/null || fail "tuning several sizes"
+grep -q "\.N1 " sized.txt && grep -q "\.N4 " sized.txt || fail "no kernel for each size: $(cat sized.txt)"
+for i in 1 2; do
+  "$tenon" compile sized.tn --dim N=1..6:1,4 -o s$i.o --header s$i.h --prefix s --plan s.plan --frozen >/dev/null 2>&1 || fail "compile several sizes with a plan"
+done
+"$tenon" compile sized.tn --dim N=1..6:1,4 -o s3.o --header s3.h --prefix s --db s.db --frozen >/dev/null 2>&1 || fail "compile several sizes frozen"
+cmp -s s1.o s2.o && cmp -s s1.o s3.o || fail "plan and store give different objects of several sizes"
+"$tenon" compile sized.tn --dim N=1..6:1,2 -o s4.o --db s.db --frozen >/dev/null 2>&1
+[ $? = 4 ] || fail "--frozen with a size that was not tuned must fail"
+"$tenon" bench sized.tn --dim N=1..6:1,4 --at N=5 --db s.db --seconds 0.01 >/dev/null || fail "bench at a size between"
+
 # a list, interrupted and taken up again
 printf '# shapes\n%s\n gemm:f32:16x16x16 \n\ngemm:f32:8x32x16:var\nconv:f32:n1c8h8w8k16r3s3p1\n' $gemm >list.txt
 "$tenon" tune --list list.txt --db b.db --trials 200 --jobs 1 --json >list.json 2>/dev/null &
