@@ -82,8 +82,8 @@ ok run net.tn --dim N=2 --seed 1 --output-dir other
 cmp -s o/y.npy other/y.npy && bad "another seed, the same result"
 # of several sizes each gives what a model of that size gives
 for n in 1 5; do
-  ok run net.tn --dim N=$n --output-dir one --save-inputs i
-  ok run net.tn --dim N=1,5 --at N=$n --input in/x=i/in_x.npy --output-dir sev
+  ok run net.tn --dim N=$n --output-dir one --save-inputs j
+  ok run net.tn --dim N=1,5 --at N=$n --input in/x=j/in_x.npy --output-dir sev
   cmp -s one/y.npy sev/y.npy || bad "several sizes at $n"
 done
 ok run net.tn --dim=N=2 --json
