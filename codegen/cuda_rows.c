@@ -2,22 +2,39 @@
  *
  *   for i: { acc = 0; for r: acc += e(i, r); let m = f(acc); for r: out[i, r] = g(m, i, r) }
  *     -> for i grid: { acc[T]; part[T]; for t: part[t] = 0
- *                      for t: for c: { r = c*T + t; if r < N: part[t] += e }
+ *                      for t: for c: for v: { r = (c*T + t)*V + v; if r < N: part[t] += e }
  *                      warps: part[t] += part of the lane 16, 8, 4, 2, 1 further on; one of each warp to shared memory
  *                      barrier; for t: acc[t] += all of them;  for t: m[t] = f(acc[t])
- *                      for t: for c: { r = c*T + t; if r < N: out[i, r] = g(m[t], i, r) } }
+ *                      for t: for c: for v: { r = ..; if r < N: out[i, r] = g(m[t], i, r) } }
  *
- * Scalars outside the inner loops are kept by every thread alike; arrays of a row lie in shared memory. */
+ * Scalars outside the inner loops are kept by every thread alike; arrays of a row lie in shared memory, or in registers where
+ * each element has one thread. What several loops load of a row is loaded by the first and kept in registers. Rows of a
+ * warp need no barriers: a block has several. */
 #include "codegen/cuda_product.h"
 #include "lower/schedule.h"
 #include <math.h>
 #include <string.h>
 
-enum { MAX_SCALARS = 64, MAX_TURNS = 32 /* elements of a row that a thread keeps in registers */ };
+enum { MAX_SCALARS = 64, MAX_ELEMENTS = 64, MAX_BYTES = 128 /* of a row that a thread keeps in registers */ };
+
+typedef struct kept { /* what several loops of `extent` iterations load */
+  ix load;              /* at the variable `at` */
+  ir_var *at;
+  int64_t extent;
+  int loops;            /* that load it */
+  ir_buf *own;          /* [threads, elements]; null: not yet */
+} kept;
 
 typedef struct rows {
   tn_ctx *ctx;
-  int64_t threads;
+  int64_t threads;      /* of a row */
+  int64_t block;        /* of the block: a warp a row, or one row */
+  ix warp;              /* the row's number in the block, null: one row */
+  int64_t v;            /* neighbours of a thread, at most */
+  kept kept[16];
+  int nkept;
+  const ir_var *loop;   /* the one whose body is being rewritten, of `loop_extent` iterations; null: several */
+  int64_t loop_extent;
   struct {
     const ir_buf *buf;  /* a scalar of the kernel, or */
     const ir_var *var;  /* a let */
@@ -28,7 +45,7 @@ typedef struct rows {
   ir_buf *shared[16];
   bool own[16];         /* each element is touched by one thread: [threads, turns], private */
   int narrays;
-  ix turn;              /* of the loop that is being shared out */
+  ix turn;              /* the number of a thread's element in the loop that is being shared out */
   ir_buf *allocs[2 * MAX_SCALARS + 32]; /* all that the block declares */
   int nallocs;
   int64_t shared_bytes;
@@ -37,7 +54,7 @@ typedef struct rows {
   int n;
   bool dirty;           /* a shared array was touched since the last barrier */
   const char *why;      /* refused */
-  ix thread;            /* the thread's variable in what is being rewritten */
+  ix thread;            /* the thread's number in the block, in what is being rewritten */
 } rows;
 
 static bool refuse(rows *x, const char *why) {
@@ -62,7 +79,7 @@ static ir_buf *declare(rows *x, const char *name, tn_dtype t, int64_t n, ir_spac
 static ir_buf *add_scalar(rows *x, const ir_buf *buf, const ir_var *var) {
   if (x->nscalars == MAX_SCALARS) return refuse(x, "too many scalars in a row"), NULL;
   tn_dtype t = buf ? buf->dtype : var->dtype;
-  ir_buf *own = declare(x, buf ? buf->name : var->name, t == TN_INDEX ? TN_I64 : t, x->threads, IR_LOCAL);
+  ir_buf *own = declare(x, buf ? buf->name : var->name, t == TN_INDEX ? TN_I64 : t, x->block, IR_LOCAL);
   x->scalars[x->nscalars].buf = buf;
   x->scalars[x->nscalars].var = var;
   x->scalars[x->nscalars++].own = own;
@@ -115,10 +132,23 @@ static ix map_var(void *user, ir_var *v) {
   return NULL;
 }
 
+static kept *find_kept(rows *x, ix load, const ir_var *v, int64_t extent) {
+  for (int i = 0; i < x->nkept; i++)
+    if (x->kept[i].extent == extent && x->kept[i].load == ix_subst1(x->ctx, load, v, x->kept[i].at->expr)) return &x->kept[i];
+  return NULL;
+}
+
+static const kept *kept_of(rows *x, ix load) {
+  const kept *k = x->loop && load->u.buf->space == IR_GLOBAL ? find_kept(x, load, x->loop, x->loop_extent) : NULL;
+  return k && k->own ? k : NULL;
+}
+
 static ix map_load(void *user, ix load) {
   rows *x = user;
   ir_buf *own = scalar_of(x, load->u.buf);
   if (own) return own_value(x, own, load->u.buf->dtype);
+  const kept *k = kept_of(x, load);
+  if (k) return ix_load(x->ctx, k->own, (ix[]){x->thread, x->turn});
   int array = array_of(x, load->u.buf);
   if (array < 0) return NULL;
   return ix_load(x->ctx, x->shared[array], x->own[array] ? (ix[]){x->thread, x->turn} : load->args);
@@ -150,6 +180,9 @@ static const ir_stmt *map_stmt(rows *x, const ir_stmt *s) {
 }
 
 static ir_var *thread_var(rows *x) { return cu_var(x->ctx, ir_format(x->ctx, "t.%d", x->names++), x->threads); }
+
+/* Of a thread of the row, in the block. */
+static ix in_block(const rows *x, const ir_var *t) { return x->warp ? ix_add(x->ctx, ix_muli(x->ctx, x->warp, 32), t->expr) : t->expr; }
 
 static void barrier(rows *x) {
   put(x, cu_sync(x->ctx, x->threads > 32 ? "barrier" : "warp.sync"));
@@ -232,21 +265,22 @@ static bool find_reduced(rows *x, const ir_stmt *s, reduced *r, int *n) {
 static void shuffle(rows *x, ir_buf *v, ir_buf *other, ir_store_op op, int by) {
   tn_ctx *ctx = x->ctx;
   ir_var *w = cu_var(ctx, ir_format(ctx, "w.%d", x->names++), x->threads / 32), *l = cu_var(ctx, ir_format(ctx, "l.%d", x->names++), 32), *m = cu_var(ctx, ir_format(ctx, "l.%d", x->names++), 32);
-  ix base = ix_muli(ctx, w->expr, 32), to = ix_add(ctx, base, l->expr), me = ix_add(ctx, base, m->expr);
+  ix base = ix_muli(ctx, x->warp ? x->warp : w->expr, 32), to = ix_add(ctx, base, l->expr), me = ix_add(ctx, base, m->expr);
   ix from = ix_add(ctx, base, ix_remi(ctx, ix_addi(ctx, l->expr, by), 32));
   const ir_stmt *take = ir_tile(ctx, "shfl", cu_loop(ctx, l, IR_SERIAL, ir_store(ctx, other, &to, IR_SET, ix_load(ctx, v, &from))));
-  const ir_stmt *both[2] = {take, cu_loop(ctx, m, IR_LANE, ir_store(ctx, v, &me, op, ix_load(ctx, other, &me)))};
-  put(x, cu_loop(ctx, w, IR_WARP, ir_seq(ctx, 2, both)));
+  const ir_stmt *both[2] = {take, cu_loop(ctx, m, IR_LANE, ir_store(ctx, v, &me, op, ix_load(ctx, other, &me)))}, *s = ir_seq(ctx, 2, both);
+  put(x, x->warp ? s : cu_loop(ctx, w, IR_WARP, s));
 }
 
 static void combine(rows *x, const reduced *r) {
   tn_ctx *ctx = x->ctx;
   tn_dtype t = r->part->dtype;
-  ir_buf *other = declare(x, "other", t, x->threads, IR_LOCAL), *acc = scalar_of(x, r->acc);
+  ir_buf *other = declare(x, "other", t, x->block, IR_LOCAL), *acc = scalar_of(x, r->acc);
   for (int by = 16; by; by /= 2) shuffle(x, r->part, other, r->op, by);
   ir_var *v = thread_var(x);
   if (x->threads == 32) {
-    put(x, cu_loop(ctx, v, IR_LANE, ir_store(ctx, acc, &v->expr, r->op, ix_load(ctx, r->part, &v->expr))));
+    ix me = in_block(x, v);
+    put(x, cu_loop(ctx, v, IR_LANE, ir_store(ctx, acc, &me, r->op, ix_load(ctx, r->part, &me))));
     return;
   }
   ir_buf *all = declare(x, "warps", t, x->threads / 32, IR_SHARED);
@@ -274,6 +308,79 @@ static int shared_loops(rows *x, const ir_stmt *s, const ir_stmt **loops, int64_
   return n;
 }
 
+/* Neighbours of a thread in a loop whose innermost loop has so many iterations. */
+static int64_t neighbours(const rows *x, int64_t extent) {
+  int64_t v = x->v;
+  while (extent % v) v /= 2;
+  return v;
+}
+
+/* Elements of a thread. */
+static int64_t elements(const rows *x, int64_t extent) {
+  int64_t v = neighbours(x, extent);
+  return (extent / v + x->threads - 1) / x->threads * v;
+}
+
+/* Loads of a loop's body that each iteration does. */
+static void plain_loads(rows *x, ix e, const ir_var *v, int64_t extent, uint32_t *seen) {
+  if (e->op == IX_LOAD && e->u.buf->space == IR_GLOBAL && e->u.buf->access == IR_IN) {
+    for (int d = 0; d < e->nargs; d++)
+      if (e->args[d]->loads) return;
+    if (!ix_uses_var(ir_buf_offset(x->ctx, e->u.buf, e->args), v)) return;
+    kept *k = find_kept(x, e, v, extent);
+    if (!k && x->nkept == IR_COUNT(x->kept)) return;
+    if (!k) {
+      k = &x->kept[x->nkept++];
+      *k = (kept){.at = ir_var_new(x->ctx, "kept.at", TN_INDEX, 0, extent - 1), .extent = extent};
+      k->load = ix_subst1(x->ctx, e, v, k->at->expr);
+    }
+    int number = (int)(k - x->kept);
+    k->loops += !(*seen >> number & 1);
+    *seen |= 1u << number;
+    return;
+  }
+  for (int i = 0; i < (e->op == IX_SELECT ? 1 : e->nargs); i++) plain_loads(x, e->args[i], v, extent, seen); /* arms load under its condition */
+}
+
+static void loads_of_body(rows *x, const ir_stmt *s, const ir_var *v, int64_t extent, uint32_t *seen) {
+  if (!s || (s->kind != IR_SEQ && s->kind != IR_LET && s->kind != IR_STORE && s->kind != IR_ALLOC)) return;
+  if (s->kind == IR_LET || s->kind == IR_STORE) plain_loads(x, s->value, v, extent, seen);
+  for (int i = 0; i < s->n; i++) loads_of_body(x, s->items[i], v, extent, seen);
+  loads_of_body(x, s->body, v, extent, seen);
+}
+
+/* What the loops of a row load more than once. */
+static void find_repeated(rows *x, const ir_stmt *s) {
+  int64_t lo, hi;
+  if (!s) return;
+  if (s->kind == IR_FOR) {
+    uint32_t seen = 0;
+    if (ix_const_value(s->lo, &lo) && ix_const_value(s->hi, &hi) && lo == 0 && hi > 0) loads_of_body(x, s->body, s->var, hi, &seen);
+    return;
+  }
+  for (int i = 0; i < s->n; i++) find_repeated(x, s->items[i]);
+  find_repeated(x, s->body);
+}
+
+/* Stores of what the loop is the first to load, and others load again. */
+static const ir_stmt *fill_kept(rows *x, const ir_stmt *body, const ir_var *v, int64_t extent) {
+  const ir_stmt *all[IR_COUNT(x->kept)];
+  uint32_t seen = 0;
+  int n = 0, had = x->nkept;
+  if (elements(x, extent) > MAX_ELEMENTS) return NULL;
+  loads_of_body(x, body, v, extent, &seen);
+  x->nkept = had;
+  for (int i = 0; i < had; i++) {
+    kept *k = &x->kept[i];
+    if (!(seen >> i & 1) || k->own || k->loops < 3 || elements(x, extent) * (int64_t)ir_dtype_bytes(k->load->dtype) > MAX_BYTES || x->nallocs == IR_COUNT(x->allocs)) continue; /* two of the row's, and this look */
+    ix part[2] = {ix_index(x->ctx, x->block), ix_index(x->ctx, elements(x, extent))};
+    ir_buf *own = ir_buf_new(x->ctx, ir_format(x->ctx, "kept.%d", x->names++), k->load->dtype, 2, part, NULL, IR_LOCAL);
+    all[n++] = ir_store(x->ctx, own, (ix[]){x->thread, x->turn}, IR_SET, ix_subst1(x->ctx, k->load, k->at, v->expr));
+    x->allocs[x->nallocs++] = k->own = own;
+  }
+  return n ? ir_seq(x->ctx, n, all) : NULL;
+}
+
 static bool share_loop(rows *x, const ir_stmt *s) {
   tn_ctx *ctx = x->ctx;
   const ir_stmt *loops[LW_MAX_LOOPS], *body;
@@ -288,29 +395,37 @@ static bool share_loop(rows *x, const ir_stmt *s) {
   for (int i = 0; i < nr; i++) {
     ix zero;
     if (r[i].acc->dtype == TN_INDEX || !identity(ctx, r[i].acc->dtype, r[i].op, &zero)) return refuse(x, "a sum without a neutral element");
-    r[i].part = declare(x, "part", r[i].acc->dtype, x->threads, IR_LOCAL);
+    r[i].part = declare(x, "part", r[i].acc->dtype, x->block, IR_LOCAL);
     ir_var *t = thread_var(x);
-    put(x, cu_loop(ctx, t, IR_LANE, ir_store(ctx, r[i].part, &t->expr, IR_SET, zero)));
+    ix me = in_block(x, t);
+    put(x, cu_loop(ctx, t, IR_LANE, ir_store(ctx, r[i].part, &me, IR_SET, zero)));
     if (x->nscalars == MAX_SCALARS) return refuse(x, "too many scalars in a row");
     x->scalars[x->nscalars].buf = r[i].acc; /* within the loop the scalar is the part */
     x->scalars[x->nscalars].var = NULL;
     x->scalars[x->nscalars++].own = r[i].part;
   }
-  ir_var *t = thread_var(x), *turn = cu_var(ctx, ir_format(ctx, "turn.%d", x->names++), (count + x->threads - 1) / x->threads);
-  ix p = ix_add(ctx, ix_muli(ctx, turn->expr, x->threads), t->expr);
-  x->thread = t->expr;
-  x->turn = turn->expr;
-  const ir_stmt *inner = map_stmt(x, body);
+  int64_t last = loops[n - 1]->var->hi - loops[n - 1]->var->lo + 1, v = neighbours(x, last), units = count / v, turns = (units + x->threads - 1) / x->threads;
+  ir_var *t = thread_var(x), *turn = cu_var(ctx, ir_format(ctx, "turn.%d", x->names++), turns), *near = cu_var(ctx, ir_format(ctx, "near.%d", x->names++), v);
+  ix unit = ix_add(ctx, ix_muli(ctx, turn->expr, x->threads), t->expr);
+  x->thread = in_block(x, t);
+  x->turn = ix_add(ctx, ix_muli(ctx, turn->expr, v), near->expr);
+  x->loop = n == 1 && !loops[0]->var->lo ? loops[0]->var : NULL;
+  x->loop_extent = count;
+  const ir_stmt *first = x->loop ? fill_kept(x, body, x->loop, count) : NULL, *inner = map_stmt(x, body);
+  if (first) inner = ir_seq(ctx, 2, (const ir_stmt *[]){first, inner});
+  x->loop = NULL;
   int64_t within = 1;
   for (int i = n - 1; i >= 0; i--) {
-    int64_t extent = loops[i]->var->hi - loops[i]->var->lo + 1;
-    ix at = ix_divi(ctx, p, within);
-    if (i) at = ix_remi(ctx, at, extent);
+    int64_t extent = loops[i]->var->hi - loops[i]->var->lo + 1, pieces = i == n - 1 ? extent / v : extent;
+    ix at = ix_divi(ctx, unit, within);
+    if (i) at = ix_remi(ctx, at, pieces);
+    if (i == n - 1) at = ix_add(ctx, ix_muli(ctx, at, v), near->expr);
     inner = ir_let(ctx, loops[i]->var, ix_add(ctx, at, loops[i]->lo), inner);
-    within *= extent;
+    within *= pieces;
   }
-  if (count % x->threads) inner = ir_if(ctx, ix_lt(ctx, p, ix_index(ctx, count)), inner, NULL);
-  put(x, cu_loop(ctx, t, IR_LANE, cu_loop(ctx, turn, turn->hi < MAX_TURNS ? IR_UNROLL : IR_SERIAL, inner)));
+  inner = cu_vectors(ctx, near, inner);
+  if (units % x->threads) inner = ir_if(ctx, ix_lt(ctx, unit, ix_index(ctx, units)), inner, NULL);
+  put(x, cu_loop(ctx, t, IR_LANE, cu_loop(ctx, turn, turns * v <= MAX_ELEMENTS ? IR_UNROLL : IR_SERIAL, inner)));
   x->nscalars = hidden;
   for (int i = 0; i < nr; i++) combine(x, &r[i]);
   return !x->why;
@@ -330,9 +445,8 @@ static bool row_stmt(rows *x, const ir_stmt *s) {
       if (!add_scalar(x, s->buf, NULL)) return false;
     } else {
       if (!ix_const_value(ir_buf_elements(ctx, s->buf), &n) || x->narrays == IR_COUNT(x->arrays)) return refuse(x, "an array of a row that is no shared memory");
-      int64_t turns = (n + x->threads - 1) / x->threads;
-      ix part[2] = {ix_index(ctx, x->threads), ix_index(ctx, turns)};
-      bool own = s->buf->rank == 1 && !s->buf->layout && turns <= MAX_TURNS && owned(s->body, s->buf, n, NULL, false);
+      ix part[2] = {ix_index(ctx, x->block), ix_index(ctx, n > 0 ? elements(x, n) : 1)};
+      bool own = s->buf->rank == 1 && !s->buf->layout && n > 0 && elements(x, n) <= MAX_ELEMENTS && owned(s->body, s->buf, n, NULL, false);
       if (!own) x->shared_bytes += n * (int64_t)ir_dtype_bytes(s->buf->dtype);
       ir_buf *b = own ? ir_buf_new(ctx, ir_format(ctx, "%s.%d", s->buf->name, x->names++), s->buf->dtype, 2, part, NULL, IR_LOCAL) : ir_buf_new(ctx, ir_format(ctx, "%s.%d", s->buf->name, x->names++), s->buf->dtype, s->buf->rank, s->buf->shape, s->buf->layout, IR_SHARED);
       x->arrays[x->narrays] = s->buf;
@@ -346,16 +460,16 @@ static bool row_stmt(rows *x, const ir_stmt *s) {
     if (!own) return false;
     before_arrays(x, ir_store(ctx, own, (ix[]){ix_index(ctx, 0)}, IR_SET, s->var->dtype == TN_INDEX ? ix_cast(ctx, TN_I64, s->value) : s->value));
     ir_var *t = thread_var(x);
-    x->thread = t->expr;
+    x->thread = in_block(x, t);
     ix v = map_expr(x, s->value);
-    put(x, cu_loop(ctx, t, IR_LANE, ir_store(ctx, own, &t->expr, IR_SET, s->var->dtype == TN_INDEX ? ix_cast(ctx, TN_I64, v) : v)));
+    put(x, cu_loop(ctx, t, IR_LANE, ir_store(ctx, own, &x->thread, IR_SET, s->var->dtype == TN_INDEX ? ix_cast(ctx, TN_I64, v) : v)));
     return row_stmt(x, s->body);
   }
   case IR_STORE: {
     before_arrays(x, s);
     bool mine = scalar_of(x, s->buf) != NULL;
     ir_var *t = mine ? thread_var(x) : cu_var(ctx, ir_format(ctx, "t.%d", x->names++), 1);
-    x->thread = t->expr;
+    x->thread = in_block(x, t);
     put(x, cu_loop(ctx, t, IR_LANE, map_stmt(x, s)));
     return true;
   }
@@ -398,24 +512,65 @@ static int64_t longest(const ir_stmt *s) {
   return o > best ? o : best;
 }
 
+/* Elements of 16 bytes, of the narrowest tensor. */
+static int64_t widest(const ir_kernel *k) {
+  int64_t v = 1;
+  for (int i = 0; i < k->nbufs; i++) {
+    int64_t each = 16 / (int64_t)ir_dtype_bytes(k->bufs[i]->dtype);
+    if (k->bufs[i]->rank && each > v) v = each;
+  }
+  return v > 8 ? 8 : v;
+}
+
+/* A warp for what its lanes keep in registers, more where rows are longer or few. */
+static int64_t default_threads(const cu_target *t, int64_t row, int64_t v, int64_t count) {
+  int64_t units = (row + v - 1) / v, threads = 32;
+  while (threads < 1024 && units > threads * 8) threads *= 2;
+  while (threads < 1024 && count * threads < 512LL * t->multiprocessors && units > threads) threads *= 2;
+  return threads;
+}
+
+static const cu_tile *rows_of(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const ir_stmt *s, const ir_stmt *const *loops, int n, int64_t threads, int64_t many, const char **reason) {
+  rows x = {.ctx = ctx, .threads = threads, .block = threads * many, .v = widest(k)};
+  ir_var *w = cu_var(ctx, "row.w", many);
+  if (many > 1) x.warp = w->expr;
+  find_repeated(&x, s);
+  if (!row_stmt(&x, s)) return *reason = x.why, NULL;
+  if (x.shared_bytes + 4096 > t->shared_bytes) return *reason = "rows that are too long for shared memory", NULL;
+  if (many > 1 && x.shared_bytes) return *reason = "rows of a warp that need shared memory", NULL;
+  const ir_stmt *body = ir_seq(ctx, x.n, x.out);
+  if (many > 1) {
+    const ir_stmt *l = loops[--n];
+    ir_var *g = cu_var(ctx, "block", (l->var->hi - l->var->lo + many) / many);
+    ix at = ix_add(ctx, l->lo, ix_add(ctx, ix_muli(ctx, g->expr, many), w->expr));
+    ir_var *row = ir_var_new(ctx, "row", TN_INDEX, at->lo, at->hi);
+    body = ir_let(ctx, row, at, ir_if(ctx, ix_lt(ctx, row->expr, l->hi), ir_subst_var(ctx, body, l->var, row->expr), NULL));
+    body = cu_loop(ctx, w, IR_WARP, body);
+    for (int i = 0; i < x.nallocs; i++) body = ir_alloc_stmt(ctx, x.allocs[i], body);
+    body = cu_loop(ctx, g, IR_GRID, body);
+  } else {
+    for (int i = 0; i < x.nallocs; i++) body = ir_alloc_stmt(ctx, x.allocs[i], body);
+    if (!n) body = cu_loop(ctx, cu_var(ctx, "block", 1), IR_GRID, body); /* a single row */
+  }
+  for (int i = n - 1; i >= 0; i--) body = ir_for(ctx, loops[i]->var, loops[i]->lo, loops[i]->hi, IR_GRID, body);
+  return cu_tile_new(ctx, k, body, (int)x.block, ir_format(ctx, "rows %lld %lld", (long long)threads, (long long)many));
+}
+
 const cu_tile *cu_schedule_rows(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason) {
   const ir_stmt *s = k->body, *loops[LW_MAX_LOOPS];
   int n = 0;
+  int64_t lo, hi, count = 1, last = 0;
   if (k->ndims) return *reason = "rows of unknown length", NULL;
-  for (; s && s->kind == IR_FOR && n < LW_MAX_LOOPS && lw_loop_dependence(ctx, s, NULL) == LW_PARALLEL; s = s->body) loops[n++] = s;
+  for (; s && s->kind == IR_FOR && n < LW_MAX_LOOPS && lw_loop_dependence(ctx, s, NULL) == LW_PARALLEL; s = s->body) {
+    if (!ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi)) return *reason = "rows whose number is not known", NULL;
+    count *= last = hi - lo;
+    loops[n++] = s;
+  }
   int64_t row = longest(s);
   if (!s || s->kind == IR_FOR || !row) return *reason = "no inner loops to share out", NULL;
   if (!c->n && (row < 32 || !along(ctx, s, NULL, 0))) return *reason = "rows that are short or not in memory's order", NULL;
-  rows x = {.ctx = ctx, .threads = c->n ? c->arg[0] : row <= 64 ? 32 : row <= 1024 ? 128 : 256};
-  if (x.threads < 32 || x.threads > 1024 || x.threads % 32) return *reason = "rows: from 32 to 1024 threads by 32", NULL;
-  if (!row_stmt(&x, s)) return *reason = x.why, NULL;
-  if (x.shared_bytes + 4096 > t->shared_bytes) return *reason = "rows that are too long for shared memory", NULL;
-  const ir_stmt *body = ir_seq(ctx, x.n, x.out);
-  for (int i = 0; i < x.nallocs; i++) body = ir_alloc_stmt(ctx, x.allocs[i], body);
-  if (!n) { /* a single row */
-    ir_var *one = cu_var(ctx, "block", 1);
-    body = cu_loop(ctx, one, IR_GRID, body);
-  }
-  for (int i = n - 1; i >= 0; i--) body = ir_for(ctx, loops[i]->var, loops[i]->lo, loops[i]->hi, IR_GRID, body);
-  return cu_tile_new(ctx, k, body, (int)x.threads, ir_format(ctx, "rows %lld", (long long)x.threads));
+  int64_t threads = c->n ? c->arg[0] : default_threads(t, row, widest(k), count), many = c->n > 1 ? c->arg[1] : c->n || threads > 32 || last < 4 ? 1 : count >= 16LL * t->multiprocessors ? 8 : 4;
+  if (threads < 32 || threads > 1024 || threads % 32 || many < 1 || many > 32 || (many > 1 && (threads != 32 || !n))) return *reason = "rows: from 32 to 1024 threads by 32, or 32 and rows of a block", NULL;
+  const cu_tile *made = rows_of(ctx, t, k, s, loops, n, threads, many, reason);
+  return made || c->n || many == 1 ? made : rows_of(ctx, t, k, s, loops, n, threads, 1, reason);
 }
