@@ -27,7 +27,8 @@ const cu_target *cu_target_at(int i); /* null behind the last */
 /* A kernel that computes the same as k, in loops bound to blocks, warps and threads, and what was chosen, as text:
  *
  *   threads T V            a thread per iteration of the parallel loops, V neighbours each
- *   rows T                 a block of T threads per iteration of the parallel loops, which shares its inner loops
+ *   rows T R               T threads per iteration of the parallel loops, which share its inner loops, R iterations a block
+ *   window S L X T         depthwise windows: S outputs a thread, T threads a block, L along memory, X strips side by side
  *   transpose              32 x 32 elements through shared memory
  *   tile BM BN BK TM TN S  products: a block of BM x BN, TM x TN a thread, BK steps of S stages in shared memory
  *   tma BM BN S            the same by a producer that copies boxes of tensors and warpgroups of 64 rows, sm_90a
@@ -41,6 +42,7 @@ const cu_target *cu_target_at(int i); /* null behind the last */
  *   wgmma BM BN S          the same by warpgroups of 64 rows from swizzled shared memory, sm_90a
  *   split P ...            products: the sum in P pieces, each by the schedule that follows, added up by a second launch
  *   attend BM BN           attention: BM queries a block, keys BN at a time, softmax on the way
+ *   attend.group BM BN S   the same by warpgroups of 64 queries, S stages of keys and values by the TMA unit, sm_90a
  *   serial                 one thread
  *
  * `choice` null: the default one. A choice that does not fit the kernel gives null with *reason. */

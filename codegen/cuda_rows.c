@@ -343,7 +343,7 @@ static void plain_loads(rows *x, ix e, const ir_var *v, int64_t extent, uint32_t
 }
 
 static void loads_of_body(rows *x, const ir_stmt *s, const ir_var *v, int64_t extent, uint32_t *seen) {
-  if (!s || (s->kind != IR_SEQ && s->kind != IR_LET && s->kind != IR_STORE && s->kind != IR_ALLOC)) return;
+  if (!s || (s->kind != IR_SEQ && s->kind != IR_LET && s->kind != IR_STORE && s->kind != IR_ALLOC && s->kind != IR_TILE)) return;
   if (s->kind == IR_LET || s->kind == IR_STORE) plain_loads(x, s->value, v, extent, seen);
   for (int i = 0; i < s->n; i++) loads_of_body(x, s->items[i], v, extent, seen);
   loads_of_body(x, s->body, v, extent, seen);
@@ -512,6 +512,27 @@ static int64_t longest(const ir_stmt *s) {
   return o > best ? o : best;
 }
 
+/* ---- exponentials ---- */
+
+/* let e = exp(a - b) as a register that the special function unit fills. */
+static const ir_stmt *quick_exponential(ir_rewriter *r, const ir_stmt *s) {
+  tn_ctx *ctx = r->ctx;
+  if (s->kind != IR_LET || s->value->op != IX_EXP || s->value->dtype != TN_F32 || s->value->args[0]->op != IX_SUB) return s;
+  ir_buf *e = ir_buf_new(ctx, ir_format(ctx, "exp.%u", ir_next_id(ctx)), TN_F32, 0, NULL, NULL, IR_REGISTER);
+  const ir_stmt *both[2] = {ir_tile(ctx, "exp", ir_store(ctx, e, NULL, IR_SET, s->value)), ir_let(ctx, s->var, ix_load(ctx, e, NULL), ir_rewrite(r, s->body))};
+  return ir_alloc_stmt(ctx, e, ir_seq(ctx, 2, both));
+}
+
+/* Where all results are of 8 or 11 bits, 22 are enough. */
+static const ir_stmt *exponentials(tn_ctx *ctx, const ir_kernel *k, const ir_stmt *s) {
+  for (int i = 0; i < k->nbufs; i++)
+    if (k->bufs[i]->access != IR_IN && k->bufs[i]->dtype != TN_F16 && k->bufs[i]->dtype != TN_BF16) return s;
+  ir_rewriter r = {.ctx = ctx, .stmt = quick_exponential};
+  return ir_rewrite(&r, s);
+}
+
+/* ---- the schedule ---- */
+
 /* Elements of 16 bytes, of the narrowest tensor. */
 static int64_t widest(const ir_kernel *k) {
   int64_t v = 1;
@@ -571,6 +592,7 @@ const cu_tile *cu_schedule_rows(tn_ctx *ctx, const cu_target *t, const ir_kernel
   if (!c->n && (row < 32 || !along(ctx, s, NULL, 0))) return *reason = "rows that are short or not in memory's order", NULL;
   int64_t threads = c->n ? c->arg[0] : default_threads(t, row, widest(k), count), many = c->n > 1 ? c->arg[1] : c->n || threads > 32 || last < 4 ? 1 : count >= 16LL * t->multiprocessors ? 8 : 4;
   if (threads < 32 || threads > 1024 || threads % 32 || many < 1 || many > 32 || (many > 1 && (threads != 32 || !n))) return *reason = "rows: from 32 to 1024 threads by 32, or 32 and rows of a block", NULL;
+  s = exponentials(ctx, k, s);
   const cu_tile *made = rows_of(ctx, t, k, s, loops, n, threads, many, reason);
   return made || c->n || many == 1 ? made : rows_of(ctx, t, k, s, loops, n, threads, 1, reason);
 }

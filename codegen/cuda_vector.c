@@ -3,6 +3,7 @@
  *   for v in 0..V: out[i V + v] = f(in[i V + v])
  *     -> a[V], b[V]; tile "load" { for v: a[v] = in[i V + v] }; for v: b[v] = f(a[v]); tile "store" { for v: out[i V + v] = b[v] } */
 #include "codegen/cuda_product.h"
+#include <string.h>
 
 enum { MAX_VECTORS = 24 };
 
@@ -77,7 +78,7 @@ static void find(vectors *x, search s, const ir_stmt *b) {
   if (b->kind == IR_LET || b->kind == IR_STORE) find_loads(x, &s, b->value);
   if (b->kind == IR_LET) s.inner[s.n++] = b->var;
   if (b->kind == IR_STORE && b->op == IR_SET && x->nstores < MAX_VECTORS && side_by_side(x, b->buf, b->index) && all_known(&s, b->buf, b->index)) x->stores[x->nstores++] = b;
-  if (b->kind == IR_LET || b->kind == IR_ALLOC) find(x, s, b->body);
+  if (b->kind == IR_LET || b->kind == IR_ALLOC || (b->kind == IR_TILE && strcmp(b->atom, "exp") == 0)) find(x, s, b->body);
   for (int i = 0; i < b->n; i++) find(x, s, b->items[i]);
 }
 
