@@ -107,6 +107,7 @@ static inline unsigned short tn_f16(float x) {
 }
 static inline unsigned tn_pack_f16(float lo, float hi) { return tn_f16(lo) | (unsigned)tn_f16(hi) << 16; }
 static inline unsigned tn_pack_bf16(float lo, float hi) { return tn_bf16(lo) | (unsigned)tn_bf16(hi) << 16; }
+static inline float tn_exp2(float x) { return exp2f(x); }
 #define TN_MOVE(n) \
   static inline void tn_load##n(void *to, const void *from) { if ((uintptr_t)from % n) abort(); memcpy(to, from, n); } \
   static inline void tn_store##n(void *to, const void *from) { if ((uintptr_t)to % n) abort(); memcpy(to, from, n); }

@@ -47,7 +47,7 @@ static const rt_cubin *host_compile(tn_ctx *ctx, const cu_target *t, const cu_co
   for (const char *p = code->source; p < code->body; p += strcspn(p, "\n") + 1) {
     int length = (int)strcspn(p, "\n");
     const char *line = ir_strndup(ctx, p, (size_t)length);
-    if (!strstr(line, "asm") && !strstr(line, "__cvta") && !strstr(line, "tn_from_bf16(unsigned short x)") && strncmp(line, "struct ", 7)) fprintf(f, "%s\n", line);
+    if (!strstr(line, "asm") && !strstr(line, "__cvta") && !strstr(line, "memcpy(") && !strstr(line, "tn_from_bf16(unsigned short x)") && strncmp(line, "struct ", 7)) fprintf(f, "%s\n", line);
   }
   for (const char *p = code->body; *p; p += strcspn(p, "\n") + 1) /* shared memory is the host's */
     if (strncmp(p, "  extern __shared__", 19)) fprintf(f, "%.*s\n", (int)strcspn(p, "\n"), p);
