@@ -9,7 +9,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 #define __align__(n)
 #define __shared__
 #define __cluster_dims__(x, y, z)
@@ -203,6 +203,21 @@ template <int N, class T, class F> static void products(float *c, unsigned long 
     }
   }
 }
+/* A is what the lanes of a quad have in registers; rows of B run along j, 64 columns, then the next 64. */
+template <int N, class F> static void products_of_registers(float *c, const unsigned *a, unsigned long long b, F value) {
+  unsigned t = now % 128;
+  for (unsigned r = 0; r < 4; r++) slot[now][r] = a[r];
+  meet_warp();
+  for (int e = 0; e < N / 2; e++) {
+    unsigned half = e / 2 % 2, j = (unsigned)e / 4 * 8 + t % 4 * 2 + e % 2;
+    for (unsigned k = 0; k < 16; k++) {
+      unsigned short x = (unsigned short)(slot[now / 4 * 4 + k % 8 / 2][k / 8 * 2 + half] >> k % 2 * 16), y;
+      memcpy(&y, (const void *)swizzled((uintptr_t)(b & 0xffffffffffff) + j / 64 * (b >> 48) * 128 + k * 128 + j % 64 * 2), 2);
+      c[e] = fmaf(value(x), value(y), c[e]);
+    }
+  }
+  meet_warp();
+}
 struct mbar { unsigned short expected, pending; int bytes : 31; unsigned phase : 1; };
 static void settle(mbar *b) {
   if (b->pending || b->bytes) return;
@@ -336,7 +351,15 @@ TN_TMA(load1) TN_TMA(load2) TN_TMA(load3) TN_TMA(load4) TN_TMA(load5) TN_TMA(im2
   static inline void tn_wgmma_bf16_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned short>(c, a, b, tn_from_bf16); } \
   static inline void tn_wgmma_e4m3_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned char>(c, a, b, host::e4m3); } \
   static inline void tn_wgmma_e5m2_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned char>(c, a, b, host::e5m2); }
+#define TN_WGMMA_RS(n)                                                                                                                                                     \
+  static inline void tn_wgmma_rs_f16_##n(float *c, const unsigned *a, unsigned long long b) { host::products_of_registers<n>(c, a, b, tn_from_f16); }                      \
+  static inline void tn_wgmma_rs_bf16_##n(float *c, const unsigned *a, unsigned long long b) { host::products_of_registers<n>(c, a, b, tn_from_bf16); }                    \
+  static inline void tn_wgmma_set_f16_##n(float *c, unsigned long long a, unsigned long long b) { memset(c, 0, n / 2 * sizeof *c); host::products<n, unsigned short>(c, a, b, tn_from_f16); } \
+  static inline void tn_wgmma_set_bf16_##n(float *c, unsigned long long a, unsigned long long b) { memset(c, 0, n / 2 * sizeof *c); host::products<n, unsigned short>(c, a, b, tn_from_bf16); }
+TN_WGMMA_RS(32) TN_WGMMA_RS(48) TN_WGMMA_RS(64) TN_WGMMA_RS(80) TN_WGMMA_RS(128) TN_WGMMA_RS(144)
 TN_WGMMA(16) TN_WGMMA(32) TN_WGMMA(64) TN_WGMMA(128) TN_WGMMA(192) TN_WGMMA(256)
+
+static inline unsigned long long tn_tile_columns(const void *p, int next) { return (unsigned long long)(uintptr_t)p | (unsigned long long)(next / 128) << 48; }
 
 static inline tn_bytes *tn_memory_at() { return (tn_bytes *)host::memory_of(host::now / host::threads); }
 

@@ -172,6 +172,7 @@ Test(cuda_run, more_schedules) {
   check_job((job){.text = "graph g { opset 17 input a: f32[40, 72] input b: f32[56, 72] y = Gemm(a, b) {transB = 1} output y }", .choice = "tf32 32 64 32 16 32 3", .rtol = 2e-3});
   check_job((job){.text = "graph g { opset 17 input a: bf16[40, 128] input b: bf16[36, 128] input c: bf16[36] y = Gemm(a, b, c) {transB = 1} output y }", .choice = "split 4 mma 32 64 32 16 32 3"});
   check_job((job){.text = "graph g { opset 17 input a: bf16[70, 512] input b: bf16[40, 512] y = Gemm(a, b) {transB = 1} output y }", .choice = "split 2 tma 64 32 2"});
+  check_job((job){.text = "graph g { opset 17 input q: bf16[2, 70, 72] input k: bf16[2, 200, 72] input v: bf16[2, 200, 80] t = Transpose(k) {perm = [0, 2, 1]} s = MatMul(q, t) p = Softmax(s) y = MatMul(p, v) output y }", .nhwc = true});
   check_job((job){.text = "graph g { opset 17 input q: bf16[2, 40, 24] input k: bf16[2, 70, 24] input v: bf16[2, 70, 32] t = Transpose(k) {perm = [0, 2, 1]} s = MatMul(q, t) p = Softmax(s) y = MatMul(p, v) output y }", .nhwc = true});
 }
 Test(cuda_run, no_maps) {
