@@ -27,7 +27,7 @@ static void write_source(FILE *f, const char *source) {
   for (const char *p = source; *p;) {
     int n = (int)strcspn(p, "\n");
     char *line = strndup(p, (size_t)n);
-    int leave = p < body ? strstr(line, "asm") || strstr(line, "__cvta") || strstr(line, "tn_from_bf16(unsigned short x)") || strncmp(line, "struct ", 7) == 0 : strncmp(line, "  extern __shared__", 19) == 0;
+    int leave = p < body ? strstr(line, "asm") || strstr(line, "__cvta") || strstr(line, "memcpy(") || strstr(line, "tn_from_bf16(unsigned short x)") || strncmp(line, "struct ", 7) == 0 : strncmp(line, "  extern __shared__", 19) == 0;
     if (!leave) fprintf(f, "%s\n", line);
     free(line);
     p += n + (p[n] == '\n');
