@@ -106,7 +106,7 @@ const cu_tile *cu_schedule(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, 
 static const char *const candidates[] = {
     "tma 128 256 4", "tma 128 256 3", "tma 128 128 6", "tma 128 128 4", "tma 128 192 4", "tma 64 256 4", "tma 64 128 8", "tma 64 128 4", "tma 64 64 8", "tma 192 128 4", "tma 64 32 8",
     "tma 128 256 4 store persist 0 8 cluster 2", "tma 128 256 4 store persist 0 16", "tma 128 256 4 persist 0 8", "tma 128 192 4 store persist 0 8 cluster 2", "tma 64 256 4 store persist 0 8 pingpong cluster 2",
-    "tma 64 192 6 store persist 0 8 pingpong", "tma 64 128 8 store persist 0 16 pingpong", "tma 128 128 6 store persist 0 8", "tma 128 128 6 store persist 0 8 cluster 2", "tma 256 128 3 store persist 0 8 cluster 2",
+    "tma 64 192 6 store persist 0 8 pingpong", "tma 64 128 8 store persist 0 16 pingpong", "tma 128 128 6 store persist 0 8", "tma 128 128 6 store persist 0 8 cluster 2",
     "tma 128 256 4 store", "tma 128 256 4 store cluster 2", "tma 128 256 4 store persist 0 8 streamk", "tma 128 128 6 store persist 0 8 streamk", "tma 64 128 8 persist 0 8 streamk", "tma 128 128 4 store", "tma 128 128 4 cluster 2", "tma 64 64 8 persist 0 8 pingpong",
     "wgmma 128 256 4", "wgmma 128 128 4", "wgmma 64 256 4", "wgmma 64 128 4", "wgmma 64 64 6",
     "mma 128 128 32 64 32 4", "mma 128 128 64 64 32 3", "mma 128 64 32 32 32 4", "mma 64 128 32 32 32 4", "mma 64 64 32 32 32 4", "mma 64 64 64 32 16 4", "mma 32 64 32 16 32 4", "mma 16 64 64 16 16 4",
