@@ -9,6 +9,7 @@
 #define FE_API_H
 #include "frontend/tenon.h"
 #include "ir/ir.h"
+#include "lower/sizes.h"
 #include "ir/text.h"
 
 struct tn_tensor {
@@ -37,6 +38,7 @@ typedef struct fe_init {
 typedef struct fe_dim {
   ir_var *var;
   int64_t size; /* -1: none yet */
+  const lw_dim *several; /* null: one */
 } fe_dim;
 
 struct tn_graph {

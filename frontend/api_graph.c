@@ -50,7 +50,7 @@ static void note_dims(tn_ctx *ctx, tn_graph *g) {
       ix d = g->g->inputs[i]->dims[k];
       bool known = d->op != IX_VAR;
       for (int j = 0; j < g->ndims && !known; j++) known = g->dims[j].var == d->u.var;
-      if (!known) IR_PUSH(ctx, g->dims, g->ndims, (fe_dim){d->u.var, -1});
+      if (!known) IR_PUSH(ctx, g->dims, g->ndims, (fe_dim){d->u.var, -1, NULL});
     }
 }
 
@@ -113,7 +113,7 @@ static void dim_make(tn_ctx *ctx, void *arg) {
   if (a->index >= 0) return;
   ir_var *v = ir_var_new(ctx, ir_intern(ctx, a->name), TN_INDEX, 0, (int64_t)1 << 31);
   a->index = g->ndims;
-  IR_PUSH(ctx, g->dims, g->ndims, (fe_dim){v, -1});
+  IR_PUSH(ctx, g->dims, g->ndims, (fe_dim){v, -1, NULL});
 }
 
 /* The code of dimension k among the extents of tn_input; -1 is kept for "inferred" elsewhere. */
@@ -135,10 +135,51 @@ tn_status tn_graph_set_dim(tn_graph *g, const char *name, int64_t size) {
   tn_status status = TN_OK;
   if (k < 0) status = fe_error(g, TN_EUSAGE, "the graph has no dimension '%s'", name ? name : "");
   else if (size < 0 || size > (int64_t)1 << 31) status = fe_error(g, TN_EUSAGE, "dimension '%s' cannot be %lld", name, (long long)size);
-  else g->dims[k].size = size;
+  else g->dims[k].size = size, g->dims[k].several = NULL;
   if (m.outermost) g->call = NULL;
   if (status == TN_OK && g->loaded) fe_refresh(g);
   return status;
+}
+
+typedef struct several_args {
+  tn_graph *g;
+  const char *name;
+  int64_t lo, hi;
+  int n;
+  const int64_t *sizes; /* null: lo to hi */
+} several_args;
+
+static void set_several(tn_ctx *ctx, void *arg) {
+  const several_args *a = arg;
+  int k = a->name ? find_dim(a->g, a->name) : -1;
+  if (k < 0) ir_fail(ctx, TN_EUSAGE, "the graph has no dimension '%s'", a->name ? a->name : "");
+  bool fits = a->sizes ? a->n > 0 : a->lo >= 1 && a->lo <= a->hi && a->hi <= INT32_MAX;
+  for (int i = 0; i < a->n && fits; i++) fits = a->sizes[i] >= (i ? a->sizes[i - 1] + 1 : 1) && a->sizes[i] <= INT32_MAX;
+  if (!fits) ir_fail(ctx, TN_EUSAGE, "dimension '%s': sizes begin with 1 and ascend", a->name);
+  lw_dim *d = IR_NEW(ctx, lw_dim);
+  if (a->sizes) *d = (lw_dim){.lo = a->sizes[0], .hi = a->sizes[a->n - 1], .n = a->n, .sizes = memcpy(IR_NEW_ARRAY(ctx, int64_t, a->n), a->sizes, (size_t)a->n * sizeof *a->sizes)};
+  else *d = lw_dim_range(ctx, NULL, a->lo, a->hi);
+  d->name = a->g->dims[k].var->name;
+  a->g->dims[k].several = lw_dim_fixed(d) ? NULL : d;
+  a->g->dims[k].size = lw_dim_fixed(d) ? d->lo : -1;
+}
+
+static tn_status several(const char *call, several_args a) {
+  if (!fe_alive(a.g)) return TN_EUSAGE;
+  fe_mark m = fe_enter(a.g, call);
+  tn_status status = fe_protect(a.g, set_several, &a);
+  if (m.outermost) a.g->call = NULL;
+  if (status == TN_OK && a.g->loaded) fe_refresh(a.g);
+  return status;
+}
+
+tn_status tn_graph_set_dim_sizes(tn_graph *g, const char *name, int n, const int64_t sizes[]) {
+  static const int64_t none[1] = {0};
+  return several("tn_graph_set_dim_sizes", (several_args){.g = g, .name = name, .n = sizes ? n : 0, .sizes = sizes ? sizes : none});
+}
+
+tn_status tn_graph_set_dim_range(tn_graph *g, const char *name, int64_t lo, int64_t hi) {
+  return several("tn_graph_set_dim_range", (several_args){.g = g, .name = name, .lo = lo, .hi = hi});
 }
 
 /* ---- looking ---- */

@@ -45,10 +45,29 @@ static void check_data(tn_ctx *ctx, ir_graph *h) {
   }
 }
 
+static bool several(const tn_graph *g) {
+  for (int i = 0; i < g->ndims; i++)
+    if (g->dims[i].several) return true;
+  return false;
+}
+
+/* All dims that have sizes, for a program of several. */
+static lw_dim *sizes_of(tn_ctx *ctx, const tn_graph *g, int *n) {
+  lw_dim *d = IR_NEW_ARRAY(ctx, lw_dim, g->ndims + 1);
+  *n = 0;
+  for (int i = 0; i < g->ndims; i++) {
+    const fe_dim *s = &g->dims[i];
+    if (s->several) d[(*n)++] = *s->several;
+    else if (s->size >= 0) d[(*n)++] = (lw_dim){.name = s->var->name, .lo = s->size, .hi = s->size, .n = 1, .sizes = &s->size};
+  }
+  return d;
+}
+
 static void bind_dims(tn_ctx *ctx, const tn_graph *g, ir_graph *h) {
   const char **names = IR_NEW_ARRAY(ctx, const char *, g->ndims + 1);
   int64_t *sizes = IR_NEW_ARRAY(ctx, int64_t, g->ndims + 1);
   int n = 0;
+  if (several(g)) return; /* each program binds its own */
   for (int i = 0; i < g->ndims; i++)
     if (g->dims[i].size >= 0) names[n] = g->dims[i].var->name, sizes[n++] = g->dims[i].size;
   ir_text missing = {.ctx = ctx};
@@ -211,7 +230,8 @@ static const char **check_outputs(tn_ctx *ctx, ir_graph *h) {
   return names;
 }
 
-static ir_program *lower_cuda(tn_ctx *ctx, ir_graph *h, bool starts) {
+static ir_program *lower_cuda(tn_ctx *ctx, const tn_graph *of, ir_graph *h, bool starts) {
+  if (several(of)) ir_fail(ctx, TN_EUNSUPPORTED, "several sizes are for the CPU, a GPU's program has one");
   const char **names = check_outputs(ctx, h);
   lw_options o = rt_cuda_lowering(ctx, LW_LAYOUT_AUTO);
   o.starts = starts;
@@ -220,20 +240,23 @@ static ir_program *lower_cuda(tn_ctx *ctx, ir_graph *h, bool starts) {
   return p;
 }
 
-static ir_program *lower(tn_ctx *ctx, ir_graph *h, const cg_target *target, const char *db, bool starts, double accuracy) {
+/* `of`: the graph that h is a copy of; null: of one size. */
+static ir_program *lower(tn_ctx *ctx, const tn_graph *of, ir_graph *h, const cg_target *target, const char *db, bool starts, double accuracy) {
   const char **names = check_outputs(ctx, h);
+  int nsizes = 0;
+  const lw_dim *sizes = of && several(of) ? sizes_of(ctx, of, &nsizes) : NULL;
   lw_options o = {.target = target, .starts = starts, .accuracy = accuracy};
   at_store *store = at_store_open(ctx, db, AT_STORE_READONLY); /* null for "none" */
   if (store) {
     o.schedule = at_lookup_schedule;
     o.user = at_lookup_new(ctx, store, target, NULL, NULL);
   }
-  if (store) {
+  if (store && !sizes) {
     at_key key = at_layout_key(ctx, h, target), whole = at_whole_key(ctx, h, target);
     if (at_lookup_untuned(o.user, &whole)) o.schedule = NULL;
     else o.layout = at_lookup_layout(o.user, &key);
   }
-  ir_program *p = lw_compile(ctx, h, &o);
+  ir_program *p = sizes ? lw_compile_sizes(ctx, h, nsizes, sizes, &o) : lw_compile(ctx, h, &o);
   at_store_close(store);
   name_outputs(p, names);
   return p;
@@ -243,7 +266,7 @@ rt_module *fe_build(tn_ctx *ctx, ir_graph *h, const tn_options *o) {
   double accuracy = accuracy_of(ctx, o);
   if (fe_cuda_arch(ctx, o->target)) ir_fail(ctx, TN_EUNSUPPORTED, "eager graphs run on the CPU, not on target '%s'", o->target);
   const cg_target *target = cg_target_find(ctx, o->cpu, o->triple);
-  const ir_program *p = lower(ctx, h, target, o->db, false, accuracy);
+  const ir_program *p = lower(ctx, NULL, h, target, o->db, false, accuracy);
   return rt_module_build(ctx, p, &(rt_options){.target = target, .jobs = thread_count(o->jobs)});
 }
 
@@ -326,7 +349,7 @@ static void build(tn_ctx *ctx, void *arg) {
   }
   for (int i = 0; i < g->noutputs; i++) m->out[i].t = g->outputs[i];
   for (int i = 0; i < nmore; i++) m->out[g->noutputs + i].t = more[i];
-  const ir_program *p = arch ? lower_cuda(ctx, h, false) : lower(ctx, h, target, o.db, false, accuracy);
+  const ir_program *p = arch ? lower_cuda(ctx, g, h, false) : lower(ctx, g, h, target, o.db, false, accuracy);
   for (int i = 0; i < m->nin; i++) {
     const ir_slot *s = find_slot(p, IR_SLOT_INPUT, i);
     m->in[i].name = s->name, m->in[i].bytes = s->bytes;
@@ -483,20 +506,44 @@ static void run_cuda(tn_ctx *ctx, void *arg) {
 }
 
 /* With the lock held: for a GPU, and where runs update the state, by one thread alone. */
-static tn_status run_locked(tn_module *m, const void *const *in, void *const *out) {
+static tn_status run_locked(tn_module *m, const void *const *in, void *const *out, const int64_t *dims) {
   if (m->cuda) {
     run_args a = {m, in, out};
     tn_status status = ir_protect(m->ctx, run_cuda, &a); /* the module's context: whoever holds the lock uses it */
     return status == TN_OK ? TN_OK : fe_run_error(status, "tn_run: %s", ir_error(m->ctx));
   }
-  int code = rt_run(m->module, in, out, m->state, m->threads);
+  int code = rt_run_sized(m->module, in, out, dims, m->state, m->threads);
+  if (code == CG_RUN_DIMS) return fe_run_error(TN_EUSAGE, "tn_run_at: the module was not compiled for this size");
   if (code == RT_NO_MEMORY) return fe_run_error(TN_ERESOURCE, "tn_run: out of memory for the arena");
   return code ? fe_run_error(TN_EINTERNAL, "tn_run: %s", cg_run_error(code)) : TN_OK;
 }
 
-tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]) {
+/* The sizes in the order of the program's dims. */
+static tn_status take_sizes(const tn_module *m, int n, const tn_size *sizes, int64_t *dims) {
+  const ir_program *p = m->cuda ? NULL : rt_module_program(m->module);
+  int known = p ? p->ndims : 0;
+  if (n < 0 || (n && !sizes)) return fe_run_error(TN_EUSAGE, "tn_run_at: the sizes are null");
+  if (known > TN_MAX_RANK) return fe_run_error(TN_EUNSUPPORTED, "tn_run_at: more than %d dimensions", TN_MAX_RANK);
+  for (int i = 0; i < n; i++) {
+    int k = 0;
+    while (k < known && (!sizes[i].dim || strcmp(p->dims[k].var->name, sizes[i].dim) != 0)) k++;
+    if (k == known) return fe_run_error(TN_EUSAGE, "tn_run_at: the module was not compiled for several sizes of '%s'", sizes[i].dim ? sizes[i].dim : "");
+  }
+  for (int k = 0; k < known; k++) {
+    int i = 0;
+    while (i < n && strcmp(p->dims[k].var->name, sizes[i].dim) != 0) i++;
+    if (i == n) return fe_run_error(TN_EUSAGE, "tn_run: the module has several sizes of '%s', and none is given (tn_run_at)", p->dims[k].var->name);
+    dims[k] = sizes[i].size;
+  }
+  return TN_OK;
+}
+
+tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]) { return tn_run_at(m, 0, NULL, n, bindings); }
+
+tn_status tn_run_at(tn_module *m, int nsizes, const tn_size sizes[], int n, const tn_binding bindings[]) {
   enum { FEW = 32 };
   void *few[2 * FEW];
+  int64_t dims[TN_MAX_RANK];
   if (!m || n < 0 || (n && !bindings)) return fe_run_error(TN_EUSAGE, "tn_run: the module or the bindings are null");
   size_t slots = (size_t)m->nin + (size_t)m->nout;
   void **all = slots <= 2 * FEW ? few : malloc(slots * sizeof *all);
@@ -506,7 +553,8 @@ tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]) {
   void **out = all + m->nin;
   bool failed = false;
   char *rest = NULL;
-  tn_status status = place(m, n, bindings, in, out);
+  tn_status status = take_sizes(m, nsizes, sizes, dims);
+  if (status == TN_OK) status = place(m, n, bindings, in, out);
   if (status == TN_OK) {
     rest = spare(m, out, &failed);
     if (failed) status = fe_run_error(TN_ERESOURCE, "tn_run: out of memory for outputs that are not bound");
@@ -514,7 +562,7 @@ tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]) {
   if (status == TN_OK) {
     if (m->state || m->cuda) pthread_rwlock_wrlock(&m->lock);
     else pthread_rwlock_rdlock(&m->lock);
-    status = run_locked(m, in, out);
+    status = run_locked(m, in, out, dims);
     pthread_rwlock_unlock(&m->lock);
   }
   free(rest);
@@ -632,7 +680,7 @@ static void write_object(tn_ctx *ctx, void *arg) {
   ir_value **map;
   /* weights that the caller packs stay tensors; else they are frozen, and may be folded */
   ir_graph *h = fe_copy(ctx, a->b.g, a->weights != TN_WEIGHTS_POINTER, 0, NULL, &map);
-  const ir_program *p = archs ? lower_cuda(ctx, h, true) : lower(ctx, h, target, o.db, true, accuracy);
+  const ir_program *p = archs ? lower_cuda(ctx, a->b.g, h, true) : lower(ctx, a->b.g, h, target, o.db, true, accuracy);
   rt_object_options ro = {.target = target, .jobs = thread_count(o.jobs)};
   ro.files = (cg_object_options){.path = a->object, .header = header, .prefix = a->prefix, .weights = (cg_weights_mode)a->weights};
   if (archs) fe_cuda_object(ctx, p, archs, o.db, accuracy, &ro);

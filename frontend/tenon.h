@@ -81,6 +81,11 @@ TN_API int64_t tn_dim(tn_graph *g, const char *name);
 /* The size that a symbolic dimension has in what is compiled from now on (and in tn_shape).
  * May be given again, to compile one graph for several sizes. */
 TN_API tn_status tn_graph_set_dim(tn_graph *g, const char *name, int64_t size);
+/* Several instead: what is compiled from now on runs at each of n ascending sizes, or (a batch) at all from lo to hi;
+ * tn_run_at says at which. In a range each part of the results must depend on its own part of the inputs alone, which
+ * compiling proves or refuses. For the CPU. */
+TN_API tn_status tn_graph_set_dim_sizes(tn_graph *g, const char *name, int n, const int64_t sizes[]);
+TN_API tn_status tn_graph_set_dim_range(tn_graph *g, const char *name, int64_t lo, int64_t hi);
 /* A frozen constant, or a parameter whose data can be changed, also after compilation
  * (tn_module_set). data: dense row-major, little-endian. Null data of a parameter: to be
  * given (tn_load_safetensors, tn_param_set) before compiling. */
@@ -305,6 +310,13 @@ typedef struct tn_binding {
  * A tensor that is input and output: its second binding is the output. Buffers must not overlap.
  * Any number of threads may run one module at the same time. */
 TN_API tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]);
+/* The same at these sizes, of a module that was compiled for several: of each such dimension one. Buffers have the
+ * extents that follow from them. */
+typedef struct tn_size {
+  const char *dim;
+  int64_t size;
+} tn_size;
+TN_API tn_status tn_run_at(tn_module *m, int nsizes, const tn_size sizes[], int n, const tn_binding bindings[]);
 /* New data for a parameter of a compiled module; takes effect for runs that start later (waits
  * for runs that go on). The graph keeps its own. May be called by any thread. */
 TN_API tn_status tn_module_set(tn_module *m, const tn_tensor *param, const void *data);
@@ -393,6 +405,8 @@ TN_API void tn_here(const char *file, int line); /* of the thread's next call */
 #define tn_input(...) TN_AT(tn_input(__VA_ARGS__))
 #define tn_dim(...) TN_AT(tn_dim(__VA_ARGS__))
 #define tn_graph_set_dim(...) TN_AT(tn_graph_set_dim(__VA_ARGS__))
+#define tn_graph_set_dim_sizes(...) TN_AT(tn_graph_set_dim_sizes(__VA_ARGS__))
+#define tn_graph_set_dim_range(...) TN_AT(tn_graph_set_dim_range(__VA_ARGS__))
 #define tn_const(...) TN_AT(tn_const(__VA_ARGS__))
 #define tn_param(...) TN_AT(tn_param(__VA_ARGS__))
 #define tn_scalar(...) TN_AT(tn_scalar(__VA_ARGS__))

@@ -377,6 +377,44 @@ Test(api, graphs_from_text) {
   unlink(path);
 }
 
+Test(api, several_sizes) {
+  tn_tensor *x = tn_input(g, "x", TN_F32, 2, DIMS(tn_dim(g, "n"), 2));
+  tn_tensor *w = tn_param(g, "w", TN_F32, 2, DIMS(2, 2), (float[]){1, 2, 3, 4}), *y = tn_relu(g, tn_matmul(g, x, w));
+  OK(tn_output(g, "y", y));
+  FAILS(tn_graph_set_dim_range(g, "m", 1, 8), TN_EUSAGE, "tn_graph_set_dim_range: the graph has no dimension 'm'");
+  FAILS(tn_graph_set_dim_range(g, "n", 4, 2), TN_EUSAGE, "dimension 'n': sizes begin with 1 and ascend");
+  FAILS(tn_graph_set_dim_sizes(g, "n", 2, DIMS(3, 3)), TN_EUSAGE, "dimension 'n': sizes begin with 1 and ascend");
+  float in[16], out[16];
+  for (int i = 0; i < 16; i++) in[i] = (float)(i - 5);
+  for (int way = 0; way < 2; way++) {
+    OK(way ? tn_graph_set_dim_sizes(g, "n", 2, DIMS(2, 7)) : tn_graph_set_dim_range(g, "n", 1, 8));
+    tn_module *m = tn_compile(g, NULL, 0, NULL);
+    cr_assert(m, "%s", tn_error(ctx));
+    for (int n = 0; n < 10; n++) {
+      out[0] = -1;
+      tn_status s = tn_run_at(m, 1, (tn_size[]){{"n", n}}, BIND({x, in}, {y, out}));
+      bool may = way ? n == 2 || n == 7 : n >= 1 && n <= 8;
+      cr_assert_eq(s, may ? TN_OK : TN_EUSAGE, "%d: %s", n, tn_run_error());
+      for (int i = 0; i < n && may; i++) near(out + 2 * i, (float[]){fmaxf(in[2 * i] + 3 * in[2 * i + 1], 0), fmaxf(2 * in[2 * i] + 4 * in[2 * i + 1], 0)}, 2);
+      if (!may) cr_assert_eq(out[0], -1);
+    }
+    cr_assert_eq(tn_run(m, BIND({x, in}, {y, out})), TN_EUSAGE);
+    cr_assert_eq(tn_run_at(m, 1, (tn_size[]){{"k", 1}}, BIND({x, in}, {y, out})), TN_EUSAGE);
+    /* parameters of all programs change */
+    OK(tn_module_set(m, w, (float[]){2, 0, 0, 2}));
+    OK(tn_run_at(m, 1, (tn_size[]){{"n", 7}}, BIND({x, in}, {y, out})));
+    for (int i = 0; i < 14; i++) cr_assert_eq(out[i], fmaxf(2 * in[i], 0));
+    tn_module_free(m);
+  }
+  OK(tn_graph_set_dim(g, "n", 3));
+  tn_module *m = tn_compile(g, NULL, 0, NULL);
+  OK(tn_run(m, BIND({x, in}, {y, out})));
+  OK(tn_graph_set_dim_range(g, "n", 1, 8));
+  OK(tn_output(g, "all", tn_softmax(g, y, 0)));
+  cr_assert_null(tn_compile(g, NULL, 0, NULL));
+  cr_assert(strstr(tn_error(ctx), "it is no batch"), "%s", tn_error(ctx));
+}
+
 Test(api, objects_in_all_modes) {
   char path[3][256], header[256], text[20000];
   tn_tensor *x = tn_input(g, "x", TN_F32, 2, DIMS(2, 8)), *row = tn_param(g, "row", TN_F32, 1, DIMS(16), NULL);
