@@ -73,7 +73,7 @@ const cu_tile *cu_schedule_split(tn_ctx *ctx, const cu_target *t, const ir_kerne
   if (g.nepilogue > LW_MAX_LOOPS) return *reason = "split: too long an end", NULL;
   for (int i = 0; i < g.nepilogue; i++) items[2 + i] = g.epilogue[i];
   const ir_stmt *join = within_nest(ctx, p, ir_alloc_stmt(ctx, g.acc, ir_seq(ctx, 2 + g.nepilogue, items)));
-  const cu_tile *joined = cu_schedule_threads(ctx, t, cu_variant(ctx, k, in, join), &(cu_choice){2, {pieces->threads, 1}}, reason);
+  const cu_tile *joined = cu_schedule_threads(ctx, t, cu_variant(ctx, k, in, join), &(cu_choice){2, .arg = {pieces->threads, 1}}, reason);
   if (!joined) return NULL;
   const ir_stmt *both[2] = {ir_subst_buf(ctx, pieces->kernel->body, out, passed), ir_stmt_fresh(ctx, ir_subst_buf(ctx, joined->kernel->body, in, passed), ".join")};
   cu_tile *made = (cu_tile *)cu_tile_new(ctx, k, ir_alloc_stmt(ctx, passed, ir_seq(ctx, 2, both)), pieces->threads, ir_format(ctx, "split %lld %s", (long long)parts, pieces->choice));

@@ -199,7 +199,7 @@ typedef struct where {
 static where go_to(cu_product *g, tma *x, ix work) {
   tn_ctx *ctx = g->ctx;
   int64_t rows = x->raster < x->m ? x->raster : x->m, whole = x->m / rows * rows, rest = x->m - whole;
-  where w = {{fresh(ctx, "at.b", g->batch.extent), fresh(ctx, "at.m", x->m), fresh(ctx, "at.n", x->n)}};
+  where w = {.var = {fresh(ctx, "at.b", g->batch.extent), fresh(ctx, "at.m", x->m), fresh(ctx, "at.n", x->n)}};
   ix one = ix_remi(ctx, work, x->m * x->n), in = ix_remi(ctx, one, rows * x->n);
   w.value[0] = ix_divi(ctx, work, x->m * x->n);
   w.value[1] = ix_add(ctx, ix_muli(ctx, ix_divi(ctx, one, rows * x->n), rows), ix_remi(ctx, in, rows));

@@ -103,20 +103,20 @@ static const char *asked(void *user, const ir_kernel *k) { return user; }
 
 static void large_one(tn_ctx *ctx, int i) {
   static const struct { const char *sm, *text; unsigned opcodes[3]; const char *choice; } rows[] = {
-      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG}},
-      {"sm_80", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HMMA}},
-      {"sm_90a", "graph g { opset 17 input a: f16[512, 1024] input b: f16[1024, 640] y = MatMul(a, b) output y }", {SASS_HMMA}},
-      {"sm_90a", "graph g { opset 17 input x: bf16[8, 64, 56, 56] const w: bf16[256, 64, 1, 1] data 32768 hash HASH y = Conv(x, w) z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}},
-      {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1], strides = [2, 2]} z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}},
-      {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", {SASS_HGMMA, SASS_UTMALDG}},
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", .opcodes = {SASS_HGMMA, SASS_UTMALDG}},
+      {"sm_80", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", .opcodes = {SASS_HMMA}},
+      {"sm_90a", "graph g { opset 17 input a: f16[512, 1024] input b: f16[1024, 640] y = MatMul(a, b) output y }", .opcodes = {SASS_HMMA}},
+      {"sm_90a", "graph g { opset 17 input x: bf16[8, 64, 56, 56] const w: bf16[256, 64, 1, 1] data 32768 hash HASH y = Conv(x, w) z = Relu(y) output z }", .opcodes = {SASS_HGMMA, SASS_UTMALDG}},
+      {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1], strides = [2, 2]} z = Relu(y) output z }", .opcodes = {SASS_HGMMA, SASS_UTMALDG}},
+      {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", .opcodes = {SASS_HGMMA, SASS_UTMALDG}},
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG}, "tma 128 256 4 store"},
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG}, "tma 128 256 4 store persist 0 8 cluster 2"},
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG}, "tma 64 256 4 store persist 0 8 pingpong"},
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG}, "tma 64 192 6 store persist 0 8 pingpong cluster 2"},
-      {"sm_90a", "graph g { opset 19 input a: f8e4m3fn[2048, 2048] input b: f8e4m3fn[2048, 2048] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", {SASS_QGMMA, SASS_UTMALDG}},
-      {"sm_89", "graph g { opset 19 input a: f8e5m2[2048, 2048] input b: f8e5m2[2048, 2048] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", {SASS_QMMA}},
-      {"sm_80", "graph g { opset 19 input a: f8e4m3fn[2048, 2048] input b: f8e4m3fn[2048, 2048] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", {SASS_HMMA}},
-      {"sm_90a", "graph g { opset 19 input x: f8e4m3fn[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH const s: f32[] = 0.5 q = Cast(w) {to = 17} e = Cast(q) {to = 1} d = DequantizeLinear(x, s) y = Conv(d, e) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", {SASS_QGMMA, SASS_UTMALDG}}};
+      {"sm_90a", "graph g { opset 19 input a: f8e4m3fn[2048, 2048] input b: f8e4m3fn[2048, 2048] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", .opcodes = {SASS_QGMMA, SASS_UTMALDG}},
+      {"sm_89", "graph g { opset 19 input a: f8e5m2[2048, 2048] input b: f8e5m2[2048, 2048] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", .opcodes = {SASS_QMMA}},
+      {"sm_80", "graph g { opset 19 input a: f8e4m3fn[2048, 2048] input b: f8e4m3fn[2048, 2048] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", .opcodes = {SASS_HMMA}},
+      {"sm_90a", "graph g { opset 19 input x: f8e4m3fn[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH const s: f32[] = 0.5 q = Cast(w) {to = 17} e = Cast(q) {to = 1} d = DequantizeLinear(x, s) y = Conv(d, e) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", .opcodes = {SASS_QGMMA, SASS_UTMALDG}}};
   if (i >= IR_COUNT(rows)) return;
   const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, cuda_program_nhwc(ctx, rows[i].text), cu_target_find(ctx, rows[i].sm), &(rt_cuda_options){.jobs = 2, .choice = rows[i].choice ? asked : NULL, .user = (void *)rows[i].choice});
   int n[3] = {0};

@@ -62,8 +62,8 @@ static void round_trip(tn_ctx *ctx, void *path) {
   int n = 0;
   for (tn_dtype t = TN_BOOL; t <= TN_F64; t++)
     items[n++] = (fe_array){ir_format(ctx, "layer.%d \"\\\x01\xc3\xa4", 100 - (int)t), t, 2, dims, 3, data + t,
-                            3 * ir_dtype_bytes(t)};
-  items[n++] = (fe_array){"", TN_F32, 0, NULL, 1, data, 4};
+                            .bytes = 3 * ir_dtype_bytes(t)};
+  items[n++] = (fe_array){"", TN_F32, 0, NULL, 1, data, .bytes = 4};
   const char *meta[] = {"format", "tenon", "k", ""};
   fe_safetensors_save(ctx, path, items, n, meta, 2);
   const fe_safetensors *s = fe_safetensors_load(ctx, path);
@@ -86,7 +86,7 @@ typedef struct pair {
 
 static void save_two(tn_ctx *ctx, void *arg) {
   pair *p = arg;
-  fe_array items[2] = {{p->a, p->dtype, 0, NULL, 1, "12345678", 1}, {p->b, TN_U8, 0, NULL, 1, "1", 1}};
+  fe_array items[2] = {{p->a, p->dtype, 0, NULL, 1, "12345678", .bytes = 1}, {p->b, TN_U8, 0, NULL, 1, "1", .bytes = 1}};
   fe_safetensors_save(ctx, p->path, items, 2, NULL, 0);
 }
 
