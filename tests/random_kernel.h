@@ -31,6 +31,9 @@ typedef struct random_args {
 random_args random_args_new(tn_ctx *ctx, const ir_kernel *k, uint64_t seed);
 /* The same contents in fresh memory. */
 random_args random_args_copy(tn_ctx *ctx, const ir_kernel *k, const random_args *from);
-/* Null, or which parameter differs where; NaNs are equal to each other. */
+/* Of parameter i: which elements of its memory are elements of the buffer; the others are padding, which is nobody's: a
+ * vector may be stored whole at its end. */
+bool *random_args_places(tn_ctx *ctx, const ir_kernel *k, const random_args *a, int i);
+/* Null, or which parameter differs where outside of padding; NaNs are equal to each other. */
 const char *random_args_differ(tn_ctx *ctx, const ir_kernel *k, const random_args *want, const random_args *got);
 #endif

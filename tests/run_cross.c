@@ -5,7 +5,8 @@
  * DIR/kernels.o  random kernels k0, k1, ... for the CPU, compiled as one module
  * DIR/table.c    their addresses
  * DIR/cases.bin  per kernel what tests/cross/main.c reads: 8-byte integers tasks, scratch
- *                bytes, ndims, dims, nbufs; per buffer dtype, bytes, contents before, contents after
+ *                bytes, ndims, dims, nbufs; per buffer dtype, bytes, contents before, contents after, a byte per
+ *                element: 1, or 0 in padding
  */
 #include "codegen/codegen.h"
 #include "ir/interp.h"
@@ -74,6 +75,7 @@ static void run(tn_ctx *ctx, void *arg) {
       put(f, before.bytes[n]);
       fwrite(before.args[n], 1, (size_t)before.bytes[n], f);
       fwrite(after.args[n], 1, (size_t)before.bytes[n], f);
+      fwrite(random_args_places(ctx, k, &before, n), 1, (size_t)before.bytes[n] / ir_dtype_bytes(k->bufs[n]->dtype), f);
     }
   }
   fclose(f);
