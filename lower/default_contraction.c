@@ -172,6 +172,7 @@ typedef struct contraction {
   bool across;            /* B at run time is read across its rows: turned while copied */
   int across_axis;
   bool split_c, ragged;   /* channels in blocks; the last one not whole: apart */
+  bool shared;            /* rows are shared out to groups of tiles, which are tasks */
   bool windows, by_windows, grouped; /* several taps; blocked by rows of the picture; there is a loop xo of groups */
   bool tiled, channels_inside;
   const char *order[LW_MAX_LOOPS]; /* of the reduction */
@@ -340,6 +341,19 @@ static void choose_outside(contraction *c) {
                      : c->pack || c->grouped || (c->by_windows ? c->by.rows > 1 : p->u.order ? p->u.order == 2 : c->bytes > p->t->l2_bytes / 2 && rows > c->t.mr);
   for (int i = 0; i < q->nout && c->pack && !c->across && q->nred == 1; i++)
     c->batch[i] = i != c->v && i != c->r && uses(q->b, q->out[i]->var) && lw_has_loop(p, q->out[i]->var->name);
+}
+
+/* Rows outside everything, and a last tile of fewer: the last tile is set apart within one of some groups, so that there
+ * is a loop of tasks. */
+static void share_rows(contraction *c) {
+  enum { TASKS = 16 };
+  lw_plan *p = c->p;
+  const lw_problem *q = c->q;
+  int64_t tiles = (c->rows + c->t.mr - 1) / c->t.mr;
+  if (!c->tiled || q->nred != 1 || c->vectors_first || c->grouped || c->padded || c->rows % c->t.mr == 0 || tiles < TASKS) return;
+  for (int i = 0; i < q->nout; i++)
+    if (i != c->v && i != c->r && q->extent[i] > 1 && lw_has_loop(p, q->out[i]->var->name)) return;
+  c->shared = lw_step(p, "split %s %lld -> rg %s", c->row, (long long)((tiles + TASKS - 1) / TASKS * c->t.mr), c->row);
 }
 
 /* The step that puts all loops in order. Returns the outermost one below those of groups and batches. */
@@ -521,6 +535,7 @@ static void part_borders(contraction *c) {
   bool columns = c->padded && lw_guard_uses(q, "s");
   if (columns && c->tiled && c->rows > c->t.mr) peel_tiles(c, true);
   else if (columns && c->tiled) lw_step(p, "unroll s");
+  else if (c->shared) lw_step(p, "tail ro");
   else if (!columns && c->tiled && c->rows % c->t.mr) peel_tiles(c, false);
   if (c->pack && !c->across && c->columns % c->nb) lw_step(p, "tail vo");
 }
@@ -559,10 +574,11 @@ bool lw_default_contraction(lw_plan *p) {
   choose_tile(&c);
   choose_order(&c);
   pack_weights(&c);
+  choose_outside(&c);
+  share_rows(&c);
   if (!lw_step(p, "split %s %lld -> vo vi", c.vec, (long long)c.nb)) return false;
   lw_step(p, "split vi %lld -> vb vv", (long long)c.lanes);
   if (c.tiled && !lw_step(p, "split %s %lld -> ro ri", c.row, (long long)c.t.mr)) return false;
-  choose_outside(&c);
   if (!arrange(&c)) return false;
   copy_rows(&c);
   if (!copy_panels(&c) || !make_tile(&c)) return false;

@@ -18,10 +18,11 @@
  * after Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34
  * (2008), and Van Zee and van de Geijn, "BLIS", ACM TOMS 41 (2015). With a single block of rows, B's
  * copy is made within ko, and ko is outside mc where a copy of all steps would be too large. With few
- * rows there is nothing to keep: B is read at the speed of memory, several streams at a time. Where A
- * lies column by column (the gradient of weights), it is copied tile by tile: of each line that a step of
- * the sum brings, a tile needs a part. Tasks are then parts of the rows, each with a copy of B; a short sum takes its
- * panels rows outside, so that what a step of training updates passes line by line. Steps that are refused
+ * rows there is nothing to keep: some rows of B at a time pass, as they lie, under a block of C that stays in
+ * the first cache. Where A lies column by column (the gradient of weights), it is copied tile by tile: of each
+ * line that a step of the sum brings, a tile needs a part. Tasks are then parts of the rows, each with a copy
+ * of B; a short sum takes its panels rows outside, so that what a step of training updates passes line by
+ * line. Steps that are refused
  * leave a simpler order. */
 #include "lower/default_schedule.h"
 #include <string.h>
@@ -30,7 +31,8 @@ enum {
   PAGE = 4096,
   LINE = 64,
   LONG_SUM = 1024, /* steps that one pass through the registers may take where panels may stream from the second cache */
-  FEW_ROWS = 4,    /* rows of A that do not pay for a copy of B */
+  FEW_ROWS = 4,    /* rows of A that do not pay for panels of B */
+  STREAM_ROWS = 16, /* rows of A that do not pay for a copy of B: some of its rows pass under all of C instead */
   SOME_ROWS = 96,  /* rows of A that use a block of B often enough to ask for the next one meanwhile */
   TURN_COLUMNS = 320, /* of C, for which turning A is a twentieth of the work */
   COPY_COLUMNS = 640, /* of C, for which copying A in turned squares is a fortieth of the work */
@@ -214,7 +216,7 @@ static void sizes(gemm *g) {
   if (!g->constant && g->mb == tiles) /* B's chunks are copied for all rows: by long pieces, and A's rows few times; some groups, to be tasks */
     columns = copy_bound(g) ? l2 / (g->kc * g->esize) : lw_min(MAX_COPY / g->kc, ceil_div(panels, g->n < 3 * GROUP_COLUMNS ? 2 : g->n / GROUP_COLUMNS) * g->nb);
   if (!g->constant && g->mb < tiles && columns < PAGE / 2 / g->esize) columns = PAGE / 2 / g->esize; /* long pieces of B's rows */
-  g->group = g->stream ? panels : g->rows_first ? l2 * 3 / 8 / (g->kc * line) : columns / g->nb;
+  g->group = g->stream ? lw_min(g->m > FEW_ROWS ? l1 * 3 / 4 / (g->m * line) : panels, panels) : g->rows_first ? l2 * 3 / 8 / (g->kc * line) : columns / g->nb;
   if (g->turned) g->group = g->tasks > 1 ? panels : ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, or enough groups to be tasks */
   if (g->constant && g->m <= FEW_ROWS) g->group = g->n % g->nb ? ceil_div(panels, TASKS) : panels; /* the tail inside of tasks */
   g->group = p->u.group ? lw_min(p->u.group, panels) : even(panels, g->group);
@@ -354,7 +356,7 @@ bool lw_default_gemm(lw_plan *p) {
   if (!operands(&g)) return false;
   g.m = lw_join_rows(p, g.r, g.v);
   if (g.n * g.k * g.esize <= p->t->l2_bytes / 2 && !g.turned && !p->u.kc && !p->u.mb) return false;
-  g.stream = !g.constant && g.m <= FEW_ROWS;
+  g.stream = !g.constant && (g.m <= FEW_ROWS || (g.m <= 2 * STREAM_ROWS && !g.turned && (p->u.order ? p->u.order == 1 : g.m <= STREAM_ROWS)));
   sizes(&g);
   if (g.m > FEW_ROWS && !g.tiled) return false;
   if (g.constant && g.mr >= 12 && g.kc == g.k && !p->u.mb) return false; /* panels stream from the second cache: rows outside them */
@@ -396,7 +398,7 @@ bool lw_default_gemm(lw_plan *p) {
   if (asks) each(&g, p->k->body, !g.rows_first ? "vo" : chunks ? "ko" : "vc", ask_ahead, g.constant ? q->b->u.buf->name : "panel");
   if (g.tiled) each(&g, p->k->body, "ro", ask_results, NULL);
   lw_parallel_outside(p);
-  p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)g.ku, .order = g.rows_first ? 1 : 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
+  p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)g.ku, .order = g.rows_first || g.stream ? 1 : 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
                          .group = (int)g.group, .ahead = asks ? (int)g.ahead + 1 : 1, .rows = g.copied ? 1 : 2, .unfused = p->u.unfused};
   return true;
 }

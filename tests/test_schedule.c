@@ -542,6 +542,7 @@ static void few_columns(tn_ctx *ctx, void *arg) {
   if ((wrong = ir_kernel_verify(ctx, s)) || (wrong = compare(ctx, mm, s, 7, true))) ir_fail(ctx, TN_EWRONG, "%s\n%s", wrong, text);
   if (!strstr(text, d[4] ? "prefetch A ro 1 vo" : "prefetch A ro 1 k") != !d[3]) ir_fail(ctx, TN_EWRONG, "rows are %sasked for:\n%s", d[3] ? "not " : "", text);
   if (strstr(text, "-> rows")) ir_fail(ctx, TN_EWRONG, "rows are copied:\n%s", text);
+  if (d[0] > 100 && !strstr(text, "parallel rg")) ir_fail(ctx, TN_EWRONG, "no tasks:\n%s", text);
 }
 
 Test(schedule, few_columns) {
