@@ -172,7 +172,7 @@ typedef struct contraction {
   bool across;            /* B at run time is read across its rows: turned while copied */
   int across_axis;
   bool split_c, ragged;   /* channels in blocks; the last one not whole: apart */
-  bool shared;            /* rows are shared out to groups of tiles, which are tasks */
+  bool joined, shared;    /* rows are those of several axes; rows are shared out to groups of tiles, which are tasks */
   bool windows, by_windows, grouped; /* several taps; blocked by rows of the picture; there is a loop xo of groups */
   bool tiled, channels_inside;
   const char *order[LW_MAX_LOOPS]; /* of the reduction */
@@ -238,9 +238,10 @@ static void find_rows(contraction *c) {
   for (int i = q->nout; i-- > 0 && c->r < 0;)
     if (i != c->v && q->extent[i] > 1 && !uses(q->b, q->out[i]->var) && uses(q->a, q->out[i]->var)) c->r = i;
   c->row = c->r >= 0 ? q->out[c->r]->var->name : NULL;
-  c->rows = c->r >= 0 ? q->extent[c->r] : 1;
+  int64_t alone = c->rows = c->r >= 0 ? q->extent[c->r] : 1;
   c->padded = q->guard != NULL;
   if (c->r >= 0 && !c->padded) c->rows = lw_join_rows(c->p, c->r, c->v);
+  c->joined = c->r >= 0 && c->rows != alone;
 }
 
 /* Groups of pixels or rows of the picture, chunks of channels. */
@@ -515,12 +516,12 @@ static void peel_tiles(contraction *c, bool first) {
 }
 
 /* Rows outside, few panels inside: a tile's rows are used up soon, so the next ones, from beyond the second-level cache,
- * are asked for meanwhile. */
+ * are asked for meanwhile. (Those of joined axes are no box: all rows would be asked for each time.) */
 static bool ask_rows(contraction *c, const char *sum) {
   const lw_plan *p = c->p;
   const ir_stmt *tiles = ir_find_loop(p->k->body, "ro");
   bool far = row_distance(c) * c->rows > p->t->l2_bytes / 2;
-  if (!c->ordered || c->vectors_first || c->pack || p->got.rows == 1 || !tiles || (p->u.ahead ? p->u.ahead == 1 : !far)) return false;
+  if (!c->ordered || c->vectors_first || c->pack || c->joined || p->got.rows == 1 || !tiles || (p->u.ahead ? p->u.ahead == 1 : !far)) return false;
   const char *steps = ir_format(p->ctx, "%s.o", sum), *at = ir_find_loop(tiles->body, steps) ? steps : sum;
   if (p->t->vector_regs > 16) at = "vo"; /* tiles of 28 sums leave no register for a condition among their steps: two sums would be spilled */
   return lw_step(c->p, "prefetch %s ro 1 %s -> next", c->q->a->u.buf->name, at);

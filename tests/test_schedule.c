@@ -545,6 +545,25 @@ static void few_columns(tn_ctx *ctx, void *arg) {
   if (d[0] > 100 && !strstr(text, "parallel rg")) ir_fail(ctx, TN_EWRONG, "no tasks:\n%s", text);
 }
 
+/* Rows of several axes are no box: each tile would ask for all of them. */
+static void few_columns_of_joined_rows(tn_ctx *ctx, void *arg) {
+  const char *reason, *wrong;
+  const ir_kernel *mm = ir_kernel_parse(ctx, "kernel mm(in A: f32[11, 13, 301], const B: f32[301, 40], out C: f32[11, 13, 40]) { for b in 0..11 { for m in 0..13 { for n in 0..40 {"
+    " alloc acc: f32[] register acc[] = 0.0 for k in 0..301 { acc[] = fma(A[b, m, k], B[k, n], acc[]) } C[b, m, n] = acc[] } } } }", "joined"), *s;
+  cg_target t = *cg_target_find(ctx, "x86-64-v3", "x86_64-unknown-linux-gnu");
+  t.l2_bytes = 1 << 17;
+  const char *text = lw_default_schedule(ctx, mm, &t, 0);
+  if (!(s = lw_schedule_apply(ctx, mm, text, &reason))) ir_fail(ctx, TN_EWRONG, "refused: %s\n%s", reason, text);
+  if ((wrong = ir_kernel_verify(ctx, s)) || (wrong = compare(ctx, mm, s, 7, true))) ir_fail(ctx, TN_EWRONG, "%s\n%s", wrong, text);
+  if (!strstr(text, "fuse b m") || !strstr(text, "parallel rg") || strstr(text, "prefetch A")) ir_fail(ctx, TN_EWRONG, "%s", text);
+}
+
+Test(schedule, few_columns_of_joined_rows) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  cr_expect_eq(ir_protect(ctx, few_columns_of_joined_rows, NULL), TN_OK, "%.900s", tn_error(ctx));
+  tn_ctx_free(ctx);
+}
+
 Test(schedule, few_columns) {
   static const int cases[][5] = {{43, 24, 512, 1, 0}, {130, 17, 250, 1, 0}, {64, 40, 301, 1, 0}, {29, 24, 300, 0, 0}, {61, 60, 270, 1, 1}};
   for (int i = 0; i < IR_COUNT(cases); i++) {
