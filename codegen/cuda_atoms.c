@@ -191,6 +191,8 @@ static void hold(cu_fn *f, const ir_stmt *tile) {
     if (f->mems[i].summed) cu_line(f, "tn_hold<%lld>(%s);", (long long)f->mems[i].summed, f->mems[i].name);
 }
 
+static void settle(cu_fn *f, const ir_stmt *tile) { cu_line(f, "tn_settle();"); }
+
 /* exp(a - b) = 2^(a log2(e) - b log2(e)) by the special function unit. */
 static void exponential(cu_fn *f, const ir_stmt *tile) {
   meaning m = meaning_of(f, tile);
@@ -394,6 +396,7 @@ static const struct {
     {"wgmma.set.m64n", set_group},
     {"wgmma.rs.m64n", multiply_registers},
     {"hold", hold},
+    {"settle", settle},
     {"exp", exponential},
     {"max", larger},
     {"wg.fence", group_fence},

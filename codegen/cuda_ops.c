@@ -118,6 +118,8 @@ static const struct {
     {"tn_tile_columns", /* the same, read across: eight rows 1024 bytes on, the next 64 columns so many */
      "__device__ __forceinline__ unsigned long long tn_tile_columns(const void *p, int next) { return (unsigned long long)(((unsigned)__cvta_generic_to_shared(p) & 0x3ffffu) >> 4) | (unsigned long long)(next >> 4) << 16 | 64ull << 32 | 1ull << 62; }\n"},
     {"tn_hold", "template <int N> __device__ __forceinline__ void tn_hold(float *c) {\n#pragma unroll\n  for (int i = 0; i < N; i++) asm volatile(\"\" : \"+f\"(c[i]) :: \"memory\");\n}\n"},
+    {"tn_settle", /* ptxas counts conversions of sums that are stored at once as read before the wait, and serialises the products; behind a fence it does not */
+     "__device__ __forceinline__ void tn_settle() { asm volatile(\"fence.acq_rel.cta;\" ::: \"memory\"); }\n"},
     {"tn_exp2", "__device__ __forceinline__ float tn_exp2(float x) { float r; asm(\"ex2.approx.ftz.f32 %0, %1;\" : \"=f\"(r) : \"f\"(x)); return r; }\n"},
     {"tn_wgmma_fence", "__device__ __forceinline__ void tn_wgmma_fence() { asm volatile(\"wgmma.fence.sync.aligned;\" ::: \"memory\"); }\n"},
     {"tn_wgmma_commit", "__device__ __forceinline__ void tn_wgmma_commit() { asm volatile(\"wgmma.commit_group.sync.aligned;\" ::: \"memory\"); }\n"},

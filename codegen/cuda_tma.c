@@ -152,8 +152,8 @@ static const ir_stmt *set(cu_product *g, tma *x) {
 static const ir_stmt *drain(cu_product *g, tma *x, bool meet, ix last) {
   tn_ctx *ctx = g->ctx;
   ir_var *r = for_block(g, x), *wg = cu_groups_var(ctx, &x->x, ir_format(ctx, "drain.%u", ir_next_id(ctx)));
-  const ir_stmt *both[2] = {cu_sync(ctx, "wg.wait 0"), x->blocks && x->empty ? release(g, x, meet || x->cluster > 1, last) : NULL};
-  return by_blocks(ctx, r, cu_loop(ctx, wg, IR_WARPGROUP, ir_seq(ctx, 2, both)));
+  const ir_stmt *all[3] = {cu_sync(ctx, "wg.wait 0"), x->blocks && x->empty ? release(g, x, meet || x->cluster > 1, last) : NULL, cu_sync(ctx, "settle")};
+  return by_blocks(ctx, r, cu_loop(ctx, wg, IR_WARPGROUP, ir_seq(ctx, 3, all)));
 }
 
 /* ---- tiles ---- */

@@ -186,6 +186,7 @@ static inline unsigned long long tn_tile(const void *p) { return (unsigned long 
 static inline void tn_fence_proxy() {}
 static inline void tn_wgmma_fence() {}
 static inline void tn_wgmma_commit() {}
+static inline void tn_settle() {}
 template <int N> static inline void tn_wgmma_wait() {}
 template <int N> static inline void tn_registers_more() {}
 template <int N> static inline void tn_registers_less() {}
