@@ -192,7 +192,7 @@ static void tma_right(tn_ctx *ctx, const ir_kernel *k, const cu_tile *tile, cons
 static void tma_one(tn_ctx *ctx, int i) { tma_each(ctx, i, tma_right); }
 
 Test(cuda, tma) {
-  for (int i = number("TENON_CUDA_FROM", 0); i < IR_COUNT(tma) && i < number("TENON_CUDA_TO", 1 << 20); i++) in_context(tma_one, i);
+  for (int i = number("TENON_CUDA_FROM", 0); i < IR_COUNT(tma) && i < number("TENON_CUDA_TO", 1 << 20); i += number("TENON_CUDA_STEP", whole_set() ? 1 : 5)) in_context(tma_one, i);
 }
 
 /* ---- whole models, small: layers of the kinds that residual, mobile and transformer networks have ---- */
