@@ -90,7 +90,7 @@ Test(cuda, set) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   int from = number("TENON_CUDA_FROM", 0), to = number("TENON_CUDA_TO", 1 << 20);
   cuda_case c;
-  for (int i = from; i < to && cuda_case_at(ctx, i, &c); i += number("TENON_CUDA_STEP", whole_set() ? 1 : 11)) in_context(set_one, i);
+  for (int i = from; i < to && cuda_case_at(ctx, i, &c); i += number("TENON_CUDA_STEP", whole_set() ? 1 : 17)) in_context(set_one, i);
   fprintf(stderr, "%d programs, %d kernels for sm_80 and sm_90a, emulated%s\n", programs_done, kernels_done, !cuda_have_nvrtc() ? "; no NVRTC here" : whole_set() ? ", compiled, through the gates" : ", a third of them compiled");
   tn_ctx_free(ctx);
 }
@@ -285,7 +285,7 @@ static void mutate_tma(tn_ctx *ctx, int i) {
 Test(cuda, mutants) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   cuda_case c;
-  for (int i = number("TENON_CUDA_FROM", 0); i < number("TENON_CUDA_TO", 1 << 20) && cuda_case_at(ctx, i, &c); i += number("TENON_CUDA_STEP", whole_set() ? 1 : 17)) in_context(mutate_one, i);
+  for (int i = number("TENON_CUDA_FROM", 0); i < number("TENON_CUDA_TO", 1 << 20) && cuda_case_at(ctx, i, &c); i += number("TENON_CUDA_STEP", whole_set() ? 1 : 41)) in_context(mutate_one, i);
   for (int i = number("TENON_CUDA_TMA_FROM", 0); i < IR_COUNT(tma) && i < number("TENON_CUDA_TMA_TO", 1 << 20); i += whole_set() ? 1 : 3) in_context(mutate_tma, i);
   fprintf(stderr, "%d programs, %d of %d mutants caught\n", mutated, caught, mutants);
   cr_assert(mutants > 0 && caught * 100 >= mutants * 95, "%d of %d mutants caught", caught, mutants);
