@@ -151,26 +151,19 @@ static void multiply(cu_fn *f, const ir_stmt *tile) {
 }
 
 /* On shared memory: descriptors of the tiles' first elements. */
-static void multiply_group(cu_fn *f, const ir_stmt *tile) {
+static void group(cu_fn *f, const ir_stmt *tile, const char *how) {
   meaning m = meaning_of(f, tile);
   ix a, b;
   int scope = cu_scope(f);
   factors(f, &m, &a, &b);
   const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *ta = address(f, &m, a->u.buf, a->args, NULL), *tb = address(f, &m, b->u.buf, b->args, NULL);
-  cu_line(f, "tn_wgmma_%s_%lld(&%s, tn_tile(&%s), tn_tile(&%s));", strrchr(tile->atom, '.') + 1, (long long)m.loops[1]->var->hi + 1, to, ta, tb);
+  cu_line(f, "tn_wgmma_%s%s_%lld(&%s, tn_tile(&%s), tn_tile(&%s));", how, strrchr(tile->atom, '.') + 1, (long long)m.loops[1]->var->hi + 1, to, ta, tb);
   cu_unscope(f, scope);
 }
 
-/* The same from zeros. */
-static void set_group(cu_fn *f, const ir_stmt *tile) {
-  meaning m = meaning_of(f, tile);
-  ix a, b;
-  int scope = cu_scope(f);
-  factors(f, &m, &a, &b);
-  const char *to = address(f, &m, m.store->buf, m.store->index, NULL), *ta = address(f, &m, a->u.buf, a->args, NULL), *tb = address(f, &m, b->u.buf, b->args, NULL);
-  cu_line(f, "tn_wgmma_set_%s_%lld(&%s, tn_tile(&%s), tn_tile(&%s));", strrchr(tile->atom, '.') + 1, (long long)m.loops[1]->var->hi + 1, to, ta, tb);
-  cu_unscope(f, scope);
-}
+static void multiply_group(cu_fn *f, const ir_stmt *tile) { group(f, tile, ""); }
+
+static void set_group(cu_fn *f, const ir_stmt *tile) { group(f, tile, "set_"); } /* from zeros */
 
 /* A from fragments, B[k, j] of rows along j in shared memory, 64 columns after 64. */
 static void multiply_registers(cu_fn *f, const ir_stmt *tile) {

@@ -18,30 +18,21 @@ static int64_t elements_of(cu_fn *f, const ir_buf *b) {
   return n->hi;
 }
 
-/* Whether ldmatrix or packing fills the buffer: a fragment. */
-static bool is_fragment(const ir_stmt *s, const ir_buf *b) {
+/* Whether an atom of that kind stores to the buffer. */
+static bool filled_by(const ir_stmt *s, const ir_buf *b, bool (*kind)(const char *atom)) {
   if (!s) return false;
-  if (s->kind == IR_TILE && (strncmp(s->atom, "ldmatrix", 8) == 0 || strcmp(s->atom, "frag.pack") == 0)) {
+  if (s->kind == IR_TILE && kind(s->atom)) {
     const ir_stmt *in = s->body;
     while (in->kind == IR_FOR) in = in->body;
     return in->buf == b;
   }
   for (int i = 0; i < s->n; i++)
-    if (is_fragment(s->items[i], b)) return true;
-  return is_fragment(s->body, b) || is_fragment(s->other, b);
+    if (filled_by(s->items[i], b, kind)) return true;
+  return filled_by(s->body, b, kind) || filled_by(s->other, b, kind);
 }
 
-static bool is_summed(const ir_stmt *s, const ir_buf *b) {
-  if (!s) return false;
-  if (s->kind == IR_TILE && strncmp(s->atom, "wgmma.", 6) == 0) {
-    const ir_stmt *in = s->body;
-    while (in->kind == IR_FOR) in = in->body;
-    return in->buf == b;
-  }
-  for (int i = 0; i < s->n; i++)
-    if (is_summed(s->items[i], b)) return true;
-  return is_summed(s->body, b) || is_summed(s->other, b);
-}
+static bool is_fragment(const char *atom) { return strncmp(atom, "ldmatrix", 8) == 0 || strcmp(atom, "frag.pack") == 0; }
+static bool is_summed(const char *atom) { return strncmp(atom, "wgmma.", 6) == 0; }
 
 static void declare(cu_fn *f, const ir_stmt *scope) {
   ir_buf *b = scope->buf;
@@ -65,12 +56,12 @@ static void declare(cu_fn *f, const ir_stmt *scope) {
         ir_bug(ctx, "buffer '%s' of a block has no axis of threads", b->name);
       n /= threads;
     }
-    if (m.per_thread && is_summed(scope->body, b)) m.summed = n;
+    if (m.per_thread && filled_by(scope->body, b, is_summed)) m.summed = n;
     if (n * size > PRIVATE_BYTES) {
       int64_t at = f->scratch_bytes;
       f->scratch_bytes += (n * size + 15) / 16 * 16 * f->tile->threads;
       cu_line(f, "%s *const %s = (%s *)(tn_scratch + (%lld + threadIdx.x * %lldll));", type, m.name, type, (long long)at, (long long)((n * size + 15) / 16 * 16));
-    } else if (m.per_thread && is_fragment(scope->body, b)) { /* words of packed elements, which only atoms touch */
+    } else if (m.per_thread && filled_by(scope->body, b, is_fragment)) { /* words of packed elements, which only atoms touch */
       m.packed = true;
       cu_line(f, "unsigned %s[%lld];", m.name, (long long)(n * size + 3) / 4);
     } else cu_line(f, "%s %s[%lld];", type, m.name, (long long)(n > 0 ? n : 1));

@@ -244,7 +244,7 @@ ir_program *cuda_program_nhwc(tn_ctx *ctx, const char *text) {
 
 bool cuda_have_nvrtc(void) { return rt_cuda_library(RT_CUDA_NVRTC)->handle != NULL; }
 
-static double tolerance(tn_dtype t) { return t == TN_F16 ? 4e-3 : t == TN_BF16 ? 3e-2 : t == TN_F64 ? 1e-12 : ir_is_byte_float(t) ? ldexp(1.05, -ir_byte_format_of(t)->fraction) /* one step */ : 1e-4; }
+double cuda_tolerance(tn_dtype t) { return t == TN_F16 ? 4e-3 : t == TN_BF16 ? 3e-2 : t == TN_F64 ? 1e-12 : ir_is_byte_float(t) ? ldexp(1.05, -ir_byte_format_of(t)->fraction) /* one step */ : 1e-4; }
 
 static const char *differ(tn_ctx *ctx, const ir_buf *b, const char *want, const char *have, double rtol) {
   int64_t n;
@@ -259,7 +259,7 @@ static const char *differ(tn_ctx *ctx, const ir_buf *b, const char *want, const 
   for (int64_t i = 0; i < n; i++) {
     ir_scalar x = ir_scalar_load(b->dtype, want + (size_t)i * size), y = ir_scalar_load(b->dtype, have + (size_t)i * size);
     if (!real && x.i == y.i) continue;
-    if (real && (x.f == y.f || (isnan(x.f) && isnan(y.f)) || fabs(x.f - y.f) <= (rtol > 0 ? rtol : tolerance(b->dtype)) * top)) continue;
+    if (real && (x.f == y.f || (isnan(x.f) && isnan(y.f)) || fabs(x.f - y.f) <= (rtol > 0 ? rtol : cuda_tolerance(b->dtype)) * top)) continue;
     return real ? ir_format(ctx, "%s[%lld]: %.9g, should be %.9g", b->name, (long long)i, y.f, x.f) : ir_format(ctx, "%s[%lld]: %lld, should be %lld", b->name, (long long)i, (long long)y.i, (long long)x.i);
   }
   return NULL;

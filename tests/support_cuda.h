@@ -23,6 +23,8 @@ typedef struct cuda_check {
 } cuda_check;
 /* The emulated run of the tile program against the interpreter on the kernel; then the compiler. Null, or what is wrong. */
 const char *cuda_check_tile(tn_ctx *ctx, const ir_kernel *k, const cu_tile *tile, const cu_target *t, const cuda_check *how);
+/* Of a float dtype, relative to the largest magnitude. */
+double cuda_tolerance(tn_dtype t);
 bool cuda_have_nvrtc(void);
 /* Data for a slot, in the context: floats from [-range, range), integers from 0 .. most - 1; *seed goes on. */
 void *cuda_random(tn_ctx *ctx, const ir_slot *s, uint64_t *seed, double range, int most);

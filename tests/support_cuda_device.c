@@ -17,7 +17,7 @@ const char *cuda_choice_of_products(void *user, const ir_kernel *k) {
 static void compare(tn_ctx *ctx, const ir_slot *s, const char *want, const char *have, double rtol) {
   size_t size = ir_dtype_bytes(s->dtype);
   bool real = ir_is_float(s->dtype);
-  double top = 0, off = 0, tolerance = s->dtype == TN_BF16 ? 3e-2 : s->dtype == TN_F16 ? 4e-3 : ir_is_byte_float(s->dtype) ? ldexp(1.05, -ir_byte_format_of(s->dtype)->fraction) : real ? 1e-4 : 0;
+  double top = 0, off = 0, tolerance = real ? cuda_tolerance(s->dtype) : 0;
   for (int64_t e = 0; e < s->bytes / (int64_t)size; e++) {
     ir_scalar a = ir_scalar_load(s->dtype, want + (size_t)e * size), b = ir_scalar_load(s->dtype, have + (size_t)e * size);
     double x = real ? a.f : (double)a.i, y = real ? b.f : (double)b.i;
