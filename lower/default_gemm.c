@@ -37,7 +37,7 @@ enum {
   TURN_COLUMNS = 320, /* of C, for which turning A is a twentieth of the work */
   COPY_COLUMNS = 640, /* of C, for which copying A in turned squares is a fortieth of the work */
   TASK_ROWS = 192, /* of C, where A is turned: what a task has at least */
-  TURN_STEPS = 8,  /* of the sum, that are copied of all tiles together: whole lines on both sides */
+  TURN_STEPS = 8,  /* of the sum, that are copied of a tile or a panel together: whole lines on both sides */
   TASKS = 8,
   MANY_TASKS = 16, /* that products of enough rows are cut into, B at run time */
   PART_ROWS = 1024, /* of C, for which a copy of B of their own costs a fortieth of the work */
@@ -255,7 +255,12 @@ static bool pack_dynamic(gemm *g, const char *at) {
   chunked_panels(g, "panel");
   if (copy_bound(g)) lw_step(p, "prefetch %s panel.%d 4 panel.%d -> panel.ahead", b->u.buf->name, ka, ka);
   if (lw_step(p, "split panel.%d %lld -> panel.o panel.i", va, (long long)g->nb) && lw_step(p, "split panel.i %lld -> panel.c panel.v", (long long)g->lanes)) {
-    whole_copies(p, ir_format(p->ctx, "panel.%d", ka), "panel.o");
+    /* some rows of a panel at a time: one row of all panels would write one line to each, on the same few sets of the caches */
+    int64_t steps = strcmp(at, "ko") == 0 ? g->kc : g->k;
+    bool some = !copy_bound(g) && ka < va && steps % TURN_STEPS == 0 && (steps == g->k || g->k % g->kc == 0) &&
+                lw_step(p, "split panel.%d %d -> panel.p panel.r", ka, TURN_STEPS) && lw_step(p, "reorder panel.p panel.o panel.r");
+    whole_copies(p, some ? "panel.p" : ir_format(p->ctx, "panel.%d", ka), "panel.o");
+    if (some) lw_kind(p, "unroll", "panel.r");
     lw_kind(p, "unroll", "panel.c");
     lw_kind(p, "vectorize", "panel.v");
   }
