@@ -103,17 +103,18 @@ static bool fits(wino *w) {
 
 /* ---- weights ---- */
 
-/* U of panel p, all its channels; `edges`: of some there are no weights, which count as zero. */
+/* U of panel p, all its channels; `edges`: of some there are no weights, which count as zero. Rows beyond the blocks of
+ * channels are never read: they repeat the last channel, which needs no guard (a guarded gather is long code). */
 static void make_panel(wino *w, ir_buf *from, ir_buf *to, ix p, bool edges) {
   tn_ctx *ctx = w->ctx;
   int fa = w->f.a;
   ix c = ib_loop(w->b, "c", number(w, w->urows)), k = ib_loop(w->b, "k", number(w, w->panel)), half[3][LW_WINO_A], zero = ix_cast(ctx, w->whole ? TN_I32 : TN_F32, ix_int(ctx, TN_I32, 0));
-  ix out = ix_add(ctx, ix_muli(ctx, p, w->panel), k), there = ix_lt(ctx, c, number(w, w->c));
+  ix out = ix_add(ctx, ix_muli(ctx, p, w->panel), k), there = w->c < w->cblocks * w->block ? ix_lt(ctx, c, number(w, w->c)) : ix_bool(ctx, true), from_c = ix_min(ctx, c, number(w, w->c - 1));
   if (edges) there = ix_and(ctx, ix_lt(ctx, out, number(w, w->k)), there);
   for (int s = 0; s < 3; s++) {
     ix column[3];
     for (int r = 0; r < 3; r++) {
-      ix g = ix_load(ctx, from, w->turned ? (ix[]){c, out, ix_index(ctx, 2 - r), ix_index(ctx, 2 - s)} : (ix[]){out, c, ix_index(ctx, r), ix_index(ctx, s)});
+      ix g = ix_load(ctx, from, w->turned ? (ix[]){from_c, out, ix_index(ctx, 2 - r), ix_index(ctx, 2 - s)} : (ix[]){out, from_c, ix_index(ctx, r), ix_index(ctx, s)});
       column[r] = ib_let(w->b, "g", ix_select(ctx, there, ix_cast(ctx, (tn_dtype)zero->dtype, g), zero));
     }
     lw_wino_weights(w->ctx, w->b, &w->f, w->whole ? 2 : 1, column, half[s]);
