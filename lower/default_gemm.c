@@ -257,8 +257,8 @@ static bool pack_dynamic(gemm *g, const char *at) {
   if (lw_step(p, "split panel.%d %lld -> panel.o panel.i", va, (long long)g->nb) && lw_step(p, "split panel.i %lld -> panel.c panel.v", (long long)g->lanes)) {
     /* some rows of a panel at a time: one row of all panels would write one line to each, on the same few sets of the caches */
     int64_t steps = strcmp(at, "ko") == 0 ? g->kc : g->k;
-    bool some = !copy_bound(g) && ka < va && steps % TURN_STEPS == 0 && (steps == g->k || g->k % g->kc == 0) &&
-                lw_step(p, "split panel.%d %d -> panel.p panel.r", ka, TURN_STEPS) && lw_step(p, "reorder panel.p panel.o panel.r");
+    bool some = !copy_bound(g) && ka < va && steps % TURN_STEPS == 0 && g->k % steps == 0 && lw_step(p, "split panel.%d %d -> panel.p panel.r", ka, TURN_STEPS) &&
+                lw_step(p, "reorder panel.p panel.o panel.r");
     whole_copies(p, some ? "panel.p" : ir_format(p->ctx, "panel.%d", ka), "panel.o");
     if (some) lw_kind(p, "unroll", "panel.r");
     lw_kind(p, "unroll", "panel.c");

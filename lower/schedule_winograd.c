@@ -109,7 +109,8 @@ static void make_panel(wino *w, ir_buf *from, ir_buf *to, ix p, bool edges) {
   tn_ctx *ctx = w->ctx;
   int fa = w->f.a;
   ix c = ib_loop(w->b, "c", number(w, w->urows)), k = ib_loop(w->b, "k", number(w, w->panel)), half[3][LW_WINO_A], zero = ix_cast(ctx, w->whole ? TN_I32 : TN_F32, ix_int(ctx, TN_I32, 0));
-  ix out = ix_add(ctx, ix_muli(ctx, p, w->panel), k), there = w->c < w->cblocks * w->block ? ix_lt(ctx, c, number(w, w->c)) : ix_bool(ctx, true), from_c = ix_min(ctx, c, number(w, w->c - 1));
+  ix out = ix_add(ctx, ix_muli(ctx, p, w->panel), k), from_c = ix_min(ctx, c, number(w, w->c - 1));
+  ix there = w->c < w->cblocks * w->block ? ix_lt(ctx, c, number(w, w->c)) : ix_bool(ctx, true);
   if (edges) there = ix_and(ctx, ix_lt(ctx, out, number(w, w->k)), there);
   for (int s = 0; s < 3; s++) {
     ix column[3];

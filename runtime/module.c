@@ -350,6 +350,7 @@ typedef struct packing {
 
 static void pack_here(tn_ctx *ctx, void *arg) {
   packing *w = arg;
+  /* one thread has nothing of many objects, but what each of them costs; a cache keeps kernels one by one */
   cg_build_options bo = {.target = cg_target_find(ctx, NULL, NULL), .pack = true, .together = w->jobs <= 1 && !w->cache, .jobs = w->jobs, .cache = w->cache};
   const cg_build *b = cg_build_kernels(ctx, w->p, &bo);
   cg_jit *jit = cg_jit_new(ctx);
