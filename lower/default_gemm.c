@@ -345,6 +345,9 @@ static void unroll_steps(gemm *g, const ir_stmt *s, const void *user) {
 static void ask_ahead(gemm *g, const ir_stmt *s, const void *operand) {
   const ir_stmt *k = NULL;
   for (const char *const *n = (const char *const[]){".o", "", ".b.o", ".b", NULL}; *n && !k; n++) k = ir_find_loop(s->body, ir_format(g->p->ctx, "%s%s", g->sum, *n));
+  /* a full file of 32 registers: a branch between steps would spill a sum, so the lines are asked for before the tile */
+  int64_t regs = g->p->t->vector_regs;
+  if (g->tiled && regs > 16 && g->mr * g->nr + g->nr + 2 >= regs && ir_find_loop(s->body, "ro")) k = ir_find_loop(s->body, "ro");
   if (k && k->loop == IR_SERIAL) lw_step(g->p, "prefetch %s %s %lld %s -> %s.ahead", (const char *)operand, s->var->name, (long long)g->ahead, k->var->name, s->var->name);
 }
 
