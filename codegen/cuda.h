@@ -104,5 +104,5 @@ typedef struct cu_code {
 const cu_code *cu_print(tn_ctx *ctx, const cu_target *t, const cu_tile *tile, const char *symbol);
 
 /* Bump when generated source may change its meaning: part of the keys of stores. */
-#define CU_VERSION 3
+#define CU_VERSION 4
 #endif

@@ -95,6 +95,20 @@ static void load_matrix(cu_fn *f, const ir_stmt *tile) {
   cu_unscope(f, scope);
 }
 
+/* Loops r, i, c: matrix, row and column of 8 each. Lane L gives the address of row L mod 8 of matrix L / 8; of each matrix it
+ * has two neighbours of row L / 4, in an array of its own. */
+static void store_matrix(cu_fn *f, const ir_stmt *tile) {
+  tn_ctx *ctx = f->ctx;
+  meaning m = meaning_of(f, tile);
+  ix own = m.store->value;
+  if (own->op != IX_LOAD || m.n != 3 || ir_dtype_bytes(m.store->buf->dtype) != 2) ir_bug(ctx, "'%s' stores matrices of 16-bit elements", tile->atom);
+  int scope = cu_scope(f);
+  ix me = lane(f), values[3] = {ix_divi(ctx, me, 8), ix_remi(ctx, me, 8), NULL};
+  const char *to = address(f, &m, m.store->buf, m.store->index, values), *from = address(f, &m, own->u.buf, own->args, NULL);
+  cu_line(f, "tn_stmatrix4(&%s, &%s);", to, from);
+  cu_unscope(f, scope);
+}
+
 /* Loop l: each lane takes the value of the lane that its load names. */
 static void shuffle(cu_fn *f, const ir_stmt *tile) {
   tn_ctx *ctx = f->ctx;
@@ -379,6 +393,7 @@ static const struct {
     {"frag.pack", pack_fragment},
     {"ldmatrix.x4", load_matrix},
     {"ldmatrix.x4.trans", load_matrix},
+    {"stmatrix.x4", store_matrix},
     {"mma.m16n8k16.f16", multiply},
     {"mma.m16n8k16.bf16", multiply},
     {"mma.m16n8k32.s8", multiply},

@@ -99,6 +99,9 @@ static const struct {
      "\"=r\"(d[0]), \"=r\"(d[1]), \"=r\"(d[2]), \"=r\"(d[3]) : \"r\"((unsigned)__cvta_generic_to_shared(p)) : \"memory\"); }\n"},
     {"tn_ldmatrix4t", "__device__ __forceinline__ void tn_ldmatrix4t(unsigned *d, const void *p) { asm volatile(\"ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\" : "
      "\"=r\"(d[0]), \"=r\"(d[1]), \"=r\"(d[2]), \"=r\"(d[3]) : \"r\"((unsigned)__cvta_generic_to_shared(p)) : \"memory\"); }\n"},
+    {"tn_stmatrix4", /* sm_90 on */
+     "__device__ __forceinline__ void tn_stmatrix4(void *p, const unsigned short *v) { asm volatile(\"{ .reg .b32 a, b, c, d; mov.b32 a, {%1, %2}; mov.b32 b, {%3, %4}; mov.b32 c, {%5, %6}; mov.b32 d, {%7, %8}; "
+     "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {a, b, c, d}; }\" :: \"r\"((unsigned)__cvta_generic_to_shared(p)), \"h\"(v[0]), \"h\"(v[1]), \"h\"(v[2]), \"h\"(v[3]), \"h\"(v[4]), \"h\"(v[5]), \"h\"(v[6]), \"h\"(v[7]) : \"memory\"); }\n"},
     {"tn_mma_f16", "__device__ __forceinline__ void tn_mma_f16(float *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
      "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
     {"tn_mma_bf16", "__device__ __forceinline__ void tn_mma_bf16(float *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "

@@ -319,7 +319,7 @@ static const ir_stmt *block_of(cu_product *g, tma *x, const cu_target *t, const 
   all[2] = ir_tile(ctx, roles(ctx, t, x->teams * x->x.n, g->b.block / 2, x->teams), ir_seq(ctx, 2, run));
   all[3] = many && x->empty ? cu_sync(ctx, "cluster.sync") : NULL; /* nobody goes while others may arrive at its barriers */
   const ir_stmt *s = ir_alloc_stmt(ctx, g->a.shared, ir_alloc_stmt(ctx, g->b.shared, ir_alloc_stmt(ctx, x->full, ir_seq(ctx, 4, all))));
-  if (x->store) s = ir_alloc_stmt(ctx, x->leave.shared, s);
+  if (x->store) s = ir_alloc_stmt(ctx, x->leave.own, ir_alloc_stmt(ctx, x->leave.shared, s));
   if (x->order) s = ir_alloc_stmt(ctx, x->order, s);
   if (x->empty) s = ir_alloc_stmt(ctx, x->empty, s);
   return ir_alloc_stmt(ctx, x->x.acc, s);

@@ -30,6 +30,7 @@ typedef struct cu_leave {
   const ir_stmt *store;   /* the one of the kernel's end */
   cu_side side;
   ir_buf *shared;         /* [groups, buffers, 64, 64] */
+  ir_buf *own;            /* [threads, 8]: what a thread has of 16 columns, as results are kept */
   int64_t groups, pieces; /* of 64 columns, of a tile */
   int buffers;
   bool again;             /* they are written more than once */

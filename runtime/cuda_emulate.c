@@ -221,6 +221,10 @@ static void access(void *user, tn_ctx *ctx, const ir_buf *b, int64_t at, bool st
     if (at * (int64_t)ir_dtype_bytes(b->dtype) % m->vector_bytes) wrong(m, ctx, b, at, "neighbours moved together that are not aligned", -1);
     m->vector = NULL;
   }
+  if (store && b == m->matrix) {
+    if (m->matrix_elements++ % 8 ? at != m->matrix_at + 1 : at % 8) wrong(m, ctx, b, at, "a row of a matrix that is not 16 bytes side by side", -1);
+    m->matrix_at = at;
+  }
   if (m->op.tile && rt_cuda_mbar_access(m, ctx, b, at, store, v)) return;
   if (b->space == IR_GLOBAL && b->access == IR_IN) return;
   shadow *s = shadow_of(m, b);
@@ -352,6 +356,12 @@ static void tile(void *user, tn_ctx *ctx, const ir_stmt *s, bool enter) {
     if (m->hi - m->lo != 128) ir_fail(ctx, TN_EWRONG, "a product that is no warpgroup's");
     if (enter && !m->fences[m->lo / 128]) ir_fail(ctx, TN_EWRONG, "the first product of a warpgroup comes without a fence");
     m->multiplying = enter;
+  } else if (strcmp(a, "stmatrix.x4") == 0) {
+    if (m->hi - m->lo != 32) ir_fail(ctx, TN_EWRONG, "matrices that are stored by no warp");
+    const ir_stmt *inner = s->body;
+    while (inner->kind == IR_FOR) inner = inner->body;
+    m->matrix = enter ? inner->buf : NULL;
+    m->matrix_elements = 0;
   } else if (!enter) return;
   else if (strcmp(a, "load") == 0 || strcmp(a, "store") == 0) vector(m, s, *a == 'l');
   else if (strncmp(a, "wg.", 3) == 0) {

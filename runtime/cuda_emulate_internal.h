@@ -82,6 +82,9 @@ typedef struct emulator {
   bool copying;
   const ir_buf *vector;    /* whose element comes next in a load or store of several, and must lie at a multiple of these bytes */
   int64_t vector_bytes;
+  const ir_buf *matrix;    /* what matrices are being stored to: eight elements a row, side by side */
+  int64_t matrix_at;       /* where the last one went */
+  int matrix_elements;     /* so far */
   const ir_stmt *launch;
   int64_t block;
   shadow *shadows;

@@ -136,6 +136,14 @@ static inline void tn_ldmatrix4t(unsigned *d, const void *p) {
     for (unsigned e = 0; e < 2; e++) memcpy((char *)(d + r) + 2 * e, given(r * 8 + l % 4 * 2 + e) + l / 4 * 2, 2);
   host::meet_warp();
 }
+static inline void tn_stmatrix4(void *p, const unsigned short *v) {
+  if ((uintptr_t)p % 16) abort();
+  host::slot[host::now][0] = (uint64_t)p;
+  host::meet_warp();
+  unsigned l = host::now % 32;
+  for (unsigned r = 0; r < 4; r++) memcpy((char *)given(r * 8 + l / 4) + l % 4 * 4, v + r * 2, 4);
+  host::meet_warp();
+}
 template <class A, int PACK, class F> static inline void multiply(A *c, const unsigned *a, const unsigned *b, F element) {
   memcpy(host::slot[host::now], a, 16);
   memcpy(host::slot[host::now] + 2, b, 8);

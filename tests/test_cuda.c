@@ -97,22 +97,22 @@ Test(cuda, set) {
 
 /* ---- large products are on tensor cores: HGMMA, HMMA in the machine code ---- */
 
-enum { SASS_HMMA = 0x23c, SASS_HGMMA = 0x9f0, SASS_QGMMA = 0x9f3, SASS_QMMA = 0x27a, SASS_UTMALDG = 0x5b4, SASS_UTMASTG = 0x3b5, SASS_UTMMULTI = 0x3b4 /* UTMALDG to several blocks */ };
+enum { SASS_HMMA = 0x23c, SASS_HGMMA = 0x9f0, SASS_QGMMA = 0x9f3, SASS_QMMA = 0x27a, SASS_UTMALDG = 0x5b4, SASS_UTMASTG = 0x3b5, SASS_STSM = 0x844, SASS_UTMMULTI = 0x3b4 /* UTMALDG to several blocks */ };
 
 static const char *asked(void *user, const ir_kernel *k) { return user; }
 
 static void large_one(tn_ctx *ctx, int i) {
-  static const struct { const char *sm, *text; unsigned opcodes[3]; const char *choice; } rows[] = {
+  static const struct { const char *sm, *text; unsigned opcodes[4]; const char *choice; } rows[] = {
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", .opcodes = {SASS_HGMMA, SASS_UTMALDG}},
       {"sm_80", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", .opcodes = {SASS_HMMA}},
       {"sm_90a", "graph g { opset 17 input a: f16[512, 1024] input b: f16[1024, 640] y = MatMul(a, b) output y }", .opcodes = {SASS_HMMA}},
       {"sm_90a", "graph g { opset 17 input x: bf16[8, 64, 56, 56] const w: bf16[256, 64, 1, 1] data 32768 hash HASH y = Conv(x, w) z = Relu(y) output z }", .opcodes = {SASS_HGMMA, SASS_UTMALDG}},
       {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1], strides = [2, 2]} z = Relu(y) output z }", .opcodes = {SASS_HGMMA, SASS_UTMALDG}},
       {"sm_90a", "graph g { opset 17 input x: bf16[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", .opcodes = {SASS_HGMMA, SASS_UTMALDG}},
-      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG}, "tma 128 256 4 store"},
-      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG}, "tma 128 256 4 store persist 0 8 cluster 2"},
-      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG}, "tma 64 256 4 store persist 0 8 pingpong"},
-      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG}, "tma 64 192 6 store persist 0 8 pingpong cluster 2"},
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG, SASS_STSM}, "tma 128 256 4 store"},
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG, SASS_STSM}, "tma 128 256 4 store persist 0 8 cluster 2"},
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG, SASS_STSM}, "tma 64 256 4 store persist 0 8 pingpong"},
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG, SASS_STSM}, "tma 64 192 6 store persist 0 8 pingpong cluster 2"},
       {"sm_90a", "graph g { opset 17 input a: f16[2048, 2048] input b: f16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", .opcodes = {SASS_HGMMA, SASS_UTMALDG}},
       {"sm_90a", "graph g { opset 17 input a: f16[2048, 2048] input b: f16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG}, "tma 64 128 8 persist 0 8 streamk"},
       {"sm_90a", "graph g { opset 19 input a: f8e4m3fn[2048, 2048] input b: f8e4m3fn[2048, 2048] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", .opcodes = {SASS_QGMMA, SASS_UTMALDG}},
@@ -121,15 +121,15 @@ static void large_one(tn_ctx *ctx, int i) {
       {"sm_90a", "graph g { opset 19 input x: f8e4m3fn[8, 128, 28, 28] const w: bf16[256, 128, 3, 3] data 589824 hash HASH const s: f32[] = 0.5 q = Cast(w) {to = 17} e = Cast(q) {to = 1} d = DequantizeLinear(x, s) y = Conv(d, e) {pads = [1, 1, 1, 1]} z = Relu(y) output z }", .opcodes = {SASS_QGMMA, SASS_UTMALDG}}};
   if (i >= IR_COUNT(rows)) return;
   const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, cuda_program_nhwc(ctx, rows[i].text), cu_target_find(ctx, rows[i].sm), &(rt_cuda_options){.jobs = 2, .choice = rows[i].choice ? asked : NULL, .user = (void *)rows[i].choice});
-  int n[3] = {0};
+  int n[4] = {0};
   const char *choice = "";
   for (int k = 0; k < plan->nkernels; k++)
     if (plan->kernels[k].kernel) {
-      for (int o = 0; o < 3; o++) n[o] += rt_cubin_count(plan->kernels[k].cubin, rows[i].opcodes[o]);
+      for (int o = 0; o < 4; o++) n[o] += rt_cubin_count(plan->kernels[k].cubin, rows[i].opcodes[o]);
       if (*plan->kernels[k].left) ir_fail(ctx, TN_EWRONG, "left: %s", plan->kernels[k].left);
       choice = ir_format(ctx, "%s %s;", choice, plan->kernels[k].tile->choice);
     }
-  for (int o = 0; o < 3; o++)
+  for (int o = 0; o < 4; o++)
     if (rows[i].opcodes[o] && !n[o]) ir_fail(ctx, TN_EWRONG, "%s: no instruction %x in %s (%s)", rows[i].sm, rows[i].opcodes[o], rows[i].text, choice);
 }
 
