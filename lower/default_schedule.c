@@ -369,6 +369,8 @@ static const char *default_steps(lw_plan *p) {
   case LW_ACCUMULATE:
     if (lw_default_attention(p)) return ir_text_str(&p->text);
     start_again(p);
+    if (lw_default_pool(p)) break;
+    start_again(p);
     accumulate(p);
     break;
   default:

@@ -72,6 +72,9 @@ bool lw_default_attention(lw_plan *p);
 /* The same for the gradient of its weights. */
 bool lw_default_winograd_weights(lw_plan *p);
 
+/* Pooling: { acc; taps: acc max= or += x; store } with channels that lie together. */
+bool lw_default_pool(lw_plan *p);
+
 /* The same for products of bytes and words with sums in i32. */
 bool lw_default_int8(lw_plan *p);
 /* The same for matrix products: one reduction, operands row by row. */
