@@ -84,6 +84,7 @@ bool lw_default_pool(lw_plan *p) {
   if (columns && m <= mr) lw_step(p, "unroll %s", last);
   else if (columns && lw_step(p, "peel ro 1 1")) lw_step(p, "unroll %s.a", last), lw_step(p, "unroll %s.b", last);
   else if (m % mr) lw_step(p, "peel ro 0 1");
+  if (ir_kernel_verify(p->ctx, p->k)) return false; /* a part that is no vector still indexes the accumulators */
   lw_parallel_outside(p);
   return true;
 }

@@ -269,6 +269,24 @@ Test(lower, ragged_channels_and_dead_taps) {
     }
 }
 
+/* Pooling in blocks of channels: windows that overlap or not, borders wider than a tile, rows of one tile and of several. */
+Test(lower, pooling) {
+  static const char *const attrs[] = {"kernel_shape = [3, 3], pads = [1, 1, 1, 1]", "kernel_shape = [2, 2], strides = [2, 2]",
+                                      "kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1", "kernel_shape = [5, 4], pads = [2, 1, 2, 2], dilations = [1, 2]"};
+  static const char *const ops[] = {"MaxPool", "AveragePool"};
+  static const int size[][2] = {{7, 9}, {12, 31}, {9, 56}};
+  for (int o = 0; o < IR_COUNT(ops); o++)
+    for (int a = 0; a < IR_COUNT(attrs); a++)
+      for (int i = 0; i < IR_COUNT(size); i++) {
+        char text[500];
+        int c = (draw(2) + 2) * 16;
+        snprintf(text, sizeof text,
+                 "graph g { input x: f32[2, 16, %d, %d] input w: f32[%d, 16, 1, 1] y = Conv(x, w) p = %s(y) { %s } z = Relu(p) output z }", size[i][0], size[i][1], c,
+                 ops[o], attrs[a]);
+        graph(-1, text);
+      }
+}
+
 Test(lower, dead_and_equal_nodes) {
   graph(1, "graph g { input x: f32[9] a = Exp(x) b = Exp(x) c = Add(a, b) d = Log(x) output c }");
 }
