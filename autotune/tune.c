@@ -452,6 +452,7 @@ static void sharpen(tuner *u, int i) {
 /* The task where a second is worth most; -1: none. */
 static int choose(const tuner *u) {
   int best = -1;
+  bool survey = u->o.survey && (u->end <= 0 || rt_now() < 0.5 * (u->start + u->end)), unseen = false;
   double most = -1;
   for (int i = 0; i < u->n; i++) {
     const at_task *t = &u->t[i];
@@ -459,7 +460,8 @@ static int choose(const tuner *u) {
     double gain = fmax(t->expected, 0.002) * t->weight * t->best->ns * (t->aside ? 0.25 : 1);
     double left = u->machine.fma_gflops > 0 ? 1 - t->state.flops / t->best->ns / u->machine.fma_gflops : 0.5;
     double value = gain * fmin(1, fmax(left, 0.05)) / fmax(t->round_s, 0.02);
-    if (value > most) most = value, best = i;
+    bool first = survey && t->state.tried <= 1;
+    if (first > unseen || (first == unseen && value > most)) most = value, best = i, unseen = first;
   }
   return best;
 }

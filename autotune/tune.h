@@ -62,6 +62,7 @@ typedef struct at_tune_options {
   double budget_s;             /* 0: no limit */
   int explore;                 /* > 0: every space grows to so many points, patience never ends, the fastest are timed anew */
   int64_t trials;              /* distinct schedules per kernel, those in the store included; 0: no limit */
+  bool survey;                 /* each kernel has a round before any has a second, within half the budget */
   uint64_t seed;
   int jobs;                    /* compile workers; 0: as many as CPUs */
   const char *label;           /* what was asked for; may be null */

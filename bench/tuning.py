@@ -5,7 +5,7 @@
   again KERNEL...    how often a final tells a schedule from itself, in --races races
   budget KERNEL...   how far budgets of 1, 5 and 20 s are overrun, and what of the time, the start of the
                      process included, went into neither compiling nor checking nor timing
-  models FILE...     --seconds of tuning (300), then whole runs in fresh processes, default and tuned in
+  models FILE...     --seconds of tuning (300; 0: as --db has it), then whole runs in fresh processes, default and tuned in
                      turn: no model may become slower
   layouts FILE...    what the store --db holds for each convolution of the models (tuned with --layouts, before or by
                      --tune S): layouts, tiles; then whole runs with each forced layout against the chosen plan
@@ -16,6 +16,7 @@
 """
 import argparse
 import collections
+import hashlib
 import json
 import os
 import re
@@ -119,51 +120,73 @@ def budget(o, folder):
             os.remove(db)
 
 
+def spread(ratios):
+    """Median of ratios - 1, and its standard error."""
+    return statistics.median(ratios) - 1, 1.25 * statistics.stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else float("nan")
+
+
 def models(o, folder):
     db = o.db or os.path.join(folder, "models.db")
     print("%-28s %12s %12s %8s" % ("model", "default ms", "tuned ms", "gain"))
     for path in o.args:
-        tenon(o, "tune", path, "--budget", "%gs" % o.seconds, "--db", db)
+        if o.seconds:
+            tenon(o, "tune", path, "--budget", "%gs" % o.seconds, "--db", db)
         a, b = [], []
         for r in range(o.rounds):
             for who in ((a, "none"), (b, db)) if r % 2 else ((b, db), (a, "none")):
                 who[0].append(bench(o, path, "--db", who[1]))
-        ratio = statistics.median(x / y for x, y in zip(a, b))
-        print("%-28s %12.3f %12.3f %+7.1f%%%s" % (os.path.basename(path), statistics.median(a), statistics.median(b), 100 * (ratio - 1), "  SLOWER" if ratio < 0.99 else ""), flush=True)
+        (gain, error) = spread([x / y for x, y in zip(a, b)])
+        print("%-28s %12.3f %12.3f %+7.1f%% within %.1f%s" % (os.path.basename(path), statistics.median(a), statistics.median(b), 100 * gain, 100 * error,
+                                                            "  SLOWER" if gain < -0.01 and gain < -2 * error else ""), flush=True)
 
 
-def tiles_of(o, stem):
-    """Distinct tiles in the store for each convolution of a model, by layout: {name: {layout: {tile}}}."""
-    of, tiles = rows_of(o, o.db), collections.defaultdict(lambda: collections.defaultdict(set))
+LAYOUTS = ("NCHWc", "NHWC", "NCHW")
+
+
+def kernel_hash(text):
+    """As at_kernel_hash: of the length and the bytes."""
+    data = text.encode()
+    return hashlib.blake2b(len(data).to_bytes(8, "little") + data, digest_size=16).hexdigest()
+
+
+def tiles_of(o, path):
+    """Distinct tiles (algorithm, loops split and by how much) in the store for each convolution of a model, by layout:
+    {node: {layout: {tile}}}. A kernel is known
+    by its hash: layouts may share one, and one may serve many nodes."""
+    of, tiles = rows_of(o, o.db), collections.defaultdict(set)
     for x in of["trial"].values():
-        work = of["workload"][of["task"][x["task"]]["workload"]]
-        if work["class"] == "conv" and work["name"].startswith(stem + "/"):
-            name, _, layout = work["name"].partition(" in ")
-            split = re.findall(r"split \w+ (\d+) -> (?:ro|vo|wt)", of["config"][x["config"]]["schedule"])
-            tiles[name][layout or "NCHWc"].add(tuple(split))
-    return tiles
+        schedule = of["config"][x["config"]]["schedule"]
+        tile = tuple(re.findall(r"^(?:algorithm .*|split \S+ \d+)", schedule, re.M))
+        tiles[kernel_hash(of["workload"][of["task"][x["task"]]["workload"]]["kernel"])].add(tile)
+    nodes = collections.defaultdict(dict)
+    for layout in LAYOUTS:
+        for k in tenon(o, "explain", path, "--layout", layout, "--db", "none")["kernels"]:
+            for call in k["calls"] if re.match("conv|winograd", k["name"]) else []:
+                nodes[call.split("+")[0]][layout] = tiles[k["hash"]]
+    return nodes
 
 
 def layouts(o, folder):
-    assert o.db, "--db: the store that the models were tuned into; with --seconds it is tuned first"
+    assert o.db, "--db: the store that the models were tuned into; with --tune it is tuned first"
     for path in o.args:
         stem = os.path.basename(path).rsplit(".", 1)[0]
         if o.tune:
             tenon(o, "tune", path, "--layouts", "--budget", "%gs" % o.tune, "--db", o.db)
-        tiles = tiles_of(o, stem)
-        for name in sorted(tiles):
-            print("%-32s %s" % (name, ", ".join("%s: %d tiles" % (k, len(t)) for k, t in sorted(tiles[name].items()))))
-        few = [n for n, t in tiles.items() if sum(len(x) for x in t.values()) < 10]
-        print("%s: %d convolutions, %d of them with fewer than 10 tiles, %d with fewer than three layouts of their own" % (
-            stem, len(tiles), len(few), sum(len(t) < 3 for t in tiles.values())))
+        nodes = tiles_of(o, path)
+        for name, t in nodes.items():
+            print("%-32s %s; %d tiles" % (name, ", ".join("%s: %d" % (k, len(t.get(k, ()))) for k in LAYOUTS), len(set().union(*t.values()))))
+        few = sum(len(set().union(*t.values())) < 10 for t in nodes.values())
+        missing = sum(not all(t.get(k) for k in LAYOUTS) for t in nodes.values())
+        print("%s: %d convolutions, %d with fewer than 10 tiles, %d without trials in one of the layouts" % (stem, len(nodes), few, missing))
         times = []
-        kinds = [None, "NCHWc", "NHWC", "NCHW"]
+        kinds = [None, *LAYOUTS]
         for r in range(o.rounds):
             times.append({k: bench(o, path, "--db", o.db, *(["--layout", k] if k else []), seconds=0.3) for k in kinds[r % 4:] + kinds[:r % 4]})
         for k in kinds[1:]:
-            off = statistics.median(t[k] / t[None] for t in times) - 1
-            print("%s forced to %-6s %.3f ms, chosen %.3f ms (%+.1f %%)%s" % (stem, k, statistics.median(t[k] for t in times), statistics.median(t[None] for t in times), 100 * off,
-                                                                          "  FASTER" if off < -0.02 else ""), flush=True)
+            (off, error) = spread([t[k] / t[None] for t in times])
+            print("%s forced to %-6s %.3f ms, chosen %.3f ms (%+.1f %%, within %.1f)%s" % (
+                stem, k, statistics.median(t[k] for t in times), statistics.median(t[None] for t in times), 100 * off, 100 * error,
+                "  FASTER" if off < -0.02 else ""), flush=True)
 
 
 def best_of_table(path, kernel):

@@ -1,4 +1,5 @@
 /* cli_explain.c — tenon explain: what became of a model, kernel by kernel. */
+#include "autotune/lookup.h"
 #include "frontend/cli.h"
 #include <string.h>
 
@@ -128,6 +129,7 @@ static void json_out(cli *c, const cli_model *m, const cli_kernel_facts *facts, 
     if (only && strcmp(only, k->kernel->name)) continue;
     cj_open(&j, NULL, '{');
     cj_text(&j, "name", k->kernel->name);
+    cj_text(&j, "hash", at_kernel_hash(c->ctx, k->kernel));
     cj_text(&j, "problem", lw_problem_print(c->ctx, &f->problem));
     cj_real(&j, "flops", f->problem.flops);
     cj_real(&j, "bytes", f->problem.bytes);

@@ -164,7 +164,7 @@ typedef struct display {
   cli *c;
   bool terminal;
   double last;       /* moment of the last plain line */
-  size_t width;      /* of what stands on the line */
+  int width;         /* of what stands on the line */
   const char *phase; /* of the last plain line */
   int kernel;
 } display;
@@ -186,6 +186,18 @@ static const char *ns_text(char out[24], double ns) {
   return out;
 }
 
+/* Instead of what stands on the line; a line of its own where there is no terminal. */
+static void show_line(void *user, const char *line) {
+  display *d = user;
+  int w = (int)strlen(line);
+  if (!d->terminal) fprintf(stderr, "tenon: %s\n", line);
+  if (!d->terminal) return;
+  if (w > 158) w = 158;
+  fprintf(stderr, "\r%.*s%*s", w, line, w < d->width ? d->width - w : 0, "");
+  fflush(stderr);
+  d->width = w;
+}
+
 static void show(void *user, const at_tune_progress *p) {
   display *d = user;
   const at_tune_state *s = p->state;
@@ -198,11 +210,7 @@ static void show(void *user, const at_tune_progress *p) {
   if (n > 0 && (size_t)n < sizeof line && !isnan(share)) n += snprintf(line + n, sizeof line - (size_t)n, " (%.0f%% of peak)", share);
   if (n > 0 && (size_t)n < sizeof line && p->nkernels > 1 && p->before_ns > 0) snprintf(line + n, sizeof line - (size_t)n, "; all %s -> %s", ns_text(e, p->before_ns), ns_text(f, p->after_ns));
   if (d->terminal) {
-    size_t w = strlen(line);
-    if (w > 158) line[w = 158] = 0;
-    fprintf(stderr, "\r%s%*s", line, w < d->width ? (int)(d->width - w) : 0, "");
-    fflush(stderr);
-    d->width = w;
+    show_line(d, line);
     return;
   }
   bool event = d->phase != p->phase && strcmp(p->phase, "final") == 0;
@@ -213,7 +221,7 @@ static void show(void *user, const at_tune_progress *p) {
 }
 
 static void clear(display *d) {
-  if (d->terminal && d->width) fprintf(stderr, "\r%*s\r", (int)d->width, "");
+  if (d->terminal && d->width) fprintf(stderr, "\r%*s\r", d->width, "");
   d->width = 0;
 }
 
@@ -251,9 +259,12 @@ static void table(cli *c, const list *l, const at_tune_result *r) {
               100 * (1 - l->jobs[i].after_ns / l->jobs[i].before_ns));
   for (int i = 0; i < l->njobs; i++) {
     const cli_verdict *v = &l->jobs[i].whole;
-    if (v->known)
-      fprintf(c->out, "%s: whole runs %s -> %s (%+.1f%%, within %.1f)%s\n", l->jobs[i].path, cli_time(c, v->untuned_s), cli_time(c, v->tuned_s), 100 * v->change, 100 * v->error,
-              v->kept ? "" : ": no gain beyond noise, it is compiled untuned");
+    if (!v->known) continue;
+    const cli_way *w = &v->way[v->chosen];
+    fprintf(c->out, "%s: whole runs %s -> %s (%+.1f%%, within %.1f)%s%s%s\n", l->jobs[i].path, cli_time(c, v->untuned_s), cli_time(c, v->tuned_s), 100 * w->change, 100 * w->error,
+            w->layout ? " in " : "", w->layout ? w->layout : "", v->kept ? "" : ": no gain beyond noise, it is compiled untuned");
+    for (int k = 0; k < v->n; k++)
+      if (k != v->chosen) fprintf(c->out, "  in %s %+.1f%%\n", v->way[k].layout, 100 * v->way[k].change);
   }
   fprintf(c->out, "%d new trials, %d failed, %.1f s%s\n", r->trials, r->failed, r->seconds, r->stopped ? ", interrupted: all of it is kept" : "");
 }
@@ -283,9 +294,19 @@ static void json(cli *c, const list *l, const at_tune_result *r, const char *db,
     if (v->known) {
       cj_real(&j, "untuned_run_ms", v->untuned_s * 1e3);
       cj_real(&j, "tuned_run_ms", v->tuned_s * 1e3);
-      cj_real(&j, "run_change", v->change);
-      cj_real(&j, "run_error", v->error);
+      cj_real(&j, "run_change", v->way[v->chosen].change);
+      cj_real(&j, "run_error", v->way[v->chosen].error);
       cj_bool(&j, "winners_kept", v->kept);
+      cj_text(&j, "layout", v->way[v->chosen].layout);
+      cj_open(&j, "layouts", '[');
+      for (int k = 0; k < v->n; k++) {
+        cj_open(&j, NULL, '{');
+        cj_text(&j, "layout", v->way[k].layout);
+        cj_real(&j, "run_change", v->way[k].change);
+        cj_real(&j, "run_error", v->way[k].error);
+        cj_close(&j, '}');
+      }
+      cj_close(&j, ']');
     }
     cj_close(&j, '}');
   }
@@ -363,12 +384,6 @@ static void write_recording(recording *r, const char *path, const cg_target *t, 
 
 /* ---- the winners inside the whole model ---- */
 
-static double timed(cli *c, cli_model *m) {
-  double start = rt_now();
-  cli_run_once(c, m);
-  return rt_now() - start;
-}
-
 /* Runs the model with its default schedules and with the winners: throws TN_EWRONG when the results differ. */
 static void check_model(cli *c, const job *j) {
   tn_ctx *ctx = c->ctx;
@@ -391,54 +406,6 @@ static void check_model(cli *c, const job *j) {
       ir_fail(ctx, TN_EWRONG, "%s: with the winners output '%s' is another: %s", j->path, m[0]->out_name[i], fe_difference_text(ctx, &d, s->rank, s->dims));
   }
   for (int i = 0; i < 2; i++) cli_stop(c, m[i]);
-}
-
-enum { LAYOUTS = IR_COUNT(layouts), LAYOUT_RUNS = 40, LAYOUT_LEAST = 7 };
-
-/* Whole runs in each layout on one thread, as kernels are timed, in turn, of programs made for it; the key of the
- * times into *key. Returns how many of each. */
-static int time_layouts(cli *c, const job *j, double x[LAYOUTS][LAYOUT_RUNS], at_key *key) {
-  cli_model *m[LAYOUTS];
-  for (int k = 0; k < LAYOUTS; k++) {
-    cli with = *c;
-    with.layout = layouts[k];
-    with.threads = 1, with.trust = true;
-    m[k] = cli_load(&with, j->path);
-    cli_lower(&with, m[k]);
-    cli_fill(&with, m[k]);
-    cli_start(&with, m[k]);
-    cli_run_once(&with, m[k]);
-  }
-  int n = 0;
-  for (double start = rt_now(); n < LAYOUT_LEAST || (n < LAYOUT_RUNS && rt_now() - start < 1.5); n++)
-    for (int k = 0; k < LAYOUTS; k++) x[(k + n) % LAYOUTS][n] = 1e9 * timed(c, m[(k + n) % LAYOUTS]);
-  *key = *m[0]->layout_key;
-  for (int k = 0; k < LAYOUTS; k++) cli_stop(c, m[k]);
-  return n;
-}
-
-static bool clearly_faster(const double *a, const double *b, int n) {
-  double ratio[LAYOUT_RUNS];
-  for (int i = 0; i < n; i++) ratio[i] = a[i] / b[i];
-  return at_median(ratio, n) < 0.98 && at_signed_rank(a, b, n) < 0.02;
-}
-
-/* Times whole runs of a model in each layout with the winners so far and keeps the times: the fastest is what compiles
- * take from then on, if it is faster beyond noise wherever its program lay: once and again, made anew. */
-static void choose_layout(cli *c, at_store *store, const job *j) {
-  double x[2][LAYOUTS][LAYOUT_RUNS];
-  at_key key;
-  int n[2];
-  for (int pass = 0; pass < 2; pass++) n[pass] = time_layouts(c, j, x[pass], &key);
-  at_trial rows[LAYOUTS];
-  for (int k = 0; k < LAYOUTS; k++) {
-    double cost = at_cost(x[1][k], n[1]), usual = at_cost(x[1][0], n[1]);
-    bool faster = k && clearly_faster(x[0][k], x[0][0], n[0]) && clearly_faster(x[1][k], x[1][0], n[1]);
-    rows[k] = (at_trial){.key = key, .klass = "layout", .name = j->path, .schedule = ir_format(c->ctx, "layout %s\n", layouts[k]), .origin = "whole run"};
-    rows[k].samples = x[1][k], rows[k].n = LAYOUT_LEAST; /* as many each time: then the latest times count */
-    rows[k].cost_ns = faster || !k ? cost : fmax(cost, 1.001 * usual);
-  }
-  at_store_add_trials(store, NULL, rows, LAYOUTS);
 }
 
 static volatile sig_atomic_t stop;
@@ -512,19 +479,20 @@ void cli_tune(cli *c, int argc, char **argv) {
   if (file) read_list(c, &l, file);
   if (!l.sweep.next || (alone && !l.n)) ir_fail(ctx, TN_EUSAGE, "there is no kernel to tune");
 
-  enum { LONG = 180, LAYOUT_SECONDS = 6, JUDGE_FROM = 20 };
-  bool judge = alone && (budget <= 0 || budget >= JUDGE_FROM || check);
+  enum { LONG = 180, JUDGE_FROM = 20 };
   double began = rt_now();
   try_layouts |= budget >= LONG;
+  bool judge = alone && (budget <= 0 || budget >= JUDGE_FROM || check || try_layouts);
   if (try_layouts) add_layouts(c, &l);
-  int whole = 0;
-  for (int i = 0; i < l.njobs; i++) whole += (try_layouts && l.jobs[i].layouts) + (judge && !l.jobs[i].m->kernel);
+  int models = 0, judged = 0;
+  for (int i = 0; i < l.njobs; i++) models += !l.jobs[i].m->kernel;
+  double judging = judge && models ? fmin(fmax(budget / 8, 6), 60 * models) / models : 0; /* seconds for each */
   const char *missing;
   const cg_target *target = l.n ? l.jobs[0].m->target : cg_target_find(ctx, NULL, NULL);
   if (!cg_target_runs_here(ctx, target, &missing)) ir_fail(ctx, TN_EUSAGE, "code for '%s' does not run here: no %s", target->name, missing);
   at_store *store = cli_sweep_store(ctx, &l.sweep, c->db);
   display d = {.c = c, .terminal = isatty(2), .last = -10};
-  at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget > 0 ? fmax(budget - whole * LAYOUT_SECONDS, 0.75 * budget) : 0, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop, .explore = (int)explore};
+  at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget > 0 ? fmax(budget - models * judging, 0.75 * budget) : 0, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop, .explore = (int)explore, .survey = try_layouts};
   recording points = {.c = c, .kernels = l.kernels, .current = -1, .out = {.ctx = ctx}};
   if (table_file) o.each = record_point, o.each_user = &points;
   o.progress = first ? show : NULL;
@@ -537,10 +505,14 @@ void cli_tune(cli *c, int argc, char **argv) {
   sigaction(SIGINT, &before_int, NULL);
   sigaction(SIGTERM, &before_term, NULL);
   clear(&d);
-  for (int i = 0; i < l.njobs && store && !r->stopped; i++)
-    if (l.jobs[i].layouts) choose_layout(c, store, &l.jobs[i]);
-  for (int i = 0; i < l.njobs && store && judge && !r->stopped; i++)
-    if (!l.jobs[i].m->kernel) l.jobs[i].whole = cli_judge_model(c, store, l.jobs[i].path, budget > 0 ? began + budget - (whole - i - 1) * LAYOUT_SECONDS * 0.5 : 0);
+  for (int i = 0; i < l.njobs && store && judge && !r->stopped; i++) {
+    job *j = &l.jobs[i];
+    if (j->m->kernel) continue;
+    cli_whole_options w = {.store = store, .nlayouts = j->layouts ? IR_COUNT(layouts) : 0, .layouts = layouts, .progress = first ? show_line : NULL, .user = &d};
+    if (budget > 0) w.deadline = began + budget - (models - ++judged) * judging;
+    j->whole = cli_judge_model(c, j->path, &w);
+    clear(&d);
+  }
   const char *trouble = store ? ir_strdup(ctx, at_store_trouble(store)) : "";
   int64_t others = cli_sweep_end(ctx, &l.sweep, store, c->db);
   for (int i = 0; i < r->n; i++) {

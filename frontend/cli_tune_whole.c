@@ -1,10 +1,13 @@
-/* cli_tune_whole.c — whether the winners of kernels are worth it inside the whole model.
+/* cli_tune_whole.c — whether the winners of kernels are worth it inside the whole model, and in which layout.
  *
- *   fresh process: defaults ──┐ one run each in turn, there and back
- *   fresh process: winners ───┴─ the ratio of their times; again with new processes
+ *   fresh process: defaults ──────────┐
+ *   fresh process: winners in NCHWc ──┤ one run each in turn, there and back;
+ *   fresh process: winners in NHWC ───┤ the ratios to the defaults; again with new processes
+ *   fresh process: winners in NCHW ───┘
  *
  * Kernels that won alone may cost in a model what they leave of the caches, or copies around them. So whole runs decide:
- * winners that are not faster beyond the noise are not used, and the store says so (at_whole_key). */
+ * winners that are not faster beyond the noise are not used, and the store says so (at_whole_key). Where code and data of
+ * a process lie moves its times by half a percent and more, hence new processes for each round. */
 #include "autotune/lookup.h"
 #include "autotune/stats.h"
 #include "autotune/tune.h"
@@ -29,7 +32,7 @@ typedef struct running {
   int fd;
 } running;
 
-/* The child's life: seconds of a run for each byte; the first answer says that it is ready. The other process has
+/* The child's life: seconds of a run for each byte; the first answer says that it is ready. The other processes have
  * taken the caches since: of short runs the second is timed. */
 static void serve(tn_ctx *ctx, void *arg) {
   (void)ctx;
@@ -49,7 +52,7 @@ static void serve(tn_ctx *ctx, void *arg) {
   }
 }
 
-static bool start(runner *p, const cli *c, const char *path, bool untuned) {
+static bool start(runner *p, const cli *c, const char *path, bool untuned, const char *layout) {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) return false;
   fflush(NULL);
@@ -60,6 +63,7 @@ static bool start(runner *p, const cli *c, const char *path, bool untuned) {
     r.with.threads = 1;
     r.with.trust = true;
     if (untuned) r.with.db = "none";
+    if (layout) r.with.layout = layout;
     _exit(ir_protect(c->ctx, serve, &r) ? 1 : 0);
   }
   close(pair[1]);
@@ -87,63 +91,149 @@ static double answer(const runner *p) {
 
 static double once(const runner *p) { return send(p->fd, "g", 1, MSG_NOSIGNAL) == 1 ? answer(p) : NAN; }
 
-enum { PROCESSES = 4, RUNS = 21, LEAST = 5 };
+enum { ROUNDS = 12, ROUNDS_UNTIMED = 4, RUNS = 21, LEAST = 7 };
 
-/* Runs of one pair of processes in turn, for `seconds` or LEAST. Returns how many pairs; 0: it failed. */
-static int pair_of_processes(const cli *c, const char *path, double seconds, double x[2][RUNS]) {
-  runner p[2] = {{0}};
+typedef struct contest { /* the defaults, which are number 0, against the ways */
+  const cli *c;
+  const char *path;
+  int n, rounds;
+  const char *layout[CLI_MOST_WAYS + 1];
+  bool out[CLI_MOST_WAYS + 1]; /* far behind after a round: not run again */
+  double ratio[CLI_MOST_WAYS + 1][ROUNDS]; /* logarithms of times over those of the defaults */
+  double first[CLI_MOST_WAYS + 1][LEAST];  /* the first seconds of each */
+  double low[CLI_MOST_WAYS + 1];           /* a fast run's seconds */
+} contest;
+
+/* One process of each, runs in turn for `seconds` or LEAST. False: one failed. */
+static bool run_round(contest *k, double seconds) {
+  runner p[CLI_MOST_WAYS + 1] = {{0}};
+  double x[CLI_MOST_WAYS + 1][RUNS];
   int n = 0;
-  bool fine = start(&p[0], c, path, true) && start(&p[1], c, path, false) && !isnan(answer(&p[0])) && !isnan(answer(&p[1]));
+  bool fine = true;
+  for (int i = 0; i < k->n && fine; i++)
+    if (!k->out[i]) fine = start(&p[i], k->c, k->path, i == 0, k->layout[i]);
+  for (int i = 0; i < k->n && fine; i++)
+    if (!k->out[i]) fine = !isnan(answer(&p[i]));
   for (double begin = rt_now(); fine && n < RUNS && (n < LEAST || rt_now() - begin < seconds); n++)
-    for (int k = 0; k < 2; k++) {
-      int i = k ^ (n & 1);
+    for (int j = 0; j < k->n && fine; j++) {
+      int i = (n & 1 ? k->n - 1 - j + n / 2 : j + n / 2) % k->n;
+      if (k->out[i]) continue;
       x[i][n] = once(&p[i]);
-      if (!(x[i][n] > 0)) fine = false;
+      fine = x[i][n] > 0;
     }
-  for (int i = 0; i < 2; i++) end(&p[i]);
-  return fine ? n : 0;
+  for (int i = 0; i < k->n; i++) end(&p[i]);
+  for (int i = 0; i < k->n && fine; i++) {
+    if (k->out[i]) continue;
+    double low = at_low(x[i], n);
+    if (!k->rounds) memcpy(k->first[i], x[i], sizeof k->first[i]);
+    k->low[i] = k->rounds ? fmin(k->low[i], low) : low;
+    k->ratio[i][k->rounds] = log(low / at_low(x[0], n));
+  }
+  k->rounds += fine;
+  return fine;
 }
 
-static void keep(const cli *c, at_store *store, const char *path, const cli_verdict *v) {
+/* The mean of way a's ratios to way b (0: the defaults) and its standard error: before any are seen, processes are
+ * taken to scatter by half a percent. */
+static double mean(const contest *k, int a, int b, double *error) {
+  double sum = 0, squares = 0;
+  int n = k->rounds;
+  for (int i = 0; i < n; i++) sum += k->ratio[a][i] - k->ratio[b][i];
+  for (int i = 0; i < n; i++) squares += pow(k->ratio[a][i] - k->ratio[b][i] - sum / n, 2);
+  *error = sqrt((2 * 0.005 * 0.005 + squares) / (n + 1) / n);
+  return sum / n;
+}
+
+/* The usual layout (way 1), unless one is faster by a hundredth and two standard errors. */
+static int pick(const contest *k) {
+  int best = k->out[1] ? 0 : 1;
+  double least = 0, error;
+  for (int i = 2; i < k->n; i++) {
+    if (k->out[i]) continue;
+    double d = mean(k, i, k->out[1] ? 0 : 1, &error);
+    if (!best || (d < least && (k->out[1] || d < -fmax(0.01, 2 * error)))) least = d, best = i;
+  }
+  return best;
+}
+
+/* Ways that are far behind the fastest are not run again. The fastest is; of several layouts then one remains. */
+static bool drop_slow(contest *k) {
+  int left = 0, fastest = 1;
+  double error, least = INFINITY;
+  for (int i = 1; i < k->n; i++)
+    if (!k->out[i] && mean(k, i, 0, &error) < least) least = mean(k, i, 0, &error), fastest = i;
+  for (int i = 1; i < k->n; i++) {
+    k->out[i] |= i != fastest && mean(k, i, fastest, &error) > 0.05;
+    left += !k->out[i];
+  }
+  return left == 1;
+}
+
+static void keep(const contest *k, at_store *store, const cli_verdict *v) {
+  const cli *c = k->c;
   cli with = *c;
   with.trust = true;
-  cli_model *m = cli_load(&with, path);
+  cli_model *m = cli_load(&with, k->path);
   cli_lower(&with, m);
   if (!m->whole_key) return;
-  double ns[2] = {v->untuned_s * 1e9, v->untuned_s * (1 + v->change) * 1e9}, least = fmin(ns[0], ns[1]);
-  at_trial rows[2];
+  double ns[2] = {v->untuned_s * 1e9, v->untuned_s * (1 + v->way[v->chosen].change) * 1e9}, least = fmin(ns[0], ns[1]);
+  at_trial rows[2], layouts[CLI_MOST_WAYS];
   for (int i = 0; i < 2; i++) {
-    rows[i] = (at_trial){.key = *m->whole_key, .klass = "layout", .name = path, .schedule = i ? "tuned\n" : "untuned\n", .origin = "whole run"};
+    rows[i] = (at_trial){.key = *m->whole_key, .klass = "layout", .name = k->path, .schedule = i ? "tuned\n" : "untuned\n", .origin = "whole run"};
     rows[i].samples = &ns[i], rows[i].n = 1; /* as many each time: then the latest counts */
     rows[i].cost_ns = v->kept == (i == 1) ? least : fmax(ns[i], 1.001 * least);
   }
   at_store_add_trials(store, NULL, rows, 2);
+  if (v->n < 2) return;
+  double x[CLI_MOST_WAYS][LEAST], cost = 1e9 * k->low[v->chosen + 1];
+  for (int i = 0; i < v->n; i++) {
+    for (int j = 0; j < LEAST; j++) x[i][j] = 1e9 * k->first[i + 1][j];
+    layouts[i] = (at_trial){.key = *m->layout_key, .klass = "layout", .name = k->path, .schedule = ir_format(c->ctx, "layout %s\n", v->way[i].layout), .origin = "whole run"};
+    layouts[i].samples = x[i], layouts[i].n = LEAST; /* as many each time */
+    layouts[i].cost_ns = i == v->chosen ? cost : fmax(1e9 * k->low[i + 1], 1.001 * cost);
+  }
+  at_store_add_trials(store, NULL, layouts, v->n);
 }
 
-cli_verdict cli_judge_model(const cli *c, at_store *store, const char *path, double deadline) {
-  double sum = 0, squares = 0, low[2] = {INFINITY, INFINITY}, ratio[PROCESSES];
-  int n = 0;
-  cli_verdict v = {0};
-  for (double took = 0; n < PROCESSES && (n == 0 || deadline <= 0 || rt_now() + took < deadline); n++) {
-    double x[2][RUNS], begin = rt_now();
-    int k = pair_of_processes(c, path, 2, x);
-    if (!k) break;
-    for (int i = 0; i < 2; i++) low[i] = fmin(low[i], at_low(x[i], k));
-    ratio[n] = log(at_low(x[1], k) / at_low(x[0], k));
-    sum += ratio[n];
-    took = rt_now() - begin;
-    if (n == 2 && fabs(sum / 3) > 0.03) { /* clear enough */
-      n++;
-      break;
-    }
+static void describe(const contest *k, cli_verdict *v) {
+  v->known = k->rounds > 0;
+  v->n = k->n - 1;
+  for (int i = 0; i < v->n; i++) {
+    contest upto = *k;
+    if (k->out[i + 1]) upto.rounds = 1; /* the last round it was in tells enough of how far it is behind */
+    v->way[i] = (cli_way){.layout = k->layout[i + 1]};
+    v->way[i].change = exp(mean(&upto, i + 1, 0, &v->way[i].error)) - 1;
   }
-  if (!n) return v;
-  for (int i = 0; i < n; i++) squares += (ratio[i] - sum / n) * (ratio[i] - sum / n);
-  v.error = sqrt((2 * 0.005 * 0.005 + squares) / (n + 1) / n); /* before any are seen, processes are taken to scatter by half a percent */
-  v.known = true;
-  v.change = exp(sum / n) - 1;
-  v.untuned_s = low[0], v.tuned_s = low[1];
-  v.kept = sum / n < -v.error;
-  if (store) keep(c, store, path, &v);
+  v->chosen = pick(k) - 1;
+  v->untuned_s = k->low[0], v->tuned_s = k->low[v->chosen + 1];
+  v->kept = v->way[v->chosen].change < -v->way[v->chosen].error;
+}
+
+static void say(const cli_whole_options *o, const contest *k) {
+  if (!o->progress) return;
+  cli_verdict v;
+  describe(k, &v);
+  ir_text t = {.ctx = k->c->ctx};
+  ir_put(&t, "%s: whole runs, round %d:", k->path, k->rounds);
+  for (int i = 0; i < v.n; i++) ir_put(&t, "%s %s %+.1f%%", i ? "," : "", v.way[i].layout ? v.way[i].layout : "winners", 100 * v.way[i].change);
+  o->progress(o->user, ir_text_str(&t));
+}
+
+cli_verdict cli_judge_model(const cli *c, const char *path, const cli_whole_options *o) {
+  contest k = {.c = c, .path = path, .n = 2};
+  for (int i = 0; i < o->nlayouts; i++) k.layout[i + 1] = o->layouts[i], k.n = i + 2;
+  cli_verdict v = {0};
+  int most = o->deadline > 0 ? ROUNDS : ROUNDS_UNTIMED;
+  for (double took = 0; k.rounds < most && (!k.rounds || o->deadline <= 0 || rt_now() + took < o->deadline);) {
+    double begin = rt_now(), error;
+    if (!run_round(&k, 2)) break;
+    took = rt_now() - begin;
+    bool decided = drop_slow(&k);
+    say(o, &k);
+    if (k.rounds >= 3 && decided && fabs(mean(&k, pick(&k), 0, &error)) > 0.03) break; /* clear enough */
+  }
+  if (!k.rounds) return v;
+  describe(&k, &v);
+  if (o->store && !c->layout) keep(&k, o->store, &v);
   return v;
 }

@@ -4,14 +4,31 @@
 #include "autotune/store.h"
 #include "frontend/cli.h"
 
+/* Most ways to run a model that are compared: its defaults, and its winners in each layout. */
+enum { CLI_MOST_WAYS = 4 };
+
+typedef struct cli_way { /* the winners in one layout */
+  const char *layout;    /* null: the one that compiles would choose */
+  double change, error;  /* a run's time over that of the defaults - 1, the mean over rounds of processes; its standard error */
+} cli_way;
+
 typedef struct cli_verdict {
   bool known;                /* false: it could not be timed */
-  double untuned_s, tuned_s; /* a run on one thread */
-  double change, error;      /* tuned over untuned - 1, the mean over pairs of processes; its standard error */
+  double untuned_s, tuned_s; /* a run on one thread; tuned: in the layout chosen */
+  int n, chosen;             /* ways; the one to take */
+  cli_way way[CLI_MOST_WAYS];
   bool kept;                 /* the winners are used: they are faster, by more than the error */
 } cli_verdict;
 
-/* Times the model at `path` with and without its winners in fresh processes, some pairs of them until `deadline` (rt_now;
- * 0: none) at most, but one; keeps the verdict in the store (may be null), which compiles follow. */
-cli_verdict cli_judge_model(const cli *c, at_store *store, const char *path, double deadline);
+typedef struct cli_whole_options {
+  at_store *store;            /* keeps the verdict, which compiles follow; may be null */
+  int nlayouts;               /* to compare; 0: the one that compiles would choose */
+  const char *const *layouts; /* the first is the usual one: another is taken only if it is clearly faster */
+  double deadline;            /* by rt_now: no round begins that would end later, but the first; 0: none */
+  void (*progress)(void *user, const char *line); /* after each round; may be null */
+  void *user;
+} cli_whole_options;
+
+/* Times the model at `path` with its defaults and with its winners in fresh processes. */
+cli_verdict cli_judge_model(const cli *c, const char *path, const cli_whole_options *o);
 #endif
