@@ -25,8 +25,8 @@ void cli_bench(cli *c, int argc, char **argv) {
       {"--input", CLI_TEXTS, &inputs, "NAME=FILE", "an input; those not given are random"},
   };
   if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 1, 1,
-                 "KERNEL: gemm:f32:MxNxK multiplies by a constant, packed B; :var makes B an input; :cold takes\n"
-                 "other operands each time, beyond the second-level cache. conv:f32:n1c64h56w56k64r3s3u1p1: batch n,\n"
+                 "KERNEL: gemm:f32:MxNxK multiplies by a constant, packed B; :var makes B an input, :nt gives\n"
+                 "it as N x K; :cold takes other operands each time, beyond the second-level cache. conv:f32:n1c64h56w56k64r3s3u1p1: batch n,\n"
                  "channels c, picture h w, filters k of r s, stride u, padding p, dilation d, groups g.\n"
                  "The times are those of whole runs, on a GPU without copies to and from the host; gflops is of\n"
                  "the fastest.\n")) return;

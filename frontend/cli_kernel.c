@@ -8,11 +8,11 @@ typedef struct spec {
   cli *c;
   const char *text;
   tn_dtype dtype;
-  bool var, cold;
+  bool var, across, cold;
 } spec;
 
 static void IR_NORETURN bad(const spec *s, const char *why) {
-  ir_fail(s->c->ctx, TN_EUSAGE, "'%s': %s (gemm:f32:MxNxK[:var][:cold], conv:f32:n1c64h56w56k64r3s3u1p1[:var][:cold])", s->text, why);
+  ir_fail(s->c->ctx, TN_EUSAGE, "'%s': %s (gemm:f32:MxNxK[:var][:nt][:cold], conv:f32:n1c64h56w56k64r3s3u1p1[:var][:cold])", s->text, why);
 }
 
 static int64_t number(const spec *s, const char **p) {
@@ -64,8 +64,9 @@ static void gemm(spec *s, const char *p, ir_graph *g, int *count) {
   if (*p) bad(s, "MxNxK expected");
   *count = copies(s, (double)m * (double)k + (double)k * (double)n + (double)m * (double)n);
   for (int i = 0; i < *count; i++) {
-    ir_value *in[2] = {operand(s, g, "A", i, 2, (int64_t[]){m, k}, false), operand(s, g, "B", i, 2, (int64_t[]){k, n}, !s->var)};
-    ir_node *node = ir_node_new(g, "MatMul", i ? ir_format(s->c->ctx, "C%d", i) : "C", 2, in, 1);
+    ir_value *in[2] = {operand(s, g, "A", i, 2, (int64_t[]){m, k}, false), operand(s, g, "B", i, 2, s->across ? (int64_t[]){n, k} : (int64_t[]){k, n}, !s->var)};
+    ir_node *node = ir_node_new(g, s->across ? "Gemm" : "MatMul", i ? ir_format(s->c->ctx, "C%d", i) : "C", 2, in, 1);
+    if (s->across) ir_attr_int(node, "transB", 1);
     ir_graph_output(g, node->out[0]);
   }
 }
@@ -103,6 +104,7 @@ ir_graph *cli_kernel_graph(cli *c, const char *text, int *count) {
   while (*p) {
     const char *flag = word(&s, &p);
     if (strcmp(flag, "var") == 0) s.var = true;
+    else if (strcmp(flag, "nt") == 0 && strcmp(kind, "gemm") == 0) s.across = true;
     else if (strcmp(flag, "cold") == 0) s.cold = true;
     else bad(&s, "unknown word at the end");
   }

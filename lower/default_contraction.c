@@ -340,7 +340,7 @@ static void choose_outside(contraction *c) {
     if (i != c->v && q->extent[i] > 0 && !uses(q->b, q->out[i]->var)) rows *= q->extent[i];
   c->vectors_first = p->got.height ? p->u.order != 1
                      : c->pack || c->grouped || (c->by_windows ? c->by.rows > 1 : p->u.order ? p->u.order == 2 : c->bytes > p->t->l2_bytes / 2 && rows > c->t.mr);
-  for (int i = 0; i < q->nout && c->pack && !c->across && q->nred == 1; i++)
+  for (int i = 0; i < q->nout && c->pack && q->nred == 1; i++)
     c->batch[i] = i != c->v && i != c->r && uses(q->b, q->out[i]->var) && lw_has_loop(p, q->out[i]->var->name);
 }
 
@@ -460,14 +460,23 @@ static bool copy_panels(contraction *c) {
   const ir_buf *b = c->q->b->u.buf;
   if (c->across) { /* a few elements of each row at a time: lines are read whole, written while in L1 */
     if (!lw_step(p, "turn %s vo %d -> panel", b->name, c->across_axis)) return false;
-    if (lw_step(p, "split panel.%d %lld -> panel.o panel.v", b->rank - 1, (long long)c->lanes)) {
-      lw_step(p, "reorder panel.o panel.%d panel.v", c->across_axis);
-      lw_step(p, "vectorize panel.v");
-    }
+    if (lw_step(p, "split panel.%d %lld -> panel.o panel.v", b->rank - 1, (long long)c->lanes)) lw_step(p, "reorder panel.o panel.%d panel.v", c->across_axis);
   } else if (c->pack && lw_step(p, "cache %s vo -> panel", b->name)) {
     if (lw_step(p, "split panel.%d %lld -> panel.o panel.v", b->rank - 1, (long long)c->lanes)) lw_step(p, "vectorize panel.v");
   }
   return true;
+}
+
+/* What is read across is turned in squares of registers; where it is not whole squares, element by element. */
+static void turn_squares(contraction *c) {
+  lw_plan *p = c->p;
+  if (!c->across || !lw_has_loop(p, "panel.v")) return;
+  const char *columns = ir_format(p->ctx, "panel.%d", c->across_axis);
+  lw_kind(p, "tail", "panel.o");
+  lw_kind(p, "narrow", columns);
+  const ir_kernel *before = p->k;
+  lw_kind(p, "tensorize transpose", columns);
+  if (p->k == before) lw_kind(p, "vectorize", "panel.v");
 }
 
 /* The accumulators, and the loops of a tile. */
@@ -538,7 +547,7 @@ static void part_borders(contraction *c) {
   else if (columns && c->tiled) lw_step(p, "unroll s");
   else if (c->shared) lw_step(p, "tail ro");
   else if (!columns && c->tiled && c->rows % c->t.mr) peel_tiles(c, false);
-  if (c->pack && !c->across && c->columns % c->nb) lw_step(p, "tail vo");
+  if (c->pack && c->columns % c->nb) lw_step(p, "tail vo");
 }
 
 /* The innermost reduction loop, some steps at a time; the inner taps of a window without a loop. */
@@ -589,6 +598,7 @@ bool lw_default_contraction(lw_plan *p) {
   part_borders(&c);
   const char *b = q->b->u.buf->name;
   if (ask) lw_step(p, "prefetch %s vo 1 ro -> ahead", b);
+  turn_squares(&c);
   unroll_sums(&c, taps_inside);
   bool asked = p->u.ahead > 1 && c.vectors_first && c.tiled && q->b->u.buf->constant && lw_step(p, "prefetch %s vo %d ro -> ahead", b, p->u.ahead - 1);
   bool rows_asked = ask_rows(&c, q->red[0]->var->name);

@@ -33,6 +33,7 @@ enum {
   LONG_SUM = 1024, /* steps that one pass through the registers may take where panels may stream from the second cache */
   FEW_ROWS = 4,    /* rows of A that do not pay for panels of B */
   STREAM_ROWS = 16, /* rows of A that do not pay for a copy of B: some of its rows pass under all of C instead */
+  PANEL_ROWS = 64, /* rows of A under which a panel of B does not stay any longer */
   SOME_ROWS = 96,  /* rows of A that use a block of B often enough to ask for the next one meanwhile */
   TURN_COLUMNS = 320, /* of C, for which turning A is a twentieth of the work */
   COPY_COLUMNS = 640, /* of C, for which copying A in turned squares is a fortieth of the work */
@@ -58,6 +59,7 @@ typedef struct gemm {
   int64_t ku, ahead;
   bool constant, tiled, stream; /* stream: B is read once, as it lies */
   bool turned;          /* A is [k, m] */
+  bool across;          /* B at run time is [n, k]: turned while it is copied */
   bool copied;          /* blocks of A are copied, in the order in which tiles read them */
   bool rows_first;      /* a tile's rows stay in the first cache, not a panel of B */
   int64_t tasks;        /* parts of the rows, each with a copy of B */
@@ -99,7 +101,8 @@ static bool operands(gemm *g) {
     q->a = q->b, q->b = t;
   }
   g->constant = q->b->u.buf->constant;
-  if (!g->constant && lw_stride(p->ctx, q->b, q->out[g->v]->var) != 1) return false;
+  g->across = !g->constant && lw_stride(p->ctx, q->b, q->out[g->v]->var) != 1;
+  if (g->across && (lw_stride(p->ctx, q->b, q->red[0]->var) != 1 || lw_axis_of(q->b, q->out[g->v]->var) < 0)) return false;
   for (int i = q->nout; i-- > 0 && g->r < 0;)
     if (i != g->v && q->extent[i] > 1 && !uses(q->b, q->out[i]->var) && uses(q->a, q->out[i]->var)) g->r = i;
   g->vec = q->out[g->v]->var->name;
@@ -148,7 +151,10 @@ static bool rows_pay(const gemm *g) {
 }
 
 /* Copying B takes longer than using it. */
-static bool copy_bound(const gemm *g) { return !g->constant && !g->stream && g->m <= 32; }
+static bool copy_bound(const gemm *g) { return !g->constant && !g->stream && !g->across && g->m <= 32; }
+
+/* A panel that is turned for few rows is used up before the next one is made. */
+static bool by_panels(const gemm *g) { return g->across && g->m <= PANEL_ROWS; }
 
 /* Steps of a sum for which a tile's rows fill half of the first cache. */
 static int64_t long_chunk(const gemm *g) {
@@ -196,11 +202,12 @@ static void sizes(gemm *g) {
   g->nb = g->nr * g->lanes;
   g->tiled = g->row && g->m > 1 && g->mr > 1;
   g->rows_first = rows_first(g);
-  g->copied = g->tiled && !g->stream && !g->rows_first && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_pay(g)));
+  g->copied = g->tiled && !g->stream && !by_panels(g) && !g->rows_first && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_pay(g)));
   int64_t panels = ceil_div(g->n, g->nb), tiles = ceil_div(g->m, g->mr), line = g->nb * g->esize, l1 = p->t->l1_bytes, l2 = p->t->l2_bytes;
   bool few = tiles <= 4; /* that use a panel while it is near: it may as well pass through */
   if (g->stream) g->kc = g->m == 1 ? ROW_STREAMS : STREAMS;
   else if (copy_bound(g)) g->kc = chunk_of(g->k, 64, 128); /* long pieces of B's rows instead */
+  else if (by_panels(g)) g->kc = chunk_of(g->k, LONG_SUM, LONG_SUM);
   else g->kc = chunk_of(g->k, few && g->constant ? l1 / line : l1 / 2 / line, g->constant ? l1 / line : l1 * 3 / 4 / line);
   /* a tile of many rows takes little of a panel's bytes at a time: the second cache can keep up */
   if (g->constant && g->mr >= 12 && g->k <= LONG_SUM) g->kc = g->k;
@@ -217,6 +224,7 @@ static void sizes(gemm *g) {
     columns = copy_bound(g) ? l2 / (g->kc * g->esize) : lw_min(MAX_COPY / g->kc, ceil_div(panels, g->n < 3 * GROUP_COLUMNS ? 2 : g->n / GROUP_COLUMNS) * g->nb);
   if (!g->constant && g->mb < tiles && columns < PAGE / 2 / g->esize) columns = PAGE / 2 / g->esize; /* long pieces of B's rows */
   g->group = g->stream ? lw_min(g->m > FEW_ROWS ? l1 * 3 / 4 / (g->m * line) : panels, panels) : g->rows_first ? l2 * 3 / 8 / (g->kc * line) : columns / g->nb;
+  if (by_panels(g)) g->group = g->n % g->nb ? 4 : 1; /* a last panel that is not whole is set apart in a group */
   if (g->turned) g->group = g->tasks > 1 ? panels : ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, or enough groups to be tasks */
   if (g->constant && g->m <= FEW_ROWS) g->group = g->n % g->nb ? ceil_div(panels, TASKS) : panels; /* the tail inside of tasks */
   g->group = p->u.group ? lw_min(p->u.group, panels) : even(panels, g->group);
@@ -247,12 +255,23 @@ static bool chunked_panels(gemm *g, const char *name) {
                  vo + 1);
 }
 
+/* Squares of a panel, of so many of its columns as it has and a vector of steps; turn_squares() completes them. */
+static void copy_across(lw_plan *p, int va, int ka, int64_t columns, int64_t lanes) {
+  lw_step(p, "split panel.%d %lld -> panel.o panel.i", va, (long long)columns);
+  lw_step(p, "split panel.%d %lld -> panel.s panel.v", ka, (long long)lanes);
+  lw_step(p, "reorder panel.o panel.s panel.i panel.v");
+}
+
 static bool pack_dynamic(gemm *g, const char *at) {
   lw_plan *p = g->p;
   ix b = p->p.b;
   int va = lw_axis_of(b, p->p.out[g->v]->var), ka = lw_axis_of(b, p->p.red[0]->var);
   if (va < 0 || ka < 0 || !lw_step(p, "cache %s %s -> panel", b->u.buf->name, at)) return false;
   chunked_panels(g, "panel");
+  if (g->across) {
+    copy_across(p, va, ka, g->nb, g->lanes);
+    return true;
+  }
   if (copy_bound(g)) lw_step(p, "prefetch %s panel.%d 4 panel.%d -> panel.ahead", b->u.buf->name, ka, ka);
   if (lw_step(p, "split panel.%d %lld -> panel.o panel.i", va, (long long)g->nb) && lw_step(p, "split panel.i %lld -> panel.c panel.v", (long long)g->lanes)) {
     /* some rows of a panel at a time: one row of all panels would write one line to each, on the same few sets of the caches */
@@ -277,7 +296,7 @@ static void copy_columns(gemm *g) {
 }
 
 /* A block of A in the order in which tiles read it: [chunk of the sum][tile][step][row], so that it lies in one piece
- * that hardware prefetchers follow. Turned in registers; turn_rows() completes it. */
+ * that hardware prefetchers follow. Turned in registers; turn_squares() completes it. */
 static void copy_rows(gemm *g, const char *at) {
   lw_plan *p = g->p;
   int last = p->p.a->u.buf->rank - 1;
@@ -296,18 +315,19 @@ static void copy_rows(gemm *g, const char *at) {
   lw_step(p, "reorder rows.t rows.o rows.i rows.v");
 }
 
-static void turn_square(gemm *g, const ir_stmt *s, const void *user) {
-  (void)user;
-  lw_step(g->p, "tensorize transpose %s", s->var->name);
-}
-
 /* Whole squares in registers; what is left at the ends goes element by element. */
-static void turn_rows(gemm *g) {
+static void turn_squares(gemm *g) {
   lw_plan *p = g->p;
-  if (!lw_has_loop(p, "rows.t")) return;
-  if (g->m % (g->mr * g->mb)) lw_step(p, "tail rows.t");
-  if (g->k % g->lanes) lw_step(p, "tail rows.o");
-  each(g, p->k->body, "rows.i", turn_square, NULL);
+  if (lw_has_loop(p, "rows.t")) {
+    if (g->m % (g->mr * g->mb)) lw_step(p, "tail rows.t");
+    if (g->k % g->lanes) lw_step(p, "tail rows.o");
+    lw_kind(p, "tensorize transpose", "rows.i");
+  }
+  if (!lw_has_loop(p, "panel.s")) return;
+  if (g->k % g->lanes || g->k % g->kc) lw_kind(p, "tail", "panel.s");
+  if (g->n % (g->nb * g->group)) lw_kind(p, "tail", "panel.o");
+  lw_kind(p, "narrow", "panel.i");
+  lw_kind(p, "tensorize transpose", "panel.i");
 }
 
 /* A constant B. With few rows it is read once, from memory: panels of one line of the cache, or of one
@@ -364,7 +384,8 @@ bool lw_default_gemm(lw_plan *p) {
   if (!operands(&g)) return false;
   g.m = lw_join_rows(p, g.r, g.v);
   if (g.n * g.k * g.esize <= p->t->l2_bytes / 2 && !g.turned && !p->u.kc && !p->u.mb) return false;
-  g.stream = !g.constant && (g.m <= FEW_ROWS || (g.m <= 2 * STREAM_ROWS && !g.turned && (p->u.order ? p->u.order == 1 : g.m <= STREAM_ROWS)));
+  if (g.across && g.m <= FEW_ROWS) return false;
+  g.stream = !g.constant && !g.across && (g.m <= FEW_ROWS || (g.m <= 2 * STREAM_ROWS && !g.turned && (p->u.order ? p->u.order == 1 : g.m <= STREAM_ROWS)));
   sizes(&g);
   if (g.m > FEW_ROWS && !g.tiled) return false;
   if (g.constant && g.mr >= 12 && g.kc == g.k && !p->u.mb) return false; /* panels stream from the second cache: rows outside them */
@@ -397,7 +418,7 @@ bool lw_default_gemm(lw_plan *p) {
   if (g.copied && rows_at) copy_rows(&g, rows_at);
   if (!lw_step(p, "distribute %s", tile)) return false;
   tails(&g);
-  turn_rows(&g);
+  turn_squares(&g);
   if (g.tiled) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");

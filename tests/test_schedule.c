@@ -478,9 +478,10 @@ static void random_product(tn_ctx *ctx, void *arg) {
   rng r = {w->seed * 2654435761u + 99};
   int b = 1 + (int)draw(&r, 2), m = 1 + (int)draw(&r, 40), n = 16 + (int)draw(&r, 60), k = 1 + (int)draw(&r, 40);
   bool constant = draw(&r, 2), after = draw(&r, 2); /* the loop of one or two iterations stands before or after the rows */
+  bool across = w->seed % 3 == 0; /* B is [n, k] */
   const ir_kernel *mm = ir_kernel_parse(ctx, ir_format(ctx, "kernel mm(in A: f32[%d, %d, %d], %s B: f32[%d, %d], in D: f32[%d], out C: f32[%d, %d, %d]) { for %s in 0..%d { for %s in 0..%d {"
-    " for n in 0..%d { alloc acc: f32[] register acc[] = 0.0 for k in 0..%d { acc[] = fma(A[b, m, k], B[k, n], acc[]) } C[b, m, n] = max(0.0, acc[] + D[n]) } } } }",
-    b, m, k, constant ? "const" : "in", k, n, n, b, m, n, after ? "m" : "b", after ? m : b, after ? "b" : "m", after ? b : m, n, k), "random");
+    " for n in 0..%d { alloc acc: f32[] register acc[] = 0.0 for k in 0..%d { acc[] = fma(A[b, m, k], B[%s], acc[]) } C[b, m, n] = max(0.0, acc[] + D[n]) } } } }",
+    b, m, k, constant ? "const" : "in", across ? n : k, across ? k : n, n, b, m, n, after ? "m" : "b", after ? m : b, after ? "b" : "m", after ? b : m, n, k, across ? "n, k" : "k, n"), "random");
   lw_tunables u = {.kc = (int)draw(&r, 24), .group = (int)draw(&r, 4), .mr = (int)draw(&r, 7), .order = (int)draw(&r, 3), .rows = (int)draw(&r, 3), .ahead = (int)draw(&r, 3),
                    .accuracy = LW_ACCURACY};
   if (!u.kc || draw(&r, 2)) u.mb = 1 + (int)draw(&r, 3);
@@ -493,6 +494,7 @@ static void random_product(tn_ctx *ctx, void *arg) {
   w->used[0] += strstr(text, "raise ko vo ro") != NULL;
   w->used[1] += strstr(text, "raise ko ro vo") != NULL;
   w->used[2] += strstr(text, "-> panel") != NULL;
+  w->used[3] += strstr(text, "tensorize transpose panel") != NULL;
 }
 
 Test(schedule, products, .timeout = 600) {
@@ -505,23 +507,23 @@ Test(schedule, products, .timeout = 600) {
     tn_ctx_free(ctx);
   }
   cr_expect_eq(bad, 0);
-  for (int i = 0; i < 3; i++) cr_expect_gt(w.used[i], 5, "kind %d of blocks: %d times", i, w.used[i]);
+  for (int i = 0; i < 4; i++) cr_expect_gt(w.used[i], 5, "kind %d of blocks: %d times", i, w.used[i]);
 }
 
 /* A product for each of some matrices: copies of B's panels lie within the loop over them, the last one apart. */
 static void batched_product(tn_ctx *ctx, void *arg) {
   const int *d = arg;
   const ir_kernel *mm = ir_kernel_parse(ctx, ir_format(ctx, "kernel mm(in A: f32[%d, %d, %d], in B: f32[%d, %d, %d], out C: f32[%d, %d, %d]) { for b in 0..%d { for m in 0..%d { for n in 0..%d {"
-    " alloc acc: f32[] register acc[] = 0.0 for k in 0..%d { acc[] = fma(A[b, m, k], B[b, k, n], acc[]) } C[b, m, n] = acc[] } } } }",
-    d[0], d[1], d[3], d[0], d[3], d[2], d[0], d[1], d[2], d[0], d[1], d[2], d[3]), "batched"), *s;
+    " alloc acc: f32[] register acc[] = 0.0 for k in 0..%d { acc[] = fma(A[b, m, k], B[b, %s], acc[]) } C[b, m, n] = acc[] } } } }",
+    d[0], d[1], d[3], d[0], d[4] ? d[2] : d[3], d[4] ? d[3] : d[2], d[0], d[1], d[2], d[0], d[1], d[2], d[3], d[4] ? "n, k" : "k, n"), "batched"), *s;
   const char *text = lw_default_schedule(ctx, mm, cg_target_find(ctx, "x86-64-v3", "x86_64-unknown-linux-gnu"), 0), *reason, *wrong;
   if (!(s = lw_schedule_apply(ctx, mm, text, &reason))) ir_fail(ctx, TN_EWRONG, "refused: %s\n%s", reason, text);
   if ((wrong = ir_kernel_verify(ctx, s)) || (wrong = compare(ctx, mm, s, 5, true))) ir_fail(ctx, TN_EWRONG, "%s\n%s", wrong, text);
-  if (!strstr(text, "reorder b vo") || !strstr(text, "cache B vo -> panel")) ir_fail(ctx, TN_EWRONG, "panels are not copied within b:\n%s", text);
+  if (!strstr(text, "reorder b vo") || !strstr(text, d[4] ? "tensorize transpose panel" : "cache B vo -> panel")) ir_fail(ctx, TN_EWRONG, "panels are not copied within b:\n%s", text);
 }
 
 Test(schedule, batched_products) {
-  static const int dims[][4] = {{3, 9, 67, 97}, {2, 13, 96, 120}, {5, 8, 35, 101}};
+  static const int dims[][5] = {{3, 9, 67, 97, 0}, {2, 13, 96, 120, 0}, {5, 8, 35, 101, 0}, {3, 9, 67, 97, 1}, {2, 13, 96, 120, 1}, {5, 3, 35, 101, 1}}; /* 1: B is [b, n, k] */
   for (int i = 0; i < IR_COUNT(dims); i++) {
     tn_ctx *ctx = tn_ctx_new(NULL);
     cr_expect_eq(ir_protect(ctx, batched_product, (void *)dims[i]), TN_OK, "%.900s", tn_error(ctx));
