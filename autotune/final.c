@@ -3,6 +3,7 @@
 #include "autotune/stats.h"
 #include "runtime/profile.h"
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const double SURE = 3, DOUBT = 2;           /* standard errors: that something is so; that it may be */
@@ -25,19 +26,35 @@ static double variance(const double *x, int n) {
   return range * range / 9;
 }
 
+typedef struct block {
+  double both, apart, within; /* logarithms of the product and of the quotient of the two times; variance of samples */
+} block;
+
+static int by_both(const void *a, const void *b) {
+  const block *p = a, *q = b;
+  return (p->both > q->both) - (p->both < q->both);
+}
+
 static comparison compare(const at_finalist *a, const at_finalist *b) {
+  enum { SEVERAL = 6 };
   int n = a->n < b->n ? a->n : b->n, blocks;
-  double x[AT_FINAL_MOST / AT_FINAL_BLOCK], sum = 0, squares = 0, within = 0;
+  block x[AT_FINAL_MOST / AT_FINAL_BLOCK];
+  double sum = 0, squares = 0, within = 0;
   if (n > AT_FINAL_MOST) n = AT_FINAL_MOST;
   if (n < 1) return (comparison){NAN, NAN};
   blocks = n < AT_FINAL_BLOCK ? 1 : n / AT_FINAL_BLOCK;
   for (int k = 0; k < blocks; k++) {
     int from = k * AT_FINAL_BLOCK, rounds = (k + 1 < blocks ? from + AT_FINAL_BLOCK : n) - from;
-    sum += x[k] = log(at_low(a->samples + from, rounds) / at_low(b->samples + from, rounds));
-    within += variance(a->samples + from, rounds) + variance(b->samples + from, rounds);
+    double p = log(at_low(a->samples + from, rounds)), q = log(at_low(b->samples + from, rounds));
+    x[k] = (block){p + q, p - q, variance(a->samples + from, rounds) + variance(b->samples + from, rounds)};
   }
+  if (blocks >= SEVERAL) {
+    qsort(x, (size_t)blocks, sizeof *x, by_both);
+    blocks = (blocks + 1) / 2;
+  }
+  for (int k = 0; k < blocks; k++) sum += x[k].apart, within += x[k].within;
   comparison c = {.mean = sum / blocks};
-  for (int k = 0; k < blocks; k++) squares += (x[k] - c.mean) * (x[k] - c.mean);
+  for (int k = 0; k < blocks; k++) squares += (x[k].apart - c.mean) * (x[k].apart - c.mean);
   double each = (BELIEF * (PLACE * PLACE + within / blocks) + squares) / (BELIEF + blocks - 1);
   c.error = sqrt(each / blocks);
   return c;

@@ -2,8 +2,9 @@
  *
  * Rivals are timed in turn, in blocks of rounds, each block with code and buffers loaded anew. Times have a hard floor
  * and a long tail, so a block says how the means of the lowest thirds of its samples compare: half of the scatter of
- * medians. What slows the machine for a while hits all rivals of a block; how the blocks disagree says what a mean
- * over them is worth. Blocks go on while the winner is in doubt.
+ * medians. What slows the machine for a while hits all rivals of a block, but not all alike: of six blocks and more
+ * only the quieter half counts, so that whatever ran beside a search does not choose its winner. How the blocks disagree
+ * says what a mean over them is worth. Blocks go on while the winner is in doubt.
  */
 #ifndef AT_FINAL_H
 #define AT_FINAL_H
@@ -12,7 +13,7 @@
 enum {
   AT_FINAL_BLOCK = 15,                  /* rounds */
   AT_FINAL_ROUNDS = 2 * AT_FINAL_BLOCK, /* at least */
-  AT_FINAL_MOST = 12 * AT_FINAL_BLOCK,
+  AT_FINAL_MOST = 24 * AT_FINAL_BLOCK,
   AT_MOST_FINALISTS = 16
 };
 #define AT_GAIN 0.01 /* a smaller fraction is no gain */

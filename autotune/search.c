@@ -372,22 +372,37 @@ at_config *at_task_winner(const at_task *t) {
   return t->standard;
 }
 
-int at_task_finalists(const at_task *t, at_config **out) {
+static bool is_timed(const at_config *c) { return c->status == AT_OK && !isnan(c->ns); }
+
+/* Into its place among the `most` fastest; returns their number. */
+static int put_among(at_config *c, int most, int n, at_config **out) {
+  int at = n < most ? n++ : most;
+  for (; at > 0 && out[at - 1]->ns > c->ns; at--)
+    if (at < most) out[at] = out[at - 1];
+  if (at < most) out[at] = c;
+  return n;
+}
+
+int at_task_fastest(const at_task *t, int most, at_config **out) {
+  int n = 0;
+  for (int i = 0; i < t->n; i++)
+    if (t->configs[i] != t->standard && is_timed(t->configs[i])) n = put_among(t->configs[i], most, n, out);
+  return n;
+}
+
+int at_task_finalists(const at_task *t, bool wide, at_config **out) {
   int n = 0;
   at_config *now = at_task_winner(t);
   if (!t->standard || isnan(t->standard->ns) || isnan(now->ns)) return 0;
   if (!t->best) return 0;
   bool doubtful = now != t->standard && now->ns > t->standard->ns; /* it won, and does not look like it any more */
-  if (!doubtful && (t->best == now || t->best->ns > now->ns * (1 - AT_GAIN))) return 0;
-  if (!doubtful && t->best->order < t->final_at && t->final_at > 0) return 0; /* it had its chance */
-  int most = now == t->standard ? 3 : 2;
+  if (!wide && !doubtful && (t->best == now || t->best->ns > now->ns * (1 - AT_GAIN))) return 0;
+  if (!wide && !doubtful && t->best->order < t->final_at && t->final_at > 0) return 0; /* it had its chance */
+  int most = (wide ? AT_FINALISTS : 3) - (now != t->standard);
+  double below = now->ns * (wide ? 1 + AT_GAIN : 1 - AT_GAIN);
   for (int i = 0; i < t->n; i++) {
     at_config *c = t->configs[i];
-    if (c == t->standard || c == now || c->status != AT_OK || isnan(c->ns) || c->ns > now->ns * (1 - AT_GAIN)) continue;
-    int at = n < most ? n++ : most; /* into its place among the fastest */
-    for (; at > 0 && out[at - 1]->ns > c->ns; at--)
-      if (at < most) out[at] = out[at - 1];
-    if (at < most) out[at] = c;
+    if (c != t->standard && c != now && is_timed(c) && c->ns <= below) n = put_among(c, most, n, out);
   }
   if (now != t->standard) out[n++] = now;
   return n;

@@ -9,7 +9,8 @@ enum {
   AT_STAGE_FINAL = 9, /* of a trial: an interleaved final */
   AT_FINAL_WEIGHT = 2, /* races that a final counts as */
   AT_BATCH = 8,       /* schedules in a round */
-  AT_PATIENCE = 24    /* schedules without a gain before a kernel counts as done, twice as many while more is promised */
+  AT_FINALISTS = 7,   /* rivals of the default in a wide final */
+  AT_PATIENCE = 32    /* schedules without a gain before a kernel counts as done, twice as many while more is promised */
 };
 /* Origins of the rows of a final; the second also says that the search was over. */
 #define AT_FINAL "final"
@@ -88,9 +89,11 @@ void at_task_rank(at_task *t);
 /* The search has ended: no points are left, or patience is over (or was, in an earlier run); with a
  * limit on trials that decides instead of patience. */
 bool at_task_exhausted(const at_task *t, int64_t trials);
-/* Rivals of the default for a final: up to 3, the fastest, with the winner of the last one; 0 when
- * there is nothing to decide. */
-int at_task_finalists(const at_task *t, at_config **out);
+/* Rivals of the default for a final: up to 3, the fastest that look like a gain, with the winner of the last one; 0 when
+ * there is nothing to decide. Wide: up to AT_FINALISTS, also those that look no slower than the winner. */
+int at_task_finalists(const at_task *t, bool wide, at_config **out);
+/* The `most` fastest, the default left out; returns how many there are. */
+int at_task_fastest(const at_task *t, int most, at_config **out);
 /* What a compile would use now: the winner of the last final, or the default. */
 at_config *at_task_winner(const at_task *t);
 /* Takes n samples over, relative to those of the default in the same rounds (null: as they are); on the

@@ -69,7 +69,7 @@ static void update(at_task *t) {
     s->failed += bad;
   }
   at_config *f[3];
-  s->proven = !at_task_finalists(t, f);
+  s->proven = !at_task_finalists(t, false, f);
   const at_config *best = s->proven ? at_task_winner(t) : t->best; /* until a final the fastest so far stands in */
   s->best_ns = best ? best->ns : s->default_ns;
   s->schedule = best ? best->schedule : NULL;
@@ -103,7 +103,7 @@ static double reserve(const tuner *u, int next) {
   for (int i = 0; i < u->n; i++) {
     const at_task *t = &u->t[i];
     at_config *f[3];
-    int k = t->space && !t->state.trouble ? at_task_finalists(t, f) : 0;
+    int k = t->space && !t->state.trouble ? at_task_finalists(t, false, f) : 0;
     if (i == next) k = 3;
     if (k) sum += final_s(t, k);
   }
@@ -154,12 +154,15 @@ static bool work_meanwhile(void *user) {
 }
 
 /* The space that the next round draws from: what was asked for and could not be made meanwhile, and neighbours
- * of the fastest. */
+ * of the fastest, so that searches which found them in different ways look at the same points in the end. */
 static void finish_space(tuner *u, at_task *t) {
   double share = fmax(0.04 * u->o.budget_s / fmin(u->n, 4), 0.05), until = u->end > 0 ? rt_now() + fmin(share, 1) : INFINITY;
   at_task_widen(u->ctx, t, &u->o);
-  at_task_grow_near(t, t->best);
-  while (rt_now() < until && at_task_work(u->ctx, t, &u->o, &u->machine)) {}
+  at_config *near[3] = {t->best};
+  for (int k = 0, n = at_task_fastest(t, 3, near); k < (n ? n : 1); k++) {
+    at_task_grow_near(t, near[k]);
+    while (rt_now() < until && at_task_work(u->ctx, t, &u->o, &u->machine)) {}
+  }
 }
 
 /* ---- races ---- */
@@ -368,28 +371,30 @@ static int measure_final(tuner *u, at_task *t, int n, at_config *const *c, at_fi
   return failed ? -1 : whole;
 }
 
-/* Until when a final that is in doubt may go on: what others still need is left to them. */
+enum { SECONDS = 2 }; /* of a final that is in doubt */
+
+/* Until when it may go on: what others still need is left to them. */
 static double patience(const tuner *u) {
-  enum { SECONDS = 2 };
   double most = rt_now() + SECONDS, end = u->end > 0 ? u->end - reserve(u, -1) : most;
   return end < most ? end : most;
 }
 
-/* Default against the fastest, interleaved. Only who wins here is cheaper than the default in the store. */
+/* Default against the fastest, interleaved. Only who wins here is cheaper than the default in the store. The final that
+ * ends a search has more rivals, if there is time: races are too short to tell which of several good ones is the best. */
 static void final(tuner *u, int i, bool settled) {
   at_task *t = &u->t[i];
-  at_config *c[4];
-  at_finalist f[4];
+  at_config *c[AT_FINALISTS + 1];
+  at_finalist f[AT_FINALISTS + 1];
   int n, measured;
   do {
     at_task_rank(t);
-    n = at_task_finalists(t, c);
+    n = at_task_finalists(t, settled && (u->end <= 0 || patience(u) >= rt_now() + 0.9 * SECONDS), c);
     if ((!n && !settled) || t->standard->status != AT_OK || !take_kernel(u, i)) return;
     c[n++] = t->standard;
     measured = measure_final(u, t, n, c, f, patience(u));
   } while (measured < 0 && !over(u));
   if (measured <= 0) return;
-  double ratio[4];
+  double ratio[AT_FINALISTS + 1];
   int won = at_final_pick(f, n, ratio);
   for (int j = 0; j < t->n; j++) t->configs[j]->won = t->configs[j] == c[won];
   for (int j = 0; j < n; j++) {
