@@ -109,15 +109,27 @@ bool at_final_open(const at_finalist *f, int n) {
   return false;
 }
 
+bool at_final_lost(const at_finalist *f, int n, int j) {
+  for (int i = 0; i < n; i++)
+    if (i != j && at_final_beats(&f[i], &f[j])) return true;
+  return false;
+}
+
 bool at_final_measure(at_lab *lab, int n, at_candidate *const *c, at_finalist *f, double moment) {
   for (int j = 0; j < n; j++) c[j]->n = c[j]->disturbed = 0, c[j]->samples = NULL;
+  bool out[AT_MOST_FINALISTS] = {0};
   for (int done = 0; done < AT_FINAL_MOST; done += AT_FINAL_BLOCK) {
     if (done >= AT_FINAL_ROUNDS && (rt_now() >= moment || !at_final_open(f, n))) break;
-    at_candidate *order[AT_MOST_FINALISTS]; /* who is loaded first lies elsewhere: each in turn */
-    for (int j = 0; j < n; j++) order[j] = c[(j + done / AT_FINAL_BLOCK) % n];
-    for (int j = 0; j < n && done; j++) at_lab_unload(lab, c[j]);
-    at_lab_check(lab, n, order);
-    at_lab_time(lab, n, c, AT_FINAL_BLOCK);
+    at_candidate *left[AT_MOST_FINALISTS], *order[AT_MOST_FINALISTS];
+    int k = 0;
+    for (int j = 0; j < n; j++) {
+      if (done) at_lab_unload(lab, c[j]);
+      out[j] |= done >= AT_FINAL_ROUNDS && j < n - 2 && at_final_lost(f, n, j);
+      if (!out[j]) left[k++] = c[j];
+    }
+    for (int j = 0; j < k; j++) order[j] = left[(j + done / AT_FINAL_BLOCK) % k]; /* who is loaded first lies elsewhere: each in turn */
+    at_lab_check(lab, k, order);
+    at_lab_time(lab, k, left, AT_FINAL_BLOCK);
     for (int j = 0; j < n; j++) {
       f[j].samples = c[j]->samples, f[j].n = c[j]->n;
       if (c[j]->status != AT_OK) return false;

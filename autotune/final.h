@@ -4,7 +4,7 @@
  * and a long tail, so a block says how the means of the lowest thirds of its samples compare: half of the scatter of
  * medians. What slows the machine for a while hits all rivals of a block, but not all alike: of six blocks and more
  * only the quieter half counts, so that whatever ran beside a search does not choose its winner. How the blocks disagree
- * says what a mean over them is worth. Blocks go on while the winner is in doubt.
+ * says what a mean over them is worth. Blocks go on while the winner is in doubt, without those that have lost.
  */
 #ifndef AT_FINAL_H
 #define AT_FINAL_H
@@ -35,8 +35,11 @@ int at_final_pick(const at_finalist *f, int n, double *ratio);
 /* More rounds may give another winner. */
 bool at_final_open(const at_finalist *f, int n);
 
+/* f[j] is slower than another one, by AT_GAIN or more and by three standard errors: more rounds would not let it win. */
+bool at_final_lost(const at_finalist *f, int n, int j);
+
 /* Times the candidates, which have code, from scratch: AT_FINAL_ROUNDS, then on while it is open and `moment` (rt_now;
- * 0: no more) has not come. f[n]: their predictions and texts; samples and n are set. False when one has failed
+ * 0: no more) has not come, those that have lost left out; the last two stay, the winner so far and the default. f[n]: their predictions and texts; samples and n are set. False when one has failed
  * (its status), or time was up before the first block was through. */
 bool at_final_measure(at_lab *lab, int n, at_candidate *const *c, at_finalist *f, double moment);
 #endif

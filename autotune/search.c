@@ -340,7 +340,9 @@ int at_task_propose(tn_ctx *ctx, at_task *t, int most, at_config **out) {
 
 void at_task_learn(at_task *t, const at_config *c) {
   if (c == t->standard) return;
-  bool gain = c->status == AT_OK && !isnan(c->ns) && (!t->best || c->ns < t->best->ns * (1 - AT_GAIN));
+  double least = t->gained_ns > 0 ? t->gained_ns : t->best ? t->best->ns : INFINITY;
+  bool gain = c->status == AT_OK && !isnan(c->ns) && c->ns < least * (1 - AT_GAIN);
+  if (gain) t->gained_ns = c->ns;
   t->idle = gain ? 0 : t->idle + 1;
 }
 

@@ -9,8 +9,8 @@ enum {
   AT_STAGE_FINAL = 9, /* of a trial: an interleaved final */
   AT_FINAL_WEIGHT = 2, /* races that a final counts as */
   AT_BATCH = 8,       /* schedules in a round */
-  AT_FINALISTS = 7,   /* rivals of the default in a wide final */
-  AT_PATIENCE = 32    /* schedules without a gain before a kernel counts as done, twice as many while more is promised */
+  AT_FINALISTS = 12,  /* rivals of the default in a wide final */
+  AT_PATIENCE = 96    /* schedules without a gain before a kernel counts as done, twice as many while more is promised */
 };
 /* Origins of the rows of a final; the second also says that the search was over. */
 #define AT_FINAL "final"
@@ -47,6 +47,7 @@ typedef struct at_task {
   int64_t settled_at;   /* order of the last final that ended the search; 0: none */
   int64_t clock;
   int idle;             /* schedules since the last gain */
+  double gained_ns;     /* the time that was one: below it is the next. The fastest timed anew may look slower; that makes no gains. 0: none yet */
   double promise_ns;    /* that the most promising of the last proposals might have come to; 0: none yet */
   uint64_t rng;
   double expected;      /* fraction of its time that another round may gain */

@@ -373,11 +373,8 @@ static int measure_final(tuner *u, at_task *t, int n, at_config *const *c, at_fi
 
 enum { SECONDS = 2 }; /* of a final that is in doubt */
 
-/* Until when it may go on: what others still need is left to them. */
-static double patience(const tuner *u) {
-  double most = rt_now() + SECONDS, end = u->end > 0 ? u->end - reserve(u, -1) : most;
-  return end < most ? end : most;
-}
+/* Seconds that are left beside what the finals of all will need. */
+static double left(const tuner *u) { return u->end > 0 ? u->end - reserve(u, -1) - rt_now() : INFINITY; }
 
 /* Default against the fastest, interleaved. Only who wins here is cheaper than the default in the store. The final that
  * ends a search has more rivals, if there is time: races are too short to tell which of several good ones is the best. */
@@ -388,10 +385,12 @@ static void final(tuner *u, int i, bool settled) {
   int n, measured;
   do {
     at_task_rank(t);
-    n = at_task_finalists(t, settled && (u->end <= 0 || patience(u) >= rt_now() + 0.9 * SECONDS), c);
+    double least = isnan(t->standard->ns) ? 0 : final_s(t, AT_FINALISTS);
+    bool wide = settled && left(u) > SECONDS + least;
+    n = at_task_finalists(t, wide, c);
     if ((!n && !settled) || t->standard->status != AT_OK || !take_kernel(u, i)) return;
     c[n++] = t->standard;
-    measured = measure_final(u, t, n, c, f, patience(u));
+    measured = measure_final(u, t, n, c, f, rt_now() + fmin(left(u), wide ? SECONDS + least : SECONDS));
   } while (measured < 0 && !over(u));
   if (measured <= 0) return;
   double ratio[AT_FINALISTS + 1];

@@ -12,7 +12,7 @@
   tables KERNEL...   the best schedule that a replay table (--table) has for each, pinned in a store, against the libraries:
                      `bench/run --peers mkl,onednn` with --python
   agree KERNEL...    times of `tenon bench --aot` against those of a C program that links the kernel's object and has
-                     a clock of its own, in turn
+                     a clock of its own, in turn: how far apart medians and fastest runs are, and standard errors of that
 """
 import argparse
 import collections
@@ -36,14 +36,16 @@ def options():
     p.add_argument("--trials", help="of each of the repeated tunings; default: until they end by themselves")
     p.add_argument("--threads", default="1", help="of timed runs")
     p.add_argument("--seconds", type=float, default=300)
-    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--rounds", type=int, help="default: 5; agree: 8")
     p.add_argument("--keep", help="a folder: repeat leaves its stores there, and goes on from those it finds")
     p.add_argument("--tune", type=float, help="layouts: first tunes each model for so many seconds more")
     p.add_argument("--table", default="tests/replay/avx2.txt")
     p.add_argument("--python", help="one that has the libraries, for tables")
     p.add_argument("--races", default="100")
     p.add_argument("--db", help="default: a new one")
-    return p.parse_args()
+    o = p.parse_args()
+    o.rounds = o.rounds or (8 if o.what == "agree" else 5)
+    return o
 
 
 def tenon(o, *words):
@@ -228,7 +230,7 @@ def tables(o, folder):
 
 
 def agree(o, folder):
-    print("%-36s %12s %12s %8s %8s" % ("kernel", "bench ms", "clock ms", "medians", "fastest"))
+    print("%-36s %12s %12s %17s %17s" % ("kernel", "bench ms", "clock ms", "medians", "fastest"))
     for kernel in o.args:
         common = ["--db", o.db or "none"]
         other = linked.Linked(o.tenon, folder, [(kernel, common)], separate=False)
@@ -238,8 +240,9 @@ def agree(o, folder):
             clocked = lambda: [x[0] * 1e-6 for x in other.rounds(200, False, 0)]
             (mine, theirs) = (asked(), clocked()) if r % 2 else (clocked(), asked())[::-1]
             rows.append((mine["median_ms"], statistics.median(theirs), mine["min_ms"], min(theirs)))
-        ratio = lambda i: 100 * (statistics.median(x[i] / x[i + 1] for x in rows) - 1)
-        print("%-36s %12.4f %12.4f %+7.1f%% %+7.1f%%" % (kernel, statistics.median(x[0] for x in rows), statistics.median(x[1] for x in rows), ratio(0), ratio(2)), flush=True)
+        apart = [[100 * (x[i] / x[i + 1] - 1) for x in rows] for i in (0, 2)]
+        ratios = ["%+7.1f%% +- %4.1f%%" % (statistics.median(x), 1.25 * statistics.stdev(x) / len(x) ** 0.5) for x in apart]  # the error of a median
+        print("%-36s %12.4f %12.4f %17s %17s" % (kernel, statistics.median(x[0] for x in rows), statistics.median(x[1] for x in rows), *ratios), flush=True)
 
 
 def main():

@@ -90,3 +90,20 @@ Test(final, ties) {
   f[0].n = 0;
   cr_expect(!at_final_beats(&f[0], &f[1]) && isnan(at_final_ratio(&f[0], &f[1])));
 }
+
+/* The fastest is not left out of the rest of a final; one that is 15 % slower is, nearly always. */
+Test(final, losers) {
+  enum { RACES = 200 };
+  for (int i = 0; i < (int)(sizeof machines / sizeof *machines); i++) {
+    int slow = 0, fast = 0, equal = 0;
+    state = 13;
+    for (int r = 0; r < RACES; r++) {
+      double x[MOST][AT_FINAL_MOST];
+      at_finalist f[MOST];
+      run(&machines[i], 4, (double[]){85, 98, 85.2, 100}, x, f);
+      fast += at_final_lost(f, 4, 0), slow += at_final_lost(f, 4, 1), equal += at_final_lost(f, 4, 2);
+    }
+    cr_expect(fast <= RACES / 20 && equal <= RACES / 20, "machine %d: the fastest lost %d and %d of %d", i, fast, equal, RACES);
+    cr_expect(slow >= RACES * 9 / 10, "machine %d: the slow one lost %d of %d", i, slow, RACES);
+  }
+}
