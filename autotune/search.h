@@ -62,7 +62,7 @@ typedef struct at_task {
   } *elsewhere;
   int nelsewhere;
   bool explore;         /* to try much, not to find the best soon */
-  bool aside;           /* as in at_tune_kernel */
+  int aside;            /* as in at_tune_kernel */
   double weight;        /* calls in a run of the model, those of equal kernels included */
   struct at_learned *learned; /* by at_task_propose; null: nothing yet */
   int same_as;          /* index of an earlier task with this kernel; -1 */

@@ -196,6 +196,7 @@ static void limit_runs(tuner *u, const at_task *t) {
 /* Times `n` configs of the task, slow ones fewer times than fast ones. New ones are compiled and
  * checked first. */
 static void race(tuner *u, int i, int n, at_config *const *c, const char *phase) {
+  enum { LONG_NS = 20000000 };
   at_task *t = &u->t[i];
   at_candidate *q[AT_BATCH + 4];
   at_racer racers[AT_BATCH + 4] = {0};
@@ -211,6 +212,7 @@ static void race(tuner *u, int i, int n, at_config *const *c, const char *phase)
   t->check_s = (rt_now() - start) / n;
   int looks = race_looks();
   at_race rule = at_race_default;
+  if (t->standard->ns > LONG_NS && looks > 2) looks = 2; /* long runs scatter less */
   rule.looks = looks;
   for (int look = 0; look < looks; look++) {
     at_candidate *left[AT_BATCH + 4];
@@ -453,18 +455,41 @@ static void sharpen(tuner *u, int i) {
 
 /* ---- the run ---- */
 
-/* The task where a second is worth most; -1: none. */
+/* Multiplications a nanosecond in the products and convolutions of a form of the model, by their default schedules. */
+static double speed(const tuner *u, int aside) {
+  double flops = 0, ns = 0;
+  for (int i = 0; i < u->n; i++) {
+    const at_task *t = &u->t[i];
+    bool products = strcmp(t->state.klass, "conv") == 0 || strcmp(t->state.klass, "gemm") == 0;
+    if (t->aside != aside || t->same_as >= 0 || !products || isnan(t->state.default_ns)) continue;
+    flops += t->weight * t->state.flops;
+    ns += t->weight * t->state.default_ns;
+  }
+  return ns > 0 ? flops / ns : 0;
+}
+
+/* What another round promises, per second of it. Kernels of another layout are worth less, and hardly anything where the
+ * layout is far slower as a whole. */
+static double worth(const tuner *u, const at_task *t) {
+  double peak = u->machine.fma_gflops, left = peak > 0 ? 1 - t->state.flops / t->best->ns / peak : 0.5, part = 1;
+  if (t->aside) {
+    double usual = speed(u, 0), here = speed(u, t->aside);
+    part = 0.25 * (usual > 0 && here > 0 ? fmin(1, pow(here / usual, 4)) : 1);
+  }
+  return fmax(t->expected, 0.002) * t->weight * t->best->ns * part * fmin(1, fmax(left, 0.05)) / fmax(t->round_s, 0.02);
+}
+
+/* The task where a second is worth most; in a survey first those that had no round yet, short ones before long ones;
+ * -1: none. */
 static int choose(const tuner *u) {
   int best = -1;
-  bool survey = u->o.survey && (u->end <= 0 || rt_now() < 0.5 * (u->start + u->end)), unseen = false;
-  double most = -1;
+  bool survey = u->o.survey && (u->end <= 0 || rt_now() < u->start + (u->end - u->start) * 2 / 3), unseen = false;
+  double most = -INFINITY;
   for (int i = 0; i < u->n; i++) {
     const at_task *t = &u->t[i];
     if (t->same_as >= 0 || t->state.trouble || t->state.converged || !t->best) continue;
-    double gain = fmax(t->expected, 0.002) * t->weight * t->best->ns * (t->aside ? 0.25 : 1);
-    double left = u->machine.fma_gflops > 0 ? 1 - t->state.flops / t->best->ns / u->machine.fma_gflops : 0.5;
-    double value = gain * fmin(1, fmax(left, 0.05)) / fmax(t->round_s, 0.02);
     bool first = survey && t->state.tried <= 1;
+    double value = first ? -t->best->ns : worth(u, t);
     if (first > unseen || (first == unseen && value > most)) most = value, best = i, unseen = first;
   }
   return best;

@@ -27,7 +27,7 @@ typedef struct at_tune_kernel {
   const ir_kernel *kernel; /* unscheduled */
   const char *name;        /* for people */
   double count;            /* calls in one run of the model */
-  bool aside;              /* an alternative that the model does not use (yet): worth less time, in no sum */
+  int aside;               /* 0; or the number of an alternative form of the model that has it: worth less time, in no sum */
 } at_tune_kernel;
 
 /* The state of one kernel, for displays and as a result. */
@@ -62,7 +62,7 @@ typedef struct at_tune_options {
   double budget_s;             /* 0: no limit */
   int explore;                 /* > 0: every space grows to so many points, patience never ends, the fastest are timed anew */
   int64_t trials;              /* distinct schedules per kernel, those in the store included; 0: no limit */
-  bool survey;                 /* each kernel has a round before any has a second, within half the budget */
+  bool survey;                 /* each kernel has a round before any has a second, within two thirds of the budget */
   uint64_t seed;
   int jobs;                    /* compile workers; 0: as many as CPUs */
   const char *label;           /* what was asked for; may be null */

@@ -103,8 +103,12 @@ static cli_model *untuned(cli *c, const char *path, const char *layout) {
   return m;
 }
 
-/* The kernels of a job, or (layout) those that it would have besides in another layout. Returns how many. */
-static int add_kernels(cli *c, list *l, const job *j, const cli_model *m, const char *layout) {
+/* Whole models, not forced into a layout: their other layouts. The first is what untuned models have. */
+static const char *const layouts[] = {"NCHWc", "NHWC", "NCHW"};
+
+/* The kernels of a job, or those that it would have besides in another layout. Returns how many. */
+static int add_kernels(cli *c, list *l, const job *j, const cli_model *m, int aside) {
+  const char *layout = aside ? layouts[aside] : NULL;
   tn_ctx *ctx = c->ctx;
   const ir_program *p = m->program;
   int before = l->n;
@@ -118,7 +122,7 @@ static int add_kernels(cli *c, list *l, const job *j, const cli_model *m, const 
   }
   for (int i = 0; i < p->nkernels; i++) {
     if (!calls[i]) continue;
-    at_tune_kernel k = {p->kernels[i].kernel, short_name(c, j, p->kernels[i].kernel, i == heavy), calls[i] / m->copies, layout != NULL};
+    at_tune_kernel k = {p->kernels[i].kernel, short_name(c, j, p->kernels[i].kernel, i == heavy), calls[i] / m->copies, aside};
     if (layout) k.name = ir_format(ctx, "%s in %s", k.name, layout);
     if (layout && among(ctx, j->m->program, k.kernel)) continue;
     int n = l->n;
@@ -131,18 +135,15 @@ static int add_kernels(cli *c, list *l, const job *j, const cli_model *m, const 
 static void add_job(cli *c, list *l, const char *path) {
   if (!cli_sweep_mine(&l->sweep)) return;
   job j = {.path = path, .m = untuned(c, path, c->layout)};
-  add_kernels(c, l, &j, j.m, NULL);
+  add_kernels(c, l, &j, j.m, 0);
   IR_PUSH(c->ctx, l->jobs, l->njobs, j);
 }
-
-/* Whole models, not forced into a layout: their other layouts. The first is what untuned models have. */
-static const char *const layouts[] = {"NCHWc", "NHWC", "NCHW"};
 
 static void add_layouts(cli *c, list *l) {
   for (int i = 0; i < l->njobs && !c->layout; i++)
     for (int k = 1; k < IR_COUNT(layouts) && !l->jobs[i].m->kernel; k++) {
       job *j = &l->jobs[i];
-      j->layouts |= add_kernels(c, l, j, untuned(c, j->path, layouts[k]), layouts[k]) > 0;
+      j->layouts |= add_kernels(c, l, j, untuned(c, j->path, layouts[k]), k) > 0;
     }
 }
 
