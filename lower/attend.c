@@ -180,23 +180,6 @@ static void as_view(pass *p, ir_node *n) {
   if (out->layout && (!lw_is_alias(p->ctx, n, &at) || at)) out->layout = NULL;
 }
 
-/* Parts of a Split that all go to attention are slices, each an alias of its own. */
-static void split_in_slices(pass *p, ir_node *n) {
-  if (n->dead || !ir_node_is(n, "Split") || !n->nout || !ir_static(n->in[0])) return;
-  for (int k = 0; k < n->nout; k++)
-    if (n->out[k] && n->out[k]->nuses && !takes_any_layout(p, n->out[k])) return;
-  int axis = ir_axis(p->ctx, n, ir_attr_get_int(n, "axis", 0), n->in[0]->rank);
-  int64_t from = 0;
-  for (int k = 0; k < n->nout; k++) {
-    if (!n->out[k]) return;
-    int64_t to = from + ir_dim(p->ctx, n->out[k], axis);
-    if (n->out[k]->nuses) lw_replace(p->g, n, k, lw_slice(p->g, n, n->in[0], axis, from, to));
-    else n->out[k] = NULL;
-    from = to;
-  }
-  n->dead = true;
-}
-
 /* The result as what turns it around wants it. */
 static void turned_result(pass *p, ir_node *n) {
   ir_value *y = n->out[0];
@@ -235,8 +218,6 @@ void lw_pass_attend(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     softmax->dead = any = true;
   }
   if (!any) return;
-  renumber(&p);
-  for (int i = 0, count = g->nnodes; i < count; i++) split_in_slices(&p, g->nodes[i]);
   renumber(&p);
   for (int i = 0; i < g->nnodes; i++) {
     as_view(&p, g->nodes[i]);

@@ -6,6 +6,7 @@
  * constants are ordinary nodes over constants: the pack section computes them. */
 #include "lower/lower.h"
 #include "lower/build.h"
+#include "lower/compose.h"
 #include "lower/window.h"
 #include <string.h>
 
@@ -163,6 +164,43 @@ static void strided(tn_ctx *ctx, ir_graph *g, ir_node *n) {
   ir_attr_ints(n, "strides", 2, (int64_t[]){1, 1});
 }
 
+/* Each part of a Split is a slice: an alias where it lies together, else computed where it is read. */
+static void split_in_slices(tn_ctx *ctx, ir_graph *g, ir_node *n) {
+  if (!ir_static(n->in[0])) return;
+  for (int k = 0; k < n->nout; k++)
+    if (!n->out[k]) return;
+  int axis = ir_axis(ctx, n, ir_attr_get_int(n, "axis", 0), n->in[0]->rank);
+  int64_t from = 0;
+  for (int k = 0; k < n->nout; k++) {
+    int64_t to = from + ir_dim(ctx, n->out[k], axis);
+    if (n->out[k]->nuses) lw_replace(g, n, k, lw_slice(g, n, n->in[0], axis, from, to));
+    else n->out[k] = NULL;
+    from = to;
+  }
+  n->dead = true;
+}
+
+/* Channels that are weighted before a 1x1 convolution of one picture (squeeze-and-excite): many pixels cost more than
+ * weighting what multiplies them, W (s x) = (W s) x. */
+static void weighted_channels(tn_ctx *ctx, ir_graph *g, ir_node *n) {
+  enum { PASSES = 4 }; /* over the weights: read, written, packed */
+  ir_value *x = n->in[0], *w = n->in[1], *y = n->out[0];
+  ir_node *m = x->def;
+  if (!m || m->dead || !ir_node_is(m, "Mul") || x->nuses != 1 || x->dtype != TN_F32 || !w->packed || ir_attr_get_int(n, "group", 1) != 1) return;
+  if (x->rank != 4 || !ir_static(x) || !ir_static(w) || !ir_static(y) || ir_dim(ctx, x, 0) != 1 || ir_dim(ctx, w, 2) != 1 || ir_dim(ctx, w, 3) != 1) return;
+  if (ir_dim(ctx, x, 2) * ir_dim(ctx, x, 3) < PASSES * ir_dim(ctx, w, 0)) return;
+  for (int k = 0; k < 2; k++) {
+    ir_value *s = m->in[k], *all = m->in[1 - k];
+    if (s->rank != 4 || all->rank != 4 || s->packed || !ir_static(s) || !ir_static(all)) continue;
+    bool fits = ir_dim(ctx, s, 0) == 1 && ir_dim(ctx, s, 2) == 1 && ir_dim(ctx, s, 3) == 1;
+    for (int i = 0; i < 4; i++) fits &= all->dims[i] == x->dims[i];
+    if (!fits || s->dims[1] != x->dims[1]) continue;
+    n->in[0] = all;
+    n->in[1] = op2(g, n, "Mul", w, s);
+    return;
+  }
+}
+
 void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   ir_graph_analyse(g);
   int count = g->nnodes; /* appended nodes are canonical already */
@@ -173,14 +211,18 @@ void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   for (int i = 0; i < count; i++)
     if (is_product(g->nodes[i])) turn_operands(ctx, g, g->nodes[i]);
   bool scheduled = options->target && !options->unscheduled;
-  for (int i = 0; i < count && scheduled; i++)
+  for (int i = 0; i < count && scheduled; i++) {
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Conv")) dead_taps(ctx, g, g->nodes[i]);
+    if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Split")) split_in_slices(ctx, g, g->nodes[i]);
+  }
   ir_graph_sort(g);
+  ir_graph_analyse(g);
   lw_mark_packed(g);
   count = g->nnodes;
   for (int i = 0; i < count && scheduled; i++) {
     if (g->nodes[i]->dead) continue;
     bool floats = ir_node_is(g->nodes[i], "Conv");
+    if (floats && !options->attention_apart) weighted_channels(ctx, g, g->nodes[i]);
     if (floats || is_integer_conv(g->nodes[i])) strided(ctx, g, g->nodes[i]);
     if (floats) lw_unfold(ctx, g, g->nodes[i], options);
   }

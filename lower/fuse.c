@@ -6,13 +6,15 @@
  *   prologue   nodes inlined into where an operand is read.
  * Attention (attend.h) also has the product that its scores come from.
  * A group without a root is a nest of value ops. A node that only renames memory (a
- * reshape, a split along the outermost axis) is an alias and belongs to no group.
+ * reshape, a split along the outermost axis) is an alias and belongs to no group; so is a
+ * Concat whose parts are stored inside it (join.h).
  *
  * A group runs as one step, so no group may need, through others, its own result:
  * before a node joins, the groups between are searched (reaches). */
 #include "lower/attend.h"
 #include "lower/build_internal.h"
 #include "lower/inplace.h"
+#include "lower/join.h"
 #include "lower/lower.h"
 
 typedef struct fuse {
@@ -58,6 +60,17 @@ bool lw_is_alias(tn_ctx *ctx, ir_node *n, int64_t *element_offset) {
   ir_buf *to = ir_buf_new(ctx, "to", out->dtype, out->rank, out->dims, out->layout, IR_GLOBAL);
   ix d = ix_sub(ctx, ir_buf_offset(ctx, e->u.buf, e->args), ir_buf_offset(ctx, to, idx));
   return ix_const_value(d, element_offset);
+}
+
+/* A reshape between two movements would make the first one be stored: then it is part of one kernel with both. */
+static void join_movements(ir_graph *g) {
+  for (int i = 0; i < g->nnodes; i++) {
+    ir_node *n = g->nodes[i], *from = n->group == LW_GROUP_ALIAS ? n->in[0]->def : NULL, *to = NULL;
+    if (n->nout == 1 && n->out[0] && n->out[0]->nuses == 1) to = n->out[0]->uses[0];
+    if (!from || !to || from->nout != 1 || from->out[0]->nuses != 1 || to->nout != 1) continue;
+    bool moves = from->op->kind == IR_OP_MOVEMENT && from->op->value && to->op->kind == IR_OP_MOVEMENT && to->op->value;
+    if (moves && from->group == -1 && to->group == -1) n->group = -1;
+  }
 }
 
 /* ---- groups ---- */
@@ -249,7 +262,6 @@ static void take_scores(fuse *f, ir_node *n) {
 }
 
 void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
-  (void)options;
   fuse f = {.ctx = ctx, .g = g};
   uint32_t ids = 0;
   lw_own_updates(ctx, g);
@@ -267,6 +279,7 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     int64_t offset;
     n->group = lw_is_alias(ctx, n, &offset) ? LW_GROUP_ALIAS : -1;
   }
+  join_movements(g);
   for (int i = 0; i < g->nnodes; i++)
     if (lw_is_attend(g->nodes[i])) take_scores(&f, g->nodes[i]);
   for (int i = 0; i < g->nnodes; i++) {
@@ -276,5 +289,6 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     join(&f, n, group, 1);
     if (takes_epilogue(n) && !is_packed(n)) grow_epilogue(&f, group), shed_widening(&f, group);
   }
+  if (options->target && !options->unscheduled) lw_join_parts(ctx, g, true);
   absorb_producers(&f);
 }

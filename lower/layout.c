@@ -95,13 +95,21 @@ static ir_value *relayout(chooser *c, ir_node *before, ir_value *v, const ir_lay
   return n->out[0];
 }
 
-static bool keeps_layout(const ir_node *n) {
+/* A slice of channels that begins with a block. */
+static bool whole_blocks(const chooser *c, const ir_node *n) {
+  int64_t start, axis, step = 1;
+  if (!c->block || n->nin < 4 || ir_known_ints(c->ctx, n->in[1], &start, 1) != 1 || ir_known_ints(c->ctx, n->in[3], &axis, 1) != 1) return false;
+  if (lw_has(n, 4) && ir_known_ints(c->ctx, n->in[4], &step, 1) != 1) return false;
+  return axis == 1 && step == 1 && start >= 0 && start % c->block == 0;
+}
+
+static bool keeps_layout(const chooser *c, const ir_node *n) {
   switch (n->op->kind) {
   case IR_OP_ELEMENTWISE: return true;
   case IR_OP_WINDOW: return !is_conv(n); /* pooling, resizing */
   case IR_OP_MOVEMENT: {
     if (strcmp(n->op->name, "Pad") == 0) return n->in[0]->rank > 1 && n->in[0]->dims[0] == n->out[0]->dims[0] && n->in[0]->dims[1] == n->out[0]->dims[1];
-    if (strcmp(n->op->name, "Slice") == 0) return n->in[0]->rank > 1 && n->in[0]->dims[1] == n->out[0]->dims[1]; /* of pixels */
+    if (strcmp(n->op->name, "Slice") == 0) return n->in[0]->rank > 1 && (n->in[0]->dims[1] == n->out[0]->dims[1] /* of pixels */ || whole_blocks(c, n));
     if (strcmp(n->op->name, "Concat") != 0) return false;
     int64_t axis = ir_attr_get_int(n, "axis", 1);
     return axis == 1 || axis == 1 - n->out[0]->rank;
@@ -143,7 +151,7 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
       if (eligible(&c, n->out[0])) n->out[0]->layout = layout_of(&c, n->out[0]);
       continue;
     }
-    if (!keeps_layout(n)) continue;
+    if (!keeps_layout(&c, n)) continue;
     bool any = false, all = true;
     for (int k = 0; k < n->nin; k++) {
       const ir_value *v = n->in[k];

@@ -7,6 +7,7 @@
 #include "lower/lower.h"
 #include "lower/build_internal.h"
 #include "lower/inplace.h"
+#include "lower/join.h"
 #include "lower/schedule.h"
 #include <stdlib.h>
 #include <string.h>
@@ -439,11 +440,22 @@ static void join_aliases(maker *m) {
     for (int k = 0; k < n->nout; k++) {
       if (!n->out[k] || !n->out[k]->nuses) continue;
       int64_t elements;
-      if (!lw_is_alias(m->ctx, n, &elements)) ir_bug(m->ctx, "%s is no alias any more", n->where);
+      if (!lw_is_alias(m->ctx, n, &elements)) {
+        if (strcmp(n->op->name, "Concat") != 0) ir_bug(m->ctx, "%s is no alias any more", n->where);
+        continue; /* its parts are in it, below */
+      }
       store *s = store_of(m, n->out[k]);
       s->base = store_of(m, n->in[0]);
       s->offset = elements * (int64_t)ir_dtype_bytes(n->out[k]->dtype);
     }
+  }
+  const lw_place *places = lw_join_parts(m->ctx, m->g, false);
+  for (int i = 0; i < m->g->nvalues; i++) {
+    const lw_place *p = &places[m->g->values[i]->id];
+    if (!p->base) continue;
+    store *s = store_of(m, m->g->values[i]);
+    s->base = store_of(m, p->base);
+    s->offset = p->offset;
   }
 }
 

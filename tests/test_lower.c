@@ -46,6 +46,7 @@ Test(lower, memory_plan) {
 typedef struct trial {
   const char *text;
   int kernels; /* of the run section; -1: any */
+  int steps;   /* the same with schedules */
 } trial;
 
 static void fill(void *p, const ir_slot *s) {
@@ -69,6 +70,7 @@ static void run_trial(tn_ctx *ctx, void *arg) {
     for (int i = 0; i < p->nkernels; i++)
       if ((wrong = ir_kernel_verify(ctx, p->kernels[i].lowered))) ir_fail(ctx, TN_EWRONG, "way %d: %s\n%s", way, wrong, p->kernels[i].schedule);
     if (way == 0 && t->kernels >= 0 && p->nrun != t->kernels) ir_fail(ctx, TN_EWRONG, "%d steps, expected %d:\n%s", p->nrun, t->kernels, ir_program_print(ctx, p));
+    if (way == 1 && t->steps >= 0 && p->nrun != t->steps) ir_fail(ctx, TN_EWRONG, "%d steps with schedules, expected %d:\n%s", p->nrun, t->steps, ir_program_print(ctx, p));
     int64_t bytes[8] = {0};
     for (int i = 0; i < p->nslots; i++) {
       const ir_slot *s = &p->slots[i];
@@ -94,12 +96,15 @@ static void run_trial(tn_ctx *ctx, void *arg) {
   }
 }
 
-static void graph(int kernels, const char *text) {
+static void try(trial t) {
   tn_ctx *ctx = tn_ctx_new(NULL);
-  tn_status s = ir_protect(ctx, run_trial, &(trial){text, kernels});
-  cr_expect_eq(s, TN_OK, "%.1500s\n%s", tn_error(ctx), text);
+  tn_status s = ir_protect(ctx, run_trial, &t);
+  cr_expect_eq(s, TN_OK, "%.1500s\n%s", tn_error(ctx), t.text);
   tn_ctx_free(ctx);
 }
+
+static void graph(int kernels, const char *text) { try((trial){text, kernels, -1}); }
+static void graph_steps(int steps, const char *text) { try((trial){text, -1, steps}); }
 
 Test(lower, epilogues) {
   /* a chain after a product is one kernel; so is one that meets a residual */
@@ -285,6 +290,41 @@ Test(lower, pooling) {
                  ops[o], attrs[a]);
         graph(-1, text);
       }
+}
+
+/* Concatenation: its parts are stored in it where they lie there whole, by those who compute them anyway. */
+#define PARTS "graph g { input a: f32[1, 8] input b: f32[8, 20] input c: f32[8, 12] input v: f32[12, 8] y = MatMul(a, b) z = MatMul(a, c) "
+Test(lower, concatenation_in_place) {
+  graph_steps(2, PARTS "d = Concat(y, z) { axis = 1 } output d }");
+  graph_steps(3, PARTS "d = Concat(y, z) { axis = 1 } output d, y }"); /* y is copied out */
+  graph_steps(3, PARTS "r = Relu(y) d = Concat(r, z) { axis = 1 } e = Exp(d) f = Mul(y, y) output e, f }");
+  graph_steps(3, PARTS "d = Concat(y, z, y) { axis = 1 } output d }"); /* one value, two places */
+  graph_steps(3, PARTS "d = Concat(y, a, z) { axis = 1 } output d }"); /* an input lies where it lies */
+  graph_steps(4, PARTS "d = Concat(y, z) { axis = 1 } e = Concat(d, z) { axis = 1 } f = Exp(d) output e, f }");
+  graph_steps(4, PARTS "w = MatMul(z, v) d = Concat(y, z) { axis = 1 } e = Concat(y, z, w) { axis = 1 } f = Exp(d) g = Neg(w) output e, f, g }"); /* d is how e begins */
+  graph_steps(-1, PARTS "w = MatMul(z, v) d = Concat(y, z) { axis = 1 } e = Concat(d, w) { axis = 1 } f = Concat(y, z, w) { axis = 1 } g = Concat(z, w) { axis = 1 } output e, f, g }");
+  graph_steps(4, PARTS "d = Concat(y, z) { axis = 1 } e = Concat(z, y) { axis = 1 } f = Sub(d, e) output f, d }");
+  /* narrow rows: 3 elements are no place where a kernel may begin */
+  graph_steps(3, "graph g { input a: f32[1, 8] input b: f32[8, 3] input c: f32[8, 12] y = MatMul(a, b) z = MatMul(a, c) d = Concat(y, z) { axis = 1 } output d }");
+  graph_steps(2, "graph g { input a: f32[1, 8] input b: f32[8, 3] input c: f32[8, 12] y = MatMul(a, b) z = MatMul(a, c) d = Concat(z, y) { axis = 1 } output d }");
+  graph_steps(3, "graph g { input a: f32[2, 8] input b: f32[8, 8] y = MatMul(a, b) z = MatMul(y, b) d = Concat(y, z) { axis = 1 } output d }"); /* rows of two */
+  /* halves of a rotation are computed where they are read, not stored */
+  graph_steps(1, "graph g { input x: f32[1, 16] input c: f32[1, 16] u, v = Split(x) { axis = 1, num_outputs = 2 } n = Neg(v) d = Concat(n, u) { axis = 1 } y = Mul(d, c) output y }");
+}
+
+/* The same for blocks of channels: whole ones, a last one that is not full, one in the middle, a batch of two. */
+Test(lower, concatenation_of_channels) {
+  static const int size[][4] = {{1, 16, 24, 32}, {1, 16, 24, 20}, {1, 20, 16, 24}, {2, 16, 24, 32}, {1, 16, 18, 17}};
+  for (int i = 0; i < IR_COUNT(size); i++) {
+    char text[900];
+    int n = size[i][0], a = size[i][1], b = size[i][2], c = size[i][3];
+    snprintf(text, sizeof text,
+             "graph g { input x: f32[%d, 16, 9, 7] input u: f32[%d, 16, 1, 1] input v: f32[%d, %d, 3, 3] input w: f32[%d, %d, 1, 1] input z: f32[24, %d, 1, 1]"
+             " p = Conv(x, u) q = Conv(p, v) { pads = [1, 1, 1, 1] } r = Relu(q) m = MaxPool(p) { kernel_shape = [3, 3], pads = [1, 1, 1, 1] } d = Concat(p, r) { axis = 1 }"
+             " s = Conv(d, w) e = Concat(p, r, s) { axis = 1 } f = Sigmoid(e) k = Conv(f, z) h = Concat(k, m) { axis = 1 } g = GlobalAveragePool(h) output g, k }",
+             n, a, b, a, c, a + b, a + b + c);
+    graph(-1, text);
+  }
 }
 
 Test(lower, dead_and_equal_nodes) {
