@@ -44,6 +44,8 @@ typedef struct cg_object {
 
 /* Bump when emitted code may change: part of the keys of stores. */
 #define CG_VERSION 5
+/* The version of LLVM that runs, as "22.1.0"; in the context. */
+const char *cg_llvm_version(tn_ctx *ctx);
 
 /* One kernel, or n kernels as one module: symbols[i] is the (global, hidden) symbol of
  * kernels[i]. The kernels must pass ir_kernel_verify. Throws TN_EUNSUPPORTED for what

@@ -29,6 +29,12 @@ void cg_llvm_init(void) {
   pthread_once(&once, init_once);
 }
 
+const char *cg_llvm_version(tn_ctx *ctx) {
+  unsigned major, minor, patch;
+  LLVMGetVersion(&major, &minor, &patch);
+  return ir_format(ctx, "%u.%u.%u", major, minor, patch);
+}
+
 /* ---- a module and what it needs, released also when something throws ---- */
 
 typedef struct session {

@@ -1,4 +1,5 @@
 /* cli.c — the command line tool: which verb, and what becomes of errors. */
+#include "codegen/codegen.h"
 #include "frontend/cli.h"
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,7 @@ const cli_verb cli_verbs[] = {
 };
 
 static void usage(FILE *out) {
-  fputs("tenon: compiles tensor graphs to machine code\n\n  tenon VERB ... ; tenon VERB --help tells more\n\n", out);
+  fputs("tenon: compiles tensor graphs to machine code\n\n  tenon VERB ... ; tenon VERB --help tells more; tenon --version\n\n", out);
   for (const cli_verb *v = cli_verbs; v->name; v++) fprintf(out, "  %-9s %s\n", v->name, v->about);
   fputs("\nMODEL: an ONNX file, or the text of a graph or program (TN_DUMP=after:PASS,... prints such texts:\n"
         "passes ", out);
@@ -87,7 +88,8 @@ int main(int argc, char **argv) {
   invocation i = {.argc = argc - 2, .argv = argv + 2};
   for (const cli_verb *v = cli_verbs; v->name; v++)
     if (strcmp(v->name, verb) == 0) i.c.verb = v;
-  if (!i.c.verb) {
+  bool version = strcmp(verb, "--version") == 0;
+  if (!i.c.verb && !version) {
     const cli_verb *near = NULL;
     for (const cli_verb *v = cli_verbs; v->name && !near; v++)
       if (cli_distance(verb, strlen(verb), v->name) == 1) near = v;
@@ -100,6 +102,11 @@ int main(int argc, char **argv) {
   if (!ctx) {
     fputs("tenon: error: out of memory\n", stderr);
     return TN_ERESOURCE;
+  }
+  if (version) {
+    printf("tenon %s, code generator %d, LLVM %s\n", TENON_VERSION, CG_VERSION, cg_llvm_version(ctx));
+    tn_ctx_free(ctx);
+    return TN_OK;
   }
   i.c.out = stdout;
   i.c.notes = notes_of;

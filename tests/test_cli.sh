@@ -29,6 +29,8 @@ END
 # ---- usage ----
 ok --help
 has simulate
+ok --version
+has ", code generator "
 fails 2 "unknown verb" frobnicate
 for verb in check compile run verify bench profile tune explain view; do
   ok $verb --help
