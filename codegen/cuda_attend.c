@@ -42,21 +42,6 @@ static ir_buf *all_scores(const cu_attend *x, const ir_var *v, tn_dtype t, ir_ac
   return b;
 }
 
-/* e with what is of f16 or bf16 computed as f32, and no rounding in between. */
-static ix widened(tn_ctx *ctx, ix e) {
-  tn_dtype t = (tn_dtype)e->dtype, from = e->op == IX_CAST ? (tn_dtype)e->args[0]->dtype : TN_NONE;
-  bool half = t == TN_F16 || t == TN_BF16;
-  if (!half && t != TN_F32) return e;
-  if (e->op == IX_CONST) return half ? ix_float(ctx, TN_F32, e->u.f) : e;
-  if (e->op == IX_LOAD) return half ? ix_cast(ctx, TN_F32, e) : e;
-  if (e->op == IX_CAST) return from == TN_F16 || from == TN_BF16 || from == TN_F32 ? widened(ctx, e->args[0]) : ix_cast(ctx, TN_F32, e->args[0]);
-  if (e->op == IX_SELECT) return ix_select(ctx, e->args[0], widened(ctx, e->args[1]), widened(ctx, e->args[2]));
-  if (e->op == IX_FMA) return ix_fma(ctx, widened(ctx, e->args[0]), widened(ctx, e->args[1]), widened(ctx, e->args[2]));
-  if (e->op == IX_DIV && e->args[1]->op == IX_CONST) return ix_mul(ctx, widened(ctx, e->args[0]), ix_float(ctx, TN_F32, 1 / e->args[1]->u.f));
-  if (e->nargs == 2) return ix_binary(ctx, (ir_opcode)e->op, widened(ctx, e->args[0]), widened(ctx, e->args[1]));
-  return e->nargs == 1 && e->op != IX_BITCAST ? ix_unary(ctx, (ir_opcode)e->op, widened(ctx, e->args[0])) : half ? ix_cast(ctx, TN_F32, e) : e;
-}
-
 bool cu_attend_of(cu_attend *x, const char **reason) {
   tn_ctx *ctx = x->ctx;
   lw_attention_parts *p = &x->p;
@@ -68,7 +53,7 @@ bool cu_attend_of(cu_attend *x, const char **reason) {
   if (p->nbatch + 2 > IR_MAX_RANK || p->depth > 256 || p->columns > 256) REFUSE("attention of more columns than registers hold");
   ir_buf *scores = all_scores(x, p->key[0], TN_F32, IR_OUT, at);
   x->scores = scores;
-  const ir_stmt *first = product(x, p->key[0], p->keys, p->d, p->depth, p->sum, p->q, p->k, ir_store(ctx, scores, at, IR_SET, widened(ctx, p->score)));
+  const ir_stmt *first = product(x, p->key[0], p->keys, p->d, p->depth, p->sum, p->q, p->k, ir_store(ctx, scores, at, IR_SET, p->score));
   if (!cu_product_of(ctx, cu_variant(ctx, x->k, scores, first), true, &x->qk, reason)) return false;
   ir_buf *weights = all_scores(x, p->key[2], t, IR_IN, at);
   const ir_stmt *after = ir_subst_var(ctx, p->after, (ir_var *)p->scale_var, ix_float(ctx, TN_F32, 1)); /* the sum divides at the end */
@@ -212,9 +197,16 @@ static const ir_stmt *weights(cu_attend *x, ix t) {
   return ir_seq(x->ctx, 4, s);
 }
 
+static ix total_of(void *user, ix load) {
+  const cu_attend *x = user;
+  return load->u.buf == x->p.total ? x->row_total : NULL;
+}
+
+/* What a row's results are multiplied by, as the kernel has it of its sum. */
 static const ir_stmt *inverse(cu_attend *x, ix t, ix r) {
   ix at[2] = {t, r};
-  return ir_store(x->ctx, x->l, at, IR_SET, ix_div(x->ctx, ix_float(x->ctx, TN_F32, 1), ix_load(x->ctx, x->l, at)));
+  x->row_total = ix_load(x->ctx, x->l, at);
+  return ir_store(x->ctx, x->l, at, IR_SET, ix_subst_loads(x->ctx, x->p.scale, total_of, x));
 }
 
 /* Two columns beside each other. */

@@ -13,6 +13,7 @@ typedef struct cu_attend {
   cu_product qk, pv;      /* rows of queries by keys, by columns; keys are counted in tiles of qk.block_n */
   cu_mma s, o;            /* accumulators: [threads, 1, columns / 8, 4]; o.fa: the weights as fragments of 16 keys */
   ir_buf *m, *l, *f, *top, *near, *other; /* [threads, 2]: rows g and g + 8; l: of the thread's own columns */
+  ix row_total;           /* the sum of a row's weights */
   int64_t bm, bn, tiles;
   int64_t own;            /* threads with rows: the first of the block */
   int names;

@@ -15,6 +15,8 @@ typedef struct pass {
   ir_graph *g;
   int8_t *any_layout; /* by node id: 1 all that read its results take them in any layout, -1 not; 0 not yet known */
   uint32_t nids;
+  bool tiles;         /* for GPUs */
+  lw_masks *masks;
 } pass;
 
 /* ---- one node ---- */
@@ -60,25 +62,31 @@ static bool is_half(tn_dtype t) { return t == TN_F16 || t == TN_BF16; }
 
 /* What GPUs have tiles for (codegen/cuda_attend.c): a product for each pair of batch indices, rows in pieces of 16 bytes. */
 static bool fits_tiles(const pass *p, const ir_value *q, const ir_value *k, const ir_value *v) {
-  if (q->rank != k->rank || q->rank != v->rank || q->dtype != v->dtype || k->dtype != v->dtype) return false;
+  if (!is_half(v->dtype) || q->rank != k->rank || q->rank != v->rank || q->dtype != v->dtype || k->dtype != v->dtype) return false;
   for (int i = 0; i < q->rank - 2; i++)
     if (q->dims[i] != k->dims[i] || q->dims[i] != v->dims[i]) return false;
   return within(p, q, -1, 8, 256) && within(p, v, -1, 8, 256) && within(p, v, -2, 16, 1 << 30) && ir_dim(p->ctx, q, -1) % 8 == 0 && ir_dim(p->ctx, v, -1) % 8 == 0;
 }
 
-/* n = MatMul(Softmax(s), v), s from a product of its own; of f16 or bf16, or of f32. */
-static bool attends(const pass *p, ir_node *n, bool half, ir_node *nodes[LW_MAX_SCORE_NODES]) {
-  if (n->dead || !ir_node_is(n, "MatMul") || !n->in[0]->def || n->in[0]->nuses != 1) return false;
+/* Whether softmax(q k) v is worth one kernel, and there is one: of f32, or of f16 and bf16 for GPUs. */
+static bool fits(void *user, const ir_value *q, const ir_value *k, const ir_value *v, int64_t queries) {
+  const pass *p = user;
+  if (p->tiles ? !fits_tiles(p, q, k, v) : q->dtype != TN_F32 || v->dtype != TN_F32) return false;
+  return queries >= FEW_QUERIES && within(p, v, -2, 1, MAX_KEYS) && within(p, q, -1, 1, MAX_COLUMNS) && within(p, v, -1, 1, MAX_COLUMNS);
+}
+
+/* n = MatMul(Softmax(s), v), s from a product of its own; the number of nodes that make s, or 0. */
+static int attends(pass *p, ir_node *n, ir_node *nodes[LW_MAX_SCORE_NODES]) {
+  if (n->dead || !ir_node_is(n, "MatMul") || !n->in[0]->def || n->in[0]->nuses != 1) return 0;
   ir_node *softmax = n->in[0]->def;
-  if (!ir_node_is(softmax, "Softmax") || !last_axis(softmax) || (half ? !is_half(n->out[0]->dtype) : n->out[0]->dtype != TN_F32) || n->out[0]->packed) return false;
+  if (!ir_node_is(softmax, "Softmax") || !last_axis(softmax) || n->out[0]->packed) return 0;
   ir_value *s = softmax->in[0], *v = n->in[1], *y = n->out[0];
-  if (!ir_static(s) || !ir_static(v) || v->rank < 2 || s->rank != y->rank || !lw_score_nodes(s, nodes)) return false;
+  int count = lw_score_nodes(s, nodes);
+  if (!ir_static(s) || !ir_static(v) || v->rank < 2 || s->rank != y->rank || !count) return 0;
   for (int i = 0; i < s->rank - 1; i++)
-    if (s->dims[i] != y->dims[i]) return false;
-  const ir_value *q = nodes[0]->in[0];
-  if (half && !fits_tiles(p, q, nodes[0]->in[1], v)) return false;
-  return q->rank >= 2 && nodes[0]->in[1]->rank >= 2 && within(p, s, -2, FEW_QUERIES, 1 << 30) && within(p, s, -1, 1, MAX_KEYS) && within(p, q, -1, 1, MAX_COLUMNS) && within(p, v, -1, 1, MAX_COLUMNS) &&
-         ir_value_elements(p->ctx, y) > 0;
+    if (s->dims[i] != y->dims[i]) return 0;
+  const ir_value *q = nodes[0]->in[0], *k = nodes[0]->in[1];
+  return ir_static(q) && ir_static(k) && q->rank >= 2 && k->rank >= 2 && fits(p, q, k, v, ir_dim(p->ctx, s, -2)) && ir_value_elements(p->ctx, y) > 0 ? count : 0;
 }
 
 /* ---- movements as layouts ---- */
@@ -202,23 +210,52 @@ static void renumber(pass *p) {
   p->any_layout = IR_NEW_ARRAY(p->ctx, int8_t, p->nids + 1);
 }
 
+/* ---- the steps ---- */
+
+static bool take_op(pass *p, ir_node *n) { return lw_attend_op(p->ctx, p->g, n, fits, p); }
+
+static bool simplify(pass *p, ir_node *n) {
+  ir_node *nodes[LW_MAX_SCORE_NODES];
+  if (!attends(p, n, nodes)) return false;
+  take_factors(p, nodes[0]);
+  return true;
+}
+
+static bool place_masks(pass *p, ir_node *n) {
+  ir_node *nodes[LW_MAX_SCORE_NODES];
+  int count = attends(p, n, nodes);
+  if (count) lw_attend_mask(p->masks, p->g, n, nodes, count);
+  return count > 0;
+}
+
+static bool take(pass *p, ir_node *n) {
+  ir_node *nodes[LW_MAX_SCORE_NODES], *softmax = n->nin ? n->in[0]->def : NULL;
+  int count = attends(p, n, nodes);
+  if (!count) return false;
+  if (lw_attend_heads(p->ctx, p->g, n, nodes, count)) return true;
+  lw_replace(p->g, n, 0, lw_op2(p->g, n, "tenon:Attend", softmax->in[0], n->in[1]));
+  return softmax->dead = true;
+}
+
+/* Whether there was anything to do. */
+static bool for_all(pass *p, bool (*step)(pass *p, ir_node *n)) {
+  bool any = false;
+  for (int i = 0, count = p->g->nnodes; i < count; i++) any |= step(p, p->g->nodes[i]);
+  if (!any) return false;
+  renumber(p);
+  lw_mark_packed(p->g);
+  return true;
+}
+
 void lw_pass_attend(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   if (!options->target || options->unscheduled || cg_target_lanes(options->target, TN_F32) < 4) return;
-  pass p = {.ctx = ctx, .g = g};
-  ir_node *nodes[LW_MAX_SCORE_NODES];
-  bool any = false;
+  pass p = {.ctx = ctx, .g = g, .tiles = options->attention_apart, .masks = lw_masks_new(ctx)};
   ir_graph_analyse(g);
   lw_mark_packed(g);
-  for (int i = 0, count = g->nnodes; i < count; i++) {
-    ir_node *n = g->nodes[i];
-    if (!attends(&p, n, options->attention_apart, nodes)) continue;
-    ir_node *softmax = n->in[0]->def;
-    take_factors(&p, nodes[0]);
-    lw_replace(g, n, 0, lw_op2(g, n, "tenon:Attend", softmax->in[0], n->in[1]));
-    softmax->dead = any = true;
-  }
-  if (!any) return;
-  renumber(&p);
+  bool ops = for_all(&p, take_op), others = for_all(&p, simplify) && for_all(&p, place_masks);
+  lw_masks_forget(p.masks);
+  if (others) for_all(&p, take);
+  if (!ops && !others) return;
   for (int i = 0; i < g->nnodes; i++) {
     as_view(&p, g->nodes[i]);
     if (lw_is_attend(g->nodes[i])) turned_result(&p, g->nodes[i]);

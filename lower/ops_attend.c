@@ -1,4 +1,4 @@
-/* ops_attend.c — tenon:Attend(s, v) = MatMul(Softmax(s), v).
+/* ops_attend.c — tenon:Attend(s, v) = MatMul(Softmax(s), v); with `zeros` a row that is -inf all along gives zeros, not NaN.
  *
  * for b0 b1 .. m { row[t] = s, the largest; row[t] = exp(row[t] - largest), their sum;
  *                  for n { acc = 0; for t acc = fma(row[t], v[t, n], acc); out = acc / sum } }
@@ -57,6 +57,21 @@ static void infer(tn_ctx *ctx, ir_node *n) {
   lw_matmul_set(ctx, n, n->in[0]->dtype);
 }
 
+/* e with what is of f16 or bf16 computed as f32, and no rounding in between. */
+static ix widened(tn_ctx *ctx, ix e) {
+  tn_dtype t = (tn_dtype)e->dtype, from = e->op == IX_CAST ? (tn_dtype)e->args[0]->dtype : TN_NONE;
+  bool half = t == TN_F16 || t == TN_BF16;
+  if (!half && t != TN_F32) return e;
+  if (e->op == IX_CONST) return half ? ix_float(ctx, TN_F32, e->u.f) : e;
+  if (e->op == IX_LOAD) return half ? ix_cast(ctx, TN_F32, e) : e;
+  if (e->op == IX_CAST) return from == TN_F16 || from == TN_BF16 || from == TN_F32 ? widened(ctx, e->args[0]) : ix_cast(ctx, TN_F32, e->args[0]);
+  if (e->op == IX_SELECT) return ix_select(ctx, e->args[0], widened(ctx, e->args[1]), widened(ctx, e->args[2]));
+  if (e->op == IX_FMA) return ix_fma(ctx, widened(ctx, e->args[0]), widened(ctx, e->args[1]), widened(ctx, e->args[2]));
+  if (e->op == IX_DIV && e->args[1]->op == IX_CONST) return ix_mul(ctx, widened(ctx, e->args[0]), ix_float(ctx, TN_F32, 1 / e->args[1]->u.f));
+  if (e->nargs == 2) return ix_binary(ctx, (ir_opcode)e->op, widened(ctx, e->args[0]), widened(ctx, e->args[1]));
+  return e->nargs == 1 && e->op != IX_BITCAST ? ix_unary(ctx, (ir_opcode)e->op, widened(ctx, e->args[0])) : half ? ix_cast(ctx, TN_F32, e) : e;
+}
+
 static void build(lw_build *b, ir_node *n) {
   tn_ctx *ctx = lw_ctx(b);
   ir_builder *ib = lw_b(b);
@@ -79,18 +94,22 @@ static void build(lw_build *b, ir_node *n) {
     ix score = ix_cast(ctx, s->dtype, ib_get(ib, lw_matmul_sum(b, product, is)));
     x = lw_in_given(b, n, 0, is, product->out[0], score);
   } else x = lw_in(b, n, 0, is);
-  x = ib_let(ib, "s", ix_cast(ctx, t, x));
+  x = ib_let(ib, "s", product && t != s->dtype ? widened(ctx, x) : ix_cast(ctx, t, x)); /* a product of f16 may be beyond its numbers, what is softmaxed not */
   ib_store(ib, row, &k, x);
   ib_update(ib, max, NULL, IR_MAX, x);
   ib_end(ib);
-  ix top = ib_let(ib, "top", ib_get(ib, max));
+  bool zeros = ir_attr_get_int(n, "zeros", 0) != 0;
+  ix top = ib_get(ib, max), minus = ix_float(ctx, t, -INFINITY);
+  top = ib_let(ib, "top", zeros ? ix_select(ctx, ix_eq(ctx, top, minus), lw_zero(ctx, t), top) : top);
   ir_buf *sum = ib_local(ib, "sum", t, lw_zero(ctx, t));
   k = ib_loop(ib, "t", keys);
   ix e = ib_let(ib, "e", ix_unary(ctx, IX_EXP, ix_sub(ctx, ib_load(ib, row, &k), top)));
   ib_store(ib, row, &k, e);
   ib_update(ib, sum, NULL, IR_ADD, e);
   ib_end(ib);
-  ix scale = ib_let(ib, "scale", ix_div(ctx, ix_float(ctx, t, 1), ib_get(ib, sum)));
+  ix all = ib_get(ib, sum), one = ix_float(ctx, t, 1);
+  if (zeros) all = ix_select(ctx, ix_eq(ctx, all, lw_zero(ctx, t)), one, all);
+  ix scale = ib_let(ib, "scale", ix_div(ctx, one, all));
   iv[v->rank - 1] = o[batch + 1] = ib_loop(ib, "n", y->dims[batch + 1]);
   ir_buf *acc = lw_accumulator(b, s->dtype);
   iv[v->rank - 2] = k = ib_loop(ib, "k", keys);
@@ -101,5 +120,5 @@ static void build(lw_build *b, ir_node *n) {
 }
 
 const ir_op lw_ops_attend[] = {
-    {.name = "Attend", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .infer = infer, .build = build},
+    {.name = "Attend", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = "zeros:i", .infer = infer, .build = build},
     {0}};

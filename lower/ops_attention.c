@@ -39,49 +39,60 @@ static void softmax_infer(tn_ctx *ctx, ir_node *n) {
   lw_set_like(n, 1, x->dtype, x);
 }
 
-static ix capped(lw_build *b, ir_node *n, tn_dtype t, const ix *index) {
-  tn_ctx *ctx = lw_ctx(b);
-  ix x = ib_let(lw_b(b), "s", ix_cast(ctx, t, lw_in(b, n, 0, index))); /* loaded even where it is hidden: no masks */
+/* Where element `index` of the scores stands in [batch, head, query, key], and their extents. Axes between the batch and the
+ * queries, such as the heads of each group, are counted together as heads. */
+static void place_of(tn_ctx *ctx, const ir_value *s, const ix *index, ix at[4], ix dims[4]) {
+  int last = s->rank - 2;
+  at[0] = at[1] = ix_index(ctx, 0), dims[0] = dims[1] = ix_index(ctx, 1);
+  if (last > 0) at[0] = index[0], dims[0] = s->dims[0];
+  for (int i = 1; i < last; i++) at[1] = ix_add(ctx, ix_mul(ctx, at[1], s->dims[i]), index[i]), dims[1] = ix_mul(ctx, dims[1], s->dims[i]);
+  for (int i = 0; i < 2; i++) at[2 + i] = index[last + i], dims[2 + i] = s->dims[last + i];
+}
+
+/* The score x. */
+static ix capped(tn_ctx *ctx, const ir_node *n, tn_dtype t, ix x) {
   double cap = (float)ir_attr_get_float(n, "softcap", 0);
   if (cap == 0) return x;
   return ix_mul(ctx, ix_unary(ctx, IX_TANH, ix_div(ctx, x, ix_float(ctx, t, cap))), ix_float(ctx, t, cap));
 }
 
-/* The score at `index` with everything that hides or moves it; -inf where nothing may be seen. */
-static ix biased(lw_build *b, ir_node *n, tn_dtype t, const ix *index) {
+/* The score x at `index` with everything that hides or moves it; -inf where nothing may be seen. */
+static ix biased(lw_build *b, ir_node *n, tn_dtype t, const ix *index, ix x) {
   tn_ctx *ctx = lw_ctx(b);
-  const ir_value *s = n->in[0];
-  ix x = capped(b, n, t, index), seen = ix_bool(ctx, true), minus = ix_float(ctx, t, -INFINITY);
+  ix place[4], dims[4], seen = ix_bool(ctx, true), minus = ix_float(ctx, t, -INFINITY), query, key;
   int64_t left = ir_attr_get_int(n, "left", -1), right = ir_attr_get_int(n, "right", -1);
   bool causal = ir_attr_get_int(n, "causal", 0) != 0;
   ix offset = ix_index(ctx, ir_attr_get_int(n, "offset", 0));
+  place_of(ctx, n->in[0], index, place, dims);
+  x = capped(ctx, n, t, x);
+  key = place[3];
   if (lw_has(n, 2)) {
     ix length = ix_cast(ctx, TN_INDEX, lw_in(b, n, 2, index));
-    seen = ix_lt(ctx, index[3], length);
-    if (!ir_attr_get_int(n, "fixed_offset", 0)) offset = ix_sub(ctx, length, s->dims[2]);
+    seen = ix_lt(ctx, key, length);
+    if (!ir_attr_get_int(n, "fixed_offset", 0)) offset = ix_sub(ctx, length, dims[2]);
   }
-  ix place = ix_add(ctx, index[2], offset);
-  if (causal) seen = ix_and(ctx, seen, ix_le(ctx, index[3], place));
-  if (left >= 0) seen = ix_and(ctx, seen, ix_le(ctx, place, ix_addi(ctx, index[3], left)));
-  if (right >= 0) seen = ix_and(ctx, seen, ix_le(ctx, index[3], ix_addi(ctx, place, right)));
+  query = ix_add(ctx, place[2], offset);
+  if (causal) seen = ix_and(ctx, seen, ix_le(ctx, key, query));
+  if (left >= 0) seen = ix_and(ctx, seen, ix_le(ctx, query, ix_addi(ctx, key, left)));
+  if (right >= 0) seen = ix_and(ctx, seen, ix_le(ctx, key, ix_addi(ctx, query, right)));
   if (!lw_has(n, 1)) return ix_select(ctx, seen, x, minus);
   const ir_value *m = n->in[1];
   ix at[4], zero = ix_index(ctx, 0);
   bool cut = false;
   for (int i = 0; i < m->rank; i++) {
     int a = 4 - m->rank + i;
-    at[i] = index[a];
-    if (m->dims[i] == s->dims[a]) continue;
+    at[i] = place[a];
+    if (m->dims[i] == dims[a]) continue;
     cut = i == m->rank - 1 && ir_attr_get_int(n, "pads_mask", 0); /* columns beyond the mask are hidden */
-    at[i] = cut ? ix_min(ctx, index[a], ix_max(ctx, zero, ix_addi(ctx, m->dims[i], -1))) : zero;
-    if (cut) seen = ix_and(ctx, seen, ix_lt(ctx, index[a], m->dims[i]));
+    at[i] = cut ? ix_min(ctx, place[a], ix_max(ctx, zero, ix_addi(ctx, m->dims[i], -1))) : zero;
+    if (cut) seen = ix_and(ctx, seen, ix_lt(ctx, place[a], m->dims[i]));
   }
   if (cut && ix_is_int(m->dims[m->rank - 1], 0)) return minus;
   ix e = lw_in(b, n, 1, at);
-  if (e->dtype == TN_BOOL) return ix_select(ctx, ix_and(ctx, seen, e), x, minus);
+  if (e->dtype == TN_BOOL) return ix_select(ctx, seen, ix_select(ctx, e, x, minus), minus);
   e = ix_cast(ctx, t, e);
   /* -inf in the mask hides, whatever the score is */
-  return ix_select(ctx, ix_and(ctx, seen, ix_ne(ctx, e, minus)), ix_add(ctx, x, e), minus);
+  return ix_select(ctx, seen, ix_select(ctx, ix_eq(ctx, e, minus), minus, ix_add(ctx, x, e)), minus);
 }
 
 /* v as dtype `precision` keeps it. */
@@ -92,7 +103,8 @@ static ix rounded(tn_ctx *ctx, tn_dtype precision, ix v) {
 static ix row_load(lw_rows *r) {
   tn_ctx *ctx = lw_ctx(r->b);
   tn_dtype p = (tn_dtype)ir_attr_get_int(r->n, "precision", TN_NONE);
-  ix x = rounded(ctx, r->n->in[0]->dtype, biased(r->b, r->n, r->type, r->index));
+  ix score = ib_let(lw_b(r->b), "s", ix_cast(ctx, r->type, lw_in(r->b, r->n, 0, r->index))); /* loaded even where it is hidden: no masks */
+  ix x = rounded(ctx, r->n->in[0]->dtype, biased(r->b, r->n, r->type, r->index, score));
   return p == TN_NONE ? x : rounded(ctx, p, x);
 }
 
@@ -108,7 +120,8 @@ static void softmax_build(lw_build *b, ir_node *n) {
   ib_update(ib, max, NULL, IR_MAX, lw_rows_x(&r));
   if (lw_wants(b, n, 1)) {
     bool cap = ir_attr_get_int(n, "show", 0) == LW_SCORES_CAPPED;
-    lw_out(b, n, 1, r.index, ix_cast(ctx, t, cap ? capped(b, n, r.type, r.index) : biased(b, n, r.type, r.index)));
+    ix s = ib_let(ib, "s", ix_cast(ctx, r.type, lw_in(b, n, 0, r.index)));
+    lw_out(b, n, 1, r.index, ix_cast(ctx, t, cap ? capped(ctx, n, r.type, s) : biased(b, n, r.type, r.index, s)));
   }
   lw_rows_pass_end(&r);
   ix top = ib_get(ib, max);
@@ -129,6 +142,21 @@ static void softmax_build(lw_build *b, ir_node *n) {
   lw_out(b, n, 0, r.index, ix_cast(ctx, t, rounded(ctx, kind, x)));
   lw_rows_pass_end(&r);
   lw_rows_close(&r);
+}
+
+/* ---- tenon AttentionScores: scores, mask, lengths -> scores that a softmax takes; what AttentionSoftmax does to them, for
+ * the one kernel of attend.h. Elementwise, for inference alone. ---- */
+
+static void scores_infer(tn_ctx *ctx, ir_node *n) {
+  if (!ir_is_float(n->in[0]->dtype) || n->in[0]->rank < 2) lw_bad(ctx, n, "scores must be matrices of floats");
+  lw_set_like(n, 0, n->in[0]->dtype, n->in[0]);
+}
+
+static ix scores_value(lw_build *b, ir_node *n, int out, const ix *index) {
+  tn_ctx *ctx = lw_ctx(b);
+  tn_dtype t = n->in[0]->dtype, c = lw_compute_type(t);
+  (void)out;
+  return ix_cast(ctx, t, biased(b, n, c, index, ix_cast(ctx, c, lw_in(b, n, 0, index))));
 }
 
 /* p = softmax(z): dz = p (dy - sum dy p), and what the shown scores got; hidden scores have p = 0. Then back
@@ -448,9 +476,11 @@ static void rotary_grad(lw_grad *d) {
 
 #define ROTARY(DOMAIN, LEAST, ATTRS) \
   {.name = "RotaryEmbedding", .domain = DOMAIN, .kind = IR_OP_KERNEL, .since = 1, .min_in = LEAST, .max_in = 4, .min_out = 1, .max_out = 1, .attrs = "interleaved:i num_heads:i rotary_embedding_dim:i" ATTRS, .infer = rotary_infer, .build = rotary_build, .grad_build = rotary_grad}
+#define SCORE_ATTRS "causal:i offset:i fixed_offset:i left:i right:i pads_mask:i softcap:f"
 const ir_op lw_ops_attention[] = {
     {.name = "AttentionSoftmax", .domain = "tenon", .kind = IR_OP_REDUCTION, .since = 1, .min_in = 1, .max_in = 3, .min_out = 1, .max_out = 2,
-     .attrs = "causal:i offset:i fixed_offset:i left:i right:i pads_mask:i softcap:f precision:i show:i", .infer = softmax_infer, .build = softmax_build, .grad_build = softmax_grad},
+     .attrs = SCORE_ATTRS " precision:i show:i", .infer = softmax_infer, .build = softmax_build, .grad_build = softmax_grad},
+    {.name = "AttentionScores", .domain = "tenon", .kind = IR_OP_ELEMENTWISE, .since = 1, .min_in = 1, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = SCORE_ATTRS, .infer = scores_infer, .value = scores_value},
     {.name = "Attention", .kind = IR_OP_COMPOSITE, .since = 23, .min_in = 3, .max_in = 7, .min_out = 1, .max_out = 4,
      .attrs = "is_causal:i kv_num_heads:i left_window_size:i q_num_heads:i qk_matmul_output_mode:i right_window_size:i scale:f softcap:f softmax_precision:i",
      .infer = attention_infer, .expand = attention_expand},

@@ -17,7 +17,7 @@
  * a few vectors; its scores and a panel of values are lines one after another and stay in the first cache. Keys are read
  * as they lie. The last block of keys may be shorter: its loops have the suffix .r. The last block of queries starts
  * earlier instead and stores what is its own. Scores that are all -inf until now have exp(-inf) kept, 0, not
- * exp(-inf + inf). */
+ * exp(-inf + inf). Blocks of keys that none of the queries sees (attend_span.c) are left out. */
 #include "lower/attend.h"
 #include "lower/schedule_internal.h"
 #include <math.h>
@@ -110,7 +110,8 @@ typedef struct attention {
   ir_builder *b;
   int64_t rows, keys, lanes, group; /* of a block; of a vector; queries of a group */
   int64_t blocks, panel, panels;    /* of queries; columns of a panel; their number */
-  ix batch[IR_MAX_RANK], first;     /* of a task; the first query of its block */
+  ix batch[IR_MAX_RANK], first, last; /* of a task; the queries of its block */
+  lw_attention_span span;
   ir_buf *qt, *vt, *pt, *top, *total, *keep, *o;
 } attention;
 
@@ -209,27 +210,38 @@ static ir_buf *registers(attention *a, const char *name) {
   return ib_alloc(a->b, name, TN_F32, 2, (ix[]){number(a, a->group / a->lanes), number(a, a->lanes)}, IR_REGISTER);
 }
 
+/* Scores of `keys` keys from base on, by the expression e of the sums; the largest. */
+static void weigh(attention *a, ix e, ix g, ix base, int64_t keys, const char *suffix, ir_buf *most) {
+  ix t = loop(a, "xt", suffix, keys);
+  vectors v = open_vectors(a);
+  ix p[2] = {t, v.i}, s = ib_load(a->b, a->pt, p), score = with(a, at(a, e, query(a, plus(a, g, a->group, v.i)), a->p.key[0], ix_add(a->ctx, base, t), NULL, NULL), a->p.sum, s);
+  if (score != s) {
+    score = ib_let(a->b, "s", score);
+    ib_store(a->b, a->pt, p, score);
+  }
+  ib_update(a->b, most, (ix[]){v.u, v.l}, IR_MAX, score);
+  close_vectors(a);
+  ib_end(a->b);
+}
+
 static void softmax(attention *a, ix g, ix base, int64_t keys, const char *suffix) {
   tn_ctx *ctx = a->ctx;
   ir_builder *ib = a->b;
-  ix q;
+  ix q, p[2], t;
   ir_buf *most = registers(a, "most"), *sum = registers(a, "sum"), *less = registers(a, "less");
   vectors v = open_vectors(a);
   q = plus(a, g, a->group, v.i);
   ib_store(ib, most, (ix[]){v.u, v.l}, ib_load(ib, a->top, &q));
   ib_store(ib, sum, (ix[]){v.u, v.l}, f32(a, 0));
   close_vectors(a);
-  ix t = loop(a, "xt", suffix, keys);
-  v = open_vectors(a);
-  q = plus(a, g, a->group, v.i);
-  ix p[2] = {t, v.i}, s = ib_load(ib, a->pt, p), score = with(a, at(a, a->p.score, query(a, q), a->p.key[0], ix_add(ctx, base, t), NULL, NULL), a->p.sum, s);
-  if (score != s) {
-    score = ib_let(ib, "s", score);
-    ib_store(ib, a->pt, p, score);
+  if (a->span.whole) weigh(a, a->p.score, g, base, keys, suffix, most);
+  else { /* few blocks have anything to hide */
+    ib_if(ib, at(a, lw_attention_seen(ctx, &a->p, &a->span, a->first, a->last, base, keys), NULL, NULL, NULL, NULL, NULL));
+    weigh(a, a->span.inside, g, base, keys, suffix, most);
+    ib_else(ib);
+    weigh(a, a->p.score, g, base, keys, suffix, most);
+    ib_end(ib);
   }
-  ib_update(ib, most, (ix[]){v.u, v.l}, IR_MAX, score);
-  close_vectors(a);
-  ib_end(ib);
   v = open_vectors(a); /* scores that are all -inf: less 0 they still are */
   ix now = ib_let(ib, "now", ib_load(ib, most, (ix[]){v.u, v.l})), minus = f32(a, -INFINITY);
   ib_store(ib, less, (ix[]){v.u, v.l}, ix_select(ctx, ix_eq(ctx, now, minus), f32(a, 0), now));
@@ -296,6 +308,11 @@ static const ir_stmt *kinds_of_loops(ir_rewriter *r, const ir_stmt *st) {
   return ir_for(r->ctx, st->var, st->lo, st->hi, lane ? IR_VECTOR : IR_UNROLL, ir_rewrite(r, st->body));
 }
 
+static ix settled(attention *a, const char *name, ix e) {
+  e = at(a, e, NULL, NULL, NULL, NULL, NULL);
+  return ix_is_const(e) ? e : ib_let(a->b, name, e);
+}
+
 bool sched_attention(sched *s) {
   attention a = {.s = s, .ctx = s->ctx, .b = ir_builder_new(s->ctx), .rows = s->num[1], .keys = s->num[2], .lanes = s->num[3], .group = s->num[4]};
   const char *why;
@@ -315,6 +332,8 @@ bool sched_attention(sched *s) {
   task->u.var->independent = true; /* each stores rows of its own */
   ix own = ib_let(a.b, "own", ix_muli(ctx, ix_remi(ctx, rest, a.blocks), a.rows));
   a.first = a.rows > a.p.queries ? number(&a, 0) : ib_let(a.b, "first", ix_min(ctx, own, number(&a, a.p.queries - a.rows)));
+  a.last = a.rows > a.p.queries ? number(&a, a.p.queries - 1) : ix_addi(ctx, a.first, a.rows - 1);
+  a.span = lw_attention_span_of(ctx, &a.p);
   rest = ix_divi(ctx, rest, a.blocks);
   for (int i = a.p.nbatch; i-- > 0;) {
     a.batch[i] = ib_let(a.b, "batch", ix_remi(ctx, rest, a.p.extent[i]));
@@ -323,10 +342,17 @@ bool sched_attention(sched *s) {
   turn_queries(&a);
   start(&a);
   int64_t whole = a.p.keys / a.keys;
-  ix base = ix_muli(ctx, loop(&a, "kb", "", whole), a.keys);
+  ix begin, end;
+  lw_attention_blocks(ctx, &a.p, &a.span, a.first, a.last, a.keys, &begin, &end);
+  begin = settled(&a, "begin", begin), end = settled(&a, "end", end);
+  ix base = ix_muli(ctx, ib_for(a.b, "kb", begin, ix_min(ctx, end, number(&a, whole))), a.keys);
   block_of_keys(&a, base, a.keys, "");
   ib_end(a.b);
-  if (a.p.keys % a.keys) block_of_keys(&a, number(&a, whole * a.keys), a.p.keys % a.keys, ".r");
+  if (a.p.keys % a.keys) {
+    if (!a.span.whole) ib_if(a.b, ix_lt(ctx, number(&a, whole), end));
+    block_of_keys(&a, number(&a, whole * a.keys), a.p.keys % a.keys, ".r");
+    if (!a.span.whole) ib_end(a.b);
+  }
   finish(&a, own);
   ib_end(a.b);
   ir_rewriter r = {.ctx = ctx, .stmt = kinds_of_loops};

@@ -1,6 +1,7 @@
 /* test_attend.c — attention as one kernel: found in graphs, by any blocks and in odd sizes the same as product, softmax
  * and product; masks with -inf, rows that see nothing, NaN; movements around it gone; what is left alone. */
 #include "ir/interp.h"
+#include "lower/attend.h"
 #include "lower/lower.h"
 #include "lower/schedule.h"
 #include "runtime/module.h"
@@ -59,10 +60,22 @@ static void fill_mask(const shape *s, float *mask, int64_t n) {
   }
 }
 
+/* Truths, and lengths up to 40. */
+static void *random_numbers(tn_ctx *ctx, const ir_value *v, int64_t n) {
+  bool truth = v->dtype == TN_BOOL;
+  void *p = ir_alloc(ctx, (size_t)n * 8 + 64);
+  for (int64_t i = 0; i < n; i++)
+    if (truth) ((uint8_t *)p)[i] = i * 7 % 5 > 1;
+    else ((int64_t *)p)[i] = i * 17 % 41;
+  return p;
+}
+
 static bool same(float a, float b) { return isnan(a) ? isnan(b) : fabsf(a - b) <= 2e-5f * (1 + fabsf(a)); }
 
 typedef struct ask {
   shape s;
+  const char *text; /* the graph, if not that of the shape */
+  bool skips;       /* blocks of keys that nobody sees */
   const char *cpu, *schedule; /* null: the default one */
   bool nan;
   int left; /* kernels that the program may have */
@@ -77,25 +90,38 @@ static const char *given(void *user, tn_ctx *ctx, const ir_kernel *k) {
 static void run(tn_ctx *ctx, void *arg) {
   const ask *q = arg;
   const shape *s = &q->s;
-  const char *text = graph_text(ctx, s);
-  int64_t elements = (int64_t)s->batch * s->heads * s->queries * s->columns;
-  float *out[2] = {ir_alloc(ctx, (size_t)elements * 4), ir_alloc(ctx, (size_t)elements * 4)};
-  const void *in[4];
+  const char *text = q->text ? q->text : graph_text(ctx, s);
+  int64_t elements = 0;
+  float *out[2] = {0};
+  const void *in[8];
   for (int way = 0; way < 2; way++) {
     ir_graph *g = ir_graph_parse(ctx, text, "test");
     lw_options o = {.target = cg_target_find(ctx, q->cpu, NULL), .unscheduled = way == 0, .schedule = way && q->schedule ? given : NULL, .user = arg};
     for (int i = 0; i < g->ninputs && !way; i++) {
       int64_t n = ir_value_elements(ctx, g->inputs[i]);
+      if (!ir_is_float(g->inputs[i]->dtype)) {
+        in[i] = random_numbers(ctx, g->inputs[i], n);
+        continue;
+      }
       float *x = random_floats(ctx, n, (uint64_t)i + 3, 3);
-      if (strcmp(g->inputs[i]->name, "mask") == 0) fill_mask(s, x, n);
+      if (!q->text && strcmp(g->inputs[i]->name, "mask") == 0) fill_mask(s, x, n);
       if (q->nan && i == 0) x[n / 2] = NAN, x[n - 1] = INFINITY;
       in[i] = x;
     }
     ir_program *p = lw_compile(ctx, g, &o);
+    elements = ir_value_elements(ctx, g->outputs[0]);
+    out[way] = ir_alloc(ctx, (size_t)elements * 4);
     if (way) {
       bool found = false;
       for (int i = 0; i < p->nkernels; i++) found |= strstr(p->kernels[i].schedule, "algorithm attention") != NULL;
       if (!found) ir_fail(ctx, TN_EWRONG, "attention is not one kernel:\n%s", ir_program_print(ctx, p));
+      bool skips = false;
+      for (int i = 0; i < p->nkernels; i++) {
+        lw_attention_parts parts;
+        const char *why;
+        skips |= lw_attention_of(ctx, p->kernels[i].kernel, &parts, &why) && !lw_attention_span_of(ctx, &parts).whole;
+      }
+      if (skips != q->skips) ir_fail(ctx, TN_EWRONG, "blocks of keys %s left out:\n%s", skips ? "are" : "are not", ir_program_print(ctx, p));
       if (q->left && p->nrun != q->left) ir_fail(ctx, TN_EWRONG, "%d calls, not %d:\n%s", p->nrun, q->left, ir_program_print(ctx, p));
       ir_program *again = ir_program_parse(ctx, ir_program_print(ctx, p), "again");
       lw_apply_schedules(ctx, again);
@@ -112,7 +138,13 @@ static void run(tn_ctx *ctx, void *arg) {
     seen |= isnan(out[0][i]);
     if (!same(out[0][i], out[1][i])) ir_fail(ctx, TN_EWRONG, "element %lld is %g, not %g", (long long)i, out[1][i], out[0][i]);
   }
-  if ((q->nan || s->form == ROWS) && !seen) ir_fail(ctx, TN_EWRONG, "no NaN was asked for");
+  if ((q->nan || (!q->text && s->form == ROWS)) && !seen) ir_fail(ctx, TN_EWRONG, "no NaN was asked for");
+}
+
+static void check_text(ask q) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  cr_expect_eq(ir_protect(ctx, run, &q), TN_OK, "%.700s\n%.1500s", q.text, tn_error(ctx));
+  tn_ctx_free(ctx);
 }
 
 static void check(ask q) {
@@ -141,6 +173,80 @@ Test(attend, by_blocks) {
 Test(attend, not_a_number) {
   static const shape shapes[] = {{PLAIN, 1, 2, 9, 300, 5, 3}, {CAUSAL, 1, 2, 25, 25, 4, 9}};
   for (int j = 0; j < IR_COUNT(shapes); j++) check((ask){.s = shapes[j], .cpu = "x86-64-v3", .nan = true});
+}
+
+/* ---- masks that are known ---- */
+
+enum { TRIANGLE, LOW, BAND, SLOPE, BLIND, BOOLS };
+
+typedef struct known {
+  int kind, heads, queries, keys, depth, columns;
+  bool skips; /* BLIND: some rows are NaN */
+} known;
+
+/* Queries are the last of the keys, but in BLIND, where the first ones see nothing. */
+static bool hidden(const known *k, int m, int t) {
+  int at = k->kind == BLIND ? m - 9 : m + k->keys - k->queries;
+  return t > at || (k->kind == BAND && t < at - 20);
+}
+
+static const char *masked_text(tn_ctx *ctx, const known *k) {
+  ir_text t = {.ctx = ctx};
+  int H = k->heads, M = k->queries, T = k->keys, D = k->depth, N = k->columns;
+  ir_put(&t, "graph g { opset 17 input q: f32[2, %d, %d, %d] input k: f32[2, %d, %d, %d] input v: f32[2, %d, %d, %d] const root: f32[] = 0.25 const no: f32[] = -inf\n", H, M, D, H, D, T, H, T, N);
+  ir_put(&t, k->kind == BOOLS ? "const sees: bool[%d, %d] = [" : "const mask: f32[1, 1, %d, %d] = [", M, T);
+  for (int i = 0; i < M * T; i++) {
+    int m = i / T, j = i % T;
+    bool no = hidden(k, m, j);
+    if (k->kind == BOOLS) ir_put(&t, "%s%s", i ? ", " : "", no ? "false" : "true");
+    else ir_put(&t, "%s%s", i ? ", " : "", no ? k->kind == LOW ? "-3.4028234e38" : "-inf" : k->kind == SLOPE ? ir_format(ctx, "%g", -0.125 * (m - j)) : "0.0");
+  }
+  ir_put(&t, "]\n s = MatMul(q, k) u = Mul(s, root) w = %s p = Softmax(w) y = MatMul(p, v) output y }", k->kind == BOOLS ? "Where(sees, u, no)" : "Add(u, mask)");
+  return ir_text_str(&t);
+}
+
+Test(attend, known_masks) {
+  static const known all[] = {{TRIANGLE, 2, 70, 70, 32, 32, .skips = true}, {TRIANGLE, 1, 9, 300, 80, 24, false}, {TRIANGLE, 1, 40, 333, 8, 8, false}, {LOW, 1, 129, 129, 64, 64, .skips = true}, {BAND, 1, 150, 170, 16, 16, .skips = true},
+                              {SLOPE, 1, 65, 65, 96, 32, .skips = true}, {BLIND, 1, 80, 60, 16, 16, .skips = true}, {BOOLS, 2, 100, 131, 128, 16, .skips = true}};
+  for (int i = 0; i < IR_COUNT(all); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    const char *text = masked_text(ctx, &all[i]);
+    for (int way = 0; way < 2; way++)
+      check_text((ask){.text = text, .cpu = "x86-64-v3", .skips = all[i].skips, .schedule = way ? "algorithm attention 16 24 8 16\nparallel task" : NULL});
+    tn_ctx_free(ctx);
+  }
+}
+
+/* ---- heads that share keys, the ops of attention ---- */
+
+Test(attend, shared_heads) {
+  static const char *const texts[] = {
+      "graph g { opset 17 input q: f32[2, 6, 33, 32] input x: f32[2, 2, 45, 32] input z: f32[2, 2, 45, 16] input mask: f32[2, 1, 33, 45] const axis: i64[1] = [2] const big: i64[5] = [2, 2, 3, 45, 32] const four: i64[4] = [2, 6, 45, 32]"
+      " const bigv: i64[5] = [2, 2, 3, 45, 16] const fourv: i64[4] = [2, 6, 45, 16] const flat: i64[3] = [2, 33, 96] k1 = Unsqueeze(x, axis) k2 = Expand(k1, big) k3 = Reshape(k2, four) k = Transpose(k3) {perm = [0, 1, 3, 2]}"
+      " v1 = Unsqueeze(z, axis) v2 = Expand(v1, bigv) v = Reshape(v2, fourv) s = MatMul(q, k) w = Add(s, mask) p = Softmax(w) y1 = MatMul(p, v) y2 = Transpose(y1) {perm = [0, 2, 1, 3]} y = Reshape(y2, flat) output y }",
+      "graph g { opset 17 input a: f32[1, 21, 64] input x: f32[1, 40, 2, 16] input z: f32[1, 40, 2, 24] input bias: f32[4, 21, 40] const heads: i64[4] = [1, 21, 4, 16] const axis: i64[1] = [3] const times: i64[5] = [1, 1, 1, 2, 1]"
+      " const four: i64[4] = [1, 40, 4, 16] const fourv: i64[4] = [1, 40, 4, 24] const r: f32[] = 4.0 q1 = Reshape(a, heads) q = Transpose(q1) {perm = [0, 2, 1, 3]} k1 = Unsqueeze(x, axis) k2 = Tile(k1, times) k3 = Reshape(k2, four)"
+      " k = Transpose(k3) {perm = [0, 2, 3, 1]} v1 = Unsqueeze(z, axis) v2 = Tile(v1, times) v3 = Reshape(v2, fourv) v = Transpose(v3) {perm = [0, 2, 1, 3]} s = MatMul(q, k) u = Div(s, r) w = Add(u, bias) p = Softmax(w) y = MatMul(p, v) output y }"};
+  for (int i = 0; i < IR_COUNT(texts); i++) check_text((ask){.text = texts[i], .cpu = "x86-64-v3", .left = 1});
+}
+
+Test(attend, ops) {
+  static const struct {
+    const char *text;
+    bool skips;
+  } all[] = {
+      {"input q: f32[2, 3, 70, 32] input k: f32[2, 3, 70, 32] input v: f32[2, 3, 70, 16] y = Attention(q, k, v) {is_causal = 1}", true},
+      {"input q: f32[1, 6, 40, 80] input k: f32[1, 2, 61, 80] input v: f32[1, 2, 61, 32] y = Attention(q, k, v) {is_causal = 1, softcap = 2.0}", true},
+      {"input q: f32[2, 33, 96] input k: f32[2, 20, 48] input v: f32[2, 20, 48] input pk: f32[2, 2, 13, 24] input pv: f32[2, 2, 13, 24] input m: bool[2, 1, 33, 33] y = Attention(q, k, v, m, pk, pv) {is_causal = 1, q_num_heads = 4, kv_num_heads = 2}", true},
+      {"input q: f32[2, 2, 19, 16] input k: f32[2, 2, 40, 16] input v: f32[2, 2, 40, 16] input mask: f32[19, 40] y = Attention(q, k, v, mask) {scale = 0.5}", false},
+      {"input q: f32[4, 2, 30, 16] input k: f32[4, 2, 40, 16] input v: f32[4, 2, 40, 16] input n: i64[4] y = Attention(q, k, v, _, _, _, n) {is_causal = 1}", true},
+      {"input q: f32[3, 4, 50, 128] input k: f32[3, 1, 50, 128] input v: f32[3, 1, 50, 64] input mask: f32[3, 4, 50, 50] y = Attention(q, k, v, mask) {is_causal = 1}", true},
+  };
+  for (int i = 0; i < IR_COUNT(all); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    check_text((ask){.text = ir_format(ctx, "graph g { opset 24 %s output y }", all[i].text), .cpu = "x86-64-v3", .skips = all[i].skips});
+    tn_ctx_free(ctx);
+  }
 }
 
 /* ---- refusals ---- */
