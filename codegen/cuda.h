@@ -28,6 +28,7 @@ const cu_target *cu_target_at(int i); /* null behind the last */
  *
  *   threads T V            a thread per iteration of the parallel loops, V neighbours each
  *   rows T R               T threads per iteration of the parallel loops, which share its inner loops, R iterations a block
+ *   columns X T P V        sums over outer axes: X lanes of V neighbours, T threads share the inner loops of each, P blocks do a piece
  *   window S L X T         depthwise windows: S outputs a thread, T threads a block, L along memory, X strips side by side
  *   transpose              32 x 32 elements through shared memory
  *   tile BM BN BK TM TN S  products: a block of BM x BN, TM x TN a thread, BK steps of S stages in shared memory

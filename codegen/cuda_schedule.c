@@ -16,6 +16,7 @@ static const struct {
     {"attend", cu_schedule_attend},
     {"window", cu_schedule_window},
     {"rows", cu_schedule_rows},
+    {"columns", cu_schedule_columns},
     {"transpose", cu_schedule_transpose},
     {"threads", cu_schedule_threads},
     {"serial", cu_schedule_serial},
@@ -117,7 +118,8 @@ static const char *const candidates[] = {
     "attend.group 128 128 2", "attend.group 192 128 2", "attend.group 128 176 2", "attend.group 128 64 4", "attend.group 64 128 3",
     "attend 128 64", "attend 64 64", "attend 128 32", "attend 64 128", "attend 128 128",
     "window 4 8 4 256", "window 4 8 2 128", "window 8 8 2 128", "window 2 8 4 128", "window 4 16 4 256", "window 4 32 1 128", "window 8 32 1 128", "window 4 16 2 128", "window 2 32 2 128",
-    "rows 32 8", "rows 32 4", "rows 32", "rows 64", "rows 128", "rows 256", "rows 512", "rows 1024", "transpose",
+    "rows 32 8", "rows 32 4", "rows 32", "rows 64", "rows 128", "rows 256", "rows 512", "rows 1024",
+    "columns 8 32 1", "columns 32 8 1", "columns 8 64 1", "columns 8 128 1", "columns 8 32 4", "columns 32 8 4", "columns 8 32 16", "columns 32 8 16", "columns 8 32 64", "transpose",
     "threads 128 1", "threads 256 1", "threads 64 1", "threads 128 4", "threads 256 2", "threads 256 4", "threads 512 1", "threads 128 8"};
 
 const char *cu_candidate(int i) { return i < IR_COUNT(candidates) ? candidates[i] : NULL; }

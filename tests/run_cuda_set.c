@@ -20,7 +20,7 @@ static void run_one(tn_ctx *ctx, void *arg) {
   const job *j = arg;
   const cuda_case *c = j->c;
   const ir_program *p = c->lowered ? cuda_program_nhwc(ctx, c->text) : cuda_program(ctx, c->text);
-  rt_cuda_options o = {.jobs = 1, .choice = cuda_choice_of_products, .user = (void *)c->choice};
+  rt_cuda_options o = {.jobs = 1, .choice = cuda_choice_of_case, .user = (void *)c->choice};
   cuda_on_device(ctx, j->d, p, rt_cuda_plan_make(ctx, p, j->t, &o), c->rtol);
 }
 

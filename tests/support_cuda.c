@@ -3,6 +3,7 @@
 #include "ir/interp.h"
 #include "ir/text.h"
 #include "lower/lower.h"
+#include "lower/problem.h"
 #include "random_kernel.h"
 #include "runtime/cuda_compile.h"
 #include "runtime/cuda_emulate.h"
@@ -170,6 +171,33 @@ static const char *plain_f8(tn_ctx *c, int v) { /* conversions, arithmetic, move
                    7 + v, t, numbers[v % 5], to, v % 2, numbers[v % 5]);
 }
 
+/* Sums over outer axes: ragged columns, few and many rows, arrays of a column, statistics of batches. */
+static const char *outer_text(tn_ctx *c, int v, const char *body) {
+  static const int shapes[][3] = {{1, 130, 96}, {3, 77, 5}, {1, 1300, 24}, {2, 260, 132}, {1, 33, 264}, {1, 600, 3}};
+  const int *s = shapes[v % IR_COUNT(shapes)];
+  const char *t = floats[v / IR_COUNT(shapes) % 3];
+  return ir_format(c, "graph g { opset 17 input x: %s[%d, %d, %d] input z: %s[%d, %d, %d] const ax: i64[1] = [1] %s output y }", t, s[0], s[1], s[2], t, s[0], s[1], s[2], body);
+}
+static const char *outer_axes(tn_ctx *c, int v) {
+  static const char *const bodies[] = {"y = ReduceSum(x, ax) {keepdims = 0}", "y = Softmax(x) {axis = 1}", "y = ReduceMax(x) {axes = [1]}", "y = LpNormalization(x) {axis = 1}", "m = Mul(x, z) y = ReduceSum(m, ax)", "y = ReduceMean(x) {axes = [1]}", "y = LogSoftmax(x) {axis = 1}", "y = ReduceLogSumExp(x) {axes = [1]}"};
+  return outer_text(c, v, bodies[(v / 18 + v) % IR_COUNT(bodies)]);
+}
+static const char *outer_sums(tn_ctx *c, int v) {
+  static const char *const bodies[] = {"y = ReduceSum(x, ax)", "y = ReduceMax(x) {axes = [1]}", "y = LpNormalization(x) {axis = 1}", "y = ReduceMean(x) {axes = [1]}"};
+  return outer_text(c, v, bodies[(v / 18 + v) % IR_COUNT(bodies)]);
+}
+static const char *outer_integers(tn_ctx *c, int v) {
+  static const char *const bodies[] = {"y = ReduceSum(x, ax)", "y = ReduceMax(x) {axes = [0]}", "y = ReduceMin(x) {axes = [0]}", "y = ReduceProd(x) {axes = [0]}"};
+  return ir_format(c, "graph g { opset 17 input x: %s[%d, %d] const ax: i64[1] = [0] %s output y }", v % 4 == 3 && v / 4 % 4 != 1 ? "u32" : ints[v % 4], 40 + 31 * v, 6 + 5 * v, bodies[v / 4 % 4]);
+}
+static const char *batch_statistics(tn_ctx *c, int v) { /* training: sums, squares, results */
+  static const int shapes[][4] = {{4, 16, 9, 7}, {2, 40, 5, 5}, {3, 8, 12, 11}};
+  const int *s = shapes[v % IR_COUNT(shapes)];
+  const char *t = floats[v / (int)IR_COUNT(shapes) % 3], *of = "f32";
+  return ir_format(c, "graph g { opset 17 input x: %s[%d, %d, %d, %d] input w: %s[%d, %d, 1, 1] input s: %s[%d] input b: %s[%d] input m: %s[%d] input v: %s[%d] const i: %s[] = 1.5 e = Mul(v, v) u = Add(e, i) k = Conv(x, w) y, mm, vv = BatchNormalization(k, s, b, m, u) {training_mode = 1} r = Relu(y) "
+                      "p = GlobalAveragePool(r) output p, mm, vv }", t, s[0], s[1], s[2], s[3], t, s[1], s[1], t, s[1], t, s[1], of, s[1], of, s[1], of);
+}
+
 static const struct {
   const char *name;
   int n;
@@ -203,7 +231,13 @@ static const struct {
                 {"product of 8-bit floats", 24, .make = product_f8, .lowered = true},
                 {"product of 8-bit floats, split", 4, .make = product_f8, .choice = "split 2 mma 32 64 32 16 32 3", .lowered = true},
                 {"convolution of 8-bit floats", 12, .make = conv_f8, .lowered = true},
-                {"floats of a byte", 20, .make = plain_f8}};
+                {"floats of a byte", 20, .make = plain_f8},
+                {"sum over outer axes", 36, .make = outer_axes},
+                {"sum of integers over outer axes", 16, .make = outer_integers},
+                {"statistics of a batch", 9, .make = batch_statistics, .lowered = true},
+                {"sum over outer axes in pieces", 12, .make = outer_sums, .choice = "columns 4 16 3"},
+                {"sum over outer axes by wide blocks", 6, .make = outer_sums, .choice = "columns 64 4 1 2"},
+                {"statistics of a batch in pieces", 3, .make = batch_statistics, .choice = "columns 8 4 5", .lowered = true}};
 
 bool cuda_case_at(tn_ctx *ctx, int i, cuda_case *c) {
   for (int f = 0; f < IR_COUNT(families); i -= families[f++].n)
@@ -212,6 +246,11 @@ bool cuda_case_at(tn_ctx *ctx, int i, cuda_case *c) {
       return true;
     }
   return false;
+}
+
+const char *cuda_choice_for(tn_ctx *ctx, const char *choice, const ir_kernel *k) {
+  bool columns = choice && strncmp(choice, "columns ", 8) == 0;
+  return choice && lw_problem_of(ctx, k).kind == (columns ? LW_ACCUMULATE : LW_CONTRACTION) ? choice : NULL;
 }
 
 ir_program *cuda_program(tn_ctx *ctx, const char *text) {

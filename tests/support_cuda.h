@@ -5,12 +5,14 @@
 
 typedef struct cuda_case {
   const char *family, *text; /* a graph */
-  const char *choice;        /* schedule of its products; null: the default */
+  const char *choice;        /* schedule of its products, or of its sums over outer axes; null: the default */
   bool lowered;              /* as models are, in NHWC; else as written, NCHW */
   double rtol;               /* 0: by dtype */
 } cuda_case;
 /* The set: kernel classes, dtypes, ragged sizes. False behind the last. */
 bool cuda_case_at(tn_ctx *ctx, int i, cuda_case *c);
+/* The case's choice where it is for such a kernel, else null. */
+const char *cuda_choice_for(tn_ctx *ctx, const char *choice, const ir_kernel *k);
 /* The kernels of a graph text, unscheduled. */
 ir_program *cuda_program(tn_ctx *ctx, const char *text);
 /* As models are lowered for GPUs; constants in the text: "data BYTES hash HASH", of f16 or bf16. */

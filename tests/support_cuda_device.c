@@ -1,17 +1,16 @@
 /* support_cuda_device.c — see support_cuda_device.h. */
 #include "support_cuda_device.h"
 #include "ir/interp.h"
-#include "lower/problem.h"
 #include "runtime/program_interp.h"
 #include "support_cuda.h"
 #include <math.h>
 #include <string.h>
 
-const char *cuda_choice_of_products(void *user, const ir_kernel *k) {
+const char *cuda_choice_of_case(void *user, const ir_kernel *k) {
   tn_ctx *ctx = tn_ctx_new(NULL);
-  bool product = lw_problem_of(ctx, k).kind == LW_CONTRACTION;
+  const char *choice = cuda_choice_for(ctx, user, k);
   tn_ctx_free(ctx);
-  return product ? user : NULL;
+  return choice;
 }
 
 static void compare(tn_ctx *ctx, const ir_slot *s, const char *want, const char *have, double rtol) {

@@ -74,8 +74,7 @@ static void set_one(tn_ctx *ctx, int i) {
       const cu_target *t = cu_target_find(ctx, sm ? "sm_90a" : "sm_80");
       const char *why = NULL;
       const ir_kernel *kernel = case_kernel(p, k);
-      bool asked = c.choice && lw_problem_of(ctx, kernel).kind == LW_CONTRACTION;
-      const cu_tile *tile = cu_schedule(ctx, t, kernel, asked ? c.choice : NULL, &why);
+      const cu_tile *tile = cu_schedule(ctx, t, kernel, cuda_choice_for(ctx, c.choice, kernel), &why);
       if (!tile) ir_fail(ctx, TN_EWRONG, "no schedule: %s\n%s", why, c.text);
       cuda_check how = {.seed = (uint64_t)i + 1, .compile = whole_set() || i % 3 == 0, .rtol = c.rtol};
       const char *wrong = cuda_check_tile(ctx, kernel, tile, t, &how);
@@ -271,9 +270,8 @@ static void mutate_one(tn_ctx *ctx, int i) {
   const ir_program *p = c.lowered ? cuda_program_nhwc(ctx, c.text) : cuda_program(ctx, c.text);
   const cu_target *t = cu_target_find(ctx, "sm_90a");
   for (int k = 0; k < p->nkernels; k++) {
-    bool asked = c.choice && lw_problem_of(ctx, case_kernel(p, k)).kind == LW_CONTRACTION;
     rtol = c.rtol;
-    mutate(ctx, case_kernel(p, k), cu_schedule(ctx, t, case_kernel(p, k), asked ? c.choice : NULL, NULL), t);
+    mutate(ctx, case_kernel(p, k), cu_schedule(ctx, t, case_kernel(p, k), cuda_choice_for(ctx, c.choice, case_kernel(p, k)), NULL), t);
   }
 }
 

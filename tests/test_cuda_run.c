@@ -104,7 +104,7 @@ static void run_plan(tn_ctx *ctx, const ir_program *p, const rt_cuda_plan *plan,
 static void run_job(tn_ctx *ctx, void *arg) {
   job *j = arg;
   const ir_program *p = j->nhwc ? cuda_program_nhwc(ctx, j->text) : cuda_program(ctx, j->text);
-  rt_cuda_options o = {.jobs = 2, .compile = host_compile, .choice = j->nhwc || j->products ? cuda_choice_of_products : choice_of, .user = (void *)j->choice};
+  rt_cuda_options o = {.jobs = 2, .compile = host_compile, .choice = j->nhwc || j->products ? cuda_choice_of_case : choice_of, .user = (void *)j->choice};
   run_plan(ctx, p, rt_cuda_plan_make(ctx, p, cu_target_find(ctx, "sm_90a"), &o), j->rtol);
 }
 
@@ -171,6 +171,8 @@ Test(cuda_run, floats_of_a_byte) {
 Test(cuda_run, more_schedules) {
   check_job((job){.text = "graph g { opset 17 input a: f32[40, 72] input b: f32[56, 72] y = Gemm(a, b) {transB = 1} output y }", .choice = "tf32 32 64 32 16 32 3", .rtol = 2e-3});
   check_job((job){.text = "graph g { opset 17 input a: bf16[40, 128] input b: bf16[36, 128] input c: bf16[36] y = Gemm(a, b, c) {transB = 1} output y }", .choice = "split 4 mma 32 64 32 16 32 3"});
+  check_job((job){.text = "graph g { opset 17 input x: bf16[70, 40] y = ReduceMax(x) {axes = [0]} output y }", .choice = "columns 4 16 3"});
+  check_job((job){.text = "graph g { opset 17 input x: f32[130, 24] y = Softmax(x) {axis = 0} output y }"});
   check_job((job){.text = "graph g { opset 17 input a: bf16[70, 512] input b: bf16[40, 512] y = Gemm(a, b) {transB = 1} output y }", .choice = "split 2 tma 64 32 2"});
   check_job((job){.text = "graph g { opset 17 input q: bf16[2, 70, 72] input k: bf16[2, 200, 72] input v: bf16[2, 200, 80] t = Transpose(k) {perm = [0, 2, 1]} s = MatMul(q, t) p = Softmax(s) y = MatMul(p, v) output y }", .nhwc = true});
   check_job((job){.text = "graph g { opset 17 input q: bf16[2, 40, 24] input k: bf16[2, 70, 24] input v: bf16[2, 70, 32] t = Transpose(k) {perm = [0, 2, 1]} s = MatMul(q, t) p = Softmax(s) y = MatMul(p, v) output y }", .nhwc = true});
