@@ -5,8 +5,8 @@
  *   VNNI   vpdpbusd   four products of u8 and s8
  *   SSE2   pmaddwd    two products of words, and an addition; bytes are widened first
  *   AVX2   pmaddubsw  with pmaddwd by ones and an addition: four products of u8 and s8, where x is picked by a table
- *                     (ir/picked.h; vpshufb): lower/picked.c makes the constants, and sees to it that no pair saturates and
- *                     that the table holds numbers below 16
+ *                     (ir/picked.h; vpshufb), or eight, two pmaddubsw added before: lower/picked.c makes the constants, and
+ *                     sees to it that no sum leaves 16 bits and that the table holds numbers below 16
  *   NEON   sdot       four products of s8, where the CPU has it; else products of words, smlal
  * A product of two words that stands alone (a depthwise convolution) is pmaddwd too, the upper half of one
  * operand cleared: a product of i32 takes twice as long. Everything else is products of i32, element by element; and what is not laid out like this is the loop
@@ -139,17 +139,32 @@ static bool runs(cg_fn *f, ix load, int d, bool *varying) {
 }
 
 typedef struct product { /* of an atom, with 0 for its variable */
-  ix x, w, from, table; /* from, table: as ir_picked_load tells; null: x lies side by side */
+  ix x, w, from;             /* from: as ir_picked_step tells; null: x lies side by side */
+  ix four[2], by[2], with[2]; /* then, of each four: x, its table, w */
   bool safe_x, safe_w;
   int d;
 } product;
+
+static bool fits_picked(cg_fn *f, const ir_stmt *loop, product *p) {
+  bool varying;
+  const ir_var *i = ir_var_new(f->ctx, "i", TN_INDEX, 0, IR_PICKED_STEP - 1);
+  ix zero = ix_index(f->ctx, 0), from;
+  if (!ir_picked_step(f->ctx, p->x, loop->var, p->d, i, p->four, p->by, &from)) return false;
+  if (f->lanes != IR_PICKED_LANES || register_size(f, f->lanes) != 1 || p->x->dtype != TN_U8 || p->w->dtype != TN_I8 || !runs(f, from, IR_PICKED_STEP, &varying) || varying) return false;
+  for (int h = 0; h < p->d / IR_PICKED_STEP; h++) {
+    ix w = ix_subst1(f->ctx, p->w, loop->var, ix_addi(f->ctx, i->expr, h * IR_PICKED_STEP));
+    if (!runs(f, p->by[h], IR_PICKED_STEP, &varying) || !varying || !runs(f, w, IR_PICKED_STEP, &varying) || !varying) return false;
+    p->four[h] = ix_subst1(f->ctx, p->four[h], i, zero), p->by[h] = ix_subst1(f->ctx, p->by[h], i, zero), p->with[h] = ix_subst1(f->ctx, w, i, zero);
+  }
+  p->from = from;
+  return true;
+}
 
 /* Whether one instruction takes them; x becomes the operand that is the same for all lanes. */
 static bool fits(cg_fn *f, const ir_stmt *loop, product *p) {
   bool vx, vw;
   if (!f->lane || f->lanes * p->d > CG_MAX_LANES) return false;
-  p->table = ir_picked_load(f->ctx, p->x, loop->var, &p->from);
-  if (p->table) return p->d == 4 && f->lanes == 8 && register_size(f, 8) == 1 && p->x->dtype == TN_U8 && p->w->dtype == TN_I8 && runs(f, p->from, p->d, &vx) && !vx && runs(f, p->table, p->d, &vx) && !vx && runs(f, p->w, p->d, &vw) && vw;
+  if (fits_picked(f, loop, p)) return true;
   if (!runs(f, p->x, p->d, &vx) || !runs(f, p->w, p->d, &vw) || vx == vw) return false;
   if (vx) {
     ix t = p->x;
@@ -158,15 +173,15 @@ static bool fits(cg_fn *f, const ir_stmt *loop, product *p) {
   return true;
 }
 
-/* Four bytes for each lane, picked from the 16 that start at `from`. */
-static cg_val picked(cg_fn *f, const product *p) {
-  int kind = CG_RUN | f->lanes << CG_KIND_BITS | 8 << 16 | p->d << 24;
+/* Four bytes for each lane, picked from the 16 that start at p->from. */
+static cg_val picked(cg_fn *f, const product *p, int h) {
+  int kind = CG_RUN | f->lanes << CG_KIND_BITS | 8 << 16 | IR_PICKED_STEP << 24;
   LLVMTypeRef group = LLVMVectorType(f->i8, IR_PICKED_GROUP);
   LLVMValueRef twice[2 * IR_PICKED_GROUP], args[2];
   cg_val r;
-  if (cg_cached(f, p->x, kind, &r)) return r;
+  if (cg_cached(f, p->four[h], kind, &r)) return r;
   r = cg_emit_run(f, p->from, group, IR_PICKED_GROUP, p->safe_x);
-  cg_val choice = elements(f, p->table, cg_safe_load(f, p->table), p->d, 8);
+  cg_val choice = elements(f, p->by[h], cg_safe_load(f, p->by[h]), IR_PICKED_STEP, 8);
   cg_join(&r, &choice);
   cg_at(f, r.level);
   for (int i = 0; i < IR_COUNT(twice); i++) twice[i] = LLVMConstInt(f->i32, (unsigned)(i % IR_PICKED_GROUP), 0);
@@ -175,14 +190,19 @@ static cg_val picked(cg_fn *f, const product *p) {
   r.v = call(f, "llvm.x86.avx2.pshuf.b", 2, args);
   r.varying = true;
   cg_at(f, f->depth);
-  cg_cache(f, p->x, kind, r);
+  cg_cache(f, p->four[h], kind, r);
   return r;
 }
 
 static LLVMValueRef picked_dot(cg_fn *f, LLVMValueRef acc, const product *p) {
-  LLVMValueRef args[2] = {picked(f, p).v, elements(f, p->w, p->safe_w, p->d, 8).v};
-  args[0] = call(f, "llvm.x86.avx2.pmadd.ub.sw", 2, args);
-  args[1] = cg_int(f, LLVMVectorType(f->i16, 16), 1);
+  LLVMTypeRef words = LLVMVectorType(f->i16, 2 * IR_PICKED_LANES);
+  LLVMValueRef args[2], sum = NULL;
+  for (int h = 0; h < p->d / IR_PICKED_STEP; h++) {
+    args[0] = picked(f, p, h).v, args[1] = elements(f, p->with[h], p->safe_w, IR_PICKED_STEP, 8).v;
+    LLVMValueRef two = LLVMBuildBitCast(B, call(f, "llvm.x86.avx2.pmadd.ub.sw", 2, args), words, "");
+    sum = sum ? LLVMBuildAdd(B, sum, two, "") : two;
+  }
+  args[0] = sum, args[1] = cg_int(f, words, 1);
   return as_added(f, LLVMBuildAdd(B, acc, call(f, "llvm.x86.avx2.pmadd.wd", 2, args), ""));
 }
 
@@ -203,8 +223,7 @@ void cg_emit_dot(cg_fn *f, const ir_stmt *loop) {
   p.x = ix_subst1(ctx, p.x, loop->var, zero), p.w = ix_subst1(ctx, p.w, loop->var, zero);
   cg_val old = cg_emit(f, acc), sum = {.level = f->depth, .varying = true};
   LLVMValueRef all = cg_vector_of(f, acc, &old);
-  if (p.table) p.table = ix_subst1(ctx, p.table, loop->var, zero), sum.v = picked_dot(f, all, &p);
-  else sum.v = dot(f, all, p.x, p.w, p.safe_x, p.safe_w, p.d);
+  sum.v = p.from ? picked_dot(f, all, &p) : dot(f, all, p.x, p.w, p.safe_x, p.safe_w, p.d);
   ir_var *v = ir_var_new(ctx, "dot", TN_I32, 0, 0);
   cg_bind(f, v, sum, false);
   cg_emit_store(f, ir_store(ctx, s->buf, s->index, IR_SET, v->expr));

@@ -29,3 +29,26 @@ ix ir_picked_load(tn_ctx *ctx, ix load, const ir_var *c, ix *from) {
   ix behind = ix_sub(ctx, ir_buf_offset(ctx, load->u.buf, load->args), ir_buf_offset(ctx, load->u.buf, (*from)->args));
   return behind == f.choice ? f.table : NULL;
 }
+
+static void find_groups(void *user, ix e) {
+  const ir_buf **groups = user;
+  if (e->op == IX_LOAD && e->dtype == TN_U16 && e->u.buf->constant) *groups = e->u.buf;
+}
+
+const ir_buf *ir_picked_groups(tn_ctx *ctx, ix from) {
+  const ir_buf *groups = NULL;
+  for (int i = 0; i < from->nargs; i++) ix_walk(ctx, from->args[i], find_groups, &groups);
+  return groups;
+}
+
+bool ir_picked_step(tn_ctx *ctx, ix load, const ir_var *d, int64_t n, const ir_var *i, ix x[2], ix table[2], ix *from) {
+  if (n != IR_PICKED_STEP && n != 2 * IR_PICKED_STEP) return false;
+  for (int h = 0; h < n / IR_PICKED_STEP; h++) {
+    ix at;
+    x[h] = ix_subst1(ctx, load, d, ix_addi(ctx, i->expr, h * IR_PICKED_STEP));
+    table[h] = ir_picked_load(ctx, x[h], i, &at);
+    if (!table[h] || ix_uses_var(at, i) || (h && at != *from)) return false;
+    *from = at;
+  }
+  return n == IR_PICKED_STEP || ir_picked_groups(ctx, *from);
+}

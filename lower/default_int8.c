@@ -16,15 +16,30 @@ typedef struct dots {
   int64_t mr, nb;
   bool tiled, grouped; /* grouped: rows in groups, which are the tasks */
   bool picked;         /* x's channels by a table (ir/picked.h), one for each PANEL outputs */
+  int64_t eights, fours; /* then, the steps of its sum */
 } dots;
 
-enum { PANEL = 16 };
+enum { PANEL = 2 * IR_PICKED_LANES };
 
-/* Whether a load moves with v; with a table of each panel it does not. */
+/* Whether a load moves with v; within a panel what is picked from does not. */
 static bool uses(tn_ctx *ctx, ix load, const ir_var *v, bool picked) {
   if (!picked || !ix_uses_var(load, v)) return ix_uses_var(load, v);
   ir_var *o = ir_var_new(ctx, "o", TN_INDEX, 0, (v->hi - v->lo) / PANEL), *i = ir_var_new(ctx, "i", TN_INDEX, 0, PANEL - 1);
   return ix_uses_var(ix_subst1(ctx, load, v, ix_add(ctx, ix_muli(ctx, o->expr, PANEL), i->expr)), i);
+}
+
+/* What q->a is picked from, and the steps of the sum; null: it is not. */
+static ix picked_from(dots *k) {
+  const lw_problem *q = &k->p->p;
+  tn_ctx *ctx = k->p->ctx;
+  ir_var *o = ir_var_new(ctx, "o", TN_INDEX, 0, q->red_extent[0] / 8), *i = ir_var_new(ctx, "i", TN_INDEX, 0, IR_PICKED_STEP - 1);
+  ix by = ix_add(ctx, ix_muli(ctx, o->expr, 2 * IR_PICKED_STEP), i->expr), from; /* the first four of eight */
+  if (!ir_picked_load(ctx, ix_subst1(ctx, q->a, q->red[0]->var, by), i, &from) || ix_uses_var(from, i)) return NULL;
+  const ir_buf *groups = ir_picked_groups(ctx, from);
+  int64_t steps = q->red_extent[0] / IR_PICKED_STEP, entries = steps;
+  if (groups) ix_const_value(groups->shape[groups->rank - 1], &entries);
+  k->eights = steps - entries, k->fours = steps - 2 * k->eights;
+  return from;
 }
 
 static bool narrow(const ir_buf *b) { return b->dtype == TN_U8 || b->dtype == TN_I8 || b->dtype == TN_I16; }
@@ -34,34 +49,34 @@ static bool operands(dots *k) {
   lw_problem *q = &p->p;
   if (q->dtype != TN_I32 || !narrow(q->a->u.buf) || !narrow(q->b->u.buf) || !q->store) return false;
   tn_ctx *ctx = p->ctx;
-  ix from;
+  ix from = picked_from(k), x = from ? from : q->a; /* picked: its weights are the constant operand, b */
   k->lanes = cg_target_lanes(p->t, TN_I32);
   k->v = k->r = -1;
-  k->picked = ir_picked_load(ctx, q->a, q->red[0]->var, &from) != NULL; /* its weights are the constant operand, b */
+  k->picked = from != NULL;
   for (int i = 0; i < q->nout; i++) {
-    const ir_var *x = q->out[i]->var;
+    const ir_var *v = q->out[i]->var;
     if (q->extent[i] < 1) return false;
-    if (q->extent[i] >= 2 && uses(ctx, q->a, x, k->picked) != uses(ctx, q->b, x, false) && lw_contiguous_out(p, x, k->lanes) && (k->v < 0 || q->extent[i] >= k->lanes)) k->v = i;
+    if (q->extent[i] >= 2 && uses(ctx, x, v, k->picked) != uses(ctx, q->b, v, false) && lw_contiguous_out(p, v, k->lanes) && (k->v < 0 || q->extent[i] >= k->lanes)) k->v = i;
   }
   if (k->lanes < 4 || k->v < 0) return false;
-  if (uses(ctx, q->a, q->out[k->v]->var, k->picked)) {
-    ix t = q->a;
-    q->a = q->b, q->b = t;
+  if (uses(ctx, x, q->out[k->v]->var, k->picked)) {
+    q->a = q->b, q->b = x;
+    x = q->a;
   }
-  const ir_buf *x = q->a->u.buf, *w = q->b->u.buf;
+  const ir_buf *bx = x->u.buf, *w = q->b->u.buf;
   if (!w->constant || w->layout) return false;
   if (k->picked && (p->t->vector_bits != 2 * 8 * IR_PICKED_GROUP || k->lanes * 2 != PANEL)) return false;
-  k->d = k->picked ? 4 : p->t->vnni && x->dtype == cg_target_dot_byte(p->t) && w->dtype == TN_I8 ? 4 : 2;
+  k->d = k->picked ? 4 : p->t->vnni && bx->dtype == cg_target_dot_byte(p->t) && w->dtype == TN_I8 ? 4 : 2;
   k->sum = q->red[0]->var->name;
   if (q->red_extent[0] < k->d || q->red_extent[0] % k->d) return false;
   for (int i = q->nout; i-- > 0 && k->r < 0;)
-    if (i != k->v && q->extent[i] > 1 && !uses(ctx, q->b, q->out[i]->var, false) && uses(ctx, q->a, q->out[i]->var, k->picked)) k->r = i;
+    if (i != k->v && q->extent[i] > 1 && !uses(ctx, q->b, q->out[i]->var, false) && uses(ctx, x, q->out[i]->var, k->picked)) k->r = i;
   k->vec = q->out[k->v]->var->name;
   k->row = k->r >= 0 ? q->out[k->r]->var->name : NULL;
   k->m = k->r >= 0 ? q->extent[k->r] : 1;
   k->n = q->extent[k->v];
   int64_t block = cg_target_lanes(p->t, TN_F32);
-  k->block = !k->picked && x->layout && q->red_extent[0] > block ? block : 0;
+  k->block = !k->picked && bx->layout && q->red_extent[0] > block ? block : 0;
   return true;
 }
 
@@ -102,11 +117,10 @@ static bool is_vectors_first(const dots *k) {
   return p->u.order ? p->u.order == 2 : wbytes > p->t->l2_bytes / 2;
 }
 
-/* Of two vectors and, with what a step needs beside the sums, at most five rows: six spill. */
-static lw_tile picked_tile(int64_t rows, int64_t n) {
-  enum { MOST_ROWS = 5 };
+/* Of two vectors and, with what a step needs beside the sums, at most five rows, or three where there are eights: more spill. */
+static lw_tile picked_tile(int64_t rows, int64_t n, bool eights) {
   lw_tile best = {.cost = 1e300};
-  for (int64_t mr = 1; mr <= MOST_ROWS && mr <= rows; mr++) {
+  for (int64_t mr = 1; mr <= (eights ? 3 : 5) && mr <= rows; mr++) {
     double cost = (double)(rows / mr) * (2.2 * (double)mr + 2) + (rows % mr ? 2.2 * (double)(rows % mr) + 2 : 0);
     if (cost * (double)(n / PANEL) < best.cost) best = (lw_tile){mr, 2, cost * (double)(n / PANEL)};
   }
@@ -114,7 +128,7 @@ static lw_tile picked_tile(int64_t rows, int64_t n) {
 }
 
 static lw_tile tile_of(const dots *k, int64_t rows) {
-  if (k->picked) return picked_tile(rows, k->n);
+  if (k->picked) return picked_tile(rows, k->n, k->eights > 0);
   bool padded = k->p->p.guard != NULL;
   return lw_best_tile(rows, k->n, k->lanes, k->p->t->vector_regs - padded - (k->d == 2), rows <= 2 ? 8 : 6); /* pmaddwd's product takes one */
 }
@@ -153,6 +167,27 @@ static bool outer_order(dots *k, bool vectors_first) {
   return lw_step(p, "%s%s %s", ir_text_str(&t), joined && k->tiled ? " ro vo" : k->tiled ? " vo ro" : " vo", tile);
 }
 
+/* Of `steps` of the sum, how many go without a loop, each of so many sums. */
+static int64_t unrolled(const dots *k, int64_t steps, int64_t most) {
+  int64_t ku = k->p->u.ku ? k->p->u.ku : 1, sums = k->mr * k->nb / k->lanes;
+  if (!k->p->u.ku)
+    while (ku < 8 && steps % (2 * ku) == 0 && sums * ku < most) ku *= 2;
+  return steps % ku ? 1 : ku;
+}
+
+static void unroll_sum(lw_plan *p, const char *loop, int64_t ku) {
+  if (ku > 1 && lw_has_loop(p, loop) && lw_step(p, "split %s %lld -> %s.o %s.u", loop, (long long)ku, loop, loop)) lw_step(p, "unroll %s.u", loop);
+}
+
+/* The eights of a picked sum in a loop of their own, before that of the fours. */
+static bool set_eights_apart(dots *k, const char *tile) {
+  lw_plan *p = k->p;
+  if (k->fours && !lw_step(p, "peel %s 0 %lld", k->sum, (long long)k->fours)) return false;
+  if (!lw_step(p, "split %s 2 -> %s ch", k->sum, k->sum) || !lw_step(p, "reorder %s %s ch cd", k->sum, tile) || !lw_step(p, "fuse ch cd -> cd")) return false;
+  unroll_sum(p, ir_format(p->ctx, "%s.b", k->sum), unrolled(k, k->fours, 24));
+  return true;
+}
+
 /* d innermost, as the atom, in every copy of the loops. */
 static bool make_dots(dots *k, const ir_stmt *s) {
   if (!s) return true;
@@ -187,27 +222,24 @@ bool lw_default_int8(lw_plan *p) {
   for (int i = 1; i < q->nred; i++)
     if (lw_has_loop(p, q->red[i]->var->name)) ir_put(&order, " %s", q->red[i]->var->name);
   if (!lw_step(p, "%s %s %s cd", ir_text_str(&order), sum, tile)) return false;
+  if (lw_guard_uses(q, "r")) lw_step(p, "narrow r");
+  if (lw_guard_uses(q, "q")) lw_step(p, "narrow q");
+  if (k.eights && !set_eights_apart(&k, tile)) return false;
   if (!make_dots(&k, p->k->body)) return false;
   if (blocked && q->red_extent[0] % k.block) lw_step(p, "narrow %s", sum);
   if (k.tiled) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
-  if (lw_guard_uses(q, "r")) lw_step(p, "narrow r");
-  if (lw_guard_uses(q, "q")) lw_step(p, "narrow q");
   if (lw_guard_uses(q, "s") && k.tiled) { /* columns of padding: the first and the last tile apart */
     if (k.m > k.mr && lw_step(p, "peel ro 1 1")) {
       lw_step(p, "unroll s.a");
-      lw_step(p, "unroll s.b");
+      lw_step(p, k.eights && k.fours ? "unroll s.b2" : "unroll s.b"); /* the fours are the first .b */
     } else lw_step(p, "unroll s");
   } else if (k.tiled && k.m % k.mr) lw_step(p, "peel ro 0 1");
-  int64_t steps = blocked ? k.block / k.d : q->red_extent[0] / k.d, ku = p->u.ku ? p->u.ku : 1;
-  if (!p->u.ku) /* a product of words goes with an addition: the loop's own work is in their way the more */
-    while (ku < 8 && steps % (2 * ku) == 0 && k.mr * k.nb / k.lanes * ku < (k.d == 2 ? 48 : 24)) ku *= 2;
+  int64_t steps = blocked ? k.block / k.d : q->red_extent[0] / k.d;
+  int64_t ku = unrolled(&k, steps, k.d == 2 ? 48 : 24); /* a product of words goes with an addition: the loop's own work is in their way the more */
   static const char *const copies[] = {"", ".b", ".a"};
-  for (int i = 0; i < IR_COUNT(copies) && ku > 1 && steps % ku == 0; i++) {
-    const char *name = ir_format(p->ctx, "%s%s", sum, copies[i]);
-    if (lw_has_loop(p, name) && lw_step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) lw_step(p, "unroll %s.u", name);
-  }
+  for (int i = 0; i < IR_COUNT(copies) && !k.eights; i++) unroll_sum(p, ir_format(p->ctx, "%s%s", sum, copies[i]), ku);
   p->got.mr = k.tiled ? (int)k.mr : 1, p->got.nr = (int)(k.nb / k.lanes), p->got.ku = (int)ku, p->got.unfused = p->u.unfused;
   lw_parallel_outside(p);
   return true;

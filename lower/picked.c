@@ -5,91 +5,185 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GROUP = IR_PICKED_GROUP, PANEL = 16, STEP = 4, MOST_SUM = 128, TRIES = 4000 };
+enum { GROUP = IR_PICKED_GROUP, LANES = IR_PICKED_LANES, PANEL = 2 * LANES, FOUR = IR_PICKED_STEP, EIGHT = 2 * FOUR, MOST_SUM = 128, TRIES = 1000 };
 
-/* ---- the matching ---- */
+/* ---- one lane and group ---- */
 
-typedef struct match {
-  uint32_t fits[GROUP]; /* bit j of fits[i]: channels i and j make a pair */
-  int partner[GROUP];   /* itself: alone */
-  int tries;
-} match;
+typedef uint64_t parts; /* four sums, 16 bits each: of the positive and of the negative weights of a lane's two outputs */
 
-/* The channels in `left`, `alone` of which may stay without a partner; the one with the fewest choices first. */
-static bool match_all(match *m, uint32_t left, int alone) {
-  if (!left) return true;
-  if (--m->tries < 0) return false;
-  int at = -1, least = GROUP + 1;
-  for (uint32_t r = left; r; r &= r - 1) {
-    int i = __builtin_ctz(r), n = __builtin_popcount(m->fits[i] & left);
-    if (n < least) at = i, least = n;
+/* Whether one of them is more than `most`; they are below 2^15. */
+static bool is_over(parts p, int most) { return (p + (parts)(0x7fff - most) * UINT64_C(0x0001000100010001)) & UINT64_C(0x8000800080008000); }
+
+typedef struct bins { /* channels whose products are added up in 16 bits, at most `room` in a bin */
+  parts of[GROUP], sum[GROUP];
+  int8_t in[GROUP][FOUR];
+  int n[GROUP], room[GROUP], order[GROUP], count, tries;
+} bins;
+
+/* How a group may be taken: `eights` of two bins of four, after `fours` of two bins of two, or of one. */
+static const struct form {
+  int eights, fours, room;
+} forms[] = {{2, 0, 0}, {1, 2, 2}, {0, 4, 2}, {0, 5, 2}, {0, 6, 2}, {0, 8, 1}};
+
+/* Puts the channels from order[at] on, large weights first, into the bins. */
+static bool fill(bins *b, int at) {
+  if (at == GROUP) return true;
+  int c = b->order[at], empty = 0;
+  for (int i = 0; i < b->count; i++) {
+    if (b->n[i] == b->room[i] || is_over(b->sum[i] + b->of[c], MOST_SUM)) continue;
+    if (!b->n[i] && b->room[i] == empty) continue; /* as the empty one before */
+    if (--b->tries < 0) return false;
+    if (!b->n[i]) empty = b->room[i];
+    b->in[i][b->n[i]++] = (int8_t)c, b->sum[i] += b->of[c];
+    if (fill(b, at + 1)) return true;
+    b->n[i]--, b->sum[i] -= b->of[c];
   }
-  for (uint32_t r = m->fits[at] & left; r; r &= r - 1) {
-    int other = __builtin_ctz(r);
-    m->partner[at] = other, m->partner[other] = at;
-    if (match_all(m, left & ~(1u << at) & ~(1u << other), alone)) return true;
-  }
-  m->partner[at] = at;
-  return alone > 0 && match_all(m, left & ~(1u << at), alone - 1);
+  return false;
 }
 
-/* w: [channel][output] of one group and panel. The channels of each step into `order`, -1 for none; the number of steps. */
-static int arrange(int8_t w[GROUP][PANEL], int8_t order[GROUP][STEP]) {
-  match m = {0};
-  for (int i = 0; i < GROUP; i++)
-    for (int j = i + 1; j < GROUP; j++) {
-      int most = 0;
-      for (int q = 0; q < PANEL; q++) {
-        int s = abs(w[i][q] + w[j][q]); /* of unlike signs neither product leaves 16 bits */
-        most = s > most ? s : most;
-      }
-      if (most <= MOST_SUM) m.fits[i] |= 1u << j, m.fits[j] |= 1u << i;
+/* b->of is set. The channels of each place into `order`, eights first, -1 for none. */
+static bool arrange(bins *b, const struct form *f, int8_t *order) {
+  int small = 2 * f->fours;
+  b->count = small + 2 * f->eights, b->tries = TRIES;
+  for (int i = 0; i < b->count; i++) b->n[i] = 0, b->sum[i] = 0, b->room[i] = i < small ? f->room : FOUR;
+  parts all = 0;
+  for (int i = 0; i < GROUP; i++) all += b->of[i];
+  if (is_over(all, b->count * MOST_SUM) || !fill(b, 0)) return false;
+  memset(order, -1, (size_t)(f->eights * EIGHT + f->fours * FOUR));
+  for (int i = 0; i < b->count; i++)
+    for (int k = 0; k < b->n[i]; k++) {
+      int large = i - small, step = large < 0 ? f->eights * EIGHT + i / 2 * FOUR : large / 2 * EIGHT;
+      order[step + (large < 0 ? i : large) % 2 * 2 + k % 2 + k / 2 * FOUR] = b->in[i][k];
     }
-  for (int alone = 0;; alone += 4) { /* four alone are two pairs, a step, more */
-    m.tries = TRIES;
-    if (alone >= GROUP || match_all(&m, (1u << GROUP) - 1, alone)) break;
-    for (int i = 0; i < GROUP; i++) m.partner[i] = i;
+  return true;
+}
+
+/* w: [channel][output] of one group and panel, order: [lane]; the first form that all lanes have. */
+static const struct form *arrange_lanes(int8_t w[GROUP][PANEL], int8_t order[LANES][GROUP * FOUR]) {
+  bins b[LANES];
+  for (int l = 0; l < LANES; l++) {
+    int most[GROUP];
+    for (int i = 0; i < GROUP; i++) {
+      int v[2] = {w[i][l], w[i][l + LANES]}, at = i;
+      parts p = 0;
+      for (int q = 0; q < 2; q++) p |= (parts)abs(v[q]) << (32 * q + 16 * (v[q] < 0));
+      int sum = abs(v[0]) + abs(v[1]);
+      b[l].of[i] = p;
+      for (; at > 0 && most[at - 1] < sum; at--) most[at] = most[at - 1], b[l].order[at] = b[l].order[at - 1];
+      most[at] = sum, b[l].order[at] = i;
+    }
   }
-  int n = 0;
-  memset(order, -1, GROUP * STEP);
-  for (int i = 0; i < GROUP; i++) {
-    if (m.partner[i] < i) continue;
-    order[n / 2][n % 2 * 2] = (int8_t)i;
-    if (m.partner[i] > i) order[n / 2][n % 2 * 2 + 1] = (int8_t)m.partner[i];
-    n++;
+  const struct form *f = forms, *last = forms + IR_COUNT(forms) - 1;
+  for (int l = 0; l < LANES && f < last;)
+    if (arrange(&b[l], f, order[l])) l++;
+    else f++, l = 0;
+  if (f == last)
+    for (int l = 0; l < LANES; l++) arrange(&b[l], f, order[l]);
+  return f;
+}
+
+/* ---- all panels ---- */
+
+typedef struct picking_step { /* two of them are an eight */
+  int8_t channel[LANES][FOUR];
+  uint16_t group;
+} step;
+
+typedef struct picking {
+  int64_t k, c, taps, rows, most; /* rows: panels and taps; most: fours that a row may be */
+  int64_t eights, fours;          /* of every row */
+  const int8_t *w;
+  step *steps;      /* [rows][most]: eights from the start, fours from the end */
+  int64_t *e, *f;   /* [rows]: how many */
+} picking;
+
+/* What a step costs: instructions for a row and a vector, half of them; words take COST_WORDS for four channels. */
+enum { COST_EIGHT = 5, COST_FOUR = 3, COST_WORDS = 4 };
+
+static bool pick_row(picking *p, int64_t row) {
+  int64_t panel = row / p->taps, tap = row % p->taps;
+  step *s = p->steps + row * p->most;
+  for (int64_t g = 0; g < p->c / GROUP; g++) {
+    int8_t w[GROUP][PANEL], order[LANES][GROUP * FOUR];
+    for (int q = 0; q < PANEL; q++)
+      for (int i = 0; i < GROUP; i++) w[i][q] = p->w[((panel * PANEL + q) * p->c + g * GROUP + i) * p->taps + tap];
+    const struct form *f = arrange_lanes(w, order);
+    int n = 2 * f->eights + f->fours;
+    if (2 * p->e[row] + p->f[row] + n > p->most) return false;
+    for (int i = 0; i < n; i++) {
+      step *to = i < 2 * f->eights ? &s[2 * p->e[row] + i] : &s[p->most - ++p->f[row]];
+      to->group = (uint16_t)g;
+      for (int l = 0; l < LANES; l++) memcpy(to->channel[l], order[l] + i * FOUR, FOUR);
+    }
+    p->e[row] += f->eights;
   }
-  return (n + 1) / 2;
+  return true;
+}
+
+/* The fours of a row when all have `eights`: an eight may go as two fours, a four in place of an eight. */
+static int64_t fours_of(const picking *p, int64_t row, int64_t eights) {
+  int64_t over = p->e[row] - eights, n = over > 0 ? p->f[row] + 2 * over : p->f[row] + over;
+  return n > 0 ? n : 0;
+}
+
+static void choose_steps(picking *p) {
+  int64_t least = INT64_MAX, most = 0;
+  for (int64_t r = 0; r < p->rows; r++) most = p->e[r] > most ? p->e[r] : most;
+  for (int64_t e = most; e >= 0; e--) {
+    int64_t f = 0;
+    for (int64_t r = 0; r < p->rows; r++) {
+      int64_t n = fours_of(p, r, e);
+      f = n > f ? n : f;
+    }
+    if (e * COST_EIGHT + f * COST_FOUR < least) least = e * COST_EIGHT + f * COST_FOUR, p->eights = e, p->fours = f;
+  }
 }
 
 /* ---- the constants ---- */
 
-typedef struct picking {
-  int64_t k, c, taps, steps, most; /* steps: the most that a panel takes at a tap; most: those there is room for */
-  const int8_t *w;
-  int8_t *to;      /* [k / PANEL][taps][most][PANEL][STEP] */
-  uint16_t *group; /* [k / PANEL][taps][most] */
-  uint8_t *pick;   /* the same, [STEP] */
-} picking;
+typedef struct constants {
+  int8_t *w;
+  uint16_t *group;
+  uint8_t *pick;
+} constants;
 
-static bool pick_panel(picking *p, int64_t panel, int64_t tap) {
-  int64_t row = (panel * p->taps + tap) * p->most, n = 0;
-  for (int64_t b = 0; b < p->c / GROUP; b++) {
-    int8_t w[GROUP][PANEL], order[GROUP][STEP];
-    for (int q = 0; q < PANEL; q++)
-      for (int i = 0; i < GROUP; i++) w[i][q] = p->w[((panel * PANEL + q) * p->c + b * GROUP + i) * p->taps + tap];
-    int steps = arrange(w, order);
-    if (n + steps > p->most) return false;
-    for (int s = 0; s < steps; s++, n++) {
-      p->group[row + n] = (uint16_t)b;
-      for (int i = 0; i < STEP; i++) {
-        int c = order[s][i];
-        p->pick[(row + n) * STEP + i] = (uint8_t)(c < 0 ? 0 : c);
-        for (int q = 0; q < PANEL && c >= 0; q++) p->to[((row + n) * PANEL + q) * STEP + i] = w[c][q];
+/* s, null for none, at a row's four number `at`. */
+static void put_step(const picking *p, const constants *to, int64_t row, int64_t at, const step *s) {
+  int64_t all = 2 * p->eights + p->fours, panel = row / p->taps, tap = row % p->taps;
+  if (!s) return;
+  to->group[row * (p->eights + p->fours) + (at < 2 * p->eights ? at / 2 : at - p->eights)] = s->group;
+  for (int l = 0; l < LANES; l++)
+    for (int i = 0; i < FOUR; i++) {
+      int c = s->channel[l][i];
+      if (c < 0) continue;
+      to->pick[((row * all + at) * LANES + l) * FOUR + i] = (uint8_t)c;
+      for (int q = l; q < PANEL; q += LANES) {
+        int64_t k = panel * PANEL + q;
+        to->w[(k * all * FOUR + at * FOUR + i) * p->taps + tap] = p->w[(k * p->c + s->group * GROUP + c) * p->taps + tap];
       }
     }
-  }
-  if (n > p->steps) p->steps = n;
-  return true;
+}
+
+static void put_row(const picking *p, const constants *to, int64_t row) {
+  const step *s = p->steps + row * p->most, *four = s + p->most - p->f[row], *end = s + p->most;
+  int64_t e = p->e[row] < p->eights ? p->e[row] : p->eights;
+  for (int64_t i = 0; i < 2 * e; i++) put_step(p, to, row, i, s + i);
+  for (int64_t i = e; i < p->eights && four < end; i++) put_step(p, to, row, 2 * i, four++);
+  int64_t at = 2 * p->eights;
+  for (int64_t i = 2 * e; i < 2 * p->e[row]; i++) put_step(p, to, row, at++, s + i);
+  while (four < end) put_step(p, to, row, at++, four++);
+}
+
+static void put_constants(ir_graph *g, const picking *p, const ir_value *w, ir_value *in[4]) {
+  tn_ctx *ctx = g->ctx;
+  int64_t all = 2 * p->eights + p->fours, groups = p->eights + p->fours, panels = p->k / PANEL;
+  constants to = {IR_NEW_ARRAY(ctx, int8_t, p->k *all *FOUR *p->taps), IR_NEW_ARRAY(ctx, uint16_t, p->rows *groups), IR_NEW_ARRAY(ctx, uint8_t, p->rows *all *FOUR *LANES)};
+  for (int64_t row = 0; row < p->rows; row++) put_row(p, &to, row);
+  int64_t dims[IR_MAX_RANK] = {p->k, all * FOUR};
+  for (int i = 2; i < w->rank; i++) dims[i] = ir_dim(ctx, w, i);
+  in[1] = ir_graph_const(g, NULL, TN_I8, w->rank, dims, to.w, false);
+  in[2] = ir_graph_const(g, NULL, TN_U16, 3, (int64_t[]){panels, p->taps, groups}, to.group, false);
+  in[3] = ir_graph_const(g, NULL, TN_U8, 4, (int64_t[]){panels, p->taps, all, LANES * FOUR}, to.pick, false);
 }
 
 bool lw_pick(ir_graph *g, const ir_value *w, ir_value *in[4]) {
@@ -97,40 +191,23 @@ bool lw_pick(ir_graph *g, const ir_value *w, ir_value *in[4]) {
   picking p = {.k = ir_dim(ctx, w, 0), .c = ir_dim(ctx, w, 1), .taps = 1, .w = w->data};
   for (int i = 2; i < w->rank; i++) p.taps *= ir_dim(ctx, w, i);
   if (p.k < PANEL || p.c < GROUP || p.taps < 1 || p.k % PANEL || p.c % GROUP || p.c / GROUP > UINT16_MAX) return false;
-  p.most = (p.c / STEP + p.c / STEP / 8 + 1) / 2 * 2;
-  int64_t panels = p.k / PANEL, rows = panels * p.taps, all = rows * p.most;
-  p.to = calloc((size_t)(all * PANEL * STEP), 1), p.group = calloc((size_t)all, 2), p.pick = calloc((size_t)all, STEP);
-  bool done = p.to && p.group && p.pick;
-  for (int64_t panel = 0; panel < panels && done; panel++)
-    for (int64_t tap = 0; tap < p.taps && done; tap++) done = pick_panel(&p, panel, tap);
-  p.steps += p.steps % 2;
+  p.rows = p.k / PANEL * p.taps, p.most = p.c / FOUR * 5 / 4;
+  p.steps = malloc((size_t)(p.rows * p.most) * sizeof *p.steps), p.e = calloc((size_t)p.rows, sizeof *p.e), p.f = calloc((size_t)p.rows, sizeof *p.f);
+  bool done = p.steps && p.e && p.f;
+  for (int64_t row = 0; row < p.rows && done; row++) done = pick_row(&p, row);
   if (done) {
-    int8_t *weights = IR_NEW_ARRAY(ctx, int8_t, p.k * STEP * p.steps * p.taps);
-    uint16_t *group = IR_NEW_ARRAY(ctx, uint16_t, rows * p.steps);
-    uint8_t *pick = IR_NEW_ARRAY(ctx, uint8_t, rows * p.steps * STEP);
-    for (int64_t row = 0; row < rows; row++)
-      for (int64_t s = 0; s < p.steps; s++) {
-        int64_t from = row * p.most + s;
-        group[row * p.steps + s] = p.group[from];
-        memcpy(pick + (row * p.steps + s) * STEP, p.pick + from * STEP, STEP);
-        for (int q = 0; q < PANEL; q++)
-          for (int i = 0; i < STEP; i++)
-            weights[((row / p.taps * PANEL + q) * STEP * p.steps + s * STEP + i) * p.taps + row % p.taps] = p.to[(from * PANEL + q) * STEP + i];
-      }
-    int64_t dims[IR_MAX_RANK] = {p.k, STEP * p.steps};
-    for (int i = 2; i < w->rank; i++) dims[i] = ir_dim(ctx, w, i);
-    in[1] = ir_graph_const(g, NULL, TN_I8, w->rank, dims, weights, false);
-    in[2] = ir_graph_const(g, NULL, TN_U16, 3, (int64_t[]){panels, p.taps, p.steps}, group, false);
-    in[3] = ir_graph_const(g, NULL, TN_U8, 3, (int64_t[]){panels, p.taps, STEP * p.steps}, pick, false);
+    choose_steps(&p);
+    done = 8 * (p.eights * COST_EIGHT + p.fours * COST_FOUR) <= 7 * p.c / FOUR * COST_WORDS;
   }
-  free(p.to), free(p.group), free(p.pick);
+  if (done) put_constants(g, &p, w, in);
+  free(p.steps), free(p.e), free(p.f);
   return done;
 }
 
 /* ---- the op: x u8 [n, c, ..], weights, group, pick as above; sums in i32 ---- */
 
-/* What generated code relies on: no pair of weights leaves 16 bits, and picks are below 16. */
-static void need_pairs(tn_ctx *ctx, const ir_node *n) {
+/* What generated code relies on: no sum in 16 bits leaves them, and picks are below 16. */
+static void need_narrow_sums(tn_ctx *ctx, const ir_node *n, int64_t eights) {
   const ir_value *w = n->in[1], *pick = n->in[3];
   if (!w->data || !ir_static(w) || !pick->data || !ir_static(pick)) lw_bad(ctx, n, "its weights or its table are not known");
   const uint8_t *picks = pick->data;
@@ -139,26 +216,37 @@ static void need_pairs(tn_ctx *ctx, const ir_node *n) {
   int64_t k = ir_dim(ctx, w, 0), c = ir_dim(ctx, w, 1), taps = 1;
   for (int i = 2; i < w->rank; i++) taps *= ir_dim(ctx, w, i);
   const int8_t *v = w->data;
-  int most = 0;
-  for (int64_t row = 0; row < k * c; row += 2)
-    for (int64_t t = 0; t < taps; t++) {
-      int s = abs(v[row * taps + t] + v[(row + 1) * taps + t]);
-      most = s > most ? s : most;
+  for (int64_t q = 0; q < k; q++)
+    for (int64_t at = 0; at < c; at += 2) { /* the first place of a sum; an eight's second four belongs to its first */
+      bool eight = at < EIGHT * eights;
+      if (eight && at % EIGHT >= FOUR) continue;
+      for (int64_t t = 0; t < taps; t++) {
+        int sum[2] = {0, 0};
+        for (int i = 0; i < (eight ? 4 : 2); i++) {
+          int a = v[(q * c + at + i % 2 + i / 2 * FOUR) * taps + t];
+          sum[a < 0] += abs(a);
+        }
+        if (sum[0] > MOST_SUM || sum[1] > MOST_SUM) lw_bad(ctx, n, "weights that are multiplied together add up to %d", sum[0] > sum[1] ? sum[0] : -sum[1]);
+      }
     }
-  if (most > MOST_SUM) lw_bad(ctx, n, "two weights that are multiplied together add up to %d", most);
 }
+
+/* The eights of a sum over c channels: those steps that have two fours. */
+static int64_t eights_of(int64_t c, int64_t steps) { return c / FOUR - steps; }
 
 static void picked_infer(tn_ctx *ctx, ir_node *n) {
   const ir_value *x = n->in[0], *w = n->in[1], *group = n->in[2], *pick = n->in[3];
   int rank = x->rank - 2;
-  int64_t k, c;
+  int64_t k, c, steps = 0, taps = 1;
   if (x->dtype != TN_U8 || w->dtype != TN_I8 || group->dtype != TN_U16 || pick->dtype != TN_U8) lw_bad(ctx, n, "operands of other types than u8, i8, u16, u8");
   if (rank < 1 || w->rank != x->rank) lw_bad(ctx, n, "an input of rank %d, weights of rank %d", x->rank, w->rank);
   lw_need_rank(ctx, n, 2, 3);
-  lw_need_rank(ctx, n, 3, 3);
-  if (!ix_const_value(w->dims[0], &k) || k % PANEL || !ix_const_value(w->dims[1], &c) || c % STEP) lw_bad(ctx, n, "%s outputs, %s channels of weights", ix_print(ctx, w->dims[0]), ix_print(ctx, w->dims[1]));
-  if (!ix_is_int(group->dims[0], k / PANEL) || !ix_is_int(group->dims[2], c / STEP) || !ix_is_int(pick->dims[0], k / PANEL) || !ix_is_int(pick->dims[2], c)) lw_bad(ctx, n, "tables of other sizes than the weights");
-  need_pairs(ctx, n);
+  lw_need_rank(ctx, n, 3, 4);
+  if (!ix_const_value(w->dims[0], &k) || k % PANEL || !ix_const_value(w->dims[1], &c) || c % FOUR) lw_bad(ctx, n, "%s outputs, %s channels of weights", ix_print(ctx, w->dims[0]), ix_print(ctx, w->dims[1]));
+  for (int i = 2; i < w->rank; i++) taps *= ir_dim(ctx, w, i);
+  int64_t eights = ix_const_value(group->dims[2], &steps) ? eights_of(c, steps) : -1;
+  if (eights < 0 || EIGHT * eights > c || !ix_is_int(group->dims[0], k / PANEL) || !ix_is_int(group->dims[1], taps) || !ix_is_int(pick->dims[0], k / PANEL) || !ix_is_int(pick->dims[1], taps) || !ix_is_int(pick->dims[2], c / FOUR) || !ix_is_int(pick->dims[3], LANES * FOUR)) lw_bad(ctx, n, "tables of other sizes than the weights");
+  need_narrow_sums(ctx, n, eights);
   lw_window v;
   lw_window_of(ctx, n, w->dims + 2, &v);
   ix dims[IR_MAX_RANK] = {x->dims[0], w->dims[0]};
@@ -173,18 +261,22 @@ static void picked_build(lw_build *b, ir_node *n) {
   int rank = x->rank - 2;
   lw_window v;
   lw_window_of(ctx, n, w->dims + 2, &v);
-  ix o[IR_MAX_RANK], tap[LW_MAX_SPATIAL], in[IR_MAX_RANK], weight[IR_MAX_RANK], at[3];
+  ix o[IR_MAX_RANK], tap[LW_MAX_SPATIAL], in[IR_MAX_RANK], weight[IR_MAX_RANK], at[4];
   o[0] = in[0] = ib_loop(ib, "n", x->dims[0]);
   o[1] = weight[0] = ib_loop(ib, "k", w->dims[0]);
   lw_loops(b, lw_axis_names(rank), rank, v.out, o + 2);
   ir_buf *acc = lw_accumulator(b, TN_I32);
   ix c = weight[1] = ib_loop(ib, "c", w->dims[1]);
   lw_loops(b, lw_tap_names(rank), rank, v.taps, tap);
+  int64_t all = 0, steps = 0; /* infer has seen to it that they are known */
+  ix_const_value(w->dims[1], &all), ix_const_value(n->in[2]->dims[2], &steps);
+  int64_t eights = eights_of(all, steps);
   at[0] = ix_divi(ctx, o[1], PANEL), at[1] = ix_index(ctx, 0);
   for (int i = 0; i < rank; i++) weight[i + 2] = tap[i], at[1] = ix_add(ctx, ix_mul(ctx, at[1], v.taps[i]), tap[i]);
-  at[2] = ix_divi(ctx, c, STEP);
+  ix four = ix_divi(ctx, c, FOUR);
+  at[2] = ix_select(ctx, ix_lt(ctx, four, ix_index(ctx, 2 * eights)), ix_divi(ctx, c, EIGHT), ix_addi(ctx, four, -eights));
   ix group = ix_cast(ctx, TN_INDEX, lw_in(b, n, 2, at));
-  at[2] = c;
+  at[2] = four, at[3] = ix_add(ctx, ix_muli(ctx, ix_remi(ctx, o[1], LANES), FOUR), ix_remi(ctx, c, FOUR));
   ix pick = ix_remi(ctx, ix_cast(ctx, TN_INDEX, lw_in(b, n, 3, at)), GROUP);
   in[1] = ix_add(ctx, ix_muli(ctx, ix_min(ctx, group, ix_addi(ctx, ix_divi(ctx, x->dims[1], GROUP), -1)), GROUP), pick);
   lw_window_at(ctx, &v, o + 2, tap, in + 2);

@@ -208,7 +208,7 @@ static ir_value *product_of_bytes(pass *p, ir_node *n, const operands *o) {
 /* Bytes by pairs in 16 bits, where weights can be arranged so that none saturates (picked.h). Null where not, or where
  * there are too few pixels to gain. */
 static ir_value *product_of_picked(pass *p, ir_node *n, const operands *o) {
-  enum { LEAST_PIXELS = 16, LEAST_CHANNELS = 128 };
+  enum { LEAST_PIXELS = 16, LEAST_CHANNELS = 64 };
   int64_t pads[4] = {0};
   const ir_value *y = n->out[0];
   ir_value *in[4] = {o->x}, *zx = o->zx ? lw_reshape(p->g, n, o->zx, 0, NULL) : NULL;

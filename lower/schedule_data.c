@@ -427,25 +427,35 @@ static const char *not_fma(const ir_stmt *st) {
   return NULL;
 }
 
-/* dot: for d in 0..2 or 0..4: acc = acc + i32(a[.. d]) * i32(b[.. d]), bytes or words that lie side by side, or bytes
+/* dot: for d in 0..2, 0..4 or, of picked bytes, 0..8: acc = acc + i32(a[.. d]) * i32(b[.. d]), bytes or words that lie side by side, or bytes
  * that a table picks (ir/picked.h); a condition that is the same for all d goes outside. */
 static bool dot_operand(tn_ctx *ctx, ix e, const ir_var *d) {
   int64_t c;
   if (e->op != IX_CAST || e->dtype != TN_I32 || e->args[0]->op != IX_LOAD) return false;
   ix load = e->args[0];
   tn_dtype t = load->u.buf->dtype;
-  ix from;
-  if (ir_picked_load(ctx, load, d, &from)) return !ix_uses_var(from, d);
   return (t == TN_U8 || t == TN_I8 || t == TN_I16) && ix_affine_in(ir_buf_offset(ctx, load->u.buf, load->args), d, &c) && c == 1;
+}
+
+static bool dot_operands(tn_ctx *ctx, ix product, const ir_var *d, int64_t n) {
+  const ir_var *i = ir_var_new(ctx, "i", TN_INDEX, 0, IR_PICKED_STEP - 1);
+  ix part[2], table[2], from;
+  bool picked = false;
+  for (int k = 0; k < 2; k++) {
+    ix e = product->args[k];
+    if (e->op == IX_CAST && e->dtype == TN_I32 && ir_picked_step(ctx, e->args[0], d, n, i, part, table, &from)) picked = true;
+    else if (n < 8 ? !dot_operand(ctx, e, d) : !dot_operand(ctx, ix_subst1(ctx, e, d, i->expr), i) || !dot_operand(ctx, ix_subst1(ctx, e, d, ix_addi(ctx, i->expr, IR_PICKED_STEP)), i)) return false;
+  }
+  return picked || n < 8;
 }
 
 static const char *not_dot(tn_ctx *ctx, const ir_stmt *loop, const ir_stmt *st) {
   int64_t n;
-  if (!sched_extent(loop, &n) || (n != 2 && n != 4) || !ix_is_int(loop->lo, 0)) return "the loop does not run from 0 to 2 or 4";
+  if (!sched_extent(loop, &n) || (n != 2 && n != 4 && n != 8) || !ix_is_int(loop->lo, 0)) return "the loop does not run from 0 to 2, 4 or 8";
   if (!st || st->kind != IR_STORE || st->op != IR_SET || st->value->op != IX_ADD || st->value->dtype != TN_I32 || st->buf->space != IR_REGISTER) return "its body is not acc = acc + a * b in i32";
   ix acc = ix_load(ctx, st->buf, st->index), product = st->value->args[st->value->args[0] == acc];
   if ((st->value->args[0] != acc && st->value->args[1] != acc) || product->op != IX_MUL || ix_uses_var(acc, loop->var)) return "it does not add to what it stores";
-  return dot_operand(ctx, product->args[0], loop->var) && dot_operand(ctx, product->args[1], loop->var) ? NULL : "its operands are no bytes or words side by side";
+  return dot_operands(ctx, product, loop->var, n) ? NULL : "its operands are no bytes or words side by side";
 }
 
 /* transpose: for a: for b: x[.. b .. a] = y[.. a .. b]: constant loops, each side in memory along another one. */

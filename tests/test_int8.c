@@ -251,23 +251,43 @@ static void winograd(tn_ctx *ctx, void *arg) {
   }
 }
 
-/* Channels paired so that two products fit 16 bits, on AVX2: few large weights, large activations; strides, borders, zero
- * points. `fits` off: all weights are large and of one sign, and no pairs are to be found. */
+/* A weight that sums in 16 bits are to take: small, with a large one in so many; or 128 in all, exactly, in two or four. */
+static int64_t picked_weight(int kind) {
+  static const int64_t full[] = {64, -64, 32, -32, 127, -128, 1, 0};
+  switch (kind) {
+  case 0: return between(-32, 32);
+  case 1: return next() % 128 == 0 ? (coin() ? -128 : 127) : between(-40, 40);
+  case 2: return between(43, 64);
+  case 3: return full[next() % 16 < 8 ? 7 : next() % 8];
+  default: return between(100, 127);
+  }
+}
+
+/* Channels put together so that sums of two and of four products fit 16 bits, on AVX2: few large weights, large activations;
+ * strides, borders on all sides, zero points. The last kind: all weights are large and of one sign, and none fit. */
 static void picked(tn_ctx *ctx, void *arg) {
+  enum { KINDS = 5 };
+  static const char *const sums[KINDS] = {"eights", "eights", "fours", "eights", ""};
   (void)arg;
-  for (int i = 0; i < 4; i++) {
-    bool fits = i < 3;
-    layer l = {.c = 128 + 16 * (i == 2), .k = 16 + 16 * (i == 0), .h = i ? 8 : 3, .w = i ? 7 : 6, .r = 1, .s = i == 1 ? 3 : 1, .group = 1, .stride = 1 + (i != 0), .dilation = 1, .pad = i == 1};
+  for (int i = 0; i < KINDS + 2; i++) {
+    int kind = i % KINDS;
+    bool fits = sums[kind][0], wide = i >= KINDS;
+    layer l = {.c = 64 + 16 * (i % 3), .k = 16 + 16 * (i == 0), .r = wide ? 3 : 1, .s = wide ? 3 : 1, .group = 1, .stride = 1 + (i % 2 || wide), .dilation = 1, .pad = wide};
+    l.h = l.stride == 1 ? 3 : 8, l.w = 7;
     ir_text t = {.ctx = ctx};
-    ir_put(&t, "graph g { opset 10 input x: u8[1, %lld, %lld, %lld] const zx: u8[] = %d ", (long long)l.c, (long long)l.h, (long long)l.w, i ? 77 : 0);
+    ir_put(&t, "graph g { opset 10 input x: u8[1, %lld, %lld, %lld] const zx: u8[] = %d ", (long long)l.c, (long long)l.h, (long long)l.w, i % 4 == 1 ? 77 : 0);
     ir_put(&t, "const w: i8[%lld, %lld, %lld, %lld] = [", (long long)l.k, (long long)l.c, (long long)l.r, (long long)l.s);
-    for (int64_t e = 0; e < l.k * l.c * l.r * l.s; e++) ir_put(&t, "%s%lld", e ? ", " : "", (long long)(!fits ? between(100, 127) : next() % 128 == 0 ? (coin() ? -128 : 127) : between(-40, 40)));
+    for (int64_t e = 0; e < l.k * l.c * l.r * l.s; e++) ir_put(&t, "%s%lld", e ? ", " : "", (long long)picked_weight(kind));
     ir_put(&t, "] y = ConvInteger(x, w, zx) %s f = Cast(y) { to = 1 } m = MaxPool(f) { kernel_shape = [1, 2] } output m }", attributes(ctx, &l)); /* blocks of channels, as in winograd */
     lw_options o = {.target = cg_target_find(ctx, "x86-64-v3", triple_of("x86-64-v3"))};
     const ir_program *p = lw_compile(ctx, ir_graph_parse(ctx, ir_text_str(&t), "test"), &o);
-    bool found = false;
-    for (int k = 0; k < p->nkernels; k++) found |= strstr(cg_kernel_asm(ctx, o.target, p->kernels[k].lowered, "k"), "vpmaddubsw") != NULL;
+    bool found = false, eights = false;
+    for (int k = 0; k < p->nkernels; k++) {
+      const char *code = cg_kernel_asm(ctx, o.target, p->kernels[k].lowered, "k");
+      found |= strstr(code, "vpmaddubsw") != NULL, eights |= strstr(code, "vpaddw") != NULL;
+    }
     cr_expect_eq(found, fits, "layer %d: %s", i, found ? "pairs that saturate" : "no vpmaddubsw");
+    cr_expect_eq(eights, strcmp(sums[kind], "eights") == 0, "layer %d: %s", i, eights ? "eights" : "no eights");
     run(ctx, &t, 0);
   }
 }
