@@ -1,20 +1,24 @@
 /* build.c — compiles each distinct kernel of a program once. See build.h.
  *
- * A kernel is identified by its canonical text (names left out), so the same convolution in
- * twelve blocks is compiled once, and its symbol says nothing about the model: bytes can
- * be kept and used by other programs. */
+ * A kernel is identified by its text without names, so the same convolution in twelve blocks is
+ * compiled once, and its symbol says nothing about the model: bytes can be kept and used by
+ * other programs. */
 #include "codegen/build.h"
 #include "codegen/entry.h"
+#include "ir/text.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
+/* Kernels that LLVM gets as one module: each costs some 4 ms beside its kernels. Fixed, so that bytes do not depend on
+ * the number of threads. */
+enum { KERNELS_A_MODULE = 6 };
+
 typedef struct work {
-  tn_ctx *parent;
   const cg_target *target;
   const ir_kernel **kernels; /* per part */
   cg_part *parts;
-  int n;
+  int n, each;               /* parts; of these in a module */
   const cg_build_options *o;
   atomic_int next;
   atomic_bool begun, stop; /* begun: what is done beside */
@@ -27,16 +31,25 @@ typedef struct worker {
   pthread_t thread;
 } worker;
 
+static void compile_module(tn_ctx *ctx, work *w, int first, int n) {
+  cg_part *part = &w->parts[first];
+  const char **symbols = IR_NEW_ARRAY(ctx, const char *, n);
+  for (int i = 0; i < n; i++) symbols[i] = part[i].symbol;
+  const cg_object *o = cg_compile_kernels(ctx, w->target, n, w->kernels + first, symbols);
+  part->bytes = o->bytes, part->size = o->size;
+  for (int i = 0; i < n; i++) {
+    part[i].code_bytes = o->kernels[i].code_bytes, part[i].scratch_bytes = o->kernels[i].scratch_bytes;
+    if (!ix_const_value(o->kernels[i].ntasks, &part[i].ntasks)) part[i].ntasks = 0;
+  }
+}
+
 static void compile_some(tn_ctx *ctx, void *arg) {
   work *w = arg;
   if (w->o->beside && !atomic_exchange(&w->begun, true)) w->o->beside(ctx, w->o->user);
   for (;;) {
-    int i = atomic_fetch_add(&w->next, 1);
+    int i = atomic_fetch_add(&w->next, 1) * w->each;
     if (i >= w->n || atomic_load(&w->stop)) return;
-    cg_part *part = &w->parts[i];
-    if (part->bytes) continue;
-    const cg_object *o = cg_compile_kernel(ctx, w->target, w->kernels[i], part->symbol);
-    part->bytes = o->bytes, part->size = o->size, part->code_bytes = o->code_bytes, part->seconds = o->seconds;
+    if (!w->parts[i].bytes) compile_module(ctx, w, i, w->n - i < w->each ? w->n - i : w->each);
   }
 }
 
@@ -74,7 +87,8 @@ static void compile_parallel(tn_ctx *ctx, work *w, int jobs) {
   if (status != TN_OK) ir_fail(ctx, status, "%s", why);
   for (int i = 0; i < w->n; i++) {
     cg_part *part = &w->parts[i];
-    void *own = ir_alloc(ctx, part->size ? part->size : 1);
+    if (!part->bytes) continue;
+    void *own = ir_alloc(ctx, part->size);
     memcpy(own, part->bytes, part->size);
     part->bytes = own;
   }
@@ -84,8 +98,18 @@ static void compile_parallel(tn_ctx *ctx, work *w, int jobs) {
   }
 }
 
-static const char *part_key(tn_ctx *ctx, const cg_target *t, const char *canonical) {
-  return ir_format(ctx, "tenon object %d\n%s\n%s", CG_VERSION, cg_target_fingerprint(ctx, t), canonical);
+static const char *part_key(tn_ctx *ctx, const cg_target *t, const char *text) {
+  return ir_format(ctx, "tenon object %d\n%s\n%s", CG_VERSION, cg_target_fingerprint(ctx, t), text);
+}
+
+static const ir_kernel *lowered(const ir_program_kernel *k) { return k->lowered ? k->lowered : k->kernel; }
+
+/* As it was compiled; a number of tasks that depends on dims names those of each kernel. */
+static cg_kernel_info info_of(tn_ctx *ctx, const cg_target *t, const ir_kernel *k, const cg_part *part) {
+  cg_kernel_info info = {.ntasks = part->ntasks ? ix_index(ctx, part->ntasks) : NULL, .scratch_bytes = part->scratch_bytes};
+  if (!info.ntasks) info = cg_kernel_abi(ctx, t, k);
+  info.symbol = part->symbol, info.code_bytes = part->code_bytes;
+  return info;
 }
 
 const cg_build *cg_build_kernels(tn_ctx *ctx, const ir_program *p, const cg_build_options *o) {
@@ -104,8 +128,8 @@ const cg_build *cg_build_kernels(tn_ctx *ctx, const ir_program *p, const cg_buil
   for (int i = 0; i < p->nkernels; i++) {
     b->part_of[i] = -1;
     if (!wanted[i]) continue;
-    const ir_kernel *k = p->kernels[i].lowered ? p->kernels[i].lowered : p->kernels[i].kernel;
-    const char *text = ir_intern(ctx, ir_kernel_canonical(ctx, k));
+    const ir_kernel *k = lowered(&p->kernels[i]);
+    const char *text = ir_intern(ctx, ir_kernel_unnamed(ctx, k));
     int part = 0;
     while (part < b->nparts && texts[part] != text) part++;
     if (part == b->nparts) {
@@ -117,17 +141,8 @@ const cg_build *cg_build_kernels(tn_ctx *ctx, const ir_program *p, const cg_buil
       b->nparts++;
     }
     b->part_of[i] = part;
-    b->infos[i] = cg_kernel_abi(ctx, o->target, k);
-    b->infos[i].symbol = b->parts[part].symbol;
   }
 
-  if (o->together && b->nparts) {
-    const char **symbols = IR_NEW_ARRAY(ctx, const char *, b->nparts);
-    for (int i = 0; i < b->nparts; i++) symbols[i] = b->parts[i].symbol;
-    const cg_object *all = cg_compile_kernels(ctx, o->target, b->nparts, kernels, symbols);
-    b->parts[0].bytes = all->bytes, b->parts[0].size = all->size, b->parts[0].code_bytes = all->code_bytes, b->parts[0].seconds = all->seconds;
-    return b;
-  }
   int missing = 0;
   for (int i = 0; i < b->nparts; i++) {
     cg_part *part = &b->parts[i];
@@ -135,8 +150,9 @@ const cg_build *cg_build_kernels(tn_ctx *ctx, const ir_program *p, const cg_buil
     if (part->bytes) b->hits++;
     else missing++;
   }
-  work w = {.parent = ctx, .target = o->target, .kernels = kernels, .parts = b->parts, .n = b->nparts, .o = o};
-  int jobs = o->jobs < missing + (o->beside != NULL) ? o->jobs : missing + (o->beside != NULL);
+  work w = {.target = o->target, .kernels = kernels, .parts = b->parts, .n = b->nparts, .o = o};
+  w.each = o->cache ? 1 : o->together ? n : KERNELS_A_MODULE;
+  int modules = o->cache ? missing : (missing + w.each - 1) / w.each, most = modules + (o->beside != NULL), jobs = o->jobs < most ? o->jobs : most;
   bool *fresh = IR_NEW_ARRAY(ctx, bool, n);
   for (int i = 0; i < b->nparts; i++) fresh[i] = !b->parts[i].bytes;
   if (jobs > 1) compile_parallel(ctx, &w, jobs);
@@ -144,5 +160,7 @@ const cg_build *cg_build_kernels(tn_ctx *ctx, const ir_program *p, const cg_buil
   if (o->cache && o->cache->keep)
     for (int i = 0; i < b->nparts; i++)
       if (fresh[i]) o->cache->keep(ctx, o->cache->user, part_key(ctx, o->target, texts[i]), b->parts[i].bytes, b->parts[i].size);
+  for (int i = 0; i < p->nkernels; i++)
+    if (wanted[i]) b->infos[i] = info_of(ctx, o->target, lowered(&p->kernels[i]), &b->parts[b->part_of[i]]);
   return b;
 }

@@ -15,19 +15,19 @@ typedef struct cg_cache {
 typedef struct cg_build_options {
   const cg_target *target;
   bool run, pack;        /* the sections whose kernels are wanted */
-  bool together;         /* all in one object, by the caller alone: less work for many small ones. Its bytes are the first part's */
+  bool together;         /* all in one object: less work for many small ones. Without a cache only */
   int jobs;              /* threads that compile; 0 and 1: the caller alone */
-  const cg_cache *cache; /* may be null */
+  const cg_cache *cache; /* may be null: then several kernels share an object */
   void (*beside)(tn_ctx *ctx, void *user); /* done by one of the threads before it compiles, in a context of its own; may be null */
   void *user;            /* of `beside` */
 } cg_build_options;
 
 typedef struct cg_part { /* one distinct kernel */
-  const char *symbol;    /* of the bytes: made from a hash of the kernel's canonical text */
+  const char *symbol;    /* made from a hash of the kernel's text */
   const char *name;      /* of the first program kernel that is this one */
-  const void *bytes;     /* null: in the first part's */
-  size_t size, code_bytes; /* code_bytes 0 when the bytes came from the cache */
-  double seconds;        /* to compile; 0 from the cache */
+  const void *bytes;     /* null: in those of the last part before it that has some */
+  size_t size, code_bytes; /* code_bytes: of the kernel alone, 0 when it came from the cache */
+  int64_t ntasks, scratch_bytes; /* as in cg_kernel_info; ntasks 0: it depends on dims, or came from the cache */
 } cg_part;
 
 typedef struct cg_build {

@@ -31,12 +31,12 @@ typedef struct cg_kernel_info {
   const char *symbol;
   ix ntasks;             /* index expression of the kernel's dims; mostly constant */
   int64_t scratch_bytes; /* of one worker, a multiple of 64 */
+  size_t code_bytes;     /* 0 when it is not compiled, or not as ELF64 */
 } cg_kernel_info;
 
 typedef struct cg_object {
   const void *bytes;     /* relocatable object (ELF64 on Linux), in the context's arena */
   size_t size;
-  size_t code_bytes;     /* machine code alone; 0 when the format is not ELF64 */
   double seconds;        /* wall time of the compilation */
   int nkernels;
   const cg_kernel_info *kernels; /* in the order given */
@@ -55,10 +55,6 @@ const cg_object *cg_compile_kernels(tn_ctx *ctx, const cg_target *t, int n, cons
                                     const char *const *symbols);
 /* What a kernel's code will ask for, without compiling it. */
 cg_kernel_info cg_kernel_abi(tn_ctx *ctx, const cg_target *t, const ir_kernel *k);
-
-/* An object that defines `int32_t SYMBOL(void)`: 0 if this CPU has all that the target
- * needs, else 1 + the index of the first of t->isa that is missing. */
-const cg_object *cg_compile_isa_check(tn_ctx *ctx, const cg_target *t, const char *symbol);
 
 /* LLVM IR and assembly as text, for dumps. */
 const char *cg_kernel_ir(tn_ctx *ctx, const cg_target *t, const ir_kernel *k, const char *symbol);

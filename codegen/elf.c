@@ -59,7 +59,7 @@ typedef struct input {
 } input;
 
 typedef struct global {
-  const char *name;
+  const char *name, *show; /* show: the name to write it under; null: its own */
   int input; /* of the definition; -1 undefined */
   uint32_t symbol;
   bool weak, public, blob;
@@ -229,7 +229,7 @@ static bool is_section_symbol(const Elf64_Sym *s) { return ELF64_ST_TYPE(s->st_i
 
 /* One definition per global name; room for all names is made first so that pointers stay. */
 static void resolve(merge *m) {
-  uint64_t count = 2 + (uint64_t)m->job->npublic;
+  uint64_t count = 2 + (uint64_t)m->job->npublic + (uint64_t)m->job->nnames;
   for (int k = 0; k < m->ninputs; k++) count += m->inputs[k].nsymbols;
   uint64_t slots = 16;
   while (slots < 2 * count) slots *= 2;
@@ -238,6 +238,7 @@ static void resolve(merge *m) {
   m->globals = IR_NEW_ARRAY(m->ctx, global, count);
   for (int k = 0; k < m->job->npublic; k++) find_global(m, m->job->publics[k])->public = true;
   if (m->job->blob_symbol) find_global(m, m->job->blob_symbol)->blob = true;
+  for (int k = 0; k < m->job->nnames; k++) find_global(m, m->job->names[k].symbol)->show = m->job->names[k].show;
   for (int k = 0; k < m->ninputs; k++) {
     input *in = &m->inputs[k];
     for (uint32_t i = 1; i < in->nsymbols; i++) {
@@ -300,8 +301,7 @@ static void name_symbols(merge *m, int blob_section) {
       Elf64_Sym s = moved_symbol(m, in, d->symbol);
       s.st_info = ELF64_ST_INFO(STB_LOCAL, ELF64_ST_TYPE(s.st_info));
       s.st_other = STV_DEFAULT;
-      bool shown = in->in->show && in->in->symbol && strcmp(d->name, in->in->symbol) == 0;
-      d->out = add_symbol(m, shown ? in->in->show : d->name, s);
+      d->out = add_symbol(m, d->show ? d->show : d->name, s);
     }
   }
   m->nlocal = m->nsymbols;

@@ -20,14 +20,19 @@ typedef struct cg_elf_input {
   const void *bytes; /* a relocatable ELF64 file; any alignment */
   size_t size;
   const char *what;  /* for messages: "kernel conv1", ... */
-  const char *symbol, *show; /* a global it defines and the name to write it under; null: none renamed */
 } cg_elf_input;
+
+typedef struct cg_elf_name { /* a global that becomes local, and the name to write it under */
+  const char *symbol, *show;
+} cg_elf_name;
 
 typedef struct cg_elf_job {
   int ninputs;
   const cg_elf_input *inputs;
   int npublic;
   const char *const *publics; /* names that stay global; each must be defined by an input */
+  int nnames;
+  const cg_elf_name *names;
   /* Data that becomes a read-only section of its own, ".rodata.<blob_symbol>", aligned to 64
    * bytes, CG_ELF_BLOB_AT bytes from the start of the file, with a local symbol that inputs may refer to. blob_symbol null: none. Beyond 1 GiB on
    * x86-64 it is a large-data section, which linkers lay out of the way of 32-bit distances. */

@@ -538,6 +538,7 @@ static void fill(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilde
   f->f32 = LLVMFloatTypeInContext(lc), f->f64 = LLVMDoubleTypeInContext(lc);
   LLVMTypeRef params[] = {g->ptr, g->i32, g->i32};
   g->kernel_type = LLVMFunctionType(LLVMVoidTypeInContext(lc), params, 3, 0);
+  if (g->o->isa) cg_emit_isa_check(g->ctx, g->t, g->base, g->o->isa, lc, module, b);
   if (g->o->run) emit_run(g);
   if (g->o->pack) emit_pack(g);
   if (g->o->init) emit_init(g);

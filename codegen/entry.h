@@ -66,7 +66,8 @@ typedef struct cg_entry_options {
   const char *run;     /* symbol of P_run; null: none */
   const char *pack;    /* symbol of P_pack; null: none */
   const char *init;    /* symbol of P_init; null: none */
-  const char *isa;     /* symbol of the ISA check (cg_compile_isa_check); null: not checked */
+  const char *isa;     /* symbol of the ISA check: `int32_t ISA(void)`, 0 if this CPU has all that the target needs, else 1 + the
+                        * index of the first of t->isa that is missing; null: not checked */
   const char *weights; /* symbol of the embedded blob, used when the caller passes null; null: none */
   bool pack_threads;   /* P_pack takes threads (as P_run) as a third argument, with scratch for each worker behind the
                         * cg_pack_bytes(); for code that runs here: P_pack of objects has two arguments */

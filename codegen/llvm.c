@@ -247,20 +247,24 @@ static cg_kernel_info emit_kernel(tn_ctx *ctx, session *s, const cg_target *t, c
   cg_emit_stmt(f, f->plan->body);
   cg_at(f, 0);
   LLVMBuildRetVoid(f->b);
-  return (cg_kernel_info){ir_strdup(ctx, symbol), f->plan->ntasks, f->plan->on_stack ? 0 : f->plan->local_bytes};
+  return (cg_kernel_info){.symbol = ir_strdup(ctx, symbol), .ntasks = f->plan->ntasks, .scratch_bytes = f->plan->on_stack ? 0 : f->plan->local_bytes};
 }
 
 /* ---- objects ---- */
 
-static size_t code_bytes(const void *object, size_t size) {
+/* Size of a function that the object defines; 0: not found, or not ELF64. The object is LLVM's own. */
+static size_t code_bytes(const void *object, size_t size, const char *symbol) {
   const Elf64_Ehdr *h = object;
-  size_t sum = 0;
   if (size < sizeof *h || memcmp(h->e_ident, ELFMAG, SELFMAG) != 0 || h->e_ident[EI_CLASS] != ELFCLASS64) return 0;
-  if (h->e_shoff > size || (size - h->e_shoff) / sizeof(Elf64_Shdr) < h->e_shnum) return 0;
   const Elf64_Shdr *sections = (const Elf64_Shdr *)((const char *)object + h->e_shoff);
-  for (int i = 0; i < h->e_shnum; i++)
-    if (sections[i].sh_flags & SHF_EXECINSTR) sum += sections[i].sh_size;
-  return sum;
+  for (int i = 0; i < h->e_shnum; i++) {
+    if (sections[i].sh_type != SHT_SYMTAB) continue;
+    const Elf64_Sym *s = (const Elf64_Sym *)((const char *)object + sections[i].sh_offset);
+    const char *names = (const char *)object + sections[sections[i].sh_link].sh_offset;
+    for (size_t k = 0; k < sections[i].sh_size / sizeof *s; k++)
+      if (strcmp(names + s[k].st_name, symbol) == 0) return s[k].st_size;
+  }
+  return 0;
 }
 
 static double seconds(void) {
@@ -272,7 +276,6 @@ static double seconds(void) {
 static cg_object *finish_object(tn_ctx *ctx, session *s, double start) {
   cg_object *o = IR_NEW(ctx, cg_object);
   o->bytes = session_emit(ctx, s, true, &o->size);
-  o->code_bytes = code_bytes(o->bytes, o->size);
   o->seconds = seconds() - start;
   session_end(ctx, s);
   return o;
@@ -293,6 +296,7 @@ const cg_object *cg_compile_kernels(tn_ctx *ctx, const cg_target *t, int n, cons
   cg_kernel_info *infos = IR_NEW_ARRAY(ctx, cg_kernel_info, n);
   for (int i = 0; i < n; i++) infos[i] = emit_kernel(ctx, s, t, kernels[i], symbols[i]);
   cg_object *o = finish_object(ctx, s, start);
+  for (int i = 0; i < n; i++) infos[i].code_bytes = code_bytes(o->bytes, o->size, symbols[i]);
   o->nkernels = n;
   o->kernels = infos;
   return o;
@@ -340,19 +344,16 @@ static LLVMValueRef asm_call(session *s, const char *text, const char *constrain
   return LLVMBuildCall2(s->builder, type, v, args, (unsigned)n, "");
 }
 
-const cg_object *cg_compile_isa_check(tn_ctx *ctx, const cg_target *t, const char *symbol) {
-  double start = seconds();
-  cg_target base = *t; /* the check itself runs everywhere */
-  if (t->arch == CG_X86_64) base.cpu = "x86-64", base.features = "", base.vector_bits = 128;
-  session *s = session_open(ctx, &base, "tenon.isa");
+void cg_emit_isa_check(tn_ctx *ctx, const cg_target *t, const cg_target *base, const char *symbol, LLVMContextRef lc, LLVMModuleRef module,
+                       LLVMBuilderRef b) {
+  session own = {.lc = lc, .module = module, .builder = b}, *s = &own;
   LLVMTypeRef i32 = LLVMInt32TypeInContext(s->lc);
   LLVMValueRef fn = LLVMAddFunction(s->module, symbol, LLVMFunctionType(i32, NULL, 0, 0));
-  function_attrs(s, &base, fn);
-  LLVMPositionBuilderAtEnd(s->builder, LLVMAppendBasicBlockInContext(s->lc, fn, "entry"));
+  function_attrs(s, base, fn);
+  LLVMPositionBuilderAtEnd(b, LLVMAppendBasicBlockInContext(s->lc, fn, "entry"));
   LLVMTypeRef four[4] = {i32, i32, i32, i32}, two[2] = {i32, i32};
   LLVMTypeRef cpuid = LLVMFunctionType(LLVMStructTypeInContext(s->lc, four, 4, 0), two, 2, 0);
   LLVMTypeRef xgetbv = LLVMFunctionType(LLVMStructTypeInContext(s->lc, two, 2, 0), two, 1, 0);
-  LLVMBuilderRef b = s->builder;
 #define I32(v) LLVMConstInt(i32, (unsigned)(v), 0)
 #define CPUID(leaf, sub)                                                                                          \
   asm_call(s, "xchg %rbx, %rsi; cpuid; xchg %rbx, %rsi", "={ax},={si},={cx},={dx},{ax},{cx},~{dirflag},~{fpsr},~{flags}", \
@@ -393,6 +394,5 @@ const cg_object *cg_compile_isa_check(tn_ctx *ctx, const cg_target *t, const cha
     LLVMValueRef on = LLVMBuildICmp(b, LLVMIntEQ, LLVMBuildAnd(b, xcr0, I32(bit->xcr0), ""), I32(bit->xcr0), "");
     result = LLVMBuildSelect(b, LLVMBuildAnd(b, ok, on, ""), result, I32(i + 1), "");
   }
-  LLVMBuildRet(s->builder, result);
-  return finish_object(ctx, s, start);
+  LLVMBuildRet(b, result);
 }

@@ -29,6 +29,9 @@ void cg_llvm_init(void); /* registers LLVM's targets once per process */
  * the kernels'). fill may throw. */
 const cg_object *cg_compile_module(tn_ctx *ctx, const cg_target *t, const char *name,
                                    void (*fill)(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilderRef b), void *user);
+/* Defines `int32_t SYMBOL(void)` for cg_compile_entry's option isa, in the baseline's code. llvm.c */
+void cg_emit_isa_check(tn_ctx *ctx, const cg_target *t, const cg_target *base, const char *symbol, LLVMContextRef lc, LLVMModuleRef module,
+                       LLVMBuilderRef b);
 
 enum {
   CG_MAX_LANES = 64,      /* longest vector loop kept as one vector */

@@ -86,11 +86,11 @@ void cg_object_end(tn_ctx *ctx, cg_object_files *f, const cg_build *build, const
     add_input(in, &n, cu_compile_entry(ctx, build->target, o.prefix, eo.weights, o.cuda), "the GPU's entry");
     add_input(in, &n, cu_launcher(ctx, build->target), "the launcher");
   }
-  if (eo.isa) add_input(in, &n, cg_compile_isa_check(ctx, build->target, eo.isa), "the ISA check");
+  cg_elf_name *names = IR_NEW_ARRAY(ctx, cg_elf_name, build->nparts + 1);
   for (int i = 0; i < build->nparts; i++) {
     const cg_part *k = &build->parts[i];
-    in[n++] = (cg_elf_input){.bytes = k->bytes, .size = k->size, .what = ir_format(ctx, "kernel '%s'", k->name),
-                             .symbol = k->symbol, .show = shown_name(ctx, o.prefix, i, k->name)};
+    names[i] = (cg_elf_name){k->symbol, shown_name(ctx, o.prefix, i, k->name)};
+    if (k->bytes) in[n++] = (cg_elf_input){.bytes = k->bytes, .size = k->size, .what = ir_format(ctx, "kernel '%s'", k->name)};
   }
   const char *publics[5] = {run};
   int npublic = 1;
@@ -100,7 +100,7 @@ void cg_object_end(tn_ctx *ctx, cg_object_files *f, const cg_build *build, const
     publics[npublic++] = ir_format(ctx, "%s_close", o.prefix);
     publics[npublic++] = ir_format(ctx, "%s_error", o.prefix);
   }
-  cg_elf_job job = {.ninputs = n, .inputs = in, .npublic = npublic, .publics = publics,
+  cg_elf_job job = {.ninputs = n, .inputs = in, .npublic = npublic, .publics = publics, .nnames = build->nparts, .names = names,
                     .blob_symbol = eo.weights, .blob = blob, .blob_bytes = (uint64_t)blob_bytes};
   /* all or nothing: the files take their names once each has been written */
   cg_elf_write(ctx, &job, to_writer, f->object);

@@ -123,6 +123,9 @@ void ir_read_range(ir_lexer *l, int64_t *lo, int64_t *hi);
 
 ir_kernel *ir_read_kernel(ir_lexer *l); /* at the word "kernel" */
 void ir_put_kernel(ir_text *t, const ir_kernel *k, int depth);
+/* As ir_kernel_canonical with operands in the order that they have, which names may decide: cheaper, and equal kernels may have
+ * different texts. */
+const char *ir_kernel_unnamed(tn_ctx *ctx, const ir_kernel *k);
 /* Range that a loop over lo .. hi gives its variable. */
 void ir_loop_range(ix lo, ix hi, int64_t *var_lo, int64_t *var_hi);
 

@@ -545,19 +545,21 @@ typedef struct canonical_job {
 
 static void recanonise(tn_ctx *ctx, void *arg) {
   canonical_job *job = arg;
-  ir_text t = {.ctx = ctx};
-  put_kernel(&t, ir_kernel_parse(ctx, job->text, "canonical"), 0, true);
-  job->result = ir_text_str(&t);
+  job->result = ir_kernel_unnamed(ctx, ir_kernel_parse(ctx, job->text, "canonical"));
 }
 
 static void drop_scratch(void *arg) { tn_ctx_free(*(tn_ctx **)arg); }
 
+const char *ir_kernel_unnamed(tn_ctx *ctx, const ir_kernel *k) {
+  ir_text t = {.ctx = ctx};
+  put_kernel(&t, k, 0, true);
+  return ir_text_str(&t);
+}
+
 /* Operands of sums are ordered by names: only when the kernel is made again under the
  * canonical names does the order depend on them alone. */
 const char *ir_kernel_canonical(tn_ctx *ctx, const ir_kernel *k) {
-  ir_text t = {.ctx = ctx};
-  put_kernel(&t, k, 0, true);
-  canonical_job job = {ir_text_str(&t), NULL};
+  canonical_job job = {ir_kernel_unnamed(ctx, k), NULL};
   tn_ctx **scratch = IR_NEW(ctx, tn_ctx *);
   ir_defer(ctx, drop_scratch, scratch);
   *scratch = ir_ctx_child(ctx);

@@ -9,6 +9,7 @@
 #include "lower/inplace.h"
 #include "lower/join.h"
 #include "lower/schedule.h"
+#include "ir/text.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,6 +36,11 @@ typedef struct update { /* graph->updates[i] */
   int number, depth; /* for sorting */
 } update;
 
+typedef struct known { /* texts of an unscheduled kernel */
+  const char *unnamed;   /* interned: most kernels are found by it, which is cheap */
+  const char *canonical;
+} known;
+
 typedef struct maker {
   tn_ctx *ctx;
   ir_graph *g;
@@ -55,7 +61,7 @@ typedef struct maker {
   uint32_t *seen;       /* by group: stamp of a search */
   int *depth;           /* by group; 0: not yet known */
   uint32_t stamp;
-  const char **canon;   /* by kernel: canonical text of the unscheduled kernel */
+  known *texts;         /* by kernel */
   int ncalls;
   struct call *calls;
   int nrelayouts;
@@ -297,13 +303,16 @@ typedef struct relayout { /* a value as a schedule asked for it, by the kernel t
 static void schedule_kernel(maker *m, ir_program_kernel *k);
 
 static int kernel_index(maker *m, ir_kernel *k) {
+  const char *text = ir_intern(m->ctx, ir_kernel_unnamed(m->ctx, k));
+  for (int i = 0; i < m->p->nkernels; i++)
+    if (m->texts[i].unnamed == text) return i;
   const char *canon = ir_kernel_canonical(m->ctx, k);
   for (int i = 0; i < m->p->nkernels; i++)
-    if (strcmp(m->canon[i], canon) == 0) return i;
+    if (strcmp(m->texts[i].canonical, canon) == 0) return i;
   ir_program_kernel pk = {.kernel = k, .schedule = "", .lowered = k};
   schedule_kernel(m, &pk);
   int n = m->p->nkernels;
-  IR_PUSH(m->ctx, m->canon, n, canon);
+  IR_PUSH(m->ctx, m->texts, n, (known){text, canon});
   IR_PUSH(m->ctx, m->p->kernels, m->p->nkernels, pk);
   return m->p->nkernels - 1;
 }

@@ -57,13 +57,14 @@ static const char *const publics[] = {"p_run"};
 static void merge_with(const char *cc, const char *flags) {
   write_text("entry.c", entry_c), write_text("a.c", a_c), write_text("b.c", b_c), write_text("main.c", main_c);
   SH("%s %s -c entry.c a.c b.c", cc, flags);
-  cg_elf_input in[3] = {{.what = "entry"}, {.what = "a", .symbol = "kernel_a", .show = "p_conv_1"}, {.what = "b"}};
+  cg_elf_input in[3] = {{.what = "entry"}, {.what = "a"}, {.what = "b"}};
   const char *names[] = {"entry.o", "a.o", "b.o"};
   for (int i = 0; i < 3; i++) in[i].bytes = read_bytes(names[i], &in[i].size);
   tn_ctx *ctx = tn_ctx_new(NULL);
   char path[128];
   snprintf(path, sizeof path, "%s/p.o", dir);
-  struct merge_args a = {{3, in, 1, publics, "weights", weights, sizeof weights}, fopen(path, "wb")};
+  struct merge_args a = {{.ninputs = 3, .inputs = in, .npublic = 1, .publics = publics, .nnames = 1, .names = &(cg_elf_name){"kernel_a", "p_conv_1"},
+                          .blob_symbol = "weights", .blob = weights, .blob_bytes = sizeof weights}, fopen(path, "wb")};
   cr_assert_eq(ir_protect(ctx, do_merge, &a), TN_OK, "%s", ir_error(ctx));
   fclose(a.f);
   tn_ctx_free(ctx);
@@ -146,7 +147,7 @@ static tn_status merge_texts(const char *a, const char *b, const char *flags, ch
   cg_elf_input in[2] = {{.what = "a"}, {.what = "b"}};
   in[0].bytes = read_bytes("a.o", &in[0].size), in[1].bytes = read_bytes("b.o", &in[1].size);
   tn_ctx *ctx = tn_ctx_new(NULL);
-  struct merge_args args = {{2, in, 1, publics, NULL, NULL, 0}, fopen("/dev/null", "wb")};
+  struct merge_args args = {{.ninputs = 2, .inputs = in, .npublic = 1, .publics = publics}, fopen("/dev/null", "wb")};
   tn_status st = ir_protect(ctx, do_merge, &args);
   snprintf(message, n, "%s", ir_error(ctx));
   fclose(args.f);
@@ -193,7 +194,7 @@ Test(elf, damaged_input) {
     memcpy(exact, copy, size);
     tn_ctx *ctx = tn_ctx_new(NULL);
     cg_elf_input in = {.bytes = exact, .size = size, .what = "damaged"};
-    struct merge_args args = {{1, &in, 0, NULL, NULL, NULL, 0}, fopen("/dev/null", "wb")};
+    struct merge_args args = {{.ninputs = 1, .inputs = &in}, fopen("/dev/null", "wb")};
     ir_protect(ctx, do_merge, &args);
     fclose(args.f);
     tn_ctx_free(ctx);
