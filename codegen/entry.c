@@ -373,7 +373,7 @@ static void check_table(gen *g, ir_slot_kind kind, LLVMValueRef table) {
     LLVMValueRef p = load(g, g->ptr, table, 8 * (int64_t)s->index, 8);
     int64_t align = (int64_t)ir_dtype_bytes(s->dtype);
     null = either(g, null, is_null(g, p));
-    if (align > 1 && !(kind == IR_SLOT_RAW && g->o->any_alignment)) bits = either(g, bits, misaligned(g, p, align));
+    if (align > 1) bits = either(g, bits, misaligned(g, p, align));
   }
   fail_if_any(g, null, CG_RUN_ARG);
   if (bits) fail_if(g, LLVMBuildICmp(g->b, LLVMIntNE, bits, i64_const(g, 0), ""), CG_RUN_ALIGN);
@@ -485,10 +485,10 @@ static void emit_run(gen *g) {
 
 static void emit_pack(gen *g) {
   const ir_program *p = g->p;
-  LLVMTypeRef params[] = {g->ptr, g->ptr, g->ptr};
-  begin(g, g->o->pack, g->o->pack_threads ? 3 : 2, params, p->npack, p->pack);
+  LLVMTypeRef params[] = {g->ptr, g->ptr};
+  begin(g, g->o->pack, 2, params, p->npack, p->pack);
   g->raw = LLVMGetParam(g->fn, 0), g->weights = LLVMGetParam(g->fn, 1);
-  g->threads = g->o->pack_threads ? LLVMGetParam(g->fn, 2) : null_ptr(g);
+  g->threads = null_ptr(g);
   if (g->o->isa) check_isa(g);
   LLVMValueRef null = NULL;
   if (p->nraw) null = either(g, null, is_null(g, g->raw));

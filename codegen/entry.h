@@ -69,10 +69,6 @@ typedef struct cg_entry_options {
   const char *isa;     /* symbol of the ISA check: `int32_t ISA(void)`, 0 if this CPU has all that the target needs, else 1 + the
                         * index of the first of t->isa that is missing; null: not checked */
   const char *weights; /* symbol of the embedded blob, used when the caller passes null; null: none */
-  bool pack_threads;   /* P_pack takes threads (as P_run) as a third argument, with scratch for each worker behind the
-                        * cg_pack_bytes(); for code that runs here: P_pack of objects has two arguments */
-  bool any_alignment;  /* P_pack takes raw tensors at any address, as a mapped file has them. Only for code that
-                        * runs here: both machines load misaligned words, C programs may not count on it. */
 } cg_entry_options;
 
 /* The object with these functions. infos[i].symbol is the symbol of p->kernels[i]. Throws

@@ -185,10 +185,15 @@ static void put_at(fe_writer *w, const char *p, size_t n, off_t at) {
   }
 }
 
-void fe_write_ahead(fe_writer *w, size_t at, const void *data, size_t n) {
-  if (!w->temporary || !n) return; /* what is no regular file takes bytes in turn */
-  put_at(w, data, n, (off_t)at);
+bool fe_write_ahead(fe_writer *w, size_t at, size_t n) {
+  if (!w->temporary || !n) return false; /* what is no regular file takes bytes in turn */
+  if (ftruncate(w->fd, (off_t)(at + n)) != 0) w->failed = errno;
   w->ahead = at, w->ahead_bytes = n;
+  return true;
+}
+
+void fe_write_at(fe_writer *w, size_t at, const void *data, size_t n) {
+  if (!w->failed) put_at(w, data, n, (off_t)at);
 }
 
 void fe_write(fe_writer *w, const void *data, size_t n) {

@@ -46,10 +46,11 @@ fe_writer *fe_write_begin(tn_ctx *ctx, const char *path);
 /* The same for what can be made again, such as an object file: nothing waits for the disk, as no linker does. */
 fe_writer *fe_write_begin_product(tn_ctx *ctx, const char *path);
 void fe_write(fe_writer *w, const void *data, size_t n);
-/* Writes `n` bytes at offset `at` before their turn; fe_write passes over the same number at
- * that offset later. Never throws, so that it may be called from another thread than what else goes on with the
- * writer; once in the life of a writer. What cannot be written ahead waits for fe_write. */
-void fe_write_ahead(fe_writer *w, size_t at, const void *data, size_t n);
+/* The n bytes at offset `at` will be written before their turn, zeros where fe_write_at puts nothing; fe_write passes
+ * over as many there. False: not in this file. Once in the life of a writer; neither throws, so that another thread may call them
+ * beside what else goes on with the writer: fe_write tells of errors. */
+bool fe_write_ahead(fe_writer *w, size_t at, size_t n);
+void fe_write_at(fe_writer *w, size_t at, const void *data, size_t n); /* within those n */
 void fe_write_settle(fe_writer *w); /* all is written under the temporary name: what is left to fe_write_end hardly fails */
 void fe_write_end(fe_writer *w);
 void fe_write_abort(fe_writer *w); /* never throws; nothing happens after fe_write_end */

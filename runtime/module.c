@@ -7,82 +7,42 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
-
-void rt_region_free(void *arg) {
-  rt_region *r = arg;
-  if (r->p) munmap(r->p, r->bytes);
-  r->p = NULL;
-}
-
-bool rt_region_get(rt_region *r, int64_t bytes) {
-  enum { HUGE_PAGE = 2 << 20 };
-  bool huge = bytes >= HUGE_PAGE / 2;
-  size_t want = bytes <= 0 ? 1 : huge ? ((size_t)bytes + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1) : (size_t)bytes, spare = huge ? HUGE_PAGE : 0;
-  *r = (rt_region){.bytes = want};
-  char *p = mmap(NULL, want + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED) return false;
-  size_t before = huge ? -(uintptr_t)p & (HUGE_PAGE - 1) : 0;
-  if (before) munmap(p, before);
-  if (spare > before) munmap(p + before + want, spare - before);
-  r->p = p + before;
-#ifdef MADV_HUGEPAGE
-  if (huge) madvise(r->p, want, MADV_HUGEPAGE);
-#endif
-  return true;
-}
 
 /* ------------------------------------------------------ packed weights ---- */
 
 typedef int (*run_fn)(const void *const *in, void *const *out, const int64_t *dims, int64_t *out_dims, const void *weights,
                       void *state, void *arena, const rt_threads *threads);
-typedef int (*pack_fn)(const void *const *raw, void *blob, const rt_threads *threads);
-typedef void (*kernel_fn)(void *const *args, int32_t task, int32_t worker);
-
-/* The program's raw tensors, replaced where `raw` has one. */
-static const void **raw_table(tn_ctx *ctx, const ir_program *p, const void *const raw[]) {
-  const void **t = IR_NEW_ARRAY(ctx, const void *, p->nraw + 1);
-  for (int i = 0; i < p->nslots; i++) {
-    const ir_slot *s = &p->slots[i];
-    if (s->kind != IR_SLOT_RAW) continue;
-    t[s->index] = raw && raw[s->index] ? raw[s->index] : s->data;
-  }
-  return t;
-}
-
-static void pack_into(tn_ctx *ctx, const ir_program *p, pack_fn pack, const void *const raw[], void *blob, const rt_threads *threads) {
-  int code = pack(raw_table(ctx, p, raw), blob, threads);
-  if (code != CG_RUN_OK) ir_fail(ctx, TN_EUSAGE, "packing the weights: %s", cg_run_error(code));
-}
-
 static void free_pool(void *arg) {
   rt_pool **pool = arg;
   rt_pool_free(*pool);
   *pool = NULL;
 }
 
-/* A page-aligned blob of the temporaries' size as well, and of scratch for each of `jobs` threads; those pages are
- * given back after packing. */
-static void pack_new(tn_ctx *ctx, const ir_program *p, const cg_kernel_info *infos, pack_fn pack, const void *const raw[], int jobs, rt_region *blob) {
+/* The pack section into a new blob, or into `file`, `at` bytes from its start (null: none). The blob must outlive ctx' frame. */
+static void pack_new(tn_ctx *ctx, rt_packing w, int jobs, rt_region *blob) {
   ir_defer(ctx, rt_region_free, blob); /* first: registering may itself throw */
   rt_pool **pool = IR_NEW(ctx, rt_pool *);
   ir_defer(ctx, free_pool, pool);
   if (jobs > 1) *pool = rt_pool_new(jobs);
-  int64_t bytes = cg_pack_bytes(p, infos) + (rt_pool_workers(*pool) - 1) * cg_scratch_bytes(p, true, infos);
-  if (!rt_region_get(blob, bytes)) ir_fail(ctx, TN_ERESOURCE, "no memory for %lld bytes of weights", (long long)bytes);
-  pack_into(ctx, p, pack, raw, blob->p, rt_pool_threads(*pool));
+  if (!rt_region_get(blob, cg_blob_bytes(w.p))) ir_fail(ctx, TN_ERESOURCE, "no memory for %lld bytes of weights", (long long)cg_blob_bytes(w.p));
+  w.threads = rt_pool_threads(*pool), w.blob = blob->p;
+  rt_pack(ctx, &w);
   ir_undefer(ctx, free_pool, pool);
   free_pool(pool);
-  size_t keep = ((size_t)cg_blob_bytes(p) + 4095) & ~(size_t)4095;
-  if (keep < blob->bytes) madvise((char *)blob->p + keep, blob->bytes - keep, MADV_DONTNEED);
 }
 
-static void link_parts(tn_ctx *ctx, cg_jit *jit, const ir_program *p, const cg_build *b, const cg_entry_options *o) {
+static void link_parts(tn_ctx *ctx, cg_jit *jit, const cg_build *b) {
   for (int i = 0; i < b->nparts; i++)
     if (b->parts[i].bytes) cg_jit_add(ctx, jit, b->parts[i].bytes, b->parts[i].size);
-  const cg_object *entry = cg_compile_entry(ctx, b->target, p, b->infos, o);
-  cg_jit_add(ctx, jit, entry->bytes, entry->size);
+}
+
+/* Where the kernels lie, by program kernel; null where none is wanted. */
+static const rt_kernel *kernels_of(tn_ctx *ctx, cg_jit *jit, const ir_program *p, const cg_build *b) {
+  rt_kernel *k = IR_NEW_ARRAY(ctx, rt_kernel, p->nkernels + 1);
+  for (int i = 0; i < p->nkernels; i++)
+    if (b->infos[i].symbol) k[i] = (rt_kernel)cg_jit_symbol(ctx, jit, b->infos[i].symbol);
+  return k;
 }
 
 static const cg_target *target_here(tn_ctx *ctx, const cg_target *t) {
@@ -104,8 +64,7 @@ struct rt_module {
   const cg_build *build;
   cg_jit *jit;
   run_fn run;
-  pack_fn pack;
-  kernel_fn *kernels;    /* per program kernel, for profiles */
+  const rt_kernel *kernels; /* per program kernel */
   rt_region blob;           /* weights, with room for packing again */
   pthread_mutex_t lock;  /* of the pool */
   arena *idle;
@@ -149,16 +108,13 @@ rt_module *rt_module_build(tn_ctx *ctx, const ir_program *p, const rt_options *o
   cg_build_options bo = {.target = target_here(ctx, o.target), .run = true, .pack = weights, .jobs = o.jobs, .cache = o.cache};
   m->build = cg_build_kernels(ctx, p, &bo);
   m->jit = cg_jit_new(ctx);
-  cg_entry_options eo = {.run = "tn_program_run", .pack = weights ? "tn_program_pack" : NULL, .pack_threads = true, .any_alignment = true};
-  link_parts(ctx, m->jit, p, m->build, &eo);
+  cg_entry_options eo = {.run = "tn_program_run"};
+  link_parts(ctx, m->jit, m->build);
+  const cg_object *entry = cg_compile_entry(ctx, m->build->target, p, m->build->infos, &eo);
+  cg_jit_add(ctx, m->jit, entry->bytes, entry->size);
   m->run = (run_fn)cg_jit_symbol(ctx, m->jit, eo.run);
-  m->kernels = IR_NEW_ARRAY(ctx, kernel_fn, p->nkernels + 1);
-  for (int i = 0; i < p->nkernels; i++)
-    if (m->build->infos[i].symbol) m->kernels[i] = (kernel_fn)cg_jit_symbol(ctx, m->jit, m->build->infos[i].symbol);
-  if (weights) {
-    m->pack = (pack_fn)cg_jit_symbol(ctx, m->jit, eo.pack);
-    pack_new(ctx, p, m->build->infos, m->pack, NULL, o.jobs, &m->blob);
-  }
+  m->kernels = kernels_of(ctx, m->jit, p, m->build);
+  if (weights) pack_new(ctx, (rt_packing){.p = p, .infos = m->build->infos, .kernels = m->kernels}, o.jobs, &m->blob);
   perf_map(m);
   pthread_mutex_init(&m->lock, NULL);
   ir_defer(ctx, free_arenas, m);
@@ -178,7 +134,7 @@ void rt_module_free(tn_ctx *ctx, rt_module *m) {
 }
 
 void rt_module_repack(tn_ctx *ctx, rt_module *m, const void *const raw[]) {
-  if (m->pack) pack_into(ctx, m->p, m->pack, raw, m->blob.p, NULL);
+  if (m->blob.p) rt_pack(ctx, &(rt_packing){.p = m->p, .infos = m->build->infos, .kernels = m->kernels, .raw = raw, .blob = m->blob.p});
 }
 
 /* An arena of at least `bytes`: an idle one, or a new one. Null when memory is out. */
@@ -240,8 +196,8 @@ typedef struct timed {
   uint8_t *scratch;
   share *shares; /* per worker */
   int nshares, calls;
-  kernel_fn kernel; /* of the call that runs */
-  void *const *args;
+  rt_kernel kernel; /* of the call that runs */
+  void **args;
 } timed;
 
 static void timed_task(void *arg, int task, int worker) {
@@ -340,12 +296,12 @@ const void *rt_module_weights(const rt_module *m) { return m->blob.p; }
 /* Packing with code for this machine, which is gone afterwards. */
 typedef struct packing {
   const ir_program *p;
-  const void *const *raw; /* as raw_table takes it */
+  const void *const *raw; /* as rt_packing has it */
   int jobs;
   const cg_cache *cache;
-  fe_writer *file; /* written ahead, `at` bytes from its start; null: not at all */
+  fe_writer *file; /* packed into it, `at` bytes from its start; null: into the blob */
   int64_t at;
-  rt_region *blob;    /* outlives the context that packs */
+  rt_region *blob; /* outlives the context that packs */
 } packing;
 
 static void pack_here(tn_ctx *ctx, void *arg) {
@@ -354,12 +310,12 @@ static void pack_here(tn_ctx *ctx, void *arg) {
   cg_build_options bo = {.target = cg_target_find(ctx, NULL, NULL), .pack = true, .together = w->jobs <= 1 && !w->cache, .jobs = w->jobs, .cache = w->cache};
   const cg_build *b = cg_build_kernels(ctx, w->p, &bo);
   cg_jit *jit = cg_jit_new(ctx);
-  cg_entry_options eo = {.pack = "tn_program_pack", .pack_threads = true, .any_alignment = true};
-  link_parts(ctx, jit, w->p, b, &eo);
-  pack_new(ctx, w->p, b->infos, (pack_fn)cg_jit_symbol(ctx, jit, eo.pack), w->raw, w->jobs, w->blob);
+  link_parts(ctx, jit, b);
+  rt_packing r = {.p = w->p, .infos = b->infos, .kernels = kernels_of(ctx, jit, w->p, b), .raw = w->raw, .at = (size_t)w->at};
+  r.file = w->file && fe_write_ahead(w->file, r.at, (size_t)cg_blob_bytes(w->p)) ? w->file : NULL;
+  pack_new(ctx, r, w->jobs, w->blob);
   ir_undefer(ctx, rt_region_free, w->blob);
   cg_jit_free(ctx, jit);
-  if (w->file) fe_write_ahead(w->file, (size_t)w->at, w->blob->p, (size_t)cg_blob_bytes(w->p));
 }
 
 const void *rt_pack_weights(tn_ctx *ctx, const ir_program *p, const void *const raw[], int jobs) {
@@ -378,7 +334,8 @@ void rt_write_object(tn_ctx *ctx, const ir_program *p, const rt_object_options *
   ir_defer(ctx, rt_region_free, w.blob);
   cg_build_options bo = {.target = t, .run = !o->files.cuda, .pack = pointer, .jobs = o->jobs, .cache = o->cache};
   bool beside = packs && o->jobs > 1 && bo.run && !o->cache; /* a cache is for one thread */
-  if (beside) w.jobs = 1, bo.beside = pack_here, bo.user = &w, w.file = cg_object_weights(files, &w.at);
+  if (packs) w.file = cg_object_weights(files, &w.at);
+  if (beside) w.jobs = 1, bo.beside = pack_here, bo.user = &w;
   const cg_build *b = cg_build_kernels(ctx, p, &bo);
   if (packs && !beside) pack_here(ctx, &w);
   cg_object_end(ctx, files, b, w.blob->p);

@@ -10,19 +10,11 @@
 #define RT_MODULE_H
 #include "codegen/build.h"
 #include "codegen/object.h"
+#include "runtime/pack.h"
 #include "runtime/profile.h"
 #include "runtime/threads.h"
 
 typedef struct rt_module rt_module;
-
-/* Zeroed memory of the system for what is big, blobs and arenas: given back whole. From 1 MiB on it starts where a huge
- * page does, is a whole number of them, and asks for them: walks of page tables cost products up to a twentieth. */
-typedef struct rt_region {
-  void *p;
-  size_t bytes; /* at least what was asked for */
-} rt_region;
-bool rt_region_get(rt_region *r, int64_t bytes); /* false, and p null: out of memory */
-void rt_region_free(void *region);               /* for ir_defer; may be called twice */
 
 typedef struct rt_options {
   const cg_target *target; /* null: this machine */
