@@ -2,6 +2,7 @@
  * programs that know nothing of Tenon, and run. What the programs check is in aot/driver.c. */
 #include "aot/sample.h"
 #include "aot/shell.h"
+#include "frontend/file.h"
 #include "runtime/module.h"
 
 static float w[INNER * COLS], b[COLS];
@@ -84,6 +85,25 @@ Test(object, same_bytes_twice) { /* and with two compiling threads */
   SH("mv sample.o first.o");
   write_sample((struct write_args){.prefix = "sample", .jobs = 2});
   SH("cmp first.o sample.o");
+  SH("rm -rf %s", dir);
+}
+
+static void compare_weights(tn_ctx *ctx, void *arg) {
+  const ir_program *p = sample_program(ctx, w, b);
+  const fe_map *file = fe_map_file(ctx, ir_format(ctx, "%s/sample.weights", dir));
+  const void *blob = rt_pack_weights(ctx, p, NULL, 1);
+  (void)arg;
+  cr_assert_eq(file->size, cg_blob_bytes(p));
+  cr_assert_eq(memcmp(file->data, blob, file->size), 0);
+}
+
+Test(object, packed_into_the_file) { /* as in memory */
+  folder();
+  fill(0);
+  write_sample((struct write_args){.prefix = "sample", .mode = CG_WEIGHTS_FILE, .jobs = 2});
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  cr_assert_eq(ir_protect(ctx, compare_weights, NULL), TN_OK, "%s", ir_error(ctx));
+  tn_ctx_free(ctx);
   SH("rm -rf %s", dir);
 }
 

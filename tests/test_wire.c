@@ -142,6 +142,27 @@ static void write_much(tn_ctx *ctx, void *path) {
   cr_assert_eq(((const char *)m->data)[100001], 'y');
 }
 
+static void write_ahead(tn_ctx *ctx, void *path) {
+  fe_writer *w = fe_write_begin_product(ctx, path), *nowhere = fe_write_begin_product(ctx, "/dev/null");
+  cr_assert(fe_write_ahead(w, 8, 16));
+  cr_assert_not(fe_write_ahead(nowhere, 8, 16), "a device takes bytes in turn");
+  fe_write_at(w, 16, "ahead", 5);
+  fe_write(w, "12345678", 8);
+  fe_write(w, "not this", 0);
+  fe_write(w, "is passed over..", 16);
+  fe_write(w, "z", 1);
+  fe_write_end(w);
+  const fe_map *m = fe_map_file(ctx, path);
+  cr_assert_eq(m->size, 25);
+  cr_assert_eq(memcmp(m->data, "12345678\0\0\0\0\0\0\0\0ahead\0\0\0z", 25), 0);
+}
+
+Test(file, ahead) {
+  char *dir = make_folder();
+  expect_status(write_ahead, (void *)in_folder(dir, "target"), TN_OK, NULL);
+  drop_folder(dir);
+}
+
 Test(file, atomic) {
   char *dir = make_folder();
   const char *path = in_folder(dir, "target");
