@@ -10,6 +10,11 @@ typedef struct ir_deferred {
   void *arg;
 } ir_deferred;
 
+typedef struct ir_expr_entry { /* the hash is the expression's: others are passed over without a look at them */
+  uint64_t hash;
+  const struct tn_expr *e; /* null: free */
+} ir_expr_entry;
+
 struct tn_ctx {
   tn_config config;
   tn_ctx *parent;
@@ -19,7 +24,7 @@ struct tn_ctx {
   uint64_t seed[2]; /* of the tables' hashes: the parent's, so that a child finds what the parent made */
   const char **strings; /* interned: open addressing, cap a power of two */
   size_t strings_n, strings_cap;
-  const struct tn_expr **exprs; /* hash-consed expressions, likewise */
+  struct ir_expr_entry *exprs; /* hash-consed expressions, likewise */
   size_t exprs_n, exprs_cap;
   const struct ir_layout **layouts; /* interned by text; few */
   size_t layouts_n;

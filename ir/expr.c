@@ -16,9 +16,9 @@ const ir_opcode_info ix_info[IX_OPCODE_COUNT] = {
 
 /* ---- interning ---- */
 
-static bool same_node(ix a, ix b) {
-  return a->hash == b->hash && a->op == b->op && a->dtype == b->dtype && a->nargs == b->nargs &&
-         a->u.i == b->u.i && memcmp(a->args, b->args, a->nargs * sizeof(ix)) == 0;
+static bool same_node(ix a, ix b) { /* of one hash */
+  return a->op == b->op && a->dtype == b->dtype && a->nargs == b->nargs && a->u.i == b->u.i &&
+         memcmp(a->args, b->args, a->nargs * sizeof(ix)) == 0;
 }
 
 static uint64_t node_hash(const tn_ctx *ctx, ix e) {
@@ -31,29 +31,28 @@ static ix table_find(const tn_ctx *ctx, ix e) {
   for (; ctx; ctx = ctx->parent) {
     size_t mask = ctx->exprs_cap - 1;
     if (!ctx->exprs_cap) continue;
-    for (size_t i = e->hash & mask; ctx->exprs[i]; i = (i + 1) & mask)
-      if (same_node(ctx->exprs[i], e)) return ctx->exprs[i];
+    for (size_t i = e->hash & mask; ctx->exprs[i].e; i = (i + 1) & mask)
+      if (ctx->exprs[i].hash == e->hash && same_node(ctx->exprs[i].e, e)) return ctx->exprs[i].e;
   }
   return NULL;
+}
+
+static void place(ir_expr_entry *table, size_t cap, ir_expr_entry entry) {
+  size_t i = entry.hash & (cap - 1);
+  while (table[i].e) i = (i + 1) & (cap - 1);
+  table[i] = entry;
 }
 
 static void table_put(tn_ctx *ctx, ix e) {
   if (ctx->exprs_n * 2 >= ctx->exprs_cap) {
     size_t cap = ctx->exprs_cap ? ctx->exprs_cap * 2 : 1024;
-    ix *table = IR_NEW_ARRAY(ctx, ix, cap);
-    for (size_t i = 0; i < ctx->exprs_cap; i++) {
-      ix t = ctx->exprs[i];
-      if (!t) continue;
-      size_t j = t->hash & (cap - 1);
-      while (table[j]) j = (j + 1) & (cap - 1);
-      table[j] = t;
-    }
+    ir_expr_entry *table = IR_NEW_ARRAY(ctx, ir_expr_entry, cap);
+    for (size_t i = 0; i < ctx->exprs_cap; i++)
+      if (ctx->exprs[i].e) place(table, cap, ctx->exprs[i]);
     ctx->exprs = table;
     ctx->exprs_cap = cap;
   }
-  size_t i = e->hash & (ctx->exprs_cap - 1);
-  while (ctx->exprs[i]) i = (i + 1) & (ctx->exprs_cap - 1);
-  ctx->exprs[i] = e;
+  place(ctx->exprs, ctx->exprs_cap, (ir_expr_entry){e->hash, e});
   ctx->exprs_n++;
 }
 

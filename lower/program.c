@@ -36,11 +36,6 @@ typedef struct update { /* graph->updates[i] */
   int number, depth; /* for sorting */
 } update;
 
-typedef struct known { /* texts of an unscheduled kernel */
-  const char *unnamed;   /* interned: most kernels are found by it, which is cheap */
-  const char *canonical;
-} known;
-
 typedef struct maker {
   tn_ctx *ctx;
   ir_graph *g;
@@ -61,7 +56,7 @@ typedef struct maker {
   uint32_t *seen;       /* by group: stamp of a search */
   int *depth;           /* by group; 0: not yet known */
   uint32_t stamp;
-  known *texts;         /* by kernel */
+  const char **texts;   /* by kernel: interned text of the unscheduled kernel, without names */
   int ncalls;
   struct call *calls;
   int nrelayouts;
@@ -305,14 +300,11 @@ static void schedule_kernel(maker *m, ir_program_kernel *k);
 static int kernel_index(maker *m, ir_kernel *k) {
   const char *text = ir_intern(m->ctx, ir_kernel_unnamed(m->ctx, k));
   for (int i = 0; i < m->p->nkernels; i++)
-    if (m->texts[i].unnamed == text) return i;
-  const char *canon = ir_kernel_canonical(m->ctx, k);
-  for (int i = 0; i < m->p->nkernels; i++)
-    if (strcmp(m->texts[i].canonical, canon) == 0) return i;
+    if (m->texts[i] == text) return i;
   ir_program_kernel pk = {.kernel = k, .schedule = "", .lowered = k};
   schedule_kernel(m, &pk);
   int n = m->p->nkernels;
-  IR_PUSH(m->ctx, m->texts, n, (known){text, canon});
+  IR_PUSH(m->ctx, m->texts, n, text);
   IR_PUSH(m->ctx, m->p->kernels, m->p->nkernels, pk);
   return m->p->nkernels - 1;
 }
