@@ -327,9 +327,10 @@ static const ir_stmt *prune(cu_fn *f, const ir_stmt *s) {
     if (body && body->kind == IR_FOR && body->loop == IR_WARPGROUP && s->loop < IR_GRID) return ir_for(f->ctx, body->var, body->lo, body->hi, body->loop, ir_for(f->ctx, s->var, s->lo, s->hi, s->loop, body->body));
     return body ? ir_for(f->ctx, s->var, s->lo, s->hi, s->loop, body) : NULL;
   }
-  if (s->kind == IR_LET || (s->kind == IR_IF && !s->other)) {
-    const ir_stmt *body = prune(f, s->body);
-    return !body ? NULL : s->kind == IR_LET ? ir_let(f->ctx, s->var, s->value, body) : ir_if(f->ctx, s->value, body, NULL);
+  if (s->kind == IR_LET || s->kind == IR_IF) {
+    const ir_stmt *body = prune(f, s->body), *other = prune(f, s->other);
+    if (!body) return other ? ir_if(f->ctx, ix_not(f->ctx, s->value), other, NULL) : NULL;
+    return s->kind == IR_LET ? ir_let(f->ctx, s->var, s->value, body) : ir_if(f->ctx, s->value, body, other);
   }
   if (s->kind != IR_SEQ) ir_bug(f->ctx, "a statement of all threads within roles");
   const ir_stmt **items = IR_NEW_ARRAY(f->ctx, const ir_stmt *, s->n);

@@ -9,6 +9,7 @@
  *                      s = exp(s - m'); l = l f + sum s; o = o f + s V; m = m' }
  *          out = o / l }
  *
+ * Tiles of keys that no query of the block sees are left out; only in those that are partly seen places are compared.
  * A row of scores lies in the four lanes of a quad: maxima and sums are joined by shuffles. */
 #include "codegen/cuda_attend.h"
 #include <math.h>
@@ -42,6 +43,20 @@ static ir_buf *all_scores(const cu_attend *x, const ir_var *v, tn_dtype t, ir_ac
   return b;
 }
 
+/* Whatever the loops around a row move is a batch, also where heads share keys and a batch has rows of one operand alone. */
+static bool by_batches(const cu_attend *x, cu_product *g) {
+  cu_axis rows = {.extent = 1}, columns = rows, batch = rows;
+  for (int i = 0; i < g->p.nout; i++) {
+    const ir_var *v = g->p.out[i]->var;
+    cu_axis *a = v == x->p.row->var ? &rows : v == x->p.key[0] || v == x->p.n ? &columns : &batch;
+    a->loops[a->n++] = g->p.out[i];
+    if (!ir_mul_size(a->extent, g->p.extent[i], &a->extent) || a->extent >= INT32_MAX) return false;
+  }
+  bool good = rows.n == 1 && columns.n == 1 && g->b.rows.n && ix_uses_var(g->b.value, columns.loops[0]->var) && !ix_uses_var(g->b.value, rows.loops[0]->var) && !ix_uses_var(g->a.value, columns.loops[0]->var);
+  g->a.rows = rows, g->b.rows = columns, g->batch = batch;
+  return good && !g->a.guard && !g->b.guard && batch.n == x->p.nbatch;
+}
+
 bool cu_attend_of(cu_attend *x, const char **reason) {
   tn_ctx *ctx = x->ctx;
   lw_attention_parts *p = &x->p;
@@ -59,7 +74,8 @@ bool cu_attend_of(cu_attend *x, const char **reason) {
   const ir_stmt *after = ir_subst_var(ctx, p->after, (ir_var *)p->scale_var, ix_float(ctx, TN_F32, 1)); /* the sum divides at the end */
   const ir_stmt *second = product(x, p->n, p->columns, p->key[2], p->keys, p->acc, ix_load(ctx, weights, at), p->v, after);
   if (!cu_product_of(ctx, cu_variant(ctx, x->k, weights, second), true, &x->pv, reason)) return false;
-  if (x->pv.dtype != t || x->qk.a.guard || x->qk.b.guard || x->pv.b.guard || x->qk.batch.n != p->nbatch || x->pv.batch.n != p->nbatch) REFUSE("attention whose heads share keys, or of another shape");
+  if (x->pv.dtype != t || !by_batches(x, &x->qk) || !by_batches(x, &x->pv)) REFUSE("attention of another shape");
+  x->span = lw_attention_span_of(ctx, p);
   return true;
 }
 
@@ -109,11 +125,24 @@ static const ir_stmt *keep_score(ir_rewriter *r, const ir_stmt *s) {
   return s;
 }
 
-static const ir_stmt *score(cu_attend *x, ix t, ix n, ix e) {
+static const ir_stmt *score_of(cu_attend *x, cu_product *g, ix t, ix n, ix e) {
   keep k = {x, {t, ix_index(x->ctx, 0), n, e}};
   ir_rewriter r = {.ctx = x->ctx, .user = &k, .stmt = keep_score};
-  const ir_stmt *s = cu_product_store(&x->qk, row_in_block(x, t, e), column(x, t, n, e), ix_load(x->ctx, x->s.acc, k.at));
+  const ir_stmt *s = cu_product_store(g, row_in_block(x, t, e), column(x, t, n, e), ix_load(x->ctx, x->s.acc, k.at));
   return ir_rewrite(&r, s);
+}
+
+static const ir_stmt *score(cu_attend *x, ix t, ix n, ix e) { return score_of(x, &x->qk, t, n, e); }
+
+/* Where all queries of the block see the tile: nothing is hidden. */
+static const ir_stmt *score_inside(cu_attend *x, ix t, ix n, ix e) {
+  const ir_stmt *store = x->qk.epilogue[0], *inside = ir_store(x->ctx, store->buf, store->index, IR_SET, x->span.inside);
+  cu_product g = x->qk;
+  g.epilogue = &inside;
+  g.nepilogue = 1;
+  const ir_stmt *s = score_of(x, &g, t, n, e);
+  x->qk.copies = g.copies;
+  return s;
 }
 
 static const ir_stmt *largest(cu_attend *x, ix t, ix n, ix e) {
@@ -137,9 +166,12 @@ static const ir_stmt *start(cu_attend *x, ix t) {
 }
 static const ir_stmt *start_scores(cu_attend *x, ix t) { return sums(x, x->bn, t, no_score); }
 
-static const ir_stmt *scores(cu_attend *x, ix t) {
-  const ir_stmt *s[3] = {sums(x, x->bn, t, score), each_row(x, t, start_near), sums(x, x->bn, t, largest)};
-  return ir_seq(x->ctx, 3, s);
+static const ir_stmt *scores(cu_attend *x, ix t) { return sums(x, x->bn, t, score); }
+static const ir_stmt *scores_inside(cu_attend *x, ix t) { return sums(x, x->bn, t, score_inside); }
+
+static const ir_stmt *tops(cu_attend *x, ix t) {
+  const ir_stmt *s[2] = {each_row(x, t, start_near), sums(x, x->bn, t, largest)};
+  return ir_seq(x->ctx, 2, s);
 }
 
 /* b of the four lanes of a quad, joined by op: each takes that of the lane one further on, then two. */
@@ -220,10 +252,51 @@ static const ir_stmt *outputs(cu_attend *x, ix t) {
 
 const ir_stmt *cu_attend_start(cu_attend *x) { return threads(x, start); }
 
-const ir_stmt *cu_attend_softmax(cu_attend *x) {
-  const ir_stmt *s[3] = {threads(x, scores), join_quad(x, x->near, IR_MAX), threads(x, weights)};
-  return ir_seq(x->ctx, 3, s);
+/* e, of the batches' variables. */
+static ix of_block(const cu_attend *x, ix e) {
+  for (int i = 0; i < x->qk.batch.n; i++) e = ix_subst1(x->ctx, e, x->qk.batch.loops[i]->var, cu_axis_at(x->ctx, &x->qk.batch, i, x->qk.block_b->expr));
+  return e;
 }
+
+const ir_stmt *cu_attend_softmax(cu_attend *x) {
+  tn_ctx *ctx = x->ctx;
+  const ir_stmt *s[4] = {threads(x, scores), threads(x, tops), join_quad(x, x->near, IR_MAX), threads(x, weights)};
+  if (!x->span.whole) {
+    ix all = lw_attention_seen(ctx, &x->p, &x->span, x->first, x->last, ix_muli(ctx, x->qk.block_n->expr, x->bn), x->bn);
+    s[0] = ir_if(ctx, of_block(x, all), threads(x, scores_inside), s[0]);
+  }
+  return ir_seq(ctx, 4, s);
+}
+
+/* ---- tiles of keys ---- */
+
+static ix settled(tn_ctx *ctx, const char *name, ix e, ir_var **v) {
+  if (ix_is_const(e)) return e;
+  *v = ir_var_new(ctx, name, TN_INDEX, e->lo, e->hi);
+  return (*v)->expr;
+}
+
+/* At least one tile, so that what is brought ahead is there to be waited for. */
+static void find_tiles(cu_attend *x) {
+  tn_ctx *ctx = x->ctx;
+  ix *bounds = x->limits;
+  x->first = ix_muli(ctx, x->qk.block_m->expr, x->bm);
+  x->last = ix_min(ctx, ix_addi(ctx, x->first, x->bm - 1), ix_index(ctx, x->p.queries - 1));
+  lw_attention_blocks(ctx, &x->p, &x->span, x->first, x->last, x->bn, &bounds[0], &bounds[1]);
+  bounds[0] = of_block(x, ix_min(ctx, bounds[0], ix_index(ctx, x->tiles - 1)));
+  x->begin = settled(ctx, "tiles.begin", bounds[0], &x->bounds[0]);
+  bounds[1] = ix_max(ctx, of_block(x, bounds[1]), ix_addi(ctx, x->begin, 1));
+  x->end = settled(ctx, "tiles.end", bounds[1], &x->bounds[1]);
+}
+
+const ir_stmt *cu_attend_bounded(cu_attend *x, const ir_stmt *s) {
+  for (int i = 2; i-- > 0;)
+    if (x->bounds[i]) s = ir_let(x->ctx, x->bounds[i], x->limits[i], s);
+  return s;
+}
+
+const ir_stmt *cu_attend_tiles(cu_attend *x, const ir_stmt *s) { return ir_for(x->ctx, x->qk.block_n, x->begin, x->end, IR_SERIAL, s); }
+ix cu_attend_step(cu_attend *x, ix tile) { return ix_sub(x->ctx, tile, x->begin); }
 
 const ir_stmt *cu_attend_end(cu_attend *x) {
   const ir_stmt *s[2] = {join_quad(x, x->l, IR_ADD), threads(x, outputs)};
@@ -257,7 +330,7 @@ static const ir_stmt *multiply_values(cu_attend *x, ix stage) {
 
 static const ir_stmt *copy_tile(cu_attend *x, ix tile) {
   tn_ctx *ctx = x->ctx;
-  ix stage = ix_remi(ctx, tile, 2), zero = ix_index(ctx, 0);
+  ix stage = ix_remi(ctx, cu_attend_step(x, tile), 2), zero = ix_index(ctx, 0);
   ir_var *v = ir_var_new(ctx, ir_format(ctx, "keys.%d", x->names++), TN_INDEX, tile->lo, tile->hi);
   const ir_stmt *s[2] = {ir_let(ctx, v, tile, cu_product_copy_one(&x->qk, &x->qk.b, v, zero, stage)), cu_product_copy_one(&x->pv, &x->pv.b, x->pv.block_n, tile, stage)};
   return ir_seq(ctx, 2, s);
@@ -266,12 +339,12 @@ static const ir_stmt *copy_tile(cu_attend *x, ix tile) {
 static const ir_stmt *block(cu_attend *x) {
   tn_ctx *ctx = x->ctx;
   ir_var *tile = x->qk.block_n;
-  ix zero = ix_index(ctx, 0), stage = ix_remi(ctx, tile->expr, 2), next = ix_addi(ctx, tile->expr, 1);
-  const ir_stmt *ahead[2] = {copy_tile(x, next), cu_sync(ctx, "cp.commit")}, *more = ir_if(ctx, ix_lt(ctx, next, ix_index(ctx, x->tiles)), ir_seq(ctx, 2, ahead), NULL);
+  ix zero = ix_index(ctx, 0), stage = ix_remi(ctx, cu_attend_step(x, tile->expr), 2), next = ix_addi(ctx, tile->expr, 1);
+  const ir_stmt *ahead[2] = {copy_tile(x, next), cu_sync(ctx, "cp.commit")}, *more = ir_if(ctx, ix_lt(ctx, next, x->end), ir_seq(ctx, 2, ahead), NULL);
   const ir_stmt *step[] = {cu_sync(ctx, "cp.wait 0"), cu_sync(ctx, "barrier"), more, threads(x, start_scores), multiply_keys(x, stage), cu_attend_softmax(x), multiply_values(x, stage)};
-  const ir_stmt *all[] = {cu_product_copy_one(&x->qk, &x->qk.a, x->qk.block_m, zero, zero), copy_tile(x, zero), cu_sync(ctx, "cp.commit"), cu_attend_start(x),
-                          cu_loop(ctx, tile, IR_SERIAL, ir_seq(ctx, IR_COUNT(step), step)), cu_attend_end(x)};
-  return ir_seq(ctx, IR_COUNT(all), all);
+  const ir_stmt *all[] = {cu_product_copy_one(&x->qk, &x->qk.a, x->qk.block_m, zero, zero), copy_tile(x, x->begin), cu_sync(ctx, "cp.commit"), cu_attend_start(x),
+                          cu_attend_tiles(x, ir_seq(ctx, IR_COUNT(step), step)), cu_attend_end(x)};
+  return cu_attend_bounded(x, ir_seq(ctx, IR_COUNT(all), all));
 }
 
 /* ---- the schedule ---- */
@@ -290,6 +363,7 @@ void cu_attend_arrays(cu_attend *x) {
   h->copies = 1000; /* names of their own */
   x->tiles = (h->sum.extent + x->bn - 1) / x->bn;
   g->block_n = cu_var(ctx, "tile", x->tiles);
+  find_tiles(x);
   const char *atom = g->dtype == TN_F16 ? "mma.m16n8k16.f16" : "mma.m16n8k16.bf16";
   x->s = (cu_mma){.wm = 16, .wn = x->bn, .warps_n = 1, .warps = x->own / 32, .pack = 2, .depth = 16, .atom = atom};
   x->o = x->s;

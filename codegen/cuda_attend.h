@@ -14,6 +14,11 @@ typedef struct cu_attend {
   cu_mma s, o;            /* accumulators: [threads, 1, columns / 8, 4]; o.fa: the weights as fragments of 16 keys */
   ir_buf *m, *l, *f, *top, *near, *other; /* [threads, 2]: rows g and g + 8; l: of the thread's own columns */
   ix row_total;           /* the sum of a row's weights */
+  lw_attention_span span;
+  ix first, last;         /* queries of the block */
+  ix begin, end;          /* tiles of keys that it goes over: at least one */
+  ir_var *bounds[2];      /* what holds them, or null: they are numbers; */
+  ix limits[2];           /* what they are */
   int64_t bm, bn, tiles;
   int64_t own;            /* threads with rows: the first of the block */
   int names;
@@ -25,6 +30,11 @@ bool cu_attend_of(cu_attend *x, const char **reason);
 void cu_attend_arrays(cu_attend *x);
 /* All of them, and the grid, around s. */
 const ir_stmt *cu_attend_around(cu_attend *x, const ir_stmt *s);
+/* For each tile of keys, qk.block_n: s; its number from the first one on. */
+const ir_stmt *cu_attend_tiles(cu_attend *x, const ir_stmt *s);
+ix cu_attend_step(cu_attend *x, ix tile);
+/* What the block does, with the bounds of its tiles. */
+const ir_stmt *cu_attend_bounded(cu_attend *x, const ir_stmt *s);
 /* By all threads that have rows: before the keys; */
 const ir_stmt *cu_attend_start(cu_attend *x);
 /* after the scores of tile qk.block_n, sums in s.acc: scores, weights as fragments, what was summed before made to fit; */

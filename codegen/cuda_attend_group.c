@@ -29,8 +29,8 @@ typedef struct group {
 
 static ix zero(const group *w) { return ix_index(w->x.ctx, 0); }
 static ix at(const group *w, ir_buf *bars, ix stage) { return ix_load(w->x.ctx, bars, &stage); }
-static ix stage_of(const group *w, ix tile) { return ix_remi(w->x.ctx, tile, w->stages); }
-static ix parity(const group *w, ix tile, int add) { return ix_remi(w->x.ctx, ix_addi(w->x.ctx, ix_divi(w->x.ctx, tile, w->stages), add), 2); }
+static ix stage_of(group *w, ix tile) { return ix_remi(w->x.ctx, cu_attend_step(&w->x, tile), w->stages); }
+static ix parity(group *w, ix tile, int add) { return ix_remi(w->x.ctx, ix_addi(w->x.ctx, ix_divi(w->x.ctx, cu_attend_step(&w->x, tile), w->stages), add), 2); }
 static const ir_stmt *wait_for(const group *w, ir_buf *bars, ix stage, ix turn) { return cu_operation(w->x.ctx, "mbar.wait", at(w, bars, stage), 1, &turn, NULL); }
 
 /* ---- the producer ---- */
@@ -210,11 +210,11 @@ static const ir_stmt *block(group *w, const cu_target *t, const char **reason) {
   const ir_stmt *queries, *tiles;
   if (!producer(w, &queries, &tiles, reason)) return NULL;
   const ir_stmt *step[4] = {tiles, consumers(w, "scores.g", scores), cu_attend_softmax(x), consumers(w, "values.g", values)};
-  const ir_stmt *run[5] = {queries, cu_attend_start(x), consumers(w, "queries.g", await_queries), cu_loop(ctx, x->qk.block_n, IR_SERIAL, ir_seq(ctx, 4, step)), cu_attend_end(x)};
+  const ir_stmt *run[5] = {queries, cu_attend_start(x), consumers(w, "queries.g", await_queries), cu_attend_tiles(x, ir_seq(ctx, 4, step)), cu_attend_end(x)};
   const ir_stmt *start[6] = {init(w, w->qfull, 1), init(w, w->kfull, 1), init(w, w->vfull, 1), init(w, w->kempty, 4 * w->n), init(w, w->vempty, 4 * w->n), cu_sync(ctx, "fence.proxy")};
   int64_t most = (t->registers / 128 - 24) / w->n / 8 * 8;
   const char *roles = w->n == 1 ? "roles 128 0 0" : ir_format(ctx, "roles %lld %lld 24", (long long)w->n * 128, (long long)(most > 240 ? 240 : most));
-  const ir_stmt *all[3] = {cu_loop(ctx, cu_var(ctx, "first", 1), IR_LANE, ir_seq(ctx, 6, start)), cu_sync(ctx, "barrier"), ir_tile(ctx, roles, ir_seq(ctx, 5, run))}, *s = ir_seq(ctx, 3, all);
+  const ir_stmt *all[3] = {cu_loop(ctx, cu_var(ctx, "first", 1), IR_LANE, ir_seq(ctx, 6, start)), cu_sync(ctx, "barrier"), ir_tile(ctx, roles, ir_seq(ctx, 5, run))}, *s = cu_attend_bounded(x, ir_seq(ctx, 3, all));
   ir_buf *bars[] = {w->qfull, w->kfull, w->vfull, w->kempty, w->vempty};
   for (int i = 0; i < IR_COUNT(bars); i++)
     if (bars[i]) s = ir_alloc_stmt(ctx, bars[i], s);

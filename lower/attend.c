@@ -60,11 +60,11 @@ static void take_factors(pass *p, ir_node *product) {
 
 static bool is_half(tn_dtype t) { return t == TN_F16 || t == TN_BF16; }
 
-/* What GPUs have tiles for (codegen/cuda_attend.c): a product for each pair of batch indices, rows in pieces of 16 bytes. */
+/* What GPUs have tiles for (codegen/cuda_attend.c): rows in pieces of 16 bytes; keys and values may be those of several batches. */
 static bool fits_tiles(const pass *p, const ir_value *q, const ir_value *k, const ir_value *v) {
   if (!is_half(v->dtype) || q->rank != k->rank || q->rank != v->rank || q->dtype != v->dtype || k->dtype != v->dtype) return false;
   for (int i = 0; i < q->rank - 2; i++)
-    if (q->dims[i] != k->dims[i] || q->dims[i] != v->dims[i]) return false;
+    if ((q->dims[i] != k->dims[i] && !ix_is_int(k->dims[i], 1)) || (q->dims[i] != v->dims[i] && !ix_is_int(v->dims[i], 1))) return false;
   return within(p, q, -1, 8, 256) && within(p, v, -1, 8, 256) && within(p, v, -2, 16, 1 << 30) && ir_dim(p->ctx, q, -1) % 8 == 0 && ir_dim(p->ctx, v, -1) % 8 == 0;
 }
 

@@ -127,6 +127,18 @@ static const char *groups(tn_ctx *c, int v) { /* keys along heads: by warpgroups
   return ir_format(c, "graph g { opset 17 input q: %s[%d, %d, %d] input k: %s[%d, %d, %d] input v: %s[%d, %d, %d] const r: %s[] = 5.5 t = Transpose(k) {perm = [0, 2, 1]} s = MatMul(q, t) u = Div(s, r) p = Softmax(u) y = MatMul(p, v) output y }", t, s[0], s[1], s[3], t, s[0], s[2], s[3], t, s[0], s[2], s[4], t);
 }
 
+/* Heads that share keys, causal and windows, queries that are the last of the keys or see nothing, lengths. */
+static const char *places(tn_ctx *c, int v) {
+  static const int sizes[][5] = {{1, 4, 2, 70, 150}, {2, 3, 1, 40, 70}, {1, 2, 2, 130, 130}, {1, 4, 4, 33, 90}}; /* batch heads groups queries keys */
+  static const int depths[][2] = {{64, 64}, {96, 32}, {80, 80}, {128, 128}};
+  const int *s = sizes[v % 4], *d = depths[v / 4 % 4 ^ v % 4];
+  const char *t = v % 2 ? "f16" : "bf16", *in = ir_format(c, "input q: %s[%d, %d, %d, %d] input k: %s[%d, %d, %d, %d] input v: %s[%d, %d, %d, %d]", t, s[0], s[1], s[3], d[0], t, s[0], s[2], s[4], d[0], t, s[0], s[2], s[4], d[1]);
+  if (v % 3 == 0) return ir_format(c, "graph g { opset 24 %s y = Attention(q, k, v) {is_causal = 1} output y }", in);
+  if (v % 3 == 1) return ir_format(c, "graph g { opset 24 %s input n: i64[%d] y = Attention(q, k, v, _, _, _, n) {is_causal = 1} output y }", in, s[0]);
+  return ir_format(c, "graph g { opset 17 input q: %s[2, %d, %d] input k: %s[2, %d, %d] input v: %s[2, %d, %d] t = Transpose(k) {perm = [0, 2, 1]} s = MatMul(q, t) u = tenon:AttentionScores(s) {causal = 1, offset = %d, left = 40} p = Softmax(u) y = MatMul(p, v) output y }",
+                   t, s[3], d[0], t, s[4], d[0], t, s[4], d[1], v % 2 ? s[4] - s[3] : -3);
+}
+
 /* ---- with a schedule asked for ---- */
 
 static const int longs[][3] = {{40, 36, 128}, {5, 70, 256}, {1, 64, 512}, {130, 48, 96}}; /* M N K */
@@ -237,7 +249,8 @@ static const struct {
                 {"statistics of a batch", 9, .make = batch_statistics, .lowered = true},
                 {"sum over outer axes in pieces", 12, .make = outer_sums, .choice = "columns 4 16 3"},
                 {"sum over outer axes by wide blocks", 6, .make = outer_sums, .choice = "columns 64 4 1 2"},
-                {"statistics of a batch in pieces", 3, .make = batch_statistics, .choice = "columns 8 4 5", .lowered = true}};
+                {"statistics of a batch in pieces", 3, .make = batch_statistics, .choice = "columns 8 4 5", .lowered = true},
+                {"attention of places", 16, .make = places, .lowered = true}};
 
 bool cuda_case_at(tn_ctx *ctx, int i, cuda_case *c) {
   for (int f = 0; f < IR_COUNT(families); i -= families[f++].n)
