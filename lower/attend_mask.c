@@ -109,6 +109,45 @@ static bool band_of(tn_ctx *ctx, mask *m, int64_t queries, int64_t keys, band *b
   return seen && !(m->low && blind) && inside <= queries * keys - queries * keys / 8;
 }
 
+/* The band of mask m of such scores, if it is known and hides much outside. */
+static bool known_band(lw_masks *k, mask *m, const ir_value *s) {
+  mask *l = &k->last;
+  int64_t queries = ir_dim(k->ctx, s, -2), keys = ir_dim(k->ctx, s, -1);
+  if (m->v->rank < 2 || m->v->rank > s->rank || queries < 2 || ir_dim(k->ctx, m->v, -2) != queries || ir_dim(k->ctx, m->v, -1) != keys) return false;
+  if (l->v != m->v || l->added != m->added || l->seen != m->seen) {
+    *l = *m;
+    k->good = look(k, m->v, 0) && band_of(k->ctx, l, queries, keys, &k->band);
+  }
+  m->low |= l->low;
+  return k->good;
+}
+
+/* The band of mask m, or of a part of it that hides by -inf whatever the rest is: of sums, of Where, of conjunctions. m becomes that
+ * part. */
+static bool find_band(lw_masks *k, mask *m, const ir_value *s, band *b, int depth) {
+  if (!ir_static(m->v)) return false;
+  if (known_band(k, m, s)) return *b = k->band, true;
+  const ir_node *n = m->v->def;
+  mask part[2];
+  int parts = 0;
+  double x;
+  if (!n || depth > 8) return false;
+  bool both = m->added ? ir_node_is(n, "Add") : ir_node_is(n, m->seen ? "And" : "Or");
+  if (m->added && ir_node_is(n, "Where")) {
+    for (int i = 1; i < 3 && !parts; i++)
+      if (ir_known_float(n->in[i], &x) && x == -INFINITY) part[parts++] = (mask){n->in[0], .seen = i == 2};
+  } else if (both || ir_node_is(n, "Expand") || ir_node_is(n, "Unsqueeze") || ir_node_is(n, "Reshape")) { /* queries and keys stay the last axes */
+    for (int i = 0; i < 1 + both; i++) part[parts++] = (mask){n->in[i], m->added, m->seen, false};
+  } else if (!m->added && ir_node_is(n, "Not")) part[parts++] = (mask){n->in[0], .seen = !m->seen};
+  for (int i = 0; i < parts; i++)
+    if (find_band(k, &part[i], s, b, depth + 1) && !part[i].low) {
+      *m = part[i];
+      b->plain = false;
+      return true;
+    }
+  return false;
+}
+
 /* Whether scores that are hidden stay so, and by which nodes: the factor of Mul and Div must be above 0. */
 static bool keeps_hidden(const ir_node *n, const ir_value *scores, bool low) {
   double c;
@@ -126,31 +165,19 @@ static ir_value *places(ir_graph *g, ir_node *n, ir_value *s, const band *b) {
   return m->out[0];
 }
 
-/* The band of mask m of such scores, if it is known and hides much outside. */
-static bool known_band(lw_masks *k, mask *m, const ir_value *s) {
-  mask *l = &k->last;
-  int64_t queries = ir_dim(k->ctx, s, -2), keys = ir_dim(k->ctx, s, -1);
-  if (m->v->rank < 2 || m->v->rank > s->rank || queries < 2 || ir_dim(k->ctx, m->v, -2) != queries || ir_dim(k->ctx, m->v, -1) != keys) return false;
-  if (l->v != m->v || l->added != m->added || l->seen != m->seen) {
-    *l = *m;
-    k->good = look(k, m->v, 0) && band_of(k->ctx, l, queries, keys, &k->band);
-  }
-  m->low |= l->low;
-  return k->good;
-}
-
 void lw_attend_mask(lw_masks *known, ir_graph *g, ir_node *n, ir_node *const *nodes, int count) {
   ir_node *softmax = n->in[0]->def;
   ir_value *s = softmax->in[0];
   for (int i = 1; i < count; i++) {
     mask m;
+    band b;
     ir_value *before = nodes[i - 1]->out[0];
-    bool good = mask_of(nodes[i], before, &m) && ir_static(m.v) && known_band(known, &m, s);
+    bool good = mask_of(nodes[i], before, &m) && find_band(known, &m, s, &b, 0);
     for (int k = 1; k < count && good; k++)
       if (k > i || (k < i && m.low)) good = keeps_hidden(nodes[k], nodes[k - 1]->out[0], m.low); /* what is low may be all there is, if others hide the rest */
     if (!good) continue;
-    if (known->band.plain) lw_replace(g, nodes[i], 0, before);
-    softmax->in[0] = places(g, n, softmax->in[0], &known->band);
+    if (b.plain) lw_replace(g, nodes[i], 0, before);
+    softmax->in[0] = places(g, n, softmax->in[0], &b);
     return;
   }
 }

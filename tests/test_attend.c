@@ -177,7 +177,7 @@ Test(attend, not_a_number) {
 
 /* ---- masks that are known ---- */
 
-enum { TRIANGLE, LOW, BAND, SLOPE, BLIND, BOOLS };
+enum { TRIANGLE, LOW, BAND, SLOPE, BLIND, BOOLS, PADDED }; /* PADDED: with keys hidden at run time */
 
 typedef struct known {
   int kind, heads, queries, keys, depth, columns;
@@ -194,20 +194,21 @@ static const char *masked_text(tn_ctx *ctx, const known *k) {
   ir_text t = {.ctx = ctx};
   int H = k->heads, M = k->queries, T = k->keys, D = k->depth, N = k->columns;
   ir_put(&t, "graph g { opset 17 input q: f32[2, %d, %d, %d] input k: f32[2, %d, %d, %d] input v: f32[2, %d, %d, %d] const root: f32[] = 0.25 const no: f32[] = -inf\n", H, M, D, H, D, T, H, T, N);
-  ir_put(&t, k->kind == BOOLS ? "const sees: bool[%d, %d] = [" : "const mask: f32[1, 1, %d, %d] = [", M, T);
+  ir_put(&t, k->kind >= BOOLS ? "const sees: bool[%d, %d] = [" : "const mask: f32[1, 1, %d, %d] = [", M, T);
   for (int i = 0; i < M * T; i++) {
     int m = i / T, j = i % T;
     bool no = hidden(k, m, j);
-    if (k->kind == BOOLS) ir_put(&t, "%s%s", i ? ", " : "", no ? "false" : "true");
+    if (k->kind >= BOOLS) ir_put(&t, "%s%s", i ? ", " : "", no ? "false" : "true");
     else ir_put(&t, "%s%s", i ? ", " : "", no ? k->kind == LOW ? "-3.4028234e38" : "-inf" : k->kind == SLOPE ? ir_format(ctx, "%g", -0.125 * (m - j)) : "0.0");
   }
-  ir_put(&t, "]\n s = MatMul(q, k) u = Mul(s, root) w = %s p = Softmax(w) y = MatMul(p, v) output y }", k->kind == BOOLS ? "Where(sees, u, no)" : "Add(u, mask)");
+  if (k->kind == PADDED) ir_put(&t, "] input there: bool[2, 1, 1, %d] const nothing: f32[] = 0.0 const all: i64[4] = [2, 1, %d, %d] see1 = Expand(sees, all) see2 = And(see1, there) mask = Where(see2, nothing, no", T, M, T);
+  ir_put(&t, "%s\n s = MatMul(q, k) u = Mul(s, root) w = %s p = Softmax(w) y = MatMul(p, v) output y }", k->kind == PADDED ? ")" : "]", k->kind == BOOLS ? "Where(sees, u, no)" : "Add(u, mask)");
   return ir_text_str(&t);
 }
 
 Test(attend, known_masks) {
   static const known all[] = {{TRIANGLE, 2, 70, 70, 32, 32, .skips = true}, {TRIANGLE, 1, 9, 300, 80, 24, false}, {TRIANGLE, 1, 40, 333, 8, 8, false}, {LOW, 1, 129, 129, 64, 64, .skips = true}, {BAND, 1, 150, 170, 16, 16, .skips = true},
-                              {SLOPE, 1, 65, 65, 96, 32, .skips = true}, {BLIND, 1, 80, 60, 16, 16, .skips = true}, {BOOLS, 2, 100, 131, 128, 16, .skips = true}};
+                              {SLOPE, 1, 65, 65, 96, 32, .skips = true}, {BLIND, 1, 80, 60, 16, 16, .skips = true}, {BOOLS, 2, 100, 131, 128, 16, .skips = true}, {PADDED, 1, 90, 90, 16, 16, .skips = true}};
   for (int i = 0; i < IR_COUNT(all); i++) {
     tn_ctx *ctx = tn_ctx_new(NULL);
     const char *text = masked_text(ctx, &all[i]);
