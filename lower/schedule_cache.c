@@ -5,7 +5,7 @@
 #include "lower/schedule_internal.h"
 #include <string.h>
 
-enum { MAX_PART = 1 << 20, MAX_TERMS = 64, MAX_LINES = 1024, MAX_WRITTEN = 32, MAX_UNROLLED = 16 };
+enum { MAX_PART = 1 << 20, MAX_TERMS = 64, MAX_LINES = 1024, MAX_WRITTEN = 32, MAX_UNROLLED = 16, MAX_UNROLLED_READ = 4 };
 
 typedef struct part {
   tn_ctx *ctx;
@@ -350,7 +350,9 @@ static const ir_stmt *touch_line(ahead *a, ix at, const lines *l, const ix *star
     ix x = l->count[d] == 1 ? ix_index(ctx, 0) : i ? ix_remi(ctx, at, l->count[d]) : at;
     if (i) at = ix_divi(ctx, at, l->count[d]);
     index[d] = ix_add(ctx, start[d], ix_muli(ctx, x, l->step[d]));
-    inside = ix_and(ctx, inside, ix_within(ctx, index[d], ix_index(ctx, 0), b->shape[d]));
+    ix there = ix_within(ctx, index[d], ix_index(ctx, 0), b->shape[d]);
+    if (a->p.written || b->shape[d]->lo < 1) inside = ix_and(ctx, inside, there);
+    else if (!ix_is_int(there, 1)) index[d] = ix_max(ctx, ix_min(ctx, index[d], ix_addi(ctx, b->shape[d], -1)), ix_index(ctx, 0));
   }
   ir_buf *none = ir_buf_new(ctx, ir_format(ctx, "%s.ahead", b->name), b->dtype, 0, NULL, NULL, IR_REGISTER);
   const ir_stmt *touch = ir_store(ctx, none, NULL, IR_SET, ix_load(ctx, a->p.buf, index));
@@ -369,7 +371,9 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
     refuse(s, "%s", p->why);
     return NULL;
   }
-  ix later = ix_add(ctx, a->v->var->expr, ix_index(ctx, s->num[2])), start[IR_MAX_RANK];
+  /* what is not there is, of what is read, the last line again: among the steps of a tile a branch costs more than a hint */
+  ix later = ix_add(ctx, a->v->var->expr, ix_index(ctx, s->num[2])), start[IR_MAX_RANK], exists = ix_lt(ctx, later, a->v->hi);
+  if (!p->written) later = ix_min(ctx, later, ix_addi(ctx, a->v->hi, -1));
   for (int d = 0; d < p->buf->rank; d++) start[d] = ix_subst1(ctx, ix_addi(ctx, p->start[d], p->lo[d]), a->v->var, later);
   if (!find_lines(p, size, &l)) {
     refuse(s, "no axis of the part is contiguous");
@@ -389,11 +393,12 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
   ix at = ix_index(ctx, 0);
   for (int j = 0; j < a->npath; j++) at = ix_add(ctx, ix_muli(ctx, at, a->turns[j]), ix_sub(ctx, a->path[j]->var->expr, a->path[j]->lo));
   at = ix_add(ctx, ix_muli(ctx, at, each), i->expr);
-  const ir_stmt *body = touch_line(a, at, &l, start);
-  if (each * a->all > l.total) body = ir_if(ctx, ix_lt(ctx, at, ix_index(ctx, l.total)), body, NULL);
-  body = ir_for(ctx, i, ix_index(ctx, 0), ix_index(ctx, each), p->written && each <= MAX_UNROLLED ? IR_UNROLL : IR_SERIAL, body);
+  bool some = each * a->all > l.total;
+  const ir_stmt *body = touch_line(a, some && !p->written ? ix_min(ctx, at, ix_index(ctx, l.total - 1)) : at, &l, start);
+  if (some && p->written) body = ir_if(ctx, ix_lt(ctx, at, ix_index(ctx, l.total)), body, NULL);
+  body = ir_for(ctx, i, ix_index(ctx, 0), ix_index(ctx, each), each <= (p->written ? MAX_UNROLLED : MAX_UNROLLED_READ) ? IR_UNROLL : IR_SERIAL, body);
   if (p->when) body = ir_if(ctx, ix_subst1(ctx, p->when, a->v->var, later), body, NULL);
-  body = ir_if(ctx, ix_lt(ctx, later, a->v->hi), body, NULL);
+  if (p->written) body = ir_if(ctx, exists, body, NULL);
   return ir_for(ctx, w->var, w->lo, w->hi, w->loop, ir_seq(ctx, 2, (const ir_stmt *[]){body, w->body}));
 }
 

@@ -248,10 +248,10 @@ Test(schedule, chunk) {
 
 Test(schedule, prefetch) {
   MAKES(MATMUL, "prefetch B k 2 k -> p", "tile prefetch.l2 {");
-  MAKES(MATMUL, "reorder n m\nprefetch A n 1 m -> p", "if n < 19");
-  MAKES(MATMUL, "split m 2 -> mo mi\nprefetch A mo 1 k -> p", "if k + mi*160 + n*8 < 2"); /* the loops between count */
+  MAKES(MATMUL, "reorder n m\nprefetch A n 1 m -> p", "A.ahead[] = A[m, 0]");
+  MAKES(MATMUL, "split m 2 -> mo mi\nprefetch A mo 1 k -> p", "min(1, k + mi*160 + n*8)"); /* the loops between count */
   MAKES(MATMUL, "split n 4 -> no ni\nreorder no m ni\ncache B no -> P\nprefetch P m 1 m -> p", "P.ahead[] = P[");
-  MAKES(BLOCKED, "prefetch A y 1 y -> p", "A.ahead[] = A[p/4*8, y + 1, p%4*2]"); /* a line: two pixels of eight channels */
+  MAKES(BLOCKED, "prefetch A y 1 y -> p", "A.ahead[] = A[p/4*8, min(8, y + 1), p%4*2]"); /* a line: two pixels of eight channels */
   REFUSES(MATMUL, "split n 4 -> no ni\nreorder no m ni\ncache B no -> P\nprefetch P no 1 m -> p", "is made inside");
   MAKES(MATMUL, "split m 2 -> mo mi\nprefetch C mo 1 k -> p", "if mo < 2"); /* what will be written: 2 rows of 20 */
   MAKES(MATMUL, "prefetch C m 1 m -> p", "tile prefetch {\n            C.ahead[] = C[m + 1, p*16]"); /* not there yet, which a hint may ask for */
