@@ -36,7 +36,6 @@ static int by_both(const void *a, const void *b) {
 }
 
 static comparison compare(const at_finalist *a, const at_finalist *b) {
-  enum { SEVERAL = 6 };
   int n = a->n < b->n ? a->n : b->n, blocks;
   block x[AT_FINAL_MOST / AT_FINAL_BLOCK];
   double sum = 0, squares = 0, within = 0;
@@ -48,7 +47,7 @@ static comparison compare(const at_finalist *a, const at_finalist *b) {
     double p = log(at_low(a->samples + from, rounds)), q = log(at_low(b->samples + from, rounds));
     x[k] = (block){p + q, p - q, variance(a->samples + from, rounds) + variance(b->samples + from, rounds)};
   }
-  if (blocks >= SEVERAL) {
+  if (n >= AT_FINAL_SEVERAL) {
     qsort(x, (size_t)blocks, sizeof *x, by_both);
     blocks = (blocks + 1) / 2;
   }
@@ -115,16 +114,16 @@ bool at_final_lost(const at_finalist *f, int n, int j) {
   return false;
 }
 
-bool at_final_measure(at_lab *lab, int n, at_candidate *const *c, at_finalist *f, double moment) {
+bool at_final_measure(at_lab *lab, int n, at_candidate *const *c, at_finalist *f, int least, double moment) {
   for (int j = 0; j < n; j++) c[j]->n = c[j]->disturbed = 0, c[j]->samples = NULL;
   bool out[AT_MOST_FINALISTS] = {0};
   for (int done = 0; done < AT_FINAL_MOST; done += AT_FINAL_BLOCK) {
-    if (done >= AT_FINAL_ROUNDS && (rt_now() >= moment || !at_final_open(f, n))) break;
+    if (done >= AT_FINAL_ROUNDS && (rt_now() >= moment || (done >= least && !at_final_open(f, n)))) break;
     at_candidate *left[AT_MOST_FINALISTS], *order[AT_MOST_FINALISTS];
     int k = 0;
     for (int j = 0; j < n; j++) {
       if (done) at_lab_unload(lab, c[j]);
-      out[j] |= done >= AT_FINAL_ROUNDS && j < n - 2 && at_final_lost(f, n, j);
+      out[j] |= done >= AT_FINAL_SEVERAL && j < n - 2 && at_final_lost(f, n, j);
       if (!out[j]) left[k++] = c[j];
     }
     for (int j = 0; j < k; j++) order[j] = left[(j + done / AT_FINAL_BLOCK) % k]; /* who is loaded first lies elsewhere: each in turn */

@@ -13,6 +13,8 @@
 enum {
   AT_FINAL_BLOCK = 15,                  /* rounds */
   AT_FINAL_ROUNDS = 2 * AT_FINAL_BLOCK, /* at least */
+  AT_FINAL_SEVERAL = 6 * AT_FINAL_BLOCK, /* the quieter half counts, losers leave */
+  AT_FINAL_WIDE = 10 * AT_FINAL_BLOCK,  /* at least, among many rivals: of these one is lucky in the first blocks */
   AT_FINAL_MOST = 24 * AT_FINAL_BLOCK,
   AT_MOST_FINALISTS = 16
 };
@@ -38,8 +40,8 @@ bool at_final_open(const at_finalist *f, int n);
 /* f[j] is slower than another one, by AT_GAIN or more and by three standard errors: more rounds would not let it win. */
 bool at_final_lost(const at_finalist *f, int n, int j);
 
-/* Times the candidates, which have code, from scratch: AT_FINAL_ROUNDS, then on while it is open and `moment` (rt_now;
- * 0: no more) has not come, those that have lost left out; the last two stay, the winner so far and the default. f[n]: their predictions and texts; samples and n are set. False when one has failed
+/* Times the candidates, which have code, from scratch: AT_FINAL_ROUNDS, then until `moment` (rt_now; 0: no more) while it is
+ * open or there were not `least` rounds, those that have lost left out; the last two stay, the winner so far and the default. f[n]: their predictions and texts; samples and n are set. False when one has failed
  * (its status), or time was up before the first block was through. */
-bool at_final_measure(at_lab *lab, int n, at_candidate *const *c, at_finalist *f, double moment);
+bool at_final_measure(at_lab *lab, int n, at_candidate *const *c, at_finalist *f, int least, double moment);
 #endif

@@ -156,7 +156,7 @@ static bool work_meanwhile(void *user) {
 /* The space that the next round draws from: what was asked for and could not be made meanwhile, and neighbours
  * of the fastest, so that searches which found them in different ways look at the same points in the end. */
 static void finish_space(tuner *u, at_task *t) {
-  double share = fmax(0.04 * u->o.budget_s / fmin(u->n, 4), 0.05), until = u->end > 0 ? rt_now() + fmin(share, 1) : INFINITY;
+  double share = fmax(0.02 * u->o.budget_s / fmin(u->n, 4), 0.02), until = u->end > 0 ? rt_now() + fmin(share, 1) : INFINITY;
   at_task_widen(u->ctx, t, &u->o);
   at_config *near[3] = {t->best};
   for (int k = 0, n = at_task_fastest(t, 3, near); k < (n ? n : 1); k++) {
@@ -352,9 +352,9 @@ static bool search_round(tuner *u, int i) {
   return gain >= AT_GAIN;
 }
 
-/* Measures the rivals of a final, beyond the least that it takes until `moment` at most. 1: all have their samples;
+/* Measures the rivals of a final, as at_final_measure. 1: all have their samples;
  * 0: there was no time; -1: some failed, which is recorded, and the rest may try again. */
-static int measure_final(tuner *u, at_task *t, int n, at_config *const *c, at_finalist *f, double moment) {
+static int measure_final(tuner *u, at_task *t, int n, at_config *const *c, at_finalist *f, int least, double moment) {
   at_candidate *q[AT_MOST_FINALISTS] = {0};
   for (int j = 0; j < n; j++) {
     q[j] = &c[j]->c;
@@ -362,7 +362,7 @@ static int measure_final(tuner *u, at_task *t, int n, at_config *const *c, at_fi
   }
   at_lab_compile(u->lab, n, q);
   limit_runs(u, t);
-  bool whole = at_final_measure(u->lab, n, q, f, moment);
+  bool whole = at_final_measure(u->lab, n, q, f, least, moment);
   int failed = 0;
   for (int j = 0; j < n; j++) {
     c[j]->status = q[j]->status;
@@ -387,12 +387,12 @@ static void final(tuner *u, int i, bool settled) {
   int n, measured;
   do {
     at_task_rank(t);
-    double least = isnan(t->standard->ns) ? 0 : final_s(t, AT_FINALISTS);
-    bool wide = settled && left(u) > SECONDS + least;
+    double shortest = isnan(t->standard->ns) ? 0 : final_s(t, AT_FINALISTS);
+    bool wide = settled && left(u) > SECONDS + shortest;
     n = at_task_finalists(t, wide, c);
     if ((!n && !settled) || t->standard->status != AT_OK || !take_kernel(u, i)) return;
     c[n++] = t->standard;
-    measured = measure_final(u, t, n, c, f, rt_now() + fmin(left(u), wide ? SECONDS + least : SECONDS));
+    measured = measure_final(u, t, n, c, f, wide && n > 1 ? AT_FINAL_WIDE : AT_FINAL_ROUNDS, rt_now() + fmin(left(u), wide ? 2 * SECONDS + shortest : SECONDS));
   } while (measured < 0 && !over(u));
   if (measured <= 0) return;
   double ratio[AT_FINALISTS + 1];
@@ -441,7 +441,7 @@ static void sharpen(tuner *u, int i) {
       left -= n;
       c[n++] = t->standard;
       at_finalist f[AT_MOST_FINALISTS];
-      if (measure_final(u, t, n, c, f, 0) > 0) {
+      if (measure_final(u, t, n, c, f, AT_FINAL_ROUNDS, 0) > 0) {
         for (int j = 0; j < n - 1; j++) at_task_time_again(c[j], c[j]->c.samples, c[j]->c.n, t->standard->c.samples, t->standard->c.n, t->scale_ns);
         record(u, t, n, c, 2, AT_AGAIN);
       }

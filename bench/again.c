@@ -48,7 +48,7 @@ static void races(tn_ctx *ctx, void *arg) {
     at_candidate c[2] = {{.schedule = schedule}, {.schedule = schedule}}, *q[2] = {&c[0], &c[1]};
     at_finalist f[2] = {{.text = "1"}, {.text = "2"}};
     at_lab_compile(lab, 2, q);
-    if (!at_final_measure(lab, 2, q, f, rt_now() + 1)) ir_fail(ctx, TN_ERESOURCE, "it cannot be timed: %s", c[0].reason ? c[0].reason : "?");
+    if (!at_final_measure(lab, 2, q, f, AT_FINAL_ROUNDS, rt_now() + 1)) ir_fail(ctx, TN_ERESOURCE, "it cannot be timed: %s", c[0].reason ? c[0].reason : "?");
     j->apart += at_final_beats(&f[0], &f[1]) || at_final_beats(&f[1], &f[0]);
     double off = log(at_final_ratio(&f[0], &f[1]));
     j->worst = fmax(j->worst, fabs(off));
