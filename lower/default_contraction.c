@@ -357,6 +357,14 @@ static void share_rows(contraction *c) {
   c->shared = lw_step(p, "split %s %lld -> rg %s", c->row, (long long)((tiles + TASKS - 1) / TASKS * c->t.mr), c->row);
 }
 
+/* Channels of one pixel behind those of the one before: a row is read and written as it lies, all channels of a few pixels. */
+static bool channels_last(const contraction *c) {
+  const lw_problem *q = c->q;
+  if (!c->depthwise || !c->tiled || c->vectors_first || q->a->op != IX_LOAD) return false;
+  int64_t step = lw_stride(c->p->ctx, q->a, q->out[c->r]->var);
+  return step != INT64_MIN && step >= 2 * c->nb;
+}
+
 /* The step that puts all loops in order. Returns the outermost one below those of groups and batches. */
 static const char *put_order(contraction *c, ir_text *ro) {
   lw_plan *p = c->p;
@@ -374,6 +382,10 @@ static const char *put_order(contraction *c, ir_text *ro) {
     if (!outer) outer = name;
   }
   if (!c->vectors_first) {
+    if (channels_last(c)) {
+      ir_put(ro, " ro vo %s", c->tile);
+      return outer ? outer : "ro";
+    }
     ir_put(ro, " vo");
     if (!outer) outer = c->tiled && q->nred == 1 ? "ro" : "vo";
   }

@@ -103,6 +103,60 @@ static bool whole_blocks(const chooser *c, const ir_node *n) {
   return axis == 1 && step == 1 && start >= 0 && start % c->block == 0;
 }
 
+/* ---- channels last ---- */
+
+/* Gives the values between v and what lies row-major the layouts that make the movements there aliases: channels last. Up
+ * through the producers of v, or down through its only users; all as it was where that is not possible. */
+static bool view_last(chooser *c, ir_value *v, bool up) {
+  static const char *const last[] = {[3] = "perm 0 2 1", [4] = "perm 0 2 3 1"};
+  int64_t at;
+  if (v->rank < 3 || v->rank > 4 || v->layout || v->kind != IR_VALUE_NODE || v->packed || v->nuses != 1 || !v->uses[0] || !ir_static(v)) return false;
+  v->layout = ir_layout_parse(c->ctx, last[v->rank]);
+  ir_node *n = up ? v->def : v->uses[0];
+  bool moves = n->op->kind == IR_OP_MOVEMENT && n->op->value && n->nin && n->nout == 1 && (up || n->in[0] == v);
+  ir_value *next = !moves ? NULL : up ? n->in[0] : n->out[0];
+  if (next && !next->layout && lw_is_alias(c->ctx, n, &at) && at == 0) return true;
+  if (next && view_last(c, next, up)) {
+    if (lw_is_alias(c->ctx, n, &at) && at == 0) return true;
+    for (ir_value *w = next; w->layout; w = up ? w->def->in[0] : w->uses[0]->out[0]) w->layout = NULL;
+  }
+  v->layout = NULL;
+  return false;
+}
+
+/* A function of what n makes, behind aliases, goes before them: into n's kernel. */
+static void function_first(chooser *c, ir_node *n) {
+  ir_value *y = n->out[0], *end = y->uses[0]->out[0];
+  ir_node *first = y->uses[0];
+  while (end->layout) end = end->uses[0]->out[0];
+  ir_node *u = end->nuses == 1 ? end->uses[0] : NULL;
+  if (!u || u->op->kind != IR_OP_ELEMENTWISE || u->nin != 1 || u->nout != 1 || u->out[0]->dtype != y->dtype || u->out[0]->layout || is_output(c, u->out[0])) return;
+  ir_graph_replace(c->g, u->out[0], end);
+  u->in[0] = y;
+  first->in[0] = u->out[0];
+  lw_set_like(u, 0, y->dtype, y);
+  u->out[0]->layout = y->layout;
+  ir_graph_analyse(c->g);
+}
+
+/* A depthwise convolution between movements from and to channels that lie last, as those between the layers of a
+ * transformer, takes them so: as fast as blocks, and nothing moves. */
+static bool channels_last(chooser *c, ir_node *n) {
+  ir_value *x = n->in[0], *y = n->out[0];
+  if (!c->block || c->free_io || !ir_node_is(n, "Conv") || x->rank != 4 || x->dtype != TN_F32 || !ir_static(x) || !n->in[1]->packed || is_output(c, y)) return false;
+  int64_t channels = ir_dim(c->ctx, x, 1);
+  if (channels % c->block || ir_attr_get_int(n, "group", 1) != channels || ir_dim(c->ctx, y, 1) != channels) return false;
+  if (!view_last(c, x, true)) return false;
+  if (view_last(c, y, false)) {
+    function_first(c, n);
+    return true;
+  }
+  for (ir_value *w = x; w->layout; w = w->def->in[0]) w->layout = NULL;
+  return false;
+}
+
+/* ---- the pass ---- */
+
 static bool keeps_layout(const chooser *c, const ir_node *n) {
   switch (n->op->kind) {
   case IR_OP_ELEMENTWISE: return true;
@@ -139,6 +193,7 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   for (int i = 0; i < count; i++) {
     ir_node *n = g->nodes[i];
     if (n->nout && n->out[0] && n->out[0]->packed) continue;
+    if (options->layout == LW_LAYOUT_AUTO && channels_last(&c, n)) continue;
     if (is_conv(n) || is_unfold(n)) {
       /* a result without blocks is made along its rows: from rows, unless weights can be packed for it */
       bool fits = is_unfold(n) || n->in[1]->packed || eligible(&c, n->out[0]);
@@ -162,7 +217,7 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     }
     if (!any || (n->op->kind == IR_OP_MOVEMENT && !all)) continue;
     for (int k = 0; k < n->nout; k++)
-      if (eligible(&c, n->out[k])) n->out[k]->layout = layout_of(&c, n->out[k]);
+      if (eligible(&c, n->out[k]) && !n->out[k]->layout) n->out[k]->layout = layout_of(&c, n->out[k]);
   }
   ir_graph_sort(g);
   ir_graph_analyse(g);

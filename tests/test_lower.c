@@ -327,6 +327,27 @@ Test(lower, concatenation_of_channels) {
   }
 }
 
+/* A depthwise convolution between tokens: channels last on both sides, or on one alone. */
+Test(lower, depthwise_between_tokens) {
+  static const int size[][4] = {{5, 7, 16, 1}, {9, 23, 48, 1}, {12, 12, 20, 1}, {8, 10, 32, 2}};
+  for (int i = 0; i < IR_COUNT(size); i++)
+    for (int kind = 0; kind < 4; kind++) {
+      int h = size[i][0], w = size[i][1], c = size[i][2], stride = size[i][3], oh = (h + stride - 1) / stride, ow = (w + stride - 1) / stride;
+      char *text = malloc(20000), *t = text, *end = text + 20000;
+      t += snprintf(t, (size_t)(end - t), "graph g { input x: f32[2, %d, %d] const k: f32[%d, 1, 3, 3] = [", h * w, c, c);
+      for (int j = 0; j < 9 * c; j++) t += snprintf(t, (size_t)(end - t), "%s%g", j ? ", " : "", (draw(129) - 64) / 64.0);
+      t += snprintf(t, (size_t)(end - t), "] input b: f32[%d] r = Sin(x) ", c);
+      if (kind < 3) t += snprintf(t, (size_t)(end - t), "const s: i64[4] = [2, %d, %d, %d] p = Transpose(r) { perm = [0, 2, 1] } q = Reshape(p, s) ", c, h, w);
+      else t += snprintf(t, (size_t)(end - t), "const s: i64[4] = [2, %d, %d, %d] p = Reshape(r, s) q = Transpose(p) { perm = [0, 3, 1, 2] } ", h, w, c);
+      t += snprintf(t, (size_t)(end - t), "y = Conv(q, k, b) { pads = [1, 1, 1, 1], strides = [%d, %d], group = %d } ", stride, stride, c);
+      if (kind == 2) t += snprintf(t, (size_t)(end - t), "z = Relu(y) output z }");
+      else if (kind == 1) t += snprintf(t, (size_t)(end - t), "z = Transpose(y) { perm = [0, 2, 3, 1] } e = Gelu(z) output e }");
+      else t += snprintf(t, (size_t)(end - t), "const f: i64[3] = [2, %d, %d] u = Reshape(y, f) z = Transpose(u) { perm = [0, 2, 1] } e = Gelu(z) output e%s }", c, oh * ow, kind ? ", y" : "");
+      graph(-1, text);
+      free(text);
+    }
+}
+
 Test(lower, dead_and_equal_nodes) {
   graph(1, "graph g { input x: f32[9] a = Exp(x) b = Exp(x) c = Add(a, b) d = Log(x) output c }");
 }
