@@ -428,36 +428,6 @@ static ix product(tn_ctx *ctx, ix a, ix b) {
   return ix_intern(ctx, IX_MUL, TN_INDEX, 0, 2, (ix[]){a, b});
 }
 
-/* 0 < l, without a common factor: 0 < g*t + c0  is  -c0 < g*t  is  floor(-c0 / g) < t. */
-static void drop_factor(linear *l) {
-  int64_t g = 0;
-  for (int i = 0; i < l->n; i++) g = gcd(g, l->coef[i]);
-  if (g <= 1) return;
-  for (int i = 0; i < l->n; i++) l->coef[i] /= g;
-  l->c0 = -floor_div(-l->c0, g);
-}
-
-/* 0 < l = g*a + b is decided by `a` alone where floor(-b / g) is the same for all b: 0 < 40 - 8 vo - vv with vv < 8 is
- * vo < 5, the same for all lanes. False: there is no such g. */
-static bool drop_small(linear *l) {
-  for (int i = 0; i < l->n; i++) {
-    int64_t g = l->coef[i] < 0 ? -l->coef[i] : l->coef[i], lo, hi;
-    linear a = {.ctx = l->ctx}, b = {.ctx = l->ctx, .c0 = l->c0};
-    for (int k = 0; k < l->n; k++) {
-      linear *to = l->coef[k] % g == 0 ? &a : &b;
-      to->coef[to->n] = to == &a ? l->coef[k] / g : l->coef[k];
-      to->term[to->n++] = l->term[k];
-    }
-    if (!b.n) continue;
-    linear_range(&b, &lo, &hi);
-    if (lo == INT64_MIN || lo == INT64_MAX || hi == INT64_MIN || hi == INT64_MAX || floor_div(-lo, g) != floor_div(-hi, g)) continue;
-    a.c0 = -floor_div(-lo, g);
-    *l = a;
-    return true;
-  }
-  return false;
-}
-
 ix ix_simplify_index(tn_ctx *ctx, ir_opcode op, const ix *args) {
   ix a = args[0], b = ix_info[op].arity > 1 ? args[1] : NULL;
   switch (op) {
@@ -496,14 +466,17 @@ ix ix_simplify_index(tn_ctx *ctx, ir_opcode op, const ix *args) {
     if (d->hi <= 0) return ix_bool(ctx, false);
     linear l, left = {.ctx = ctx}, right = {.ctx = ctx};
     linear_of(ctx, &l, d);
-    do drop_factor(&l);
-    while (drop_small(&l));
+    int64_t g = 0;
+    for (int i = 0; i < l.n; i++) g = gcd(g, l.coef[i]);
+    /* 0 < g*t + c0  is  -c0 < g*t  is  floor(-c0 / g) < t */
+    int64_t k = g > 1 ? floor_div(-l.c0, g) : -l.c0;
+    if (g < 1) g = 1;
     for (int i = 0; i < l.n; i++) {
-      if (l.coef[i] > 0) linear_add_term(&right, l.coef[i], l.term[i]);
-      else linear_add_term(&left, -l.coef[i], l.term[i]);
+      if (l.coef[i] > 0) linear_add_term(&right, l.coef[i] / g, l.term[i]);
+      else linear_add_term(&left, -(l.coef[i] / g), l.term[i]);
     }
-    if (left.n == 0) left.c0 = -l.c0; /* -c0 < right */
-    else right.c0 = l.c0;             /* left < right + c0 */
+    if (left.n == 0) left.c0 = k; /* k < right */
+    else right.c0 = -k;           /* left < right - k */
     return ix_intern(ctx, IX_LT, TN_BOOL, 0, 2, (ix[]){linear_build(&left), linear_build(&right)});
   }
   case IX_EQ:
