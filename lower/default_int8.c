@@ -184,6 +184,7 @@ static bool set_eights_apart(dots *k, const char *tile) {
   lw_plan *p = k->p;
   if (k->fours && !lw_step(p, "peel %s 0 %lld", k->sum, (long long)k->fours)) return false;
   if (!lw_step(p, "split %s 2 -> %s ch", k->sum, k->sum) || !lw_step(p, "reorder %s %s ch cd", k->sum, tile) || !lw_step(p, "fuse ch cd -> cd")) return false;
+  if (!p->p.guard) unroll_sum(p, k->sum, unrolled(k, k->eights, 12)); /* with more to hold two at once spill */
   unroll_sum(p, ir_format(p->ctx, "%s.b", k->sum), unrolled(k, k->fours, 24));
   return true;
 }

@@ -129,7 +129,7 @@ static int64_t fours_of(const picking *p, int64_t row, int64_t eights) {
 static void choose_steps(picking *p) {
   int64_t least = INT64_MAX, most = 0;
   for (int64_t r = 0; r < p->rows; r++) most = p->e[r] > most ? p->e[r] : most;
-  for (int64_t e = most; e >= 0; e--) {
+  for (int64_t e = most > 8 ? most - most % 2 : most; e >= 0; e -= e > 8 ? 2 : 1) { /* even: two at once */
     int64_t f = 0;
     for (int64_t r = 0; r < p->rows; r++) {
       int64_t n = fours_of(p, r, e);
@@ -137,6 +137,7 @@ static void choose_steps(picking *p) {
     }
     if (e * COST_EIGHT + f * COST_FOUR < least) least = e * COST_EIGHT + f * COST_FOUR, p->eights = e, p->fours = f;
   }
+  if (p->fours > 8) p->fours += p->fours % 2;
 }
 
 /* ---- the constants ---- */
@@ -278,7 +279,10 @@ static void picked_build(lw_build *b, ir_node *n) {
   ix group = ix_cast(ctx, TN_INDEX, lw_in(b, n, 2, at));
   at[2] = four, at[3] = ix_add(ctx, ix_muli(ctx, ix_remi(ctx, o[1], LANES), FOUR), ix_remi(ctx, c, FOUR));
   ix pick = ix_remi(ctx, ix_cast(ctx, TN_INDEX, lw_in(b, n, 3, at)), GROUP);
-  in[1] = ix_add(ctx, ix_muli(ctx, ix_min(ctx, group, ix_addi(ctx, ix_divi(ctx, x->dims[1], GROUP), -1)), GROUP), pick);
+  int64_t channels, groups = ix_const_value(x->dims[1], &channels) ? channels / GROUP : 0; /* no step reads elsewhere, whatever the table says */
+  bool power = groups > 0 && (groups & (groups - 1)) == 0;
+  group = power ? ix_remi(ctx, group, groups) : ix_min(ctx, group, ix_addi(ctx, ix_divi(ctx, x->dims[1], GROUP), -1));
+  in[1] = ix_add(ctx, ix_muli(ctx, group, GROUP), pick);
   lw_window_at(ctx, &v, o + 2, tap, in + 2);
   ib_if(ib, lw_window_inside(ctx, &v, in + 2));
   lw_accumulate(b, acc, lw_in(b, n, 0, in), lw_in(b, n, 1, weight));

@@ -123,6 +123,21 @@ has "dimensions to give with --dim: N"
 ok check "$corpus/plain.onnx" --dim N=2 --json
 json 'd["problems"] == [] and d["ops"] == {"Gemm": 1} and d["weights_bytes"] > 0 and d["flops"] > 0'
 
+quantised() { # FILE FILTERS CHANNELS_OF_A_FILTER SIZE GROUPS: a convolution in integers
+  printf 'graph g { opset 13 input x: u8[1, 64, 28, 28] const w: i8[%d, %d, %d, %d] = [1%s] y = ConvInteger(x, w) { group = %d } output y }\n' \
+    "$2" "$3" "$4" "$4" "$(yes ', 3' | head -n $(($2 * $3 * $4 * $4 - 1)) | tr -d '\n')" "$5" >"$1"
+}
+quantised deep.tn 64 1 3 64
+quantised dense.tn 64 64 1 1
+ok check deep.tn --cpu x86-64-v3
+has "slower on x86-64-v3 than the same layer in floats"
+ok check deep.tn --cpu x86-64-v3 --json
+json 'len(d["slow_int8"]) == 1'
+for cpu in x86-64-v3 cascadelake; do
+  ok check dense.tn --cpu $cpu --json
+  json 'd["slow_int8"] == []'
+done
+
 # ---- compile: an object that a C program runs ----
 fails 2 "-o FILE is missing" compile net.tn --dim N=2
 fails 2 "--target" compile net.tn --dim N=2 -o x.o --target avr
