@@ -113,7 +113,7 @@ static int slow_integers(cli *c, const cli_model *m, const char ***names) {
     const ir_program_kernel *k = &m->program->kernels[call->kernel];
     lw_problem p = lw_problem_of(c->ctx, k->kernel);
     if (p.kind != LW_CONTRACTION || p.dtype != TN_I32 || p.a->u.buf->dtype == TN_I32 || p.flops < 1e5) continue; /* no trifle */
-    if (times_as_floats(c, m->target, k, &p) > 1.1) IR_PUSH(c->ctx, *names, n, call->name);
+    if (times_as_floats(c, m->target, k, &p) > 1.2) IR_PUSH(c->ctx, *names, n, call->name);
   }
   return n;
 }
