@@ -124,19 +124,19 @@ ok check "$corpus/plain.onnx" --dim N=2 --json
 json 'd["problems"] == [] and d["ops"] == {"Gemm": 1} and d["weights_bytes"] > 0 and d["flops"] > 0'
 
 python3 - <<'END'
+from math import prod
 def varint(n): return bytes([n]) if n < 128 else bytes([n & 127 | 128]) + varint(n >> 7)
 def field(k, v): return varint(k << 3) + varint(v) if isinstance(v, int) else varint(k << 3 | 2) + varint(len(v)) + v
 def value(name, kind, dims):
     shape = b"".join(field(1, field(1, d)) for d in dims)
     return field(1, name) + field(2, field(1, field(1, kind) + field(2, shape)))
-def quantised(path, channels, size, groups):  # a convolution in integers
-    node = field(1, b"x") + field(1, b"w") + field(2, b"y") + field(4, b"ConvInteger") + field(5, field(1, b"group") + field(3, groups) + field(20, 2))
-    dims = [64, channels, size, size]
-    w = b"".join(field(1, d) for d in dims) + field(2, 3) + field(8, b"w") + field(9, bytes(64 * channels * size * size))
-    graph = field(1, node) + field(2, b"g") + field(5, w) + field(11, value(b"x", 2, [1, 64, 28, 28])) + field(12, value(b"y", 6, [1, 64, 29 - size, 29 - size]))
+def quantised(path, op, x, w, y, attributes=b""):  # a product of integers
+    node = field(1, b"x") + field(1, b"w") + field(2, b"y") + field(4, op) + attributes
+    weights = b"".join(field(1, d) for d in w) + field(2, 3) + field(8, b"w") + field(9, bytes(i % 5 for i in range(prod(w))))
+    graph = field(1, node) + field(2, b"g") + field(5, weights) + field(11, value(b"x", 2, x)) + field(12, value(b"y", 6, y))
     open(path, "wb").write(field(1, 8) + field(7, graph) + field(8, field(2, 13)))
-quantised("deep.onnx", 1, 3, 64)
-quantised("dense.onnx", 64, 1, 1)
+quantised("deep.onnx", b"ConvInteger", [1, 64, 28, 28], [64, 1, 3, 3], [1, 64, 26, 26], field(5, field(1, b"group") + field(3, 64) + field(20, 2)))
+quantised("dense.onnx", b"MatMulInteger", [64, 256], [256, 256], [64, 256])
 END
 ok check deep.onnx --cpu x86-64-v3
 has "slower on x86-64-v3 than the same layer in floats"
