@@ -231,6 +231,31 @@ Test(layers, attention) {
   check(in, x, r, N * T * E);
 }
 
+/* Heads that share keys, each query seeing those up to its own place: the ONNX operation. */
+Test(layers, causal_attention) {
+  enum { T = 20, D = 8, HEADS = 4, GROUPS = 2, ALL = (HEADS + 2 * GROUPS) * D };
+  tn_tensor *in = tn_input(g, "x", TN_F32, 3, DIMS(1, T, ALL));
+  tn_tensor *parts[3] = {tn_slice(g, in, 2, 0, HEADS * D), tn_slice(g, in, 2, HEADS * D, (HEADS + GROUPS) * D), tn_slice(g, in, 2, (HEADS + GROUPS) * D, ALL)};
+  tn_tensor *r = tn_op(g, "Attention", 3, parts, "is_causal=1, q_num_heads=4, kv_num_heads=2");
+  fill(x, T * ALL, 11);
+  for (int h = 0; h < HEADS; h++)
+    for (int t = 0; t < T; t++) {
+      const float *q = x + t * ALL + h * D;
+      double p[T], sum = 0;
+      for (int s = 0; s <= t; s++) {
+        p[s] = 0;
+        for (int d = 0; d < D; d++) p[s] += q[d] * x[s * ALL + (HEADS + h / 2) * D + d];
+        sum += p[s] = exp(p[s] / sqrt(D));
+      }
+      for (int d = 0; d < D; d++) {
+        double o = 0;
+        for (int s = 0; s <= t; s++) o += p[s] / sum * x[s * ALL + (HEADS + GROUPS + h / 2) * D + d];
+        want[t * HEADS * D + h * D + d] = o;
+      }
+    }
+  check(in, x, r, T * HEADS * D);
+}
+
 static double sigmoid(double v) { return 1 / (1 + exp(-v)); }
 
 /* W[row] . a + U[row] . h + both biases, or the two sums apart. */
