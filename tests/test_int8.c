@@ -292,6 +292,39 @@ static void picked(tn_ctx *ctx, void *arg) {
   }
 }
 
+typedef struct sums {
+  int weight, eights;
+} sums;
+
+/* Weights that are all alike, as one eight and two fours, or four fours. */
+static void picked_sums(tn_ctx *ctx, void *arg) {
+  const sums *s = arg;
+  ir_text t = {.ctx = ctx};
+  ir_put(&t, "graph g { input x: u8[1, 16, 4, 4] const w: i8[16, 16, 1, 1] = [");
+  for (int i = 0; i < 256; i++) ir_put(&t, "%s%d", i ? ", " : "", s->weight);
+  ir_put(&t, "] const by: u16[1, 1, %d] = [0", 4 - s->eights);
+  for (int i = 1; i < 4 - s->eights; i++) ir_put(&t, ", 0");
+  ir_put(&t, "] const pick: u8[1, 1, 4, 32] = [0");
+  for (int i = 1; i < 128; i++) ir_put(&t, ", %d", i / 32 * 4 + i % 4);
+  ir_put(&t, "] y = tenon:ConvPicked(x, w, by, pick) output y }");
+  lw_compile(ctx, ir_graph_parse(ctx, ir_text_str(&t), "test"), &(lw_options){.target = cg_target_find(ctx, "x86-64-v3", triple_of("x86-64-v3"))});
+}
+
+/* Sums that might leave 16 bits are refused: of four weights in an eight, of two in a four. */
+Test(int8, picked_refusals) {
+  static const struct {
+    sums s;
+    const char *why;
+  } cases[] = {{{32, 1}, NULL}, {{33, 1}, "add up to 132"}, {{-33, 1}, "add up to -132"}, {{33, 0}, NULL}, {{-64, 0}, NULL}, {{65, 0}, "add up to 130"}};
+  for (int i = 0; i < (int)IR_COUNT(cases); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    sums s = cases[i].s;
+    tn_status got = ir_protect(ctx, picked_sums, &s);
+    cr_expect(cases[i].why ? got != TN_OK && strstr(tn_error(ctx), cases[i].why) : got == TN_OK, "case %d: %s", i, got ? tn_error(ctx) : "taken");
+    tn_ctx_free(ctx);
+  }
+}
+
 static void start(void (*fn)(tn_ctx *, void *), uint64_t seed) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   state = seed;
