@@ -52,7 +52,8 @@
  *   turn B v a -> P         the same, with axis a of B innermost in P's memory
  *   prefetch B v D w -> p   for v: for w: S        for v: for w: { ask for a part of what iteration v + D reads of B; S }
  *                                                  (w inside v, with other loops between or not: the parts of all its
-                                                  iterations cover all; w = v: all of it each time; B: an operand or a copy)
+                                                  iterations cover all; w = v: all of it each time; B: an operand or a copy;
+                                                  of what is read the last line again where there is no other: no conditions)
  *   muladd                  acc = fma(a, b, acc)    acc = a*b + acc, rounded twice: for machines without fma
  *   tensorize atom v        marks the nest at v as a tile statement; checks it is the atom's:
  *                           fma: loops around acc[..] = fma(a, b, acc[..]);
