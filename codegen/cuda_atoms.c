@@ -400,6 +400,8 @@ static const struct {
     {"mma.m16n8k32.s8", multiply},
     {"mma.m16n8k32.e4m3", multiply},
     {"mma.m16n8k32.e5m2", multiply},
+    {"mma.m16n8k32.e4m3e5m2", multiply},
+    {"mma.m16n8k32.e5m2e4m3", multiply},
     {"mma.m16n8k8.tf32", multiply},
     {"wgmma.m64n", multiply_group},
     {"wgmma.set.m64n", set_group},

@@ -4,7 +4,12 @@
  * lays them out: in matrix r of an ldmatrix, lane l holds row l / 4 and `pack` elements of k from (l mod 4) pack on. */
 #include "codegen/cuda_product.h"
 
-const char *cu_tensor_core_type(tn_dtype t) { return t == TN_F16 ? "f16" : t == TN_BF16 ? "bf16" : t == TN_F8E4M3FN ? "e4m3" : t == TN_F8E5M2 ? "e5m2" : NULL; }
+static const char *type_name(tn_dtype t) { return t == TN_F16 ? "f16" : t == TN_BF16 ? "bf16" : t == TN_F8E4M3FN ? "e4m3" : t == TN_F8E5M2 ? "e5m2" : NULL; }
+
+const char *cu_tensor_core_type(const cu_product *g) {
+  const char *a = type_name(cu_operand_dtype(g, &g->a)), *b = type_name(cu_operand_dtype(g, &g->b));
+  return !a || !cu_mixed(g) ? a : ir_format(g->ctx, "%s%s", a, b);
+}
 
 static ix warp_row(const cu_product *g, const cu_mma *x, ix w) { return ix_muli(g->ctx, ix_divi(g->ctx, w, x->warps_n), x->wm); }
 static ix warp_column(const cu_product *g, const cu_mma *x, ix w) { return ix_muli(g->ctx, ix_remi(g->ctx, w, x->warps_n), x->wn); }
@@ -94,7 +99,7 @@ static const cu_tile *on_tensor_cores(tn_ctx *ctx, const cu_target *t, const ir_
     g.b.value = ix_cast(ctx, TN_F16, g.b.value);
     g.dtype = TN_F16;
   }
-  const char *name = tf32 ? g.dtype == TN_F32 && acc == TN_F32 ? "tf32" : NULL : g.dtype == TN_I8 && acc == TN_I32 ? "s8" : acc == TN_F32 ? cu_tensor_core_type(g.dtype) : NULL;
+  const char *name = tf32 ? g.dtype == TN_F32 && acc == TN_F32 ? "tf32" : NULL : g.dtype == TN_I8 && acc == TN_I32 ? "s8" : acc == TN_F32 ? cu_tensor_core_type(&g) : NULL;
   if (!name) return *reason = "no tensor core instruction for these dtypes", NULL;
   cu_choice c = choice->n ? *choice : default_tile(t, &g);
   if (!choice->n && (g.a.rows.extent < 4 || g.b.rows.extent < 4 || g.sum.extent < 8)) return *reason = "too few rows for tiles", NULL;
@@ -116,9 +121,9 @@ static const cu_tile *on_tensor_cores(tn_ctx *ctx, const cu_target *t, const ir_
   cu_product_tiles(&g);
   if (cu_product_shared_bytes(&g) > t->shared_bytes) return *reason = "mma: more shared memory than a block has", NULL;
   ix n[4] = {ix_index(ctx, g.threads), ix_index(ctx, x.wm / 16), ix_index(ctx, 4 * x.pack)};
-  x.fa = ir_buf_new(ctx, "frag.a", g.dtype, 3, n, NULL, IR_LOCAL);
+  x.fa = ir_buf_new(ctx, "frag.a", g.a.shared->dtype, 3, n, NULL, IR_LOCAL);
   n[1] = ix_index(ctx, x.wn / 16);
-  x.fb = ir_buf_new(ctx, "frag.b", g.dtype, 3, n, NULL, IR_LOCAL);
+  x.fb = ir_buf_new(ctx, "frag.b", g.b.shared->dtype, 3, n, NULL, IR_LOCAL);
   x.acc = ir_buf_new(ctx, "sum", acc, 4, (ix[]){n[0], ix_index(ctx, x.wm / 16), ix_index(ctx, x.wn / 8), ix_index(ctx, 4)}, NULL, IR_LOCAL);
   const ir_stmt *s = cu_product_pipeline(&g, each_sum(&g, &x, "set", false), step, &x, each_sum(&g, &x, "end", true));
   s = ir_alloc_stmt(ctx, x.fa, ir_alloc_stmt(ctx, x.fb, ir_alloc_stmt(ctx, x.acc, s)));

@@ -108,10 +108,6 @@ static const struct {
      "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
     {"tn_mma_s8", "__device__ __forceinline__ void tn_mma_s8(int *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
      "\"+r\"(c[0]), \"+r\"(c[1]), \"+r\"(c[2]), \"+r\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
-    {"tn_mma_e4m3", "__device__ __forceinline__ void tn_mma_e4m3(float *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
-     "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
-    {"tn_mma_e5m2", "__device__ __forceinline__ void tn_mma_e5m2(float *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k32.row.col.f32.e5m2.e5m2.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
-     "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n"},
     {"tn_mma_tf32", /* operands rounded to nearest: the instruction would cut them off */
      "__device__ __forceinline__ unsigned tn_to_tf32(unsigned x) { unsigned r; asm(\"cvt.rna.tf32.f32 %0, %1;\" : \"=r\"(r) : \"f\"(__uint_as_float(x))); return r; }\n"
      "__device__ __forceinline__ void tn_mma_tf32(float *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\" : "
@@ -144,9 +140,17 @@ static const struct {
 };
 
 /* wgmma of 64 rows, n columns and 32 bytes of k: n / 2 accumulators a thread. */
+/* 8-bit floats, of A and of B. */
+static void put_mma_bytes(ir_text *t, const char *type) {
+  const char *second = strlen(type) > 4 ? type + 4 : type;
+  ir_put(t, "__device__ __forceinline__ void tn_mma_%s(float *c, const unsigned *a, const unsigned *b) { asm volatile(\"mma.sync.aligned.m16n8k32.row.col.f32.%.4s.%s.f32 {%%0, %%1, %%2, %%3}, {%%4, %%5, %%6, %%7}, {%%8, %%9}, {%%0, %%1, %%2, %%3};\" : "
+            "\"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3]) : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]), \"r\"(b[0]), \"r\"(b[1])); }\n", type, type, second);
+}
+
 static void put_wgmma(ir_text *t, const char *type, int n) {
   bool bytes = type[0] == 'e'; /* those must lie along k: no operands to turn them */
-  ir_put(t, "__device__ __forceinline__ void tn_wgmma_%s_%d(float *c, unsigned long long a, unsigned long long b) { asm volatile(\"wgmma.mma_async.sync.aligned.m64n%dk%d.f32.%s.%s {", type, n, n, bytes ? 32 : 16, type, type);
+  const char *second = strlen(type) > 4 ? type + 4 : type;
+  ir_put(t, "__device__ __forceinline__ void tn_wgmma_%s_%d(float *c, unsigned long long a, unsigned long long b) { asm volatile(\"wgmma.mma_async.sync.aligned.m64n%dk%d.f32.%.4s.%s {", type, n, n, bytes ? 32 : 16, type, second);
   for (int i = 0; i < n / 2; i++) ir_put(t, "%s%%%d", i ? ", " : "", i);
   ir_put(t, "}, %%%d, %%%d, 1, 1, 1%s;\" : ", n / 2, n / 2 + 1, bytes ? "" : ", 0, 0");
   for (int i = 0; i < n / 2; i++) ir_put(t, "%s\"+f\"(c[%d])", i ? ", " : "", i);
@@ -232,7 +236,9 @@ const char *cu_helpers(tn_ctx *ctx, const char *body) {
       if (strstr(body, ir_format(ctx, "tn_tma_%s%s%d(", kind > 1 ? "all_" : "", kind % 2 ? "im2col" : "load", rank))) put_tma(&t, rank, kind % 2, kind > 1);
   for (int rank = 1; rank <= CU_MAP_RANK; rank++)
     if (strstr(body, ir_format(ctx, "tn_tma_store%d(", rank))) put_tma_store(&t, rank);
-  static const char *const narrow[] = {"f16", "bf16", "e4m3", "e5m2"};
+  static const char *const narrow[] = {"f16", "bf16", "e4m3", "e5m2", "e4m3e5m2", "e5m2e4m3"};
+  for (int h = 2; h < IR_COUNT(narrow); h++)
+    if (strstr(body, ir_format(ctx, "tn_mma_%s(", narrow[h]))) put_mma_bytes(&t, narrow[h]);
   for (int h = 0; h < IR_COUNT(narrow); h++)
     for (int n = 16; n <= 256; n += 16)
       if (strstr(body, ir_format(ctx, "tn_wgmma_%s_%d(", narrow[h], n))) put_wgmma(&t, narrow[h], n);

@@ -59,6 +59,14 @@ static void contiguous_last(tn_ctx *ctx, cu_axis *sum, ix value) {
 
 #define REFUSE(text) return *reason = (text), false
 
+/* 8-bit floats of two kinds: tensor cores take either on either side. */
+bool cu_mixed(const cu_product *g) {
+  tn_dtype a = (tn_dtype)g->a.value->dtype, b = (tn_dtype)g->b.value->dtype;
+  return a != b && (a == TN_F8E4M3FN || a == TN_F8E5M2) && (b == TN_F8E4M3FN || b == TN_F8E5M2);
+}
+
+tn_dtype cu_operand_dtype(const cu_product *g, const cu_operand *o) { return cu_mixed(g) ? (tn_dtype)o->value->dtype : g->dtype; }
+
 bool cu_product_of(tn_ctx *ctx, const ir_kernel *k, bool plain, cu_product *g, const char **reason) {
   *g = (cu_product){.ctx = ctx, .k = k, .p = lw_problem_of(ctx, k)};
   lw_problem *p = &g->p;
@@ -96,7 +104,7 @@ bool cu_product_of(tn_ctx *ctx, const ir_kernel *k, bool plain, cu_product *g, c
   }
   g->a.value = plain ? strip_cast(x) : x;
   g->b.value = plain ? strip_cast(y) : y;
-  if (plain && (g->a.value->op != IX_LOAD || g->b.value->op != IX_LOAD || g->a.value->dtype != g->b.value->dtype)) REFUSE("operands that are not loaded as they are");
+  if (plain && (g->a.value->op != IX_LOAD || g->b.value->op != IX_LOAD || (g->a.value->dtype != g->b.value->dtype && !cu_mixed(g)))) REFUSE("operands that are not loaded as they are");
   g->dtype = (tn_dtype)g->a.value->dtype;
   for (int i = 0; i < p->nout; i++) {
     bool in_a = ix_uses_var(x, p->out[i]->var), in_b = ix_uses_var(y, p->out[i]->var);
@@ -149,7 +157,7 @@ static void operand_tile(cu_product *g, cu_operand *o, const char *name) {
   o->vec = o->inner_k ? along_k : along_rows;
   ix shape[3] = {ix_index(g->ctx, g->stages * (g->cluster ? g->cluster : 1)), ix_index(g->ctx, o->inner_k ? o->block : g->bk), ix_index(g->ctx, (o->inner_k ? g->bk : o->block) + g->pad)};
   const ir_layout *layout = g->swizzle ? ir_layout_parse(g->ctx, ir_format(g->ctx, "split 2 %d; xor 2 1 8", 16 / (int)ir_dtype_bytes(g->dtype))) : NULL;
-  o->shared = ir_buf_new(g->ctx, name, g->dtype, 3, shape, layout, IR_SHARED);
+  o->shared = ir_buf_new(g->ctx, name, cu_operand_dtype(g, o), 3, shape, layout, IR_SHARED);
 }
 
 void cu_product_tiles(cu_product *g) {
@@ -248,7 +256,7 @@ const ir_stmt *cu_product_copy_one(cu_product *g, const cu_operand *o, const ir_
   const ir_stmt *real = cu_loop(ctx, v, IR_UNROLL, ir_store(ctx, o->shared, to, IR_SET, mapped(ctx, &map, o->value)));
   if (o->vec) real = ir_tile(ctx, "cp.async", real);
   ir_var *w = cu_var(ctx, ir_format(ctx, "none.%d", id), vec);
-  const ir_stmt *none = ir_subst_var(ctx, cu_loop(ctx, w, IR_UNROLL, ir_store(ctx, o->shared, to, IR_SET, zero(ctx, g->dtype))), v, w->expr);
+  const ir_stmt *none = ir_subst_var(ctx, cu_loop(ctx, w, IR_UNROLL, ir_store(ctx, o->shared, to, IR_SET, zero(ctx, o->shared->dtype))), v, w->expr);
   ix cond = ix_and(ctx, ix_lt(ctx, m->expr, ix_index(ctx, o->rows.extent)), ix_lt(ctx, k->expr, ix_index(ctx, g->sum.extent)));
   const ir_stmt *s;
   if (o->guard) { /* its addresses make sense within the borders alone */
@@ -278,7 +286,7 @@ const ir_stmt *cu_product_box(cu_product *g, const cu_operand *o, const cu_box *
   ix to[3] = {box->stage, ix_add(ctx, box->to, r->expr), c->expr};
   ix inside = ix_and(ctx, ix_lt(ctx, m, ix_index(ctx, o->rows.extent)), ix_lt(ctx, k, ix_index(ctx, extent_of(last))));
   if (o->guard) inside = ix_and(ctx, inside, mapped(ctx, &map, o->guard));
-  const ir_stmt *s = ir_if(ctx, inside, ir_store(ctx, o->shared, to, IR_SET, mapped(ctx, &map, o->value)), ir_store(ctx, o->shared, to, IR_SET, zero(ctx, g->dtype)));
+  const ir_stmt *s = ir_if(ctx, inside, ir_store(ctx, o->shared, to, IR_SET, mapped(ctx, &map, o->value)), ir_store(ctx, o->shared, to, IR_SET, zero(ctx, o->shared->dtype)));
   s = cu_loop(ctx, r, IR_SERIAL, cu_loop(ctx, c, IR_SERIAL, s));
   return box->peer ? cu_loop(ctx, box->peer, IR_SERIAL, s) : s;
 }

@@ -48,6 +48,9 @@ typedef struct cu_product {
 /* Reads the product off a kernel; false with *reason. `plain`: shared memory holds elements as they lie in global
  * memory, below the operands' casts. */
 bool cu_product_of(tn_ctx *ctx, const ir_kernel *k, bool plain, cu_product *g, const char **reason);
+/* Operands of f8e4m3fn and f8e5m2, in either order: then g->dtype is that of a, as wide as that of b. */
+bool cu_mixed(const cu_product *g);
+tn_dtype cu_operand_dtype(const cu_product *g, const cu_operand *o); /* in shared memory */
 /* After blocks, bk, stages, threads and pad are set: how copies move, the shared buffers. */
 void cu_product_tiles(cu_product *g);
 /* Statements of all threads that bring tile number `kt` of both operands into stage `stage`. */
@@ -92,8 +95,8 @@ typedef struct cu_mma {
 const ir_stmt *cu_mma_load(cu_product *g, const cu_mma *x, const cu_operand *o, ir_buf *to, ix w, ix piece, ix row0, ix k0, ix stage);
 /* By warp w: sums (mi, nj) += piece of A * column tile nj, one half of the piece of B. */
 const ir_stmt *cu_mma_multiply(tn_ctx *ctx, const cu_mma *x, ix w, ix a_piece, ix b_piece, ix mi, ix nj);
-/* PTX's name of a float that tensor cores multiply into f32; null: none. */
-const char *cu_tensor_core_type(tn_dtype t);
+/* What atoms call the floats that tensor cores multiply into f32: PTX's name, of two kinds both ("e4m3e5m2"); null: none. */
+const char *cu_tensor_core_type(const cu_product *g);
 enum { CU_TILE_BYTES = 128 }; /* along k, of a tile in the 128-byte swizzle */
 /* Products by warpgroups of 64 rows (cuda_wgmma.c): accumulators of their threads, products of a tile in shared memory. */
 typedef struct cu_groups {

@@ -76,7 +76,7 @@ cu_choice cu_groups_choice(const cu_target *t, const cu_product *g) {
 #define REFUSE(text) return *reason = (text), false
 
 bool cu_groups_of(cu_product *g, const cu_target *t, cu_groups *x, int64_t extra_threads, const char **reason) {
-  const char *name = g->acc->dtype == TN_F32 ? cu_tensor_core_type(g->dtype) : NULL;
+  const char *name = g->acc->dtype == TN_F32 ? cu_tensor_core_type(g) : NULL;
   if (!name) REFUSE("wgmma is for f16, bf16, f8e4m3fn and f8e5m2 with sums of f32 here");
   g->bk = CU_TILE_BYTES / (int64_t)ir_dtype_bytes(g->dtype);
   g->along_k = g->swizzle = true;

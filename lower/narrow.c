@@ -286,7 +286,7 @@ static void byte_product(ir_graph *g, ir_node *n) {
   byte_source a, b;
   tn_dtype t = n->out[0]->dtype;
   if (!ir_is_float(t) || t == TN_F64 || n->in[0]->rank < 2 || n->in[1]->rank < 2) return;
-  if (!byte_source_of(g, n->in[0], is_tensor_core_byte, &a) || !byte_source_of(g, n->in[1], is_tensor_core_byte, &b) || a.v->dtype != b.v->dtype) return;
+  if (!byte_source_of(g, n->in[0], is_tensor_core_byte, &a) || !byte_source_of(g, n->in[1], is_tensor_core_byte, &b)) return;
   if (gemm && ir_attr_get_int(n, "transA", 0)) a.v = turned(g, n, a.v, "transA"), a.axis = a.axis < 0 ? -1 : 1 - a.axis;
   if (gemm && ir_attr_get_int(n, "transB", 0)) b.v = turned(g, n, b.v, "transB"), b.axis = b.axis < 0 ? -1 : 1 - b.axis;
   int rank = n->out[0]->rank, row = a.v->rank - 2, column = b.v->rank - 1;

@@ -71,7 +71,7 @@ static void conv_wide_infer(tn_ctx *ctx, ir_node *n) {
     conv_set(ctx, n, TN_I32);
     return;
   }
-  lw_need_same_type(ctx, n, 0, 1);
+  if (!ir_is_byte_float(t) || !ir_is_byte_float(n->in[1]->dtype)) lw_need_same_type(ctx, n, 0, 1);
   if (!ir_is_narrow_float(t)) lw_bad(ctx, n, "operands of type %s", ir_dtype_name(t));
   if (lw_has(n, 2) && n->in[2]->dtype != TN_F32) lw_bad(ctx, n, "a bias of type %s", ir_dtype_name(n->in[2]->dtype));
   conv_set(ctx, n, TN_F32);

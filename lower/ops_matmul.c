@@ -63,7 +63,7 @@ static void matmul_wide_infer(tn_ctx *ctx, ir_node *n) {
     lw_matmul_set(ctx, n, TN_I32);
     return;
   }
-  if (n->in[0]->dtype != TN_F32 || !ir_is_byte_float(n->in[1]->dtype)) need_narrow(ctx, n);
+  if ((n->in[0]->dtype != TN_F32 && !ir_is_byte_float(n->in[0]->dtype)) || !ir_is_byte_float(n->in[1]->dtype)) need_narrow(ctx, n);
   lw_matmul_set(ctx, n, TN_F32);
 }
 

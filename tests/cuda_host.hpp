@@ -183,6 +183,12 @@ static inline void tn_mma_e4m3(float *c, const unsigned *a, const unsigned *b) {
 static inline void tn_mma_e5m2(float *c, const unsigned *a, const unsigned *b) {
   multiply<float, 4>(c, a, b, [](float s, const char *x, const char *y, unsigned k) { return fmaf(host::e5m2((unsigned char)x[k]), host::e5m2((unsigned char)y[k]), s); });
 }
+static inline void tn_mma_e4m3e5m2(float *c, const unsigned *a, const unsigned *b) {
+  multiply<float, 4>(c, a, b, [](float s, const char *x, const char *y, unsigned k) { return fmaf(host::e4m3((unsigned char)x[k]), host::e5m2((unsigned char)y[k]), s); });
+}
+static inline void tn_mma_e5m2e4m3(float *c, const unsigned *a, const unsigned *b) {
+  multiply<float, 4>(c, a, b, [](float s, const char *x, const char *y, unsigned k) { return fmaf(host::e5m2((unsigned char)x[k]), host::e4m3((unsigned char)y[k]), s); });
+}
 static inline float tf32_at(const char *p) { unsigned u; memcpy(&u, p, 4); return __uint_as_float((u + 0x1000) & 0xffffe000u); }
 static inline void tn_mma_tf32(float *c, const unsigned *a, const unsigned *b) {
   multiply<float, 1>(c, a, b, [](float s, const char *x, const char *y, unsigned) { return fmaf(tf32_at(x), tf32_at(y), s); });
@@ -200,7 +206,7 @@ template <int N> static inline void tn_registers_more() {}
 template <int N> static inline void tn_registers_less() {}
 namespace host {
 static uintptr_t swizzled(uintptr_t at) { return at ^ (at >> 7 & 7) << 4; }
-template <int N, class T, class F> static void products(float *c, unsigned long long a, unsigned long long b, F value) {
+template <int N, class T, class F, class G> static void products(float *c, unsigned long long a, unsigned long long b, F value, G second) {
   unsigned t = now % 128;
   for (int e = 0; e < N / 2; e++) {
     unsigned i = t / 32 * 16 + t % 32 / 4 + e / 2 % 2 * 8, j = (unsigned)e / 4 * 8 + t % 4 * 2 + e % 2;
@@ -208,10 +214,11 @@ template <int N, class T, class F> static void products(float *c, unsigned long 
       T x, y;
       memcpy(&x, (const void *)swizzled((uintptr_t)a + i * 128 + k * sizeof x), sizeof x);
       memcpy(&y, (const void *)swizzled((uintptr_t)b + j * 128 + k * sizeof y), sizeof y);
-      c[e] = fmaf(value(x), value(y), c[e]);
+      c[e] = fmaf(value(x), second(y), c[e]);
     }
   }
 }
+template <int N, class T, class F> static void products(float *c, unsigned long long a, unsigned long long b, F value) { products<N, T>(c, a, b, value, value); }
 /* A is what the lanes of a quad have in registers; rows of B run along j, 64 columns, then the next 64. */
 template <int N, class F> static void products_of_registers(float *c, const unsigned *a, unsigned long long b, F value) {
   unsigned t = now % 128;
@@ -359,7 +366,9 @@ TN_TMA(load1) TN_TMA(load2) TN_TMA(load3) TN_TMA(load4) TN_TMA(load5) TN_TMA(im2
   static inline void tn_wgmma_f16_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned short>(c, a, b, tn_from_f16); } \
   static inline void tn_wgmma_bf16_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned short>(c, a, b, tn_from_bf16); } \
   static inline void tn_wgmma_e4m3_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned char>(c, a, b, host::e4m3); } \
-  static inline void tn_wgmma_e5m2_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned char>(c, a, b, host::e5m2); }
+  static inline void tn_wgmma_e5m2_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned char>(c, a, b, host::e5m2); } \
+  static inline void tn_wgmma_e4m3e5m2_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned char>(c, a, b, host::e4m3, host::e5m2); } \
+  static inline void tn_wgmma_e5m2e4m3_##n(float *c, unsigned long long a, unsigned long long b) { host::products<n, unsigned char>(c, a, b, host::e5m2, host::e4m3); }
 #define TN_WGMMA_RS(n)                                                                                                                                                     \
   static inline void tn_wgmma_rs_f16_##n(float *c, const unsigned *a, unsigned long long b) { host::products_of_registers<n>(c, a, b, tn_from_f16); }                      \
   static inline void tn_wgmma_rs_bf16_##n(float *c, const unsigned *a, unsigned long long b) { host::products_of_registers<n>(c, a, b, tn_from_bf16); }                    \

@@ -159,15 +159,17 @@ static const char *strips_i8(tn_ctx *c, int v) {
 static const char *tf32_conv(tn_ctx *c, int v) { return conv_text(c, "Conv", "f32", nhwc[v % IR_COUNT(nhwc)], "output y"); }
 
 /* 8-bit floats as models have them: cast, or dequantised with a scale for all and one for each column; quantised again. */
-static const char *const bytes[] = {"f8e4m3fn", "f8e5m2"};
-static const char *product_f8(tn_ctx *c, int v) {
+static const char *const bytes[] = {"f8e4m3fn", "f8e5m2", "f8e4m3fn"}; /* of A; the next one of B where they are mixed */
+static const char *product_bytes(tn_ctx *c, int v, int mixed) {
   const int *s = longs[v % IR_COUNT(longs)];
-  const char *t = bytes[v / IR_COUNT(longs) % 2];
+  const char *t = bytes[v / IR_COUNT(longs) % 2], *u = bytes[v / IR_COUNT(longs) % 2 + mixed];
   int kind = v / (2 * (int)IR_COUNT(longs));
-  if (kind == 0) return ir_format(c, "graph g { opset 19 input a: %s[%d, %d] input b: %s[%d, %d] x = Cast(a) {to = 10} w = Cast(b) {to = 10} y = Gemm(x, w) {transB = 1} output y }", t, s[0], s[2], t, s[1], s[2]);
+  if (kind == 0) return ir_format(c, "graph g { opset 19 input a: %s[%d, %d] input b: %s[%d, %d] x = Cast(a) {to = 10} w = Cast(b) {to = 10} y = Gemm(x, w) {transB = 1} output y }", t, s[0], s[2], u, s[1], s[2]);
   return ir_format(c, "graph g { opset 19 input a: %s[%d, %d] input b: %s[%d, %d] input sa: f32[] input sb: f32[%d] input c: f32[%d] const so: f32[] = 3.0 const zero: %s[] = 0.0 x = DequantizeLinear(a, sa) w = DequantizeLinear(b, sb) {axis = 0} "
-                      "u = Transpose(w) p = MatMul(x, u) q = Add(p, c) y = Relu(q) %s }", t, s[0], s[2], t, s[1], s[2], s[1], s[1], t, kind == 1 ? "output y" : "z = QuantizeLinear(y, so, zero) output z");
+                      "u = Transpose(w) p = MatMul(x, u) q = Add(p, c) y = Relu(q) %s }", t, s[0], s[2], u, s[1], s[2], s[1], s[1], t, kind == 1 ? "output y" : "z = QuantizeLinear(y, so, zero) output z");
 }
+static const char *product_f8(tn_ctx *c, int v) { return product_bytes(c, v, 0); }
+static const char *product_mixed(tn_ctx *c, int v) { return product_bytes(c, v, 1); }
 static const char *conv_f8(tn_ctx *c, int v) {
   const int *s = nhwc[v % IR_COUNT(nhwc)];
   const char *t = bytes[v / IR_COUNT(nhwc) % 2];
@@ -244,6 +246,7 @@ static const struct {
                 {"product of 8-bit floats, split", 4, .make = product_f8, .choice = "split 2 mma 32 64 32 16 32 3", .lowered = true},
                 {"convolution of 8-bit floats", 12, .make = conv_f8, .lowered = true},
                 {"floats of a byte", 20, .make = plain_f8},
+                {"product of two kinds of 8-bit floats", 12, .make = product_mixed, .lowered = true},
                 {"sum over outer axes", 36, .make = outer_axes},
                 {"sum of integers over outer axes", 16, .make = outer_integers},
                 {"statistics of a batch", 9, .make = batch_statistics, .lowered = true},

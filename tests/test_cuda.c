@@ -162,6 +162,9 @@ static const struct { const char *choice, *text; } tma[] = {
     {"tma 64 16 2", "graph g { opset 17 input x: bf16[2, 72, 9, 8] const w: bf16[16, 72, 3, 2] data 13824 hash HASH y = Conv(x, w) {pads = [1, 0, 2, 1], strides = [2, 1], dilations = [1, 2]} output y }"},
     {"tma 64 16 3", "graph g { opset 17 input x: f16[1, 64, 6, 20] const w: f16[16, 64, 1, 1] data 2048 hash HASH y = Conv(x, w) {strides = [2, 3]} output y }"},
     {"tma 64 64 2", "graph g { opset 19 input a: f8e4m3fn[70, 528] input b: f8e4m3fn[80, 528] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }"},
+    {"tma 64 64 2", "graph g { opset 19 input a: f8e4m3fn[70, 528] input b: f8e5m2[80, 528] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }"},
+    {"wgmma 64 32 3", "graph g { opset 19 input a: f8e5m2[70, 272] input b: f8e4m3fn[40, 272] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }"},
+    {"tma 64 16 3", "graph g { opset 19 input x: f8e5m2[2, 144, 7, 9] const w: bf16[16, 144, 3, 3] data 41472 hash HASH const s: f32[] = 0.5 q = Cast(w) {to = 17} e = Cast(q) {to = 1} d = DequantizeLinear(x, s) y = Conv(d, e) {pads = [1, 1, 1, 1]} z = Relu(y) output z }"},
     {"wgmma 64 32 3", "graph g { opset 19 input a: f8e5m2[70, 272] input b: f8e5m2[40, 272] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }"},
     {"tma 64 64 2 store", "graph g { opset 19 input a: f8e4m3fn[72, 272] input b: f8e4m3fn[64, 272] x = Cast(a) {to = 16} w = Cast(b) {to = 16} y = Gemm(x, w) {transB = 1} output y }"},
     {"tma 64 16 3", "graph g { opset 19 input x: f8e5m2[2, 144, 7, 9] const w: bf16[16, 144, 3, 3] data 41472 hash HASH const s: f32[] = 0.5 q = Cast(w) {to = 19} e = Cast(q) {to = 1} d = DequantizeLinear(x, s) y = Conv(d, e) {pads = [1, 1, 1, 1]} z = Relu(y) output z }"}};

@@ -163,6 +163,8 @@ Test(cuda_run, windows) {
   check_job((job){.text = "graph g { opset 17 input x: bf16[2, 72, 9, 8] const w: bf16[16, 72, 3, 2] data 13824 hash HASH y = Conv(x, w) {pads = [1, 0, 2, 1], strides = [2, 1], dilations = [1, 2]} output y }", .choice = "tma 64 16 2", .nhwc = true});
 }
 Test(cuda_run, floats_of_a_byte) {
+  check_job((job){.text = "graph g { opset 19 input a: f8e4m3fn[40, 96] input b: f8e5m2[56, 96] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", .choice = "mma 32 64 64 16 32 3", .nhwc = true});
+  check_job((job){.text = "graph g { opset 19 input a: f8e5m2[70, 528] input b: f8e4m3fn[40, 528] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", .choice = "tma 64 32 2", .nhwc = true});
   check_job((job){.text = "graph g { opset 19 input a: f8e4m3fn[40, 96] input b: f8e4m3fn[56, 96] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", .choice = "mma 32 64 64 16 32 3", .nhwc = true});
   check_job((job){.text = "graph g { opset 19 input a: f8e5m2[70, 528] input b: f8e5m2[40, 528] input s: f32[] x = DequantizeLinear(a, s) w = DequantizeLinear(b, s) y = Gemm(x, w) {transB = 1} output y }", .choice = "wgmma 64 64 2", .nhwc = true});
   check_job((job){.text = "graph g { opset 19 input a: f8e4m3fn[70, 528] input b: f8e4m3fn[40, 528] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }", .choice = "tma 64 32 2", .nhwc = true});

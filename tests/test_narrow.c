@@ -94,7 +94,7 @@ Test(narrow, convolutions) {
 }
 
 Test(narrow, none) {
-  check(false, "graph g { opset 19 input a: f8e4m3fn[9, 40] input b: f8e5m2[40, 24] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = MatMul(x, w) output y }"); /* of two dtypes */
+  check(true, "graph g { opset 19 input a: f8e4m3fn[9, 40] input b: f8e5m2[40, 24] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = MatMul(x, w) output y }"); /* of two dtypes */
   check(false, TWO("f8e4m3fnuz") "x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = MatMul(x, w) output y }"); /* tensor cores have none */
   check(false, TWO("f8e4m3fn") "x = DequantizeLinear(a, s) w = DequantizeLinear(b, v) {axis = 0} input v: f32[40] y = MatMul(x, w) output y }"); /* scales that the sum runs over */
   check(false, TWO("f8e4m3fn") "const two: f8e4m3fn[] = 2.0 x = DequantizeLinear(a, s, two) w = DequantizeLinear(b, s) y = MatMul(x, w) output y }"); /* not the zero */
