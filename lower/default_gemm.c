@@ -208,8 +208,8 @@ static void sizes(gemm *g) {
   if (g->stream) g->kc = g->m == 1 ? ROW_STREAMS : STREAMS;
   else if (copy_bound(g)) g->kc = chunk_of(g->k, 64, 128); /* long pieces of B's rows instead */
   else if (by_panels(g)) g->kc = chunk_of(g->k, LONG_SUM, LONG_SUM);
+  else if (g->tiled && g->mr >= 12) g->kc = chunk_of(g->k, l1 / line, l1 * 2 / line); /* takes little of a panel's bytes at a time: the second cache can keep up */
   else g->kc = chunk_of(g->k, few && g->constant ? l1 / line : l1 / 2 / line, g->constant ? l1 / line : l1 * 3 / 4 / line);
-  /* a tile of many rows takes little of a panel's bytes at a time: the second cache can keep up */
   if (g->constant && g->mr >= 12 && g->k <= LONG_SUM) g->kc = g->k;
   if (p->u.kc) g->kc = lw_min(p->u.kc, g->k);
   if (g->rows_first) g->kc = long_chunk(g);
