@@ -240,7 +240,8 @@ bool lw_default_int8(lw_plan *p) {
   int64_t steps = blocked ? k.block / k.d : q->red_extent[0] / k.d;
   int64_t ku = unrolled(&k, steps, k.d == 2 ? 48 : 24); /* a product of words goes with an addition: the loop's own work is in their way the more */
   static const char *const copies[] = {"", ".b", ".a"};
-  for (int i = 0; i < IR_COUNT(copies) && !k.eights; i++) unroll_sum(p, ir_format(p->ctx, "%s%s", sum, copies[i]), ku);
+  bool edges = !(padded && k.d == 4 && p->t->vector_regs <= 16); /* taps without a loop share what they read: with two steps at once it spills */
+  for (int i = 0; i < (edges ? IR_COUNT(copies) : 1) && !k.eights; i++) unroll_sum(p, ir_format(p->ctx, "%s%s", sum, copies[i]), ku);
   p->got.mr = k.tiled ? (int)k.mr : 1, p->got.nr = (int)(k.nb / k.lanes), p->got.ku = (int)ku, p->got.unfused = p->u.unfused;
   lw_parallel_outside(p);
   return true;
