@@ -144,7 +144,7 @@ def main():
         print("skipped: %s" % e)
         return 0
     good = True
-    for name in ("resnet50", "mobilenet_v2"):
+    for name in ("resnet18", "resnet50", "mobilenet_v2"):
         path, made = os.path.join(o.models, name + ".onnx"), os.path.join(o.made, name + ".int8.onnx")
         if o.case not in name:
             continue
