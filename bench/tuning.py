@@ -139,7 +139,7 @@ def models(o, folder):
                 who[0].append(bench(o, path, "--db", who[1]))
         (gain, error) = spread([x / y for x, y in zip(a, b)])
         print("%-28s %12.3f %12.3f %+7.1f%% within %.1f%s" % (os.path.basename(path), statistics.median(a), statistics.median(b), 100 * gain, 100 * error,
-                                                            "  SLOWER" if gain < -0.01 and gain < -2 * error else ""), flush=True)
+                                                            "" if gain >= -0.01 else "  SLOWER" if gain < -2 * error else "  slower, within the noise"), flush=True)
 
 
 LAYOUTS = ("NCHWc", "NHWC", "NCHW")

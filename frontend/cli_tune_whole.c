@@ -156,7 +156,7 @@ static int pick(const contest *k) {
   return best;
 }
 
-/* Ways that are far behind the fastest are not run again. The fastest is; of several layouts then one remains. */
+/* Ways that are 5 % behind the fastest are not run again. True: only the fastest is left. */
 static bool drop_slow(contest *k) {
   int left = 0, fastest = 1;
   double error, least = INFINITY;
@@ -200,7 +200,7 @@ static void describe(const contest *k, cli_verdict *v) {
   v->n = k->n - 1;
   for (int i = 0; i < v->n; i++) {
     contest upto = *k;
-    if (k->out[i + 1]) upto.rounds = 1; /* the last round it was in tells enough of how far it is behind */
+    if (k->out[i + 1]) upto.rounds = 1; /* it has not run in all since: the first round tells how far it is behind */
     v->way[i] = (cli_way){.layout = k->layout[i + 1]};
     v->way[i].change = exp(mean(&upto, i + 1, 0, &v->way[i].error)) - 1;
   }
