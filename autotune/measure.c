@@ -171,6 +171,8 @@ static bool worker_start(at_lab *lab, worker *w) {
 static void release(void *arg) {
   at_lab *lab = arg;
   if (lab->owner != getpid()) return;
+  for (int i = 0; i < lab->nworkers; i++)
+    if (lab->w[i].pid) kill(lab->w[i].pid, SIGKILL); /* all at once: each takes milliseconds to go */
   for (int i = 0; i < lab->nworkers; i++) {
     worker_end(&lab->w[i], NULL);
     at_frame_free(&lab->w[i].answer);

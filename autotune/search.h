@@ -53,7 +53,7 @@ typedef struct at_task {
   double expected;      /* fraction of its time that another round may gain */
   double round_s;       /* seconds of a round, about */
   double switch_s;      /* seconds that giving the lab this kernel took */
-  double check_s;       /* seconds to compile and check a schedule, about */
+  double compile_s, check_s; /* seconds to compile a schedule, with others; to load and check it, about */
   double sample_s;      /* seconds that a sample takes, disturbances included, about */
   bool wide;            /* the space is more than the default, or will be */
   struct at_elsewhere { /* what was good for other kernels, or code generators: not in the space yet */

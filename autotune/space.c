@@ -242,18 +242,20 @@ void at_space_start(at_space *s, int want) {
   at_space_fill(s, want, 400);
 }
 void at_space_near(at_space *s, int point) {
-  if (s->points[point].source == AT_OWN) s->near = point;
+  bool known = s->points[point].source != AT_OWN || s->points[point].steps == STEPS || s->nnear == AT_SPACE_QUEUE;
+  for (int i = 0; i < s->nnear && !known; i++) known = s->near[i] == point;
+  if (!known) s->near[s->nnear++] = point;
 }
 
-bool at_space_wants(const at_space *s) { return s->near >= 0 || s->tile >= 0 || (s->n < s->want && s->vain < s->patience); }
+bool at_space_wants(const at_space *s) { return s->nnear > 0 || s->tile >= 0 || (s->n < s->want && s->vain < s->patience); }
 
 bool at_space_work(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *machine) {
   if (!at_space_wants(s)) return false;
   maker *m = maker_of(ctx, s, k, t, machine);
   lw_tunables u;
-  while (s->near >= 0) {
-    at_point *from = &s->points[s->near];
-    if (from->steps == STEPS) s->near = -1;
+  while (s->nnear > 0) {
+    at_point *from = &s->points[s->near[0]];
+    if (from->steps == STEPS) memmove(s->near, s->near + 1, (size_t)--s->nnear * sizeof *s->near);
     else if (step_from(m, from, from->steps++, &u)) return add(m, &u, AT_OWN), true;
   }
   while (s->tile >= 0) {
@@ -294,7 +296,7 @@ void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target 
 
 at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *machine, double accuracy, int want) {
   at_space *s = IR_NEW(ctx, at_space);
-  *s = (at_space){.accuracy = accuracy, .random = 1, .tile = -1, .near = -1};
+  *s = (at_space){.accuracy = accuracy, .random = 1, .tile = -1};
   add(maker_of(ctx, s, k, t, machine), &(lw_tunables){.accuracy = accuracy}, AT_OWN);
   if (!s->n) return s;
   s->standard = s->points[0].schedule;

@@ -24,7 +24,8 @@ typedef struct at_point {
 enum {
   AT_SPACE_FIRST = 128,  /* points that a search starts from */
   AT_SPACE_MORE = 16,    /* that each round adds: making them takes a few hundredths of its time */
-  AT_SPACE_POINTS = 1200
+  AT_SPACE_POINTS = 1200,
+  AT_SPACE_QUEUE = 8     /* points whose neighbours may be waited for */
 };
 
 typedef struct at_space {
@@ -39,7 +40,7 @@ typedef struct at_space {
   int tile;             /* the next of those that a space starts from; -1: none */
   int want;             /* random ones until there are so many, */
   int patience, vain;   /* or so many draws in turn have given nothing new; how many have */
-  int near;             /* the point that is stepped from; -1: none */
+  int near[AT_SPACE_QUEUE], nnear; /* the points that are stepped from, the first before the next */
 } at_space;
 
 /* Lives in ctx, where the kernel, target and machine that later calls are given must live too. `accuracy` as in
@@ -50,7 +51,7 @@ void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target 
 /* The next three only say what is wanted; at_space_work does it, a point a call, and is false when nothing is left.
  * The start: every register tile, every algorithm, then random points until there are `want`. */
 void at_space_start(at_space *s, int want);
-/* Those one step from a point of the space's own. */
+/* Those one step from a point of the space's own, after those asked for before; a point too many is left out. */
 void at_space_near(at_space *s, int point);
 /* Random ones until there are `want`, or `patience` draws in turn gave nothing new. */
 void at_space_fill(at_space *s, int want, int patience);

@@ -39,6 +39,7 @@ typedef struct tuner {
   at_task *t, *growing; /* growing: whose space is made meanwhile; null: none's */
   double start, end; /* end: 0 without a budget */
   double said;       /* when progress was told last */
+  double space_s;    /* that points took while nothing else went on */
   at_trial *rows;    /* batches that are not written yet */
   int nrows;
   int trials, failed;
@@ -92,9 +93,12 @@ static void tell(tuner *u, int i, const char *phase, bool now) {
 
 static bool over(const tuner *u) { return (u->o.stop && *u->o.stop) || (u->end > 0 && rt_now() >= u->end); }
 
-static double final_s(const at_task *t, int rivals) {
-  double sample = t->sample_s > 0 ? t->sample_s : fmax(t->standard->ns * 1e-9, 300e-6);
-  return 0.1 + t->switch_s + (rivals + 1) * (1.5 * AT_FINAL_ROUNDS * sample + t->check_s);
+/* Seconds that a final takes, about; `known` of its rivals are these, the others have code. */
+static double final_s(const tuner *u, const at_task *t, int rivals, int known, at_config *const *c) {
+  bool there = u->current >= 0 && &u->t[u->current] == t;
+  double sample = t->sample_s > 0 ? t->sample_s : fmax(t->standard->ns * 1e-9, 300e-6), compiling = 0;
+  for (int j = 0; j < known; j++) compiling += c[j]->c.object ? 0 : t->compile_s;
+  return 0.05 + (there ? 0 : t->switch_s) + compiling + (rivals + 1) * (1.5 * AT_FINAL_ROUNDS * sample + 2 * t->check_s);
 }
 
 /* Seconds that the finals still to come will take, about; with one that task `next` may yet cause. */
@@ -104,8 +108,8 @@ static double reserve(const tuner *u, int next) {
     const at_task *t = &u->t[i];
     at_config *f[3];
     int k = t->space && !t->state.trouble ? at_task_finalists(t, false, f) : 0;
-    if (i == next) k = 3;
-    if (k) sum += final_s(t, k);
+    int most = i == next ? 3 : k;
+    if (most) sum += final_s(u, t, most, k, f);
   }
   return sum;
 }
@@ -156,13 +160,13 @@ static bool work_meanwhile(void *user) {
 /* The space that the next round draws from: what was asked for and could not be made meanwhile, and neighbours
  * of the fastest, so that searches which found them in different ways look at the same points in the end. */
 static void finish_space(tuner *u, at_task *t) {
-  double share = fmax(0.02 * u->o.budget_s / fmin(u->n, 4), 0.02), until = u->end > 0 ? rt_now() + fmin(share, 1) : INFINITY;
+  double start = rt_now(), share = 0.002 * u->o.budget_s + 0.01 * (start - u->start); /* what is not made now will be meanwhile */
+  double until = u->end > 0 ? start + fmin(share - u->space_s, 1) : INFINITY;
   at_task_widen(u->ctx, t, &u->o);
   at_config *near[3] = {t->best};
-  for (int k = 0, n = at_task_fastest(t, 3, near); k < (n ? n : 1); k++) {
-    at_task_grow_near(t, near[k]);
-    while (rt_now() < until && at_task_work(u->ctx, t, &u->o, &u->machine)) {}
-  }
+  for (int k = 0, n = at_task_fastest(t, 3, near); k < (n ? n : 1); k++) at_task_grow_near(t, near[k]);
+  while (rt_now() < until && at_task_work(u->ctx, t, &u->o, &u->machine)) {}
+  u->space_s += rt_now() - start;
 }
 
 /* ---- races ---- */
@@ -207,9 +211,10 @@ static void race(tuner *u, int i, int n, at_config *const *c, const char *phase)
   }
   double start = rt_now();
   at_lab_compile(u->lab, n, q);
+  double compiled = rt_now();
   limit_runs(u, t);
   at_lab_check(u->lab, n, q);
-  t->check_s = (rt_now() - start) / n;
+  t->compile_s = (compiled - start) / n, t->check_s = (rt_now() - compiled) / n;
   int looks = race_looks();
   at_race rule = at_race_default;
   if (t->standard->ns > LONG_NS && looks > 2) looks = 2; /* long runs scatter less */
@@ -290,18 +295,27 @@ static void learn_results(tuner *u, at_task *t, int fresh, at_config *const *c) 
 }
 
 /* Configs that there was no time for go back to the untried. */
-static void forget_untried(at_task *t) {
+static void forget_untried(tuner *u, at_task *t) {
   int n = 0;
   for (int i = 0; i < t->n; i++) {
     at_config *c = t->configs[i];
     if (c == t->standard || c->status != AT_OK || !isnan(c->ns)) t->configs[n++] = c;
+    else at_lab_drop(u->lab, &c->c);
   }
   t->n = n;
 }
 
-static void drop_all_but(tuner *u, at_task *t, int n, at_config *const *c) {
-  for (int j = 0; j < n; j++)
-    if (c[j] != t->standard && c[j] != t->best) at_lab_drop(u->lab, &c[j]->c);
+/* Code stays where it will be asked for: the fastest may come to a final. In the worker only two of them do. */
+static void drop_code(tuner *u, at_task *t, int finalists) {
+  at_config *keep[AT_FINALISTS];
+  int n = at_task_fastest(t, finalists, keep);
+  for (int i = 0; i < t->n; i++) {
+    at_config *c = t->configs[i];
+    bool kept = false;
+    for (int k = 0; k < n && !kept; k++) kept = keep[k] == c;
+    if (c == t->standard || c == t->best || (!c->c.object && !c->c.id)) continue;
+    (kept ? at_lab_unload : at_lab_drop)(u->lab, &c->c);
+  }
 }
 
 /* What the machine's state at the time may have been to blame for. */
@@ -343,8 +357,8 @@ static bool search_round(tuner *u, int i) {
   record(u, t, n, c, 1, NULL);
   confirm(u, t, fresh, c);
   learn_results(u, t, fresh, c);
-  forget_untried(t);
-  drop_all_but(u, t, n, c);
+  forget_untried(u, t);
+  drop_code(u, t, AT_FINALISTS);
   double gain = t->best && before > 0 ? fmax(0, 1 - t->best->ns / before) : 0;
   t->expected = 0.5 * t->expected + 0.5 * gain;
   t->round_s = 0.5 * t->round_s + 0.5 * (rt_now() - start);
@@ -387,7 +401,8 @@ static void final(tuner *u, int i, bool settled) {
   int n, measured;
   do {
     at_task_rank(t);
-    double shortest = isnan(t->standard->ns) ? 0 : final_s(t, AT_FINALISTS);
+    int known = at_task_finalists(t, settled, c);
+    double shortest = isnan(t->standard->ns) ? 0 : final_s(u, t, AT_FINALISTS, known, c);
     bool wide = settled && left(u) > SECONDS + shortest;
     n = at_task_finalists(t, wide, c);
     if ((!n && !settled) || t->standard->status != AT_OK || !take_kernel(u, i)) return;
@@ -407,7 +422,7 @@ static void final(tuner *u, int i, bool settled) {
   record(u, t, n, c, AT_STAGE_FINAL, settled ? AT_SETTLED : AT_FINAL);
   t->final_at = ++t->clock;
   if (settled) t->settled_at = ++t->clock;
-  drop_all_but(u, t, n, c);
+  drop_code(u, t, settled ? 0 : AT_FINALISTS);
   tell(u, i, "final", true);
 }
 
@@ -445,7 +460,7 @@ static void sharpen(tuner *u, int i) {
         for (int j = 0; j < n - 1; j++) at_task_time_again(c[j], c[j]->c.samples, c[j]->c.n, t->standard->c.samples, t->standard->c.n, t->scale_ns);
         record(u, t, n, c, 2, AT_AGAIN);
       }
-      drop_all_but(u, t, n, c);
+      drop_code(u, t, 0);
       tell(u, i, "again", true);
     }
     for (int k = 0; k < t->n; k++) t->configs[k]->seen = false;

@@ -121,7 +121,7 @@ static void read_workload(tables *all, const char *text, const cg_target *t, con
   }
   w->space = at_space_new(ctx, w->kernel, t, m, LW_ACCURACY, 0);
   at_point standard = w->space->points[at_space_find(w->space, w->space->standard)];
-  *w->space = (at_space){.accuracy = LW_ACCURACY, .tile = -1, .near = -1};
+  *w->space = (at_space){.accuracy = LW_ACCURACY, .tile = -1};
   int *at = at_space_put(ctx, w->space, w->kernel, t, m, n, got, schedule);
   w->status = IR_NEW_ARRAY(ctx, at_status, w->space->n);
   w->ns = IR_NEW_ARRAY(ctx, double, w->space->n);
