@@ -9,6 +9,7 @@
 #include "lower/lower.h"
 #include "ir/picked.h"
 #include "lower/build.h"
+#include "lower/layout_norm.h"
 #include <string.h>
 
 /* ---- the op that copies into another layout ---- */
@@ -174,6 +175,19 @@ static bool keeps_layout(const chooser *c, const ir_node *n) {
   }
 }
 
+/* A normalisation over pixels goes by its parts, which keep the layout. */
+static bool norm_in_parts(chooser *c, ir_node *n) {
+  int first = c->g->nnodes;
+  const ir_value *y = lw_norm_in_parts(c->ctx, c->g, n);
+  if (!y) return false;
+  for (int i = first; i < c->g->nnodes; i++) {
+    ir_value *v = c->g->nodes[i]->out[0];
+    if (same_dims(v, y) && eligible(c, v)) v->layout = layout_of(c, v);
+  }
+  ir_graph_analyse(c->g);
+  return true;
+}
+
 void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   if (!options->target || options->unscheduled || options->layout == LW_LAYOUT_NCHW) return;
   chooser c = {.ctx = ctx, .g = g, .free_io = options->free_io};
@@ -194,6 +208,7 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     ir_node *n = g->nodes[i];
     if (n->nout && n->out[0] && n->out[0]->packed) continue;
     if (options->layout == LW_LAYOUT_AUTO && channels_last(&c, n)) continue;
+    if (!options->attention_apart && norm_in_parts(&c, n)) continue;
     if (is_conv(n) || is_unfold(n)) {
       /* a result without blocks is made along its rows: from rows, unless weights can be packed for it */
       bool fits = is_unfold(n) || n->in[1]->packed || eligible(&c, n->out[0]);

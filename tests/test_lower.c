@@ -348,6 +348,32 @@ Test(lower, depthwise_between_tokens) {
     }
 }
 
+/* Normalisations over pixels between convolutions: by channel, by group, with blocks that are not full, one group for all,
+ * scales of groups (opset 18), as exporters write them; what is far from 0; the result alone, or beside what follows. */
+Test(lower, normalisation_of_channels) {
+  static const struct {
+    int n, c, groups, rank;
+    const char *form;
+  } cases[] = {{1, 16, 16, 4, "instance"}, {2, 20, 20, 4, "instance"}, {1, 24, 24, 3, "instance"}, {1, 16, 16, 5, "instance"}, {1, 24, 4, 4, "group"}, {2, 20, 10, 4, "group"},
+               {1, 16, 1, 4, "group"}, {2, 18, 3, 4, "old"}, {1, 16, 8, 3, "old"}, {2, 24, 3, 4, "exported"}, {1, 20, 1, 4, "exported"}, {1, 16, 16, 4, "exported"}};
+  static const char *const pixels[] = {[3] = "33", [4] = "9, 7", [5] = "3, 5, 4"};
+  for (int i = 0; i < IR_COUNT(cases); i++) {
+    char text[1200], *t = text, *end = text + sizeof text;
+    int n = cases[i].n, c = cases[i].c, each = cases[i].form[0] == 'o' || cases[i].form[0] == 'e' ? cases[i].groups : c;
+    const char *at = pixels[cases[i].rank], *one = "1, 1, 1" + 3 * (5 - cases[i].rank);
+    t += snprintf(t, (size_t)(end - t), "graph g { input x: f32[%d, 16, %s] input u: f32[%d, 16, %s] input v: f32[8, %d, %s] input s: f32[%d] input b: f32[%d] const o: f32[] = 50.0 ", n, at, c, one, c, one, each, each);
+    t += snprintf(t, (size_t)(end - t), "p = Conv(x, u) q = Add(p, o) ");
+    if (cases[i].form[0] == 'i') t += snprintf(t, (size_t)(end - t), "y = InstanceNormalization(q, s, b) ");
+    else if (cases[i].form[0] == 'e') t += snprintf(t, (size_t)(end - t), "const f: i64[3] = [%d, %d, -1] const h: i64[%d] = [%d, %d, %s] r = Reshape(q, f) m = InstanceNormalization(r, s, b) y = Reshape(m, h) ", n, each, cases[i].rank, n, c, at);
+    else t += snprintf(t, (size_t)(end - t), "y = GroupNormalization(q, s, b) { num_groups = %d } %s", cases[i].groups, cases[i].form[0] == 'o' ? "opset 18 " : "");
+    snprintf(t, (size_t)(end - t), "z = Relu(y) w = Conv(z, v) output w%s }", i % 2 ? ", y" : "");
+    graph(-1, text);
+  }
+  /* what is given in blocks, weights packed, a convolution, two sums, all that follows them, a convolution */
+  graph_steps(7, "graph g { input x: f32[1, 16, 9, 7] input u: f32[16, 16, 1, 1] input s: f32[16] input b: f32[16] p = Conv(x, u) y = InstanceNormalization(p, s, b) z = Relu(y)"
+                 " w = Conv(z, u) output w }");
+}
+
 Test(lower, dead_and_equal_nodes) {
   graph(1, "graph g { input x: f32[9] a = Exp(x) b = Exp(x) c = Add(a, b) d = Log(x) output c }");
 }
