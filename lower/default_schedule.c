@@ -285,6 +285,50 @@ static int64_t column_lanes(lw_plan *p, int v, int64_t lanes) {
   return lanes;
 }
 
+/* The one sum (or maximum, ..) of a kernel, without a guard: its loops outermost first; 0: something else. */
+static int loops_of_sum(const ir_stmt *s, const ir_stmt *loops[LW_MAX_LOOPS]) {
+  const ir_stmt *outer = NULL;
+  int n = 0;
+  if (!s || s->kind != IR_ALLOC || !s->body || s->body->kind != IR_SEQ) return 0;
+  for (int i = 0; i < s->body->n; i++) {
+    const ir_stmt *item = s->body->items[i];
+    if (item->kind == IR_FOR && outer) return 0;
+    if (item->kind == IR_FOR) outer = item;
+    else if (item->kind != IR_STORE && item->kind != IR_LET) return 0;
+  }
+  for (s = outer; s && s->kind == IR_FOR && n < LW_MAX_LOOPS; s = s->body) loops[n++] = s;
+  return s && s->kind == IR_STORE ? n : 0;
+}
+
+/* Sums of several elements side by side, added in the end: additions to one wait for each other, three cycles or four
+ * each, in which two vectors a cycle could be read. */
+static void side_by_side(lw_plan *p) {
+  enum { MOST = 8, MOST_ODD = 13 };
+  const ir_stmt *loops[LW_MAX_LOOPS];
+  int n = loops_of_sum(p->p.body, loops);
+  if (!n) return;
+  const char *sum = loops[n - 1]->var->name;
+  for (int i = n - 1; i-- > 0;) { /* what lies one after another is one loop */
+    const ir_kernel *before = p->k;
+    size_t length = p->text.n;
+    bool fused = lw_step(p, "fuse %s %s -> %s", loops[i]->var->name, sum, sum);
+    if (fused && !any_divisions(p, p->k->body)) continue;
+    p->k = before;
+    lw_cut(p, length);
+    break;
+  }
+  const ir_stmt *l = ir_find_loop(p->k->body, sum);
+  int64_t lo, hi, each = 0;
+  if (!ix_const_value(l->lo, &lo) || !ix_const_value(l->hi, &hi)) return;
+  for (int64_t d = MOST; d > 1 && !each; d--)
+    if ((hi - lo) % d == 0) each = d;
+  for (int64_t d = MOST + 1; d <= MOST_ODD && !each; d++)
+    if ((hi - lo) % d == 0) each = d;
+  if (!each || hi - lo < 2 * each) return;
+  const char *inner = ir_format(p->ctx, "%s.u", sum);
+  if (lw_step(p, "rfactor %s %lld -> %s.o %s", sum, (long long)each, sum, inner)) lw_kind(p, "unroll", inner);
+}
+
 /* { accumulators; reductions; store } that is no contraction: vectors along an output loop
  * when memory runs along it, else along the reductions. */
 static void accumulate(lw_plan *p) {
@@ -296,6 +340,7 @@ static void accumulate(lw_plan *p) {
   if (v >= 0 && p->p.extent[v] >= lanes / 2) {
     const char *name = p->p.out[v]->var->name;
     strides s = {.ctx = p->ctx};
+    if (lanes == cg_target_lanes(p->t, TN_F32) && p->p.extent[v] % lanes == 0 && !p->u.unfused) side_by_side(p);
     if (lw_step(p, "split %s %lld -> vo vv", name, (long long)lanes)) {
       const ir_stmt *l = ir_find_loop(p->k->body, "vv");
       s.v = l->var;
