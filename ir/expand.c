@@ -109,10 +109,14 @@ static ix x_tanh(const xp *x, ix a) {
   return x_with_sign(x, x_div(x, e, x_add(x, e, x_num(x, 2))), a); /* for tanh(-0) = -0 */
 }
 
-/* <= 3 ULP; results below the least normal number may be 0. */
+/* <= 3 ULP; results below the least normal number are 0. With E = e^-a = 2^n (1 + p), 1 / (1 + E): 2^n is a normal number or,
+ * as all beyond 1 / E of a normal number, infinite; and it is nothing beside 1 below the clamp. */
 static ix x_sigmoid(const xp *x, ix a) {
-  ix e = x_exp(x, x_neg(x, a));
-  return x_div(x, x_num(x, 1), x_add(x, x_num(x, 1), e));
+  ix y = x_wide(x) ? x_clamp(x, -708, x_neg(x, a), 710) : x_clamp(x, -87, x_neg(x, a), 89);
+  ix n, bits, r = reduce_ln2(x, y, x->bias, &n, &bits);
+  ix q = x_wide(x) ? X_POLY(x, r, exp_q64) : X_POLY(x, r, exp_q32);
+  ix p = x_fma(x, q, x_mul(x, r, r), r), s = x_real(x, x_shl(x, bits, x->mant));
+  return x_div(x, x_num(x, 1), x_fma(x, x_add(x, x_num(x, 1), p), s, x_num(x, 1)));
 }
 
 /* erf a = 1 - erfc a = -expm1(log(erfc a)) for a >= 0, and log(erfc a) = a * L(a) is
