@@ -75,7 +75,7 @@ static int add(maker *m, const lw_tunables *u, at_source source) {
 /* ---- tunables ---- */
 
 /* Kernels, and the algorithms for them, that a tunable means something to. */
-enum { GEMM = 1, WINDOW = 2, WINOGRAD = 4, OTHERS = 8, ATTENTION = 16, DIRECT = GEMM | WINDOW, CONTRACTION = DIRECT | WINOGRAD };
+enum { GEMM = 1, WINDOW = 2, WINOGRAD = 4, OTHERS = 8, ATTENTION = 16, SPLIT = 32, DIRECT = GEMM | WINDOW, CONTRACTION = DIRECT | WINOGRAD };
 
 /* What a point may vary: values in order of size, 0 first, which leaves the choice to the default's rules. */
 typedef struct knob {
@@ -97,6 +97,7 @@ static const knob knobs[AT_KNOBS] = {
     KNOB(group, 0.5, DIRECT, 0, 1, 2, 4, 8, 16, 32),
     KNOB(rows, 0.5, GEMM, 0, 1, 2),
     KNOB(ahead, 0.5, DIRECT, 0, 1, 2, 3, 5),
+    KNOB(parts, 1, SPLIT, 0, 2, 4, 8, 16),
     KNOB(taps, 1, WINDOW, 0, 1, 2),
     KNOB(inner, 1, WINDOW, 0, 1, 2),
     KNOB(height, 0.5, WINDOW, 0, 1, 2, 4, 7, 14, 28),
@@ -173,12 +174,14 @@ static bool first_point(const maker *m, int i, lw_tunables *u) {
 static lw_tunables random_point(const maker *m, uint64_t *random) {
   lw_tunables u = {0};
   int kind[2], nkinds = kinds(&m->q, m->s->accuracy, kind), k = kind[at_random(random) % (uint64_t)nkinds];
+  if (m->s->split) k |= SPLIT;
   for (int i = 0; i < AT_KNOBS; i++) {
+    if (knobs[i].where == SPLIT && !m->s->split) continue;
     uint64_t dice = at_random(random);
     if (!(knobs[i].where & k) || dice & 1) continue;
     *field(&u, &knobs[i]) = knobs[i].values[(dice >> 8) % (uint64_t)knobs[i].n];
   }
-  if (k == WINOGRAD && !u.winograd) u.winograd = 4;
+  if (k & WINOGRAD && !u.winograd) u.winograd = 4;
   if (u.winograd) u.accuracy = m->s->accuracy;
   return u;
 }
@@ -196,7 +199,7 @@ enum { STEPS = 2 * AT_KNOBS };
 static bool step_from(const maker *m, const at_point *p, int step, lw_tunables *u) {
   const knob *k = &knobs[step / 2];
   int now = value(&p->got, k), at = place(k, now), to = now;
-  if (!(p->got.winograd ? k->where & WINOGRAD : k->where & ~WINOGRAD)) return false;
+  if (!(p->got.winograd ? k->where & WINOGRAD : k->where & ~WINOGRAD) || (k->where == SPLIT && !m->s->split)) return false;
   if (k == knobs) to = now + (step % 2 ? 1 : -1);
   else if (step % 2) to = at + 1 < k->n ? k->values[at + 1] : now;
   else to = k->values[at] < now ? k->values[at] : at > 0 ? k->values[at - 1] : now;
@@ -300,6 +303,7 @@ at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, cons
   add(maker_of(ctx, s, k, t, machine), &(lw_tunables){.accuracy = accuracy}, AT_OWN);
   if (!s->n) return s;
   s->standard = s->points[0].schedule;
+  s->split = s->points[0].got.parts > 1;
   if (want) at_space_start(s, want);
   while (at_space_work(ctx, s, k, t, machine)) {}
   qsort(s->points, (size_t)s->n, sizeof *s->points, by_prediction);

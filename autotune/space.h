@@ -33,6 +33,7 @@ typedef struct at_space {
   at_point *points;    /* those of the start by predicted time, then text */
   double accuracy;
   const char *standard; /* canonical text of the default schedule; one of the points */
+  bool split;           /* the default cuts its sum in parts to have tasks: all points may then, as times of one thread alone would let none */
   int made, pruned, doubles; /* tunables looked at; out by registers; out as doubles */
   uint64_t random;      /* state of at_space_fill: the same points whenever the space is made */
   struct maker *maker;
@@ -63,7 +64,7 @@ uint64_t at_schedule_hash(const char *schedule);
 /* Index of the point with that text; -1. */
 int at_space_find(const at_space *s, const char *schedule);
 /* A point as numbers: its tunables, accumulators of the tile, logarithm of the predicted time. */
-enum { AT_KNOBS = 17, AT_FEATURES = AT_KNOBS + 2 };
+enum { AT_KNOBS = 18, AT_FEATURES = AT_KNOBS + 2 };
 void at_point_features(const at_point *p, double out[AT_FEATURES]);
 /* How unlike two points are: the number of tunables that differ, weighted by how far; 0 for the same. */
 double at_space_distance(const at_point *a, const at_point *b);

@@ -139,7 +139,7 @@ static void do_compile(void) {
     int64_t tasks = 0;
     ix_const_value(j.object->kernels[0].ntasks, &tasks);
     at_put_int(&the.out, tasks);
-    at_put_int(&the.out, j.object->kernels[0].scratch_bytes);
+    at_put_int(&the.out, cg_kernel_scratch(&j.object->kernels[0], 1));
     at_put_int(&the.out, j.lowered->nbufs);
     for (int i = 0; i < j.lowered->nbufs; i++) at_put_text(&the.out, form_of(ctx, j.lowered->bufs[i]));
     at_put_bytes(&the.out, j.object->bytes, j.object->size);
@@ -193,7 +193,7 @@ static void take_kernel(tn_ctx *ctx, void *arg) {
   const cg_object *object = cg_compile_kernel(ctx, the.o->target, r, "tn_reference");
   cg_jit *jit = cg_jit_new(ctx);
   cg_jit_add(ctx, jit, object->bytes, object->size);
-  at_code code = {.fn = (at_kernel_fn)cg_jit_symbol(ctx, jit, "tn_reference"), .scratch_bytes = object->kernels[0].scratch_bytes};
+  at_code code = {.fn = (at_kernel_fn)cg_jit_symbol(ctx, jit, "tn_reference"), .scratch_bytes = cg_kernel_scratch(&object->kernels[0], 1)};
   if (!ix_const_value(object->kernels[0].ntasks, &code.tasks)) ir_fail(ctx, TN_EUNSUPPORTED, "the number of tasks depends on dimensions");
   code.layouts = own_layouts(ctx, the.kernel);
   beat();
@@ -243,7 +243,7 @@ static at_made make_maker(tn_ctx *ctx, cg_jit *jit, const char *text, int i) {
   const char *symbol = ir_format(ctx, "tn_constant_%d", i);
   const cg_object *object = cg_compile_kernel(ctx, the.o->target, k, symbol);
   cg_jit_add(ctx, jit, object->bytes, object->size);
-  at_made m = {.text = text, .code = {.fn = (at_kernel_fn)cg_jit_symbol(ctx, jit, symbol), .tasks = 1, .scratch_bytes = object->kernels[0].scratch_bytes}};
+  at_made m = {.text = text, .code = {.fn = (at_kernel_fn)cg_jit_symbol(ctx, jit, symbol), .tasks = 1, .scratch_bytes = cg_kernel_scratch(&object->kernels[0], 1)}};
   int64_t n;
   if (k->nbufs != 2 || !ix_const_value(ir_buf_elements(ctx, k->bufs[1]), &n)) ir_fail(ctx, TN_EINPUT, "a constant of unknown size");
   m.bytes = n * (int64_t)ir_dtype_bytes(k->bufs[1]->dtype);
@@ -470,7 +470,7 @@ static void measure_peak(tn_ctx *ctx, void *arg) {
   cg_jit *jit = cg_jit_new(ctx);
   cg_jit_add(ctx, jit, o->bytes, o->size);
   at_kernel_fn fn = (at_kernel_fn)cg_jit_symbol(ctx, jit, "tn_peak");
-  void *args[3] = {ir_alloc(ctx, 64), ir_alloc(ctx, (size_t)(rows * lanes) * 4 + 64), ir_alloc(ctx, (size_t)o->kernels[0].scratch_bytes + 64)};
+  void *args[3] = {ir_alloc(ctx, 64), ir_alloc(ctx, (size_t)(rows * lanes) * 4 + 64), ir_alloc(ctx, (size_t)cg_kernel_scratch(&o->kernels[0], 1) + 64)};
   double best = 1e30;
   for (int i = 0; i < PROBES; i++) {
     double start = clock_s(CLOCK_THREAD_CPUTIME_ID);

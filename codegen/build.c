@@ -38,7 +38,7 @@ static void compile_module(tn_ctx *ctx, work *w, int first, int n) {
   const cg_object *o = cg_compile_kernels(ctx, w->target, n, w->kernels + first, symbols);
   part->bytes = o->bytes, part->size = o->size;
   for (int i = 0; i < n; i++) {
-    part[i].code_bytes = o->kernels[i].code_bytes, part[i].scratch_bytes = o->kernels[i].scratch_bytes;
+    part[i].code_bytes = o->kernels[i].code_bytes, part[i].abi = o->kernels[i];
     if (!ix_const_value(o->kernels[i].ntasks, &part[i].ntasks)) part[i].ntasks = 0;
   }
 }
@@ -106,8 +106,8 @@ static const ir_kernel *lowered(const ir_program_kernel *k) { return k->lowered 
 
 /* As it was compiled; a number of tasks that depends on dims names those of each kernel. */
 static cg_kernel_info info_of(tn_ctx *ctx, const cg_target *t, const ir_kernel *k, const cg_part *part) {
-  cg_kernel_info info = {.ntasks = part->ntasks ? ix_index(ctx, part->ntasks) : NULL, .scratch_bytes = part->scratch_bytes};
-  if (!info.ntasks) info = cg_kernel_abi(ctx, t, k);
+  cg_kernel_info info = part->ntasks ? part->abi : cg_kernel_abi(ctx, t, k);
+  if (part->ntasks) info.ntasks = ix_index(ctx, part->ntasks);
   info.symbol = part->symbol, info.code_bytes = part->code_bytes;
   return info;
 }

@@ -27,7 +27,8 @@ typedef struct cg_part { /* one distinct kernel */
   const char *name;      /* of the first program kernel that is this one */
   const void *bytes;     /* null: in those of the last part before it that has some */
   size_t size, code_bytes; /* code_bytes: of the kernel alone, 0 when it came from the cache */
-  int64_t ntasks, scratch_bytes; /* as in cg_kernel_info; ntasks 0: it depends on dims, or came from the cache */
+  int64_t ntasks;        /* 0: it depends on dims, or came from the cache */
+  cg_kernel_info abi;    /* the rest, where ntasks is not 0 */
 } cg_part;
 
 typedef struct cg_build {

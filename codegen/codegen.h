@@ -12,14 +12,16 @@
  *   void SYMBOL(void *const *args, int32_t task, int32_t worker);
  *
  *   args[0 .. nbufs)        memory of the parameters, aligned to their element, never overlapping
- *   args[nbufs]             scratch of all workers, 64-byte aligned; worker w uses
- *                           [w * scratch_bytes, (w+1) * scratch_bytes); may be null
- *                           when scratch_bytes is 0
+ *   args[nbufs]             scratch, 64-byte aligned: shared_bytes that all tasks see, then
+ *                           scratch_bytes of each worker; may be null when both are 0
  *   args[nbufs+1 .. +ndims) pointers to int64_t: the values of the dims
  *
  * task is in [0, ntasks). A kernel whose body is one `parallel` loop (inside lets and
- * allocs only) runs the iteration lo + task; any other kernel has one task.
- * Tasks are independent. The code calls nothing but memcpy, memset, memmove and libm,
+ * allocs only) runs the iteration lo + task; one whose body is a sequence (inside allocs
+ * only) with `parallel` loops of constant extents in it runs them in phases: the tasks of
+ * the first are 0, 1, ..., then come those of the next, and what is between loops is a phase
+ * of one task. Any other kernel has one task. Tasks of a phase are independent; they need
+ * all that the phases before them do. The code calls nothing but memcpy, memset, memmove and libm,
  * has no writable data and needs no relocation at load time beyond its own sections.
  */
 #ifndef CG_CODEGEN_H
@@ -27,12 +29,20 @@
 #include "codegen/target.h"
 #include "ir/ir.h"
 
+enum { CG_MAX_PHASES = 4 };
+
 typedef struct cg_kernel_info {
   const char *symbol;
   ix ntasks;             /* index expression of the kernel's dims; mostly constant */
   int64_t scratch_bytes; /* of one worker, a multiple of 64 */
+  int64_t shared_bytes;  /* of all together, before theirs: what one phase leaves for another */
+  int nphases;           /* 0: one, of ntasks */
+  int32_t phase[CG_MAX_PHASES]; /* tasks of each */
   size_t code_bytes;     /* 0 when it is not compiled, or not as ELF64 */
 } cg_kernel_info;
+
+/* Bytes that args[nbufs] must have for so many workers. */
+static inline int64_t cg_kernel_scratch(const cg_kernel_info *k, int workers) { return k->shared_bytes + workers * k->scratch_bytes; }
 
 typedef struct cg_object {
   const void *bytes;     /* relocatable object (ELF64 on Linux), in the context's arena */

@@ -24,7 +24,7 @@ typedef struct gen {
   LLVMBuilderRef b;
   LLVMTypeRef ptr, i8, i32, i64, kernel_type;
   cg_fn ops;              /* what cg_op needs, nothing else */
-  LLVMValueRef dispatch;  /* shared by both functions; made when first needed */
+  LLVMValueRef dispatch, later; /* shared by both functions; made when first needed */
   /* The function under construction. */
   LLVMValueRef fn;
   LLVMBasicBlockRef top;  /* allocas go here */
@@ -178,6 +178,44 @@ static LLVMValueRef make_dispatch(gen *g) {
   return g->dispatch;
 }
 
+/* A later phase's tasks are numbered from `first` on: later(phase, task, worker) calls kernel(args, first + task, worker),
+ * where phase is {kernel, args, first}. */
+static LLVMValueRef make_later(gen *g) {
+  if (g->later) return g->later;
+  LLVMBasicBlockRef back = LLVMGetInsertBlock(g->b);
+  LLVMValueRef outer = g->fn;
+  g->fn = g->later = LLVMAddFunction(g->module, "later", g->kernel_type);
+  LLVMSetLinkage(g->fn, LLVMInternalLinkage);
+  attribute(g, g->fn, "nounwind");
+  at(g, block(g, "start"));
+  LLVMValueRef phase = LLVMGetParam(g->fn, 0), first = load(g, g->i32, phase, 16, 8);
+  LLVMValueRef args[] = {load(g, g->ptr, phase, 8, 8), LLVMBuildAdd(g->b, first, LLVMGetParam(g->fn, 1), ""), LLVMGetParam(g->fn, 2)};
+  LLVMBuildCall2(g->b, g->kernel_type, load(g, g->ptr, phase, 0, 8), args, 3, "");
+  LLVMBuildRetVoid(g->b);
+  g->fn = outer;
+  at(g, back);
+  return g->later;
+}
+
+static LLVMValueRef cell(gen *g, LLVMTypeRef t);
+
+static void emit_phase(gen *g, LLVMValueRef dispatch, LLVMValueRef kernel, int32_t first, int32_t n) {
+  if (n == 1) {
+    LLVMValueRef one[] = {g->args, i32_const(g, first), i32_const(g, 0)};
+    LLVMBuildCall2(g->b, g->kernel_type, kernel, one, 3, "");
+    return;
+  }
+  LLVMValueRef args[] = {kernel, i32_const(g, n), g->args, g->threads};
+  if (first) {
+    LLVMValueRef phase = cell(g, LLVMArrayType2(g->ptr, 3));
+    store(g, kernel, phase, 0, 8);
+    store(g, g->args, phase, 8, 8);
+    store(g, i32_const(g, first), phase, 16, 8);
+    args[0] = make_later(g), args[2] = phase;
+  }
+  LLVMBuildCall2(g->b, LLVMGlobalGetValueType(dispatch), dispatch, args, 4, "");
+}
+
 static LLVMValueRef slot_address(gen *g, const ir_slot *s) {
   LLVMValueRef table = NULL;
   switch (s->kind) { /* inputs and others may be views: an offset into the caller's tensor */
@@ -204,7 +242,7 @@ static void emit_call(gen *g, const ir_inst *c) {
   const cg_kernel_info *info = &g->infos[c->kernel];
   ir_assert(g->ctx, c->nargs == k->nbufs && info->symbol);
   for (int i = 0; i < c->nargs; i++) store(g, slot_address(g, &g->p->slots[c->args[i]]), g->args, 8 * (int64_t)i, 8);
-  store(g, info->scratch_bytes ? g->scratch : null_ptr(g), g->args, 8 * (int64_t)c->nargs, 8);
+  store(g, info->scratch_bytes || info->shared_bytes ? g->scratch : null_ptr(g), g->args, 8 * (int64_t)c->nargs, 8);
   for (int d = 0; d < k->ndims; d++) {
     const binding *l = find_named(g, k->dims[d]->name);
     if (!l || !l->cell) ir_fail(g->ctx, TN_EUNSUPPORTED, "dimension '%s' of kernel '%s' has no value in the program", k->dims[d]->name, k->name);
@@ -216,8 +254,11 @@ static void emit_call(gen *g, const ir_inst *c) {
     LLVMBuildCall2(g->b, g->kernel_type, kernel, one, 3, "");
     return;
   }
-  LLVMValueRef n = LLVMBuildTrunc(g->b, program_value(g, info->ntasks), g->i32, "");
   LLVMValueRef d = make_dispatch(g);
+  int32_t first = 0;
+  for (int i = 0; i < info->nphases; first += info->phase[i++]) emit_phase(g, d, kernel, first, info->phase[i]);
+  if (info->nphases) return;
+  LLVMValueRef n = LLVMBuildTrunc(g->b, program_value(g, info->ntasks), g->i32, "");
   LLVMValueRef args[] = {kernel, n, g->args, g->threads};
   LLVMBuildCall2(g->b, LLVMGlobalGetValueType(d), d, args, 4, "");
 }
@@ -247,7 +288,6 @@ static void emit_while(gen *g, const ir_inst *c) {
   at(g, end);
 }
 
-static LLVMValueRef cell(gen *g, LLVMTypeRef t);
 static void enter(gen *g, const ir_var *v, LLVMValueRef value, LLVMValueRef in_memory) {
   binding l = {.var = v, .value = value, .cell = in_memory};
   IR_PUSH(g->ctx, g->lets, g->nlets, l);
@@ -350,7 +390,7 @@ static void check_isa(gen *g) {
  * the answer in; so a good answer leaves a stamp in the arena, a number made of the arena's address
  * and the instruction sets that were asked for. Memory that by chance holds it was stamped before. */
 static void check_isa_once(gen *g) {
-  int64_t at_stamp = cg_arena_bytes(g->p, g->infos, 0) - CG_ALIGN;
+  int64_t at_stamp = cg_scratch_at(g->p) - CG_ALIGN;
   uint64_t mark = ir_hash_bytes(g->t->isa_text, strlen(g->t->isa_text), 0x7461726e6f6e6574) | 1;
   LLVMValueRef want = LLVMBuildXor(g->b, LLVMBuildPtrToInt(g->b, g->arena, g->i64, ""), i64_const(g, (int64_t)mark), "");
   LLVMBasicBlockRef ask = block(g, "ask"), go = block(g, "");
@@ -478,7 +518,7 @@ static void emit_run(gen *g) {
   if (g->o->isa) check_isa_once(g);
   if (has_weights) check_header(g);
   fill_out_dims(g, out_dims);
-  g->scratch = offset(g, g->arena, cg_arena_bytes(p, g->infos, 0));
+  g->scratch = offset(g, g->arena, cg_scratch_at(p));
   emit_all(g, p->nrun, p->run);
   LLVMBuildRet(g->b, i32_const(g, CG_RUN_OK));
 }
@@ -503,7 +543,7 @@ static void emit_pack(gen *g) {
     for (int i = 0; i < IR_COUNT(words); i++) store(g, i64_const(g, (int64_t)words[i]), g->weights, 8 * i, 8);
   }
   g->arena = offset(g, g->weights, cg_blob_bytes(p));
-  g->scratch = offset(g, g->weights, cg_pack_bytes(p, g->infos) - cg_scratch_bytes(p, true, g->infos));
+  g->scratch = offset(g, g->weights, cg_pack_bytes(p, g->infos) - cg_scratch_bytes(p, true, g->infos) - cg_shared_bytes(p, true, g->infos));
   emit_all(g, p->npack, p->pack);
   LLVMBuildRet(g->b, i32_const(g, CG_RUN_OK));
 }

@@ -7,8 +7,8 @@
  * JIT and object use the same module; only symbols and embedding differ.
  *
  * Memory: the weights blob is a header of CG_BLOB_HEADER bytes, then program->weights_bytes; the
- * arena is program->arena_bytes, CG_ALIGN bytes of the entry's own, then the scratch of worker
- * 0, 1, ...; a packing run has its
+ * arena is program->arena_bytes, CG_ALIGN bytes of the entry's own, what phases of a kernel share, then the
+ * scratch of worker 0, 1, ...; a packing run has its
  * arena and scratch behind the blob (cg_program_pack_bytes).
  */
 #ifndef CG_ENTRY_H
@@ -55,6 +55,10 @@ int64_t cg_blob_bytes(const ir_program *p);
 /* Scratch of one worker that the run (or pack) section needs: the most of its kernels.
  * infos[i] belongs to p->kernels[i]; kernels that the section does not call are not looked at. */
 int64_t cg_scratch_bytes(const ir_program *p, bool pack, const cg_kernel_info *infos);
+/* The same of what the phases of a kernel share, which comes before. */
+int64_t cg_shared_bytes(const ir_program *p, bool pack, const cg_kernel_info *infos);
+/* Where in the arena of a run both begin. */
+int64_t cg_scratch_at(const ir_program *p);
 /* Bytes that the arena of a run takes with so many workers. */
 int64_t cg_arena_bytes(const ir_program *p, const cg_kernel_info *infos, int workers);
 /* Bytes that P_pack needs at `blob`: the blob, then temporaries. */

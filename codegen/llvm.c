@@ -183,6 +183,11 @@ static void emit_entry(cg_fn *f) {
   cg_plan *p = f->plan;
   const ir_kernel *k = p->kernel;
   for (int i = 0; i < k->nbufs; i++) p->bufs[i]->base = arg_pointer(f, i);
+  LLVMValueRef scratch = p->shared_bytes || (p->local_bytes && !p->on_stack) ? arg_pointer(f, k->nbufs) : NULL;
+  for (int i = k->nbufs; i < p->nbufs; i++) {
+    LLVMValueRef at = LLVMConstInt(f->i64, (uint64_t)p->bufs[i]->offset, 0);
+    if (p->bufs[i]->where == CG_SHARED) p->bufs[i]->base = LLVMBuildGEP2(f->b, f->i8, scratch, &at, 1, p->bufs[i]->buf->name);
+  }
   if (p->local_bytes) {
     LLVMValueRef local;
     if (p->on_stack) {
@@ -191,7 +196,8 @@ static void emit_entry(cg_fn *f) {
     } else {
       LLVMValueRef worker = LLVMBuildSExt(f->b, LLVMGetParam(f->fn, 2), f->i64, "");
       LLVMValueRef at = LLVMBuildMul(f->b, worker, LLVMConstInt(f->i64, (uint64_t)p->local_bytes, 0), "");
-      local = LLVMBuildGEP2(f->b, f->i8, arg_pointer(f, k->nbufs), &at, 1, "scratch");
+      if (p->shared_bytes) at = LLVMBuildAdd(f->b, at, LLVMConstInt(f->i64, (uint64_t)p->shared_bytes, 0), "");
+      local = LLVMBuildGEP2(f->b, f->i8, scratch, &at, 1, "scratch");
     }
     for (int i = k->nbufs; i < p->nbufs; i++) {
       LLVMValueRef at = LLVMConstInt(f->i64, (uint64_t)p->bufs[i]->offset, 0);
@@ -203,7 +209,18 @@ static void emit_entry(cg_fn *f) {
     LLVMSetMetadata(v, f->kind_invariant, f->md_invariant);
     cg_bind(f, k->dims[i], (cg_val){.v = v}, false);
   }
-  if (p->task) cg_bind(f, p->task, (cg_val){.v = LLVMBuildSExt(f->b, LLVMGetParam(f->fn, 1), f->i64, "task")}, false);
+  if (!p->task) return;
+  LLVMValueRef task = LLVMBuildSExt(f->b, LLVMGetParam(f->fn, 1), f->i64, "task");
+  cg_bind(f, p->task, (cg_val){.v = task}, false);
+  int64_t first = 0;
+  for (int i = 0; i < p->nphases; first += p->phase[i++]) { /* within range also in other phases: what depends on it may be computed there, too */
+    if (!p->phase_task[i]) continue;
+    LLVMValueRef own = LLVMBuildSub(f->b, task, LLVMConstInt(f->i64, (uint64_t)first, 0), ""), last = LLVMConstInt(f->i64, (uint64_t)(p->phase[i] - 1), 0);
+    LLVMValueRef low[] = {own, LLVMConstInt(f->i64, 0, 0)};
+    own = cg_intrinsic(f, "llvm.smax", f->i64, NULL, 2, low);
+    LLVMValueRef high[] = {own, last};
+    cg_bind(f, p->phase_task[i], (cg_val){.v = cg_intrinsic(f, "llvm.smin", f->i64, NULL, 2, high)}, false);
+  }
 }
 
 static cg_kernel_info emit_kernel(tn_ctx *ctx, session *s, const cg_target *t, const ir_kernel *k, const char *symbol) {
@@ -247,7 +264,7 @@ static cg_kernel_info emit_kernel(tn_ctx *ctx, session *s, const cg_target *t, c
   cg_emit_stmt(f, f->plan->body);
   cg_at(f, 0);
   LLVMBuildRetVoid(f->b);
-  return (cg_kernel_info){.symbol = ir_strdup(ctx, symbol), .ntasks = f->plan->ntasks, .scratch_bytes = f->plan->on_stack ? 0 : f->plan->local_bytes};
+  return cg_plan_info(f->plan, ir_strdup(ctx, symbol));
 }
 
 /* ---- objects ---- */

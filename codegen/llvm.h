@@ -41,7 +41,7 @@ enum {
 
 /* ------------------------------------------------------------- the plan ---- */
 
-typedef enum cg_where { CG_PARAM, CG_SCRATCH, CG_SSA } cg_where;
+typedef enum cg_where { CG_PARAM, CG_SCRATCH, CG_SHARED, CG_SSA } cg_where;
 
 /* A buffer of the kernel. */
 typedef struct cg_buf {
@@ -51,7 +51,7 @@ typedef struct cg_buf {
   int bit;              /* in masks of written buffers; the last bit is shared by all that are left */
   int arg;              /* param: place in args */
   bool readonly;        /* never stored to by the kernel */
-  int64_t offset;       /* scratch: bytes from its base */
+  int64_t offset;       /* scratch, shared: bytes from its base */
   int64_t elements;     /* of memory, or of the register buffer; -1 not constant */
   int group;            /* SSA: elements per slot */
   int lanes;            /* SSA: lanes of the vector loop it is private to, else 1 */
@@ -72,13 +72,20 @@ typedef struct cg_plan {
   const ir_stmt *body;  /* vector loops run from 0, their variables are the shared lane variables */
   ix ntasks;
   ir_var *task;         /* bound to the task number; null when there is one task */
+  int nphases;          /* 0: one, of ntasks */
+  int32_t phase[CG_MAX_PHASES];
+  ir_var *phase_task[CG_MAX_PHASES]; /* bound to the task number within the phase, to one of its numbers in others; null: it has one task */
   int nbufs;
   cg_buf **bufs;        /* the parameters first */
   int64_t local_bytes;  /* of local buffers, a multiple of 64 */
+  int nshared;
+  ir_buf **shared;      /* local buffers that several phases use */
+  int64_t shared_bytes; /* of those that several phases use, a multiple of 64 */
   bool on_stack;
 } cg_plan;
 
 cg_plan *cg_prepare(tn_ctx *ctx, const cg_target *t, const ir_kernel *k);
+cg_kernel_info cg_plan_info(const cg_plan *p, const char *symbol); /* code_bytes left open */
 /* The atoms "prefetch" (into the first-level cache) and "prefetch.l2": their meaning is to
  * load into registers that nobody reads, so all that is left is the hint. Locality as
  * LLVM counts it; 0: another atom. */

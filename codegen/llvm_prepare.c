@@ -341,12 +341,78 @@ static const ir_stmt *split_tasks(tn_ctx *ctx, cg_plan *plan, const ir_stmt *s) 
   }
 }
 
+typedef struct buf_use {
+  const ir_buf *buf;
+  bool found;
+} buf_use;
+
+static void look_buf(void *user, ix load) {
+  buf_use *u = user;
+  u->found |= load->u.buf == u->buf;
+}
+
+static bool uses_buf(tn_ctx *ctx, const ir_stmt *s, const ir_buf *b) {
+  if (!s) return false;
+  buf_use u = {.buf = b, .found = s->kind == IR_STORE && s->buf == b};
+  each_load(ctx, s, look_buf, &u);
+  for (int i = 0; i < children(s) && !u.found; i++) u.found = uses_buf(ctx, child(s, i), b);
+  return u.found;
+}
+
+/* Phases: the items of a sequence under allocs, of which at least one is a parallel loop with a constant extent; those
+ * that are none join in phases of one task. */
+static const ir_stmt *split_phases(tn_ctx *ctx, cg_plan *plan, const ir_stmt *s) {
+  const ir_stmt *top = s, *part[CG_MAX_PHASES] = {0};
+  while (s && s->kind == IR_ALLOC) s = s->body;
+  if (!s || s->kind != IR_SEQ) return NULL;
+  int n = 0, nparallel = 0;
+  int64_t total = 0;
+  bool before = false; /* the last phase is made of statements that are no parallel loops */
+  for (int i = 0; i < s->n; i++) {
+    const ir_stmt *f = s->items[i];
+    int64_t lo, hi;
+    bool parallel = f->kind == IR_FOR && f->loop == IR_PARALLEL && ix_const_value(f->lo, &lo) && ix_const_value(f->hi, &hi) && hi - lo > 1;
+    if (!parallel && before) part[n - 1] = ir_seq(ctx, 2, (const ir_stmt *[]){part[n - 1], f});
+    else if (n == CG_MAX_PHASES || (parallel && hi - lo > INT32_MAX - total)) return NULL;
+    else {
+      plan->phase[n] = parallel ? (int32_t)(hi - lo) : 1;
+      plan->phase_task[n] = parallel ? ir_var_new(ctx, ir_format(ctx, "task%d", n), TN_INDEX, 0, hi - lo - 1) : NULL;
+      part[n] = parallel ? ir_subst_var(ctx, f->body, f->var, ix_addi(ctx, plan->phase_task[n]->expr, lo)) : f;
+      total += plan->phase[n++];
+      nparallel += parallel;
+    }
+    before = !parallel;
+  }
+  if (!nparallel) return NULL;
+  plan->nphases = n;
+  plan->ntasks = ix_index(ctx, total);
+  plan->task = ir_var_new(ctx, "task", TN_INDEX, 0, total - 1);
+  for (const ir_stmt *a = top; a->kind == IR_ALLOC; a = a->body) {
+    int users = 0;
+    for (int i = 0; i < n; i++) users += uses_buf(ctx, part[i], a->buf);
+    if (users > 1) IR_PUSH(ctx, plan->shared, plan->nshared, a->buf);
+  }
+  const ir_stmt *body = part[n - 1];
+  for (int i = n - 1; i-- > 0;) {
+    total -= plan->phase[i + 1];
+    body = ir_if(ctx, ix_lt(ctx, plan->task->expr, ix_index(ctx, total)), part[i], body);
+  }
+  for (const ir_stmt *a = top; a->kind == IR_ALLOC; a = a->body) body = ir_alloc_stmt(ctx, a->buf, body); /* their order is nothing */
+  return body;
+}
+
 /* ---- places of buffers ---- */
 
 cg_buf *cg_plan_buf(const cg_plan *p, const ir_buf *b) {
   for (int i = 0; i < p->nbufs; i++)
     if (p->bufs[i]->buf == b) return p->bufs[i];
   return NULL;
+}
+
+static bool is_shared(const cg_plan *p, const ir_buf *b) {
+  for (int i = 0; i < p->nshared; i++)
+    if (p->shared[i] == b) return true;
+  return false;
 }
 
 typedef struct scan {
@@ -393,7 +459,7 @@ static void add_buf(scan *c, ir_buf *buf) {
     b->where = CG_PARAM;
     b->arg = p->nbufs;
   } else {
-    b->where = buf->space == IR_REGISTER && b->elements >= 0 ? CG_SSA : CG_SCRATCH;
+    b->where = is_shared(p, buf) ? CG_SHARED : buf->space == IR_REGISTER && b->elements >= 0 ? CG_SSA : CG_SCRATCH;
     if (b->where == CG_SSA) b->lanes = c->lane ? c->lanes : 1;
     if (b->elements < 0 && n->hi < INT64_MAX) b->elements = n->hi;
   }
@@ -430,15 +496,15 @@ static void place(tn_ctx *ctx, cg_plan *p) {
       if ((b->elements + b->group - 1) / b->group > CG_MAX_SLOTS) b->where = CG_SCRATCH;
       else b->nslots = (int)((b->elements + b->group - 1) / b->group);
     }
-    if (b->where == CG_SCRATCH) {
-      int64_t bytes;
+    if (b->where == CG_SCRATCH || b->where == CG_SHARED) {
+      int64_t bytes, *sum = b->where == CG_SHARED ? &p->shared_bytes : &p->local_bytes;
       b->group = b->lanes = 1;
       if (b->elements < 0) ir_fail(ctx, TN_EUNSUPPORTED, "kernel %s: the size of local buffer '%s' has no constant bound", p->kernel->name, b->buf->name);
       if (!ir_mul_size(b->elements, (int64_t)ir_dtype_bytes(b->buf->dtype), &bytes) ||
-          !ir_add_size(p->local_bytes, bytes + 63, &bytes))
+          !ir_add_size(*sum, bytes + 63, &bytes))
         ir_fail(ctx, TN_ERESOURCE, "kernel %s: local buffer '%s' is too large", p->kernel->name, b->buf->name);
-      b->offset = p->local_bytes;
-      p->local_bytes = bytes / 64 * 64;
+      b->offset = *sum;
+      *sum = bytes / 64 * 64;
     }
     if (!b->readonly) {
       b->bit = bit < 63 ? bit : 63;
@@ -505,6 +571,7 @@ cg_plan *cg_prepare(tn_ctx *ctx, const cg_target *t, const ir_kernel *k) {
   plan->ntasks = ix_index(ctx, 1);
   const ir_stmt *body = ir_rewrite(&(ir_rewriter){.ctx = ctx, .expr = expand}, k->body);
   const ir_stmt *task = split_tasks(ctx, plan, body);
+  if (!task) task = split_phases(ctx, plan, body);
   prep p = {.ctx = ctx, .t = t};
   plan->body = prepare(&p, task ? task : body);
   place(ctx, plan);
@@ -514,7 +581,12 @@ cg_plan *cg_prepare(tn_ctx *ctx, const cg_target *t, const ir_kernel *k) {
   return plan;
 }
 
+cg_kernel_info cg_plan_info(const cg_plan *p, const char *symbol) {
+  cg_kernel_info info = {.symbol = symbol, .ntasks = p->ntasks, .scratch_bytes = p->on_stack ? 0 : p->local_bytes, .shared_bytes = p->shared_bytes, .nphases = p->nphases};
+  memcpy(info.phase, p->phase, sizeof info.phase);
+  return info;
+}
+
 cg_kernel_info cg_kernel_abi(tn_ctx *ctx, const cg_target *t, const ir_kernel *k) {
-  cg_plan *p = cg_prepare(ctx, t, k);
-  return (cg_kernel_info){.symbol = k->name, .ntasks = p->ntasks, .scratch_bytes = p->on_stack ? 0 : p->local_bytes};
+  return cg_plan_info(cg_prepare(ctx, t, k), k->name);
 }

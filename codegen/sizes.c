@@ -31,11 +31,12 @@ void cg_mark_kernels(const ir_program *p, bool pack, bool *marks) {
   else mark(p->nrun, p->run, marks);
 }
 
-static int64_t most_scratch(int n, const ir_inst *insts, const cg_kernel_info *infos) {
+static int64_t most_scratch(int n, const ir_inst *insts, const cg_kernel_info *infos, bool shared) {
   int64_t most = 0;
   for (int i = 0; i < n; i++) {
-    int64_t s = insts[i].kind == IR_CALL ? infos[insts[i].kernel].scratch_bytes : 0;
-    int64_t body = most_scratch(insts[i].nbody, insts[i].body, infos), other = most_scratch(insts[i].nother, insts[i].other, infos);
+    const cg_kernel_info *k = insts[i].kind == IR_CALL ? &infos[insts[i].kernel] : NULL;
+    int64_t s = !k ? 0 : shared ? k->shared_bytes : k->scratch_bytes;
+    int64_t body = most_scratch(insts[i].nbody, insts[i].body, infos, shared), other = most_scratch(insts[i].nother, insts[i].other, infos, shared);
     if (body > s) s = body;
     if (other > s) s = other;
     if (s > most) most = s;
@@ -46,17 +47,23 @@ static int64_t most_scratch(int n, const ir_inst *insts, const cg_kernel_info *i
 static int64_t aligned(int64_t n) { return (n + CG_ALIGN - 1) & ~(int64_t)(CG_ALIGN - 1); }
 
 int64_t cg_scratch_bytes(const ir_program *p, bool pack, const cg_kernel_info *infos) {
-  return aligned(pack ? most_scratch(p->npack, p->pack, infos) : most_scratch(p->nrun, p->run, infos));
+  return aligned(pack ? most_scratch(p->npack, p->pack, infos, false) : most_scratch(p->nrun, p->run, infos, false));
 }
 
+int64_t cg_shared_bytes(const ir_program *p, bool pack, const cg_kernel_info *infos) {
+  return aligned(pack ? most_scratch(p->npack, p->pack, infos, true) : most_scratch(p->nrun, p->run, infos, true));
+}
+
+int64_t cg_scratch_at(const ir_program *p) { return aligned(p->arena_bytes) + CG_ALIGN; }
+
 int64_t cg_arena_bytes(const ir_program *p, const cg_kernel_info *infos, int workers) {
-  return aligned(p->arena_bytes) + CG_ALIGN + workers * cg_scratch_bytes(p, false, infos);
+  return cg_scratch_at(p) + cg_shared_bytes(p, false, infos) + workers * cg_scratch_bytes(p, false, infos);
 }
 
 int64_t cg_blob_bytes(const ir_program *p) { return p->weights_bytes > 0 ? CG_BLOB_HEADER + aligned(p->weights_bytes) : 0; }
 
 int64_t cg_pack_bytes(const ir_program *p, const cg_kernel_info *infos) {
-  return cg_blob_bytes(p) + aligned(p->pack_arena_bytes) + cg_scratch_bytes(p, true, infos);
+  return cg_blob_bytes(p) + aligned(p->pack_arena_bytes) + cg_shared_bytes(p, true, infos) + cg_scratch_bytes(p, true, infos);
 }
 
 uint64_t cg_weights_layout(tn_ctx *ctx, const ir_program *p) {

@@ -379,6 +379,10 @@ static const char *default_steps(lw_plan *p);
 const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u, lw_tunables *got, const ir_kernel **scheduled) {
   lw_plan p = {.ctx = ctx, .start = k, .k = k, .t = t, .u = *u, .text = {.ctx = ctx}, .p = lw_problem_of(ctx, k)};
   const char *text = k->body ? default_steps(&p) : "";
+  if (p.p.kind == LW_CONTRACTION && u->parts != 1) { /* too few tasks, perhaps */
+    lw_plan parts = {.ctx = ctx, .start = k, .k = k, .t = t, .u = *u, .text = {.ctx = ctx}, .p = lw_problem_of(ctx, k)};
+    if (lw_default_splitk(&parts, lw_tasks_of(p.k))) p = parts, text = ir_text_str(&p.text);
+  }
   if (got) *got = p.got;
   if (scheduled) *scheduled = p.k;
   return text;

@@ -82,6 +82,11 @@ bool lw_default_gemm(lw_plan *p);
 /* The same for matrix times vector, row by row: dot products. */
 bool lw_default_dots(lw_plan *p);
 
+/* The same for products whose sums are cut in parts, u.parts or by the rule for a kernel that has so many tasks without. */
+bool lw_default_splitk(lw_plan *p, int64_t tasks);
+/* Iterations of the parallel loops outside, 1: there are none. */
+int64_t lw_tasks_of(const ir_kernel *k);
+
 /* Which logical axis of a load moves with v alone, with coefficient 1; -1: none. */
 int lw_axis_of(ix load, const ir_var *v);
 /* Packs constant operand b: blocks of `block` along its vector axis innermost, the rest in

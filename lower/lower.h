@@ -98,6 +98,7 @@ typedef struct lw_tunables {
   int taps;     /* contractions over a window: loops of taps that are unrolled, innermost first */
   int inner;    /* contractions over a window: 1 channels inside the taps, 2 taps inside the channels */
   int height;   /* contractions over a window: rows of the picture that pass over a panel together */
+  int parts;    /* matrix products: parts of a sum that are tasks of their own (split-K); 1: none */
   int lanes;    /* of vector loops, in elements (also beyond one register) */
   int unfused;  /* 1: neighbouring row loops are not joined */
   int winograd; /* 3x3 convolutions: 2, 4, 6 by tiles of so many outputs; 1 directly */

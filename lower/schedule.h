@@ -44,6 +44,9 @@
  *                                                  for i.r: acc op= part[i.r]
  *   chunk k F -> o i        for k: acc op= e(k)    for o: { alloc part; part = identity; for i: part op= e(o*F + i);
  *                                                           acc op= part }
+ *   splitk k P -> p         for m: { acc = z;          alloc part[P, M]; for p: for m: part[p, m] = e summed over a P-th of k;
+ *                             for k: acc op= e; S }  for m.s: { acc = z; for p.s: acc op= part[p.s, m.s]; S }
+ *                           (P divides k's extent; the loops outside k are serial. As tasks: one nest after the other)
  *   layout buf "steps"      another memory layout of a constant operand, or of a copy made by cache
  *   cache B v -> P          for v: ... B[e] ...    for v: alloc P; P[c] = B[start + c] for the part of B
  *                                                  that an iteration of v reads; ... P[e - start] ...

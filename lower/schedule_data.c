@@ -241,21 +241,12 @@ static const ir_stmt *swap_stmt(ir_rewriter *r, const ir_stmt *st) {
   return st == w->old ? w->by : st;
 }
 
-/* The loop's one update acc op= term of a register accumulator: acc = fma(a, b, acc) adds, and
- * acc = op(acc, e) is one too. */
-typedef struct update {
-  const ir_stmt *st;
-  ir_store_op op;
-  ix term, zero;
-  bool fma;      /* term is the whole fma */
-} update;
-
-static bool find_update(sched *s, const ir_stmt *loop, update *u) {
+bool sched_find_update(sched *s, const ir_stmt *loop, sched_update *u) {
   int count = 0;
   const ir_stmt *st = only_update(loop->body, &count);
   if (count != 1) return refuse(s, "the loop does not hold one update of a register accumulator");
   ix term = st->value, self = ix_load(s->ctx, st->buf, st->index);
-  *u = (update){.st = st, .op = st->op, .term = term};
+  *u = (sched_update){.st = st, .op = st->op, .term = term};
   if (st->op == IR_SET) {
     if (term->op == IX_FMA && term->args[2] == self) u->fma = true, u->op = IR_ADD;
     else if ((term->op == IX_ADD || term->op == IX_MUL) && (term->args[0] == self || term->args[1] == self))
@@ -274,8 +265,8 @@ static const ir_stmt *do_rfactor(sched *s, const ir_stmt *loop, void *user) {
   (void)user;
   tn_ctx *ctx = s->ctx;
   int64_t factor = s->num[1], extent;
-  update u;
-  if (!find_update(s, loop, &u)) return NULL;
+  sched_update u;
+  if (!sched_find_update(s, loop, &u)) return NULL;
   const ir_stmt *st = u.st;
   ix none = ix_index(ctx, 0);
   if (!sched_extent(loop, &extent)) {
@@ -326,8 +317,8 @@ static const ir_stmt *do_chunk(sched *s, const ir_stmt *loop, void *user) {
   (void)user;
   tn_ctx *ctx = s->ctx;
   int64_t factor = s->num[1], extent;
-  update u;
-  if (!find_update(s, loop, &u)) return NULL;
+  sched_update u;
+  if (!sched_find_update(s, loop, &u)) return NULL;
   if (!sched_extent(loop, &extent)) {
     refuse(s, "the loop has no constant extent");
     return NULL;

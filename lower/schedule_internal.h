@@ -33,10 +33,20 @@ bool sched_extent(const ir_stmt *loop, int64_t *n);
 /* A loop over [lo, hi) with a fresh variable of that range. */
 ir_var *sched_var(sched *s, const char *name, ix lo, ix hi);
 
+/* A loop's one update acc op= term of a register accumulator: acc = fma(a, b, acc) adds, and acc = op(acc, e) is one too. */
+typedef struct sched_update {
+  const ir_stmt *st;
+  ir_store_op op;
+  ix term, zero; /* zero: what op= leaves as it is */
+  bool fma;      /* term is the whole fma */
+} sched_update;
+bool sched_find_update(sched *s, const ir_stmt *loop, sched_update *u); /* false after refuse */
+
 bool sched_split(sched *s), sched_fuse(sched *s), sched_reorder(sched *s), sched_unroll(sched *s), sched_vectorize(sched *s),
     sched_parallel(sched *s), sched_serial(sched *s), sched_peel(sched *s), sched_narrow(sched *s), sched_tail(sched *s);
 bool sched_distribute(sched *s), sched_raise(sched *s), sched_rfactor(sched *s), sched_chunk(sched *s), sched_layout(sched *s), sched_tensorize(sched *s), sched_cache(sched *s), sched_turn(sched *s), sched_prefetch(sched *s), sched_muladd(sched *s),
     sched_algorithm(sched *s);
 bool sched_winograd(sched *s), sched_winograd_weights(sched *s); /* lower/schedule_winograd*.c */
+bool sched_splitk(sched *s); /* lower/schedule_splitk.c */
 bool sched_attention(sched *s); /* lower/schedule_attention.c */
 #endif

@@ -187,12 +187,25 @@ bool sched_vectorize(sched *s) {
   return set_kind(s, IR_VECTOR);
 }
 
+static bool directly_below(const ir_stmt *s, const ir_stmt *loop) {
+  while (s && s != loop && (s->kind == IR_LET || s->kind == IR_ALLOC || (s->kind == IR_FOR && s->loop == IR_PARALLEL))) s = s->body;
+  return s == loop;
+}
+
+/* Whether the loop is the outermost, or that of one of several nests, or directly inside parallel ones that are. */
+static bool is_outermost(const ir_stmt *s, const ir_stmt *loop) {
+  const ir_stmt *nests = s;
+  while (nests && nests->kind == IR_ALLOC) nests = nests->body;
+  for (int i = 0; nests && nests->kind == IR_SEQ && i < nests->n; i++)
+    if (nests->items[i]->kind == IR_FOR && directly_below(nests->items[i], loop)) return true;
+  return directly_below(s, loop);
+}
+
 bool sched_parallel(sched *s) {
-  const ir_stmt *loop = sched_loop(s, s->arg[0]), *at = s->k->body;
+  const ir_stmt *loop = sched_loop(s, s->arg[0]);
   const char *why;
   if (!loop) return false;
-  while (at && at != loop && (at->kind == IR_LET || at->kind == IR_ALLOC || (at->kind == IR_FOR && at->loop == IR_PARALLEL))) at = at->body;
-  if (at != loop) return refuse(s, "a parallel loop must be the outermost, or directly inside another to be fused with it");
+  if (!is_outermost(s->k->body, loop)) return refuse(s, "a parallel loop must be the outermost, or directly inside another to be fused with it");
   if (lw_loop_dependence(s->ctx, loop, &why) != LW_PARALLEL) return refuse(s, "%s", why ? why : "iterations meet in one accumulator");
   return set_kind(s, IR_PARALLEL);
 }

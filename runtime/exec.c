@@ -157,6 +157,28 @@ static void run_all(exec *x, int n, const ir_inst *insts) {
   x->nlets = scope;
 }
 
+typedef struct phase {
+  void (*body)(void *arg, int task, int worker);
+  void *arg;
+  int first; /* of its tasks */
+} phase;
+
+static void run_of_phase(void *arg, int task, int worker) {
+  const phase *p = arg;
+  p->body(p->arg, p->first + task, worker);
+}
+
+void rt_run_tasks(const cg_kernel_info *k, int64_t ntasks, const rt_threads *threads, void (*body)(void *arg, int task, int worker), void *arg) {
+  phase p = {body, arg, 0};
+  for (int i = 0; i < (k->nphases ? k->nphases : 1); i++) {
+    int n = k->nphases ? k->phase[i] : (int)ntasks;
+    if (threads && n > 1) threads->parallel_for(threads->ctx, n, run_of_phase, &p);
+    else
+      for (int t = 0; t < n; t++) run_of_phase(&p, t, 0);
+    p.first += n;
+  }
+}
+
 void rt_exec(tn_ctx *ctx, const ir_program *p, int n, const ir_inst *insts, const rt_memory *m, rt_call call, void *user) {
   exec x = {.ctx = ctx, .p = p, .m = m, .call = call, .user = user};
   for (int i = 0; i < p->ndims && m->dims; i++) enter(&x, p->dims[i].var, (ir_scalar){.i = m->dims[i]});

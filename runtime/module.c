@@ -229,9 +229,7 @@ static void timed_call(void *user, const ir_inst *c, void *const *args, const in
   memset(t->shares, 0, sizeof *t->shares * (size_t)t->nshares);
   rt_span span = {.name = c->name, .kernel = k->name, .run = t->profile->runs, .call = t->calls++, .worker = -1, .tasks = (int)ntasks};
   span.start = rt_now();
-  if (t->threads && ntasks > 1) t->threads->parallel_for(t->threads->ctx, (int)ntasks, timed_task, t);
-  else
-    for (int i = 0; i < ntasks; i++) timed_task(t, i, 0);
+  rt_run_tasks(info, ntasks, t->threads, timed_task, t);
   span.end = rt_now();
   free(all);
   rt_profile_add(t->profile, span);
@@ -276,7 +274,7 @@ int rt_run_profiled(tn_ctx *ctx, const rt_module *cm, const void *const in[], vo
   x.memory = (rt_memory){.in = in, .out = out, .state = state, .arena = a->memory.p, .dims = dims,
                          .weights = m->blob.p ? (uint8_t *)m->blob.p + CG_BLOB_HEADER : NULL};
   x.t = (timed){.m = m, .threads = threads, .profile = profile, .shares = shares, .nshares = workers,
-                .scratch = (uint8_t *)a->memory.p + cg_arena_bytes(m->p, m->build->infos, 0)};
+                .scratch = (uint8_t *)a->memory.p + cg_scratch_at(m->p)};
   tn_status status = ir_protect(ctx, run_timed, &x);
   profile->runs++;
   give_arena(m, a);

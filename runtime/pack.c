@@ -88,14 +88,10 @@ static int64_t left(const packer *x, const ir_inst *c) {
 
 static void run(packer *x, const ir_inst *c, void **args, const int64_t *dims) {
   const ir_kernel *k = kernel_of(x->w->p, c);
-  const rt_threads *threads = x->w->threads;
-  rt_kernel kernel = x->w->kernels[c->kernel];
   ix tasks = x->w->infos[c->kernel].ntasks;
   for (int d = 0; d < k->ndims; d++) tasks = ix_subst1(x->ctx, tasks, k->dims[d], ix_index(x->ctx, dims[d]));
   int64_t n = ix_need_const(x->ctx, tasks, "number of tasks");
-  if (threads && n > 1) threads->parallel_for(threads->ctx, (int)n, kernel, args);
-  else
-    for (int i = 0; i < n; i++) kernel(args, i, 0);
+  rt_run_tasks(&x->w->infos[c->kernel], n, x->w->threads, x->w->kernels[c->kernel], args);
 }
 
 static void call(void *user, const ir_inst *c, void *const *args, const int64_t *dims) {
@@ -170,7 +166,7 @@ void rt_pack(tn_ctx *ctx, const rt_packing *w) {
   int64_t most = 0, workers = w->threads ? w->threads->workers : 1, temporaries = aligned(p->pack_arena_bytes);
   for (int i = 0; i < p->npack; i++)
     if (left(&x, &p->pack[i]) > most) most = left(&x, &p->pack[i]);
-  rt_region *own = memory(ctx, temporaries + workers * cg_scratch_bytes(p, true, w->infos)), *buffer = memory(ctx, most);
+  rt_region *own = memory(ctx, temporaries + cg_shared_bytes(p, true, w->infos) + workers * cg_scratch_bytes(p, true, w->infos)), *buffer = memory(ctx, most);
   x.scratch = (uint8_t *)own->p + temporaries, x.buffer = buffer->p;
   rt_elsewhere here = {copy, read_here};
   rt_memory m = {.raw = raw, .weights = x.weights, .arena = own->p, .elsewhere = w->file ? &here : NULL};

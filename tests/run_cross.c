@@ -66,7 +66,7 @@ static void run(tn_ctx *ctx, void *arg) {
     ir_interp(ctx, k, after.args, after.dims);
     dims d = {ctx, k, before.dims};
     put(f, ix_need_const(ctx, ix_subst(ctx, o->kernels[i].ntasks, dim_value, &d), "number of tasks"));
-    put(f, o->kernels[i].scratch_bytes);
+    put(f, cg_kernel_scratch(&o->kernels[i], 1));
     put(f, k->ndims);
     for (int n = 0; n < k->ndims; n++) put(f, before.dims[n]);
     put(f, k->nbufs);

@@ -118,13 +118,18 @@ const char *llvm_check_kernel(tn_ctx *ctx, const cg_target *t, const ir_kernel *
   cg_jit *jit = cg_jit_new(ctx);
   cg_jit_add(ctx, jit, o->bytes, o->size);
   kernel_fn run = (kernel_fn)cg_jit_symbol(ctx, jit, "kernel_under_test");
-  int64_t scratch = o->kernels[0].scratch_bytes, workers = 3;
-  char *room = ir_alloc(ctx, (size_t)(scratch * workers) + 64);
+  const cg_kernel_info *info = &o->kernels[0];
+  int64_t workers = 3, scratch = cg_kernel_scratch(info, (int)workers);
+  char *room = ir_alloc(ctx, (size_t)scratch + 64);
   room += 64 - ((uintptr_t)room & 63);
-  memset(room, 0xa5, (size_t)(scratch * workers));
+  memset(room, 0xa5, (size_t)scratch);
   args[k->nbufs] = scratch ? room : NULL;
-  int64_t tasks = value_of(&d, o->kernels[0].ntasks);
-  for (int64_t i = 0; i < tasks; i++) run(args, (int32_t)(how->backwards ? tasks - 1 - i : i), (int32_t)(i % workers));
+  int64_t tasks = value_of(&d, info->ntasks), first = 0;
+  for (int p = 0; p < (info->nphases ? info->nphases : 1); p++) {
+    int64_t n = info->nphases ? info->phase[p] : tasks;
+    for (int64_t i = 0; i < n; i++) run(args, (int32_t)(first + (how->backwards ? n - 1 - i : i)), (int32_t)(i % workers));
+    first += n;
+  }
   cg_jit_free(ctx, jit);
 
   for (int i = 0; i < k->nbufs; i++) {

@@ -167,7 +167,7 @@ Test(schedule, kinds) {
   REFUSES(SCAN, "vectorize i", "another iteration");
   REFUSES(SCAN, "parallel i", "another iteration");
   REFUSES(COPY, "parallel j", "must be the outermost");
-  REFUSES(SUM, "parallel k", "must be the outermost");
+  REFUSES(SUM, "parallel k", "meet in one accumulator");
   REFUSES(MATMUL, "vectorize k", "rfactor it first");
   REFUSES("kernel z(out B: f32[4]) { for i in 0..4 { B[0] = 1.0 } }", "parallel i", "same element of 'B'");
   REFUSES("kernel z(out B: f32[1000]) { for i in 0..1000 { B[i] = 1.0 } }", "unroll i", "too many");
@@ -206,6 +206,25 @@ Test(schedule, raise) {
   REFUSES(MATMUL, "unroll k\nraise k n", "is no serial loop");
   REFUSES(MATMUL, "raise k k", "meet in one accumulator");
   REFUSES(MATMUL, "split n 4 -> no ni\nraise k m ni", "not directly inside");
+}
+
+Test(schedule, splitk) {
+  MAKES(SUM, "splitk k 5 -> p", "s.p[] += A[k + p*6]");
+  MAKES(SUM, "splitk k 5 -> p", "s[] += s.p.parts[p.s]");
+  MAKES(MATMUL, "splitk k 4 -> p", "acc.p.parts[p, m, n] = acc.p[]");
+  MAKES(MATMUL, "splitk k 4 -> p", "for p.s in 0 .. 4 {\n        acc[] += acc.p.parts[p.s, m.s, n.s]\n      }\n      C[m.s, n.s] = max(0.0, acc[])");
+  MAKES(MATMUL, "splitk k 2 -> p\nparallel p\nparallel m\nfuse p m -> t\nparallel m.s", "for m.s in 0 .. 6 parallel");
+  MAKES(CONV, "splitk c 3 -> p", "for p in 0 .. 3");
+  REFUSES(MATMUL, "splitk k 3 -> p", "not 3 equal parts");
+  REFUSES(MATMUL, "splitk k 1 -> p", "not 2 to 256");
+  REFUSES(MATMUL, "splitk k 2 -> n", "already a loop 'n'");
+  REFUSES(MATMUL, "splitk n 2 -> p", "reduces nothing");
+  REFUSES(MATMUL, "parallel m\nsplitk k 2 -> p", "no serial loop");
+  REFUSES(MATMUL, "splitk k 2 -> p\nparallel n", "must be the outermost");
+  REFUSES(SCAN, "splitk i 3 -> p", "another iteration");
+  REFUSES("kernel n(in A: f32[4, 8], out C: f32[4]) { for m in 0..4 { alloc b: f32[] register alloc s: f32[] register b[] = A[m, 0] s[] = 0.0"
+          " for k in 0..8 { s[] += A[m, k] - b[] } C[m] = s[] } }",
+          "splitk k 2 -> p", "needs nothing beside it");
 }
 
 Test(schedule, rfactor) {
@@ -407,7 +426,7 @@ static void random_case(tn_ctx *ctx, void *arg) {
     names_of(s->body, names, &n);
     if (!n) break;
     const char *a = names[draw(&r, (uint32_t)n)], *b = names[draw(&r, (uint32_t)n)], *c = names[draw(&r, (uint32_t)n)];
-    int kind = (int)draw(&r, 18), f = 1 + (int)draw(&r, 6);
+    int kind = (int)draw(&r, 19), f = 1 + (int)draw(&r, 6);
     switch (kind) {
     case 0:
     case 1: line = ir_format(ctx, "split %s %d -> o%d i%d", a, f, i, i); break;
@@ -426,6 +445,7 @@ static void random_case(tn_ctx *ctx, void *arg) {
     case 15: line = ir_format(ctx, "prefetch %s %s %d %s -> p%d", s->bufs[draw(&r, (uint32_t)s->nbufs)]->name, a, f, b, i); break;
     case 16: line = draw(&r, 2) ? ir_format(ctx, "raise %s %s", a, b) : ir_format(ctx, "raise %s %s %s", a, b, c); break;
     case 13: line = ir_format(ctx, "cache %s %s -> P%d", s->bufs[draw(&r, (uint32_t)s->nbufs)]->name, a, i); break;
+    case 17: line = ir_format(ctx, "splitk %s %d -> s%d", a, f + 1, i); break;
     default: line = ir_format(ctx, "tensorize fma %s", a);
     }
     const char *reason;
@@ -467,7 +487,7 @@ Test(schedule, random, .timeout = 600) {
     tn_ctx_free(ctx);
   }
   cr_expect_eq(bad, 0);
-  for (int k = 0; k < 17 && count >= 1000; k++) cr_expect_gt(w.used[k], 0, "step kind %d was never legal", k);
+  for (int k = 0; k < 18 && count >= 1000; k++) cr_expect_gt(w.used[k], 0, "step kind %d was never legal", k);
   fprintf(stderr, "%ld schedules, %ld steps, %ld refused\n", w.cases, w.steps, w.refused);
 }
 
