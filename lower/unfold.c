@@ -3,7 +3,8 @@
  * A register tile takes pixels of one row of the result only: where rows are narrow, many tiles are small
  * and the vector units wait. A copy of the windows, [n, taps * channels, y, x], joins the pixels of all rows
  * (im2col: Chellapilla, Puri and Simard, "High Performance Convolutional Neural Networks for Document
- * Processing", 2006), and what is left is a 1x1 convolution. Done where tiles lose more than the copy takes. */
+ * Processing", 2006), and what is left is a 1x1 convolution. Done where tiles lose more than the copy takes; with strides
+ * also where channels are not to lie in blocks or last, as vectors would be gathered for each output channel. */
 #include "lower/default_schedule.h"
 #include "lower/window.h"
 #include <string.h>
@@ -93,15 +94,16 @@ static ir_value *weights(tn_ctx *ctx, ir_graph *g, ir_node *n, int64_t k, int64_
 
 void lw_unfold(tn_ctx *ctx, ir_graph *g, ir_node *n, const lw_options *options) {
   const ir_value *x = n->in[0], *w = n->in[1];
-  if ((options->layout != LW_LAYOUT_AUTO && options->layout != LW_LAYOUT_NCHWC) || !w->packed || (x->rank != 4 && x->rank != 3) || x->dtype != TN_F32 || !ir_static(x) || !ir_static(w) || ir_attr_get_int(n, "group", 1) != 1) return;
+  if (options->layout == LW_LAYOUT_NHWC || !w->packed || (x->rank != 4 && x->rank != 3) || x->dtype != TN_F32 || !ir_static(x) || !ir_static(w) || ir_attr_get_int(n, "group", 1) != 1) return;
   lw_window win;
   lw_window_of(ctx, n, w->dims + 2, &win);
   bool signal = x->rank == 3;
   int64_t r = signal ? 1 : ir_dim(ctx, w, 2), s = ir_dim(ctx, w, -1);
   layer l = {ir_dim(ctx, w, 0), ir_dim(ctx, w, 1), r * s, signal ? 1 : ir_dim(ctx, n->out[0], 2), ir_dim(ctx, n->out[0], -1)};
+  bool plain = options->layout == LW_LAYOUT_NCHW, gathers = win.stride[signal ? 0 : 1] > 1; /* vectors are pixels of a row: the windows have them side by side */
   bool dense = !signal && win.stride[0] == 1 && win.stride[1] == 1; /* 3x3: Winograd's, where that is allowed */
   if (l.taps < 2 || (dense && options->accuracy > 0) || ir_dim(ctx, x, 0) < 1 || (!signal && l.height < 2) || l.width < 1) return;
-  if (signal ? !gains_signal(&l, options->target, ir_dim(ctx, x, 2)) : !gains(&l, options->target)) return;
+  if (plain ? !gathers || options->attention_apart : signal ? !gains_signal(&l, options->target, ir_dim(ctx, x, 2)) : !gains(&l, options->target)) return;
   static const char *const kept[] = {"dilations", "pads", "strides"};
   ir_node *u = lw_node_n(g, n, "tenon:Unfold", 1, &n->in[0], 1);
   const int64_t *v;
