@@ -528,12 +528,55 @@ static bool far_weights(const contraction *c) {
          strcmp(panel->body->var->name, "ro") == 0;
 }
 
-/* The last tile apart, or the first and the last, also where sums are set and stored. */
+/* Whether the conjuncts of the guard over loop `tap` hold for all taps at v = x. */
+static bool inside(const contraction *c, ix guard, const ir_var *tap, const ir_var *v, int64_t x) {
+  tn_ctx *ctx = c->p->ctx;
+  if (guard->op == IX_AND) return inside(c, guard->args[0], tap, v, x) && inside(c, guard->args[1], tap, v, x);
+  int64_t holds;
+  return !ix_uses_var(guard, tap) || (ix_const_value(ix_subst1(ctx, guard, v, ix_index(ctx, x)), &holds) && holds);
+}
+
+/* Blocks of `block` iterations of output loop i that columns of padding reach from each end; one at each where they leave
+ * none between (or nothing is known). */
+static void border_blocks(const contraction *c, int i, int64_t count, int64_t block, int64_t *first, int64_t *last) {
+  const lw_problem *q = c->q;
+  const ir_var *v = q->out[i]->var, *tap = NULL;
+  int64_t blocks = (count + block - 1) / block, lo = 0, hi = count;
+  for (int k = 0; k < q->nred; k++)
+    if (strcmp(q->red[k]->var->name, "s") == 0) tap = q->red[k]->var;
+  *first = *last = 1;
+  if (!tap || count != q->extent[i] || !inside(c, q->guard, tap, v, count / 2)) return;
+  for (int64_t known = count / 2; lo < known;) { /* the least iteration from which on all are inside, */
+    int64_t x = (lo + known) / 2;
+    if (inside(c, q->guard, tap, v, x)) known = x;
+    else lo = x + 1;
+  }
+  for (int64_t known = count / 2; known + 1 < hi;) { /* and the first behind that is not */
+    int64_t x = (known + hi) / 2;
+    if (inside(c, q->guard, tap, v, x)) known = x;
+    else hi = x;
+  }
+  int64_t f = (lo + block - 1) / block, l = blocks - hi / block;
+  if (f + l < blocks) *first = f, *last = l;
+}
+
+/* The last tile apart, or the first and the last that meet padding, also where sums are set and stored. */
 static void peel_tiles(contraction *c, bool first) {
   lw_plan *p = c->p;
-  if (!lw_step(p, "peel ro %d 1", first) && first) return;
+  int64_t f = 0, l = 1;
+  if (first) border_blocks(c, c->r, c->rows, c->t.mr, &f, &l);
+  if (!lw_step(p, "peel ro %lld %lld", (long long)f, (long long)l) && first) return;
   if (first) lw_step(p, "unroll s.a"), lw_step(p, "unroll s.b");
   if (c->chunked && c->rows % c->t.mr) lw_step(p, "peel ro.i0 0 1"), lw_step(p, "peel ro.i1 0 1");
+}
+
+/* The same where vectors go along the picture's rows, so that padding is lanes of the first and the last of them. */
+static void peel_vectors(contraction *c) {
+  int64_t f, l;
+  border_blocks(c, c->v, c->columns, c->nb, &f, &l);
+  if (c->columns % c->nb && l == 0) l = 1;
+  lw_step(c->p, "peel vo %lld %lld", (long long)f, (long long)l);
+  if (c->tiled && c->rows % c->t.mr) peel_tiles(c, false);
 }
 
 /* Rows outside, few panels inside: a tile's rows are used up soon, so the next ones, from beyond the second-level cache,
@@ -554,8 +597,9 @@ static void part_borders(contraction *c) {
   const lw_problem *q = c->q;
   if (c->padded && q->nred > 2 && lw_guard_uses(q, "r")) lw_step(p, "narrow r");
   if (c->padded && lw_guard_uses(q, "q")) lw_step(p, "narrow q");
-  bool columns = c->padded && lw_guard_uses(q, "s");
-  if (columns && c->tiled && c->rows > c->t.mr) peel_tiles(c, true);
+  bool columns = c->padded && lw_guard_uses(q, "s"), across = columns && ix_uses_var(q->guard, q->out[c->v]->var);
+  if (across && c->columns > c->nb) peel_vectors(c);
+  else if (columns && c->tiled && c->rows > c->t.mr) peel_tiles(c, true);
   else if (columns && c->tiled) lw_step(p, "unroll s");
   else if (c->shared) lw_step(p, "tail ro");
   else if (!columns && c->tiled && c->rows % c->t.mr) peel_tiles(c, false);

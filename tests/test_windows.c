@@ -76,3 +76,59 @@ Test(windows, random_layers) {
   }
   cr_expect(groups > 1 && chunks > 4, "rows went in groups %d times, sums in chunks %d times", groups, chunks);
 }
+
+/* ---- padding that reaches over several tiles of a row ---- */
+
+typedef struct signal {
+  int c, w, k, s, stride, before, after, dilation;
+  const char *peel; /* of its schedule; of one tile at each end where there is none between */
+  lw_layout_choice layout;
+} signal;
+
+static ir_program *compile_signal(tn_ctx *ctx, const signal *l, bool unscheduled, int64_t *elements) {
+  ir_graph *g = ir_graph_new(ctx, "g");
+  const int64_t w[3] = {l->k, l->c, l->s};
+  ix dims[3] = {ix_index(ctx, 1), ix_index(ctx, l->c), ix_index(ctx, l->w)};
+  ir_value *in[2] = {ir_graph_input(g, "x", TN_F32, 3, dims), ir_graph_const(g, "w", TN_F32, 3, w, layer_floats(ctx, (int64_t)l->k * l->c * l->s, 2), false)};
+  ir_node *n = ir_node_new(g, "Conv", "c", 2, in, 1);
+  ir_attr_ints(n, "strides", 1, (int64_t[]){l->stride});
+  ir_attr_ints(n, "dilations", 1, (int64_t[]){l->dilation});
+  ir_attr_ints(n, "pads", 2, (int64_t[]){l->before, l->after});
+  ir_value *y = n->out[0];
+  if (l->layout == LW_LAYOUT_NCHWC) { /* not a result, so in blocks */
+    ir_value *next[2] = {y, ir_graph_const(g, "v", TN_F32, 3, (int64_t[]){l->k, l->k, 1}, layer_floats(ctx, (int64_t)l->k * l->k, 3), false)};
+    y = ir_node_new(g, "Conv", "next", 2, next, 1)->out[0];
+  }
+  ir_graph_output(g, y);
+  ir_program *p = lw_compile(ctx, g, &(lw_options){.target = cg_target_find(ctx, "x86-64-v3", NULL), .unscheduled = unscheduled, .layout = l->layout});
+  *elements = (int64_t)l->k * ir_dim(ctx, y, 2);
+  return p;
+}
+
+static void run_signal(tn_ctx *ctx, void *arg) {
+  const signal *l = arg;
+  int64_t count;
+  ir_program *p = compile_signal(ctx, l, false, &count);
+  const char *schedules = "";
+  bool peeled = false;
+  for (int i = 0; i < p->nkernels; i++) {
+    peeled |= strstr(p->kernels[i].schedule, l->peel) != NULL;
+    schedules = ir_format(ctx, "%s\n%s", schedules, p->kernels[i].schedule);
+  }
+  if (!peeled) ir_fail(ctx, TN_EWRONG, "no '%s' in%s", l->peel, schedules);
+  const void *in[1] = {layer_floats(ctx, (int64_t)l->c * l->w, 4)};
+  layer_check(ctx, cg_target_find(ctx, "x86-64-v3", NULL), p, compile_signal(ctx, l, true, &count), in, count);
+}
+
+Test(windows, wide_borders) {
+  static const signal all[] = {
+      {64, 60, 64, 3, 1, 12, 12, 12, "split x 3 -> ro ri", LW_LAYOUT_NCHWC}, {64, 60, 64, 3, 1, 12, 12, 12, "peel ro 4 4", LW_LAYOUT_NCHWC},
+      {64, 60, 64, 3, 1, 24, 0, 12, "peel ro 8 0", LW_LAYOUT_NCHWC}, {64, 60, 64, 3, 1, 13, 11, 12, "peel ro 5 4", LW_LAYOUT_NCHWC},
+      {64, 120, 64, 3, 2, 12, 12, 12, "peel ro 2 2", LW_LAYOUT_NCHWC}, {64, 24, 64, 3, 1, 12, 12, 12, "peel ro 1 1", LW_LAYOUT_NCHWC} /* none between */,
+      {16, 200, 3, 7, 1, 3, 3, 1, "peel vo 1 1", LW_LAYOUT_NCHW}, {16, 203, 3, 9, 1, 32, 32, 8, "peel vo 2 2", LW_LAYOUT_NCHW}};
+  for (int i = 0; i < (int)(sizeof all / sizeof *all); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    cr_expect_eq(ir_protect(ctx, run_signal, (void *)&all[i]), TN_OK, "%d: %.900s", i, tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
