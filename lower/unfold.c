@@ -3,8 +3,9 @@
  * A register tile takes pixels of one row of the result only: where rows are narrow, many tiles are small
  * and the vector units wait. A copy of the windows, [n, taps * channels, y, x], joins the pixels of all rows
  * (im2col: Chellapilla, Puri and Simard, "High Performance Convolutional Neural Networks for Document
- * Processing", 2006), and what is left is a 1x1 convolution. Done where tiles lose more than the copy takes; with strides
- * also where channels are not to lie in blocks or last, as vectors would be gathered for each output channel. */
+ * Processing", 2006), and what is left is a 1x1 convolution. Done where tiles lose more than the copy takes. Where channels
+ * are not to lie in blocks or last, vectors are pixels: with strides they would be gathered for each output channel, and
+ * rows of few vectors leave much of the last one empty. */
 #include "lower/default_schedule.h"
 #include "lower/window.h"
 #include <string.h>
@@ -54,7 +55,7 @@ const ir_op lw_ops_unfold[] = {
 
 /* ---- the choice ---- */
 
-enum { NEAR_BYTES_A_CYCLE = 16, FAR_BYTES_A_CYCLE = 4 }; /* in the second-level cache, and beyond */
+enum { FEW_VECTORS = 4, NEAR_BYTES_A_CYCLE = 16, FAR_BYTES_A_CYCLE = 4 }; /* in the second-level cache, and beyond */
 
 typedef struct layer {
   int64_t k, c, taps, height, width; /* of the result */
@@ -100,10 +101,11 @@ void lw_unfold(tn_ctx *ctx, ir_graph *g, ir_node *n, const lw_options *options) 
   bool signal = x->rank == 3;
   int64_t r = signal ? 1 : ir_dim(ctx, w, 2), s = ir_dim(ctx, w, -1);
   layer l = {ir_dim(ctx, w, 0), ir_dim(ctx, w, 1), r * s, signal ? 1 : ir_dim(ctx, n->out[0], 2), ir_dim(ctx, n->out[0], -1)};
-  bool plain = options->layout == LW_LAYOUT_NCHW, gathers = win.stride[signal ? 0 : 1] > 1; /* vectors are pixels of a row: the windows have them side by side */
+  bool plain = options->layout == LW_LAYOUT_NCHW; /* vectors are pixels of a row, which lie apart or are few */
+  bool apart = win.stride[signal ? 0 : 1] > 1, few = l.width < FEW_VECTORS * cg_target_lanes(options->target, TN_F32) && l.k >= FEW_VECTORS * cg_target_lanes(options->target, TN_F32);
   bool dense = !signal && win.stride[0] == 1 && win.stride[1] == 1; /* 3x3: Winograd's, where that is allowed */
-  if (l.taps < 2 || (dense && options->accuracy > 0) || ir_dim(ctx, x, 0) < 1 || (!signal && l.height < 2) || l.width < 1) return;
-  if (plain ? !gathers || options->attention_apart : signal ? !gains_signal(&l, options->target, ir_dim(ctx, x, 2)) : !gains(&l, options->target)) return;
+  if (l.taps < 2 || (!plain && dense && options->accuracy > 0) || ir_dim(ctx, x, 0) < 1 || (!signal && l.height < 2) || l.width < 1) return;
+  if (plain ? !(apart || few) || options->attention_apart : signal ? !gains_signal(&l, options->target, ir_dim(ctx, x, 2)) : !gains(&l, options->target)) return;
   static const char *const kept[] = {"dilations", "pads", "strides"};
   ir_node *u = lw_node_n(g, n, "tenon:Unfold", 1, &n->in[0], 1);
   const int64_t *v;

@@ -57,7 +57,9 @@ Test(unfold, windows) {
       {"x86-64-v3", 2, 3, 21, 19, 10, 7, 7, 2, 3, 1, NULL, 1, true, true},
       {"x86-64-v3", 1, 5, 16, 13, 3, 3, 2, 3, 2, 2, NULL, 0, true, true},
       {"x86-64-v3", 2, 3, 0, 41, 6, 1, 5, 2, 2, 1, NULL, 1, true, true},
-      {"x86-64-v3", 1, 32, 14, 14, 128, 3, 3, 1, 1, 1, NULL, 1, true, false},
+      {"x86-64-v3", 1, 12, 14, 14, 36, 3, 3, 1, 1, 1, NULL, 1, true, true},   /* rows of two vectors */
+      {"x86-64-v3", 1, 12, 14, 14, 24, 3, 3, 1, 1, 1, NULL, 1, true, false},
+      {"x86-64-v3", 1, 12, 4, 40, 36, 3, 3, 1, 1, 1, NULL, 1, true, false},
       {"x86-64-v3", 1, 12, 14, 14, 128, 3, 3, 2, 1, 1, NULL, 1, false, false}, /* a tap's channels are no whole blocks */
       {"x86-64-v3", 1, 32, 48, 48, 16, 3, 3, 2, 1, 1, NULL, 1, false, false}, /* long rows, few results a window */
       {"x86-64-v4", 1, 32, 14, 14, 256, 3, 3, 2, 1, 1, NULL, 1, false, false}, /* registers for a row at once */
