@@ -10,7 +10,7 @@ static const struct {
 } shape_operands[] = {
     {"AffineGrid", 1 << 1}, {"BlackmanWindow", 1 << 0}, {"CenterCropPad", 1 << 1}, {"Col2Im", 1 << 1 | 1 << 2}, {"Compress", 1 << 1},
     {"ConstantOfShape", 1 << 0}, {"CumProd", 1 << 1}, {"CumSum", 1 << 1}, {"DFT", 1 << 1 | 1 << 2}, {"Dropout", 1 << 1 | 1 << 2},
-    {"Expand", 1 << 1}, {"GroupQueryAttention", 1 << 6}, {"HammingWindow", 1 << 0}, {"HannWindow", 1 << 0}, {"Loop", 3}, {"MaxUnpool", 1 << 2},
+    {"Expand", 1 << 1}, {"GroupQueryAttention", 1 << 6}, {"HammingWindow", 1 << 0}, {"HannWindow", 1 << 0}, {"MaxUnpool", 1 << 2},
     {"MelWeightMatrix", 0x1f}, {"NonMaxSuppression", 0x1f}, {"NonZero", 1 << 0}, {"OneHot", 1 << 1}, {"Pad", 1 << 1 | 1 << 3},
     {"Range", 7}, {"ReduceL1", 1 << 1}, {"ReduceL2", 1 << 1}, {"ReduceLogSum", 1 << 1}, {"ReduceLogSumExp", 1 << 1},
     {"ReduceMax", 1 << 1}, {"ReduceMean", 1 << 1}, {"ReduceMin", 1 << 1}, {"ReduceProd", 1 << 1}, {"ReduceSum", 1 << 1},
@@ -19,7 +19,14 @@ static const struct {
     {"Unique", 1 << 0}, {"Unsqueeze", 1 << 1}, {"Upsample", 1 << 1},
 };
 
+/* Whether a loop has outputs of as many slices as it has turns. */
+static bool collects(const ir_node *n) {
+  const ir_attr *a = ir_attr_find(n, "body");
+  return a && a->graph && a->graph->noutputs + 1 > a->graph->ninputs;
+}
+
 unsigned fe_shape_operands(const ir_node *n) {
+  if (strcmp(n->op->name, "Loop") == 0) return collects(n) ? 3 : 0;
   for (int i = 0; i < IR_COUNT(shape_operands); i++)
     if (strcmp(n->op->name, shape_operands[i].op) == 0) return shape_operands[i].operands;
   return 0;
@@ -49,6 +56,9 @@ static void mark(const ir_graph *g, bool *needed) {
       const ir_graph *inside = n->attrs[k].graph;
       for (int o = 0; whole && o < inside->noutputs; o++) needed[inside->outputs[o]->id] = true;
       mark(inside, needed);
+      if (strcmp(n->op->name, "Loop") != 0) continue;
+      for (int o = 0; o < inside->ninputs && o < n->nin; o++) /* what a turn must know, all before it must */
+        if (needed[inside->inputs[o]->id] && n->in[o]) needed[n->in[o]->id] = true;
     }
   }
 }

@@ -1,12 +1,13 @@
 /* control.c — If, Loop and Scan: their bodies become part of the graph.
  *
  * A condition that is known picks a branch; one that is not computes both and picks the
- * results. A loop whose trip count is known when compiling is unrolled; so is one whose
- * condition can be computed from constants, iteration by iteration. */
+ * results, or stays one where that would take long. A loop whose trip count is known when compiling is unrolled; so is one whose
+ * condition can be computed from constants, iteration by iteration. Others stay loops (region.c). */
 #include "lower/control.h"
+#include "lower/region.h"
 #include <string.h>
 
-enum { MOST_NODES = 20000 }; /* of a graph after unrolling */
+enum { MOST_NODES = 20000, MOST_UNROLLED = 4000 }; /* nodes of a graph after unrolling, of one loop that need not be */
 
 ir_graph *lw_body(tn_ctx *ctx, const ir_node *n, const char *name) {
   const ir_attr *a = ir_attr_find(n, name);
@@ -108,13 +109,28 @@ static void adopt_constants(ir_graph *g, const ir_graph *body) {
   }
 }
 
-void lw_inline(ir_graph *g, ir_node *n, ir_graph *body, const char *label, int nargs, ir_value *const *args, ir_value **outs) {
+static void inline_within(ir_graph *g, ir_node *n, ir_graph *body, const char *label, int nargs, ir_value *const *args, const copies *around, ir_value **outs) {
   if (nargs != body->ninputs) lw_bad(g->ctx, n, "the graph '%s' has %d inputs, %d are given", body->name, body->ninputs, nargs);
-  copies c = copies_for(g->ctx, body, NULL);
+  copies c = copies_for(g->ctx, body, around);
   for (int i = 0; i < nargs; i++) set_copy(g->ctx, &c, body->inputs[i], args[i]);
   adopt_constants(g, body);
   copy_nodes(g, body, ir_format(g->ctx, "%s/%s", n->name, label), &c);
   for (int i = 0; i < body->noutputs; i++) outs[i] = copy_of(&c, body->outputs[i]);
+}
+
+void lw_inline(ir_graph *g, ir_node *n, ir_graph *body, const char *label, int nargs, ir_value *const *args, ir_value **outs) { inline_within(g, n, body, label, nargs, args, NULL, outs); }
+
+void lw_inline_apart(ir_graph *g, ir_node *n, ir_graph *body, const char *label, int nargs, ir_value *const *args, int nouter, ir_value *const *outer, ir_value *const *by, ir_value **outs) {
+  copies around = {.first = UINT32_MAX};
+  uint32_t last = 0;
+  for (int i = 0; i < nouter; i++) {
+    if (outer[i]->id < around.first) around.first = outer[i]->id;
+    if (outer[i]->id > last) last = outer[i]->id;
+  }
+  around.count = nouter ? last - around.first + 1 : 0;
+  around.by = IR_NEW_ARRAY(g->ctx, ir_value *, around.count + 1);
+  for (int i = 0; i < nouter; i++) set_copy(g->ctx, &around, outer[i], by[i]);
+  inline_within(g, n, body, label, nargs, args, &around, outs);
 }
 
 /* An output that is somebody else's value becomes one of its own. */
@@ -141,6 +157,10 @@ static void if_expand(ir_graph *g, ir_node *n) {
   for (int i = 0; i < 2; i++)
     if (branch[i]->noutputs < n->nout) lw_bad(ctx, n, "a branch gives %d outputs, not %d", branch[i]->noutputs, n->nout);
   bool known = is_known(n->in[0], &cond);
+  if (!known && (lw_is_heavy(branch[0]) || lw_is_heavy(branch[1]))) {
+    lw_keep_if(g, n, branch[1], branch[0]);
+    return;
+  }
   for (int i = 0; i < 2; i++) {
     outs[i] = IR_NEW_ARRAY(ctx, ir_value *, branch[i]->noutputs + 1);
     if (!known || i == (cond != 0)) lw_inline(g, n, branch[i], i ? "then" : "else", 0, NULL, outs[i]);
@@ -198,13 +218,17 @@ static void loop_expand(ir_graph *g, ir_node *n) {
   int64_t trips = INT64_MAX, cond = 1, done = 0;
   int states = body->ninputs - 2, scans = body->noutputs - 1 - states, nslices = 0;
   if (states < 0 || scans < 0 || n->nin != 2 + states || n->nout > states + scans) lw_bad(ctx, n, "%d inputs and %d outputs do not fit the body", n->nin, n->nout);
-  if (n->in[0] && !is_known(n->in[0], &trips)) lw_unsupported(ctx, n, "the trip count must be known when compiling");
-  if (n->in[1] && !is_known(n->in[1], &cond)) lw_unsupported(ctx, n, "the first condition must be known when compiling");
+  bool counted = !n->in[0] || is_known(n->in[0], &trips), begun = !n->in[1] || is_known(n->in[1], &cond);
+  bool long_one = scans == 0 && begun && cond && n->in[0] && trips < INT64_MAX && trips > MOST_UNROLLED / (body->nnodes + 1) && lw_goes_on(body);
   ir_value **args = IR_NEW_ARRAY(ctx, ir_value *, 2 + states), **outs = IR_NEW_ARRAY(ctx, ir_value *, body->noutputs + 1);
   ir_value **slices = NULL; /* [iteration][scan output] */
   for (int k = 2; k < n->nin; k++) {
     if (!n->in[k]) lw_bad(ctx, n, "input %d is omitted", k);
     args[k] = n->in[k];
+  }
+  if (!counted || !begun || long_one) {
+    lw_keep_loop(g, n, body, 0, begun && cond ? NULL : n->in[1], args + 2);
+    return;
   }
   bool empty = (!cond || trips <= 0) && scans > 0; /* an iteration that only tells shapes */
   uint8_t yes = 1;
@@ -216,7 +240,11 @@ static void loop_expand(ir_graph *g, ir_node *n) {
     if (empty) break;
     for (int k = 0; k < states; k++) args[2 + k] = outs[1 + k];
     done++;
-    if (done < trips && !is_known(outs[0], &cond)) lw_unsupported(ctx, n, "the condition of iteration %lld must be known when compiling", (long long)done);
+    if (done < trips && !is_known(outs[0], &cond)) { /* those that are done stay before the loop */
+      if (done > 1) lw_unsupported(ctx, n, "the condition of iteration %lld must be known when compiling", (long long)done);
+      lw_keep_loop(g, n, body, done, outs[0], args + 2);
+      return;
+    }
   }
   int64_t count = empty ? 1 : done, zero = 0;
   for (int k = 0; k < n->nout; k++) {

@@ -7,6 +7,8 @@
  * not yet inferred. `label` tells copies apart in names. Throws when the copies grow
  * beyond what compiling should take. */
 void lw_inline(ir_graph *g, ir_node *n, ir_graph *body, const char *label, int nargs, ir_value *const *args, ir_value **outs);
+/* The same into another graph than the body's: by[i] stands for outer[i], what the body reads from around it. */
+void lw_inline_apart(ir_graph *g, ir_node *n, ir_graph *body, const char *label, int nargs, ir_value *const *args, int nouter, ir_value *const *outer, ir_value *const *by, ir_value **outs);
 /* The graph attribute `name`; throws when it is missing. */
 ir_graph *lw_body(tn_ctx *ctx, const ir_node *n, const char *name);
 /* A node that is inferred later: for operands whose type is not known yet. */

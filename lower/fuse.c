@@ -16,6 +16,7 @@
 #include "lower/inplace.h"
 #include "lower/join.h"
 #include "lower/lower.h"
+#include "lower/region.h"
 
 typedef struct fuse {
   tn_ctx *ctx;
@@ -284,7 +285,7 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     if (lw_is_attend(g->nodes[i])) take_scores(&f, g->nodes[i]);
   for (int i = 0; i < g->nnodes; i++) {
     ir_node *n = g->nodes[i];
-    if (n->group != -1 || !n->op->build) continue;
+    if (n->group != -1 || !(n->op->build || lw_is_region(n))) continue;
     int group = group_new(&f, n);
     join(&f, n, group, 1);
     if (takes_epilogue(n) && !is_packed(n)) grow_epilogue(&f, group), shed_widening(&f, group);

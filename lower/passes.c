@@ -3,6 +3,7 @@
 #include "lower/lower.h"
 #include "lower/build.h"
 #include "lower/fold.h"
+#include "lower/region.h"
 #include <string.h>
 #include <time.h>
 
@@ -32,7 +33,7 @@ static void make_const(ir_graph *g, ir_value *v) {
 /* Infers n; a composite becomes its parts, which are settled at once, because the shapes
  * of later nodes may depend on what they compute. True when n was a composite. */
 static bool settle(tn_ctx *ctx, ir_graph *g, ir_node *n, int depth) {
-  if (n->op->kind != IR_OP_CONTROL) ir_infer(ctx, n);
+  if (n->op->kind != IR_OP_CONTROL || lw_is_region(n)) ir_infer(ctx, n);
   if (n->op->expand && !n->op->value && !n->op->build) {
     if (depth == 64) ir_bug(ctx, "%s: %s expands without end", n->where, n->op->name);
     int first = g->nnodes; /* expand() appends, operands first */
@@ -72,7 +73,7 @@ void lw_mark_packed(ir_graph *g) {
   for (int i = 0; i < g->nvalues; i++) g->values[i]->packed = ir_value_source(g->values[i]) != NULL;
   for (int i = 0; i < g->nnodes; i++) {
     ir_node *n = g->nodes[i];
-    bool packed = n->nin > 0; /* a generator runs each time */
+    bool packed = n->nin > 0 && !lw_is_region(n); /* a generator runs each time */
     for (int k = 0; k < n->nin; k++) packed &= !n->in[k] || n->in[k]->packed;
     for (int k = 0; k < n->nout; k++)
       if (n->out[k]) n->out[k]->packed = packed;

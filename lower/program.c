@@ -8,6 +8,7 @@
 #include "lower/build_internal.h"
 #include "lower/inplace.h"
 #include "lower/join.h"
+#include "lower/region.h"
 #include "lower/schedule.h"
 #include "ir/text.h"
 #include <stdlib.h>
@@ -284,6 +285,7 @@ static int raw_view(maker *m, ir_value *v, ir_value *base, int64_t offset) {
 
 typedef struct call { /* a kernel call before slots have addresses */
   int kernel;
+  lw_region *region; /* instead: its node's operands and results, and the room for its arena behind them */
   const char *name;
   int nvalues;
   ir_value **values;
@@ -297,16 +299,45 @@ typedef struct relayout { /* a value as a schedule asked for it, by the kernel t
 
 static void schedule_kernel(maker *m, ir_program_kernel *k);
 
-static int kernel_index(maker *m, ir_kernel *k) {
-  const char *text = ir_intern(m->ctx, ir_kernel_unnamed(m->ctx, k));
+static int known_kernel(const maker *m, const char *text) {
   for (int i = 0; i < m->p->nkernels; i++)
     if (m->texts[i] == text) return i;
-  ir_program_kernel pk = {.kernel = k, .schedule = "", .lowered = k};
-  schedule_kernel(m, &pk);
+  return -1;
+}
+
+static int add_kernel(maker *m, const char *text, ir_program_kernel pk) {
   int n = m->p->nkernels;
   IR_PUSH(m->ctx, m->texts, n, text);
   IR_PUSH(m->ctx, m->p->kernels, m->p->nkernels, pk);
   return m->p->nkernels - 1;
+}
+
+static int kernel_index(maker *m, ir_kernel *k) {
+  const char *text = ir_intern(m->ctx, ir_kernel_unnamed(m->ctx, k));
+  int known = known_kernel(m, text);
+  if (known >= 0) return known;
+  ir_program_kernel pk = {.kernel = k, .schedule = "", .lowered = k};
+  schedule_kernel(m, &pk);
+  return add_kernel(m, text, pk);
+}
+
+static const ir_kernel *named(tn_ctx *ctx, const ir_kernel *k, const char *name) {
+  ir_kernel *copy = IR_NEW(ctx, ir_kernel);
+  *copy = *k;
+  copy->name = name;
+  return copy;
+}
+
+/* A kernel of a region, scheduled there. */
+static int region_kernel(void *user, const ir_program_kernel *k) {
+  maker *m = user;
+  const char *text = ir_intern(m->ctx, ir_kernel_unnamed(m->ctx, k->kernel));
+  int known = known_kernel(m, text);
+  if (known >= 0) return known;
+  const char *name = ir_intern(m->ctx, ir_format(m->ctx, "%s_%d", k->kernel->name, m->p->nkernels));
+  ir_program_kernel pk = {.kernel = named(m->ctx, k->kernel, name), .schedule = k->schedule};
+  pk.lowered = k->lowered == k->kernel ? pk.kernel : named(m->ctx, k->lowered, name);
+  return add_kernel(m, text, pk);
 }
 
 static const char *kernel_name(maker *m, const ir_node *n, const ir_node *root) {
@@ -348,6 +379,14 @@ static ir_kernel *copy_kernel(maker *m, const ir_value *from, const ir_buf *to) 
   return k;
 }
 
+/* A value of this graph that no node makes. */
+static ir_value *new_value(maker *m, ir_value *w) {
+  w->id = m->nids++;
+  IR_PUSH(m->ctx, m->g->values, m->g->nvalues, w);
+  m->of = ir_grow(m->ctx, m->of, m->nids - 1, m->nids, sizeof *m->of);
+  return w;
+}
+
 /* The value v as a scheduled kernel wants it: computed once in the pack section, or before that call where a run
  * makes v or may change it. */
 static ir_value *packed_as(maker *m, ir_value *v, const ir_buf *want) {
@@ -360,7 +399,6 @@ static ir_value *packed_as(maker *m, ir_value *v, const ir_buf *want) {
     if (m->relayouts[i].of == v && m->relayouts[i].kernel == kernel) return m->relayouts[i].is;
   ir_value *w = IR_NEW(ctx, ir_value);
   *w = *v;
-  w->id = m->nids++;
   w->name = ir_intern(ctx, ir_format(ctx, "%s.packed", v->name));
   w->kind = IR_VALUE_NODE;
   w->dtype = want->dtype;
@@ -371,8 +409,7 @@ static ir_value *packed_as(maker *m, ir_value *v, const ir_buf *want) {
   w->def = NULL;
   w->nuses = 1;
   w->packed = v->packed;
-  IR_PUSH(ctx, m->g->values, m->g->nvalues, w);
-  m->of = ir_grow(ctx, m->of, m->nids - 1, m->nids, sizeof *m->of);
+  new_value(m, w);
   IR_PUSH(ctx, m->relayouts, m->nrelayouts, (relayout){v, w, kernel});
   call c = {.kernel = kernel, .name = w->name, .nvalues = 2, .pack = v->packed};
   c.values = IR_NEW_ARRAY(ctx, ir_value *, 2);
@@ -408,8 +445,28 @@ static void update_in_place(maker *m, int group, lw_kernel *lk) {
   }
 }
 
+static void make_region(maker *m, int group) {
+  ir_node *n = m->members[group][0];
+  for (int i = 0; i < m->nupdates; i++)
+    if (m->updates[i].group == group) m->updates[i].group = -1; /* what it leaves is copied */
+  call c = {.kernel = -1, .name = n->name, .region = lw_region_compile(m->ctx, n, m->options)};
+  ir_value *room = IR_NEW(m->ctx, ir_value);
+  *room = (ir_value){.name = ir_intern(m->ctx, ir_format(m->ctx, "%s.arena", n->name)), .kind = IR_VALUE_NODE, .dtype = TN_U8, .rank = 1, .nuses = 1};
+  room->dims[0] = ix_index(m->ctx, lw_region_bytes(c.region));
+  c.values = IR_NEW_ARRAY(m->ctx, ir_value *, n->nin + n->nout + 1);
+  for (int k = 0; k < n->nin; k++)
+    if (n->in[k]) c.values[c.nvalues++] = n->in[k];
+  for (int k = 0; k < n->nout; k++) c.values[c.nvalues++] = n->out[k];
+  c.values[c.nvalues++] = new_value(m, room);
+  IR_PUSH(m->ctx, m->calls, m->ncalls, c);
+}
+
 static void make_call(maker *m, int group) {
   ir_node *root = m->root[group];
+  if (lw_is_region(m->members[group][0])) {
+    make_region(m, group);
+    return;
+  }
   bool pack = m->group_packed[group];
   lw_kernel lk = lw_build_group(m->ctx, kernel_name(m, m->members[group][0], root), root, group, m->nmembers[group],
                                 m->members[group], pack, leaves_group, m);
@@ -471,6 +528,14 @@ static int slot_of(maker *m, ir_value *v, bool run) {
   s->slot = slot_add(m, v->name, base->kind, base->index, base->bytes /* holds the offset by now */ + offset, v, ir_value_bytes(m->ctx, v));
   m->p->slots[s->slot].inout = base->slot >= 0 && m->p->slots[base->slot].inout;
   return s->slot;
+}
+
+static void put_region(maker *m, const call *c) {
+  const ir_node *n = c->region->n;
+  int *in = IR_NEW_ARRAY(m->ctx, int, n->nin + 1), *out = IR_NEW_ARRAY(m->ctx, int, n->nout + 1);
+  for (int k = 0; k < n->nin; k++) in[k] = n->in[k] ? slot_of(m, n->in[k], true) : -1;
+  for (int k = 0; k < n->nout; k++) out[k] = slot_of(m, n->out[k], true);
+  lw_region_put(m->ctx, m->p, c->region, in, out, slot_of(m, c->values[c->nvalues - 1], true), region_kernel, m);
 }
 
 enum { STORED, COPIED, COPIED_FIRST }; /* how an output comes to its place */
@@ -631,6 +696,10 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
     if (how[i] == COPIED_FIRST) copy_output(m, out_slot[i], g->outputs[i]);
   for (int i = 0; i < m->ncalls; i++) {
     bool run = !calls[i].pack;
+    if (calls[i].region) {
+      put_region(m, &calls[i]);
+      continue;
+    }
     ir_inst c = {.kind = IR_CALL, .kernel = calls[i].kernel, .nargs = calls[i].nvalues, .name = calls[i].name};
     c.args = IR_NEW_ARRAY(ctx, int, c.nargs);
     for (int k = 0; k < c.nargs; k++) c.args[k] = slot_of(m, calls[i].values[k], run);

@@ -231,8 +231,10 @@ Test(ops_more, faults) {
       {"const x: f32[1, 2] = [1.0, 1.0]  const t: i64[2] = [0, 0]  y = NegativeLogLikelihoodLoss(x, t) opset 13  output y", TN_EINPUT, "has extent 2, not 1"},
       {"input c: bool[]  const x: f32[2] = [1.0, 2.0]  const z: f32[1] = [1.0]  y = If(c) { then_branch = graph t { a = Neg(x) output a }, else_branch = graph e { b = Neg(z) output b } }  output y",
        TN_EUNSUPPORTED, "branches of an If differ"},
-      {"input n: i64[]  const x: f32[1] = [1.0]  y = Loop(n, _, x) { body = graph b { input i: i64[] input c: bool[] input v: f32[1] d = Identity(c) s = Neg(v) output d, s } }  output y",
-       TN_EUNSUPPORTED, "trip count must be known"},
+      {"input n: i64[]  const x: f32[1] = [1.0]  y, z = Loop(n, _, x) { body = graph b { input i: i64[] input c: bool[] input v: f32[1] d = Identity(c) s = Neg(v) output d, s, v } }  output y, z",
+       TN_EUNSUPPORTED, "length of what it collects must be known"},
+      {"input n: i64[]  const x: f32[1] = [1.0]  y = Loop(n, _, x) { body = graph b { input i: i64[] input c: bool[] input v: f32[1] d = Identity(c) s = Concat(v, v) {axis = 0} output d, s } }  output y",
+       TN_EUNSUPPORTED, "changes the type or shape of"},
       {"const x: f32[1] = [1.0]  y = Loop(_, _, x) { body = graph b { input i: i64[] input c: bool[] input v: f32[1] d = Identity(c) s = Neg(v) output d, s } }  output y", TN_EUNSUPPORTED, "grows beyond"},
   };
   for (int i = 0; i < IR_COUNT(rows); i++) ops_refused(rows[i].text, rows[i].status, rows[i].part);
