@@ -18,9 +18,21 @@ const cg_object *cu_launcher(tn_ctx *ctx, const cg_target *t) {
   return o;
 }
 
+cu_image_base cu_image_base_of(tn_ctx *ctx, const ir_slot *s) {
+  switch (s->kind) {
+  case IR_SLOT_INPUT: return CU_IMAGE_IN;
+  case IR_SLOT_OUTPUT: return CU_IMAGE_OUT;
+  case IR_SLOT_WEIGHTS: return CU_IMAGE_WEIGHTS;
+  case IR_SLOT_ARENA: return CU_IMAGE_ARENA;
+  case IR_SLOT_STATE: return CU_IMAGE_STATE;
+  default: ir_bug(ctx, "slot '%s' has no place on a device", s->name);
+  }
+}
+
 typedef struct gen {
   tn_ctx *ctx;
-  const char *prefix, *weights;
+  const char *prefix;
+  const cg_entry_options *e;
   const cg_cuda_part *part;
   LLVMContextRef lc;
   LLVMModuleRef module;
@@ -44,30 +56,34 @@ static void forward(gen *g, const char *what, const char *callee, LLVMTypeRef re
   else LLVMBuildRet(g->b, v);
 }
 
+/* The address of something of another part of the object; null for none. */
+static LLVMValueRef address_of(gen *g, const char *symbol) {
+  if (!symbol) return LLVMConstPointerNull(g->ptr);
+  LLVMValueRef v = LLVMAddGlobal(g->module, LLVMInt8TypeInContext(g->lc), symbol);
+  LLVMSetGlobalConstant(v, 1);
+  LLVMSetVisibility(v, LLVMHiddenVisibility);
+  return v;
+}
+
 static void fill(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilderRef b) {
   gen *g = user;
   g->lc = lc, g->module = module, g->b = b;
   g->ptr = LLVMPointerTypeInContext(lc, 0);
-  LLVMTypeRef i8 = LLVMInt8TypeInContext(lc), i32 = LLVMInt32TypeInContext(lc);
+  LLVMTypeRef i32 = LLVMInt32TypeInContext(lc);
   LLVMValueRef bytes = LLVMConstStringInContext(lc, g->part->image, (unsigned)g->part->image_bytes, 1);
-  LLVMValueRef first[2] = {LLVMAddGlobal(module, LLVMTypeOf(bytes), ir_format(g->ctx, "%s_image", g->prefix)), LLVMConstPointerNull(g->ptr)};
+  LLVMValueRef first[] = {LLVMAddGlobal(module, LLVMTypeOf(bytes), ir_format(g->ctx, "%s_image", g->prefix)), address_of(g, g->e->weights), address_of(g, g->e->walk), address_of(g, g->e->number)};
   LLVMSetInitializer(first[0], bytes);
   LLVMSetGlobalConstant(first[0], 1);
   LLVMSetLinkage(first[0], LLVMInternalLinkage);
   LLVMSetAlignment(first[0], 64);
-  if (g->weights) {
-    first[1] = LLVMAddGlobal(module, i8, g->weights);
-    LLVMSetGlobalConstant(first[1], 1);
-    LLVMSetVisibility(first[1], LLVMHiddenVisibility);
-  }
-  forward(g, "run", "tn_cuda_run", i32, 2, first, 8);
+  forward(g, "run", "tn_cuda_run", i32, IR_COUNT(first), first, 8);
   forward(g, "close", "tn_cuda_close", LLVMVoidTypeInContext(lc), 1, first, 1);
   forward(g, "error", "tn_cuda_error", i32, 0, NULL, 1);
 }
 
-const cg_object *cu_compile_entry(tn_ctx *ctx, const cg_target *t, const char *prefix, const char *weights, const cg_cuda_part *part) {
+const cg_object *cu_compile_entry(tn_ctx *ctx, const cg_target *t, const char *prefix, const cg_entry_options *e, const cg_cuda_part *part) {
   if (part->image_bytes > 1u << 30) ir_fail(ctx, TN_ERESOURCE, "%zu bytes of GPU code are too many for an object", part->image_bytes);
-  gen g = {.ctx = ctx, .prefix = prefix, .weights = weights, .part = part};
+  gen g = {.ctx = ctx, .prefix = prefix, .e = e, .part = part};
   cg_target base = *t;
   if (t->arch == CG_X86_64) base.cpu = "x86-64", base.features = "", base.vector_bits = 128;
   else base.cpu = "generic", base.features = "";

@@ -3,6 +3,7 @@
  * The module is compiled for the baseline of the architecture, whatever the kernels need: it runs
  * before (and does) the check that the CPU can run them.
  */
+#include "codegen/cuda_object.h"
 #include "codegen/entry.h"
 #include "codegen/llvm.h"
 #include <llvm-c/Core.h>
@@ -31,6 +32,10 @@ typedef struct gen {
   LLVMValueRef in, out, raw, weights, state, arena, scratch, threads, args;
   int nlets;
   binding *lets;
+  LLVMValueRef session;   /* a launcher's: slots lie on its device; null: in this process's memory */
+  int ncalls;             /* of the program's, so far */
+  int nread;
+  struct read { ix load; LLVMValueRef value; } *read; /* what the value under construction has from there */
 } gen;
 
 static LLVMValueRef i64_const(gen *g, int64_t v) { return LLVMConstInt(g->i64, (unsigned long long)v, 1); }
@@ -105,6 +110,8 @@ static const binding *find_named(gen *g, const char *name) {
 }
 
 static LLVMValueRef slot_address(gen *g, const ir_slot *s);
+static LLVMValueRef read_slot(gen *g, const ir_slot *s, ix load_of, LLVMValueRef at_byte);
+static LLVMValueRef cell(gen *g, LLVMTypeRef t);
 static LLVMValueRef value_of(gen *g, ix e);
 
 /* An element of the first slot that has the buffer's name. */
@@ -115,6 +122,7 @@ static LLVMValueRef load_slot(gen *g, ix e) {
   if (!s) ir_bug(g->ctx, "a program value reads '%s', which is no slot", e->u.buf->name);
   unsigned size = (unsigned)ir_dtype_bytes(s->dtype);
   LLVMValueRef at_element = value_of(g, ix_muli(g->ctx, ir_buf_offset(g->ctx, e->u.buf, e->args), size));
+  if (g->session) return read_slot(g, s, e, at_element);
   LLVMValueRef p = LLVMBuildGEP2(g->b, g->i8, slot_address(g, s), &at_element, 1, "");
   return cg_from_storage(&g->ops, s->dtype, load(g, cg_storage_type(&g->ops, s->dtype, 1), p, 0, size), 1);
 }
@@ -135,7 +143,10 @@ static LLVMValueRef value_of(gen *g, ix e) {
 }
 
 /* The value of a let or a condition. */
-static LLVMValueRef program_value(gen *g, ix e) { return value_of(g, ix_expand(g->ctx, e)); }
+static LLVMValueRef program_value(gen *g, ix e) {
+  g->nread = 0;
+  return value_of(g, ix_expand(g->ctx, e));
+}
 
 /* --------------------------------------------------------------- calls ---- */
 
@@ -233,6 +244,54 @@ static LLVMValueRef slot_address(gen *g, const ir_slot *s) {
   if (!first) ir_bug(g->ctx, "slot '%s' is a part of nothing", s->name);
   LLVMValueRef further = LLVMBuildMul(g->b, first->value, i64_const(g, s->step), "");
   return LLVMBuildGEP2(g->b, g->i8, p, &further, 1, "");
+}
+
+/* The part of a batch that instructions here are for. */
+static LLVMValueRef first_part(gen *g) {
+  const binding *first = find_named(g, "first");
+  return first ? first->value : i64_const(g, 0);
+}
+
+/* Ends the block: returns what a function of the launcher failed with, if it did. */
+static void fail_with(gen *g, LLVMValueRef code) {
+  LLVMBasicBlockRef bad = block(g, "fail"), good = block(g, "");
+  LLVMBuildCondBr(g->b, LLVMBuildICmp(g->b, LLVMIntNE, code, i32_const(g, 0), ""), bad, good);
+  at(g, bad);
+  LLVMBuildRet(g->b, code);
+  at(g, good);
+}
+
+/* An element of a slot on the device, asked for once in an expression. */
+static LLVMValueRef read_slot(gen *g, const ir_slot *s, ix load_of, LLVMValueRef at_byte) {
+  for (int i = 0; i < g->nread; i++)
+    if (g->read[i].load == load_of) return g->read[i].value;
+  unsigned size = (unsigned)ir_dtype_bytes(s->dtype);
+  at_byte = LLVMBuildAdd(g->b, at_byte, i64_const(g, s->offset), "");
+  if (s->step) at_byte = LLVMBuildAdd(g->b, at_byte, LLVMBuildMul(g->b, first_part(g), i64_const(g, s->step), ""), "");
+  LLVMTypeRef params[] = {g->ptr, g->i32, g->i32, g->i64, g->i32, g->ptr}, type = LLVMFunctionType(g->i32, params, 6, 0);
+  LLVMValueRef args[] = {g->session, i32_const(g, (int)cu_image_base_of(g->ctx, s)), i32_const(g, s->index), at_byte, i32_const(g, (int)size), cell(g, g->i64)};
+  fail_with(g, LLVMBuildCall2(g->b, type, declared(g, "tn_cuda_read", type), args, 6, ""));
+  struct read r = {load_of, cg_from_storage(&g->ops, s->dtype, load(g, cg_storage_type(&g->ops, s->dtype, 1), args[5], 0, 8), 1)};
+  IR_PUSH(g->ctx, g->read, g->nread, r);
+  return r.value;
+}
+
+/* The next call or copy of the program; its dims are in g->args. */
+static void ask_for_call(gen *g) {
+  LLVMTypeRef params[] = {g->ptr, g->i32, g->i64, g->ptr}, type = LLVMFunctionType(g->i32, params, 4, 0);
+  LLVMValueRef args[] = {g->session, i32_const(g, g->ncalls++), first_part(g), g->args};
+  fail_with(g, LLVMBuildCall2(g->b, type, declared(g, "tn_cuda_call", type), args, 4, ""));
+}
+
+static void emit_device_call(gen *g, const ir_inst *c) {
+  const ir_program_kernel *pk = &g->p->kernels[c->kernel];
+  const ir_kernel *k = pk->lowered ? pk->lowered : pk->kernel;
+  for (int d = 0; d < k->ndims; d++) {
+    const binding *l = find_named(g, k->dims[d]->name);
+    if (!l) ir_fail(g->ctx, TN_EUNSUPPORTED, "dimension '%s' of kernel '%s' has no value in the program", k->dims[d]->name, k->name);
+    store(g, l->value, g->args, 8 * (int64_t)d, 8);
+  }
+  ask_for_call(g);
 }
 
 static void emit_call(gen *g, const ir_inst *c) {
@@ -336,8 +395,12 @@ static void emit_all(gen *g, int n, const ir_inst *insts) {
   for (int i = 0; i < n; i++) {
     const ir_inst *c = &insts[i];
     switch (c->kind) {
-    case IR_CALL: emit_call(g, c); break;
+    case IR_CALL: g->session ? emit_device_call(g, c) : emit_call(g, c); break;
     case IR_COPY_SLOT: {
+      if (g->session) {
+        ask_for_call(g);
+        break;
+      }
       const ir_slot *dst = &g->p->slots[c->args[0]], *src = &g->p->slots[c->args[1]];
       ir_assert(g->ctx, dst->bytes == src->bytes);
       if (dst->bytes) LLVMBuildMemMove(g->b, slot_address(g, dst), 1, slot_address(g, src), 1, i64_const(g, dst->bytes));
@@ -373,7 +436,7 @@ static int most_args(gen *g, int n, const ir_inst *insts) {
 static void begin(gen *g, const char *name, int nparams, LLVMTypeRef *params, int n, const ir_inst *insts) {
   g->fn = LLVMAddFunction(g->module, name, LLVMFunctionType(g->i32, params, (unsigned)nparams, 0));
   attribute(g, g->fn, "nounwind");
-  g->in = g->out = g->raw = g->weights = g->state = g->arena = g->scratch = g->threads = NULL;
+  g->in = g->out = g->raw = g->weights = g->state = g->arena = g->scratch = g->threads = g->session = NULL;
   g->nlets = 0;
   g->top = block(g, "entry");
   at(g, g->top);
@@ -566,6 +629,45 @@ static void emit_init(gen *g) {
   LLVMBuildRet(g->b, i32_const(g, CG_RUN_OK));
 }
 
+/* The run section for a launcher: what it decides. */
+static void emit_walk(gen *g) {
+  const ir_program *p = g->p;
+  LLVMTypeRef params[] = {g->ptr, g->ptr};
+  begin(g, g->o->walk, 2, params, p->nrun, p->run);
+  LLVMSetVisibility(g->fn, LLVMHiddenVisibility);
+  g->session = LLVMGetParam(g->fn, 0);
+  take_dims(g, LLVMGetParam(g->fn, 1));
+  fail_if(g, is_null(g, g->session), CG_RUN_OK);
+  emit_all(g, p->nrun, p->run);
+  LLVMBuildRet(g->b, i32_const(g, CG_RUN_OK));
+}
+
+/* number(which, values) */
+static void emit_numbers(gen *g) {
+  LLVMTypeRef params[] = {g->i32, g->ptr};
+  g->fn = LLVMAddFunction(g->module, g->o->number, LLVMFunctionType(g->i64, params, 2, 0));
+  attribute(g, g->fn, "nounwind");
+  LLVMSetVisibility(g->fn, LLVMHiddenVisibility);
+  g->session = NULL;
+  g->top = block(g, "entry");
+  LLVMBasicBlockRef next = block(g, "");
+  at(g, g->top);
+  LLVMBuildBr(g->b, next);
+  for (int i = 0; i < g->o->nnumbers; i++) {
+    const cg_number *n = &g->o->numbers[i];
+    LLVMBasicBlockRef this = block(g, "");
+    at(g, next);
+    next = block(g, "");
+    LLVMBuildCondBr(g->b, LLVMBuildICmp(g->b, LLVMIntEQ, LLVMGetParam(g->fn, 0), i32_const(g, i + 1), ""), this, next);
+    at(g, this);
+    g->nlets = 0;
+    for (int v = 0; v < n->nvars; v++) enter(g, n->vars[v], load(g, g->i64, LLVMGetParam(g->fn, 1), 8 * v, 8), NULL);
+    LLVMBuildRet(g->b, value_of(g, n->value));
+  }
+  at(g, next);
+  LLVMBuildRet(g->b, i64_const(g, 0));
+}
+
 static void fill(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilderRef b) {
   gen *g = user;
   g->lc = lc, g->module = module, g->b = b;
@@ -582,6 +684,8 @@ static void fill(void *user, LLVMContextRef lc, LLVMModuleRef module, LLVMBuilde
   if (g->o->run) emit_run(g);
   if (g->o->pack) emit_pack(g);
   if (g->o->init) emit_init(g);
+  if (g->o->walk) emit_walk(g);
+  if (g->o->number) emit_numbers(g);
 }
 
 const cg_object *cg_compile_entry(tn_ctx *ctx, const cg_target *t, const ir_program *p, const cg_kernel_info *infos,

@@ -4,7 +4,8 @@
  *
  *   P_run:  ISA → pointers → weights header → { args on the stack; kernel(args, task, worker) }*
  *
- * JIT and object use the same module; only symbols and embedding differ.
+ * JIT and object use the same module; only symbols and embedding differ. Of an object for GPUs whose program decides at run time it
+ * has the decisions alone, which ask the launcher for calls and values.
  *
  * Memory: the weights blob is a header of CG_BLOB_HEADER bytes, then program->weights_bytes; the
  * arena is program->arena_bytes, CG_ALIGN bytes of the entry's own, what phases of a kernel share, then the
@@ -73,7 +74,16 @@ typedef struct cg_entry_options {
   const char *isa;     /* symbol of the ISA check: `int32_t ISA(void)`, 0 if this CPU has all that the target needs, else 1 + the
                         * index of the first of t->isa that is missing; null: not checked */
   const char *weights; /* symbol of the embedded blob, used when the caller passes null; null: none */
+  const char *walk, *number;       /* symbols of a cu_walk and a cu_number (cuda_image.h); null: none */
+  int nnumbers;
+  const struct cg_number *numbers; /* what that one gives for 1, 2, ... */
 } cg_entry_options;
+
+typedef struct cg_number { /* an expression of sizes */
+  ix value;
+  int nvars;
+  ir_var *const *vars; /* values[i] is the value of vars[i] */
+} cg_number;
 
 /* The object with these functions. infos[i].symbol is the symbol of p->kernels[i]. Throws
  * TN_EUNSUPPORTED for instructions that are not handled (other devices, dimensions without a value). */

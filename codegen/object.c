@@ -75,15 +75,21 @@ void cg_object_end(tn_ctx *ctx, cg_object_files *f, const cg_build *build, const
   bool init = p->state_bytes > 0;
   const char *run = ir_format(ctx, "%s_run", o.prefix), *packer = ir_format(ctx, "%s_pack", o.prefix), *starter = ir_format(ctx, "%s_init", o.prefix);
   cg_entry_options eo = {.run = o.cuda ? NULL : run, .pack = pack ? packer : NULL, .init = init ? starter : NULL};
-  bool entry = !o.cuda || pack || init;
+  bool entry = !o.cuda || pack || init, walked = o.cuda && o.cuda->walked;
   if (build->target->nisa > 0 && entry) eo.isa = ir_format(ctx, "%s_missing_isa", o.prefix);
   if (embed) eo.weights = ir_format(ctx, "%s_weights", o.prefix);
+  if (walked) {
+    eo.walk = ir_format(ctx, "%s_walk", o.prefix);
+    eo.number = ir_format(ctx, "%s_number", o.prefix);
+    eo.nnumbers = o.cuda->nnumbers;
+    eo.numbers = o.cuda->numbers;
+  }
 
   cg_elf_input *in = IR_NEW_ARRAY(ctx, cg_elf_input, build->nparts + 4);
   int n = 0;
-  if (entry) add_input(in, &n, cg_compile_entry(ctx, build->target, p, build->infos, &eo), "the entry");
+  if (entry || walked) add_input(in, &n, cg_compile_entry(ctx, build->target, p, build->infos, &eo), "the entry");
   if (o.cuda) {
-    add_input(in, &n, cu_compile_entry(ctx, build->target, o.prefix, eo.weights, o.cuda), "the GPU's entry");
+    add_input(in, &n, cu_compile_entry(ctx, build->target, o.prefix, &eo, o.cuda), "the GPU's entry");
     add_input(in, &n, cu_launcher(ctx, build->target), "the launcher");
   }
   cg_elf_name *names = IR_NEW_ARRAY(ctx, cg_elf_name, build->nparts + 1);

@@ -231,11 +231,12 @@ static const char **check_outputs(tn_ctx *ctx, ir_graph *h) {
 }
 
 static ir_program *lower_cuda(tn_ctx *ctx, const tn_graph *of, ir_graph *h, bool starts) {
-  if (several(of)) ir_fail(ctx, TN_EUNSUPPORTED, "several sizes are for the CPU, a GPU's program has one");
   const char **names = check_outputs(ctx, h);
+  int nsizes = 0;
+  const lw_dim *sizes = several(of) ? sizes_of(ctx, of, &nsizes) : NULL;
   lw_options o = rt_cuda_lowering(ctx, LW_LAYOUT_AUTO);
   o.starts = starts;
-  ir_program *p = lw_compile(ctx, h, &o);
+  ir_program *p = sizes ? rt_cuda_lower_sizes(ctx, h, nsizes, sizes, &o) : lw_compile(ctx, h, &o);
   name_outputs(p, names);
   return p;
 }
@@ -498,17 +499,18 @@ typedef struct run_args {
   tn_module *m;
   const void *const *in;
   void *const *out;
+  const int64_t *dims;
 } run_args;
 
 static void run_cuda(tn_ctx *ctx, void *arg) {
   run_args *a = arg;
-  rt_cuda_run(ctx, a->m->cuda->module, a->in, a->out, NULL, a->m->state);
+  rt_cuda_run(ctx, a->m->cuda->module, a->in, a->out, a->dims, a->m->state);
 }
 
 /* With the lock held: for a GPU, and where runs update the state, by one thread alone. */
 static tn_status run_locked(tn_module *m, const void *const *in, void *const *out, const int64_t *dims) {
   if (m->cuda) {
-    run_args a = {m, in, out};
+    run_args a = {m, in, out, dims};
     tn_status status = ir_protect(m->ctx, run_cuda, &a); /* the module's context: whoever holds the lock uses it */
     return status == TN_OK ? TN_OK : fe_run_error(status, "tn_run: %s", ir_error(m->ctx));
   }
@@ -520,8 +522,8 @@ static tn_status run_locked(tn_module *m, const void *const *in, void *const *ou
 
 /* The sizes in the order of the program's dims. */
 static tn_status take_sizes(const tn_module *m, int n, const tn_size *sizes, int64_t *dims) {
-  const ir_program *p = m->cuda ? NULL : rt_module_program(m->module);
-  int known = p ? p->ndims : 0;
+  const ir_program *p = m->cuda ? m->cuda->plan->program : rt_module_program(m->module);
+  int known = p->ndims;
   if (n < 0 || (n && !sizes)) return fe_run_error(TN_EUSAGE, "tn_run_at: the sizes are null");
   if (known > TN_MAX_RANK) return fe_run_error(TN_EUNSUPPORTED, "tn_run_at: more than %d dimensions", TN_MAX_RANK);
   for (int i = 0; i < n; i++) {

@@ -125,7 +125,8 @@ void cli_lower_cuda(cli *c, cli_model *m) {
   lw_layout_choice layout = c->layout && strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : LW_LAYOUT_AUTO;
   ir_where(c->ctx, m->path);
   double start = rt_now();
-  m->program = dims ? rt_cuda_lower_sizes(c->ctx, m->graph, c->dims.n, dims, layout) : rt_cuda_lower(c->ctx, m->graph, layout);
+  lw_options o = rt_cuda_lowering(c->ctx, layout);
+  m->program = dims ? rt_cuda_lower_sizes(c->ctx, m->graph, c->dims.n, dims, &o) : rt_cuda_lower(c->ctx, m->graph, layout);
   m->lower_s = rt_now() - start;
   ir_where(c->ctx, NULL);
   cli_name_outputs(c, m);

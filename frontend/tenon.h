@@ -83,7 +83,7 @@ TN_API int64_t tn_dim(tn_graph *g, const char *name);
 TN_API tn_status tn_graph_set_dim(tn_graph *g, const char *name, int64_t size);
 /* Several instead: what is compiled from now on runs at each of n ascending sizes, or (a batch) at all from lo to hi;
  * tn_run_at says at which. In a range each part of the results must depend on its own part of the inputs alone, which
- * compiling proves or refuses. For the CPU. */
+ * compiling proves or refuses. */
 TN_API tn_status tn_graph_set_dim_sizes(tn_graph *g, const char *name, int n, const int64_t sizes[]);
 TN_API tn_status tn_graph_set_dim_range(tn_graph *g, const char *name, int64_t lo, int64_t hi);
 /* A frozen constant, or a parameter whose data can be changed, also after compilation

@@ -6,6 +6,9 @@ typedef struct image { /* bytes so far; what was placed stays where it is, so st
   tn_ctx *ctx;
   char *bytes;
   size_t n, room;
+  ir_var **dims; /* of the program */
+  int ndims, nnumbers;
+  cg_number *numbers;
 } image;
 
 static uint64_t place(image *m, const void *data, size_t bytes, size_t align) {
@@ -24,16 +27,14 @@ static uint64_t place(image *m, const void *data, size_t bytes, size_t align) {
 }
 
 static cu_image_arg arg_of(tn_ctx *ctx, const ir_slot *s) {
-  cu_image_arg a = {.index = (uint32_t)s->index, .offset = (uint64_t)s->offset};
-  switch (s->kind) {
-  case IR_SLOT_INPUT: a.base = CU_IMAGE_IN; break;
-  case IR_SLOT_OUTPUT: a.base = CU_IMAGE_OUT; break;
-  case IR_SLOT_WEIGHTS: a.base = CU_IMAGE_WEIGHTS; break;
-  case IR_SLOT_ARENA: a.base = CU_IMAGE_ARENA; break;
-  case IR_SLOT_STATE: a.base = CU_IMAGE_STATE; break;
-  default: ir_bug(ctx, "slot '%s' has no place on a device", s->name);
-  }
-  return a;
+  return (cu_image_arg){.base = cu_image_base_of(ctx, s), .index = (uint32_t)s->index, .offset = (uint64_t)s->offset, .step = (uint64_t)s->step};
+}
+
+/* The number of an expression of sizes. */
+static uint32_t add_number(image *m, ix value, int nvars, ir_var *const *vars) {
+  cg_number n = {value, nvars, vars};
+  IR_PUSH(m->ctx, m->numbers, m->nnumbers, n);
+  return (uint32_t)m->nnumbers;
 }
 
 typedef struct steps {
@@ -66,15 +67,17 @@ static void add_call(image *m, steps *s, const rt_cuda_plan *p, const ir_inst *c
   const rt_cuda_kernel *k = &p->kernels[c->kernel];
   for (int l = 0; l < k->code->nlaunches; l++) {
     const cu_launch *from = &k->code->launches[l];
-    int64_t grid = ix_need_const(m->ctx, from->grid, "blocks of a launch");
-    if (!grid) continue;
-    if (grid > INT32_MAX || c->nargs + from->nmaps >= CU_IMAGE_MAX_ARGS) ir_fail(m->ctx, TN_EUNSUPPORTED, "kernel '%s': %lld blocks, %d tensors", k->kernel->name, (long long)grid, c->nargs);
+    int64_t grid = 0;
+    bool fixed = ix_const_value(from->grid, &grid);
+    if (fixed && !grid) continue;
+    if (grid > INT32_MAX || c->nargs + from->nmaps + k->kernel->ndims >= CU_IMAGE_MAX_ARGS) ir_fail(m->ctx, TN_EUNSUPPORTED, "kernel '%s': %lld blocks, %d tensors", k->kernel->name, (long long)grid, c->nargs);
     cu_image_arg args[CU_IMAGE_MAX_ARGS];
     int n = 0;
     for (; n < c->nargs; n++) args[n] = arg_of(m->ctx, &p->program->slots[c->args[n]]);
     if (cu_launch_scratch(from, 1)) args[n++] = (cu_image_arg){.base = CU_IMAGE_SCRATCH};
     cu_image_step t = {.kernel = (uint32_t)kernel, .grid = (uint32_t)grid, .threads = (uint32_t)from->threads, .shared = (uint32_t)from->shared_bytes,
-                       .symbol = place(m, from->symbol, strlen(from->symbol) + 1, 1), .nmaps = (uint32_t)from->nmaps, .first_map = s->nmaps};
+                       .symbol = place(m, from->symbol, strlen(from->symbol) + 1, 1), .nmaps = (uint32_t)from->nmaps, .first_map = s->nmaps, .ndims = (uint32_t)k->kernel->ndims};
+    if (!fixed) t.number = add_number(m, from->grid, k->kernel->ndims, k->kernel->dims);
     cu_image_map *maps = IR_NEW_ARRAY(m->ctx, cu_image_map, from->nmaps + 1);
     for (int i = 0; i < from->nmaps; i++) {
       uint64_t offset = rt_cuda_map_of(&from->maps[i], &maps[i]);
@@ -93,6 +96,26 @@ static void add_copy(image *m, steps *s, const rt_cuda_plan *p, const ir_inst *c
   if (to->bytes) add_step(m, s, (cu_image_step){.kernel = CU_IMAGE_COPY, .bytes = (uint64_t)to->bytes}, args, 2);
 }
 
+typedef struct calls {
+  int n;
+  cu_image_call *all;
+} calls;
+
+/* In the order of codegen/entry.c's walk. */
+static void add_insts(image *m, steps *s, calls *all, const rt_cuda_plan *p, const int *number, int n, const ir_inst *insts) {
+  for (int i = 0; i < n; i++) {
+    const ir_inst *c = &insts[i];
+    cu_image_call call = {.first = (uint32_t)s->n};
+    add_insts(m, s, all, p, number, c->nbody, c->body);
+    add_insts(m, s, all, p, number, c->nother, c->other);
+    if (c->kind == IR_CALL) add_call(m, s, p, c, number[c->kernel]);
+    else if (c->kind == IR_COPY_SLOT) add_copy(m, s, p, c);
+    else continue;
+    call.n = (uint32_t)s->n - call.first;
+    IR_PUSH(m->ctx, all->all, all->n, call);
+  }
+}
+
 static cu_image_arch add_arch(image *m, const rt_cuda_plan *p) {
   cu_image_arch a = {.sm = (uint32_t)p->target->sm, .exact = p->target->hopper, .scratch_bytes = (uint64_t)p->scratch_bytes};
   cu_image_kernel *kernels = IR_NEW_ARRAY(m->ctx, cu_image_kernel, p->nkernels + 1);
@@ -104,11 +127,9 @@ static cu_image_arch add_arch(image *m, const rt_cuda_plan *p) {
     kernels[a.nkernels++].cubin = place(m, p->kernels[i].cubin->bytes, p->kernels[i].cubin->size, 64);
   }
   steps s = {0};
-  for (int i = 0; i < p->program->nrun; i++) {
-    const ir_inst *c = &p->program->run[i];
-    if (c->kind == IR_CALL) add_call(m, &s, p, c, number[c->kernel]);
-    else add_copy(m, &s, p, c);
-  }
+  calls all = {0};
+  add_insts(m, &s, &all, p, number, p->program->nrun, p->program->run);
+  a.calls = place(m, all.all, sizeof *all.all * (size_t)all.n, 8);
   a.nsteps = (uint32_t)s.n;
   a.nmaps = s.nmaps;
   a.kernels = place(m, kernels, sizeof *kernels * a.nkernels, 8);
@@ -126,18 +147,26 @@ static uint64_t add_io(image *m, const ir_program *g, ir_slot_kind kind, int n) 
     if ((uint64_t)s->bytes > to->bytes) to->bytes = (uint64_t)s->bytes;
     to->align = ir_dtype_bytes(s->dtype);
     to->back |= s->inout;
+    if (!s->sizes) continue;
+    ix bytes = ix_index(m->ctx, (int64_t)to->align);
+    for (int a = 0; a < s->rank; a++) bytes = ix_mul(m->ctx, bytes, s->sizes[a]);
+    to->number = add_number(m, bytes, m->ndims, m->dims);
   }
   return place(m, io, sizeof *io * (size_t)n, 8);
 }
 
 static uint64_t add_out_dims(image *m, const ir_program *g, uint32_t *n) {
-  int64_t *dims = NULL;
+  cu_image_extent *dims = NULL;
   int count = 0;
   for (int o = 0; o < g->noutputs; o++)
     for (int i = 0; i < g->nslots; i++) {
       const ir_slot *s = &g->slots[i];
       if (s->kind != IR_SLOT_OUTPUT || s->index != o) continue;
-      for (int d = 0; d < s->rank; d++) IR_PUSH(m->ctx, dims, count, s->dims[d]);
+      for (int d = 0; d < s->rank; d++) {
+        cu_image_extent e = {.n = s->dims[d]};
+        if (s->sizes) e.number = add_number(m, s->sizes[d], m->ndims, m->dims);
+        IR_PUSH(m->ctx, dims, count, e);
+      }
       break;
     }
   *n = (uint32_t)count;
@@ -147,7 +176,8 @@ static uint64_t add_out_dims(image *m, const ir_program *g, uint32_t *n) {
 cg_cuda_part rt_cuda_image(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[]) {
   image m = {.ctx = ctx};
   const ir_program *g = plans[0]->program;
-  cu_image head = {.narchs = (uint32_t)n, .nin = (uint32_t)g->ninputs, .nout = (uint32_t)g->noutputs, .weights_bytes = (uint64_t)g->weights_bytes,
+  for (int i = 0; i < g->ndims; i++) IR_PUSH(ctx, m.dims, m.ndims, g->dims[i].var);
+  cu_image head = {.narchs = (uint32_t)n, .nin = (uint32_t)g->ninputs, .nout = (uint32_t)g->noutputs, .ndims = (uint32_t)g->ndims, .weights_bytes = (uint64_t)g->weights_bytes,
                    .arena_bytes = (uint64_t)g->arena_bytes, .state_bytes = (uint64_t)g->state_bytes, .blob_header = CG_BLOB_HEADER};
   cg_blob_header blob = cg_blob_header_of(ctx, g);
   memcpy(head.blob, &blob, sizeof head.blob);
@@ -166,13 +196,11 @@ cg_cuda_part rt_cuda_image(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[]
   }
   head.archs = place(&m, archs, sizeof *archs * (size_t)n, 8);
   memcpy(m.bytes, &head, sizeof head);
-  return (cg_cuda_part){m.bytes, m.n, (int64_t)head.session_bytes, names.s};
+  return (cg_cuda_part){m.bytes, m.n, (int64_t)head.session_bytes, names.s, plans[0]->walked, m.nnumbers, m.numbers};
 }
 
 void rt_cuda_write_object(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[], const rt_object_options *given) {
   const ir_program *g = plans[0]->program;
-  for (int i = 0; i < n; i++)
-    if (plans[i]->walked) ir_fail(ctx, TN_EUNSUPPORTED, "program '%s' decides at run time what it calls: objects for GPUs do not yet", g->name);
   rt_object_options o = *given;
   cg_cuda_part part = rt_cuda_image(ctx, n, plans);
   o.files.cuda = &part;

@@ -6,7 +6,7 @@
 #include "runtime/module.h"
 
 /* Plans of one program, each compiled, for different targets; the later of two that fit a device is the one that runs.
- * o->target: the host, null: this machine. Throws TN_EUNSUPPORTED for programs that keep state and for foreign hosts. */
+ * o->target: the host, null: this machine. Throws TN_EUNSUPPORTED for foreign hosts. */
 void rt_cuda_write_object(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[], const rt_object_options *o);
 /* The image of codegen/cuda_image.h. */
 cg_cuda_part rt_cuda_image(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[]);

@@ -43,9 +43,9 @@ typedef struct rt_cuda_options {
 
 /* Lowers a graph whose dimensions are numbers. `layout` AUTO: NHWC. */
 ir_program *rt_cuda_lower(tn_ctx *ctx, ir_graph *g, lw_layout_choice layout);
-/* The same for several sizes, as lw_compile_sizes: the program has dims. */
-ir_program *rt_cuda_lower_sizes(tn_ctx *ctx, ir_graph *g, int n, const lw_dim *dims, lw_layout_choice layout);
-lw_options rt_cuda_lowering(tn_ctx *ctx, lw_layout_choice layout); /* that they lower with */
+lw_options rt_cuda_lowering(tn_ctx *ctx, lw_layout_choice layout); /* that it lowers with */
+/* The same for several sizes, as lw_compile_sizes, with options of rt_cuda_lowering: the program has dims. */
+ir_program *rt_cuda_lower_sizes(tn_ctx *ctx, const ir_graph *g, int n, const lw_dim *dims, const lw_options *o);
 /* Schedules, prints and compiles the kernels of the run section, each distinct one once; a choice that the gates refuse
  * gives way to a plainer one. Kernels of dimensions that the program computes get schedules that take any size. */
 rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *p, const cu_target *t, const rt_cuda_options *o);

@@ -194,6 +194,9 @@ struct rt_cuda_module {
   CUdeviceptr weights, scratch, workspace, *in, *out;
   rt_memory slots;    /* the same as pointers, and what a run's slots need besides */
   int64_t *dims;      /* of the last run */
+  ir_var **vars;      /* the program's dims */
+  const void *const *given; /* the caller's inputs, while a run is under way */
+  size_t *given_bytes;      /* of those that no run changes */
   stretch stretches[STRETCHES];
   uint64_t *key;      /* of what was called since the last decision */
   int nkey, room;
@@ -344,6 +347,9 @@ static void load_memory(rt_cuda_module *m) {
     else out[s->index] = pointer(*place);
   }
   m->slots.dims = m->dims = IR_NEW_ARRAY(m->ctx, int64_t, g->ndims + 1);
+  m->given_bytes = IR_NEW_ARRAY(m->ctx, size_t, g->ninputs + 1);
+  m->vars = IR_NEW_ARRAY(m->ctx, ir_var *, g->ndims + 1);
+  for (int i = 0; i < g->ndims; i++) m->vars[i] = g->dims[i].var;
   for (int i = 0; i < g->ndims; i++) m->dims[i] = g->dims[i].var->hi;
   m->slots.in = in;
   m->slots.out = out;
@@ -532,6 +538,12 @@ static void flush(tn_ctx *ctx, rt_cuda_module *m) {
 static void read_value(void *user, void *to, const void *from, size_t bytes) {
   walk *w = user;
   rt_cuda_device *d = w->m->d;
+  for (int i = 0; i < w->m->p->program->ninputs && w->m->given; i++) { /* what the caller gave is here, too: nothing to wait for */
+    CUdeviceptr at = (CUdeviceptr)(uintptr_t)from - w->m->in[i];
+    if ((CUdeviceptr)(uintptr_t)from < w->m->in[i] || at + bytes > w->m->given_bytes[i]) continue;
+    memcpy(to, (const char *)w->m->given[i] + at, bytes);
+    return;
+  }
   flush(w->ctx, w->m);
   need(w->ctx, d, d->cu->to_host(to, (CUdeviceptr)(uintptr_t)from, bytes, d->stream), "a value that the program asks for");
   need(w->ctx, d, d->cu->stream_wait(d->stream), "a value that the program asks for");
@@ -547,18 +559,25 @@ static void run_once(tn_ctx *ctx, rt_cuda_module *m) {
 
 static void ready(tn_ctx *ctx, rt_cuda_module *m) {
   need_alive(ctx, m->d);
+  m->given = NULL; /* of a run that failed */
   need(ctx, m->d, m->d->cu->context_set(m->d->context), "a context");
 }
 
-/* What the caller's memory of an input or output holds. */
-static size_t bytes_of(tn_ctx *ctx, const rt_cuda_module *m, const ir_slot *s) {
+/* Bytes of the caller's memory of an input or output: of the slot that hangs on the dims, where there is one, else of the whole, which
+ * is a slot, too. *slot: one that is changed in place, else any. */
+static size_t bytes_of(tn_ctx *ctx, const rt_cuda_module *m, ir_slot_kind kind, int index, const ir_slot **slot) {
   const ir_program *g = m->p->program;
-  int64_t n = (int64_t)ir_dtype_bytes(s->dtype);
-  if (!s->sizes) return s->step ? 0 : (size_t)s->bytes; /* parts lie within the whole, which is a slot, too */
-  ir_var **vars = IR_NEW_ARRAY(ctx, ir_var *, g->ndims + 1);
-  for (int i = 0; i < g->ndims; i++) vars[i] = g->dims[i].var;
-  for (int a = 0; a < s->rank; a++) n *= value_of(ctx, s->sizes[a], g->ndims, vars, m->dims);
-  return (size_t)n;
+  int64_t most = 0, sized = -1;
+  for (int i = 0; i < g->nslots; i++) {
+    const ir_slot *s = &g->slots[i];
+    if (s->kind != kind || s->index != index) continue;
+    if (!*slot || s->inout) *slot = s;
+    if (s->offset + s->bytes > most) most = s->offset + s->bytes;
+    if (!s->sizes || sized >= 0) continue;
+    sized = (int64_t)ir_dtype_bytes(s->dtype);
+    for (int a = 0; a < s->rank; a++) sized *= value_of(ctx, s->sizes[a], g->ndims, m->vars, m->dims);
+  }
+  return (size_t)(sized >= 0 ? sized : most);
 }
 
 void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *const out[], const int64_t dims[], void *state) {
@@ -568,18 +587,22 @@ void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *c
   if (g->ndims) memcpy(m->dims, dims, sizeof *dims * (size_t)g->ndims);
   ready(ctx, m);
   CUstream s = m->d->stream;
-  for (int i = 0; i < g->nslots; i++) {
-    const ir_slot *x = &g->slots[i];
-    size_t n = x->kind == IR_SLOT_INPUT ? bytes_of(ctx, m, x) : 0;
-    if (n) need(ctx, m->d, cu->to_device(m->in[x->index], in[x->index], n, s), x->name);
+  for (int i = 0; i < g->ninputs; i++) {
+    const ir_slot *x = NULL;
+    size_t n = bytes_of(ctx, m, IR_SLOT_INPUT, i, &x);
+    m->given_bytes[i] = x && !x->inout ? n : 0;
+    if (n) need(ctx, m->d, cu->to_device(m->in[i], in[i], n, s), x->name);
   }
   if (g->state_bytes) need(ctx, m->d, cu->to_device((CUdeviceptr)(uintptr_t)m->slots.state, state, (size_t)g->state_bytes, s), "states");
+  m->given = in;
   run_once(ctx, m);
-  for (int i = 0; i < g->nslots; i++) {
-    const ir_slot *x = &g->slots[i];
-    bool output = x->kind == IR_SLOT_OUTPUT;
-    size_t n = output || (x->kind == IR_SLOT_INPUT && x->inout) ? bytes_of(ctx, m, x) : 0;
-    if (n) need(ctx, m->d, cu->to_host(output ? out[x->index] : (void *)(uintptr_t)in[x->index], output ? m->out[x->index] : m->in[x->index], n, s), x->name);
+  m->given = NULL;
+  for (int i = 0; i < g->noutputs + g->ninputs; i++) {
+    bool output = i < g->noutputs;
+    int k = output ? i : i - g->noutputs;
+    const ir_slot *x = NULL;
+    size_t n = bytes_of(ctx, m, output ? IR_SLOT_OUTPUT : IR_SLOT_INPUT, k, &x);
+    if (n && (output || x->inout)) need(ctx, m->d, cu->to_host(output ? out[k] : (void *)(uintptr_t)in[k], output ? m->out[k] : m->in[k], n, s), x->name);
   }
   if (g->state_bytes) need(ctx, m->d, cu->to_host(state, (CUdeviceptr)(uintptr_t)m->slots.state, (size_t)g->state_bytes, s), "states");
   need(ctx, m->d, cu->stream_wait(s), "a run"); /* where a kernel that traps shows */

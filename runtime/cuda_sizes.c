@@ -66,9 +66,8 @@ static void align_calls(pass *x, int *n, ir_inst **insts) {
   *insts = out;
 }
 
-ir_program *rt_cuda_lower_sizes(tn_ctx *ctx, ir_graph *g, int n, const lw_dim *dims, lw_layout_choice layout) {
-  lw_options o = rt_cuda_lowering(ctx, layout);
-  pass x = {.ctx = ctx, .p = lw_compile_sizes(ctx, g, n, dims, &o)};
+ir_program *rt_cuda_lower_sizes(tn_ctx *ctx, const ir_graph *g, int n, const lw_dim *dims, const lw_options *o) {
+  pass x = {.ctx = ctx, .p = lw_compile_sizes(ctx, g, n, dims, o)};
   x.nslots = x.p->nslots;
   x.copy = IR_NEW_ARRAY(ctx, int, x.nslots + 1);
   align_calls(&x, &x.p->nrun, &x.p->run);

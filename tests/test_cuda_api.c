@@ -193,3 +193,91 @@ Test(cuda_api, training) {
   cr_assert(sh(out, sizeof out, "./step %s/tests/fake/libcuda.so", TN_BUILD_DIR) == 0 && strcmp(out, want) == 0, "'%s', not '%s'", out, want);
   finish(ctx);
 }
+
+/* ---- several sizes ---- */
+
+static const char sizes_program[] =
+    "#include \"net.h\"\n#include <dlfcn.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n"
+    "static void *getproc(void *lib, const char *name) { return dlsym(lib, name); }\n"
+    "int main(int argc, char **argv) {\n"
+    "  void *lib = dlopen(argv[argc - 1], RTLD_NOW), *arena = aligned_alloc(64, (net_arena_bytes(NULL, 1) + 63) / 64 * 64);\n"
+    "  net_cuda cuda = {lib, getproc, 0};\n"
+    "  float x[16], y[16];\n"
+    "  memset(arena, 0, net_arena_bytes(NULL, 1));\n"
+    "  for (int i = 0; i < 16; i++) x[i] = (float)(i - 5);\n"
+    "  for (int64_t n = 0; n < 10; n++) {\n"
+    "    int64_t shape[2] = {-1, -1};\n"
+    "    for (int i = 0; i < 16; i++) y[i] = -1;\n"
+    "    int e = net_run((const void *[]){x}, (void *[]){y}, &n, shape, NULL, NULL, arena, &cuda);\n"
+    "    printf(\"%d:%d,%d\", e, (int)shape[0], (int)shape[1]);\n"
+    "    for (int i = 0; i < 16; i++) printf(\" %g\", y[i]);\n"
+    "    puts(\"\");\n"
+    "  }\n"
+    "  net_close(arena);\n"
+    "  return 0;\n"
+    "}\n";
+
+static long weights_of(void) {
+  char out[64];
+  sh(out, sizeof out, "sed -n 's/.*NET_WEIGHTS_BYTES \\([0-9][0-9]*\\)$/\\1/p' net.h");
+  return atol(out);
+}
+
+Test(cuda_api, several_sizes) {
+  tn_ctx *ctx;
+  start(&ctx, BOTH, "");
+  tn_graph *g = tn_graph_new(ctx, "sizes");
+  tn_tensor *in = tn_input(g, "x", TN_F32, 2, (int64_t[]){tn_dim(g, "n"), 2});
+  tn_tensor *w = tn_param(g, "w", TN_F32, 2, (int64_t[]){2, 2}, (float[]){1, 2, 3, 4}), *y = tn_relu(g, tn_matmul(g, in, w));
+  cr_assert_eq(tn_output(g, "y", y), TN_OK);
+  float a[16], b[16];
+  for (int i = 0; i < 16; i++) a[i] = (float)(i - 5);
+  const tn_options o = {.db = "none", .target = "cuda"};
+  for (int way = 0; way < 2; way++) {
+    cr_assert_eq(way ? tn_graph_set_dim_sizes(g, "n", 2, (int64_t[]){2, 7}) : tn_graph_set_dim_range(g, "n", 1, 8), TN_OK);
+    tn_module *m = tn_compile(g, &o, 0, NULL);
+    cr_assert_not_null(m, "%s", tn_error(ctx));
+    for (int n = 0; n < 10; n++) {
+      bool may = way ? n == 2 || n == 7 : n >= 1 && n <= 8;
+      for (int i = 0; i < 16; i++) b[i] = -1;
+      cr_assert_eq(tn_run_at(m, 1, (tn_size[]){{"n", n}}, 2, (tn_binding[]){{in, a}, {y, b}}), may ? TN_OK : TN_EUSAGE, "%d: %s", n, tn_run_error());
+      for (int i = 0; i < 16; i++) {
+        float u = a[i & ~1], v = a[i | 1], want = i & 1 ? 2 * u + 4 * v : u + 3 * v;
+        cr_assert_eq(b[i], !may || i >= 2 * n ? -1 : fmaxf(want, 0), "%d rows: element %d is %g", n, i, b[i]);
+      }
+    }
+    cr_assert_eq(tn_run(m, 2, (tn_binding[]){{in, a}, {y, b}}), TN_EUSAGE);
+    cr_assert_eq(tn_module_set(m, w, (float[]){2, 0, 0, 2}), TN_OK);
+    cr_assert_eq(tn_run_at(m, 1, (tn_size[]){{"n", 7}}, 2, (tn_binding[]){{in, a}, {y, b}}), TN_OK);
+    for (int i = 0; i < 14; i++) cr_assert_eq(b[i], fmaxf(2 * a[i], 0));
+    tn_module_free(m);
+  }
+  /* an object: the weights are there once; runs at each size, and refuses others */
+  char path[128], out[4096], line[512];
+  snprintf(path, sizeof path, "%s/net.o", dir);
+  long bytes[2];
+  for (int way = 0; way < 2; way++) {
+    cr_assert_eq(way ? tn_graph_set_dim_range(g, "n", 1, 8) : tn_graph_set_dim(g, "n", 1), TN_OK);
+    cr_assert_eq(tn_save_object(g, &(tn_options){.db = "none", .target = "cuda:sm_90a"}, path, NULL, "net", TN_WEIGHTS_EMBED), TN_OK, "%s", tn_error(ctx));
+    bytes[way] = weights_of();
+  }
+  cr_assert(bytes[0] > 0 && bytes[1] == bytes[0], "%ld bytes, %ld of several sizes", bytes[0], bytes[1]);
+  snprintf(path, sizeof path, "%s/sizes.c", dir);
+  FILE *f = fopen(path, "w");
+  cr_assert(f && fputs(sizes_program, f) >= 0);
+  fclose(f);
+  SH("cc -std=gnu11 -Wall -Wextra -Werror -O1 -I. sizes.c net.o -o sizes -ldl");
+  cr_assert_eq(sh(out, sizeof out, "./sizes %s/tests/fake/libcuda.so", TN_BUILD_DIR), 0);
+  const char *at = out;
+  for (int n = 0; n < 10; n++) {
+    bool may = n >= 1 && n <= 8;
+    int k = snprintf(line, sizeof line, may ? "0:%d,2" : "5:-1,-1", n);
+    for (int i = 0; i < 16; i++) {
+      float u = a[i & ~1], v = a[i | 1], want = i & 1 ? 2 * u + 4 * v : u + 3 * v;
+      k += snprintf(line + k, sizeof line - (size_t)k, " %g", !may || i >= 2 * n ? -1.0 : (double)fmaxf(want, 0));
+    }
+    cr_assert(strncmp(at, line, (size_t)k) == 0, "'%.200s', not '%s'", at, line);
+    at += k + 1;
+  }
+  finish(ctx);
+}

@@ -206,14 +206,19 @@ static void clear(outputs *o) {
   for (int i = 0; i < ITEM * MOST + FENCE; i++) o->r[i] = 7;
 }
 
+static ir_program *batch_program(tn_ctx *ctx) {
+  ir_graph *g = ir_graph_parse(ctx, batch, "batch");
+  ir_graph_sort(g);
+  lw_dim dim = {.name = "N", .lo = 1, .hi = MOST, .range = true, .n = 2, .sizes = (int64_t[]){1, 4}};
+  lw_options o = rt_cuda_lowering(ctx, LW_LAYOUT_AUTO);
+  return rt_cuda_lower_sizes(ctx, g, 1, &dim, &o);
+}
+
 static void batches(tn_ctx *ctx, void *arg) {
   static outputs o[3];
   static float in[ITEM * MOST];
   for (int i = 0; i < ITEM * MOST; i++) in[i] = (float)(i * 29 % 97) / 48 - 1;
-  ir_graph *g = ir_graph_parse(ctx, batch, "batch");
-  ir_graph_sort(g);
-  lw_dim dim = {.name = "N", .lo = 1, .hi = MOST, .range = true, .n = 2, .sizes = (int64_t[]){1, 4}};
-  ir_program *p = rt_cuda_lower_sizes(ctx, g, 1, &dim, LW_LAYOUT_AUTO);
+  ir_program *p = batch_program(ctx);
   const char *wrong = ir_program_verify(ctx, p);
   if (wrong) ir_fail(ctx, TN_EWRONG, "%s", wrong);
   const cu_target *t = cu_target_find(ctx, "sm_90a");
@@ -247,7 +252,8 @@ static void other_batch(tn_ctx *ctx, void *arg) {
   ir_graph *g = ir_graph_parse(ctx, batch, "batch");
   ir_graph_sort(g);
   lw_dim dim = {.name = "N", .lo = 2, .hi = 4, .n = 2, .sizes = (int64_t[]){2, 4}};
-  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, rt_cuda_lower_sizes(ctx, g, 1, &dim, LW_LAYOUT_AUTO), cu_target_find(ctx, "sm_80"), &(rt_cuda_options){.no_compile = true});
+  lw_options o = rt_cuda_lowering(ctx, LW_LAYOUT_AUTO);
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, rt_cuda_lower_sizes(ctx, g, 1, &dim, &o), cu_target_find(ctx, "sm_80"), &(rt_cuda_options){.no_compile = true});
   rt_cuda_plan_emulate(ctx, plan, (const void *[]){NULL}, (void *[]){NULL, NULL}, arg, NULL, 3);
 }
 
@@ -256,9 +262,162 @@ Test(cuda_walk, sizes_that_are_none) {
   run(other_batch, NULL, "no value");
 }
 
-static void object(tn_ctx *ctx, void *arg) {
-  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, ir_program_parse(ctx, text, "walk"), cu_target_find(ctx, "sm_80"), &(rt_cuda_options){.no_compile = true});
-  rt_cuda_write_object(ctx, 1, &plan, &(rt_object_options){0});
+/* ---- objects ---- */
+
+/* Runs the object of `program` for sizes first, first + step, ... below end, and writes the outputs one behind the other. */
+static const char app[] =
+    "#include \"net.h\"\n#include <dlfcn.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n"
+    "static void *getproc(void *lib, const char *name) { return dlsym(lib, name); }\n"
+    "int main(int argc, char **argv) {\n"
+    "  void *lib = dlopen(argv[1], RTLD_NOW), *arena = aligned_alloc(64, (NET_ARENA_BYTES(1) + 63) / 64 * 64);\n"
+    "  net_cuda cuda = {lib, getproc, 0};\n"
+    "  static char x[NET_INPUT_BYTES_LAST], a[NET_OUTPUT_0_BYTES + 16], b[NET_OUTPUT_1_BYTES + 16];\n"
+    "  FILE *f = fopen(\"x.bin\", \"rb\"), *out = fopen(\"out.bin\", \"wb\");\n"
+    "  if (argc != 5 || !lib || !arena || !f || !out || fread(x, 1, sizeof x, f) != sizeof x) return 99;\n"
+    "  memset(arena, 0, NET_ARENA_BYTES(1));\n"
+    "  int e = 0;\n"
+    "  for (int64_t n = atoi(argv[2]); n < atoi(argv[3]) && !e; n += atoi(argv[4])) {\n"
+    "    int64_t shapes[NET_NUM_OUT_DIMS];\n"
+    "    void *outs[] = {a, b};\n"
+    "    memset(a, 7, sizeof a), memset(b, 7, sizeof b);\n"
+    "#if NET_NUM_DIMS\n"
+    "    const void *ins[] = {x};\n"
+    "    int64_t wrong = NET_DIM_0_MAX + 1;\n"
+    "    if (net_run(ins, outs, NULL, NULL, NULL, NULL, arena, &cuda) != NET_E_ARG || net_run(ins, outs, &wrong, NULL, NULL, NULL, arena, &cuda) != NET_E_DIMS) return 98;\n"
+    "#else\n"
+    "    const void *ins[] = {&n, x};\n"
+    "#endif\n"
+    "    e = net_run(ins, outs, &n, shapes, NULL, NULL, arena, &cuda);\n"
+    "    if (!e && shapes[0] != (NET_NUM_DIMS ? n : NET_OUTPUT_0_DIM_0)) return 97;\n"
+    "    fwrite(a, 1, sizeof a, out), fwrite(b, 1, sizeof b, out);\n"
+    "  }\n"
+    "  printf(\"run %d, driver %d\\n\", e, net_error(arena));\n"
+    "  net_close(arena);\n"
+    "  fclose(out);\n"
+    "  int (*held)(void) = (int (*)(void))dlsym(lib, \"fakeHeld\");\n"
+    "  return held && held() ? 96 : e;\n"
+    "}\n";
+
+static void write_file(const char *name, const void *data, size_t bytes) {
+  char path[256];
+  snprintf(path, sizeof path, "%s/%s", dir, name);
+  FILE *f = fopen(path, "wb");
+  cr_assert(f && fwrite(data, 1, bytes, f) == bytes && fclose(f) == 0);
 }
 
-Test(cuda_walk, no_objects) { run(object, NULL, "decides at run time"); }
+static void build_app(tn_ctx *ctx, const ir_program *p, int n, const void *in, size_t bytes) {
+  const cu_target *targets[] = {cu_target_find(ctx, "sm_90a"), cu_target_find(ctx, "sm_80")};
+  const rt_cuda_plan *plans[2];
+  for (int i = 0; i < n; i++) plans[i] = rt_cuda_plan_make(ctx, p, targets[i], NULL);
+  rt_object_options o = {.files = {.path = ir_format(ctx, "%s/net.o", dir), .header = ir_format(ctx, "%s/net.h", dir), .prefix = "net", .weights = CG_WEIGHTS_EMBED}};
+  rt_cuda_write_object(ctx, n, plans, &o);
+  write_file("x.bin", in, bytes);
+  write_file("app.c", app, sizeof app - 1);
+  SH("cc -std=gnu11 -Wall -Wextra -Werror -O1 -DNET_INPUT_BYTES_LAST=%zu -I. app.c net.o -o app -ldl", bytes);
+  SH("test \"$(nm -g --defined-only net.o | awk '{print $3}' | sort | xargs)\" = 'net_close net_error net_run'");
+}
+
+/* What the program wrote for the k-th size. */
+static void read_outputs(int k, void *a, size_t na, void *b, size_t nb) {
+  char path[256];
+  snprintf(path, sizeof path, "%s/out.bin", dir);
+  FILE *f = fopen(path, "rb");
+  cr_assert(f && fseek(f, (long)((size_t)k * (na + nb + 32)), SEEK_SET) == 0 && fread(a, 1, na, f) == na && fseek(f, 16, SEEK_CUR) == 0 && fread(b, 1, nb, f) == nb);
+  fclose(f);
+}
+
+static void run_app(tn_ctx *ctx, const char *fake, int first, int end, int step, const char *says) {
+  char out[512];
+  sh(out, sizeof out, "FAKE_CUDA=%s ./app %s/tests/fake/libcuda.so %d %d %d", fake, TN_BUILD_DIR, first, end, step);
+  if (!strstr(out, says)) ir_fail(ctx, TN_EWRONG, "'%s', not '%s'", out, says);
+}
+
+static void decisions_in_an_object(tn_ctx *ctx, void *arg) {
+  ir_program *p = ir_program_parse(ctx, text, "walk");
+  build_app(ctx, p, 2, x, sizeof x);
+  for (int sm = 80; sm <= 90; sm += 10) {
+    run_app(ctx, sm == 80 ? "sm=80" : "", 0, X_ROWS + 1, 8, "run 0, driver 0");
+    for (int64_t n = 0; n <= X_ROWS; n += 8) {
+      result want, have;
+      rt_program_interp(ctx, p, (const void *[]){&n, x}, (void *[]){want.y, want.s}, NULL, NULL, NULL);
+      read_outputs((int)n / 8, have.y, sizeof have.y, have.s, sizeof have.s);
+      same_result(ctx, &want, &have, n);
+    }
+  }
+  run_app(ctx, "trap=5", 0, X_ROWS + 1, 8, "run 9, driver 719");
+  run_app(ctx, "fail=cuMemcpyDtoHAsync_v2", 0, 1, 1, "run 9, driver");
+}
+
+/* A loop and an If of ONNX, whose numbers the device computes. */
+static const char loop[] =
+    "graph loop { opset 17 input n: i64[] input x: f32[80, 24] const w: f32[24, 24] = [WEIGHTS] const yes: bool[] = true const zero: i64[2] = [0, 0] const h: f32[] = 3.0"
+    " y, s = Loop(n, yes, x, zero) { body = graph b { input i: i64[] input c: bool[] input u: f32[80, 24] input t: i64[2]"
+    "  e = ReduceMax(u) {keepdims = 0} g = Less(e, h) v = If(g) { then_branch = graph p { a = MatMul(u, w) a1 = Add(a, u) output a1 }, else_branch = graph q { a2 = Mul(u, u) output a2 } }"
+    "  k = Add(t, i) m = Greater(e, e) l = Not(m) output l, v, k } } o = ReduceSum(y, ax) {keepdims = 0} const ax: i64[1] = [1] output o, s }";
+
+static ir_program *loop_program(tn_ctx *ctx) {
+  ir_text weights = {.ctx = ctx};
+  for (int i = 0; i < 24 * 24; i++) ir_put(&weights, "%s%.6f", i ? ", " : "", (i * 7 % 23 - 11) / 64.0);
+  const char *at = strstr(loop, "WEIGHTS");
+  ir_graph *g = ir_graph_parse(ctx, ir_format(ctx, "%.*s%s%s", (int)(at - loop), loop, ir_text_str(&weights), at + 7), "loop");
+  ir_graph_sort(g);
+  return rt_cuda_lower(ctx, g, LW_LAYOUT_AUTO);
+}
+
+static void loop_on_a_device(tn_ctx *ctx, void *arg) {
+  ir_program *p = loop_program(ctx);
+  const cu_target *t = cu_target_find(ctx, "sm_90a");
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, t, NULL);
+  rt_cuda_device *d = rt_cuda_device_open(ctx, t, 0);
+  rt_cuda_module *m = rt_cuda_module_new(ctx, d, plan);
+  build_app(ctx, p, 1, x, sizeof x);
+  run_app(ctx, "", 0, 6, 2, "run 0, driver 0");
+  for (int64_t turn = 0; turn < 6; turn++) {
+    int64_t n = turn % 3 * 2;
+    result o[3];
+    rt_program_interp(ctx, p, (const void *[]){&n, x}, (void *[]){o[0].y, o[0].s}, NULL, NULL, NULL);
+    rt_cuda_run(ctx, m, (const void *[]){&n, x}, (void *[]){o[1].y, o[1].s}, NULL, NULL);
+    read_outputs((int)n / 2, o[2].y, sizeof o[2].y, o[2].s, sizeof o[2].s);
+    if (o[0].s[0] != n * (n - 1) / 2) ir_fail(ctx, TN_EWRONG, "%lld turns: a sum of %lld", (long long)n, (long long)o[0].s[0]);
+    for (int k = 1; k < 3; k++) {
+      if (o[k].s[0] != o[0].s[0] || o[k].s[1] != o[0].s[1]) ir_fail(ctx, TN_EWRONG, "%lld turns, %d: other numbers", (long long)n, k);
+      for (int i = 0; i < X_ROWS; i++)
+        if (!(fabsf(o[k].y[i] - o[0].y[i]) <= 1e-4f * (1 + fabsf(o[0].y[i])))) ir_fail(ctx, TN_EWRONG, "%lld turns, %d: element %d is %g, not %g", (long long)n, k, i, (double)o[k].y[i], (double)o[0].y[i]);
+    }
+  }
+  rt_cuda_module_free(m);
+  rt_cuda_device_close(d);
+}
+
+Test(cuda_walk, loops) {
+  if (!have_compiler()) return;
+  start("");
+  run(loop_on_a_device, NULL, NULL);
+  finish();
+}
+
+static void sizes_in_an_object(tn_ctx *ctx, void *arg) {
+  static outputs want, have;
+  static float in[ITEM * MOST];
+  for (int i = 0; i < ITEM * MOST; i++) in[i] = (float)(i * 29 % 97) / 48 - 1;
+  ir_program *p = batch_program(ctx);
+  build_app(ctx, p, 1, in, sizeof in);
+  run_app(ctx, "", 1, MOST + 1, 1, "run 0, driver 0");
+  for (int64_t n = 1; n <= MOST; n++) {
+    clear(&want), clear(&have);
+    rt_program_interp(ctx, p, (const void *[]){in}, (void *[]){want.y, want.r}, NULL, NULL, &(rt_interp_options){.dims = &n});
+    read_outputs((int)n - 1, have.y, 12 * MOST, have.r, 4 * ITEM * MOST);
+    static const char untouched[4] = {7, 7, 7, 7};
+    for (int64_t i = 3 * n; i < 3 * MOST + FENCE; i++) want.y[i] = have.y[i] = i < 3 * MOST && memcmp(&have.y[i], untouched, 4) ? NAN : 7;
+    for (int64_t i = ITEM * n; i < ITEM * MOST + FENCE; i++) want.r[i] = have.r[i] = i < ITEM * MOST && memcmp(&have.r[i], untouched, 4) ? NAN : 7;
+    compare_batch(ctx, &want, &have, n);
+  }
+}
+
+Test(cuda_walk, objects) {
+  if (!have_compiler()) return;
+  start("");
+  run(decisions_in_an_object, NULL, NULL);
+  run(sizes_in_an_object, NULL, NULL);
+  SH("rm -rf %s", dir);
+}

@@ -2,11 +2,13 @@
  * object (codegen/cuda_object.c). It interprets the tables of cuda_image.h.
  *
  *   first run of an arena:  functions through getproc ─ device ─ context ─ cubins ─ memory ─ weights
- *   every run:              inputs and state up ─ launches and copies, in order, in one stream ─ outputs and state down ─ wait */
+ *   every run:              inputs and state up ─ launches and copies, in order, in one stream ─ outputs and state down ─ wait
+ *
+ * A program that decides at run time walks itself, and asks for its calls and for values that lie on the device. */
 #include "../cuda_image.h"
 #include <stddef.h>
 
-enum { OK = 0, ARG = 1, ALIGN = 2, WEIGHTS = 4, DRIVER = 6, DEVICE, MEMORY, CALL }; /* CG_RUN_... of entry.h */
+enum { OK = 0, ARG = 1, ALIGN = 2, WEIGHTS = 4, DIMS, DRIVER, DEVICE, MEMORY, CALL }; /* CG_RUN_... of entry.h */
 #define MAGIC 0x61647563746e6574u
 
 /* The driver's functions, by place in cu_session.functions. One text: a table of pointers would need writable data. */
@@ -82,31 +84,33 @@ static int load_kernels(const cu_image *g, cu_session *s) {
   return OK;
 }
 
-static uint64_t address(const cu_image *g, cu_session *s, const cu_image_arg *a) {
-  switch (a->base) {
-  case CU_IMAGE_IN: return inputs(s)[a->index] + a->offset;
-  case CU_IMAGE_OUT: return outputs(g, s)[a->index] + a->offset;
-  case CU_IMAGE_WEIGHTS: return s->weights + a->offset;
-  case CU_IMAGE_ARENA: return s->arena + a->offset;
-  case CU_IMAGE_STATE: return s->state + a->offset;
-  default: return s->scratch + a->offset;
+static uint64_t base_of(const cu_image *g, cu_session *s, uint32_t base, uint32_t index) {
+  switch (base) {
+  case CU_IMAGE_IN: return inputs(s)[index];
+  case CU_IMAGE_OUT: return outputs(g, s)[index];
+  case CU_IMAGE_WEIGHTS: return s->weights;
+  case CU_IMAGE_ARENA: return s->arena;
+  case CU_IMAGE_STATE: return s->state;
+  default: return s->scratch;
   }
 }
 
-static int encode(const cu_image *g, cu_session *s, const cu_image_map *m, void *to) {
-  void *tensor = (void *)(uintptr_t)address(g, s, &m->tensor);
+static uint64_t address(const cu_image *g, cu_session *s, const cu_image_arg *a, int64_t first) { return base_of(g, s, a->base, a->index) + a->offset + (uint64_t)first * a->step; }
+
+static int encode(const cu_image *g, cu_session *s, const cu_image_map *m, int64_t first, void *to) {
+  void *tensor = (void *)(uintptr_t)address(g, s, &m->tensor, first);
   if (m->pixels)
     return DO(s, MAP_IM2COL, to, m->type, m->rank, tensor, m->extents, m->strides, m->lower, m->upper, m->channels, m->pixels, m->steps, CU_MAP_NOT_INTERLEAVED, CU_MAP_SWIZZLE_128B, CU_MAP_L2_128B, CU_MAP_ZEROS);
   return DO(s, MAP_TILED, to, m->type, m->rank, tensor, m->extents, m->strides, m->box, m->steps, CU_MAP_NOT_INTERLEAVED, CU_MAP_SWIZZLE_128B, CU_MAP_L2_128B, CU_MAP_ZEROS);
 }
 
-/* The memory that tensors got is theirs until the end: their maps are made once. */
+/* The memory that tensors got is theirs until the end: their maps are made once, those of parts of a batch again for each. */
 static int make_maps(const cu_image *g, cu_session *s) {
   const cu_image_step *t = at(g, s->arch->steps);
   if (s->arch->nmaps && (!s->functions[MAP_TILED] || !s->functions[MAP_IM2COL])) return DRIVER;
   for (uint32_t i = 0; i < s->arch->nsteps; i++)
     for (uint32_t k = 0; k < t[i].nmaps; k++)
-      if ((s->error = encode(g, s, (const cu_image_map *)at(g, t[i].maps) + k, map(g, s, t[i].first_map + k)))) return CALL;
+      if ((s->error = encode(g, s, (const cu_image_map *)at(g, t[i].maps) + k, 0, map(g, s, t[i].first_map + k)))) return CALL;
   return OK;
 }
 
@@ -176,50 +180,92 @@ static int check(const cu_image *g, const void *const in[], void *const out[], c
   return OK;
 }
 
-static int issue(const cu_image *g, cu_session *s, uint32_t i) {
+static int issue(const cu_image *g, cu_session *s, uint32_t i, int64_t first, const int64_t *dims) {
   const cu_image_step *t = (const cu_image_step *)at(g, s->arch->steps) + i;
   const cu_image_arg *a = at(g, t->args);
   uint64_t values[CU_IMAGE_MAX_ARGS];
   void *places[CU_IMAGE_MAX_ARGS + 1];
+  int64_t grid = t->number ? s->number((int32_t)t->number, dims) : t->grid;
   for (uint32_t k = 0; k < t->nargs; k++) {
-    values[k] = address(g, s, &a[k]);
+    values[k] = address(g, s, &a[k], first);
     places[k] = &values[k];
   }
-  for (uint32_t k = 0; k < t->nmaps; k++) places[t->nargs + k] = map(g, s, t->first_map + k);
-  places[t->nargs + t->nmaps] = NULL;
   if (t->kernel == CU_IMAGE_COPY) return DO(s, COPY, values[0], values[1], (size_t)t->bytes, s->stream);
-  return DO(s, LAUNCH, kernels(s)[i], t->grid, 1u, 1u, t->threads, 1u, 1u, t->shared, s->stream, places, (void **)NULL);
+  if (grid <= 0) return 0;
+  if (grid > INT32_MAX) return 1; /* CUDA_ERROR_INVALID_VALUE */
+  void **p = places + t->nargs;
+  for (uint32_t k = 0; k < t->nmaps; k++) {
+    const cu_image_map *m = (const cu_image_map *)at(g, t->maps) + k;
+    *p++ = map(g, s, t->first_map + k);
+    int e = m->tensor.step ? encode(g, s, m, first, p[-1]) : 0; /* a launch takes its own copy */
+    if (e) return e;
+  }
+  for (uint32_t k = 0; k < t->ndims; k++) *p++ = (void *)(uintptr_t)&dims[k];
+  *p = NULL;
+  return DO(s, LAUNCH, kernels(s)[i], (unsigned)grid, 1u, 1u, t->threads, 1u, 1u, t->shared, s->stream, places, (void **)NULL);
 }
 
-static int run_all(const cu_image *g, cu_session *s, const void *const in[], void *const out[], void *state) {
+int tn_cuda_call(void *session, uint32_t call, int64_t first, const int64_t *dims) {
+  cu_session *s = session;
+  const cu_image_call *c = (const cu_image_call *)at(s->image, s->arch->calls) + call;
+  int e = 0;
+  for (uint32_t i = 0; i < c->n && !e; i++) e = issue(s->image, s, c->first + i, first, dims);
+  return e;
+}
+
+int tn_cuda_read(void *session, uint32_t base, uint32_t index, int64_t at_byte, uint32_t bytes, void *to) {
+  cu_session *s = session;
+  const cu_image_io *in = at(s->image, s->image->in);
+  if (base == CU_IMAGE_IN && !in[index].back) { /* it is here, too */
+    for (uint32_t i = 0; i < bytes; i++) ((char *)to)[i] = ((const volatile char *)s->given[index])[at_byte + i];
+    return 0;
+  }
+  int e = DO(s, DOWN, to, base_of(s->image, s, base, index) + (uint64_t)at_byte, (size_t)bytes, s->stream);
+  return e ? e : DO(s, WAIT, s->stream);
+}
+
+static size_t bytes_of(const cu_session *s, const cu_image_io *io, const int64_t *dims) { return (size_t)(io->number ? (uint64_t)s->number((int32_t)io->number, dims) : io->bytes); }
+
+static int run_all(const cu_image *g, cu_session *s, cu_walk walk, const void *const in[], void *const out[], const int64_t *dims, void *state) {
   const cu_image_io *i = at(g, g->in), *o = at(g, g->out);
   int e = DO(s, CURRENT, s->context);
-  for (uint32_t k = 0; k < g->nin && !e; k++)
-    if (i[k].bytes) e = DO(s, UP, inputs(s)[k], in[k], (size_t)i[k].bytes, s->stream);
+  for (uint32_t k = 0; k < g->nin && !e; k++) {
+    size_t n = bytes_of(s, &i[k], dims);
+    if (n) e = DO(s, UP, inputs(s)[k], in[k], n, s->stream);
+  }
   if (g->state_bytes && !e) e = DO(s, UP, s->state, state, (size_t)g->state_bytes, s->stream);
-  for (uint32_t k = 0; k < s->arch->nsteps && !e; k++) e = issue(g, s, k);
+  if (walk && !e) e = walk(s, dims);
+  for (uint32_t k = 0; k < s->arch->nsteps && !e && !walk; k++) e = issue(g, s, k, 0, NULL);
   if (g->state_bytes && !e) e = DO(s, DOWN, state, s->state, (size_t)g->state_bytes, s->stream);
-  for (uint32_t k = 0; k < g->nout && !e; k++)
-    if (o[k].bytes) e = DO(s, DOWN, out[k], outputs(g, s)[k], (size_t)o[k].bytes, s->stream);
-  for (uint32_t k = 0; k < g->nin && !e; k++)
-    if (i[k].bytes && i[k].back) e = DO(s, DOWN, (void *)(uintptr_t)in[k], inputs(s)[k], (size_t)i[k].bytes, s->stream);
+  for (uint32_t k = 0; k < g->nout && !e; k++) {
+    size_t n = bytes_of(s, &o[k], dims);
+    if (n) e = DO(s, DOWN, out[k], outputs(g, s)[k], n, s->stream);
+  }
+  for (uint32_t k = 0; k < g->nin && !e; k++) {
+    size_t n = i[k].back ? bytes_of(s, &i[k], dims) : 0;
+    if (n) e = DO(s, DOWN, (void *)(uintptr_t)in[k], inputs(s)[k], n, s->stream);
+  }
   int waited = DO(s, WAIT, s->stream); /* also after a failure: the caller's memory is in use until then */
   return e ? e : waited;
 }
 
-int tn_cuda_run(const cu_image *g, const void *own, const void *const in[], void *const out[], const int64_t dims[], int64_t out_dims[],
-                const void *weights, void *state, void *arena, const cu_host *h) {
-  (void)dims;
+int tn_cuda_run(const cu_image *g, const void *own, cu_walk walk, cu_number number, const void *const in[], void *const out[], const int64_t dims[],
+                int64_t out_dims[], const void *weights, void *state, void *arena, const cu_host *h) {
   cu_session *s = arena;
-  const int64_t *d = at(g, g->out_dims);
+  const cu_image_extent *d = at(g, g->out_dims);
   if (!weights) weights = own;
-  if (!s || !h || !h->getproc || (g->state_bytes && !state)) return ARG;
+  if (!s || !h || !h->getproc || (g->state_bytes && !state) || (g->ndims && !dims)) return ARG;
   if (((uintptr_t)s | (uintptr_t)weights | (g->state_bytes ? (uintptr_t)state : 0)) & 63) return ALIGN;
+  if (walk && walk(NULL, dims)) return DIMS;
   int e = check(g, in, out, weights);
   if (!e && s->magic != MAGIC) e = open_session(g, s, h, weights);
-  if (!e && (s->error = run_all(g, s, in, out, state))) e = CALL;
-  for (uint32_t i = 0; i < g->nout_dims && out_dims && !e; i++) out_dims[i] = d[i];
-  return e;
+  if (e) return e;
+  s->image = g;
+  s->number = number;
+  s->given = in;
+  if ((s->error = run_all(g, s, walk, in, out, dims, state))) return CALL;
+  for (uint32_t i = 0; i < g->nout_dims && out_dims; i++) out_dims[i] = d[i].number ? number((int32_t)d[i].number, dims) : d[i].n;
+  return OK;
 }
 
 void tn_cuda_close(const cu_image *g, void *arena) {
