@@ -110,8 +110,8 @@ static bool loads_results(const ir_stmt *s, const ir_kernel *k) {
 }
 
 /* One launch; null with *reason. */
-static const ir_stmt *launch(tn_ctx *ctx, const cu_target *t, cu_columns *c, const ir_stmt *s, int64_t threads, int stage, bool last, const char **reason) {
-  cu_rows x = {.ctx = ctx, .threads = threads, .block = threads * c->lanes, .columns = c};
+static const ir_stmt *launch(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, cu_columns *c, const ir_stmt *s, int64_t threads, int stage, bool last, const char **reason) {
+  cu_rows x = {.ctx = ctx, .k = k, .threads = threads, .block = threads * c->lanes, .columns = c};
   ir_var *group = cu_var(ctx, "group", (c->extent + c->lanes * c->each - 1) / (c->lanes * c->each)), *piece = cu_var(ctx, "piece", c->pieces);
   c->group = group->expr;
   c->piece = piece->expr;
@@ -132,15 +132,15 @@ static const ir_stmt *launch(tn_ctx *ctx, const cu_target *t, cu_columns *c, con
   return ir_stmt_fresh(ctx, body, ir_format(ctx, ".%d", stage));
 }
 
-static const ir_stmt *launches(tn_ctx *ctx, const cu_target *t, cu_columns *c, const ir_stmt *s, int64_t threads, const char **reason) {
+static const ir_stmt *launches(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, cu_columns *c, const ir_stmt *s, int64_t threads, const char **reason) {
   const ir_stmt *all[CU_SUMS + 1], *body;
   int n = 0;
-  if (c->pieces == 1) return launch(ctx, t, c, s, threads, 0, true, reason);
+  if (c->pieces == 1) return launch(ctx, t, k, c, s, threads, 0, true, reason);
   do { /* until there is no loop of sums of that number */
-    if (!(all[n] = launch(ctx, t, c, s, threads, n, false, reason))) return NULL;
+    if (!(all[n] = launch(ctx, t, k, c, s, threads, n, false, reason))) return NULL;
   } while (c->done && ++n < CU_SUMS);
   if (!n || c->done) return *reason = "columns: no loop of sums, or too many, to cut into pieces", NULL;
-  if (!(all[n] = launch(ctx, t, c, s, threads, n, true, reason))) return NULL;
+  if (!(all[n] = launch(ctx, t, k, c, s, threads, n, true, reason))) return NULL;
   body = ir_seq(ctx, n + 1, all);
   for (int i = 0; i < n; i++)
     for (int j = 0; j < CU_SUMS && c->parts[i][j]; j++) body = ir_alloc_stmt(ctx, c->parts[i][j], body);
@@ -176,7 +176,6 @@ const cu_tile *cu_schedule_columns(tn_ctx *ctx, const cu_target *t, const ir_ker
   const ir_stmt *s = k->body, *loops[LW_MAX_LOOPS];
   cu_columns c = {.pieces = 1, .loops = loops};
   int64_t lo, hi, count = 1;
-  if (k->ndims) return *reason = "columns of unknown length", NULL;
   for (; s && s->kind == IR_FOR && c.nloops < LW_MAX_LOOPS && lw_loop_dependence(ctx, s, NULL) == LW_PARALLEL; s = s->body) {
     if (!ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi) || hi <= lo) return *reason = "columns whose number is not known", NULL;
     count *= hi - lo;
@@ -194,6 +193,6 @@ const cu_tile *cu_schedule_columns(tn_ctx *ctx, const cu_target *t, const ir_ker
   int64_t block = c.lanes * threads;
   if (!power(c.lanes) || c.lanes > 1024 || threads < 1 || threads > 1024 || block % 32 || block > 1024 || !power(c.each) || c.each > 16 || c.pieces < 1 || c.pieces > 256)
     return *reason = "columns: lanes, a power of two, threads of each, together 32 to 1024 by 32, pieces up to 256, neighbours up to 16", NULL;
-  const ir_stmt *body = launches(ctx, t, &c, cu_exponentials(ctx, k, s), threads, reason);
+  const ir_stmt *body = launches(ctx, t, k, &c, cu_exponentials(ctx, k, s), threads, reason);
   return body ? cu_tile_new(ctx, k, body, (int)block, ir_format(ctx, "columns %lld %lld %lld %lld", (long long)c.lanes, (long long)threads, (long long)c.pieces, (long long)c.each)) : NULL;
 }

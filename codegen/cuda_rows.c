@@ -31,9 +31,26 @@ bool cu_runs_along_inner(tn_ctx *ctx, const ir_stmt *s) {
   return cu_runs_along_inner(ctx, s->body) || cu_runs_along_inner(ctx, s->other);
 }
 
+bool cu_by_dims(const ir_kernel *k, ix e) {
+  if (e->op == IX_LOAD) return false;
+  bool all = e->op != IX_VAR;
+  for (int i = 0; e->op == IX_VAR && i < k->ndims; i++) all |= e->u.var == k->dims[i];
+  for (int i = 0; i < e->nargs && all; i++) all = cu_by_dims(k, e->args[i]);
+  return all;
+}
+
+enum { MOST_UNKNOWN = 1 << 16 };
+
+/* Iterations of a loop, the most there may be. */
+static int64_t most_of(const ir_stmt *s) {
+  int64_t lo, hi;
+  if (ix_const_value(s->lo, &lo) && ix_const_value(s->hi, &hi)) return hi - lo;
+  return s->var->lo <= 0 && s->var->hi >= MOST_UNKNOWN ? MOST_UNKNOWN : s->var->hi - s->var->lo + 1;
+}
+
 int64_t cu_longest(const ir_stmt *s) {
   if (!s) return 0;
-  int64_t best = 0, lo, hi, n = s->kind == IR_FOR && ix_const_value(s->lo, &lo) && ix_const_value(s->hi, &hi) ? hi - lo : 0;
+  int64_t best = 0, n = s->kind == IR_FOR ? most_of(s) : 0;
   for (int i = 0; i < s->n; i++) best = cu_longest(s->items[i]) > best ? cu_longest(s->items[i]) : best;
   int64_t b = cu_longest(s->body), o = cu_longest(s->other);
   if (n) b = b ? b * n : n;
@@ -79,7 +96,7 @@ static int64_t default_threads(const cu_target *t, int64_t row, int64_t v, int64
 }
 
 static const cu_tile *rows_of(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const ir_stmt *s, const ir_stmt *const *loops, int n, int64_t threads, int64_t many, const char **reason) {
-  cu_rows x = {.ctx = ctx, .threads = threads, .block = threads * many, .v = cu_widest(k)};
+  cu_rows x = {.ctx = ctx, .k = k, .threads = threads, .block = threads * many, .v = cu_widest(k)};
   ir_var *w = cu_var(ctx, "row.w", many);
   if (many > 1) x.warp = w->expr;
   cu_share_repeated(&x, s);
@@ -89,13 +106,14 @@ static const cu_tile *rows_of(tn_ctx *ctx, const cu_target *t, const ir_kernel *
   const ir_stmt *body = ir_seq(ctx, x.n, x.out);
   if (many > 1) {
     const ir_stmt *l = loops[--n];
-    ir_var *g = cu_var(ctx, "block", (l->var->hi - l->var->lo + many) / many);
+    ix blocks = ix_ceil_div(ctx, ix_max(ctx, ix_sub(ctx, l->hi, l->lo), ix_index(ctx, 0)), many);
+    ir_var *g = ir_var_new(ctx, "block", TN_INDEX, 0, blocks->hi > 0 ? blocks->hi - 1 : 0);
     ix at = ix_add(ctx, l->lo, ix_add(ctx, ix_muli(ctx, g->expr, many), w->expr));
     ir_var *row = ir_var_new(ctx, "row", TN_INDEX, at->lo, at->hi);
     body = ir_let(ctx, row, at, ir_if(ctx, ix_lt(ctx, row->expr, l->hi), ir_subst_var(ctx, body, l->var, row->expr), NULL));
     body = cu_loop(ctx, w, IR_WARP, body);
     for (int i = 0; i < x.nallocs; i++) body = ir_alloc_stmt(ctx, x.allocs[i], body);
-    body = cu_loop(ctx, g, IR_GRID, body);
+    body = ir_for(ctx, g, ix_index(ctx, 0), blocks, IR_GRID, body);
   } else {
     for (int i = 0; i < x.nallocs; i++) body = ir_alloc_stmt(ctx, x.allocs[i], body);
     if (!n) body = cu_loop(ctx, cu_var(ctx, "block", 1), IR_GRID, body); /* a single row */
@@ -107,11 +125,11 @@ static const cu_tile *rows_of(tn_ctx *ctx, const cu_target *t, const ir_kernel *
 const cu_tile *cu_schedule_rows(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason) {
   const ir_stmt *s = k->body, *loops[LW_MAX_LOOPS];
   int n = 0;
-  int64_t lo, hi, count = 1, last = 0;
-  if (k->ndims) return *reason = "rows of unknown length", NULL;
+  int64_t count = 1, last = 0;
   for (; s && s->kind == IR_FOR && n < LW_MAX_LOOPS && lw_loop_dependence(ctx, s, NULL) == LW_PARALLEL; s = s->body) {
-    if (!ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi)) return *reason = "rows whose number is not known", NULL;
-    count *= last = hi - lo;
+    if (!cu_by_dims(k, s->lo) || !cu_by_dims(k, s->hi)) return *reason = "rows whose number is not known", NULL;
+    last = most_of(s);
+    count = count > INT32_MAX ? count : count * last;
     loops[n++] = s;
   }
   int64_t row = cu_longest(s);

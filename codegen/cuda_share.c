@@ -259,10 +259,17 @@ static void combine(cu_rows *x, const cu_reduced *r) {
 
 /* ---- the row ---- */
 
-/* Loops nested perfectly that may all be shared out. */
+/* Loops nested perfectly that may all be shared out; or one whose length is known at launch alone, *count being -1 then. */
 static int shared_loops(cu_rows *x, const ir_stmt *s, const ir_stmt **loops, int64_t *count, const ir_stmt **body) {
   int n = 0;
+  int64_t start;
   *count = 1;
+  if (!ix_is_const(s->hi) && cu_by_dims(x->k, s->hi) && ix_const_value(s->lo, &start) && lw_loop_dependence(x->ctx, s, NULL) != LW_SERIAL) {
+    loops[0] = s;
+    *count = -1;
+    *body = s->body;
+    return 1;
+  }
   while (s && s->kind == IR_FOR && n < LW_MAX_LOOPS) {
     int64_t lo, hi;
     if (!ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi) || lw_loop_dependence(x->ctx, s, NULL) == LW_SERIAL) break;
@@ -412,6 +419,22 @@ static void deal(cu_rows *x, const ir_stmt *const *loops, int n, int64_t count, 
   cu_share_put(x, cu_loop(ctx, t, IR_LANE, inner));
 }
 
+/* The same for a loop whose length the launch tells: no neighbours, turns as many as it takes. */
+static void deal_unknown(cu_rows *x, const ir_stmt *loop, const ir_stmt *body, bool cut) {
+  tn_ctx *ctx = x->ctx;
+  const cu_columns *c = x->columns;
+  int64_t sharers = x->threads * (cut ? c->pieces : 1);
+  ix units = ix_max(ctx, ix_sub(ctx, loop->hi, loop->lo), ix_index(ctx, 0)), turns = ix_ceil_div(ctx, units, sharers);
+  ir_var *t = thread_var(x), *turn = ir_var_new(ctx, ir_format(ctx, "turn.%d", x->names++), TN_INDEX, 0, turns->hi > 0 ? turns->hi - 1 : 0);
+  cu_share_enter(x, t);
+  ix unit = ix_add(ctx, ix_muli(ctx, turn->expr, sharers), c ? ix_divi(ctx, t->expr, c->lanes) : t->expr);
+  if (cut) unit = ix_add(ctx, unit, ix_muli(ctx, c->piece, x->threads));
+  const ir_stmt *inner = ir_let(ctx, loop->var, ix_add(ctx, unit, loop->lo), map_stmt(x, body));
+  if (c) inner = cu_columns_each(x, t, inner);
+  inner = ir_if(ctx, ix_lt(ctx, unit, units), inner, NULL);
+  cu_share_put(x, cu_loop(ctx, t, IR_LANE, ir_for(ctx, turn, ix_index(ctx, 0), turns, IR_SERIAL, inner)));
+}
+
 static bool share_loop(cu_rows *x, const ir_stmt *s) {
   cu_columns *c = x->columns;
   const ir_stmt *loops[LW_MAX_LOOPS], *body;
@@ -435,7 +458,8 @@ static bool share_loop(cu_rows *x, const ir_stmt *s) {
   before_arrays(x, s);
   int hidden = x->nscalars;
   if (!begin_sums(x, r, nr, cut)) return false;
-  deal(x, loops, n, count, body, cut);
+  if (count >= 0) deal(x, loops, n, count, body, cut);
+  else deal_unknown(x, loops[0], body, cut);
   x->nscalars = hidden;
   for (int i = 0; i < nr; i++) combine(x, &r[i]);
   if (cut && nr) cu_columns_leave(x, r, nr);

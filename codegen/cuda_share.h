@@ -52,6 +52,7 @@ typedef struct cu_columns {
 
 typedef struct cu_rows {
   tn_ctx *ctx;
+  const ir_kernel *k;   /* whose dims loops may run to */
   int64_t threads;      /* of a row, or of a column */
   int64_t block;        /* of the block: a warp a row, or one row, or its columns */
   ix warp;              /* the row's number in the block, null: one row */
@@ -100,8 +101,10 @@ void cu_share_shuffle(cu_rows *x, ir_buf *v, ir_buf *other, ir_store_op op, int 
 bool cu_runs_along(tn_ctx *ctx, const ir_stmt *s, const ir_var *v);
 /* The same of any loop in s and what is within. */
 bool cu_runs_along_inner(tn_ctx *ctx, const ir_stmt *s);
-/* Iterations of the longest nest. */
+/* Iterations of the longest nest; where they are not known, the most there may be, up to 65536 a loop. */
 int64_t cu_longest(const ir_stmt *s);
+/* Whether a value is known when the kernel is launched. */
+bool cu_by_dims(const ir_kernel *k, ix e);
 /* exp(a - b) by the special function unit where all results are of 8 or 11 bits: 22 are enough. */
 const ir_stmt *cu_exponentials(tn_ctx *ctx, const ir_kernel *k, const ir_stmt *s);
 /* Elements of 16 bytes, of the narrowest tensor. */

@@ -292,3 +292,48 @@ Test(cuda, mutants) {
   cr_assert(mutants > 0 && caught * 100 >= mutants * 95, "%d of %d mutants caught", caught, mutants);
   tn_ctx_free(ctx);
 }
+
+/* ---- sizes that the launch tells ---- */
+
+enum { SIZED = 24000 };
+static const struct {
+  const char *text, *choice, *got; /* choice null: the default; got: what its text begins with */
+  int64_t dims[4];
+} sized[] = {
+    {"kernel softmax(dim n [0, 80], in x: f32[80, 200], out y: f32[80, 200]) { for i in 0 .. n { alloc m: f32[] register m[] = -1000.0 for r in 0 .. 200 { m[] = max(m[], x[i, r]) } "
+     "alloc s: f32[] register s[] = 0.0 for q in 0 .. 200 { s[] = s[] + exp(x[i, q] - m[]) } for p in 0 .. 200 { y[i, p] = exp(x[i, p] - m[]) / s[] } } }", NULL, "rows", {0, 1, 37, 80}},
+    {"kernel softmax(dim n [0, 80], in x: f32[80, 200], out y: f32[80, 200]) { for i in 0 .. n { alloc m: f32[] register m[] = -1000.0 for r in 0 .. 200 { m[] = max(m[], x[i, r]) } "
+     "for p in 0 .. 200 { y[i, p] = exp(x[i, p] - m[]) } } }", "rows 32 4", "rows 32 4", {0, 5, 38, 80}},
+    {"kernel sums(dim n [0, 1500], in x: f32[16, 1500], out y: f32[16]) { for i in 0 .. 16 { alloc s: f32[] register s[] = 0.0 for r in 0 .. n { s[] = fma(x[i, r], x[i, r], s[]) } y[i] = s[] } }", NULL, "rows", {0, 1, 700, 1500}},
+    {"kernel norm(dim n [0, 300], dim m [1, 70], in x: f32[70, 300], out y: f32[70, 300]) { for i in 0 .. m { alloc s: f32[] register s[] = 0.0 for r in 0 .. n { s[] = s[] + x[i, r] } "
+     "for p in 0 .. n { y[i, p] = x[i, p] - s[] } } }", NULL, "rows", {1, 31, 64, 70}},
+    {"kernel columns(dim n [0, 240], in x: f32[240, 100], out y: f32[100]) { for j in 0 .. 100 { alloc s: f32[] register s[] = 0.0 for r in 0 .. n { s[] = s[] + x[r, j] } y[j] = s[] * 0.5 } }", NULL, "columns", {0, 1, 77, 240}},
+    {"kernel columns(dim n [0, 240], in x: f32[240, 100], out y: f32[100]) { for j in 0 .. 100 { alloc s: f32[] register s[] = 0.0 for r in 0 .. n { s[] = s[] + x[r, j] } y[j] = s[] * 0.5 } }", "columns 8 32 4", "columns 8 32 4", {0, 3, 130, 240}},
+};
+
+static void sized_one(tn_ctx *ctx, int i) {
+  static float x[SIZED], y[2][SIZED];
+  const ir_kernel *k = ir_kernel_parse(ctx, sized[i].text, "sized");
+  const cu_target *t = cu_target_find(ctx, "sm_90a");
+  const char *why = NULL;
+  const cu_tile *tile = cu_schedule(ctx, t, k, sized[i].choice, &why);
+  if (!tile || strncmp(tile->choice, sized[i].got, strlen(sized[i].got))) ir_fail(ctx, TN_EWRONG, "kernel %d: %s, not %s", i, tile ? tile->choice : why, sized[i].got);
+  for (int e = 0; e < SIZED; e++) x[e] = (float)(e * 37 % 101) / 50 - 1;
+  for (int d = 0; d < 4; d++) {
+    int64_t dims[2] = {sized[i].dims[d], sized[i].dims[d]};
+    for (int way = 0; way < 2; way++)
+      for (int e = 0; e < SIZED; e++) y[way][e] = 5;
+    ir_interp(ctx, k, (void *[]){x, y[0]}, dims);
+    rt_cuda_emulate(ctx, tile, (void *[]){x, y[1]}, dims, (uint64_t)d);
+    for (int e = 0; e < SIZED; e++)
+      if (!(fabsf(y[0][e] - y[1][e]) <= 1e-4f * (1 + fabsf(y[0][e])))) ir_fail(ctx, TN_EWRONG, "kernel %d of %lld: element %d is %g, not %g", i, (long long)dims[0], e, (double)y[1][e], (double)y[0][e]);
+  }
+  if (!cuda_have_nvrtc()) return;
+  const cu_code *code = cu_print(ctx, t, tile, "sized");
+  const char *wrong = rt_cubin_gate(ctx, t, rt_cuda_compile(ctx, t, code->source, NULL), code);
+  if (wrong) ir_fail(ctx, TN_EWRONG, "kernel %d (%s): %s", i, tile->choice, wrong);
+}
+
+Test(cuda, sizes_at_launch) {
+  for (int i = 0; i < IR_COUNT(sized); i++) in_context(sized_one, i);
+}
