@@ -251,7 +251,7 @@ static double cost_of(tuner *u, const at_key *key, trial *x, const at_seen *seen
 static bool worth_trying(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const char *text, const cu_tile *usual, double rtol) {
   lw_problem p = lw_problem_of(ctx, k);
   bool plain = strncmp(text, "threads ", 8) == 0 || strncmp(text, "rows ", 5) == 0;
-  if (strcmp(text, usual->choice) == 0 || (strncmp(text, "tf32 ", 5) == 0 && !rounds(rtol))) return false;
+  if (strcmp(text, usual->choice) == 0 || ((strncmp(text, "tf32 ", 5) == 0 || strncmp(text, "attend.tf32 ", 12) == 0) && !rounds(rtol))) return false;
   if (plain && p.kind == LW_CONTRACTION && p.flops > 1e9 && strncmp(usual->choice, "threads ", 8)) return false;
   return cu_schedule(ctx, t, k, text, NULL) != NULL;
 }

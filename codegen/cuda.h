@@ -43,6 +43,8 @@ const cu_target *cu_target_at(int i); /* null behind the last */
  *   wgmma BM BN S          the same by warpgroups of 64 rows from swizzled shared memory, sm_90a
  *   split P ...            products: the sum in P pieces, each by the schedule that follows, added up by a second launch
  *   attend BM BN           attention: BM queries a block, keys BN at a time, softmax on the way
+ *   attend.simt BM BN TM   the same of f32, TM queries a thread
+ *   attend.tf32 BM BN      the same of f32 on tensor cores: never by default
  *   attend.group BM BN S   the same by warpgroups of 64 queries, S stages of keys and values by the TMA unit, sm_90a
  *   serial                 one thread
  *

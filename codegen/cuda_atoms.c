@@ -131,10 +131,17 @@ static void find_loads(ix e, const ir_buf *not, ix *found, int *n) {
   for (int i = 0; i < e->nargs; i++) find_loads(e->args[i], not, found, n);
 }
 
-/* Two accumulators of a thread as one word of a fragment. */
+/* Two values of a thread, of f32 one, as one word of a fragment. */
 static void pack_fragment(cu_fn *f, const ir_stmt *tile) {
   meaning m = meaning_of(f, tile);
   ix v = m.store->value, one = ix_index(f->ctx, 1);
+  if (m.store->buf->dtype == TN_F32 && !m.n) {
+    int scope = cu_scope(f);
+    const char *to = word(f, &m, m.store->buf, m.store->index);
+    cu_line(f, "*(%s) = __float_as_uint(%s);", to, cu_value(f, v));
+    cu_unscope(f, scope);
+    return;
+  }
   if (v->op != IX_CAST || m.n != 1) ir_bug(f->ctx, "frag.pack narrows two values");
   int scope = cu_scope(f);
   const char *to = word(f, &m, m.store->buf, m.store->index), *lo = cu_value(f, at(f, &m, v->args[0], NULL)), *hi = cu_value(f, at(f, &m, v->args[0], &one));

@@ -86,6 +86,8 @@ typedef struct cu_choice {
 } cu_choice;
 const cu_tile *cu_schedule_threads(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_attend(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
+const cu_tile *cu_schedule_attend_simt(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
+const cu_tile *cu_schedule_attend_tf32(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_attend_group(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_rows(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);
 const cu_tile *cu_schedule_columns(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason);

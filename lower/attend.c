@@ -60,15 +60,17 @@ static void take_factors(pass *p, ir_node *product) {
 
 static bool is_half(tn_dtype t) { return t == TN_F16 || t == TN_BF16; }
 
-/* What GPUs have tiles for (codegen/cuda_attend.c): rows in pieces of 16 bytes; keys and values may be those of several batches. */
+/* What GPUs have tiles for (codegen/cuda_attend.c): up to 256 columns, those of f16 and bf16 in pieces of 16 bytes; keys and values may be
+ * those of several batches. */
 static bool fits_tiles(const pass *p, const ir_value *q, const ir_value *k, const ir_value *v) {
-  if (!is_half(v->dtype) || q->rank != k->rank || q->rank != v->rank || q->dtype != v->dtype || k->dtype != v->dtype) return false;
+  if ((!is_half(v->dtype) && v->dtype != TN_F32) || q->rank != k->rank || q->rank != v->rank || q->dtype != v->dtype || k->dtype != v->dtype) return false;
   for (int i = 0; i < q->rank - 2; i++)
     if ((q->dims[i] != k->dims[i] && !ix_is_int(k->dims[i], 1)) || (q->dims[i] != v->dims[i] && !ix_is_int(v->dims[i], 1))) return false;
+  if (v->dtype == TN_F32) return within(p, q, -1, 1, 256) && within(p, v, -1, 1, 256);
   return within(p, q, -1, 8, 256) && within(p, v, -1, 8, 256) && within(p, v, -2, 16, 1 << 30) && ir_dim(p->ctx, q, -1) % 8 == 0 && ir_dim(p->ctx, v, -1) % 8 == 0;
 }
 
-/* Whether softmax(q k) v is worth one kernel, and there is one: of f32, or of f16 and bf16 for GPUs. */
+/* Whether softmax(q k) v is worth one kernel, and there is one: of f32, for GPUs also of f16 and bf16. */
 static bool fits(void *user, const ir_value *q, const ir_value *k, const ir_value *v, int64_t queries) {
   const pass *p = user;
   if (p->tiles ? !fits_tiles(p, q, k, v) : q->dtype != TN_F32 || v->dtype != TN_F32) return false;

@@ -16,7 +16,7 @@ typedef struct lw_options {
   bool starts;                /* states get their first contents by an init section, not by whoever runs the program */
 
   double accuracy;            /* error that the whole model may gain by faster algorithms, relative to its largest output; 0: strict, none */
-  bool attention_apart;       /* attention of f32 stays products and a softmax, that of f16 and bf16 is one kernel: for GPUs; else the other way round */
+  bool attention_apart;       /* for GPUs: attention is one kernel where they have tiles for it; else where it is of f32 */
   bool byte_products;         /* products of 8-bit floats take them as they are (narrow.h): for GPUs */
   bool free_io;               /* inputs and outputs may get another layout: for timing a kernel alone */
   /* The schedule of a kernel: text of steps; null or returning null: the default one. */

@@ -2,6 +2,7 @@
 #include "support_cuda.h"
 #include "ir/interp.h"
 #include "ir/text.h"
+#include "lower/attend.h"
 #include "lower/lower.h"
 #include "lower/problem.h"
 #include "random_kernel.h"
@@ -109,16 +110,16 @@ static const char *depthwise(tn_ctx *c, int v) {
   const int *d = depths[v % IR_COUNT(depths)], s[10] = {2, d[0], d[1], d[2], d[0], d[3], d[4], d[3] / 2 * d[5], d[5], d[0]};
   return conv_text(c, "Conv", floats[v / IR_COUNT(depths) % 3], s, "z = Relu(y) output z");
 }
-static const char *transformer(tn_ctx *c, int v) { /* softmax(q k' / r + mask) v: ragged lengths, a mask, keys as they are or turned, causal */
-  static const int sizes[][4] = {{2, 40, 40, 32}, {1, 67, 90, 64}, {3, 16, 130, 24}, {1, 130, 33, 72}}; /* heads queries keys depth */
-  const int *s = sizes[v % IR_COUNT(sizes)];
-  const char *t = v / IR_COUNT(sizes) % 2 ? "f16" : "bf16";
-  int kind = v / (2 * (int)IR_COUNT(sizes)) % 3;
+/* softmax(q k' / r + mask) v: ragged lengths, a mask, keys as they are or turned, causal */
+static const char *attention_of(tn_ctx *c, const int s[4], int kind, const char *t) {
   if (kind == 2) return ir_format(c, "graph g { opset 23 input q: %s[2, %d, %d, %d] input k: %s[2, %d, %d, %d] input v: %s[2, %d, %d, %d] y = Attention(q, k, v) {is_causal = 1} output y }", t, s[0], s[1], s[3], t, s[0], s[2], s[3], t, s[0], s[2], s[3]);
   if (kind == 1) return ir_format(c, "graph g { opset 17 input q: %s[2, %d, %d, %d] input k: %s[2, %d, %d, %d] input v: %s[2, %d, %d, 40] input m: %s[2, 1, 1, %d] const r: %s[] = 5.5 t = Transpose(k) {perm = [0, 1, 3, 2]} s = MatMul(q, t) u = Div(s, r) a = Add(u, m) p = Softmax(a) y = MatMul(p, v) output y }",
                                   t, s[0], s[1], s[3], t, s[0], s[2], s[3], t, s[0], s[2], t, s[2], t);
   return ir_format(c, "graph g { opset 17 input q: %s[%d, %d, %d] input k: %s[%d, %d, %d] input v: %s[%d, %d, %d] s = MatMul(q, k) p = Softmax(s) y = MatMul(p, v) output y }", t, s[0], s[1], s[3], t, s[0], s[3], s[2], t, s[0], s[2], s[3]);
 }
+static const int heads[][4] = {{2, 40, 40, 32}, {1, 67, 90, 64}, {3, 16, 130, 24}, {1, 130, 33, 72}, {2, 21, 7, 37}, {1, 34, 50, 5}}; /* heads queries keys depth; the last ones of f32 alone */
+static const char *transformer(tn_ctx *c, int v) { return attention_of(c, heads[v % 4], v / 8 % 3, v / 4 % 2 ? "f16" : "bf16"); }
+static const char *transformer_f32(tn_ctx *c, int v) { return attention_of(c, heads[v % IR_COUNT(heads)], v / (int)IR_COUNT(heads) % 3, "f32"); }
 
 static const char *groups(tn_ctx *c, int v) { /* keys along heads: by warpgroups on sm_90a */
   static const int sizes[][5] = {{2, 70, 300, 64, 64}, {1, 130, 200, 128, 128}, {1, 64, 520, 72, 40}, {3, 66, 64, 32, 136}}; /* heads queries keys depth columns */
@@ -128,16 +129,18 @@ static const char *groups(tn_ctx *c, int v) { /* keys along heads: by warpgroups
 }
 
 /* Heads that share keys, causal and windows, queries that are the last of the keys or see nothing, lengths. */
-static const char *places(tn_ctx *c, int v) {
+static const char *places_of(tn_ctx *c, int v, const char *t) {
   static const int sizes[][5] = {{1, 4, 2, 70, 150}, {2, 3, 1, 40, 70}, {1, 2, 2, 130, 130}, {1, 4, 4, 33, 90}}; /* batch heads groups queries keys */
   static const int depths[][2] = {{64, 64}, {96, 32}, {80, 80}, {128, 128}};
   const int *s = sizes[v % 4], *d = depths[v / 4 % 4 ^ v % 4];
-  const char *t = v % 2 ? "f16" : "bf16", *in = ir_format(c, "input q: %s[%d, %d, %d, %d] input k: %s[%d, %d, %d, %d] input v: %s[%d, %d, %d, %d]", t, s[0], s[1], s[3], d[0], t, s[0], s[2], s[4], d[0], t, s[0], s[2], s[4], d[1]);
+  const char *in = ir_format(c, "input q: %s[%d, %d, %d, %d] input k: %s[%d, %d, %d, %d] input v: %s[%d, %d, %d, %d]", t, s[0], s[1], s[3], d[0], t, s[0], s[2], s[4], d[0], t, s[0], s[2], s[4], d[1]);
   if (v % 3 == 0) return ir_format(c, "graph g { opset 24 %s y = Attention(q, k, v) {is_causal = 1} output y }", in);
   if (v % 3 == 1) return ir_format(c, "graph g { opset 24 %s input n: i64[%d] y = Attention(q, k, v, _, _, _, n) {is_causal = 1} output y }", in, s[0]);
   return ir_format(c, "graph g { opset 17 input q: %s[2, %d, %d] input k: %s[2, %d, %d] input v: %s[2, %d, %d] t = Transpose(k) {perm = [0, 2, 1]} s = MatMul(q, t) u = tenon:AttentionScores(s) {causal = 1, offset = %d, left = 40} p = Softmax(u) y = MatMul(p, v) output y }",
                    t, s[3], d[0], t, s[4], d[0], t, s[4], d[1], v % 2 ? s[4] - s[3] : -3);
 }
+static const char *places(tn_ctx *c, int v) { return places_of(c, v, v % 2 ? "f16" : "bf16"); }
+static const char *places_f32(tn_ctx *c, int v) { return places_of(c, v, "f32"); }
 
 /* ---- with a schedule asked for ---- */
 
@@ -253,7 +256,12 @@ static const struct {
                 {"sum over outer axes in pieces", 12, .make = outer_sums, .choice = "columns 4 16 3"},
                 {"sum over outer axes by wide blocks", 6, .make = outer_sums, .choice = "columns 64 4 1 2"},
                 {"statistics of a batch in pieces", 3, .make = batch_statistics, .choice = "columns 8 4 5", .lowered = true},
-                {"attention of places", 16, .make = places, .lowered = true}};
+                {"attention of places", 16, .make = places, .lowered = true},
+                {"attention f32", 18, .make = transformer_f32, .lowered = true},
+                {"attention f32 of places", 16, .make = places_f32, .lowered = true},
+                {"attention f32 by small blocks", 6, .make = transformer_f32, .choice = "attend.simt 16 32 1", .lowered = true},
+                {"attention TF32", 18, .make = transformer_f32, .choice = "attend.tf32 32 32", .lowered = true, .rtol = 2e-3},
+                {"attention TF32 of places", 16, .make = places_f32, .choice = "attend.tf32 64 32", .lowered = true, .rtol = 2e-3}};
 
 bool cuda_case_at(tn_ctx *ctx, int i, cuda_case *c) {
   for (int f = 0; f < IR_COUNT(families); i -= families[f++].n)
@@ -266,6 +274,9 @@ bool cuda_case_at(tn_ctx *ctx, int i, cuda_case *c) {
 
 const char *cuda_choice_for(tn_ctx *ctx, const char *choice, const ir_kernel *k) {
   bool columns = choice && strncmp(choice, "columns ", 8) == 0;
+  lw_attention_parts parts;
+  const char *why;
+  if (choice && strncmp(choice, "attend", 6) == 0) return lw_attention_of(ctx, k, &parts, &why) ? choice : NULL;
   return choice && lw_problem_of(ctx, k).kind == (columns ? LW_ACCUMULATE : LW_CONTRACTION) ? choice : NULL;
 }
 

@@ -178,6 +178,9 @@ Test(cuda_run, more_schedules) {
   check_job((job){.text = "graph g { opset 17 input a: bf16[70, 512] input b: bf16[40, 512] y = Gemm(a, b) {transB = 1} output y }", .choice = "split 2 tma 64 32 2"});
   check_job((job){.text = "graph g { opset 17 input q: bf16[2, 70, 72] input k: bf16[2, 200, 72] input v: bf16[2, 200, 80] t = Transpose(k) {perm = [0, 2, 1]} s = MatMul(q, t) p = Softmax(s) y = MatMul(p, v) output y }", .nhwc = true});
   check_job((job){.text = "graph g { opset 17 input q: bf16[2, 40, 24] input k: bf16[2, 70, 24] input v: bf16[2, 70, 32] t = Transpose(k) {perm = [0, 2, 1]} s = MatMul(q, t) p = Softmax(s) y = MatMul(p, v) output y }", .nhwc = true});
+  static const char f32[] = "graph g { opset 17 input q: f32[2, 20, 24] input k: f32[2, 37, 24] input v: f32[2, 37, 20] t = Transpose(k) {perm = [0, 2, 1]} s = MatMul(q, t) p = Softmax(s) y = MatMul(p, v) output y }";
+  check_job((job){.text = f32, .nhwc = true});
+  check_job((job){.text = f32, .choice = "attend.tf32 32 32", .nhwc = true, .rtol = 2e-3});
 }
 Test(cuda_run, no_maps) {
   check_job((job){.text = "graph g { opset 17 input a: bf16[70, 264] input b: bf16[40, 264] y = Gemm(a, b) {transB = 1} output y }", .choice = "tma 64 32 2", .fake = "fail=cuTensorMapEncodeTiled", .expect = "tensor map 0"});
