@@ -7,7 +7,8 @@
 /* ---- the library: types and attributes that are used, by their numbers ---- */
 
 enum { COMPUTE_32F = 68, COMPUTE_64F = 70, COMPUTE_32I = 72, COMPUTE_TF32 = 77 };
-enum { DESC_TURN_A = 3, DESC_TURN_B = 4, DESC_EPILOGUE = 7, DESC_BIAS = 8, DESC_BIAS_TYPE = 26 };
+enum { DESC_TURN_A = 3, DESC_TURN_B = 4, DESC_EPILOGUE = 7, DESC_BIAS = 8, DESC_SCALE_A = 17 /* then b */, DESC_FAST = 25, DESC_BIAS_TYPE = 26, DESC_SCALES_A = 31 /* how many: then b */ };
+enum { SCALES_OF_ROWS = 3 };
 enum { EPILOGUE_NONE = 1, EPILOGUE_RELU = 2, EPILOGUE_BIAS = 4, EPILOGUE_GELU = 32 };
 enum { LAYOUT_BATCH = 5, LAYOUT_STEP = 6 };
 enum { PREFER_WORKSPACE = 1, PREFER_REDUCTIONS = 3, PREFER_ALIGNMENT_A = 5 /* then b, c, d */ };
@@ -64,6 +65,7 @@ typedef struct lt {
 #undef ROW
   void *handle, *desc, *a, *b, *c, *d;
   int compute, scale;
+  bool fast; /* sums of 8-bit floats as tensor cores keep them */
   int status; /* of the first call that failed, whose name is `what` */
   const char *what;
 } lt;
@@ -104,6 +106,8 @@ static void *layout_of(lt *l, const rt_lt_product *p, const rt_lt_matrix *m) {
   return x;
 }
 
+static bool is_eight(tn_dtype t) { return t == TN_F8E4M3FN || t == TN_F8E5M2; }
+
 static void describe(lt *l, const rt_lt_product *p, int compute) {
   int32_t epilogue = (p->bias >= 0 ? EPILOGUE_BIAS : 0) | (p->relu ? EPILOGUE_RELU : 0) | (p->gelu ? EPILOGUE_GELU : 0), turn_a = p->a.turned, turn_b = p->b.turned, type = data_type(p->bias_dtype);
   l->compute = compute;
@@ -111,15 +115,22 @@ static void describe(lt *l, const rt_lt_product *p, int compute) {
   check(l, l->desc_new(&l->desc, compute, l->scale), "a descriptor");
   l->a = layout_of(l, p, &p->a);
   l->b = layout_of(l, p, &p->b);
-  l->c = layout_of(l, p, p->c.param < 0 ? &p->y : &p->c);
+  rt_lt_matrix c = p->c.param < 0 ? p->y : p->c;
+  if (is_eight(c.dtype)) c.dtype = TN_BF16; /* what is added to such a result; here nothing */
+  l->c = layout_of(l, p, &c);
   l->d = layout_of(l, p, &p->y);
   if (l->status) return;
   if (!epilogue) epilogue = EPILOGUE_NONE;
   check(l, l->desc_set(l->desc, DESC_TURN_A, &turn_a, 4), "a turned operand");
   check(l, l->desc_set(l->desc, DESC_TURN_B, &turn_b, 4), "a turned operand");
   check(l, l->desc_set(l->desc, DESC_EPILOGUE, &epilogue, 4), "an epilogue");
-  if (p->bias < 0) return;
   void *aligned = (void *)(uintptr_t)ALIGNMENT; /* all that the heuristics look at */
+  if (l->fast) check(l, l->desc_set(l->desc, DESC_FAST, &(int8_t){1}, 1), "sums in tensor cores");
+  for (int i = 0; i < 2; i++) {
+    if (p->vectors) check(l, l->desc_set(l->desc, DESC_SCALES_A + i, &(int32_t){SCALES_OF_ROWS}, 4), "scales of rows");
+    if (p->scales[i].param >= 0) check(l, l->desc_set(l->desc, DESC_SCALE_A + i, &aligned, sizeof aligned), "a scale");
+  }
+  if (p->bias < 0) return;
   check(l, l->desc_set(l->desc, DESC_BIAS, &aligned, sizeof aligned), "a bias");
   check(l, l->desc_set(l->desc, DESC_BIAS_TYPE, &type, 4), "a bias");
 }
@@ -150,6 +161,8 @@ static void close_library(lt *l) {
 
 /* ---- texts ---- */
 
+#define FAST " fast"
+
 static const char *name_of(tn_ctx *ctx) {
   int version = rt_cuda_library(RT_CUDA_BLASLT)->version;
   return ir_format(ctx, "cublaslt %d.%d.%d compute ", version / 10000, version / 100 % 100, version % 100);
@@ -171,6 +184,7 @@ static const char *text_of(tn_ctx *ctx, const lt *l, const algorithm *a) {
     if (l->algo_get(a, config[i].attribute, &v, config[i].size, &written)) v.word = 0; /* one that this algorithm, or version, does not have */
     ir_put(&t, " %s %u", config[i].name, config[i].size == 2 ? v.half : v.word);
   }
+  if (l->fast) ir_put(&t, FAST);
   return ir_text_str(&t);
 }
 
@@ -191,16 +205,17 @@ static bool algorithm_of(tn_ctx *ctx, lt *l, const rt_lt_product *p, const char 
                         : l->algo_set(a, config[i].attribute, config[i].size == 2 ? (const void *)&half : &word, config[i].size);
     if (failed && (i == 0 || v)) return false;
   }
-  return !*s;
+  return strcmp(s, l->fast ? FAST : "") == 0;
 }
 
 /* ---- the list ---- */
 
-static const char *notes_of(tn_ctx *ctx, const rt_lt_product *p, uint64_t how, uint32_t pieces) {
+static const char *notes_of(tn_ctx *ctx, const lt *l, const rt_lt_product *p, uint64_t how, uint32_t pieces) {
   ir_text t = {.ctx = ctx};
   if (how & BY_TENSOR_CORES) ir_put(&t, "tensor cores");
   if (how & INPUT_TF32) ir_put(&t, "%sinputs rounded", t.n ? ", " : "");
   if (pieces > 1) ir_put(&t, "%ssum in %u pieces", t.n ? ", " : "", pieces);
+  if (l->fast) ir_put(&t, "%ssums of 13 bits", t.n ? ", " : "");
   if (p->inexact) ir_put(&t, "%sGELU by tanh", t.n ? ", " : "");
   return ir_text_str(&t);
 }
@@ -227,7 +242,7 @@ static void add_one(tn_ctx *ctx, const lt *l, const rt_lt_product *p, const heur
   const char *text = text_of(ctx, l, &h->algo);
   for (int i = 0; i < r->n; i++)
     if (strcmp(r->list[i].text, text) == 0) return;
-  r->list[r->n++] = (rt_cuda_candidate){.text = text, .notes = notes_of(ctx, p, how, pieces), .workspace = (int64_t)h->workspace};
+  r->list[r->n++] = (rt_cuda_candidate){.text = text, .notes = notes_of(ctx, l, p, how, pieces), .workspace = (int64_t)h->workspace};
 }
 
 static void *preference_of(lt *l, const rt_lt_product *p, const rt_cuda_candidate_options *o) {
@@ -265,6 +280,9 @@ rt_cuda_candidates rt_lt_candidates(tn_ctx *ctx, const rt_lt_product *p, const r
   lt l = {0};
   if (!open_library(ctx, &l, &r.why)) return r;
   list_for(ctx, &l, p, compute_of(p), o, &r);
+  l.fast = is_eight(p->a.dtype) && l.handle && !l.status;
+  if (l.fast) list_for(ctx, &l, p, compute_of(p), o, &r);
+  l.fast = false;
   if (p->sum == TN_F32 && p->a.dtype == TN_F32 && !o->ieee && l.handle && !l.status) list_for(ctx, &l, p, COMPUTE_TF32, o, &r);
   close_library(&l);
   if (r.n || r.why) return r;
@@ -288,6 +306,8 @@ rt_lt_plan *rt_lt_plan_new(tn_ctx *ctx, const rt_lt_product *p, const char *text
   *x = (rt_lt_plan){.p = *p, .stream = stream};
   if (!rt_lt_is_current(ctx, text)) return *why = ir_format(ctx, "%s: another version of cuBLASLt is there", text), NULL;
   if (!open_library(ctx, &x->l, why)) return NULL;
+  size_t n = strlen(text), more = strlen(FAST);
+  x->l.fast = n > more && strcmp(text + n - more, FAST) == 0;
   describe(&x->l, p, atoi(text + strlen(name_of(ctx))));
   if (!open_handle(ctx, &x->l, why)) {
     rt_lt_plan_free(x);
@@ -323,9 +343,14 @@ int rt_lt_plan_run(rt_lt_plan *x, const unsigned long long *memory, unsigned lon
   const rt_lt_product *p = &x->p;
   bool adds = p->c.param >= 0;
   number alpha = number_of(p->sum, p->scale), beta = number_of(p->sum, adds);
-  if (p->bias >= 0) {
-    void *bias = (void *)(uintptr_t)(memory[p->bias] + (unsigned long long)p->bias_at * ir_dtype_bytes(p->bias_dtype));
-    int status = l->desc_set(l->desc, DESC_BIAS, &bias, sizeof bias);
+  const struct {
+    int param, attribute;
+    unsigned long long at;
+  } vectors[] = {{p->bias, DESC_BIAS, (unsigned long long)p->bias_at * ir_dtype_bytes(p->bias_dtype)}, {p->scales[0].param, DESC_SCALE_A, 4ull * p->scales[0].at}, {p->scales[1].param, DESC_SCALE_A + 1, 4ull * p->scales[1].at}};
+  for (int i = 0; i < IR_COUNT(vectors); i++) {
+    if (vectors[i].param < 0) continue;
+    void *at = (void *)(uintptr_t)(memory[vectors[i].param] + vectors[i].at);
+    int status = l->desc_set(l->desc, vectors[i].attribute, &at, sizeof at);
     if (status) return status;
   }
   return l->multiply(l->handle, l->desc, &alpha, address(&p->a, memory), l->a, address(&p->b, memory), l->b, &beta, address(adds ? &p->c : &p->y, memory), l->c, address(&p->y, memory), l->d, &x->algo,

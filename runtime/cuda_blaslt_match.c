@@ -101,6 +101,8 @@ static bool matrix_of(match *x, ix load, const walk *w, const axis *rows, const 
   return matrix(m, rows->extent, by_row, cols->extent, by_col, may_turn);
 }
 
+static bool is_eight(tn_dtype t) { return t == TN_F8E4M3FN || t == TN_F8E5M2; }
+
 /* `other` as c, of y's shape, or as a bias, one value for each of `left`. */
 static bool addend(match *x, ix other, const axis *left, const axis *right, rt_lt_product *r) {
   walk w;
@@ -108,22 +110,43 @@ static bool addend(match *x, ix other, const axis *left, const axis *right, rt_l
   if (!walk_of(x, other, &w) || !along(x, left, &w, &by_left) || !along(x, right, &w, &by_right) || !along(x, &x->batch, &w, &by_batch)) return false;
   if (r->c.param < 0 && other->u.buf->dtype == r->y.dtype && matrix_of(x, other, &w, left, right, false, &r->c) && (by_right || right->extent == 1)) return true;
   r->c.param = -1;
-  if (r->bias >= 0 || by_right || by_batch || (by_left != 1 && left->extent > 1) || other->u.buf->dtype != r->y.dtype) return false;
+  tn_dtype wanted = is_eight(r->a.dtype) && r->y.dtype == TN_F32 ? TN_BF16 : r->y.dtype; /* of a bias */
+  if (r->bias >= 0 || by_right || by_batch || (by_left != 1 && left->extent > 1) || other->u.buf->dtype != wanted) return false;
   r->bias = rt_param_of(x->k, other->u.buf);
   r->bias_dtype = other->u.buf->dtype;
   r->bias_at = w.at;
   return w.at * (int64_t)ir_dtype_bytes(r->bias_dtype) % 16 == 0;
 }
 
+/* `load` as the scale of a or b: a number is that of either. */
+static bool scale_of(match *x, ix load, const axis *left, const axis *right, bool vectors[2], rt_lt_product *r) {
+  walk w;
+  int64_t by[2], by_batch;
+  if (load->u.buf->dtype != TN_F32 || !is_eight(r->a.dtype) || !walk_of(x, load, &w) || !along(x, left, &w, &by[0]) || !along(x, right, &w, &by[1]) || !along(x, &x->batch, &w, &by_batch)) return false;
+  if (by_batch || (by[0] && by[1]) || by[0] > 1 || by[1] > 1) return false;
+  int side = by[0] ? 0 : by[1] ? 1 : r->scales[0].param >= 0;
+  if (r->scales[side].param >= 0 || ((by[0] || by[1]) && w.at % 4)) return false;
+  vectors[side] = by[0] || by[1];
+  r->scales[side].param = rt_param_of(x->k, load->u.buf);
+  r->scales[side].at = w.at;
+  return true;
+}
+
 static bool end_of(match *x, const axis *left, const axis *right, rt_lt_product *r) {
   rt_end e;
+  bool vectors[2] = {0}, more = false; /* than factors, so far */
   if (!rt_end_of(x->ctx, &x->p, &e)) return false;
   for (int i = 0; i < e.n; i++) {
-    if (r->relu || r->gelu) return false;
+    bool divides = e.steps[i].op == RT_END_DIVIDE;
+    if ((r->relu && !divides) || r->gelu) return false;
     switch (e.steps[i].op) {
     case RT_END_SCALE:
-      if (i) return false;
-      r->scale = e.steps[i].number;
+      if (more || (e.steps[i].other && !scale_of(x, e.steps[i].other, left, right, vectors, r))) return false;
+      r->scale *= e.steps[i].number;
+      break;
+    case RT_END_DIVIDE: /* before it is rounded to three bits or less: as good as a factor of the sum, which ReLU lets through */
+      if (!is_eight(r->y.dtype) || r->bias >= 0 || r->c.param >= 0) return false;
+      r->scale /= e.steps[i].number;
       break;
     case RT_END_ADD:
       if (!addend(x, e.steps[i].other, left, right, r)) return false;
@@ -137,8 +160,10 @@ static bool end_of(match *x, const axis *left, const axis *right, rt_lt_product 
       r->inexact = !e.steps[i].exact;
       break;
     }
+    more |= e.steps[i].op > RT_END_DIVIDE;
   }
-  return true;
+  r->vectors = vectors[0];
+  return vectors[0] == vectors[1];
 }
 
 /* Whether an operand of the sum is a load as it lies, or widened: no zero point is taken off, nothing rounded. */
@@ -164,11 +189,15 @@ static bool starts_from_zero(const lw_problem *p) {
 
 static bool types_fit(const rt_lt_product *r) {
   tn_dtype d = r->a.dtype, y = r->y.dtype;
+  if (is_eight(d) && is_eight(r->b.dtype)) { /* two of E5M2 there are not; results of E5M2 only of one */
+    bool e5m2 = d == TN_F8E5M2 || r->b.dtype == TN_F8E5M2;
+    return r->sum == TN_F32 && (d != r->b.dtype || !e5m2) && (y == TN_F16 || y == TN_BF16 || y == TN_F32 || y == TN_F8E4M3FN || (y == TN_F8E5M2 && e5m2));
+  }
   if (d != r->b.dtype) return false;
   switch (r->sum) {
   case TN_F32: {
-    bool eight = d == TN_F8E4M3FN || d == TN_F8E5M2, half = d == TN_F16 || d == TN_BF16;
-    return (d == TN_F32 && y == TN_F32) || (half && (y == d || y == TN_F32)) || (eight && (y == TN_F16 || y == TN_BF16 || y == TN_F32));
+    bool half = d == TN_F16 || d == TN_BF16;
+    return (d == TN_F32 && y == TN_F32) || (half && (y == d || y == TN_F32));
   }
   case TN_F64: return d == TN_F64 && y == TN_F64;
   case TN_I32: return d == TN_I8 && y == TN_I32;
@@ -180,7 +209,7 @@ bool rt_lt_product_of(tn_ctx *ctx, const ir_kernel *k, rt_lt_product *r, const c
   match *x = IR_NEW(ctx, match);
   *x = (match){.ctx = ctx, .k = k, .p = lw_problem_of(ctx, k)};
   const lw_problem *p = &x->p;
-  *r = (rt_lt_product){.bias = -1, .scale = 1, .sum = p->dtype, .c = {.param = -1}};
+  *r = (rt_lt_product){.bias = -1, .scale = 1, .sum = p->dtype, .c = {.param = -1}, .scales = {{.param = -1}, {.param = -1}}};
   if (p->kind != LW_CONTRACTION || k->ndims) REFUSE("not a product of two tensors of known size");
   if (!p->store || p->store->kind != IR_STORE || p->store->op != IR_SET || p->guard || !starts_from_zero(p) || !plain_operands(p)) REFUSE("more than a sum, or borders");
   ix y = ix_load(ctx, p->store->buf, p->store->index);
@@ -199,7 +228,7 @@ bool rt_lt_product_of(tn_ctx *ctx, const ir_kernel *k, rt_lt_product *r, const c
   r->b = turned;
   r->b.turned = !turned.turned; /* b is k x n: what was read as rows of n and turned is k x n as it lies */
   if (!types_fit(r)) REFUSE("types that cuBLASLt does not multiply");
-  if (!end_of(x, left, right, r)) REFUSE("an epilogue that is more than a factor, additions, ReLU or GELU");
+  if (!end_of(x, left, right, r)) REFUSE("an epilogue that is more than factors, additions, ReLU or GELU");
   if (r->sum == TN_I32 && (r->scale != 1 || r->bias >= 0 || r->c.param >= 0)) REFUSE("integers with an epilogue");
   return true;
 }

@@ -61,6 +61,7 @@ static const ir_stmt *argument_of(const tail *t, ix e, const ir_stmt *found) {
     const ir_stmt *l = let_of(t, e);
     return l && (!found || found == l) ? l : NULL;
   }
+  if (e->op == IX_LOAD) return NULL;
   for (int i = 0; i < e->nargs; i++)
     if (e->args[i]->op != IX_CONST && !(found = argument_of(t, e->args[i], found))) return NULL;
   return found;
@@ -107,6 +108,32 @@ static bool is_gelu(tail *t, ix e, const ir_stmt *by, bool *exact) {
 
 /* ---- the walk, from the store back to the sum ---- */
 
+/* Numbers and loads of floats, multiplied. */
+static bool is_factor(ix e, bool *loads) {
+  if (e->op == IX_CAST) return is_factor(e->args[0], loads);
+  if (e->op == IX_MUL) return is_factor(e->args[0], loads) && is_factor(e->args[1], loads);
+  if (e->op == IX_LOAD) return *loads = true, e->u.buf->space == IR_GLOBAL && ir_is_float(e->u.buf->dtype);
+  return e->op == IX_CONST && ir_is_float((tn_dtype)e->dtype);
+}
+
+static bool factor_steps(tail *t, ix e) {
+  if (e->op == IX_CAST) return factor_steps(t, e->args[0]);
+  if (e->op == IX_MUL) return factor_steps(t, e->args[0]) && factor_steps(t, e->args[1]);
+  return step(t, RT_END_SCALE, e->op == IX_LOAD ? e : NULL, e->op == IX_LOAD ? 1 : e->u.f);
+}
+
+/* Below min(top, max(-top, ..)), top the largest number of the 8-bit float that is stored; else null. */
+static ix within_range(const tail *t, ix e) {
+  tn_dtype d = t->p->store->buf->dtype;
+  if (e->op != IX_MIN || !ir_is_byte_float(d)) return NULL;
+  for (int side = 0; side < 2; side++) {
+    ix top = e->args[side], low = e->args[!side];
+    for (int other = 0; other < 2 && low->op == IX_MAX && top->op == IX_CONST; other++)
+      if (low->args[other]->op == IX_CONST && low->args[other]->u.f == -top->u.f && top->u.f == ir_byte_max(d)) return low->args[!other];
+  }
+  return NULL;
+}
+
 static bool is_zero(ix e) { return e->op == IX_CONST && e->u.f == 0; }
 
 static bool steps_of(tail *t, ix e) {
@@ -117,6 +144,8 @@ static bool steps_of(tail *t, ix e) {
     return l && steps_of(t, l->value);
   }
   if (!ir_is_float((tn_dtype)e->dtype)) return false;
+  if (within_range(t, e)) return steps_of(t, within_range(t, e));
+  if (e->op == IX_DIV && e->args[1]->op == IX_CONST && e->args[1]->u.f > 0) return steps_of(t, e->args[0]) && step(t, RT_END_DIVIDE, NULL, e->args[1]->u.f);
   for (int side = 0; side < 2 && e->op == IX_ADD; side++) {
     ix other = e->args[side];
     while (other->op == IX_CAST) other = other->args[0];
@@ -130,6 +159,10 @@ static bool steps_of(tail *t, ix e) {
     if (!steps_of(t, e->args[!side]) || !t->e->n || t->e->steps[t->e->n - 1].op != RT_END_RELU) return false;
     t->e->steps[t->e->n - 1].number = fmin(top->u.f, t->e->steps[t->e->n - 1].number);
     return true;
+  }
+  for (int side = 0; side < 2 && e->op == IX_MUL; side++) {
+    bool loads = false;
+    if (is_factor(e->args[side], &loads) && loads) return steps_of(t, e->args[!side]) && factor_steps(t, e->args[side]);
   }
   for (int side = 0; side < 2 && e->op == IX_MUL; side++)
     if (e->args[side]->op == IX_CONST && (e->args[!side]->op == IX_VAR || e->args[!side]->op == IX_LOAD || e->args[!side]->op == IX_CAST))

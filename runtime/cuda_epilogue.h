@@ -4,15 +4,16 @@
 #include "lower/problem.h"
 
 enum { RT_END_STEPS = 6 };
-typedef enum rt_end_op { RT_END_SCALE, RT_END_ADD, RT_END_RELU, RT_END_GELU } rt_end_op;
+typedef enum rt_end_op { RT_END_SCALE, RT_END_DIVIDE, RT_END_ADD, RT_END_RELU, RT_END_GELU } rt_end_op;
 
-/* In order. Casts between them are left out: roundings of f16 and bf16, without which results are no less accurate. */
+/* In order. Casts between them are left out: roundings of f16 and bf16, without which results are no less accurate; so is what
+ * keeps a result within its 8-bit float's range, as any conversion to such does. */
 typedef struct rt_end {
   int n;
   struct {
     rt_end_op op;
-    ix other;      /* add: the load */
-    double number; /* scale: the factor; relu: the upper clip, infinity for none */
+    ix other;      /* add: the load; scale: the load that is the factor, or null: */
+    double number; /* scale: the factor; divide: by what; relu: the upper clip, infinity for none */
     bool exact;    /* GELU: by tanh to the last bits; else only as close as the roundings of the kernel's dtype are */
   } steps[RT_END_STEPS];
 } rt_end;

@@ -2,12 +2,13 @@
  * algorithms, the second with tensor cores and the sum in two pieces, and a third that says it cannot. Numbers as in
  * NVIDIA's documentation of cuBLAS. FAKE_CUBLASLT: "nohandle", as without a device; "fail", products do not run. */
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { OK = 0, NOT_INITIALIZED = 1, BAD = 7, EXECUTION_FAILED = 13, NOT_SUPPORTED = 15 };
-enum { F32 = 0, F64 = 1, F16 = 2, I8 = 3, I32 = 10, BF16 = 14, E4M3 = 28, TILE = 20, BIAS = 4, RELU = 2, GELU = 32 };
+enum { F32 = 0, F64 = 1, F16 = 2, I8 = 3, I32 = 10, BF16 = 14, E4M3 = 28, E5M2 = 29, TILE = 20, BIAS = 4, RELU = 2, GELU = 32 };
 
 typedef struct layout {
   int type, batch;
@@ -15,8 +16,10 @@ typedef struct layout {
   int64_t ld, step;
 } layout;
 typedef struct desc {
-  int compute, scale, turn_a, turn_b, epilogue, bias_type;
+  int compute, scale, turn_a, turn_b, epilogue, bias_type, scale_mode[2];
+  int8_t fast;
   const char *bias;
+  const float *scales[2]; /* of 8-bit floats: one number, or with mode 3 one a row of the result's, one a column */
 } desc;
 typedef struct preference {
   uint64_t workspace;
@@ -49,8 +52,9 @@ int cublasLtMatmulDescCreate(desc **d, int compute, int scale) {
 }
 int cublasLtMatmulDescDestroy(desc *d) { return free(d), OK; }
 int cublasLtMatmulDescSetAttribute(desc *d, int a, const void *v, size_t n) {
-  void *to = a == 3 ? &d->turn_a : a == 4 ? &d->turn_b : a == 7 ? &d->epilogue : a == 26 ? &d->bias_type : a == 8 ? (void *)&d->bias : NULL;
-  return to && n == (a == 8 ? 8 : 4) ? memcpy(to, v, n), OK : BAD;
+  bool pointer = a == 8 || a == 17 || a == 18;
+  void *to = a == 3 ? &d->turn_a : a == 4 ? &d->turn_b : a == 7 ? &d->epilogue : a == 26 ? &d->bias_type : a == 8 ? (void *)&d->bias : a == 25 ? (void *)&d->fast : a == 31 || a == 32 ? &d->scale_mode[a - 31] : pointer ? (void *)&d->scales[a - 17] : NULL;
+  return to && n == (pointer ? 8 : a == 25 ? 1 : 4) ? memcpy(to, v, n), OK : BAD;
 }
 int cublasLtMatrixLayoutCreate(layout **l, int type, uint64_t rows, uint64_t cols, int64_t ld) {
   *l = calloc(1, sizeof **l);
@@ -91,10 +95,16 @@ int cublasLtMatmulAlgoCapGetAttribute(const algorithm *x, int a, void *v, size_t
   *written = 8;
   return memcpy(v, &how, 8), OK;
 }
+static bool is_eight(int type) { return type == E4M3 || type == E5M2; }
 int cublasLtMatmulAlgoCheck(void *h, const desc *d, const layout *a, const layout *b, const layout *c, const layout *y, const algorithm *x, heuristic *r) {
   uint64_t m = d->turn_a ? a->cols : a->rows, k = d->turn_a ? a->rows : a->cols, n = d->turn_b ? b->rows : b->cols;
   if (!h || m != y->rows || n != y->cols || (d->turn_b ? b->cols : b->rows) != k || c->rows != m || c->cols != n || a->batch != y->batch || b->batch != y->batch || c->batch != y->batch) return BAD;
-  if (x->config[0] != TILE || x->config[1] != x->id + 1 || ((a->type == I8 || a->type == E4M3) && (!d->turn_a || d->turn_b))) return NOT_SUPPORTED;
+  bool eight = is_eight(a->type);
+  if (eight != is_eight(b->type) || (!eight && (a->type != b->type || d->scales[0] || d->scales[1] || d->fast))) return BAD;
+  if (is_eight(y->type) ? !eight || c->type != BF16 || (y->type == E5M2 && a->type != E5M2 && b->type != E5M2) : c->type != y->type) return NOT_SUPPORTED;
+  if ((d->epilogue & BIAS) && d->bias_type != (eight && y->type == F32 ? BF16 : y->type)) return NOT_SUPPORTED;
+  if ((a->type == E5M2 && b->type == E5M2) || d->scale_mode[0] != d->scale_mode[1] || (d->scale_mode[0] && (d->scale_mode[0] != 3 || !d->scales[0] || !d->scales[1]))) return NOT_SUPPORTED;
+  if (x->config[0] != TILE || x->config[1] != x->id + 1 || ((a->type == I8 || eight) && (!d->turn_a || d->turn_b))) return NOT_SUPPORTED;
   *r = (heuristic){.algo = *x, .workspace = 1024 * (size_t)x->id, .waves = 1};
   return OK;
 }
@@ -119,6 +129,7 @@ static double half(uint16_t u) {
   double v = e == 31 ? (f ? NAN : INFINITY) : e ? ldexp(1024 + f, e - 25) : ldexp(f, -24);
   return u >> 15 ? -v : v;
 }
+static double e4m3(uint32_t u) { return (u & 127) == 127 ? NAN : (u >> 7 ? -1 : 1) * (u >> 3 & 15 ? ldexp(8 + (u & 7), (int)(u >> 3 & 15) - 10) : ldexp(u & 7, -9)); }
 static double load(int type, const char *p, int64_t at) {
   float f;
   uint32_t u;
@@ -128,7 +139,8 @@ static double load(int type, const char *p, int64_t at) {
   case I8: return ((const int8_t *)p)[at];
   case I32: return ((const int32_t *)p)[at];
   case F16: return half(((const uint16_t *)p)[at]);
-  case E4M3: u = (uint8_t)p[at]; return (u >> 7 ? -1 : 1) * (u >> 3 & 15 ? ldexp(8 + (u & 7), (int)(u >> 3 & 15) - 10) : ldexp(u & 7, -9));
+  case E4M3: return e4m3((uint8_t)p[at]);
+  case E5M2: return half((uint16_t)((uint8_t)p[at] << 8)); /* f16 without its last byte */
   default:
     u = (uint32_t)((const uint16_t *)p)[at] << 16;
     memcpy(&f, &u, 4);
@@ -146,6 +158,21 @@ static uint16_t to_half(double v) { /* to nearest even, by search: it is slow an
   double middle = hi == 0x7c00 ? 65520 : (half(lo) + half(hi)) / 2;
   return sign | (isnan(v) ? 0x7e00 : v > middle || (v == middle && lo & 1) ? hi : lo);
 }
+/* To nearest even, by search, within the range. */
+static uint8_t to_eight(int type, double v) {
+  uint8_t lo = 0, hi = type == E4M3 ? 0x7e : 0x7b, top = hi, sign = signbit(v) ? 0x80 : 0;
+  double (*value)(uint32_t u) = type == E4M3 ? e4m3 : NULL;
+  v = fabs(v);
+  if (isnan(v)) return 0x7f;
+  while (hi - lo > 1) {
+    uint8_t mid = (uint8_t)((lo + hi) / 2);
+    if ((value ? value(mid) : half((uint16_t)(mid << 8))) <= v) lo = mid;
+    else hi = mid;
+  }
+  double a = value ? value(lo) : half((uint16_t)(lo << 8)), b = value ? value(hi) : half((uint16_t)(hi << 8)), middle = (a + b) / 2;
+  if (hi == top && v >= b) return sign | top;
+  return sign | (v > middle || (v == middle && lo & 1) ? hi : lo);
+}
 static void store(int type, char *p, int64_t at, double v) {
   float f = (float)v;
   uint32_t u;
@@ -155,6 +182,8 @@ static void store(int type, char *p, int64_t at, double v) {
   case F64: ((double *)p)[at] = v; break;
   case I32: ((int32_t *)p)[at] = (int32_t)v; break;
   case F16: ((uint16_t *)p)[at] = to_half(v); break;
+  case E4M3:
+  case E5M2: ((uint8_t *)p)[at] = to_eight(type, v); break;
   default: ((uint16_t *)p)[at] = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
   }
 }
@@ -178,6 +207,8 @@ static void run(void *arg) {
         double sum = 0;
         for (int64_t k = 0; k < depth; k++) sum += element(&w->a, w->pa, w->d.turn_a, i, k, s) * element(&w->b, w->pb, w->d.turn_b, k, j, s);
         sum *= w->alpha;
+        if (w->d.scales[0]) sum *= w->d.scales[0][w->d.scale_mode[0] ? i : 0];
+        if (w->d.scales[1]) sum *= w->d.scales[1][w->d.scale_mode[1] ? j : 0];
         if (w->beta) sum += w->beta * element(&w->c, w->pc, 0, i, j, s);
         if (w->d.epilogue & BIAS) sum += load(w->d.bias_type, w->d.bias, i);
         if (w->d.epilogue & RELU) sum = fmax(sum, 0);

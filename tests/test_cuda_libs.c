@@ -204,10 +204,13 @@ typedef struct product {
   const char *notes;   /* part of the second plan's */
   const char *layout;  /* of parameter `which` of the kernel */
   int which;
+  bool gpu;            /* lowered as for a GPU */
   int plans, exact;    /* of the fake: asked for with any accuracy, and for f32 with its own */
 } product;
 
 #define G "graph g { opset 20 "
+/* Dequantised operands of 40 x 64 and 56 x 64, with scales of these shapes. */
+#define EIGHT(A, B, SA, SB) "input a: " A "[40, 64] input b: " B "[56, 64] input sa: f32[" SA "] input sb: f32[" SB "] x = DequantizeLinear(a, sa) {axis = 0} w = DequantizeLinear(b, sb) {axis = 0} t = Transpose(w) p = MatMul(x, t) "
 static const product products[] = {
     {G "input a: f32[40, 24] input b: f32[24, 56] y = MatMul(a, b) output y }", .notes = "tensor cores, inputs rounded, sum in 2 pieces", .plans = 4, .exact = 1},
     {G "input a: f32[40, 24] input b: f32[56, 24] input c: f32[56] y = Gemm(a, b, c) {transB = 1} z = Relu(y) output z }", .plans = 4, .exact = 1},
@@ -221,7 +224,17 @@ static const product products[] = {
     {G "input a: f64[11, 24] input b: f64[24, 7] y = MatMul(a, b) output y }", .plans = 2, .exact = 2},
     {G "input a: i8[40, 24] input b: i8[24, 56] y = MatMulInteger(a, b) output y }", .layout = "perm 1 0", .which = 1, .plans = 2, .exact = 2},
     {G "input a: i8[40, 24] input b: i8[24, 56] y = MatMulInteger(a, b) output y }", .plans = 0, .exact = 0},
-    {G "input a: f8e4m3fn[40, 24] input b: f8e4m3fn[56, 24] x = Cast(a) {to = 10} w = Cast(b) {to = 10} y = Gemm(x, w) {transB = 1} output y }", .plans = 2, .exact = 2},
+    {G "input a: f8e4m3fn[40, 24] input b: f8e4m3fn[56, 24] x = Cast(a) {to = 10} w = Cast(b) {to = 10} y = Gemm(x, w) {transB = 1} output y }", .plans = 4, .exact = 4, .gpu = true},
+    {G EIGHT("f8e4m3fn", "f8e4m3fn", "", "") "output p }", .plans = 4, .exact = 4, .gpu = true, .notes = "tensor cores, inputs rounded, sum in 2 pieces"},
+    {G EIGHT("f8e4m3fn", "f8e5m2", "40", "56") "z = Relu(p) output z }", .plans = 4, .exact = 4, .gpu = true},
+    {G EIGHT("f8e5m2", "f8e4m3fn", "", "") "input c: bf16[56] d = Cast(c) {to = 1} u = Add(p, d) z = Relu(u) output z }", .plans = 4, .exact = 4, .gpu = true},
+    {G EIGHT("f8e4m3fn", "f8e4m3fn", "", "") "q = Cast(p) {to = 16} input c: bf16[40, 56] u = Add(q, c) output u }", .plans = 4, .exact = 4, .gpu = true},
+    {G EIGHT("f8e4m3fn", "f8e4m3fn", "", "") "r = Relu(p) const so: f32[] = 3.0 const zero: f8e4m3fn[] = 0.0 z = QuantizeLinear(r, so, zero) output z }", .plans = 4, .exact = 4, .gpu = true},
+    {G EIGHT("f8e4m3fn", "f8e5m2", "", "") "const so: f32[] = 0.7 const zero: f8e5m2[] = 0.0 z = QuantizeLinear(p, so, zero) output z }", .plans = 4, .exact = 4, .gpu = true},
+    {G EIGHT("f8e4m3fn", "f8e4m3fn", "", "") "input so: f32[] const zero: f8e4m3fn[] = 0.0 z = QuantizeLinear(p, so, zero) output z }", .refused = "epilogue", .gpu = true},
+    {G EIGHT("f8e4m3fn", "f8e4m3fn", "", "56") "output p }", .refused = "epilogue", .gpu = true},
+    {G EIGHT("f8e4m3fn", "f8e4m3fn", "", "") "input c: f32[56] u = Add(p, c) output u }", .refused = "epilogue", .gpu = true},
+    {G EIGHT("f8e5m2", "f8e5m2", "", "") "output p }", .refused = "types", .gpu = true},
     {G "input a: f32[1, 64] input b: f32[64, 48] y = MatMul(a, b) output y }", .plans = 4, .exact = 1},
     {G "input a: f32[48, 64] input b: f32[64, 1] y = MatMul(a, b) output y }", .plans = 4, .exact = 1},
     {G "input a: f32[40, 24] input b: f32[24, 56] input c: f32[40, 1] y = MatMul(a, b) u = Add(y, c) output u }", .layout = "perm 1 0", .which = 3, .plans = 4, .exact = 1},
@@ -241,6 +254,11 @@ static const char *named(void *user, const ir_kernel *k) {
   return user;
 }
 
+static const ir_program *lowered(tn_ctx *ctx, ir_graph *g, const product *x) {
+  if (x->gpu) return rt_cuda_lower(ctx, g, LW_LAYOUT_AUTO);
+  return lw_compile(ctx, g, &(lw_options){.unscheduled = true, .layout = strstr(x->text, "Conv") ? LW_LAYOUT_NHWC : LW_LAYOUT_AUTO});
+}
+
 /* A plan of the library's against the interpreter. */
 static void run_product(tn_ctx *ctx, rt_cuda_device *d, const cu_target *t, const ir_program *p, const char *text) {
   const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, t, &(rt_cuda_options){.choice = named, .user = (void *)text});
@@ -252,8 +270,8 @@ static void run_products(tn_ctx *ctx, void *arg) {
   const cu_target *t = cu_target_find(ctx, "sm_90a");
   ir_graph *g = ir_graph_parse(ctx, x->text, "test");
   ir_graph_sort(g);
-  const ir_program *p = lw_compile(ctx, g, &(lw_options){.unscheduled = true, .layout = strstr(x->text, "Conv") ? LW_LAYOUT_NHWC : LW_LAYOUT_AUTO});
-  const ir_kernel *k = p->kernels[p->nkernels - 1].kernel;
+  const ir_program *p = lowered(ctx, g, x);
+  const ir_kernel *k = p->kernels[p->nkernels - 1].lowered ? p->kernels[p->nkernels - 1].lowered : p->kernels[p->nkernels - 1].kernel;
   if (x->layout) k->bufs[x->which]->layout = ir_layout_parse(ctx, x->layout);
   rt_lt_product product;
   const char *why = NULL;
@@ -323,7 +341,7 @@ static void described(tn_ctx *ctx, void *arg) {
   const product *x = arg;
   ir_graph *g = ir_graph_parse(ctx, x->text, "test");
   ir_graph_sort(g);
-  const ir_program *p = lw_compile(ctx, g, &(lw_options){.unscheduled = true, .layout = strstr(x->text, "Conv") ? LW_LAYOUT_NHWC : LW_LAYOUT_AUTO});
+  const ir_program *p = lowered(ctx, g, x);
   rt_lt_product product;
   const char *why = NULL;
   if (!rt_lt_product_of(ctx, p->kernels[p->nkernels - 1].kernel, &product, &why)) return;
