@@ -37,7 +37,7 @@ const cu_target *cu_target_at(int i); /* null behind the last */
  *     ... persist N R      N blocks (0: one a multiprocessor) that walk over tiles, R blocks of rows together
  *     ... pingpong         two teams of consumers take turns at tiles
  *     ... streamk          of the last turn the blocks share the steps of the sums out, a second launch adds them up
- *     ... cluster C        C blocks, neighbours by rows, bring B together and to all of them
+ *     ... cluster R [C]    R x C blocks (C: 1), neighbours by rows and columns, bring A of a row and B of a column together, to all that want it
  *   mma BM BN BK WM WN S   the same on tensor cores, WM x WN a warp
  *   tf32 BM BN BK WM WN S  of f32 on tensor cores, operands rounded to 10 bits: never by default
  *   wgmma BM BN S          the same by warpgroups of 64 rows from swizzled shared memory, sm_90a

@@ -2,7 +2,7 @@
  *
  * An atom's block says in plain loops what it does; its addresses are read off the block, by giving the loops'
  * variables the values at which a thread's own address shows. The PTX stands in helper functions (cuda_ops.c). */
-#include "codegen/cuda_product.h"
+#include "codegen/cuda_tma.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -298,10 +298,13 @@ static void tma_load(cu_fn *f, const ir_stmt *tile) {
   int takes = map->rank + (map->pixels ? map->rank - 2 : 0);
   meaning m = meaning_of(f, tile);
   ir_text t = {.ctx = f->ctx};
-  bool many = strncmp(tile->atom, "tma.multicast", 13) == 0; /* the first loop runs over the blocks: it shows at this one's */
-  ix first[IR_COUNT(m.loops)] = {many ? f->rank : NULL};
-  const char *to = address(f, &m, m.store->buf, m.store->index, first), *at = barrier_of(f, tile);
-  if (many) ir_put(&t, ", %d", (1 << f->cluster) - 1);
+  long many = 0, apart = 1, blocks = 0;
+  ix index[IR_MAX_RANK];
+  memcpy(index, m.store->index, (size_t)m.store->buf->rank * sizeof *index);
+  if (sscanf(tile->atom, "tma.multicast %*d %ld %ld", &many, &apart) == 2) index[0] = operand(f, tile, 0)->args[0]; /* of the blocks that get it this one: where its barrier is */
+  const char *to = address(f, &m, m.store->buf, index, NULL), *at = barrier_of(f, tile);
+  for (int i = 0; i < many; i++) blocks |= 1l << i * apart;
+  if (many) ir_put(&t, ", %ld << %s", blocks, cu_value(f, cu_first_peer(f->ctx, f->rank, many, apart)));
   for (int i = 1; i <= takes; i++) ir_put(&t, ", %s", integer(f, tile, i));
   cu_line(f, "tn_tma_%s%s%d(&%s, &%s, tn_map_%d%s);", many ? "all_" : "", map->pixels ? "im2col" : "load", map->rank, to, at, n, ir_text_str(&t));
   cu_unscope(f, scope);

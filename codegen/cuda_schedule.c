@@ -53,8 +53,8 @@ static int64_t number(tn_ctx *ctx, const char **s) {
 
 static const struct {
   const char *name;
-  int numbers;
-} words[CU_WORDS] = {[CU_STORE] = {"store", 0}, [CU_PERSIST] = {"persist", 2}, [CU_PINGPONG] = {"pingpong", 0}, [CU_CLUSTER] = {"cluster", 1}, [CU_STREAMK] = {"streamk", 0}};
+  int numbers, most;
+} words[CU_WORDS] = {[CU_STORE] = {"store", 0, 0}, [CU_PERSIST] = {"persist", 2, 2}, [CU_PINGPONG] = {"pingpong", 0, 0}, [CU_CLUSTER] = {"cluster", 1, 2}, [CU_STREAMK] = {"streamk", 0, 0}};
 
 /* Numbers, then words with numbers of their own. */
 static cu_choice choice_of(tn_ctx *ctx, const char *s) {
@@ -70,7 +70,7 @@ static cu_choice choice_of(tn_ctx *ctx, const char *s) {
     if (w == CU_WORDS) ir_fail(ctx, TN_EINPUT, "GPU schedule: '%s' is no small number and no word that is known", s);
     c.word[w].given = true;
     for (s += n; *s == ' ';) s++;
-    for (int i = 0; i < words[w].numbers; i++) c.word[w].arg[i] = number(ctx, &s);
+    for (int i = 0; i < words[w].most && (i < words[w].numbers || (*s >= '0' && *s <= '9')); i++) c.word[w].arg[i] = number(ctx, &s);
   }
   return c;
 }
@@ -110,7 +110,7 @@ static const char *const candidates[] = {
     "tma 128 256 4", "tma 128 256 3", "tma 128 128 6", "tma 128 128 4", "tma 128 192 4", "tma 64 256 4", "tma 64 128 8", "tma 64 128 4", "tma 64 64 8", "tma 192 128 4", "tma 64 32 8",
     "tma 128 256 4 store persist 0 8 cluster 2", "tma 128 256 4 store persist 0 16", "tma 128 256 4 persist 0 8", "tma 128 192 4 store persist 0 8 cluster 2", "tma 64 256 4 store persist 0 8 pingpong cluster 2",
     "tma 64 192 6 store persist 0 8 pingpong", "tma 64 128 8 store persist 0 16 pingpong", "tma 128 128 6 store persist 0 8", "tma 128 128 6 store persist 0 8 cluster 2",
-    "tma 128 256 4 store", "tma 128 256 4 store cluster 2", "tma 128 256 4 store persist 0 8 streamk", "tma 128 128 6 store persist 0 8 streamk", "tma 64 128 8 persist 0 8 streamk", "tma 128 128 4 store", "tma 128 128 4 cluster 2", "tma 64 64 8 persist 0 8 pingpong",
+    "tma 128 256 4 store", "tma 128 256 4 store cluster 2", "tma 128 256 4 store persist 0 8 cluster 2 2", "tma 128 256 4 store persist 0 8 cluster 1 2", "tma 128 128 6 store persist 0 8 cluster 2 2", "tma 64 256 4 store persist 0 8 pingpong cluster 2 2", "tma 128 256 4 store persist 0 8 streamk", "tma 128 128 6 store persist 0 8 streamk", "tma 64 128 8 persist 0 8 streamk", "tma 128 128 4 store", "tma 128 128 4 cluster 2", "tma 64 64 8 persist 0 8 pingpong",
     "wgmma 128 256 4", "wgmma 128 128 4", "wgmma 64 256 4", "wgmma 64 128 4", "wgmma 64 64 6",
     "mma 128 128 32 64 32 4", "mma 128 128 64 64 32 3", "mma 128 64 32 32 32 4", "mma 64 128 32 32 32 4", "mma 64 64 32 32 32 4", "mma 64 64 64 32 16 4", "mma 32 64 32 16 32 4", "mma 16 64 64 16 16 4",
     "mma 128 128 128 64 32 3", "mma 64 64 128 32 32 4", "mma 16 64 128 16 16 4", /* of bytes: 128 along k */

@@ -3,8 +3,9 @@
  *
  * A block has one tile, or (persist) stays and walks over tiles, blocks of rows by blocks of columns; the stages and their
  * phases run on from tile to tile. With two teams (pingpong) they take turns at tiles: the end of one hides behind the
- * products of the other. The blocks of a cluster have tiles in neighbouring rows; each brings its part of B to all of them,
- * and a stage is free when the consumers of all have said so.
+ * products of the other. The blocks of a cluster have tiles in R neighbouring rows and C columns, row after row; each brings its
+ * part of A to those of its row, its part of B to those of its column, and a stage is free when the consumers of all these
+ * have said so.
  *
  * What a block of a cluster does stands in a loop of kind cluster, one for each statement; shared memory is an array of the
  * whole cluster, its first axis the block, then the stage. */
@@ -15,12 +16,13 @@ typedef struct tma {
   ir_buf *full, *empty;   /* one mbarrier a stage; empty: null where no stage is filled twice */
   ir_buf *order;          /* of two teams: one mbarrier each, or null */
   int64_t tiles;          /* of the sum */
-  int64_t cluster, teams;
-  int64_t m, n, blocks;   /* tiles of the result, by rows (those of a cluster are one) and columns; clusters that stay, or 0 */
+  int64_t cluster, teams; /* blocks of a cluster: */
+  int64_t down, across;   /* so many rows of tiles by so many columns */
+  int64_t m, n, blocks;   /* tiles of the result, by rows and columns (those of a cluster are one); clusters that stay, or 0 */
   int64_t raster;         /* rows of tiles that are walked together */
   int64_t rest, share;    /* streamk: tiles that all blocks do together, steps of theirs that each one does; else 0 */
   ir_buf *part;           /* what they add up: [stretches, blocks of the cluster, sums of a thread, threads] */
-  ix row, rank;           /* of the cluster's tiles; the block's number in it */
+  ix row, column, rank;   /* of the cluster's tiles; the block's number in it */
   bool streamk;
   bool store;             /* results leave by the TMA unit */
   cu_leave leave;
@@ -41,14 +43,22 @@ const ir_stmt *cu_operation(tn_ctx *ctx, const char *atom, ix barrier, int n, co
   return ir_tile(ctx, atom, ir_alloc_stmt(ctx, ops, ir_seq(ctx, n + 1 + (meaning != NULL), all)));
 }
 
+ix cu_first_peer(tn_ctx *ctx, ix rank, int64_t many, int64_t apart) { return ix_add(ctx, ix_muli(ctx, ix_divi(ctx, rank, many * apart), many * apart), ix_remi(ctx, rank, apart)); }
+
 const ir_stmt *cu_elected(tn_ctx *ctx, const ir_stmt *s) { return cu_loop(ctx, fresh(ctx, "one.w", 1), IR_WARP, cu_loop(ctx, fresh(ctx, "one.l", 1), IR_LANE, s)); }
+
+/* The tile of block `rank` of the cluster. */
+static void to_tile(cu_product *g, const tma *x, ix rank) {
+  g->at_m = ix_add(g->ctx, ix_muli(g->ctx, x->row, x->down), ix_divi(g->ctx, rank, x->across));
+  g->at_n = ix_add(g->ctx, ix_muli(g->ctx, x->column, x->across), ix_remi(g->ctx, rank, x->across));
+}
 
 /* What follows is for one block of the cluster, until by_blocks. */
 static ir_var *for_block(cu_product *g, tma *x) {
   ir_var *r = x->cluster > 1 ? fresh(g->ctx, "rank", x->cluster) : NULL;
   x->rank = r ? r->expr : ix_index(g->ctx, 0);
   x->x.base = r ? ix_muli(g->ctx, r->expr, x->x.threads) : NULL;
-  g->at_m = ix_add(g->ctx, ix_muli(g->ctx, x->row, x->cluster), x->rank);
+  to_tile(g, x, x->rank);
   return r;
 }
 
@@ -65,10 +75,14 @@ static cu_place place_of(cu_product *g, ix tile, ix rows, int64_t box) {
   return (cu_place){.rows = rows, .box = box, .outer = ix_divi(g->ctx, tile, chunks), .inner = ix_muli(g->ctx, ix_remi(g->ctx, tile, chunks), g->bk), .batch = g->at_b};
 }
 
-/* Rows of tile `tile` of an operand, from `first` on to row `to` of the stage that is the count-th to be filled. */
-static const ir_stmt *load(cu_product *g, const tma *x, const cu_operand *o, ix tile, ix first, ix to, int64_t rows, ix count, int number) {
+/* The block's part of tile `tile` of an operand, whose rows begin with `first`, to the stage that is the count-th to be filled: of
+ * the `many` blocks that share the tile, `apart` from each other. */
+static const ir_stmt *load(cu_product *g, const tma *x, const cu_operand *o, ix tile, ix first, int64_t many, int64_t apart, ix count, int number) {
   tn_ctx *ctx = g->ctx;
   const char *why;
+  int64_t rows = o->block / many;
+  ix to = ix_muli(ctx, ix_remi(ctx, ix_divi(ctx, x->rank, apart), many), rows);
+  first = ix_add(ctx, first, to);
   cu_place p = place_of(g, tile, first, rows);
   cu_side s;
   ix takes[CU_MAP_RANK + 3], barrier = barrier_at(ctx, x->full, slot_of(g, x->rank, count));
@@ -76,23 +90,22 @@ static const ir_stmt *load(cu_product *g, const tma *x, const cu_operand *o, ix 
   if (!cu_tma_operand(g, o, &s, &p, &why)) ir_bug(ctx, "an operand that had a map has none: %s", why);
   for (int i = 0; i < s.map.rank; i++) takes[n++] = s.at[i];
   for (int i = 0; s.map.pixels && i < s.map.rank - 2; i++) takes[n++] = s.shift[i];
-  ir_var *peer = rows < o->block ? fresh(ctx, "peer", x->cluster) : NULL;
-  cu_box box = {.first = first, .to = to, .rows = rows, .outer = p.outer, .inner = p.inner, .peer = peer, .stage = slot_of(g, peer ? peer->expr : x->rank, count)};
-  return cu_operation(ctx, ir_format(ctx, peer ? "tma.multicast %d" : "tma.load %d", number), barrier, n, takes, cu_product_box(g, o, &box));
+  ir_var *peer = many > 1 ? fresh(ctx, "peer", many) : NULL;
+  ix of = peer ? ix_add(ctx, cu_first_peer(ctx, x->rank, many, apart), ix_muli(ctx, peer->expr, apart)) : x->rank;
+  cu_box box = {.first = first, .to = to, .rows = rows, .outer = p.outer, .inner = p.inner, .peer = peer, .stage = slot_of(g, of, count)};
+  return cu_operation(ctx, peer ? ir_format(ctx, "tma.multicast %d %lld %lld", number, (long long)many, (long long)apart) : ir_format(ctx, "tma.load %d", number), barrier, n, takes, cu_product_box(g, o, &box));
 }
 
 static const ir_stmt *producer(cu_product *g, tma *x, ix tile, ix count) {
   tn_ctx *ctx = g->ctx;
   ir_var *r = for_block(g, x), *role = ir_var_new(ctx, ir_format(ctx, "producer.%u", ir_next_id(ctx)), TN_INDEX, x->teams * x->x.n, x->teams * x->x.n);
   ix slot = slot_of(g, x->rank, count), turn = parity(g, count, 1);
-  int64_t part = g->b.block / x->cluster;
-  ix to = ix_muli(ctx, x->rank, part);
   const ir_stmt *s[4];
   int n = 0;
   if (x->empty) s[n++] = cu_operation(ctx, "mbar.wait", barrier_at(ctx, x->empty, slot), 1, &turn, NULL);
   s[n++] = cu_operation(ctx, ir_format(ctx, "mbar.expect %lld", (long long)(g->a.block + g->b.block) * CU_TILE_BYTES), barrier_at(ctx, x->full, slot), 0, NULL, NULL);
-  s[n++] = load(g, x, &g->a, tile, ix_muli(ctx, g->at_m, g->a.block), ix_index(ctx, 0), g->a.block, count, 0);
-  s[n++] = load(g, x, &g->b, tile, ix_add(ctx, ix_muli(ctx, g->at_n, g->b.block), to), to, part, count, 1);
+  s[n++] = load(g, x, &g->a, tile, ix_muli(ctx, g->at_m, g->a.block), x->across, 1, count, 0);
+  s[n++] = load(g, x, &g->b, tile, ix_muli(ctx, g->at_n, g->b.block), x->down, x->across, count, 1);
   return by_blocks(ctx, r, cu_loop(ctx, role, IR_WARPGROUP, cu_elected(ctx, ir_seq(ctx, n, s))));
 }
 
@@ -102,12 +115,16 @@ static const ir_stmt *arrive(tn_ctx *ctx, bool meet, ir_var *l, const ir_stmt *w
   return cu_loop(ctx, fresh(ctx, "free.w", 4), IR_WARP, ir_seq(ctx, 2, both));
 }
 
-/* By a warpgroup whose products are over: the stage that was the count-th to be filled may be filled again. */
+/* By a warpgroup whose products are over: the stage that was the count-th to be filled may be filled again. That is said to the
+ * blocks that fill it, those of the row and of the column, and to no other: what it has waited for says of theirs alone that the
+ * phase before is over. */
 static const ir_stmt *release(cu_product *g, tma *x, bool meet, ix count) {
-  ir_var *l = fresh(g->ctx, "free.l", x->cluster);
+  tn_ctx *ctx = g->ctx;
+  ir_var *l = fresh(ctx, "free.l", x->cluster);
   bool remote = x->cluster > 1;
-  ix at = barrier_at(g->ctx, x->empty, slot_of(g, l->expr, count));
-  return arrive(g->ctx, meet, l, cu_operation(g->ctx, remote ? "mbar.arrive.remote" : "mbar.arrive", at, remote, &l->expr, NULL));
+  ix at = barrier_at(ctx, x->empty, slot_of(g, l->expr, count)), row = ix_eq(ctx, ix_divi(ctx, l->expr, x->across), ix_divi(ctx, x->rank, x->across)), column = ix_eq(ctx, ix_remi(ctx, l->expr, x->across), ix_remi(ctx, x->rank, x->across));
+  const ir_stmt *s = cu_operation(ctx, remote ? "mbar.arrive.remote" : "mbar.arrive", at, remote, &l->expr, NULL);
+  return arrive(ctx, meet, l, x->down > 1 && x->across > 1 ? ir_if(ctx, ix_or(ctx, row, column), s, NULL) : s);
 }
 
 /* step: how many of the stretch were before. */
@@ -211,7 +228,7 @@ static where go_to(cu_product *g, tma *x, ix work) {
   }
   g->at_b = w.var[0]->expr;
   x->row = w.var[1]->expr;
-  g->at_n = w.var[2]->expr;
+  x->column = w.var[2]->expr;
   return w;
 }
 
@@ -277,7 +294,7 @@ static const ir_stmt *join(cu_product *g, tma *x) {
   ix first = ix_muli(ctx, r->expr, x->tiles), lo = ix_divi(ctx, first, x->share), hi = ix_addi(ctx, ix_divi(ctx, ix_addi(ctx, first, x->tiles - 1), x->share), 1);
   ix at[4] = {ix_add(ctx, p->expr, r->expr), rank->expr, ix_add(ctx, ix_muli(ctx, n->expr, 4), e->expr), t->expr}, place[2], old = ix_load(ctx, sum, NULL);
   where w = go_to(g, x, ix_addi(ctx, r->expr, x->m * x->n * g->batch.extent - x->rest));
-  g->at_m = ix_add(ctx, ix_muli(ctx, x->row, x->cluster), rank->expr);
+  to_tile(g, x, rank->expr);
   cu_groups_element(ctx, t->expr, n->expr, e->expr, place);
   const ir_stmt *each = ir_for(ctx, p, lo, hi, IR_SERIAL, ir_store(ctx, sum, NULL, IR_SET, ix_add(ctx, old, ix_load(ctx, x->part, at))));
   const ir_stmt *all[3] = {ir_store(ctx, sum, NULL, IR_SET, g->init), each, cu_product_store(g, place[0], place[1], old)};
@@ -313,7 +330,7 @@ static const ir_stmt *block_of(cu_product *g, tma *x, const cu_target *t, const 
   const ir_stmt *all[4], *run[2] = {tiles, last_of(g, x)};
   bool many = x->cluster > 1;
   ir_var *r = for_block(g, x), *first = cu_var(ctx, "first", 1);
-  const ir_stmt *start[5] = {init(g, x, x->full, g->stages, 1), init(g, x, x->empty, g->stages, 4 * x->x.n * x->cluster), init(g, x, x->order, x->teams, 4 * x->x.n), cu_sync(ctx, "fence.proxy"), many ? cu_sync(ctx, "fence.init") : NULL};
+  const ir_stmt *start[5] = {init(g, x, x->full, g->stages, 1), init(g, x, x->empty, g->stages, 4 * x->x.n * (x->down + x->across - 1)), init(g, x, x->order, x->teams, 4 * x->x.n), cu_sync(ctx, "fence.proxy"), many ? cu_sync(ctx, "fence.init") : NULL};
   all[0] = by_blocks(ctx, r, cu_loop(ctx, first, IR_LANE, ir_seq(ctx, 5, start)));
   all[1] = cu_sync(ctx, many ? "cluster.sync" : "barrier");
   all[2] = ir_tile(ctx, roles(ctx, t, x->teams * x->x.n, g->b.block / 2, x->teams), ir_seq(ctx, 2, run));
@@ -335,13 +352,13 @@ static const ir_stmt *grid(cu_product *g, tma *x, const cu_target *t) {
     launches[1] = join(g, x);
     return ir_alloc_stmt(ctx, x->part, ir_seq(ctx, 2, launches));
   }
-  ir_var *row = cu_var(ctx, "block.m", x->m);
+  ir_var *row = cu_var(ctx, "block.m", x->m), *column = cu_var(ctx, "block.n", x->n);
   g->at_b = g->block_b->expr;
-  g->at_n = g->block_n->expr;
   x->row = row->expr;
+  x->column = column->expr;
   stretch one = whole_tile(g, x, ix_index(ctx, 0), ix_index(ctx, 0));
   const ir_stmt *s = block_of(g, x, t, stretch_of(g, x, &one));
-  return cu_loop(ctx, g->block_b, IR_GRID, cu_loop(ctx, row, IR_GRID, cu_loop(ctx, g->block_n, IR_GRID, s)));
+  return cu_loop(ctx, g->block_b, IR_GRID, cu_loop(ctx, row, IR_GRID, cu_loop(ctx, column, IR_GRID, s)));
 }
 
 /* ---- the schedule ---- */
@@ -353,7 +370,8 @@ static const char *said(tn_ctx *ctx, const cu_product *g, const tma *x) {
   if (x->store) ir_put(&t, " store");
   if (x->blocks) ir_put(&t, " persist %lld %lld", (long long)(x->blocks * x->cluster), (long long)x->raster);
   if (x->teams > 1) ir_put(&t, " pingpong");
-  if (x->cluster > 1) ir_put(&t, " cluster %lld", (long long)x->cluster);
+  if (x->cluster > 1) ir_put(&t, " cluster %lld", (long long)x->down);
+  if (x->across > 1) ir_put(&t, " %lld", (long long)x->across);
   if (x->streamk) ir_put(&t, " streamk");
   return ir_text_str(&t);
 }
@@ -363,8 +381,10 @@ static const char *said(tn_ctx *ctx, const cu_product *g, const tma *x) {
 static bool read_words(cu_product *g, tma *x, const cu_target *t, const cu_choice *c, const char **reason) {
   x->store = c->word[CU_STORE].given;
   x->teams = c->word[CU_PINGPONG].given ? 2 : 1;
-  x->cluster = c->word[CU_CLUSTER].given ? c->word[CU_CLUSTER].arg[0] : 1;
-  if (x->cluster < 1 || x->cluster > 4 || g->b.block % (8 * x->cluster)) REFUSE("cluster: 1 to 4 blocks, which share BN in eights");
+  x->down = c->word[CU_CLUSTER].given ? c->word[CU_CLUSTER].arg[0] : 1;
+  x->across = c->word[CU_CLUSTER].arg[1] ? c->word[CU_CLUSTER].arg[1] : 1;
+  if (x->down < 1 || x->down > 4 || x->across > 4 || x->down * x->across > 4 || g->b.block % (8 * x->down) || g->a.block % (8 * x->across)) REFUSE("cluster: 1 to 4 blocks, which share BM and BN in eights");
+  x->cluster = x->down * x->across;
   if (x->cluster > 1) g->cluster = x->cluster;
   x->streamk = c->word[CU_STREAMK].given;
   if ((x->teams > 1 || x->streamk) && !c->word[CU_PERSIST].given) REFUSE("pingpong, streamk: only with persist");
@@ -379,8 +399,8 @@ static bool read_words(cu_product *g, tma *x, const cu_target *t, const cu_choic
 static bool counts(cu_product *g, tma *x, const char **reason) {
   int64_t last = extent_of(g->sum.loops[g->sum.n - 1]);
   x->tiles = g->sum.extent / last * ((last + g->bk - 1) / g->bk);
-  x->m = (g->block_m->hi + x->cluster) / x->cluster;
-  x->n = g->block_n->hi + 1;
+  x->m = (g->block_m->hi + x->down) / x->down;
+  x->n = (g->block_n->hi + x->across) / x->across;
   int64_t all = x->m * x->n * g->batch.extent;
   if (all > 1 << 30 || x->tiles > 1 << 24) REFUSE("more tiles than are counted");
   if (x->streamk) { /* no more blocks than steps */
@@ -397,10 +417,10 @@ static bool counts(cu_product *g, tma *x, const char **reason) {
 /* Whether there are maps, by the coordinates of any tile; the maps. A block has `each` tiles. */
 static bool maps(cu_product *g, tma *x, int64_t each, cu_map *m, const char **reason) {
   ix zero = ix_index(g->ctx, 0);
-  cu_place p = place_of(g, zero, zero, g->a.block);
+  cu_place p = place_of(g, zero, zero, g->a.block / x->across);
   cu_side a, b;
   if (!cu_tma_operand(g, &g->a, &a, &p, reason)) return false;
-  p.box = g->b.block / x->cluster;
+  p.box = g->b.block / x->down;
   if (!cu_tma_operand(g, &g->b, &b, &p, reason)) return false;
   if (x->store && !cu_leave_of(g, x->teams * x->x.n, (each + x->teams - 1) / x->teams, &x->leave, reason)) return false;
   m[0] = a.map;

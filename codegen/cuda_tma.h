@@ -21,6 +21,8 @@ bool cu_tma_result(cu_product *g, const ir_stmt *store, cu_side *s, ix m, ix n, 
 
 /* An mbarrier's or a copy's statement: what it takes, the barrier (null: none) before all, then what it means. */
 const ir_stmt *cu_operation(tn_ctx *ctx, const char *atom, ix barrier, int n, const ix *takes, const ir_stmt *meaning);
+/* Of the `many` blocks of a cluster that are `apart` from each other, those to which block `rank` belongs: the first. */
+ix cu_first_peer(tn_ctx *ctx, ix rank, int64_t many, int64_t apart);
 /* One thread of a warpgroup. */
 const ir_stmt *cu_elected(tn_ctx *ctx, const ir_stmt *s);
 

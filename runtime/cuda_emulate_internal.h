@@ -4,7 +4,7 @@
 #include "ir/interp.h"
 #include "runtime/cuda_emulate.h"
 
-enum { NOBODY = 0xffff, GROUPS = 256, MAX_GROUPS = 8 /* warpgroups */, MAX_MBARS = 48, MAX_OPERANDS = 10 };
+enum { NOBODY = 0xffff, GROUPS = 256, MAX_GROUPS = 12 /* warpgroups */, MAX_MBARS = 48, MAX_OPERANDS = 10 };
 
 enum { COPY = 1, BULK }; /* of cp.async; of the TMA unit, to global memory */
 typedef struct epoch {

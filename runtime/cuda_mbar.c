@@ -1,5 +1,6 @@
 /* cuda_mbar.c — mbarriers and copies of the TMA unit in the emulator: codegen/GPU.md, "Copies by the TMA unit". */
 #include "runtime/cuda_emulate_internal.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -148,8 +149,17 @@ static int64_t box_of(const cu_map *p) {
   return all;
 }
 
-/* To how many blocks; its barrier in one of them: at the same place of that block's memory. */
-static int receivers(const emulator *m) { return strncmp(m->op.tile->atom, "tma.multicast", 13) ? 1 : rt_cuda_blocks(m); }
+/* The blocks that a copy goes to; its barrier in one of them: at the same place of that block's memory. */
+typedef struct receivers {
+  int n, first, apart;
+} receivers;
+
+static receivers receivers_of(const emulator *m) {
+  int own = m->lo / m->width;
+  receivers r = {1, own, 1};
+  if (sscanf(m->op.tile->atom, "tma.multicast %*d %d %d", &r.n, &r.apart) == 2) r.first = own / (r.n * r.apart) * (r.n * r.apart) + own % r.apart;
+  return r;
+}
 
 static mbar *bar_at(emulator *m, tn_ctx *ctx, int home) {
   const mbar *b = m->op.bar;
@@ -173,22 +183,23 @@ static int64_t swizzled(const cu_map *p, int64_t start, int64_t i) {
 static void copy_store(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, ir_scalar v) {
   const cu_map *p = map_of(m, ctx);
   int64_t i = m->op.loads % box_of(p);
-  int home = rt_cuda_home(m, b, at), many = receivers(m);
-  if (home != (many > 1 ? m->op.loads / box_of(p) : m->lo / m->width)) wrong(m, ctx, "its block writes to shared memory of another block");
+  receivers r = receivers_of(m);
+  int home = rt_cuda_home(m, b, at);
+  if (home != r.first + m->op.loads / box_of(p) * r.apart) wrong(m, ctx, "its block writes to shared memory of another block");
   if (!m->op.loads) m->op.stores = at;
-  if (at != swizzled(p, m->op.stores + (many > 1 ? home * rt_cuda_share(m, b) : 0), i)) wrong(m, ctx, ir_format(ctx, "its block writes element %lld of '%s', the map another", (long long)at, b->name));
+  if (at != swizzled(p, m->op.stores + (home - r.first) * rt_cuda_share(m, b), i)) wrong(m, ctx, ir_format(ctx, "its block writes element %lld of '%s', the map another", (long long)at, b->name));
   if (source(p, m->op.takes + 1, i) < 0 && v.f != 0) wrong(m, ctx, "its block writes what lies beyond the tensor");
-  rt_cuda_copied(m, ctx, b, at, number_of(m, many > 1 ? bar_at(m, ctx, home) : m->op.bar));
+  rt_cuda_copied(m, ctx, b, at, number_of(m, bar_at(m, ctx, home)));
   m->op.loads++;
 }
 
 /* The bytes are there, after all that their thread had waited for. */
 static void copied(emulator *m, tn_ctx *ctx) {
   const cu_map *p = map_of(m, ctx);
-  int many = receivers(m);
-  if (m->op.loads != box_of(p) * many) wrong(m, ctx, "its block is another box than the map's");
-  for (int r = 0; r < many; r++) {
-    mbar *b = many > 1 ? bar_at(m, ctx, r) : m->op.bar;
+  receivers r = receivers_of(m);
+  if (m->op.loads != box_of(p) * r.n) wrong(m, ctx, "its block is another box than the map's");
+  for (int n = 0; n < r.n; n++) {
+    mbar *b = bar_at(m, ctx, r.first + n * r.apart);
     for (int i = m->threads; i < rt_cuda_width(m); i++)
       if (KNOWS(m, m->lo, i) > b->arrived[i]) b->arrived[i] = KNOWS(m, m->lo, i);
     b->bytes -= box_of(p) * (int64_t)ir_dtype_bytes(p->dtype);
@@ -280,8 +291,9 @@ bool rt_cuda_mbar_access(emulator *m, tn_ctx *ctx, const ir_buf *b, int64_t at, 
     if (!is_remote(o->tile->atom) && o->bar->home != m->lo / m->width) wrong(m, ctx, "of another block");
     if (!copy) return true;
     if (m->hi - m->lo != 1) wrong(m, ctx, "more than one thread");
-    for (int r = 0, many = receivers(m); r < many; r++) {
-      const mbar *to = many > 1 ? bar_at(m, ctx, r) : o->bar;
+    receivers r = receivers_of(m);
+    for (int n = 0; n < r.n; n++) {
+      const mbar *to = bar_at(m, ctx, r.first + n * r.apart);
       check_made(m, ctx, to);
       check_phase(m, ctx, m->lo, to);
     }

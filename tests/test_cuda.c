@@ -111,6 +111,7 @@ static void large_one(tn_ctx *ctx, int i) {
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG, SASS_STSM}, "tma 128 256 4 store"},
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG, SASS_STSM}, "tma 128 256 4 store persist 0 8 cluster 2"},
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG, SASS_UTMASTG, SASS_STSM}, "tma 64 256 4 store persist 0 8 pingpong"},
+      {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG, SASS_STSM}, "tma 128 256 4 store persist 0 8 cluster 2 2"},
       {"sm_90a", "graph g { opset 17 input a: bf16[2048, 2048] input b: bf16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMMULTI, SASS_UTMASTG, SASS_STSM}, "tma 64 192 6 store persist 0 8 pingpong cluster 2"},
       {"sm_90a", "graph g { opset 17 input a: f16[2048, 2048] input b: f16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", .opcodes = {SASS_HGMMA, SASS_UTMALDG}},
       {"sm_90a", "graph g { opset 17 input a: f16[2048, 2048] input b: f16[2048, 2048] y = Gemm(a, b) {transB = 1} output y }", {SASS_HGMMA, SASS_UTMALDG}, "tma 64 128 8 persist 0 8 streamk"},
@@ -133,7 +134,7 @@ static void large_one(tn_ctx *ctx, int i) {
 }
 
 Test(cuda, large) {
-  for (int i = number("TENON_CUDA_FROM", 0); i < 16 && i < number("TENON_CUDA_TO", 1 << 20) && cuda_have_nvrtc(); i++) in_context(large_one, i);
+  for (int i = number("TENON_CUDA_FROM", 0); i < 17 && i < number("TENON_CUDA_TO", 1 << 20) && cuda_have_nvrtc(); i++) in_context(large_one, i);
 }
 
 /* ---- copies by the TMA unit: tiles, im2col, sums longer and shorter than the stages ---- */
@@ -144,6 +145,12 @@ static const struct { const char *choice, *text; } tma[] = {
     {"tma 64 16 2 persist 2 3 pingpong", "graph g { opset 17 input a: bf16[150, 136] input b: bf16[60, 136] y = Gemm(a, b) {transB = 1} output y }"},
     {"tma 64 64 2 store persist 1 1 pingpong", "graph g { opset 17 input a: f16[70, 72] input b: f16[192, 72] y = Gemm(a, b) {transB = 1} output y }"},
     {"tma 64 16 2 cluster 2", "graph g { opset 17 input a: bf16[150, 200] input b: bf16[24, 200] y = Gemm(a, b) {transB = 1} output y }"},
+    {"tma 64 16 2 cluster 2 2", "graph g { opset 17 input a: bf16[150, 200] input b: bf16[40, 200] y = Gemm(a, b) {transB = 1} output y }"},
+    {"tma 64 64 2 store persist 8 1 cluster 2 2", "graph g { opset 17 input a: f16[330, 136] input b: f16[328, 136] input c: f16[328] y = Gemm(a, b, c) {transB = 1} output y }"},
+    {"tma 64 32 2 cluster 1 2", "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[88, 64, 3, 3] data 101376 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} output y }"},
+    {"tma 64 16 2 persist 2 2 pingpong cluster 1 2", "graph g { opset 17 input a: bf16[150, 136] input b: bf16[60, 136] y = Gemm(a, b) {transB = 1} output y }"},
+    {"tma 64 16 2 persist 16 1 streamk cluster 2 2", "graph g { opset 17 input a: bf16[200, 328] input b: bf16[90, 328] y = Gemm(a, b) {transB = 1} output y }"},
+    {"tma 64 64 2 persist 4 1 pingpong cluster 2 2", "graph g { opset 19 input a: f8e4m3fn[200, 400] input b: f8e4m3fn[250, 400] x = Cast(a) {to = 1} w = Cast(b) {to = 1} y = Gemm(x, w) {transB = 1} output y }"},
     {"tma 64 16 2 persist 3 2 streamk", "graph g { opset 17 input a: bf16[70, 392] input b: bf16[60, 392] y = Gemm(a, b) {transB = 1} output y }"},
     {"tma 64 64 2 store persist 2 1 streamk", "graph g { opset 17 input a: f16[130, 328] input b: f16[64, 328] input c: f16[64] y = Gemm(a, b, c) {transB = 1} output y }"},
     {"tma 64 32 3 persist 10 1 streamk cluster 2", "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[24, 64, 3, 3] data 27648 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = Relu(y) output z }"},

@@ -154,7 +154,7 @@ Test(cuda_run, results_through_shared_memory) {
 }
 Test(cuda_run, persistent) {
   static const char product[] = "graph g { opset 17 input a: bf16[200, 200] input b: bf16[136, 200] input c: bf16[136] y = Gemm(a, b, c) {transB = 1} output y }";
-  static const char *const choices[] = {"tma 64 64 2 persist 3 2", "tma 64 64 3 store persist 2 3", "tma 64 64 2 persist 2 2 pingpong", "tma 64 64 2 store persist 3 1 pingpong", "tma 64 64 2 cluster 2", "tma 64 64 2 store persist 4 2 cluster 2", "tma 64 64 3 store persist 5 2 streamk", "tma 64 64 2 persist 8 2 streamk cluster 2"};
+  static const char *const choices[] = {"tma 64 64 2 persist 3 2", "tma 64 64 3 store persist 2 3", "tma 64 64 2 persist 2 2 pingpong", "tma 64 64 2 store persist 3 1 pingpong", "tma 64 64 2 cluster 2", "tma 64 64 2 store persist 4 2 cluster 2", "tma 64 64 3 store persist 5 2 streamk", "tma 64 64 2 persist 8 2 streamk cluster 2", "tma 64 64 2 persist 8 1 cluster 2 2", "tma 64 64 2 store persist 4 1 pingpong cluster 1 2"};
   for (int i = 0; i < IR_COUNT(choices); i++) check_job((job){.text = product, .choice = choices[i]});
   check_job((job){.text = "graph g { opset 17 input x: bf16[2, 64, 7, 9] const w: bf16[72, 64, 3, 3] data 82944 hash HASH y = Conv(x, w) {pads = [1, 1, 1, 1]} z = GlobalAveragePool(y) output z }", .choice = "tma 64 64 2 store persist 2 1 pingpong cluster 2", .nhwc = true});
 }
