@@ -18,6 +18,7 @@ struct at_lookup {
   const char *fingerprint, *codegen, *plan_name;
   bool planned;
   lw_layout_choice layout; /* of the plan */
+  ir_text cuts;            /* of the plan */
   int n;
   entry *plan; /* sorted by hash */
   at_lookup_tally tally;
@@ -96,6 +97,25 @@ lw_layout_choice at_lookup_layout(const at_lookup *l, const at_key *key) {
   return layout_of(name);
 }
 
+at_key at_cut_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t) {
+  at_key key = at_layout_key(ctx, g, t);
+  key.policy = "whole runs, groups cut or not";
+  return key;
+}
+
+const char *at_lookup_cuts(tn_ctx *ctx, const at_lookup *l, const at_key *key) {
+  at_winner w;
+  if (!l) return NULL;
+  if (l->planned) return l->cuts.s;
+  if (!at_store_best(l->store, key, &w) || w.stale || strncmp(w.schedule, "cut ", 4)) return NULL;
+  return ir_strndup(ctx, w.schedule + 4, strcspn(w.schedule + 4, "\n"));
+}
+
+bool at_listed_cut(void *cuts, tn_ctx *ctx, const lw_group *group) {
+  (void)ctx;
+  return cuts && strstr(cuts, group->hash);
+}
+
 /* ---- plans ---- */
 
 static int by_hash(const void *a, const void *b) { return strcmp(((const entry *)a)->hash, ((const entry *)b)->hash); }
@@ -147,8 +167,12 @@ static void read_plan(tn_ctx *ctx, at_lookup *l, const char *text) {
       const char *name = word(ctx, &at, end);
       l->layout = layout_of(name);
       if (l->layout == LW_LAYOUT_AUTO) ir_fail(ctx, TN_EINPUT, "%s:%d: expected NCHW, NHWC or NCHWc, found '%.40s'", l->plan_name, line, name);
+    } else if (strcmp(first, "cut") == 0 && !hash) {
+      const char *group = word(ctx, &at, end);
+      if (strlen(group) != 16 || strspn(group, "0123456789abcdef") != 16) ir_fail(ctx, TN_EINPUT, "%s:%d: expected the 16 hexadecimal digits of a group, found '%.40s'", l->plan_name, line, group);
+      ir_put(&l->cuts, "%s%s", l->cuts.n ? " " : "", group);
     } else if (hash) ir_put(&steps, "%.*s\n", (int)(end - p), p);
-    else if (*first && *first != '#') ir_fail(ctx, TN_EINPUT, "%s:%d: expected 'kernel', 'target' or 'layout', found '%.40s'", l->plan_name, line, first);
+    else if (*first && *first != '#') ir_fail(ctx, TN_EINPUT, "%s:%d: expected 'kernel', 'target', 'layout' or 'cut', found '%.40s'", l->plan_name, line, first);
     p = *end ? end + 1 : end;
   }
   if (!head) ir_fail(ctx, TN_EINPUT, "%s: no plan: the line '# tenon plan 1' is missing", l->plan_name);
@@ -157,10 +181,11 @@ static void read_plan(tn_ctx *ctx, at_lookup *l, const char *text) {
     if (strcmp(l->plan[i].hash, l->plan[i - 1].hash) == 0) ir_fail(ctx, TN_EINPUT, "%s: kernel %s stands twice", l->plan_name, l->plan[i].hash);
 }
 
-const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t, lw_layout_choice layout) {
+const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t, lw_layout_choice layout, const char *cuts) {
   ir_text out = {.ctx = ctx};
   ir_put(&out, "# tenon plan 1\n# Schedules of '%s', %d kernels.\ntarget \"%s\"\n", p->name ? p->name : "", p->nkernels, cg_target_fingerprint(ctx, t));
   if (layout != LW_LAYOUT_AUTO) ir_put(&out, "layout %s\n", at_layout_name(layout));
+  for (const char *h = cuts; h && *h; h += strcspn(h, " "), h += *h == ' ') ir_put(&out, "cut %.*s\n", (int)strcspn(h, " "), h);
   entry *e = IR_NEW_ARRAY(ctx, entry, p->nkernels + 1);
   for (int i = 0; i < p->nkernels; i++) {
     const ir_program_kernel *k = &p->kernels[i];
@@ -181,7 +206,7 @@ const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t, 
 
 at_lookup *at_lookup_new(tn_ctx *ctx, at_store *store, const cg_target *t, const char *plan, const char *plan_name) {
   at_lookup *l = IR_NEW(ctx, at_lookup);
-  *l = (at_lookup){.store = store, .t = t, .plan_name = plan_name, .planned = plan != NULL};
+  *l = (at_lookup){.store = store, .t = t, .cuts = {.ctx = ctx}, .plan_name = plan_name, .planned = plan != NULL};
   l->fingerprint = cg_target_fingerprint(ctx, t);
   l->codegen = at_codegen(ctx);
   if (plan) read_plan(ctx, l, plan);

@@ -4,6 +4,7 @@
  *   # a comment
  *   target "x86-64 cpu=..."
  *   layout NHWC            (when it is not the usual one)
+ *   cut 0123456789abcdef   (a group that is cut, lw_group; any number)
  *   kernel 0f9c...32 hexadecimal digits "conv_3"
  *   split v1 32 -> vo vi
  *   ...
@@ -35,8 +36,8 @@ bool at_lookup_knows(const at_lookup *l, tn_ctx *ctx, const ir_kernel *k);
 
 /* 32 hexadecimal digits of a kernel's canonical text. */
 const char *at_kernel_hash(tn_ctx *ctx, const ir_kernel *k);
-/* The plan that fixes all kernels of a program as they are scheduled. */
-const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t, lw_layout_choice layout);
+/* The plan that fixes all kernels of a program as they are scheduled. `cuts`: hashes, apart by blanks; may be null. */
+const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t, lw_layout_choice layout, const char *cuts);
 
 /* ---- layouts: a decision for a whole graph, by times of whole runs ---- */
 
@@ -50,4 +51,10 @@ at_key at_whole_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t);
 bool at_lookup_untuned(const at_lookup *l, const at_key *whole);
 /* What plan or store say; AUTO: nothing. `l` may be null. */
 lw_layout_choice at_lookup_layout(const at_lookup *l, const at_key *key);
+/* The key under which runs with groups cut are kept; configs are "cut HASH HASH ...", "cut" alone for none. */
+at_key at_cut_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t);
+/* The hashes (lw_group) that plan or store say, apart by blanks; null: none. */
+const char *at_lookup_cuts(tn_ctx *ctx, const at_lookup *l, const at_key *key);
+/* As lw_options.cut, with such a list (or null) as user. */
+bool at_listed_cut(void *cuts, tn_ctx *ctx, const lw_group *group);
 #endif

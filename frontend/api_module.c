@@ -253,9 +253,9 @@ static ir_program *lower(tn_ctx *ctx, const tn_graph *of, ir_graph *h, const cg_
     o.user = at_lookup_new(ctx, store, target, NULL, NULL);
   }
   if (store && !sizes) {
-    at_key key = at_layout_key(ctx, h, target), whole = at_whole_key(ctx, h, target);
+    at_key key = at_layout_key(ctx, h, target), whole = at_whole_key(ctx, h, target), cut = at_cut_key(ctx, h, target);
     if (at_lookup_untuned(o.user, &whole)) o.schedule = NULL;
-    else o.layout = at_lookup_layout(o.user, &key);
+    else o.layout = at_lookup_layout(o.user, &key), o.cut = at_listed_cut, o.cut_user = (void *)at_lookup_cuts(ctx, o.user, &cut);
   }
   ir_program *p = sizes ? lw_compile_sizes(ctx, h, nsizes, sizes, &o) : lw_compile(ctx, h, &o);
   at_store_close(store);

@@ -64,6 +64,7 @@ typedef struct cli {
   const char *cpu, *triple, *db, *plan, *accuracy, *layout, *data, *engine_name;
   int64_t threads, seed;
   bool frozen, json, unscheduled;
+  const char *cuts;   /* groups to cut, hashes apart by blanks, "" none; null: those that plan or store say */
   bool trust;         /* winners are used whatever whole runs said of them */
   cli_engine engine;
 } cli;
@@ -122,7 +123,10 @@ typedef struct cli_model {
   cli_pass *passes;
   bool keep_texts;         /* set before cli_lower: passes carry the graph's text */
   lw_layout_choice layout; /* that it was lowered in */
-  const struct at_key *layout_key, *whole_key; /* where its layout is looked for, and whether winners are a gain; null: nowhere */
+  const char *cuts;        /* groups that were cut, hashes apart by blanks; may be null */
+  int ngroups;             /* that might be */
+  lw_group *groups;
+  const struct at_key *layout_key, *whole_key, *cut_key; /* where its layout is looked for, whether winners are a gain, and cuts; null: nowhere */
   struct at_lookup *lookup; /* where schedules come from; null: the defaults */
   bool kernel;             /* made of a specification, not read */
   int copies;              /* a kernel of cold operands is there so many times; else 1 */
@@ -172,6 +176,8 @@ void cli_need_one_size(cli *c, const cli_model *m);
 /* Inputs that were not given become random; outputs get memory. */
 void cli_fill(cli *c, cli_model *m);
 void cli_save_inputs(cli *c, cli_model *m, const char *dir);
+/* As lw_options.cut, with the model as user: notes the group. */
+bool cli_wants_cut(void *user, tn_ctx *ctx, const lw_group *group);
 /* Code and threads, or nothing for the interpreter; the threads alone. */
 void cli_start(cli *c, cli_model *m);
 void cli_start_threads(cli *c, cli_model *m);

@@ -71,8 +71,10 @@ static void text_out(cli *c, const cli_model *m, const cli_kernel_facts *facts, 
       fprintf(c->out, "  pass %-8s %5d nodes  %s\n", m->passes[i].name, m->passes[i].nodes, cli_time(c, m->passes[i].seconds));
     double flops, seconds = cli_estimate(c, m, &flops);
     fprintf(c->out, "  %d kernels, %d calls in a run, %d when packing\n", p->nkernels, p->nrun, p->npack);
-    fprintf(c->out, "  weights %s, arena %s (at least %s are alive at once), %.3g GFLOP, in the order of %s on one core\n\n",
+    fprintf(c->out, "  weights %s, arena %s (at least %s are alive at once), %.3g GFLOP, in the order of %s on one core\n",
             cli_bytes(c, (double)p->weights_bytes), cli_bytes(c, (double)p->arena_bytes), cli_bytes(c, (double)p->live_peak_bytes), flops / 1e9, cli_time(c, seconds));
+    for (int i = 0; i < m->ngroups; i++) fprintf(c->out, "  group %s %s %s\n", m->groups[i].hash, m->cuts && strstr(m->cuts, m->groups[i].hash) ? "is cut" : "may be cut", m->groups[i].text);
+    fprintf(c->out, "\n");
   }
   for (int i = 0; i < p->nkernels; i++) {
     const ir_program_kernel *k = &p->kernels[i];

@@ -427,11 +427,17 @@ void cli_lower(cli *c, cli_model *m) {
     if (d) bind_dims(c, g = ir_graph_clone(c->ctx, g, NULL), d, true); /* one layout for all sizes, by the largest */
     m->layout_key = new_key(c->ctx, at_layout_key(c->ctx, g, m->target));
     m->whole_key = new_key(c->ctx, at_whole_key(c->ctx, g, m->target));
+    m->cut_key = new_key(c->ctx, at_cut_key(c->ctx, g, m->target));
   }
+  m->cuts = c->cuts;
   if (!c->layout && m->layout_key) {
     if (!c->trust && at_lookup_untuned(m->lookup, m->whole_key)) o.schedule = NULL;
-    else o.layout = at_lookup_layout(m->lookup, m->layout_key);
+    else {
+      o.layout = at_lookup_layout(m->lookup, m->layout_key);
+      if (!m->cuts) m->cuts = at_lookup_cuts(c->ctx, m->lookup, m->cut_key);
+    }
   }
+  if (!m->kernel && !c->unscheduled) o.cut = cli_wants_cut, o.cut_user = m;
   m->layout = o.layout;
   double start = rt_now();
   if (d) ir_where(c->ctx, m->path);

@@ -61,6 +61,9 @@ typedef struct job { /* one model or kernel */
   double before_ns, after_ns; /* of its kernels */
   cli_verdict whole;
   bool layouts;               /* other layouts give other kernels */
+  int ncuts;                  /* of groups, each alone: */
+  const char *cuts[CLI_MOST_CUTS];
+  const ir_program *cut[CLI_MOST_CUTS];
 } job;
 
 typedef struct list {
@@ -95,9 +98,9 @@ static bool among(tn_ctx *ctx, const ir_program *p, const ir_kernel *k) {
 }
 
 /* The program with default schedules: they are where tuning starts. */
-static cli_model *untuned(cli *c, const char *path, const char *layout) {
+static cli_model *untuned(cli *c, const char *path, const char *layout, const char *cuts) {
   cli with = *c;
-  with.db = "none", with.plan = NULL, with.frozen = false, with.layout = layout;
+  with.db = "none", with.plan = NULL, with.frozen = false, with.layout = layout, with.cuts = cuts;
   cli_model *m = cli_load(&with, path);
   cli_lower(&with, m);
   return m;
@@ -105,10 +108,11 @@ static cli_model *untuned(cli *c, const char *path, const char *layout) {
 
 /* Whole models, not forced into a layout: their other layouts. The first is what untuned models have. */
 static const char *const layouts[] = {"NCHWc", "NHWC", "NCHW"};
+enum { CUT = IR_COUNT(layouts) }; /* kernels aside that are no layout's */
 
 /* The kernels of a job, or those that it would have besides in another layout. Returns how many. */
 static int add_kernels(cli *c, list *l, const job *j, const cli_model *m, int aside) {
-  const char *layout = aside ? layouts[aside] : NULL;
+  const char *other = !aside ? NULL : aside == CUT ? ", cut" : ir_format(c->ctx, " in %s", layouts[aside]);
   tn_ctx *ctx = c->ctx;
   const ir_program *p = m->program;
   int before = l->n;
@@ -123,18 +127,18 @@ static int add_kernels(cli *c, list *l, const job *j, const cli_model *m, int as
   for (int i = 0; i < p->nkernels; i++) {
     if (!calls[i]) continue;
     at_tune_kernel k = {p->kernels[i].kernel, short_name(c, j, p->kernels[i].kernel, i == heavy), calls[i] / m->copies, aside};
-    if (layout) k.name = ir_format(ctx, "%s in %s", k.name, layout);
-    if (layout && among(ctx, j->m->program, k.kernel)) continue;
+    if (other) k.name = ir_format(ctx, "%s%s", k.name, other);
+    if (other && among(ctx, j->m->program, k.kernel)) continue;
     int n = l->n;
     IR_PUSH(ctx, l->kernels, l->n, k);
-    IR_PUSH(ctx, l->job_of, n, layout ? -1 : l->njobs);
+    IR_PUSH(ctx, l->job_of, n, other ? -1 : l->njobs);
   }
   return l->n - before;
 }
 
 static void add_job(cli *c, list *l, const char *path) {
   if (!cli_sweep_mine(&l->sweep)) return;
-  job j = {.path = path, .m = untuned(c, path, c->layout)};
+  job j = {.path = path, .m = untuned(c, path, c->layout, "")};
   add_kernels(c, l, &j, j.m, 0);
   IR_PUSH(c->ctx, l->jobs, l->njobs, j);
 }
@@ -143,8 +147,30 @@ static void add_layouts(cli *c, list *l) {
   for (int i = 0; i < l->njobs && !c->layout; i++)
     for (int k = 1; k < IR_COUNT(layouts) && !l->jobs[i].m->kernel; k++) {
       job *j = &l->jobs[i];
-      j->layouts |= add_kernels(c, l, j, untuned(c, j->path, layouts[k]), k) > 0;
+      j->layouts |= add_kernels(c, l, j, untuned(c, j->path, layouts[k], ""), k) > 0;
     }
+}
+
+/* The kernels that a model has where one of its groups is cut. */
+static void add_cuts(cli *c, list *l) {
+  for (int i = 0; i < l->njobs && !c->layout; i++) {
+    job *j = &l->jobs[i];
+    if (j->m->kernel) continue;
+    j->ncuts = cli_cuts_of(c->ctx, j->m, j->cuts);
+    for (int k = 0; k < j->ncuts; k++) {
+      cli_model *m = untuned(c, j->path, NULL, j->cuts[k]);
+      j->cut[k] = m->program;
+      add_kernels(c, l, j, m, CUT);
+    }
+  }
+}
+
+static const char *choose_cuts(cli *c, const list *l, const job *j, const at_tune_result *r) {
+  cli_timed t = {.n = r->n};
+  t.hash = IR_NEW_ARRAY(c->ctx, const char *, r->n + 1);
+  t.ns = IR_NEW_ARRAY(c->ctx, double, r->n + 1);
+  for (int i = 0; i < r->n; i++) t.hash[i] = at_kernel_hash(c->ctx, l->kernels[i].kernel), t.ns[i] = r->state[i].best_ns;
+  return cli_choose_cuts(c->ctx, j->m->program, j->ncuts, j->cuts, j->cut, &t);
 }
 
 /* One model or kernel a line; blanks around it and lines with # do not count. */
@@ -263,9 +289,9 @@ static void table(cli *c, const list *l, const at_tune_result *r) {
     if (!v->known) continue;
     const cli_way *w = &v->way[v->chosen];
     fprintf(c->out, "%s: whole runs %s -> %s (%+.1f%%, within %.1f)%s%s%s\n", l->jobs[i].path, cli_time(c, v->untuned_s), cli_time(c, v->tuned_s), 100 * w->change, 100 * w->error,
-            w->layout ? " in " : "", w->layout ? w->layout : "", v->kept ? "" : ": no gain beyond noise, it is compiled untuned");
+            w->cuts ? ", groups cut" : w->layout ? " in " : "", !w->cuts && w->layout ? w->layout : "", v->kept ? "" : ": no gain beyond noise, it is compiled untuned");
     for (int k = 0; k < v->n; k++)
-      if (k != v->chosen) fprintf(c->out, "  in %s %+.1f%%\n", v->way[k].layout, 100 * v->way[k].change);
+      if (k != v->chosen) fprintf(c->out, "  %s%s %+.1f%%\n", v->way[k].cuts ? "groups cut" : v->way[k].layout ? "in " : "as before", !v->way[k].cuts && v->way[k].layout ? v->way[k].layout : "", 100 * v->way[k].change);
   }
   fprintf(c->out, "%d new trials, %d failed, %.1f s%s\n", r->trials, r->failed, r->seconds, r->stopped ? ", interrupted: all of it is kept" : "");
 }
@@ -303,6 +329,7 @@ static void json(cli *c, const list *l, const at_tune_result *r, const char *db,
       for (int k = 0; k < v->n; k++) {
         cj_open(&j, NULL, '{');
         cj_text(&j, "layout", v->way[k].layout);
+        cj_text(&j, "cuts", v->way[k].cuts);
         cj_real(&j, "run_change", v->way[k].change);
         cj_real(&j, "run_error", v->way[k].error);
         cj_close(&j, '}');
@@ -424,7 +451,7 @@ static void plan_out(cli *c, const char *path, const char *model) {
 }
 
 void cli_write_plan(cli *c, const cli_model *m, const char *path) {
-  const char *text = at_plan_print(c->ctx, m->program, m->target, m->layout);
+  const char *text = at_plan_print(c->ctx, m->program, m->target, m->layout, m->cuts);
   fe_write_file(c->ctx, path, text, strlen(text));
 }
 
@@ -441,7 +468,7 @@ void cli_tune(cli *c, int argc, char **argv) {
       {"--trials", CLI_INT, &trials, "N", "schedules of each kernel, those in the store included"},
       {"--jobs", CLI_INT, &jobs, "N", "processes that compile (default: all CPUs)"},
       {"--check", CLI_FLAG, &check, NULL, "afterwards, compares results with and without the winners"},
-      {"--layouts", CLI_FLAG, &try_layouts, NULL, "also tunes models in other layouts, and keeps the fastest (with a budget of 3m or more: always)"},
+      {"--layouts", CLI_FLAG, &try_layouts, NULL, "also tunes models in other layouts and with groups cut, and keeps the fastest (with a budget of 3m or more: always)"},
       {"--explore", CLI_INT, &explore, "N", "makes spaces of N schedules and tries them all, good and bad"},
       {"--record", CLI_TEXT, &table_file, "FILE", "afterwards, writes what is known of all kernels as a replay table"},
       {"--plan-out", CLI_TEXT, &plan, "FILE", "afterwards, writes the schedules of the model as a plan"},
@@ -484,7 +511,7 @@ void cli_tune(cli *c, int argc, char **argv) {
   double began = rt_now();
   try_layouts |= budget >= LONG;
   bool judge = alone && (budget <= 0 || budget >= JUDGE_FROM || check || try_layouts);
-  if (try_layouts) add_layouts(c, &l);
+  if (try_layouts) add_layouts(c, &l), add_cuts(c, &l);
   int models = 0, judged = 0;
   for (int i = 0; i < l.njobs; i++) models += !l.jobs[i].m->kernel;
   double judging = judge && models ? fmin(fmax(budget / 8, 6), 60 * models) / models : 0; /* seconds for each */
@@ -510,6 +537,8 @@ void cli_tune(cli *c, int argc, char **argv) {
     job *j = &l.jobs[i];
     if (j->m->kernel) continue;
     cli_whole_options w = {.store = store, .nlayouts = j->layouts ? IR_COUNT(layouts) : 0, .layouts = layouts, .progress = first ? show_line : NULL, .user = &d};
+    w.tried_cuts = try_layouts;
+    if (j->ncuts) w.cuts = choose_cuts(c, &l, j, r);
     if (budget > 0) w.deadline = began + budget - (models - ++judged) * judging;
     j->whole = cli_judge_model(c, j->path, &w);
     clear(&d);

@@ -3,7 +3,8 @@
  *   fresh process: defaults ──────────┐
  *   fresh process: winners in NCHWc ──┤ one run each in turn, there and back;
  *   fresh process: winners in NHWC ───┤ the ratios to the defaults; again with new processes
- *   fresh process: winners in NCHW ───┘
+ *   fresh process: winners in NCHW ───┤
+ *   fresh process: winners, groups cut┘
  *
  * Kernels that won alone may cost in a model what they leave of the caches, or copies around them. So whole runs decide:
  * winners that are not faster beyond the noise are not used, and the store says so (at_whole_key). Where code and data of
@@ -52,7 +53,7 @@ static void serve(tn_ctx *ctx, void *arg) {
   }
 }
 
-static bool start(runner *p, const cli *c, const char *path, bool untuned, const char *layout) {
+static bool start(runner *p, const cli *c, const char *path, bool untuned, const char *layout, const char *cuts) {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) return false;
   fflush(NULL);
@@ -64,6 +65,7 @@ static bool start(runner *p, const cli *c, const char *path, bool untuned, const
     r.with.trust = true;
     if (untuned) r.with.db = "none";
     if (layout) r.with.layout = layout;
+    r.with.cuts = cuts ? cuts : "";
     _exit(ir_protect(c->ctx, serve, &r) ? 1 : 0);
   }
   close(pair[1]);
@@ -97,7 +99,8 @@ typedef struct contest { /* the defaults, which are number 0, against the ways *
   const cli *c;
   const char *path;
   int n, rounds;
-  const char *layout[CLI_MOST_WAYS + 1];
+  bool tried_cuts;
+  const char *layout[CLI_MOST_WAYS + 1], *cuts[CLI_MOST_WAYS + 1];
   bool out[CLI_MOST_WAYS + 1]; /* far behind after a round: not run again */
   double ratio[CLI_MOST_WAYS + 1][ROUNDS]; /* logarithms of times over those of the defaults */
   double first[CLI_MOST_WAYS + 1][LEAST];  /* the first seconds of each */
@@ -111,7 +114,7 @@ static bool run_round(contest *k, double seconds) {
   int n = 0;
   bool fine = true;
   for (int i = 0; i < k->n && fine; i++)
-    if (!k->out[i]) fine = start(&p[i], k->c, k->path, i == 0, k->layout[i]);
+    if (!k->out[i]) fine = start(&p[i], k->c, k->path, i == 0, k->layout[i], k->cuts[i]);
   for (int i = 0; i < k->n && fine; i++)
     if (!k->out[i]) fine = !isnan(answer(&p[i]));
   for (double begin = rt_now(); fine && n < RUNS && (n < LEAST || rt_now() - begin < seconds); n++)
@@ -177,22 +180,32 @@ static void keep(const contest *k, at_store *store, const cli_verdict *v) {
   cli_lower(&with, m);
   if (!m->whole_key) return;
   double ns[2] = {v->untuned_s * 1e9, v->untuned_s * (1 + v->way[v->chosen].change) * 1e9}, least = fmin(ns[0], ns[1]);
-  at_trial rows[2], layouts[CLI_MOST_WAYS];
+  at_trial rows[2], layouts[CLI_MOST_WAYS], cuts[2];
   for (int i = 0; i < 2; i++) {
     rows[i] = (at_trial){.key = *m->whole_key, .klass = "layout", .name = k->path, .schedule = i ? "tuned\n" : "untuned\n", .origin = "whole run"};
     rows[i].samples = &ns[i], rows[i].n = 1; /* as many each time: then the latest counts */
     rows[i].cost_ns = v->kept == (i == 1) ? least : fmax(ns[i], 1.001 * least);
   }
   at_store_add_trials(store, NULL, rows, 2);
-  if (v->n < 2) return;
   double x[CLI_MOST_WAYS][LEAST], cost = 1e9 * k->low[v->chosen + 1];
-  for (int i = 0; i < v->n; i++) {
+  const char *cut = v->way[v->n - 1].cuts, *chosen = v->way[v->chosen].cuts;
+  for (int i = 0; i < 2 && k->tried_cuts; i++) { /* as many each time: then the latest counts */
+    const char *config = i ? cut : "";
+    if (!config) break;
+    cuts[i] = (at_trial){.key = *m->cut_key, .klass = "layout", .name = k->path, .schedule = ir_format(c->ctx, i ? "cut %s\n" : "cut\n", config), .origin = "whole run"};
+    cuts[i].samples = &ns[1], cuts[i].n = 1;
+    cuts[i].cost_ns = (chosen != NULL) == (i == 1) ? cost : 1.001 * cost;
+    at_store_add_trials(store, NULL, &cuts[i], 1);
+  }
+  int nlayouts = v->n - (cut != NULL), usual = chosen ? 0 : v->chosen;
+  if (nlayouts < 2) return;
+  for (int i = 0; i < nlayouts; i++) {
     for (int j = 0; j < LEAST; j++) x[i][j] = 1e9 * k->first[i + 1][j];
     layouts[i] = (at_trial){.key = *m->layout_key, .klass = "layout", .name = k->path, .schedule = ir_format(c->ctx, "layout %s\n", v->way[i].layout), .origin = "whole run"};
     layouts[i].samples = x[i], layouts[i].n = LEAST; /* as many each time */
-    layouts[i].cost_ns = i == v->chosen ? cost : fmax(1e9 * k->low[i + 1], 1.001 * cost);
+    layouts[i].cost_ns = i == usual ? cost : fmax(1e9 * k->low[i + 1], 1.001 * cost);
   }
-  at_store_add_trials(store, NULL, layouts, v->n);
+  at_store_add_trials(store, NULL, layouts, nlayouts);
 }
 
 static void describe(const contest *k, cli_verdict *v) {
@@ -201,7 +214,7 @@ static void describe(const contest *k, cli_verdict *v) {
   for (int i = 0; i < v->n; i++) {
     contest upto = *k;
     if (k->out[i + 1]) upto.rounds = 1; /* it has not run in all since: the first round tells how far it is behind */
-    v->way[i] = (cli_way){.layout = k->layout[i + 1]};
+    v->way[i] = (cli_way){.layout = k->layout[i + 1], .cuts = k->cuts[i + 1]};
     v->way[i].change = exp(mean(&upto, i + 1, 0, &v->way[i].error)) - 1;
   }
   v->chosen = pick(k) - 1;
@@ -215,13 +228,15 @@ static void say(const cli_whole_options *o, const contest *k) {
   describe(k, &v);
   ir_text t = {.ctx = k->c->ctx};
   ir_put(&t, "%s: whole runs, round %d:", k->path, k->rounds);
-  for (int i = 0; i < v.n; i++) ir_put(&t, "%s %s %+.1f%%", i ? "," : "", v.way[i].layout ? v.way[i].layout : "winners", 100 * v.way[i].change);
+  for (int i = 0; i < v.n; i++) ir_put(&t, "%s %s %+.1f%%", i ? "," : "", v.way[i].cuts ? "cut" : v.way[i].layout ? v.way[i].layout : "winners", 100 * v.way[i].change);
   o->progress(o->user, ir_text_str(&t));
 }
 
 cli_verdict cli_judge_model(const cli *c, const char *path, const cli_whole_options *o) {
   contest k = {.c = c, .path = path, .n = 2};
   for (int i = 0; i < o->nlayouts; i++) k.layout[i + 1] = o->layouts[i], k.n = i + 2;
+  k.tried_cuts = o->tried_cuts;
+  if (o->cuts) k.layout[k.n] = o->nlayouts ? o->layouts[0] : NULL, k.cuts[k.n++] = o->cuts;
   cli_verdict v = {0};
   int most = o->deadline > 0 ? ROUNDS : ROUNDS_UNTIMED;
   for (double took = 0; k.rounds < most && (!k.rounds || o->deadline <= 0 || rt_now() + took < o->deadline);) {

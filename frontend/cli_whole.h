@@ -4,11 +4,12 @@
 #include "autotune/store.h"
 #include "frontend/cli.h"
 
-/* Most ways to run a model that are compared: its defaults, and its winners in each layout. */
-enum { CLI_MOST_WAYS = 4 };
+/* Most ways to run a model that are compared: its defaults, its winners in each layout, and with groups cut. */
+enum { CLI_MOST_WAYS = 5 };
 
-typedef struct cli_way { /* the winners in one layout */
+typedef struct cli_way { /* the winners in one layout, or the usual one with groups cut */
   const char *layout;    /* null: the one that compiles would choose */
+  const char *cuts;      /* hashes of groups, apart by blanks; null: none */
   double change, error;  /* a run's time over that of the defaults - 1, the mean over rounds of processes; its standard error */
 } cli_way;
 
@@ -24,10 +25,25 @@ typedef struct cli_whole_options {
   at_store *store;            /* keeps the verdict, which compiles follow; may be null */
   int nlayouts;               /* to compare; 0: the one that compiles would choose */
   const char *const *layouts; /* the first is the usual one: another is taken only if it is clearly faster */
+  bool tried_cuts;            /* whether groups are better cut was looked at: */
+  const char *cuts;           /* another way, in the usual layout, with these cut; null: none */
   double deadline;            /* by rt_now: no round begins that would end later, but the first; 0: none */
   void (*progress)(void *user, const char *line); /* after each round; may be null */
   void *user;
 } cli_whole_options;
+
+/* Times of kernels, by their at_kernel_hash; NaN: not known. */
+typedef struct cli_timed {
+  int n;
+  const char **hash;
+  double *ns;
+} cli_timed;
+enum { CLI_MOST_CUTS = 8 };
+/* Hashes of the largest groups of a model that may be cut; returns how many. */
+int cli_cuts_of(tn_ctx *ctx, const cli_model *m, const char *cuts[CLI_MOST_CUTS]);
+/* Of n cuts those that by the times of kernels are faster: cut[i] is the program with cut i alone, `whole` the one with
+ * none. Hashes, apart by blanks; null: none is. */
+const char *cli_choose_cuts(tn_ctx *ctx, const ir_program *whole, int n, const char *const *cuts, const ir_program *const *cut, const cli_timed *t);
 
 /* Times the model at `path` with its defaults and with its winners in fresh processes. */
 cli_verdict cli_judge_model(const cli *c, const char *path, const cli_whole_options *o);

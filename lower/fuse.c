@@ -9,6 +9,8 @@
  * reshape, a split along the outermost axis) is an alias and belongs to no group; so is a
  * Concat whose parts are stored inside it (join.h).
  *
+ * Where lw_options.cut says so a group is cut: what stands behind its root, or before it, is a kernel of its own.
+ *
  * A group runs as one step, so no group may need, through others, its own result:
  * before a node joins, the groups between are searched (reaches). */
 #include "lower/attend.h"
@@ -17,6 +19,7 @@
 #include "lower/join.h"
 #include "lower/lower.h"
 #include "lower/region.h"
+#include <string.h>
 
 typedef struct fuse {
   tn_ctx *ctx;
@@ -28,6 +31,8 @@ typedef struct fuse {
   int *times;        /* by node id: how often its expression stands in that of its group, written out as a tree */
   uint32_t *visited; /* by node id: search stamp */
   uint32_t stamp;
+  const lw_options *options;
+  bool *cut;         /* by group: nothing is inlined where its root reads */
 } fuse;
 
 /* ---- aliases ---- */
@@ -214,6 +219,60 @@ static void grow_epilogue(fuse *f, int group) {
   }
 }
 
+/* ---- cuts ---- */
+
+static void put_node(ir_text *t, const ir_node *n) {
+  ir_put(t, " %s", n->op->name);
+  for (int k = 0; k < n->nin; k++) {
+    const ir_value *v = n->in[k];
+    ir_put(t, k ? "," : "(");
+    if (!v) continue;
+    ir_put(t, "%s", ir_dtype_name(v->dtype));
+    for (int i = 0; i < v->rank; i++) ir_put(t, "%c%s", i ? 'x' : ' ', ix_print(t->ctx, v->dims[i]));
+  }
+  ir_put(t, ")");
+  for (int k = 0; k < n->nattrs; k++) {
+    ir_put(t, " %lld", (long long)n->attrs[k].i);
+    for (int j = 0; j < n->attrs[k].n && n->attrs[k].ints; j++) ir_put(t, ",%lld", (long long)n->attrs[k].ints[j]);
+  }
+}
+
+static bool is_cut(fuse *f, const ir_node *root, const char *text) {
+  lw_group g = {ir_format(f->ctx, "%016llx", (unsigned long long)ir_hash_bytes(text, strlen(text), 5)), text, 0};
+  for (int k = 0; k < root->nout; k++)
+    if (root->out[k] && ir_static(root->out[k])) g.elements += (double)ir_value_elements(f->ctx, root->out[k]);
+  return f->options->cut(f->options->cut_user, f->ctx, &g);
+}
+
+/* What follows the root in its group becomes a kernel of its own, if that is asked for. */
+static void cut_epilogue(fuse *f, int group) {
+  int n = f->nmembers[group];
+  if (!f->options->cut || n < 2) return;
+  ir_text t = {.ctx = f->ctx};
+  ir_put(&t, "behind");
+  for (int i = 0; i < n; i++) put_node(&t, f->members[group][i]);
+  if (!is_cut(f, f->root[group], ir_text_str(&t))) return;
+  for (int i = 1; i < n; i++) f->members[group][i]->group = -1;
+  f->nmembers[group] = 1;
+}
+
+/* The same for what its root would inline where it reads. */
+static void cut_prologue(fuse *f, int group) {
+  ir_node *root = f->root[group];
+  bool any = false;
+  if (!f->options->cut || root->op->kind != IR_OP_REDUCTION) return;
+  ir_text t = {.ctx = f->ctx};
+  ir_put(&t, "before");
+  put_node(&t, root);
+  for (int k = 0; k < root->nin; k++) {
+    const ir_node *p = root->in[k] ? root->in[k]->def : NULL;
+    if (!p || p->group != -1 || p->op->kind != IR_OP_ELEMENTWISE || is_packed(p)) continue;
+    any = true;
+    put_node(&t, p);
+  }
+  f->cut[group] = any && is_cut(f, root, ir_text_str(&t));
+}
+
 /* Whether group `to` may inline producer p (all of whose uses are in it). */
 static bool may_inline(const fuse *f, const ir_node *p, int to) {
   if (!p->op->value || p->nout != 1) return false;
@@ -227,7 +286,7 @@ static bool may_inline(const fuse *f, const ir_node *p, int to) {
   for (int u = 0; u < p->out[0]->nuses; u++) in_epilogue &= p->out[0]->uses[u] != root;
   if (in_epilogue) return true;
   switch (root->op->kind) {
-  case IR_OP_REDUCTION: return true;
+  case IR_OP_REDUCTION: return !f->cut[to];
   default: return false; /* each element is read many times: compute it once */
   }
 }
@@ -263,7 +322,7 @@ static void take_scores(fuse *f, ir_node *n) {
 }
 
 void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
-  fuse f = {.ctx = ctx, .g = g};
+  fuse f = {.ctx = ctx, .g = g, .options = options};
   uint32_t ids = 0;
   lw_own_updates(ctx, g);
   for (int i = 0; i < g->nnodes; i++)
@@ -273,6 +332,7 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   f.root = IR_NEW_ARRAY(ctx, ir_node *, g->nnodes + 1);
   f.members = IR_NEW_ARRAY(ctx, ir_node **, g->nnodes + 1);
   f.nmembers = IR_NEW_ARRAY(ctx, int, g->nnodes + 1);
+  f.cut = IR_NEW_ARRAY(ctx, bool, g->nnodes + 1);
   ir_graph_analyse(g);
   lw_mark_packed(g);
   for (int i = 0; i < g->nnodes; i++) {
@@ -288,7 +348,8 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     if (n->group != -1 || !(n->op->build || lw_is_region(n))) continue;
     int group = group_new(&f, n);
     join(&f, n, group, 1);
-    if (takes_epilogue(n) && !is_packed(n)) grow_epilogue(&f, group), shed_widening(&f, group);
+    if (takes_epilogue(n) && !is_packed(n)) grow_epilogue(&f, group), shed_widening(&f, group), cut_epilogue(&f, group);
+    if (!is_packed(n)) cut_prologue(&f, group);
   }
   if (options->target && !options->unscheduled) lw_join_parts(ctx, g, true);
   absorb_producers(&f);

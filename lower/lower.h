@@ -9,6 +9,13 @@
 
 typedef enum lw_layout_choice { LW_LAYOUT_AUTO, LW_LAYOUT_NCHW, LW_LAYOUT_NHWC, LW_LAYOUT_NCHWC } lw_layout_choice;
 
+/* A root and what is computed with it: "behind", elementwise nodes where it stores, or "before", where a reduction reads. */
+typedef struct lw_group {
+  const char *hash; /* 16 hexadecimal digits of the text */
+  const char *text; /* "behind" or "before", then ops with types and attributes */
+  double elements;  /* of the root's result */
+} lw_group;
+
 typedef struct lw_options {
   const cg_target *target;    /* null: schedules and layouts for no machine in particular: none */
   bool unscheduled;           /* every kernel as its op wrote it */
@@ -22,6 +29,9 @@ typedef struct lw_options {
   /* The schedule of a kernel: text of steps; null or returning null: the default one. */
   const char *(*schedule)(void *user, tn_ctx *ctx, const ir_kernel *k);
   void *user;
+  /* Whether a group is to be cut there: two kernels. Null: none. */
+  bool (*cut)(void *cut_user, tn_ctx *ctx, const lw_group *group);
+  void *cut_user;
   /* Called after each pass with its name, for dumps and timing; may be null. */
   void (*after_pass)(void *user, tn_ctx *ctx, const char *pass, const ir_graph *g, double seconds);
   void *after_user;

@@ -55,15 +55,22 @@ static void fill(void *p, const ir_slot *s) {
   for (int64_t i = 0; i < n; i++) ((float *)p)[i] = (float)(draw(2001) - 1000) / 500.0f;
 }
 
+static bool always_cut(void *user, tn_ctx *ctx, const lw_group *group) {
+  (void)user;
+  if (strlen(group->hash) != 16 || !(group->elements > 0)) ir_fail(ctx, TN_EWRONG, "group '%s' of %g elements", group->hash, group->elements);
+  return true;
+}
+
 /* The graph compiled in several ways: all give what the unscheduled, row-major one gives by the interpreter. */
 static void run_trial(tn_ctx *ctx, void *arg) {
   const trial *t = arg;
   void *in[8] = {0}, *want[8] = {0}, *got[8] = {0};
-  for (int way = 0; way < 4; way++) {
+  for (int way = 0; way < 5; way++) {
     ir_graph *g = ir_graph_parse(ctx, t->text, "test");
     lw_options o = {.target = cg_target_find(ctx, NULL, NULL), .unscheduled = way == 0};
     if (way == 2) o.layout = LW_LAYOUT_NCHW;
     if (way == 3) o.layout = LW_LAYOUT_NHWC;
+    if (way == 4) o.cut = always_cut, o.cut_user = NULL;
     ir_program *p = lw_compile(ctx, g, &o);
     const char *wrong = ir_program_verify(ctx, p);
     if (wrong) ir_fail(ctx, TN_EWRONG, "way %d: %s", way, wrong);
@@ -96,6 +103,18 @@ static void run_trial(tn_ctx *ctx, void *arg) {
   }
 }
 
+/* Calls of a run where all groups are cut whose text begins so. */
+static bool cut_here(void *user, tn_ctx *ctx, const lw_group *group) {
+  (void)ctx;
+  return strncmp(group->text, user, strlen(user)) == 0;
+}
+static int steps_cut(const char *text, const char *where) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  int n = lw_compile(ctx, ir_graph_parse(ctx, text, "test"), &(lw_options){.target = cg_target_find(ctx, NULL, NULL), .cut = cut_here, .cut_user = (void *)where})->nrun;
+  tn_ctx_free(ctx);
+  return n;
+}
+
 static void try(trial t) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   tn_status s = ir_protect(ctx, run_trial, &t);
@@ -116,6 +135,22 @@ Test(lower, epilogues) {
   graph(1, "graph g { input a: f32[5, 8] input b: f32[8, 20] input c: f32[20] y = MatMul(a, b) z = Add(y, c) output z }");
   /* an operand that needs the product itself by another way cannot join it */
   graph(3, "graph g { input a: f32[6, 6] y = MatMul(a, a) z = MatMul(y, a) w = Add(y, z) v = MatMul(w, a) output v }");
+}
+
+Test(lower, cuts) {
+  const char *product = "graph g { input a: f32[5, 8] input b: f32[8, 20] input r: f32[5, 20] y = MatMul(a, b) z = Add(y, r) w = Relu(z) output w }";
+  cr_expect_eq(steps_cut(product, "nowhere"), 1);
+  cr_expect_eq(steps_cut(product, "behind MatMul"), 2);
+  cr_expect_eq(steps_cut(product, "behind MatMul(f32 5x8,f32 8x20) Add(f32 5x20,f32 5x20) Relu(f32 5x20)"), 2);
+  cr_expect_eq(steps_cut(product, "before"), 1);
+  const char *sum = "graph g { input a: f32[5, 40] const axes: i64[1] = [1] s = Sigmoid(a) y = ReduceSum(s, axes) z = Exp(y) output z }";
+  cr_expect_eq(steps_cut(sum, "nowhere"), 1);
+  cr_expect_eq(steps_cut(sum, "before ReduceSum"), 2);
+  cr_expect_eq(steps_cut(sum, "behind ReduceSum"), 2);
+  cr_expect_eq(steps_cut(sum, "be"), 3);
+  graph(1, sum); /* the same results wherever it is cut */
+  graph(-1, "graph g { input a: f32[6, 6] y = MatMul(a, a) s = Sigmoid(y) z = MatMul(s, a) w = Add(y, z) v = MatMul(w, a) u = Add(v, s) output u, w }");
+  graph(-1, "graph g { input x: f32[1, 16, 6, 6] input w: f32[16, 16, 1, 1] y = Conv(x, w) a = Add(y, x) b = Relu(a) c = Concat(b, x) {axis = 1} p = GlobalAveragePool(c) output c, p }");
 }
 
 Test(lower, two_products_that_need_each_other) {

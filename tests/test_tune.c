@@ -443,7 +443,7 @@ static ir_program *program(void) {
 }
 
 static void plans(void) {
-  const char *text = at_plan_print(ctx, program(), target(), LW_LAYOUT_NHWC);
+  const char *text = at_plan_print(ctx, program(), target(), LW_LAYOUT_NHWC, NULL);
   at_lookup *l = at_lookup_new(ctx, NULL, target(), text, "test.plan");
   cr_assert_str_eq(at_lookup_schedule(l, ctx, kernel(gemm_text)), "split m 4 -> mo mi\n");
   cr_assert_str_eq(at_lookup_schedule(l, ctx, kernel(add_text)), "");

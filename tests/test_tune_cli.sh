@@ -108,6 +108,34 @@ for l in NHWC NCHW; do
   cmp -s l$l.o p$l.o || fail "a plan forgets the layout $l"
 done
 
+# groups may be cut: the kernels that come of it are tuned besides; a plan says which, and compiles follow it
+cat >cut.tn <<'END'
+graph net {
+  input x: f32[16, 256]
+  input w: f32[256, 64]
+  input r: f32[16, 64]
+  y = MatMul(x, w)
+  a = Add(y, r)
+  b = Tanh(a)
+  output b
+}
+END
+"$tenon" tune cut.tn --db c.db --trials 2 --jobs 1 --layouts >cuts.txt 2>&1 || fail "tune --layouts of cuts: $(cat cuts.txt)"
+grep -q ", cut " cuts.txt || fail "no kernels of cuts are tuned: $(cat cuts.txt)"
+"$tenon" db export --db c.db | grep -q '"cut\\n' || fail "whether groups are cut is not kept"
+group=$("$tenon" explain cut.tn --db none | sed -n 's/^  group \([0-9a-f]*\) may be cut behind MatMul.*/\1/p')
+[ ${#group} = 16 ] || fail "explain names no group: $group"
+{ echo "# tenon plan 1"; echo "cut $group"; } >cut0.plan
+"$tenon" compile cut.tn -o c0.o --header c0.h --prefix net --plan cut0.plan --plan-out cut1.plan >/dev/null 2>&1 || fail "compile with a cut"
+[ "$(grep -c '^kernel' cut1.plan)" = 2 ] && grep -q "^cut $group\$" cut1.plan || fail "a plan forgets the cut"
+"$tenon" compile cut.tn -o c1.o --header c1.h --prefix net --plan cut1.plan --frozen >/dev/null 2>&1 || fail "compile --frozen with a cut"
+cmp -s c0.o c1.o || fail "other bytes with the plan of a cut"
+"$tenon" run cut.tn --db none --output-dir whole >/dev/null 2>&1 && "$tenon" run cut.tn --plan cut1.plan --output-dir parts >/dev/null 2>&1 || fail "run cut"
+cmp -s whole/b.npy parts/b.npy || fail "a cut changes results"
+{ echo "# tenon plan 1"; echo "cut 12"; } >bad.plan
+"$tenon" explain cut.tn --plan bad.plan >bad.txt 2>&1 && fail "a plan with half a hash is taken"
+grep -q "16 hexadecimal digits of a group" bad.txt || fail "the message: $(cat bad.txt)"
+
 # killed at some moment: what was committed stays and is not tried again
 for ms in 150 400 700; do
   "$tenon" tune $gemm gemm:f32:16x16x16 --db k.db --trials 60 --jobs 1 >/dev/null 2>&1 &
