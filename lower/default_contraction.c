@@ -297,12 +297,19 @@ static void choose_tile(contraction *c) {
   p->got.mr = c->tiled ? (int)t->mr : 1, p->got.nr = (int)t->nr, p->got.unfused = p->u.unfused;
 }
 
+/* Vectors of pixels, of a picture in rows: the next channel is a picture away, in the same sets of the first cache, the next
+ * tap beside this one. */
+static bool along_rows(const contraction *c) {
+  const lw_problem *q = c->q;
+  return q->nred > 2 && !q->b->u.buf->constant && !q->b->u.buf->layout && lw_stride(c->p->ctx, q->b, q->out[c->v]->var) == 1;
+}
+
 /* Of the reduction: channels in blocks outside the taps, inside them again. */
 static void choose_order(contraction *c) {
   const lw_problem *q = c->q;
   bool channels = q->nred > 1 && strcmp(q->red[0]->var->name, "c") == 0;
   int inner = c->p->u.inner;
-  c->channels_inside = c->split_c || (channels && (inner ? inner == 1 : q->red_extent[0] >= 8));
+  c->channels_inside = c->split_c || (channels && (inner ? inner == 1 : q->red_extent[0] >= 8 && !along_rows(c)));
   for (int i = c->channels_inside; i < q->nred; i++) c->order[c->norder++] = q->red[i]->var->name;
   if (c->channels_inside) c->order[c->norder++] = q->red[0]->var->name;
 }

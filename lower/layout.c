@@ -79,6 +79,14 @@ static bool wants_blocked(const chooser *c, const ir_node *n) {
          ir_dim(c->ctx, n->in[0], 1) >= (c->block ? c->block : 4);
 }
 
+/* Results of fewer channels than a block holds are made along the rows of the picture, by vectors of pixels: from rows, as
+ * pixels of blocks would be gathered one by one. */
+static bool few_results(const chooser *c, const ir_node *n) {
+  const ir_value *x = n->in[0], *y = n->out[0];
+  return c->block && ir_node_is(n, "Conv") && x->dtype == TN_F32 && layout_of(c, x) && ir_static(x) && ir_static(y) && ir_dim(c->ctx, y, 1) < c->block &&
+         ir_dim(c->ctx, y, -1) >= c->block && ir_attr_get_int(n, "group", 1) == 1;
+}
+
 /* A convolution of bytes or words takes several channels at once: these lie side by side, however few. */
 static bool few_integers(const chooser *c, const ir_node *n) {
   const ir_value *x = n->in[0];
@@ -211,6 +219,10 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     if (!options->attention_apart && norm_in_parts(&c, n)) continue;
     if (is_conv(n) || is_unfold(n)) {
       /* a result without blocks is made along its rows: from rows, unless weights can be packed for it */
+      if (!options->attention_apart && few_results(&c, n)) {
+        if (n->in[0]->layout) n->in[0] = relayout(&c, n, n->in[0], NULL);
+        continue;
+      }
       bool fits = is_unfold(n) || n->in[1]->packed || eligible(&c, n->out[0]);
       if (wants_blocked(&c, n) && fits && !n->in[0]->layout) {
         if (c.free_io && n->in[0]->kind == IR_VALUE_INPUT) n->in[0]->layout = layout_of(&c, n->in[0]);

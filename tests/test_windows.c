@@ -132,3 +132,42 @@ Test(windows, wide_borders) {
     tn_ctx_free(ctx);
   }
 }
+
+/* ---- results of few channels: from rows of pixels, channels outside ---- */
+
+static ir_program *compile_few(tn_ctx *ctx, int k, bool unscheduled, int64_t *elements) {
+  enum { C = 16, H = 11, W = 83, R = 5 };
+  ir_graph *g = ir_graph_new(ctx, "g");
+  ix dims[4] = {ix_index(ctx, 1), ix_index(ctx, C), ix_index(ctx, H), ix_index(ctx, W)};
+  ir_value *x = ir_graph_input(g, "x", TN_F32, 4, dims);
+  ir_value *in[2] = {x, ir_graph_const(g, "w", TN_F32, 4, (int64_t[]){C, C, 1, 1}, layer_floats(ctx, C * C, 2), false)};
+  x = ir_node_new(g, "Conv", "blocks", 2, in, 1)->out[0];
+  ir_value *few[2] = {x, ir_graph_const(g, "v", TN_F32, 4, (int64_t[]){k, C, R, R}, layer_floats(ctx, (int64_t)k * C * R * R, 3), false)};
+  ir_node *n = ir_node_new(g, "Conv", "few", 2, few, 1);
+  ir_attr_ints(n, "pads", 4, (int64_t[]){2, 2, 2, 2});
+  ir_graph_output(g, n->out[0]);
+  *elements = k * H * W;
+  return lw_compile(ctx, g, &(lw_options){.target = cg_target_find(ctx, "x86-64-v3", NULL), .unscheduled = unscheduled});
+}
+
+static void run_few(tn_ctx *ctx, void *arg) {
+  int k = *(int *)arg;
+  int64_t count;
+  ir_program *p = compile_few(ctx, k, false, &count);
+  bool rows = false, gathered = false;
+  for (int i = 0; i < p->nkernels; i++) {
+    rows |= strstr(p->kernels[i].schedule, "peel vo") != NULL;
+    gathered |= strstr(p->kernels[i].schedule, "reorder r s c") != NULL;
+  }
+  if (!rows || gathered) ir_fail(ctx, TN_EWRONG, "%s", rows ? "channels go inside the taps" : "no vectors of pixels");
+  const void *in[1] = {layer_floats(ctx, 16 * 11 * 83, 4)};
+  layer_check(ctx, cg_target_find(ctx, "x86-64-v3", NULL), p, compile_few(ctx, k, true, &count), in, count);
+}
+
+Test(windows, few_results) {
+  for (int k = 1; k <= 7; k += 2) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    cr_expect_eq(ir_protect(ctx, run_few, &k), TN_OK, "%d: %.900s", k, tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
