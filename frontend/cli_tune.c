@@ -520,7 +520,8 @@ void cli_tune(cli *c, int argc, char **argv) {
   if (!cg_target_runs_here(ctx, target, &missing)) ir_fail(ctx, TN_EUSAGE, "code for '%s' does not run here: no %s", target->name, missing);
   at_store *store = cli_sweep_store(ctx, &l.sweep, c->db);
   display d = {.c = c, .terminal = isatty(2), .last = -10};
-  at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget > 0 ? fmax(budget - models * judging, 0.75 * budget) : 0, .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop, .explore = (int)explore, .survey = try_layouts};
+  at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget > 0 ? fmax(fmax(budget - models * judging, 0.75 * budget) - (rt_now() - began), 0.05) : 0, /* other layouts and cuts took some of it */
+                        .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop, .explore = (int)explore, .survey = try_layouts};
   recording points = {.c = c, .kernels = l.kernels, .current = -1, .out = {.ctx = ctx}};
   if (table_file) o.each = record_point, o.each_user = &points;
   o.progress = first ? show : NULL;
