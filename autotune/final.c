@@ -115,7 +115,10 @@ bool at_final_lost(const at_finalist *f, int n, int j) {
 }
 
 bool at_final_measure(at_lab *lab, int n, at_candidate *const *c, at_finalist *f, int least, double moment) {
-  for (int j = 0; j < n; j++) c[j]->n = c[j]->disturbed = 0, c[j]->samples = NULL;
+  for (int j = 0; j < n; j++) {
+    c[j]->n = c[j]->disturbed = 0, c[j]->samples = NULL;
+    if (f[j].founded > least) least = f[j].founded;
+  }
   bool out[AT_MOST_FINALISTS] = {0};
   for (int done = 0; done < AT_FINAL_MOST; done += AT_FINAL_BLOCK) {
     if (done >= AT_FINAL_ROUNDS && (rt_now() >= moment || (done >= least && !at_final_open(f, n)))) break;
@@ -123,7 +126,7 @@ bool at_final_measure(at_lab *lab, int n, at_candidate *const *c, at_finalist *f
     int k = 0;
     for (int j = 0; j < n; j++) {
       if (done) at_lab_unload(lab, c[j]);
-      out[j] |= done >= AT_FINAL_SEVERAL && j < n - 2 && at_final_lost(f, n, j);
+      out[j] |= done >= AT_FINAL_SEVERAL && done >= f[j].founded && j < n - 2 && at_final_lost(f, n, j);
       if (!out[j]) left[k++] = c[j];
     }
     for (int j = 0; j < k; j++) order[j] = left[(j + done / AT_FINAL_BLOCK) % k]; /* who is loaded first lies elsewhere: each in turn */

@@ -25,6 +25,7 @@ typedef struct at_finalist {
   int n;
   double predicted_ns;   /* breaks ties, lower first; 0 or NaN: last */
   const char *text;      /* breaks the remaining ties */
+  int founded;           /* rounds behind an earlier result, which fewer do not replace in a store: it does not leave before */
 } at_finalist;
 
 /* a's time over b's in the same rounds; NaN without any. */
@@ -41,7 +42,7 @@ bool at_final_open(const at_finalist *f, int n);
 bool at_final_lost(const at_finalist *f, int n, int j);
 
 /* Times the candidates, which have code, from scratch: AT_FINAL_ROUNDS, then until `moment` (rt_now; 0: no more) while it is
- * open or there were not `least` rounds, those that have lost left out; the last two stay, the winner so far and the default. f[n]: their predictions and texts; samples and n are set. False when one has failed
+ * open or there were not `least` rounds, those that have lost left out; the last two stay, the winner so far and the default. f[n]: all but samples and n is given; samples and n are set. False when one has failed
  * (its status), or time was up before the first block was through. */
 bool at_final_measure(at_lab *lab, int n, at_candidate *const *c, at_finalist *f, int least, double moment);
 #endif

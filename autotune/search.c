@@ -136,7 +136,7 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
       if (standard) t->standard = c;
       if (p->status != AT_OK) c->status = p->status, c->c.reason = p->reason;
       if (p->status == AT_OK && p->n) (p->again || c->again ? at_task_time_again : at_task_time)(c, p->samples, p->n, base ? base->samples : NULL, base ? base->n : 0, scale);
-      if (p->status == AT_OK && p->n && p->stage == AT_STAGE_FINAL) c->ns = p->cost, c->again = AT_FINAL_WEIGHT;
+      if (p->status == AT_OK && p->n && p->stage == AT_STAGE_FINAL) c->ns = p->cost, c->again = AT_FINAL_WEIGHT, at_task_found(c, p->n, p->cost);
       if (p->status == AT_OK && p->n && standard) c->ns = c->plain_ns = t->scale_ns;
       if (p->stage == AT_STAGE_FINAL && p->cost < least) least = p->cost, cheapest = c;
       if (first) at_task_learn(t, c);
@@ -407,5 +407,18 @@ int at_task_finalists(const at_task *t, bool wide, at_config **out) {
     if (c != t->standard && c != now && is_timed(c) && c->ns <= below) n = put_among(c, most, n, out);
   }
   if (now != t->standard) out[n++] = now;
+  return n;
+}
+
+void at_task_found(at_config *c, int n, double ns) {
+  if (n >= c->founded) c->founded = n, c->founded_ns = ns;
+}
+
+int at_task_overrated(const at_task *t, const at_config *winner, at_config **out) {
+  int n = 0;
+  for (int i = 0; i < t->n && n < AT_FINALISTS - 1; i++) {
+    at_config *c = t->configs[i];
+    if (c != winner && c != t->standard && c->status == AT_OK && c->founded && c->founded_ns < winner->founded_ns) out[n++] = c;
+  }
   return n;
 }

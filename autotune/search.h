@@ -26,6 +26,8 @@ typedef struct at_config {
   double plain_ns;      /* the median on that scale */
   int samples;          /* behind it */
   int again;            /* races it was in to be timed anew: its times are their means */
+  int founded;          /* rounds of the final that it counts by in a store, as that has the most; 0: none */
+  double founded_ns;    /* its time there */
   int64_t order;        /* when it was first tried */
   bool won;             /* the last final */
   bool seen;            /* for those who walk over all */
@@ -95,6 +97,11 @@ bool at_task_exhausted(const at_task *t, int64_t trials);
 int at_task_finalists(const at_task *t, bool wide, at_config **out);
 /* The `most` fastest, the default left out; returns how many there are. */
 int at_task_fastest(const at_task *t, int most, at_config **out);
+/* A final of n rounds gave it this time. */
+void at_task_found(at_config *c, int n, double ns);
+/* Up to AT_FINALISTS - 1 that a store puts before the winner of the last final, by one in which he was not, or was timed
+ * less; returns how many. */
+int at_task_overrated(const at_task *t, const at_config *winner, at_config **out);
 /* What a compile would use now: the winner of the last final, or the default. */
 at_config *at_task_winner(const at_task *t);
 /* Takes n samples over, relative to those of the default in the same rounds (null: as they are); on the

@@ -140,7 +140,7 @@ static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, 
     r.samples = a->samples;
     r.n = ok ? a->n : 0;
     /* nothing is cheaper than the default before it has won a final */
-    bool provisional = c[i] != t->standard && stage != AT_STAGE_FINAL && !isnan(t->standard->ns);
+    bool provisional = c[i] != t->standard && !c[i]->won && stage != AT_STAGE_FINAL && !isnan(t->standard->ns);
     r.cost_ns = !ok ? 0 : provisional ? fmax(c[i]->ns, t->standard->ns * 1.001) : c[i]->ns;
     r.time_us = now;
     if (c[i]->point >= 0) r.predicted_ns = t->space->points[c[i]->point].predicted_ns;
@@ -372,7 +372,7 @@ static int measure_final(tuner *u, at_task *t, int n, at_config *const *c, at_fi
   at_candidate *q[AT_MOST_FINALISTS] = {0};
   for (int j = 0; j < n; j++) {
     q[j] = &c[j]->c;
-    f[j] = (at_finalist){.predicted_ns = c[j]->point >= 0 ? t->space->points[c[j]->point].predicted_ns : 0, .text = c[j]->schedule};
+    f[j] = (at_finalist){.founded = f[j].founded, .predicted_ns = c[j]->point >= 0 ? t->space->points[c[j]->point].predicted_ns : 0, .text = c[j]->schedule};
   }
   at_lab_compile(u->lab, n, q);
   limit_runs(u, t);
@@ -392,24 +392,8 @@ enum { SECONDS = 2 }; /* of a final that is in doubt */
 /* Seconds that are left beside what the finals of all will need. */
 static double left(const tuner *u) { return u->end > 0 ? u->end - reserve(u, -1) - rt_now() : INFINITY; }
 
-/* Default against the fastest, interleaved. Only who wins here is cheaper than the default in the store. The final that
- * ends a search has more rivals, if there is time: races are too short to tell which of several good ones is the best. */
-static void final(tuner *u, int i, bool settled) {
-  at_task *t = &u->t[i];
-  at_config *c[AT_FINALISTS + 1];
-  at_finalist f[AT_FINALISTS + 1];
-  int n, measured;
-  do {
-    at_task_rank(t);
-    int known = at_task_finalists(t, settled, c);
-    double shortest = isnan(t->standard->ns) ? 0 : final_s(u, t, AT_FINALISTS, known, c);
-    bool wide = settled && left(u) > SECONDS + shortest;
-    n = at_task_finalists(t, wide, c);
-    if ((!n && !settled) || t->standard->status != AT_OK || !take_kernel(u, i)) return;
-    c[n++] = t->standard;
-    measured = measure_final(u, t, n, c, f, wide && n > 1 ? AT_FINAL_WIDE : AT_FINAL_ROUNDS, rt_now() + fmin(left(u), wide ? 2 * SECONDS + shortest : SECONDS));
-  } while (measured < 0 && !over(u));
-  if (measured <= 0) return;
+/* Who has won, and what that makes of all that took part; c[n - 1] is the default. */
+static at_config *judge(tuner *u, at_task *t, int n, at_config *const *c, const at_finalist *f, bool settled) {
   double ratio[AT_FINALISTS + 1];
   int won = at_final_pick(f, n, ratio);
   for (int j = 0; j < t->n; j++) t->configs[j]->won = t->configs[j] == c[won];
@@ -417,23 +401,57 @@ static void final(tuner *u, int i, bool settled) {
     c[j]->plain_ns = t->scale_ns * ratio[j];
     c[j]->ns = t->scale_ns * (j == won || c[j] == t->standard ? ratio[j] : fmax(ratio[j], ratio[won] * 1.001));
     c[j]->again = AT_FINAL_WEIGHT;
+    at_task_found(c[j], c[j]->c.n, c[j]->ns);
   }
   at_task_rank(t);
   record(u, t, n, c, AT_STAGE_FINAL, settled ? AT_SETTLED : AT_FINAL);
   t->final_at = ++t->clock;
   if (settled) t->settled_at = ++t->clock;
-  drop_code(u, t, settled ? 0 : AT_FINALISTS);
-  tell(u, i, "final", true);
+  return c[won];
 }
 
-/* The `most` fastest of those that were not seen yet, marked; returns how many. */
-static int next_fastest(at_task *t, int most, int left, at_config **out) {
+/* Default against the fastest, interleaved. Only who wins here is cheaper than the default in the store. The final that
+ * ends a search has more rivals, if there is time: races are too short to tell which of several good ones is the best.
+ * Those that look better in the store than its winner, by a final of another moment, have one more with him. */
+static void final(tuner *u, int i, bool settled) {
+  enum { PASSES = 3 };
+  at_task *t = &u->t[i];
+  at_config *c[AT_FINALISTS + 1], *winner = NULL;
+  at_finalist f[AT_FINALISTS + 1];
+  for (int pass = 0; pass < PASSES; pass++) {
+    int n, measured;
+    bool wide;
+    do {
+      at_task_rank(t);
+      int known = at_task_finalists(t, settled, c);
+      double shortest = isnan(t->standard->ns) ? 0 : final_s(u, t, AT_FINALISTS, known, c);
+      wide = settled && left(u) > SECONDS + shortest;
+      if (winner && !wide) return;
+      n = winner ? at_task_overrated(t, winner, c) : at_task_finalists(t, wide, c);
+      if (winner && !n) return;
+      if (winner && winner != t->standard) c[n++] = winner;
+      bool kept = !n && at_task_winner(t) != t->standard; /* it won before, and there is no time for more: alone, the default would win */
+      if (kept || (!n && !settled) || t->standard->status != AT_OK || !take_kernel(u, i)) return;
+      c[n++] = t->standard;
+      for (int j = 0; j < n; j++) f[j].founded = wide ? c[j]->founded : 0;
+      measured = measure_final(u, t, n, c, f, wide && n > 1 ? AT_FINAL_WIDE : AT_FINAL_ROUNDS, rt_now() + fmin(left(u), wide ? 2 * SECONDS + shortest : SECONDS));
+    } while (measured < 0 && !over(u));
+    if (measured <= 0) return;
+    winner = judge(u, t, n, c, f, settled);
+    drop_code(u, t, settled && !wide ? 0 : AT_FINALISTS);
+    tell(u, i, "final", true);
+    if (!wide) return;
+  }
+}
+
+/* The `most` fastest of those that were not seen yet and took no longer than `below`, marked; returns how many. */
+static int next_fastest(at_task *t, int most, double below, at_config **out) {
   int n = 0;
-  while (n < most && n < left) {
+  while (n < most) {
     at_config *next = NULL;
     for (int k = 0; k < t->n; k++) {
       at_config *x = t->configs[k];
-      bool before = x->status == AT_OK && !isnan(x->plain_ns) && !x->seen && x != t->standard && (!next || x->plain_ns < next->plain_ns);
+      bool before = x->status == AT_OK && x->plain_ns <= below && !x->seen && x != t->standard && (!next || x->plain_ns < next->plain_ns);
       if (before) next = x;
     }
     if (!next) break;
@@ -443,29 +461,39 @@ static int next_fastest(at_task *t, int most, int left, at_config **out) {
   return n;
 }
 
-/* A table of times is judged by its fastest: those among them that were lucky, or unlucky, are timed again, the
- * fastest of these once more, and so on: a time is the mean of all that a schedule was timed in. */
-static void sharpen(tuner *u, int i) {
-  enum { FASTEST = 32 };
+/* Those that were lucky among the `fastest`, or unlucky, are timed again, of those no slower than `below`: a time is the
+ * mean of all that a schedule was timed in. */
+static void sharpen(tuner *u, int i, int fastest, double below) {
   at_task *t = &u->t[i];
-  for (int pass = 0; pass < 3; pass++) {
-    for (int left = FASTEST >> pass; left > 0 && !at_lab_over(u->lab) && take_kernel(u, i);) {
-      at_config *c[AT_BATCH + 4];
-      int n = next_fastest(t, AT_BATCH, left, c);
-      if (!n) break;
-      left -= n;
-      c[n++] = t->standard;
-      at_finalist f[AT_MOST_FINALISTS];
-      if (measure_final(u, t, n, c, f, AT_FINAL_ROUNDS, 0) > 0) {
-        for (int j = 0; j < n - 1; j++) at_task_time_again(c[j], c[j]->c.samples, c[j]->c.n, t->standard->c.samples, t->standard->c.n, t->scale_ns);
-        record(u, t, n, c, 2, AT_AGAIN);
-      }
-      drop_code(u, t, 0);
-      tell(u, i, "again", true);
+  for (int left = fastest; left > 0 && !at_lab_over(u->lab) && take_kernel(u, i);) {
+    at_config *c[AT_BATCH + 4];
+    int n = next_fastest(t, left < AT_BATCH ? left : AT_BATCH, below, c);
+    if (!n) break;
+    left -= n;
+    c[n++] = t->standard;
+    at_finalist f[AT_MOST_FINALISTS] = {0};
+    if (measure_final(u, t, n, c, f, AT_FINAL_ROUNDS, 0) > 0) {
+      for (int j = 0; j < n - 1; j++) at_task_time_again(c[j], c[j]->c.samples, c[j]->c.n, t->standard->c.samples, t->standard->c.n, t->scale_ns);
+      record(u, t, n, c, 2, AT_AGAIN);
     }
-    for (int k = 0; k < t->n; k++) t->configs[k]->seen = false;
+    drop_code(u, t, AT_FINALISTS);
+    tell(u, i, "again", true);
   }
+  for (int k = 0; k < t->n; k++) t->configs[k]->seen = false;
   at_task_rank(t);
+}
+
+/* Before the final that ends a search: fifteen samples on a busy machine leave out some that are good, so that all within
+ * what times scatter by have another race, and the final is among those who are still in front. */
+static void qualify(tuner *u, int i) {
+  enum { FASTEST = 32 };
+  static const double CLOSE = 0.03, DOUBT = 2;
+  at_task *t = &u->t[i];
+  const at_candidate *base = &t->standard->c;
+  if (!t->best || base->n < 5 || isnan(t->best->plain_ns)) return;
+  double scatter = at_median(base->samples, base->n) / at_low(base->samples, base->n) - 1;
+  double takes = final_s(u, t, FASTEST, 0, NULL) + FASTEST * t->compile_s;
+  if (left(u) > takes + final_s(u, t, AT_FINALISTS, 0, NULL) + SECONDS) sharpen(u, i, FASTEST, t->best->plain_ns * (1 + CLOSE + DOUBT * scatter));
 }
 
 /* ---- the run ---- */
@@ -513,9 +541,11 @@ static int choose(const tuner *u) {
 /* The search for this kernel ends: its final, unless an earlier run had it. */
 static void settle(tuner *u, int i) {
   at_task *t = &u->t[i];
-  if (t->explore) sharpen(u, i);
+  for (int fastest = 32; t->explore && fastest >= 8; fastest /= 2) sharpen(u, i, fastest, INFINITY); /* a table is judged by its fastest */
   bool done = at_task_exhausted(t, 0), known = t->settled_at > t->configs[t->n - 1]->order;
+  if (!known && done && !t->explore) qualify(u, i);
   if (!known) final(u, i, done);
+  drop_code(u, t, 0);
   t->state.converged = true;
   at_task_done(u->ctx, t);
   update(t);

@@ -22,7 +22,7 @@ enum { MOST = 4 };
 static int run(const machine *m, int n, const double *floor, double x[MOST][AT_FINAL_MOST], at_finalist f[MOST]) {
   double slow = 1, place[MOST] = {1, 1, 1, 1};
   int spell = 0, done = 0;
-  for (int j = 0; j < n; j++) f[j] = (at_finalist){x[j], 0, 1 + j, "a"};
+  for (int j = 0; j < n; j++) f[j] = (at_finalist){x[j], 0, 1 + j, "a", 0};
   while (done < AT_FINAL_ROUNDS || (done < AT_FINAL_MOST && at_final_open(f, n))) {
     for (int j = 0; j < n; j++) place[j] = 1 + m->place * uniform();
     for (int k = 0; k < AT_FINAL_BLOCK; k++, done++) {

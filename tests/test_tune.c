@@ -389,6 +389,59 @@ Test(tune, a_default_that_crashes_does_so_once, .timeout = 120) {
 #endif
 }
 
+/* A search that an earlier run all but ended: default and another schedule had a final, and two hundred others failed. */
+static void earlier_final(at_store *store, const ir_kernel *k, const char *other) {
+  enum { ROUNDS = 60, FAILED = 200 };
+  double slow[ROUNDS], fast[ROUNDS];
+  at_trial r[2 + FAILED];
+  at_key key = at_key_of(ctx, k, target());
+  for (int i = 0; i < ROUNDS; i++) slow[i] = 1000 + i % 3, fast[i] = 500 + i % 2;
+  r[0] = (at_trial){.key = key, .klass = "gemm", .schedule = lw_schedule_unnamed(ctx, k, default_of(gemm_text)), .stage = AT_STAGE_FINAL, .origin = AT_FINAL, .samples = slow, .n = ROUNDS, .cost_ns = 1000, .time_us = 1};
+  r[1] = r[0];
+  r[1].schedule = lw_schedule_unnamed(ctx, k, other), r[1].samples = fast, r[1].cost_ns = 500;
+  for (int i = 0; i < FAILED; i++)
+    r[2 + i] = (at_trial){.key = key, .klass = "gemm", .schedule = ir_format(ctx, "split v0 %d -> a b\n", i + 100), .status = AT_REFUSED, .origin = "model", .reason = "no", .time_us = 2};
+  at_store_add_trials(store, NULL, r, 2 + FAILED);
+}
+
+/* No time for another final: the winner of the last one stays, where the default was raced alone and won. */
+static void winner_stays(void) {
+  const ir_kernel *k = kernel(gemm_text);
+  const char *other = "split m 2 -> mo mi\n";
+  at_store *store = at_store_open(ctx, db(), 0);
+  earlier_final(store, k, other);
+  at_tune_kernel one = {k, "gemm", 1, false};
+  at_tune_options o = {.target = target(), .store = store, .budget_s = 1, .jobs = 1};
+  const at_tune_result *r = at_tune(ctx, 1, &one, &o);
+  cr_assert_eq(r->trials, 0);
+  cr_assert(r->state[0].converged);
+  cr_assert_str_eq(r->state[0].schedule, other);
+  at_winner w;
+  at_key key = at_key_of(ctx, k, target());
+  cr_assert(at_store_best(store, &key, &w));
+  cr_assert_str_eq(lw_schedule_named(ctx, k, w.schedule), other);
+  at_store_close(store);
+}
+Test(tune, a_winner_stays_without_time_for_a_final, .timeout = 120) { ok(winner_stays); }
+
+/* What a store counts by is a config's final of the most rounds: others than the winner of the last may be before it. */
+Test(tune, finals_of_other_moments) {
+  at_config c[4] = {{.schedule = "default"}, {.schedule = "winner"}, {.schedule = "lucky"}, {.schedule = "slower"}}, *all[] = {&c[0], &c[1], &c[2], &c[3]}, *out[AT_FINALISTS];
+  at_task t = {.n = 4, .configs = all, .standard = &c[0]};
+  at_task_found(&c[0], 150, 100);
+  at_task_found(&c[1], 150, 80);
+  at_task_found(&c[2], 60, 75);
+  at_task_found(&c[3], 60, 81);
+  cr_assert_eq(at_task_overrated(&t, &c[1], out), 1);
+  cr_assert_eq(out[0], &c[2]);
+  at_task_found(&c[2], 30, 90);
+  cr_assert_eq(at_task_overrated(&t, &c[1], out), 1, "fewer rounds do not replace it");
+  at_task_found(&c[2], 60, 90);
+  cr_assert_eq(at_task_overrated(&t, &c[1], out), 0);
+  c[3].founded_ns = 10, c[3].status = AT_WRONG;
+  cr_assert_eq(at_task_overrated(&t, &c[1], out), 0, "what was wrong once never wins");
+}
+
 static bool count(void *user, const at_record *r) {
   (void)user, (void)r;
   return true;
