@@ -6,12 +6,13 @@
  *       copy of A[MC, K]      (turned into the order of the tiles, where enough columns use it)
  *       for ko:               KC steps of the sum; C's block is an array in memory when there are several, and C
  *                             is stored tile by tile in the last
- *         for vo: for ro:     a panel of B stays in the first cache, the blocks of A and C in the second
+ *         for vo: for ro:     the blocks of A and C stay in the second cache
  *           the register tile, and a part of the next panel asked for
  *
- * A constant B under rows that are few enough to come by again and again is used the other way about: a
- * block of B stays in the second cache, a tile's rows in the first, as they lie; sums are longer, and
- * blocks of C smaller:
+ * With tiles of few registers (AVX2: 6 x 2 vectors) both a tile's rows and a panel of B stream from the second cache, which
+ * keeps up; so sums are up to 1024 steps long, of which the rows of A are read as they lie, and C passes seldom. Under
+ * few rows a B at run time is copied in blocks that stay in the second cache beside A, the next one's rows asked for
+ * while this one is used. The other way about, when asked for (order 1):
  *
  *   for vc: for ko: for ro: for vo: the register tile, and a part of the next block of B asked for
  *
@@ -30,11 +31,12 @@
 enum {
   PAGE = 4096,
   LINE = 64,
+  WAYS = 8, /* of the second cache, at least */
+  SHORT_SUM = 256, /* steps of a block of a B at run time that is copied for few rows: wide blocks, so that A passes seldom */
   LONG_SUM = 1024, /* steps that one pass through the registers may take where panels may stream from the second cache */
   FEW_ROWS = 4,    /* rows of A that do not pay for panels of B */
   STREAM_ROWS = 16, /* rows of A that do not pay for a copy of B: some of its rows pass under all of C instead */
   PANEL_ROWS = 64, /* rows of A under which a panel of B does not stay any longer */
-  SOME_ROWS = 96,  /* rows of A that use a block of B often enough to ask for the next one meanwhile */
   TURN_COLUMNS = 320, /* of C, for which turning A is a twentieth of the work */
   COPY_COLUMNS = 640, /* of C, for which copying A in turned squares is a fortieth of the work */
   TASK_ROWS = 192, /* of C, where A is turned: what a task has at least */
@@ -44,6 +46,7 @@ enum {
   PART_ROWS = 1024, /* of C, for which a copy of B of their own costs a fortieth of the work */
   GROUP_COLUMNS = 1024, /* of C, for which A's rows may be copied again */
   CAREFUL = 128,   /* steps of a sum that are rounded together where that costs nothing */
+  MOST_BLOCK = 288 << 10, /* bytes of A in a block: larger ones save little of B's traffic, and were slower by a hundredth */
   MAX_COPY = 1 << 20, /* elements of a copy of all steps */
   STREAMS = 8,     /* of memory, read side by side: what hardware prefetchers follow */
   ROW_STREAMS = 4  /* where one row has little to do with each: fewer leave less unfinished where pages end */
@@ -140,21 +143,28 @@ static int64_t chunk_of(int64_t k, int64_t want, int64_t most) {
   return (ceil_div(k, ceil_div(k, want)) + 7) / 8 * 8; /* the last is shorter */
 }
 
-/* Whether a copy of A's rows in the order in which they are read pays: with enough columns, or for less where rows lie
- * a multiple of half a page apart: they fall on the same few sets of the caches, a copy does not. */
-static bool rows_pay(const gemm *g) {
-  const lw_plan *p = g->p;
-  ix a = p->p.a;
-  int64_t far = lw_stride(p->ctx, a, p->p.out[g->r]->var) * (int64_t)ir_dtype_bytes(a->u.buf->dtype);
-  if (far <= 0 || g->k < 256) return false;
-  return g->n >= COPY_COLUMNS || (far % (PAGE / 2) == 0 && g->n >= 4 * g->nb);
-}
-
 /* Copying B takes longer than using it. */
 static bool copy_bound(const gemm *g) { return !g->constant && !g->stream && !g->across && g->m <= 32; }
 
 /* A panel that is turned for few rows is used up before the next one is made. */
 static bool by_panels(const gemm *g) { return g->across && g->m <= PANEL_ROWS; }
+
+/* Tiles of few registers: A and panels of B both stream from the second cache, so that a sum is as long as that allows. */
+static bool long_sums(const gemm *g) { return g->tiled && g->mr < 12 && g->m > 2 * STREAM_ROWS && !g->turned && !by_panels(g); }
+
+/* Whether a copy of A's rows in the order in which they are read pays: with enough columns, or for less where rows lie
+ * a multiple of half a page apart: they fall on the same few sets of the caches, a copy does not. Long pieces of rows are
+ * followed by hardware prefetchers as they lie; of them a copy pays where a block would be crowded in the second cache. */
+static bool rows_pay(const gemm *g) {
+  const lw_plan *p = g->p;
+  ix a = p->p.a;
+  int64_t size = (int64_t)ir_dtype_bytes(a->u.buf->dtype), far = lw_stride(p->ctx, a, p->p.out[g->r]->var) * size, apart = p->t->l2_bytes / WAYS;
+  if (far <= 0 || g->k < 256) return false;
+  if (!long_sums(g)) return g->n >= COPY_COLUMNS || (far % (PAGE / 2) == 0 && g->n >= 4 * g->nb);
+  while (apart > 1 && far % apart) apart /= 2; /* within a way: pieces of rows begin so far apart */
+  int64_t l2 = p->t->l2_bytes, piece = g->kc * size;
+  return piece < apart && lw_min(g->m * piece, l2 * 3 / 8) > l2 * 7 / 8 / apart * piece;
+}
 
 /* Steps of a sum for which a tile's rows fill half of the first cache. */
 static int64_t long_chunk(const gemm *g) {
@@ -162,10 +172,15 @@ static int64_t long_chunk(const gemm *g) {
   return g->p->u.kc ? lw_min(g->p->u.kc, g->k) : chunk_of(g->k, l1 / 2 / step, l1 * 9 / 16 / step);
 }
 
-static bool rows_first(const gemm *g) {
-  if (!g->constant || !g->tiled || g->p->u.mb || g->p->u.rows == 1) return false;
-  if (g->p->u.order) return g->p->u.order == 1;
-  return g->m >= SOME_ROWS && g->mr < 12 && g->m * long_chunk(g) * g->esize <= 2 * g->p->t->l2_bytes;
+static bool rows_first(const gemm *g) { return g->constant && g->tiled && !g->p->u.mb && g->p->u.rows != 1 && g->p->u.order == 1; }
+
+/* Rows of A that stay in the second cache beside blocks of a B at run time, which are copied for them alone. */
+static bool single_block(const gemm *g) { return !g->constant && long_sums(g) && g->m * g->esize * SHORT_SUM <= g->p->t->l2_bytes * 3 / 8; }
+
+/* All steps, or chunks of them: so long that C passes seldom, and under a B at run time as A stays beside it. */
+static int64_t long_sum(const gemm *g) {
+  if (single_block(g) && g->k > lw_min(LONG_SUM, g->p->t->l2_bytes * 5 / 8 / (g->m * g->esize))) return chunk_of(g->k, SHORT_SUM, SHORT_SUM * 3 / 2);
+  return chunk_of(g->k, LONG_SUM, LONG_SUM);
 }
 
 /* The register tile. A constant's panels that are asked for ahead are whole lines wide, or some lines would be
@@ -202,28 +217,34 @@ static void sizes(gemm *g) {
   g->nb = g->nr * g->lanes;
   g->tiled = g->row && g->m > 1 && g->mr > 1;
   g->rows_first = rows_first(g);
-  g->copied = g->tiled && !g->stream && !by_panels(g) && !g->rows_first && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_pay(g)));
   int64_t panels = ceil_div(g->n, g->nb), tiles = ceil_div(g->m, g->mr), line = g->nb * g->esize, l1 = p->t->l1_bytes, l2 = p->t->l2_bytes;
   bool few = tiles <= 4; /* that use a panel while it is near: it may as well pass through */
   if (g->stream) g->kc = g->m == 1 ? ROW_STREAMS : STREAMS;
   else if (copy_bound(g)) g->kc = chunk_of(g->k, 64, 128); /* long pieces of B's rows instead */
   else if (by_panels(g)) g->kc = chunk_of(g->k, LONG_SUM, LONG_SUM);
+  else if (long_sums(g)) g->kc = long_sum(g);
   else if (g->tiled && g->mr >= 12) g->kc = chunk_of(g->k, l1 / line, l1 * 2 / line); /* takes little of a panel's bytes at a time: the second cache can keep up */
   else g->kc = chunk_of(g->k, few && g->constant ? l1 / line : l1 / 2 / line, g->constant ? l1 / line : l1 * 3 / 4 / line);
   if (g->constant && g->mr >= 12 && g->k <= LONG_SUM) g->kc = g->k;
   if (p->u.kc) g->kc = lw_min(p->u.kc, g->k);
   if (g->rows_first) g->kc = long_chunk(g);
-  int64_t most = l2 / 4 / (g->kc * g->esize * g->mr);
+  g->copied = g->tiled && !g->stream && !by_panels(g) && !g->rows_first && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_pay(g)));
+  int64_t step = g->esize * g->mr, most = l2 / 4 / (g->kc * step), all = most * 2; /* tiles of rows in a block, and when one takes all of them */
+  if (long_sums(g)) {
+    most = lw_min(l2 * 3 / 8, MOST_BLOCK) / (g->kc * step), all = l2 * 5 / 8 / (g->kc * step);
+    if (g->copied && g->constant) most = lw_min(most, l2 * 9 / 16 / (g->k * step)); /* copied with all their steps */
+  }
   if (most < 1) most = 1;
-  g->mb = g->stream || g->rows_first || tiles <= most * 2 ? tiles : ceil_div(tiles, ceil_div(tiles, most));
+  g->mb = g->stream || g->rows_first || tiles <= all ? tiles : ceil_div(tiles, ceil_div(tiles, most));
   g->tasks = g->turned ? lw_min(TASKS, g->m / TASK_ROWS) : 1;
   if (g->turned) g->mb = even(g->tasks > 1 ? ceil_div(tiles, g->tasks) : tiles, most * 2);
   if (p->u.mb) g->mb = lw_min(p->u.mb, tiles);
-  int64_t rows = g->mb * g->mr, columns = (g->kc < g->k ? l2 / 4 : l2 / 2) / (rows * g->esize);
+  int64_t rows = g->mb * g->mr, columns = (g->kc < g->k || (!g->constant && long_sums(g)) ? l2 / 4 : l2 / 2) / (rows * g->esize);
   if (!g->constant && g->mb == tiles) /* B's chunks are copied for all rows: by long pieces, and A's rows few times; some groups, to be tasks */
     columns = copy_bound(g) ? l2 / (g->kc * g->esize) : lw_min(MAX_COPY / g->kc, ceil_div(panels, g->n < 3 * GROUP_COLUMNS ? 2 : g->n / GROUP_COLUMNS) * g->nb);
   if (!g->constant && g->mb < tiles && columns < PAGE / 2 / g->esize) columns = PAGE / 2 / g->esize; /* long pieces of B's rows */
   g->group = g->stream ? lw_min(g->m > FEW_ROWS ? l1 * 3 / 4 / (g->m * line) : panels, panels) : g->rows_first ? l2 * 3 / 8 / (g->kc * line) : columns / g->nb;
+  if (single_block(g)) g->group = (l2 * 7 / 8 - g->m * g->kc * g->esize) / 2 / (g->kc * line); /* beside A: the copy of a block of B, and what is asked for of the next */
   if (by_panels(g)) g->group = g->n % g->nb ? 4 : 1; /* a last panel that is not whole is set apart in a group */
   if (g->turned) g->group = g->tasks > 1 ? panels : ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, or enough groups to be tasks */
   if (g->constant && g->m <= FEW_ROWS) g->group = g->n % g->nb ? ceil_div(panels, TASKS) : panels; /* the tail inside of tasks */
@@ -423,8 +444,8 @@ bool lw_default_gemm(lw_plan *p) {
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
   each(&g, p->k->body, g.sum, unroll_steps, NULL);
-  bool asks = g.ahead && g.m > FEW_ROWS && (g.constant || (pack && g.n % g.nb == 0));
-  if (asks) each(&g, p->k->body, !g.rows_first ? "vo" : chunks ? "ko" : "vc", ask_ahead, g.constant ? q->b->u.buf->name : "panel");
+  bool whole = single_block(&g), asks = g.ahead && g.m > FEW_ROWS && (g.constant || (pack && (whole || g.n % g.nb == 0)));
+  if (asks) each(&g, p->k->body, !g.rows_first && !whole ? "vo" : chunks ? "ko" : "vc", ask_ahead, g.constant || whole ? q->b->u.buf->name : "panel");
   if (g.tiled) each(&g, p->k->body, "ro", ask_results, NULL);
   lw_parallel_outside(p);
   p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)g.ku, .order = g.rows_first || g.stream ? 1 : 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
