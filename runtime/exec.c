@@ -15,8 +15,9 @@ typedef struct exec {
   const rt_memory *m;
   rt_call call;
   void *user;
-  int nlets;
-  binding *lets; /* in scope, innermost last */
+  int nlets, room;
+  binding *lets;    /* in scope, innermost last */
+  binding few[32];  /* where they are as long as there are few: a run should leave nothing in the context */
 } exec;
 
 /* By the name of a let or dimension in scope, null: there is none. */
@@ -119,8 +120,11 @@ static void one_call(exec *x, const ir_inst *c) {
 }
 
 static void enter(exec *x, const ir_var *v, ir_scalar value) {
-  binding b = {v, value};
-  IR_PUSH(x->ctx, x->lets, x->nlets, b);
+  if (x->nlets == x->room) {
+    x->lets = ir_grow(x->ctx, x->lets, (size_t)x->nlets, 2 * (size_t)x->room, sizeof *x->lets);
+    x->room *= 2;
+  }
+  x->lets[x->nlets++] = (binding){v, value};
 }
 
 static void run_all(exec *x, int n, const ir_inst *insts) {
@@ -181,6 +185,7 @@ void rt_run_tasks(const cg_kernel_info *k, int64_t ntasks, const rt_threads *thr
 
 void rt_exec(tn_ctx *ctx, const ir_program *p, int n, const ir_inst *insts, const rt_memory *m, rt_call call, void *user) {
   exec x = {.ctx = ctx, .p = p, .m = m, .call = call, .user = user};
+  x.lets = x.few, x.room = IR_COUNT(x.few);
   for (int i = 0; i < p->ndims && m->dims; i++) enter(&x, p->dims[i].var, (ir_scalar){.i = m->dims[i]});
   run_all(&x, n, insts);
 }

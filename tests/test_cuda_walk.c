@@ -90,19 +90,23 @@ static void sizes(tn_ctx *ctx, void *arg) {
   const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, p, t, NULL);
   rt_cuda_device *d = rt_cuda_device_open(ctx, t, 0);
   rt_cuda_module *m = rt_cuda_module_new(ctx, d, plan);
+  size_t left = 0; /* by runs in the context, after the first ones */
   for (int64_t turn = 0; turn < *(int *)arg; turn++) {
     int64_t n = turn * 35 % (X_ROWS + 1);
     result want, have;
     const void *in[] = {&n, x};
     rt_program_interp(ctx, p, in, (void *[]){want.y, want.s}, NULL, NULL, NULL);
     memset(&have, 0, sizeof have);
+    size_t before = ir_bytes(ctx);
     rt_cuda_run(ctx, m, in, (void *[]){have.y, have.s}, NULL, NULL);
+    if (turn > 9) left += ir_bytes(ctx) - before;
     same_result(ctx, &want, &have, n);
     if (turn % 9) continue;
     memset(&have, 0, sizeof have);
     rt_cuda_plan_emulate(ctx, plan, in, (void *[]){have.y, have.s}, NULL, NULL, (uint64_t)turn);
     same_result(ctx, &want, &have, n);
   }
+  if (left) ir_fail(ctx, TN_EWRONG, "runs left %zu bytes in the context", left);
   if (!(rt_cuda_time(ctx, m, 3) > 0)) ir_fail(ctx, TN_EWRONG, "no time");
   if (!plan->walked || plan->nlaunches != 6) ir_fail(ctx, TN_EWRONG, "%d launches", plan->nlaunches);
   rt_cuda_module_free(m);
