@@ -241,6 +241,62 @@ static void transpose_build(lw_build *b, ir_node *n) {
   ib_end_n(ib, v.rank + 2 + (v.groups > 1));
 }
 
+/* Where there are fewer output channels than a vector has lanes, what each residue of the stride gives becomes channels of one
+ * convolution of stride 1, whose pixels are interleaved afterwards (Shi et al., "Is the deconvolution layer the same as a
+ * convolutional layer?", 2016): vectors are full, and no lane divides. Taps that the kernel lacks are zero. */
+void lw_subpixel(tn_ctx *ctx, ir_graph *g, ir_node *n, int lanes) {
+  enum { AXES = 2 + 2 * LW_MAX_SPATIAL };
+  ir_value *w = n->in[1];
+  if (!ir_static(n->in[0]) || !ir_static(w) || !ir_static(n->out[0])) return;
+  transpose v = transpose_of(ctx, n);
+  int64_t k = ir_dim(ctx, w, 1), c = ir_dim(ctx, w, 0), batch = ir_dim(ctx, n->in[0], 0), residues = 1;
+  int r = v.rank;
+  if (v.groups != 1 || k < 1 || k >= lanes || c < 1 || batch < 1 || 2 + 2 * r > IR_MAX_RANK) return;
+  int64_t ends[AXES] = {0}, apart[AXES] = {c, k}, perm[AXES], whole[AXES] = {k, c}, pads[2 * LW_MAX_SPATIAL], mixed[AXES] = {batch, k}, wide[AXES] = {batch, k}, first[LW_MAX_SPATIAL];
+  int64_t minus[LW_MAX_SPATIAL], last[LW_MAX_SPATIAL], axes[LW_MAX_SPATIAL];
+  perm[0] = 1, perm[1 + r] = 0;
+  for (int i = 0; i < r; i++) {
+    int64_t s = v.stride[i], taps = ir_dim(ctx, w, i + 2), in = ir_dim(ctx, n->in[0], i + 2), out = ir_dim(ctx, n->out[0], i + 2), begin;
+    if (v.dilation[i] != 1 || taps < 1 || in < 1 || out < 1 || !ix_const_value(v.begin[i], &begin)) return;
+    int64_t steps = (taps + s - 1) / s, from = begin / s, pixels = (begin + out - 1) / s - from + 1;
+    pads[i] = steps - 1 - from;
+    pads[r + i] = pixels + steps - 1 - in - pads[i];
+    if (pads[i] < 0 || pads[r + i] < 0) return; /* nothing is cropped */
+    ends[2 + r + 2 + i] = steps * s - taps;
+    apart[2 + 2 * i] = steps, apart[3 + 2 * i] = s;
+    perm[1 + i] = 3 + 2 * i, perm[2 + r + i] = 2 + 2 * i;
+    whole[2 + i] = steps;
+    mixed[2 + i] = s, mixed[2 + r + i] = pixels, wide[2 + i] = pixels * s;
+    first[i] = begin - from * s;
+    minus[i] = -1, last[i] = INT64_MIN, axes[i] = 2 + r + i;
+    residues *= s;
+  }
+  if (residues == 1) return;
+  whole[0] *= residues;
+  w = lw_reshape(g, n, lw_op2(g, n, "Pad", w, ir_graph_ints(g, NULL, 2 * (2 + r), ends)), 2 + 2 * r, apart);
+  w = lw_transpose(g, n, w, perm); /* K, residues, C, steps */
+  ir_value *turned = ir_graph_ints(g, NULL, r, minus);
+  w = lw_node(g, n, "Slice", 5, (ir_value *[]){w, turned, ir_graph_ints(g, NULL, r, last), ir_graph_ints(g, NULL, r, axes), turned});
+  ir_value *in[3] = {n->in[0], lw_reshape(g, n, w, 2 + r, whole)};
+  if (lw_has(n, 2)) {
+    ir_value *bias = lw_op2(g, n, "Expand", lw_reshape(g, n, n->in[2], 2, (int64_t[]){k, 1}), ir_graph_ints(g, NULL, 2, (int64_t[]){k, residues}));
+    in[2] = lw_reshape(g, n, bias, 1, whole);
+  }
+  ir_node *m = lw_node_n(g, n, "Conv", lw_has(n, 2) ? 3 : 2, in, 1);
+  m->name = n->name;
+  ir_attr_ints(m, "pads", 2 * r, pads);
+  ir_infer(ctx, m);
+  ir_value *y = lw_reshape(g, n, m->out[0], 2 + 2 * r, mixed);
+  perm[0] = 0, perm[1] = 1;
+  for (int i = 0; i < r; i++) perm[2 + 2 * i] = 2 + r + i, perm[3 + 2 * i] = 2 + i;
+  y = lw_reshape(g, n, lw_transpose(g, n, y, perm), 2 + r, wide);
+  for (int i = 0; i < r; i++) {
+    int64_t out = ir_dim(ctx, n->out[0], i + 2);
+    if (out < wide[2 + i]) y = lw_slice(g, n, y, i + 2, first[i], first[i] + out);
+  }
+  lw_replace(g, n, 0, y);
+}
+
 /* ---- DeformConv: each tap reads between pixels, at its place plus an offset ----
  *
  * Inputs X, W, offset [N, sets * R * S * 2, H', W'], bias, mask [N, sets * R * S, H', W']. */

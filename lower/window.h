@@ -31,6 +31,10 @@ void lw_window_at(tn_ctx *ctx, const lw_window *w, const ix *o, const ix *t, ix 
 /* Whether all of them are inside the input: constant true where padding cannot be touched. */
 ix lw_window_inside(tn_ctx *ctx, const lw_window *w, const ix *at);
 
+/* Puts a convolution and a movement in place of a transposed one of fewer than `lanes` output channels and a stride, where
+ * sizes are known, nothing is dilated and there is one group. */
+void lw_subpixel(tn_ctx *ctx, ir_graph *g, ir_node *n, int lanes);
+
 /* acc = acc + a * b, as one fma in floats; operands are cast to the accumulator's dtype. */
 void lw_accumulate(lw_build *b, ir_buf *acc, ix a, ix w);
 /* A register accumulator of the dtype in which values of dtype t are summed, set to zero. */

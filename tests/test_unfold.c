@@ -74,3 +74,69 @@ Test(unfold, windows) {
     tn_ctx_free(ctx);
   }
 }
+
+/* ---- transposed convolutions of few channels: convolutions whose pixels are interleaved ---- */
+
+typedef struct transposed {
+  int rank, c, k, in[3], taps[3], stride[3], begin[3], end[3], extra[3];
+  const char *auto_pad; /* null: begin and end */
+  bool bias, interleaved;
+} transposed;
+
+static ir_program *compile_transposed(tn_ctx *ctx, const transposed *l, bool unscheduled, int64_t *elements) {
+  ir_graph *g = ir_graph_new(ctx, "g");
+  int r = l->rank;
+  int64_t w[5] = {l->c, l->k}, pads[6], strides[3], extra[3], weights = l->c * l->k;
+  ix dims[5] = {ix_index(ctx, 2), ix_index(ctx, l->c)};
+  for (int i = 0; i < r; i++) {
+    dims[2 + i] = ix_index(ctx, l->in[i]);
+    weights *= w[2 + i] = l->taps[i];
+    pads[i] = l->begin[i], pads[r + i] = l->end[i], strides[i] = l->stride[i], extra[i] = l->extra[i];
+  }
+  ir_value *in[3] = {ir_graph_input(g, "x", TN_F32, 2 + r, dims), ir_graph_const(g, "w", TN_F32, 2 + r, w, layer_floats(ctx, weights, 2), false),
+                     ir_graph_const(g, "b", TN_F32, 1, (int64_t[]){l->k}, layer_floats(ctx, l->k, 3), false)};
+  ir_node *n = ir_node_new(g, "ConvTranspose", "c", l->bias ? 3 : 2, in, 1);
+  ir_attr_ints(n, "strides", r, strides);
+  ir_attr_ints(n, "output_padding", r, extra);
+  if (l->auto_pad) ir_attr_string(n, "auto_pad", l->auto_pad);
+  else ir_attr_ints(n, "pads", 2 * r, pads);
+  ir_value *y = ir_node_new(g, "Tanh", "t", 1, n->out, 1)->out[0];
+  ir_graph_output(g, y);
+  ir_program *p = lw_compile(ctx, g, &(lw_options){.target = cg_target_find(ctx, "x86-64-v3", NULL), .unscheduled = unscheduled});
+  *elements = 1;
+  for (int i = 0; i < 2 + r; i++) *elements *= ir_dim(ctx, y, i);
+  return p;
+}
+
+static void run_transposed(tn_ctx *ctx, void *arg) {
+  const transposed *l = arg;
+  int64_t count, pixels = 2 * l->c;
+  ir_program *p = compile_transposed(ctx, l, false, &count);
+  for (int i = 0; i < l->rank; i++) pixels *= l->in[i];
+  bool interleaved = true;
+  for (int i = 0; i < p->nkernels; i++) interleaved &= strncmp(p->kernels[i].kernel->name, "convtranspose", 13) != 0;
+  if (interleaved != l->interleaved) ir_fail(ctx, TN_EWRONG, "%s interleaved", interleaved ? "pixels are" : "no pixels are");
+  const void *in[1] = {layer_floats(ctx, pixels, 4)};
+  layer_check(ctx, cg_target_find(ctx, "x86-64-v3", NULL), p, compile_transposed(ctx, l, true, &count), in, count);
+}
+
+Test(unfold, transposed) {
+  static const transposed all[] = {
+      {2, 12, 1, {9, 7}, {9, 9}, {3, 3}, {4, 4}, {4, 4}, {2, 2}, NULL, true, true},
+      {2, 8, 3, {6, 11}, {4, 4}, {2, 2}, {1, 1}, {1, 1}, {0, 0}, NULL, true, true},
+      {2, 5, 2, {5, 4}, {3, 2}, {2, 3}, {0, 0}, {0, 0}, {1, 0}, NULL, false, true}, /* taps that are no multiple of the stride, or fewer */
+      {2, 5, 2, {5, 4}, {5, 3}, {1, 2}, {2, 0}, {1, 2}, {0, 0}, NULL, true, true},  /* strides of one axis */
+      {1, 6, 1, {21}, {8}, {4}, {2}, {2}, {0}, NULL, true, true},
+      {1, 6, 1, {21}, {7}, {4}, {0}, {0}, {0}, "SAME_UPPER", true, true},
+      {3, 3, 1, {3, 4, 5}, {2, 3, 4}, {2, 2, 2}, {0, 1, 1}, {0, 1, 1}, {0, 0, 0}, NULL, true, true},
+      {2, 4, 1, {5, 5}, {3, 3}, {2, 2}, {6, 0}, {0, 0}, {0, 0}, NULL, true, false}, /* rows of the input reach nothing */
+      {2, 12, 8, {6, 6}, {4, 4}, {2, 2}, {1, 1}, {1, 1}, {0, 0}, NULL, true, false},
+      {2, 12, 3, {6, 6}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {0, 0}, NULL, true, false},
+  };
+  for (int i = 0; i < IR_COUNT(all); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    transposed l = all[i];
+    cr_expect_eq(ir_protect(ctx, run_transposed, &l), TN_OK, "%d: %.900s", i, tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
