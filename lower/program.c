@@ -4,8 +4,7 @@
  * element offset). A storage is an input, an output, a range of the packed weights, or
  * a range of the arena. Groups whose operands are all constants run in the pack section
  * and leave their results in the weights. */
-#include "lower/lower.h"
-#include "lower/build_internal.h"
+#include "lower/program_internal.h"
 #include "lower/inplace.h"
 #include "lower/join.h"
 #include "lower/region.h"
@@ -14,60 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct store { /* of one value, by value id */
-  ir_value *value;
-  struct store *base;   /* alias: of this storage */
-  int64_t offset;       /* bytes into base */
-  bool needed;          /* somebody's operand or a graph output, and not inlined */
-  bool run_use;         /* read by the run section */
-  int slot;             /* -1: none yet */
-  int kind;             /* ir_slot_kind, or -1 */
-  int index;
-  int64_t bytes;
-  int first, last;      /* life in its section, instruction numbers; -1 none */
-  int life;             /* index into the lifetimes */
-  bool renewed;         /* the next contents of `base`, a state or input, stored there */
-} store;
-
-typedef struct update { /* graph->updates[i] */
-  ir_value *target, *value;
-  int group;       /* that computes the value in place, after the groups in `before`; -1: copied at the end */
-  int nbefore;
-  int *before;
-  int number, depth; /* for sorting */
-} update;
-
-typedef struct maker {
-  tn_ctx *ctx;
-  ir_graph *g;
-  const lw_options *options;
-  ir_program *p;
-  store **of;           /* by value id */
-  uint32_t nids;
-  int ngroups;
-  ir_node **root;
-  ir_node ***members;
-  int *nmembers;
-  bool *group_packed;
-  uint8_t *state;       /* by group */
-  int *order;
-  int norder;
-  int nupdates;
-  update *updates;
-  uint32_t *seen;       /* by group: stamp of a search */
-  int *depth;           /* by group; 0: not yet known */
-  uint32_t stamp;
-  const char **texts;   /* by kernel: interned text of the unscheduled kernel, without names */
-  int ncalls;
-  struct call *calls;
-  int nrelayouts;
-  struct relayout *relayouts;
-} maker;
-
-static store *store_of(maker *m, ir_value *v) {
-  store *s = m->of[v->id];
+static lw_store *store_of(lw_maker *m, ir_value *v) {
+  lw_store *s = m->of[v->id];
   if (!s) {
-    s = m->of[v->id] = IR_NEW(m->ctx, store);
+    s = m->of[v->id] = IR_NEW(m->ctx, lw_store);
     s->value = v;
     s->slot = s->kind = -1;
     s->first = s->last = -1;
@@ -76,8 +25,8 @@ static store *store_of(maker *m, ir_value *v) {
 }
 
 /* The storage that holds v, and the byte offset of v inside it. */
-static store *base_of(maker *m, ir_value *v, int64_t *offset) {
-  store *s = store_of(m, v);
+static lw_store *base_of(lw_maker *m, ir_value *v, int64_t *offset) {
+  lw_store *s = store_of(m, v);
   int64_t at = 0;
   while (s->base) {
     at += s->offset;
@@ -85,158 +34,6 @@ static store *base_of(maker *m, ir_value *v, int64_t *offset) {
   }
   *offset = at;
   return s;
-}
-
-/* ---- groups in order ---- */
-
-static void collect_groups(maker *m) {
-  ir_graph *g = m->g;
-  for (int i = 0; i < g->nnodes; i++)
-    if (g->nodes[i]->group >= m->ngroups) m->ngroups = g->nodes[i]->group + 1;
-  m->root = IR_NEW_ARRAY(m->ctx, ir_node *, m->ngroups + 1);
-  m->members = IR_NEW_ARRAY(m->ctx, ir_node **, m->ngroups + 1);
-  m->nmembers = IR_NEW_ARRAY(m->ctx, int, m->ngroups + 1);
-  m->group_packed = IR_NEW_ARRAY(m->ctx, bool, m->ngroups + 1);
-  m->state = IR_NEW_ARRAY(m->ctx, uint8_t, m->ngroups + 1);
-  m->seen = IR_NEW_ARRAY(m->ctx, uint32_t, m->ngroups + 1);
-  m->order = IR_NEW_ARRAY(m->ctx, int, m->ngroups + 1);
-  m->depth = IR_NEW_ARRAY(m->ctx, int, m->ngroups + 1);
-  for (int i = 0; i < m->ngroups; i++) m->group_packed[i] = true;
-  for (int i = 0; i < g->nnodes; i++) {
-    ir_node *n = g->nodes[i];
-    bool packed = false;
-    for (int k = 0; k < n->nout; k++) packed |= n->out[k] && n->out[k]->packed;
-    if (n->group < 0) continue;
-    IR_PUSH(m->ctx, m->members[n->group], m->nmembers[n->group], n);
-    if (n->op->build) m->root[n->group] = n; /* of several the last: nodes stand in order */
-    if (!packed) m->group_packed[n->group] = false;
-  }
-}
-
-/* The group that computes v, -1: none does. */
-static int group_of(const ir_value *v) {
-  while (v && v->def && v->def->group == LW_GROUP_ALIAS) v = v->def->in[0];
-  return v && !v->data && v->def && v->def->group >= 0 ? v->def->group : -1;
-}
-
-static void visit_group(maker *m, int group);
-static void visit_value(maker *m, const ir_value *v) {
-  for (const ir_value *a = v; a && a->def && a->def->group == LW_GROUP_ALIAS; a = a->def->in[0])
-    for (int k = 1; k < a->def->nin; k++) visit_value(m, a->def->in[k]); /* what it waits for */
-  int group = group_of(v);
-  if (group >= 0) visit_group(m, group);
-}
-static void visit_group(maker *m, int group) {
-  if (m->state[group] == 2) return;
-  if (m->state[group] == 1) ir_bug(m->ctx, "groups need each other: %s", m->members[group][0]->where);
-  m->state[group] = 1;
-  for (int i = 0; i < m->nmembers[group]; i++) {
-    ir_node *n = m->members[group][i];
-    for (int k = 0; k < n->nin; k++)
-      if (n->in[k] && !(n->in[k]->def && n->in[k]->def->group == group)) visit_value(m, n->in[k]);
-  }
-  for (int i = 0; i < m->nupdates; i++)
-    for (int k = 0; m->updates[i].group == group && k < m->updates[i].nbefore; k++) visit_group(m, m->updates[i].before[k]);
-  m->state[group] = 2;
-  m->order[m->norder++] = group;
-}
-
-/* Groups on the longest chain that ends with this one. */
-static int depth_of(maker *m, int group) {
-  if (m->depth[group]) return m->depth[group];
-  int most = 0;
-  for (int i = 0; i < m->nmembers[group]; i++)
-    for (int k = 0; k < m->members[group][i]->nin; k++) {
-      int need = group_of(m->members[group][i]->in[k]), d = need >= 0 && need != group ? depth_of(m, need) : 0;
-      if (d > most) most = d;
-    }
-  return m->depth[group] = most + 1;
-}
-
-static int by_depth(const void *a, const void *b) {
-  const update *x = a, *y = b;
-  return x->depth != y->depth ? x->depth - y->depth : x->number - y->number;
-}
-
-/* What the outputs need; of updates first those that are known first, so that the way back through a network
- * ends what it needs for a layer before it goes on to the next: gradients are used while they are near. */
-static void order_groups(maker *m) {
-  ir_graph *g = m->g;
-  int results = ir_graph_results(g);
-  for (int i = 0; i < results; i++) visit_value(m, g->outputs[i]);
-  update *sorted = IR_NEW_ARRAY(m->ctx, update, m->nupdates + 1);
-  for (int i = 0; i < m->nupdates; i++) {
-    int group = group_of(m->updates[i].value);
-    sorted[i] = m->updates[i];
-    sorted[i].number = i;
-    sorted[i].depth = group >= 0 ? depth_of(m, group) : 0;
-  }
-  qsort(sorted, (size_t)m->nupdates, sizeof *sorted, by_depth);
-  for (int i = 0; i < m->nupdates; i++) visit_value(m, sorted[i].value);
-}
-
-/* ---- updates in place ---- */
-
-/* Whether group a runs after b: it needs b's results, or overwrites what b reads. */
-static bool runs_after(maker *m, int a, int b) {
-  if (a == b) return true;
-  if (m->seen[a] == m->stamp) return false;
-  m->seen[a] = m->stamp;
-  for (int i = 0; i < m->nmembers[a]; i++)
-    for (int k = 0; k < m->members[a][i]->nin; k++) {
-      int need = group_of(m->members[a][i]->in[k]);
-      if (need >= 0 && need != a && runs_after(m, need, b)) return true;
-    }
-  for (int i = 0; i < m->nupdates; i++)
-    for (int k = 0; m->updates[i].group == a && k < m->updates[i].nbefore; k++)
-      if (runs_after(m, m->updates[i].before[k], b)) return true;
-  return false;
-}
-
-/* Whether `group` reads the memory of v; *shifted: also through an alias. */
-static bool reads(const maker *m, int group, const ir_value *v, bool *shifted) {
-  bool found = false;
-  for (int i = 0; i < m->nmembers[group]; i++)
-    for (int k = 0; k < m->members[group][i]->nin; k++) {
-      const ir_value *w = m->members[group][i]->in[k], *base = w;
-      while (base && base->def && base->def->group == LW_GROUP_ALIAS) base = base->def->in[0];
-      if (base != v) continue;
-      found = true;
-      *shifted |= w != v;
-    }
-  return found;
-}
-
-/* Which updates are stored over the old contents, and what must have run by then. */
-static void plan_updates(maker *m) {
-  ir_graph *g = m->g;
-  int results = ir_graph_results(g);
-  m->updates = IR_NEW_ARRAY(m->ctx, update, g->nupdates + 1);
-  for (int i = 0; i < g->nupdates; i++) {
-    update *u = &m->updates[i];
-    *u = (update){.target = g->updates[i], .value = g->outputs[results + i], .group = -1};
-    m->nupdates = i + 1;
-    ir_value *v = u->value, *own = v; /* a reshape of what a kernel stores may lie there, too */
-    while (own->def && own->def->group == LW_GROUP_ALIAS) own = own->def->in[0];
-    int group = group_of(v);
-    bool possible = group >= 0 && !m->group_packed[group] && own->kind == IR_VALUE_NODE && !own->layout &&
-                    ir_value_bytes(m->ctx, own) == ir_value_bytes(m->ctx, u->target);
-    for (int k = 0; k < results + i && possible; k++) { /* it must have no other place to be stored at */
-      const ir_value *w = g->outputs[k];
-      while (w->def && w->def->group == LW_GROUP_ALIAS) w = w->def->in[0];
-      possible = w != own;
-    }
-    bool shifted = false;
-    if (possible && reads(m, group, u->target, &shifted) && (shifted || own != v)) possible = false;
-    int nbefore = 0, *before = NULL;
-    for (int r = 0; r < m->ngroups && possible; r++) {
-      if (r == group || !m->nmembers[r] || !reads(m, r, u->target, &shifted)) continue;
-      IR_PUSH(m->ctx, before, nbefore, r);
-      m->stamp++;
-      possible = !runs_after(m, r, group);
-    }
-    if (possible) u->group = group, u->nbefore = nbefore, u->before = before;
-  }
 }
 
 /* A value leaves its group when a node of another group (or the caller) uses it. */
@@ -249,7 +46,7 @@ static bool leaves_group(void *user, const ir_value *v) {
 
 /* ---- slots ---- */
 
-static int slot_add(maker *m, const char *name, int kind, int index, int64_t offset, const ir_value *v, int64_t bytes) {
+static int slot_add(lw_maker *m, const char *name, int kind, int index, int64_t offset, const ir_value *v, int64_t bytes) {
   ir_slot s = {.name = ir_intern(m->ctx, name), .kind = (ir_slot_kind)kind, .index = index, .offset = offset};
   s.dtype = v->dtype;
   s.rank = v->rank;
@@ -261,7 +58,7 @@ static int slot_add(maker *m, const char *name, int kind, int index, int64_t off
 }
 
 /* Slot of a raw constant, for the pack section. */
-static int raw_slot(maker *m, ir_value *v) {
+static int raw_slot(lw_maker *m, ir_value *v) {
   for (int i = 0; i < m->p->nslots; i++) {
     const ir_slot *s = &m->p->slots[i];
     if (s->kind == IR_SLOT_RAW && !s->offset && s->data == ir_value_source(v) && s->name == v->name) return i;
@@ -272,7 +69,7 @@ static int raw_slot(maker *m, ir_value *v) {
 }
 
 /* Slot of v, which is raw constant `base` seen from `offset` bytes on: callers give the original alone. */
-static int raw_view(maker *m, ir_value *v, ir_value *base, int64_t offset) {
+static int raw_view(lw_maker *m, ir_value *v, ir_value *base, int64_t offset) {
   int whole = raw_slot(m, base), index = m->p->slots[whole].index;
   for (int i = whole + 1; i < m->p->nslots; i++) {
     const ir_slot *s = &m->p->slots[i];
@@ -297,22 +94,22 @@ typedef struct relayout { /* a value as a schedule asked for it, by the kernel t
   int kernel;
 } relayout;
 
-static void schedule_kernel(maker *m, ir_program_kernel *k);
+static void schedule_kernel(lw_maker *m, ir_program_kernel *k);
 
-static int known_kernel(const maker *m, const char *text) {
+static int known_kernel(const lw_maker *m, const char *text) {
   for (int i = 0; i < m->p->nkernels; i++)
     if (m->texts[i] == text) return i;
   return -1;
 }
 
-static int add_kernel(maker *m, const char *text, ir_program_kernel pk) {
+static int add_kernel(lw_maker *m, const char *text, ir_program_kernel pk) {
   int n = m->p->nkernels;
   IR_PUSH(m->ctx, m->texts, n, text);
   IR_PUSH(m->ctx, m->p->kernels, m->p->nkernels, pk);
   return m->p->nkernels - 1;
 }
 
-static int kernel_index(maker *m, ir_kernel *k) {
+static int kernel_index(lw_maker *m, ir_kernel *k) {
   const char *text = ir_intern(m->ctx, ir_kernel_unnamed(m->ctx, k));
   int known = known_kernel(m, text);
   if (known >= 0) return known;
@@ -330,7 +127,7 @@ static const ir_kernel *named(tn_ctx *ctx, const ir_kernel *k, const char *name)
 
 /* A kernel of a region, scheduled there. */
 static int region_kernel(void *user, const ir_program_kernel *k) {
-  maker *m = user;
+  lw_maker *m = user;
   const char *text = ir_intern(m->ctx, ir_kernel_unnamed(m->ctx, k->kernel));
   int known = known_kernel(m, text);
   if (known >= 0) return known;
@@ -340,7 +137,7 @@ static int region_kernel(void *user, const ir_program_kernel *k) {
   return add_kernel(m, text, pk);
 }
 
-static const char *kernel_name(maker *m, const ir_node *n, const ir_node *root) {
+static const char *kernel_name(lw_maker *m, const ir_node *n, const ir_node *root) {
   char name[64];
   size_t k = 0;
   const char *s = root ? root->op->name : n->op->name;
@@ -349,7 +146,7 @@ static const char *kernel_name(maker *m, const ir_node *n, const ir_node *root) 
   return ir_intern(m->ctx, ir_format(m->ctx, "%s_%d", name, m->p->nkernels));
 }
 
-static const char *call_name(maker *m, int group) {
+static const char *call_name(lw_maker *m, int group) {
   ir_text t = {.ctx = m->ctx};
   const ir_node *head = m->root[group] ? m->root[group] : m->members[group][0];
   ir_put(&t, "%s", head->name);
@@ -361,7 +158,7 @@ static const char *call_name(maker *m, int group) {
 }
 
 /* Copies a tensor into another layout. */
-static ir_kernel *copy_kernel(maker *m, const ir_value *from, const ir_buf *to) {
+static ir_kernel *copy_kernel(lw_maker *m, const ir_value *from, const ir_buf *to) {
   tn_ctx *ctx = m->ctx;
   ir_builder *ib = ir_builder_new(ctx);
   ir_kernel *k = IR_NEW(ctx, ir_kernel);
@@ -380,7 +177,7 @@ static ir_kernel *copy_kernel(maker *m, const ir_value *from, const ir_buf *to) 
 }
 
 /* A value of this graph that no node makes. */
-static ir_value *new_value(maker *m, ir_value *w) {
+static ir_value *new_value(lw_maker *m, ir_value *w) {
   w->id = m->nids++;
   IR_PUSH(m->ctx, m->g->values, m->g->nvalues, w);
   m->of = ir_grow(m->ctx, m->of, m->nids - 1, m->nids, sizeof *m->of);
@@ -389,7 +186,7 @@ static ir_value *new_value(maker *m, ir_value *w) {
 
 /* The value v as a scheduled kernel wants it: computed once in the pack section, or before that call where a run
  * makes v or may change it. */
-static ir_value *packed_as(maker *m, ir_value *v, const ir_buf *want) {
+static ir_value *packed_as(lw_maker *m, ir_value *v, const ir_buf *want) {
   tn_ctx *ctx = m->ctx;
   ir_kernel *k = want->made ? IR_NEW(ctx, ir_kernel) : copy_kernel(m, v, want);
   if (want->made) *k = *lw_made_kernel(ctx, want);
@@ -420,9 +217,9 @@ static ir_value *packed_as(maker *m, ir_value *v, const ir_buf *want) {
 }
 
 /* The kernel's updates take the place of what they are computed from; else they are copied there. */
-static void update_in_place(maker *m, int group, lw_kernel *lk) {
+static void update_in_place(lw_maker *m, int group, lw_kernel *lk) {
   for (int i = 0; i < m->nupdates; i++) {
-    update *u = &m->updates[i];
+    lw_update *u = &m->updates[i];
     if (u->group != group) continue;
     int in = 0, out = 0;
     while (in < lk->nvalues && lk->values[in] != u->target) in++;
@@ -439,13 +236,13 @@ static void update_in_place(maker *m, int group, lw_kernel *lk) {
     lk->kernel = k;
     ir_value *own = u->value;
     while (own->def->group == LW_GROUP_ALIAS) own = own->def->in[0];
-    store *s = store_of(m, own);
+    lw_store *s = store_of(m, own);
     s->base = store_of(m, u->target);
     s->renewed = true;
   }
 }
 
-static void make_region(maker *m, int group) {
+static void make_region(lw_maker *m, int group) {
   ir_node *n = m->members[group][0];
   for (int i = 0; i < m->nupdates; i++)
     if (m->updates[i].group == group) m->updates[i].group = -1; /* what it leaves is copied */
@@ -461,7 +258,7 @@ static void make_region(maker *m, int group) {
   IR_PUSH(m->ctx, m->calls, m->ncalls, c);
 }
 
-static void make_call(maker *m, int group) {
+static void make_call(lw_maker *m, int group) {
   ir_node *root = m->root[group];
   if (lw_is_region(m->members[group][0])) {
     make_region(m, group);
@@ -481,9 +278,9 @@ static void make_call(maker *m, int group) {
 
 /* ---- storages ---- */
 
-static void use(maker *m, ir_value *v, int at, bool run) {
+static void use(lw_maker *m, ir_value *v, int at, bool run) {
   int64_t offset;
-  store *s = base_of(m, v, &offset);
+  lw_store *s = base_of(m, v, &offset);
   s->needed = true;
   if (run) s->run_use = true;
   if (run != !s->value->packed) return; /* constants read by run live for ever */
@@ -491,7 +288,7 @@ static void use(maker *m, ir_value *v, int at, bool run) {
   s->last = at;
 }
 
-static void join_aliases(maker *m) {
+static void join_aliases(lw_maker *m) {
   for (int i = 0; i < m->g->nnodes; i++) {
     ir_node *n = m->g->nodes[i];
     if (n->group != LW_GROUP_ALIAS) continue;
@@ -502,7 +299,7 @@ static void join_aliases(maker *m) {
         if (strcmp(n->op->name, "Concat") != 0) ir_bug(m->ctx, "%s is no alias any more", n->where);
         continue; /* its parts are in it, below */
       }
-      store *s = store_of(m, n->out[k]);
+      lw_store *s = store_of(m, n->out[k]);
       s->base = store_of(m, n->in[0]);
       s->offset = elements * (int64_t)ir_dtype_bytes(n->out[k]->dtype);
     }
@@ -511,16 +308,16 @@ static void join_aliases(maker *m) {
   for (int i = 0; i < m->g->nvalues; i++) {
     const lw_place *p = &places[m->g->values[i]->id];
     if (!p->base) continue;
-    store *s = store_of(m, m->g->values[i]);
+    lw_store *s = store_of(m, m->g->values[i]);
     s->base = store_of(m, p->base);
     s->offset = p->offset;
   }
 }
 
-static int slot_of(maker *m, ir_value *v, bool run) {
-  store *s = store_of(m, v);
+static int slot_of(lw_maker *m, ir_value *v, bool run) {
+  lw_store *s = store_of(m, v);
   int64_t offset;
-  store *base = base_of(m, v, &offset);
+  lw_store *base = base_of(m, v, &offset);
   if (!run && ir_value_source(base->value)) /* pack reads the original */
     return s == base ? raw_slot(m, v) : raw_view(m, v, base->value, offset);
   if (s->slot >= 0 && (run || m->p->slots[s->slot].kind != IR_SLOT_RAW)) return s->slot;
@@ -530,7 +327,7 @@ static int slot_of(maker *m, ir_value *v, bool run) {
   return s->slot;
 }
 
-static void put_region(maker *m, const call *c) {
+static void put_region(lw_maker *m, const call *c) {
   const ir_node *n = c->region->n;
   int *in = IR_NEW_ARRAY(m->ctx, int, n->nin + 1), *out = IR_NEW_ARRAY(m->ctx, int, n->nout + 1);
   for (int k = 0; k < n->nin; k++) in[k] = n->in[k] ? slot_of(m, n->in[k], true) : -1;
@@ -548,14 +345,14 @@ static ir_inst copy_inst(tn_ctx *ctx, int dst, int src, const char *name) {
   return i;
 }
 
-static void copy_output(maker *m, int to, ir_value *v) {
+static void copy_output(lw_maker *m, int to, ir_value *v) {
   ir_inst c = copy_inst(m->ctx, to, slot_of(m, v, true), v->name);
   IR_PUSH(m->ctx, m->p->run, m->p->nrun, c);
 }
 
 /* Whether v is what a state or input held before it was updated. */
-static bool is_old(maker *m, ir_value *v) {
-  store *s = store_of(m, v);
+static bool is_old(lw_maker *m, ir_value *v) {
+  lw_store *s = store_of(m, v);
   for (; s->base; s = s->base)
     if (s->renewed) return false;
   for (int i = 0; i < m->nupdates; i++)
@@ -564,14 +361,14 @@ static bool is_old(maker *m, ir_value *v) {
 }
 
 /* Places of states, and what they start with. */
-static void place_states(maker *m) {
+static void place_states(lw_maker *m) {
   tn_ctx *ctx = m->ctx;
   ir_graph *g = m->g;
   ir_program *p = m->p;
   for (int i = 0; i < g->nparams; i++) {
     ir_value *v = g->params[i];
     if (v->kind != IR_VALUE_STATE) continue;
-    store *s = store_of(m, v);
+    lw_store *s = store_of(m, v);
     int64_t bytes = ir_value_bytes(ctx, v), room = (bytes + 63) & ~(int64_t)63;
     s->kind = IR_SLOT_STATE;
     s->bytes = p->state_bytes;
@@ -588,25 +385,25 @@ static void place_states(maker *m) {
     IR_PUSH(ctx, p->init, p->ninit, init);
   }
   for (int i = 0; i < m->nupdates; i++) {
-    store *s = store_of(m, m->updates[i].target);
+    lw_store *s = store_of(m, m->updates[i].target);
     if (s->kind == IR_SLOT_INPUT) p->slots[s->slot].inout = true;
   }
 }
 
 ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
-  maker mk = {.ctx = ctx, .g = g, .options = options}, *m = &mk;
+  lw_maker mk = {.ctx = ctx, .g = g, .options = options}, *m = &mk;
   ir_program *p = m->p = IR_NEW(ctx, ir_program);
   p->name = g->name;
   ir_graph_analyse(g);
   for (int i = 0; i < g->nvalues; i++)
     if (g->values[i]->id >= m->nids) m->nids = g->values[i]->id + 1;
-  m->of = IR_NEW_ARRAY(ctx, store *, m->nids + 1);
-  collect_groups(m);
+  m->of = IR_NEW_ARRAY(ctx, lw_store *, m->nids + 1);
+  lw_collect_groups(m);
   join_aliases(m);
 
-  plan_updates(m);
+  lw_plan_updates(m);
 
-  order_groups(m);
+  lw_order_groups(m);
 
   /* kernels */
   for (int i = 0; i < m->norder; i++) make_call(m, m->order[i]);
@@ -616,7 +413,7 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
   p->ninputs = g->ninputs;
   p->noutputs = ir_graph_results(g);
   for (int i = 0; i < g->ninputs; i++) {
-    store *s = store_of(m, g->inputs[i]);
+    lw_store *s = store_of(m, g->inputs[i]);
     s->kind = IR_SLOT_INPUT;
     s->index = i;
     s->bytes = 0;
@@ -628,7 +425,7 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
   for (int i = 0; i < p->noutputs; i++) {
     ir_value *v = g->outputs[i];
     int64_t offset;
-    store *s = base_of(m, v, &offset);
+    lw_store *s = base_of(m, v, &offset);
     out_slot[i] = slot_add(m, v->name, IR_SLOT_OUTPUT, i, 0, v, ir_value_bytes(ctx, v));
     /* the producer writes straight into the caller's memory when it can */
     bool direct = s->kind < 0 && !s->value->packed && s->value->kind == IR_VALUE_NODE && offset == 0 &&
@@ -657,11 +454,11 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
 
   /* weights, pack arena, arena */
   lw_lifetime *run_life = IR_NEW_ARRAY(ctx, lw_lifetime, g->nvalues + 1), *pack_life = IR_NEW_ARRAY(ctx, lw_lifetime, g->nvalues + 1);
-  store **run_store = IR_NEW_ARRAY(ctx, store *, g->nvalues + 1), **pack_store = IR_NEW_ARRAY(ctx, store *, g->nvalues + 1);
+  lw_store **run_store = IR_NEW_ARRAY(ctx, lw_store *, g->nvalues + 1), **pack_store = IR_NEW_ARRAY(ctx, lw_store *, g->nvalues + 1);
   int nrun_life = 0, npack_life = 0, ncopies = 0;
-  store **copies = IR_NEW_ARRAY(ctx, store *, g->nvalues + 1); /* constants that run reads as they are */
+  lw_store **copies = IR_NEW_ARRAY(ctx, lw_store *, g->nvalues + 1); /* constants that run reads as they are */
   for (int i = 0; i < g->nvalues; i++) {
-    store *s = m->of[g->values[i]->id];
+    lw_store *s = m->of[g->values[i]->id];
     if (!s || s->base || !s->needed || s->kind >= 0) continue;
     int64_t bytes = ir_value_bytes(ctx, s->value);
     if (s->value->packed) {
@@ -711,7 +508,7 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
   return p;
 }
 
-static void schedule_kernel(maker *m, ir_program_kernel *k) {
+static void schedule_kernel(lw_maker *m, ir_program_kernel *k) {
   const lw_options *o = m->options;
   if (o->unscheduled || !o->target) return;
   const char *text = o->schedule ? o->schedule(o->user, m->ctx, k->kernel) : NULL, *reason = NULL;
