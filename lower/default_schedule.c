@@ -73,13 +73,22 @@ void lw_parallel_outside(lw_plan *p) {
       }
 }
 
+/* v in `lanes` parts: o * lanes + i. */
+static ix in_parts(lw_plan *p, const ir_var *v, int64_t lanes, ir_var **i) {
+  tn_ctx *ctx = p->ctx;
+  int64_t n = v->hi - v->lo + 1;
+  ir_var *o = ir_var_new(ctx, "o", TN_INDEX, 0, (n + lanes - 1) / lanes - 1);
+  *i = ir_var_new(ctx, "i", TN_INDEX, 0, lanes - 1);
+  return ix_add(ctx, ix_muli(ctx, o->expr, lanes), (*i)->expr);
+}
+
 bool lw_contiguous_out(lw_plan *p, const ir_var *v, int64_t lanes) {
   const ir_stmt *s = p->p.store;
   if (!s) return false;
   tn_ctx *ctx = p->ctx;
-  int64_t c, n = v->hi - v->lo + 1;
-  ir_var *o = ir_var_new(ctx, "o", TN_INDEX, 0, (n + lanes - 1) / lanes - 1), *i = ir_var_new(ctx, "i", TN_INDEX, 0, lanes - 1);
-  ix at = ix_add(ctx, ix_muli(ctx, o->expr, lanes), i->expr);
+  int64_t c;
+  ir_var *i;
+  ix at = in_parts(p, v, lanes, &i);
   ix e = ix_subst1(ctx, ir_buf_offset(ctx, s->buf, s->index), v, at);
   return ix_affine_in(e, i, &c) && c == 1;
 }
@@ -275,13 +284,42 @@ static void pointwise(lw_plan *p) {
   lw_parallel_outside(p);
 }
 
+typedef struct columns {
+  lw_plan *p;
+  const ir_var *v, *i;
+  ix at;      /* v in parts */
+  bool apart; /* what some load reads for one part is not one piece of memory */
+} columns;
+
+static void find_apart(void *user, ix e) {
+  columns *c = user;
+  int64_t step;
+  if (e->op != IX_LOAD || !ix_uses_var(e, c->v)) return;
+  ix offset = ix_subst1(c->p->ctx, ir_buf_offset(c->p->ctx, e->u.buf, e->args), c->v, c->at);
+  c->apart |= !ix_affine_in(offset, c->i, &step) || step != 1;
+}
+
+static void walk_columns(columns *c, const ir_stmt *s) {
+  if (!s) return;
+  if (s->value) ix_walk(c->p->ctx, s->value, find_apart, c);
+  for (int i = 0; i < s->n; i++) walk_columns(c, s->items[i]);
+  walk_columns(c, s->body);
+  walk_columns(c, s->other);
+}
+
 /* Lanes for sums down the columns of a matrix: as many as a few vectors have, so that whole lines are read and
- * additions need not wait for each other, where enough columns stay to be tasks. */
+ * additions need not wait for each other, where enough columns stay to be tasks and no columns lie in narrower blocks. */
 static int64_t column_lanes(lw_plan *p, int v, int64_t lanes) {
   enum { VECTORS = 4, TASKS = 8 };
   const lw_problem *q = &p->p;
-  for (int64_t wide = VECTORS * lanes; wide > lanes && v == q->nout - 1; wide /= 2)
-    if (wide <= 64 && q->extent[v] % wide == 0 && q->extent[v] / wide >= TASKS && lw_contiguous_out(p, q->out[v]->var, wide)) return wide;
+  for (int64_t wide = VECTORS * lanes; wide > lanes && v == q->nout - 1; wide /= 2) {
+    if (wide > 64 || q->extent[v] % wide || q->extent[v] / wide < TASKS || !lw_contiguous_out(p, q->out[v]->var, wide)) continue;
+    ir_var *i;
+    columns c = {.p = p, .v = q->out[v]->var, .at = in_parts(p, q->out[v]->var, wide, &i)};
+    c.i = i;
+    walk_columns(&c, q->body);
+    if (!c.apart) return wide;
+  }
   return lanes;
 }
 

@@ -332,12 +332,14 @@ static const char *differ(tn_ctx *ctx, const ir_buf *b, const char *want, const 
 }
 
 static void fill(const ir_kernel *k, int i, char *p, int64_t n, uint64_t *s) {
+  enum { KEYS = 43 }; /* integers of attention are lengths: of no tile, one and several, and more than there are keys */
   const ir_buf *b = k->bufs[i];
+  int64_t scale = strncmp(k->name, "attend", 6) == 0 ? KEYS : 1;
   for (int64_t e = 0; e < n; e++) {
     *s = *s * 6364136223846793005u + 1442695040888963407u;
     ir_scalar v = {0};
     if (ir_is_float(b->dtype)) v.f = ir_round_float(b->dtype, (double)(int64_t)(*s >> 11) * 0x1p-52 - 1);
-    else v.i = ir_wrap_int(b->dtype, (int64_t)(*s >> 40) % 7 - (ir_is_signed(b->dtype) ? 3 : 0));
+    else v.i = ir_wrap_int(b->dtype, ((int64_t)(*s >> 40) % 7 - (ir_is_signed(b->dtype) ? 3 : 0)) * scale);
     ir_scalar_store(b->dtype, p + (size_t)e * ir_dtype_bytes(b->dtype), v);
   }
 }

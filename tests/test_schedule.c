@@ -594,3 +594,23 @@ Test(schedule, few_columns) {
     tn_ctx_free(ctx);
   }
 }
+
+/* Largest of all pixels: channels in blocks of 8 are vectors of 8 though results lie wider, those that lie last more at once. */
+static void largest_of_pixels(tn_ctx *ctx, void *arg) {
+  bool blocked = *(bool *)arg;
+  const char *reason, *wrong;
+  const ir_kernel *k = ir_kernel_parse(ctx, ir_format(ctx, "kernel most(in A: f32[1, 256, 37] layout \"%s\", out C: f32[1, 256]) { for n in 0..1 { for c in 0..256 { alloc acc: f32[] register acc[] = -inf"
+    " alloc u: bool[] register u[] = false for r in 0..37 { u[] |= A[n, c, r] != A[n, c, r] acc[] max= A[n, c, r] } C[n, c] = select(u[], nan, acc[]) } } }", blocked ? "split 1 8; perm 0 1 3 2" : "perm 0 2 1"), "most"), *s;
+  const char *text = lw_default_schedule(ctx, k, cg_target_find(ctx, "x86-64-v3", "x86_64-unknown-linux-gnu"), 0);
+  if (!(s = lw_schedule_apply(ctx, k, text, &reason))) ir_fail(ctx, TN_EWRONG, "refused: %s\n%s", reason, text);
+  if ((wrong = ir_kernel_verify(ctx, s)) || (wrong = compare(ctx, k, s, 7, true))) ir_fail(ctx, TN_EWRONG, "%s\n%s", wrong, text);
+  if (!strstr(text, blocked ? "split c 8 -> vo vv" : "split c 32 -> vo vv") || !strstr(text, "vectorize vv")) ir_fail(ctx, TN_EWRONG, "no vectors of channels:\n%s", text);
+}
+
+Test(schedule, largest_of_pixels) {
+  for (int blocked = 0; blocked < 2; blocked++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    cr_expect_eq(ir_protect(ctx, largest_of_pixels, &(bool){blocked}), TN_OK, "%.900s", tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
