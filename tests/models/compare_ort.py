@@ -278,6 +278,9 @@ def compare_file(args, name, path, dims, rows):
     sess = ort.InferenceSession(path, sess_options, providers=["CPUExecutionProvider"])
     inputs = []
     for i in sess.get_inputs():
+        unknown = [d for d in i.shape if not isinstance(d, int) and d not in dims]
+        if unknown:
+            raise ValueError("dimensions without a size (--dim NAME=N): %s" % ", ".join(map(str, unknown)))
         shape = [d if isinstance(d, int) else int(dims[d]) for d in i.shape]
         inputs.append((i.name, shape, ORT_TYPES[i.type]))
     outputs = [o.name for o in sess.get_outputs()]
