@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -323,7 +324,7 @@ def main():
     if len(cpus) < max(thread_counts):
         sys.exit("bench/run: %d threads on %d CPUs" % (max(thread_counts), len(cpus)))
     folder = os.path.join(o.build, "bench", "out")
-    work = os.path.join(o.build, "bench", "work")
+    work = os.path.join(o.build, "bench", "work-%d" % os.getpid())  # of this run alone: two may go on beside each other
     os.makedirs(folder, exist_ok=True)
     os.makedirs(work, exist_ok=True)
     if o.tune and o.db == "none":
@@ -404,6 +405,7 @@ def main():
     if o.why:
         say(report.why(rows, o.why))
     say("\n%s\n%s" % (path, page))
+    shutil.rmtree(work, ignore_errors=True)  # kept where something went wrong before: the peers' logs are there
 
 
 def write(path, results):
