@@ -144,7 +144,7 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
     }
     if (final) {
       for (int i = 0; i < t->n; i++) t->configs[i]->won = t->configs[i] == cheapest;
-      t->final_at = ++t->clock;
+      t->judged_at = t->final_at = ++t->clock;
     }
     at_task_rank(t);
   }

@@ -538,11 +538,17 @@ static int choose(const tuner *u) {
   return best;
 }
 
+/* Whether nothing was tried since a final that ended a search, or one of an earlier run: another could only let chance decide. */
+static bool judged(const at_task *t) {
+  int64_t last = t->n ? t->configs[t->n - 1]->order : 0;
+  return t->settled_at > last || t->judged_at > last;
+}
+
 /* The search for this kernel ends: its final, unless an earlier run had it. */
 static void settle(tuner *u, int i) {
   at_task *t = &u->t[i];
   for (int fastest = 32; t->explore && fastest >= 8; fastest /= 2) sharpen(u, i, fastest, INFINITY); /* a table is judged by its fastest */
-  bool done = at_task_exhausted(t, 0), known = t->settled_at > t->configs[t->n - 1]->order;
+  bool done = at_task_exhausted(t, 0), known = judged(t);
   if (!known && done && !t->explore) qualify(u, i);
   if (!known) final(u, i, done);
   drop_code(u, t, 0);
@@ -609,7 +615,7 @@ static void run_all(tuner *u) {
   }
   at_lab_deadline(u->lab, u->end);
   for (int i = 0; i < u->n && !over(u); i++)
-    if (u->t[i].space && !u->t[i].state.trouble && u->t[i].same_as < 0) final(u, i, false);
+    if (u->t[i].space && !u->t[i].state.trouble && u->t[i].same_as < 0 && !judged(&u->t[i])) final(u, i, false);
 }
 
 static void tell_points(tuner *u, int i) {
