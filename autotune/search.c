@@ -144,10 +144,11 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
     }
     if (final) {
       for (int i = 0; i < t->n; i++) t->configs[i]->won = t->configs[i] == cheapest;
-      t->judged_at = t->final_at = ++t->clock;
+      t->final_at = ++t->clock;
     }
     at_task_rank(t);
   }
+  if (t->final_at) t->judged_at = ++t->clock;
 }
 
 void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {

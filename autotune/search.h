@@ -46,7 +46,7 @@ typedef struct at_task {
   at_config *standard, *best;
   double scale_ns;      /* the default's time that all others are relative to; NaN: not known */
   int64_t final_at;     /* order of the last final; 0: none */
-  int64_t judged_at;    /* of the last one of earlier runs */
+  int64_t judged_at;    /* the end of earlier runs, where they had a final; else 0 */
   int64_t settled_at;   /* order of the last final that ended the search; 0: none */
   int64_t clock;
   int idle;             /* schedules since the last gain */

@@ -538,7 +538,7 @@ static int choose(const tuner *u) {
   return best;
 }
 
-/* Whether nothing was tried since a final that ended a search, or one of an earlier run: another could only let chance decide. */
+/* Whether nothing was tried since a final that ended a search, or by this run where earlier ones had a final: another could only let chance decide. */
 static bool judged(const at_task *t) {
   int64_t last = t->n ? t->configs[t->n - 1]->order : 0;
   return t->settled_at > last || t->judged_at > last;

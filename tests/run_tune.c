@@ -261,13 +261,18 @@ static int kills(const char *file, int n, uint64_t seed) {
     return 1;
   }
   attempt last = {.file = file, .seed = seed}, again = last;
-  if (!in_context(tune, &last) || !in_context(tune, &again)) return 1;
-  inspection x = {.file = file, .before = &before};
-  if (!in_context(inspect, &x) || !x.ok) return 1;
+  inspection whole = {.file = file, .before = &before}, x = {.file = file, .before = &whole.now};
+  if (!in_context(tune, &last) || !in_context(inspect, &whole) || !whole.ok) return 1;
+  if (!in_context(tune, &again) || !in_context(inspect, &x) || !x.ok) return 1;
+  if (x.now.n != whole.now.n) { /* by chance another final names the same winner */
+    printf("a restart after success has written %d rows\n", x.now.n - whole.now.n);
+    return 1;
+  }
   bool same = last.winner && again.winner && strcmp(last.winner, again.winner) == 0;
   printf("kill: %d kills, %d rows by then (%d failures), none lost, none wrong, none tried twice; then %d trials, then %d; %s winner\n", n, survivors,
          failed, last.new_trials, again.new_trials, same ? "the same" : "another");
   free(before.uid);
+  free(whole.now.uid);
   free(x.now.uid);
   return same && again.new_trials == 0 ? 0 : 1;
 }
