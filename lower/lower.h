@@ -59,6 +59,7 @@ void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options);  /* Bat
  * narrow rows lose more than the copy takes. Part of canon, for a target, on f32 with constant weights. */
 void lw_unfold(tn_ctx *ctx, ir_graph *g, ir_node *n, const lw_options *options);
 void lw_pass_quantised(tn_ctx *ctx, ir_graph *g, const lw_options *options); /* products of quantised tensors in integers */
+void lw_pass_fourier(tn_ctx *ctx, ir_graph *g, const lw_options *options); /* transforms as products with matrices: fourier.c */
 void lw_pass_dce(tn_ctx *ctx, ir_graph *g, const lw_options *options);
 void lw_pass_cse(tn_ctx *ctx, ir_graph *g, const lw_options *options);
 void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options);

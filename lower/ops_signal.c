@@ -3,7 +3,9 @@
  *   STFT  ->  Frames (overlapping pieces of the signal), Mul (window), Fourier
  *   DFT   ->  Fourier, with a table of cosines and sines made when compiling
  *
- * Sums run in f64 whatever the element type: outputs that cancel to nothing then do so. */
+ * Sums run in f64 whatever the element type: outputs that cancel to nothing then do so. For inference on a target larger
+ * transforms become products with matrices (fourier.c). */
+#include "lower/fourier.h"
 #include "lower/grad.h"
 #include "lower/ops_util.h"
 #include <math.h>
@@ -25,18 +27,12 @@ static ir_value *circle_table(ir_graph *g, const ir_node *n, int64_t length) {
 
 /* ---- Fourier: x [.., n, .., 1 or 2] and the table -> [.., k, .., 2], or real when inverse and onesided ---- */
 
-typedef struct fourier {
-  int axis;
-  bool inverse, onesided, real_in, real_out;
-  int64_t length, have, used, out; /* of the transform; input extent; read of it; output extent */
-} fourier;
-
 static void check_signal(tn_ctx *ctx, const ir_node *n, const ir_value *x) {
   if (!ir_is_float(x->dtype)) lw_bad(ctx, n, "the input is %s, not float", ir_dtype_name(x->dtype));
   if (x->rank < 2 || (!ix_is_int(x->dims[x->rank - 1], 1) && !ix_is_int(x->dims[x->rank - 1], 2)))
     lw_bad(ctx, n, "the last axis of the input must be 1 (real) or 2 (real and imaginary part)");
 }
-static void fourier_of(tn_ctx *ctx, const ir_node *n, int64_t axis, int64_t length, fourier *f) {
+static void fourier_of(tn_ctx *ctx, const ir_node *n, int64_t axis, int64_t length, lw_fourier *f) {
   const ir_value *x = n->in[0];
   check_signal(ctx, n, x);
   f->axis = ir_axis(ctx, n, axis, x->rank);
@@ -53,7 +49,7 @@ static void fourier_of(tn_ctx *ctx, const ir_node *n, int64_t axis, int64_t leng
   f->used = f->have < most ? f->have : most;
   f->out = f->onesided && !f->inverse ? half : f->length;
 }
-static void fourier_shape(tn_ctx *ctx, ir_node *n, const fourier *f) {
+static void fourier_shape(tn_ctx *ctx, ir_node *n, const lw_fourier *f) {
   const ir_value *x = n->in[0];
   ix dims[IR_MAX_RANK];
   for (int i = 0; i < x->rank; i++) dims[i] = x->dims[i];
@@ -62,19 +58,21 @@ static void fourier_shape(tn_ctx *ctx, ir_node *n, const fourier *f) {
   lw_set(n, 0, x->dtype, x->rank, dims);
 }
 
+void lw_fourier_of(tn_ctx *ctx, const ir_node *n, lw_fourier *f) { fourier_of(ctx, n, ir_attr_get_int(n, "axis", -2), ir_dim(ctx, n->in[1], 0), f); }
+
 static void fourier_infer(tn_ctx *ctx, ir_node *n) {
-  fourier f;
+  lw_fourier f;
   lw_need_rank(ctx, n, 1, 2);
   if (n->in[1]->dtype != TN_F64 || !ix_is_int(n->in[1]->dims[1], 2)) lw_bad(ctx, n, "needs an f64 table [length, 2]");
-  fourier_of(ctx, n, ir_attr_get_int(n, "axis", -2), ir_dim(ctx, n->in[1], 0), &f);
+  lw_fourier_of(ctx, n, &f);
   fourier_shape(ctx, n, &f);
 }
 static void fourier_build(lw_build *b, ir_node *n) {
   tn_ctx *ctx = lw_ctx(b);
   ir_builder *s = lw_b(b);
   const ir_value *x = n->in[0], *y = n->out[0];
-  fourier f;
-  fourier_of(ctx, n, ir_attr_get_int(n, "axis", -2), ir_dim(ctx, n->in[1], 0), &f);
+  lw_fourier f;
+  lw_fourier_of(ctx, n, &f);
   int last = x->rank - 1;
   ix at[IR_MAX_RANK], from[IR_MAX_RANK], zero = ix_float(ctx, TN_F64, 0);
   lw_loops(b, NULL, last, y->dims, at);
@@ -111,19 +109,19 @@ static void fourier_build(lw_build *b, ir_node *n) {
 
 /* ---- DFT ---- */
 
-static void dft_of(tn_ctx *ctx, const ir_node *n, fourier *f) {
+static void dft_of(tn_ctx *ctx, const ir_node *n, lw_fourier *f) {
   int64_t axis = n->opset >= 20 ? -2 : ir_attr_get_int(n, "axis", 1), length = 0;
   if (n->opset >= 20 && lw_has(n, 2)) axis = lw_need_int(ctx, n, 2, "axis");
   if (lw_has(n, 1) && (length = lw_need_int(ctx, n, 1, "dft_length")) < 1) lw_bad(ctx, n, "dft_length is %lld", (long long)length);
   fourier_of(ctx, n, axis, length, f);
 }
 static void dft_infer(tn_ctx *ctx, ir_node *n) {
-  fourier f;
+  lw_fourier f;
   dft_of(ctx, n, &f);
   fourier_shape(ctx, n, &f);
 }
 static void dft_expand(ir_graph *g, ir_node *n) {
-  fourier f;
+  lw_fourier f;
   dft_of(g->ctx, n, &f);
   ir_node *m = lw_node_n(g, n, "tenon:Fourier", 2, (ir_value *[]){n->in[0], circle_table(g, n, f.length)}, 1);
   ir_attr_int(m, "axis", f.axis);
@@ -208,13 +206,13 @@ static void stft_expand(ir_graph *g, ir_node *n) {
   lw_replace(g, n, 0, m->out[0]);
 }
 
-/* The transform as a product with M[t, part in, k, part out], for gradients. */
+/* The transform as a product with M[t, part in, k, part out], for gradients. What runs is made by fourier.c. */
 static void fourier_expand(ir_graph *g, ir_node *n) {
   tn_ctx *ctx = g->ctx;
   ir_value *x = n->in[0];
   const ir_value *y = n->out[0];
-  fourier f;
-  fourier_of(ctx, n, ir_attr_get_int(n, "axis", -2), ir_dim(ctx, n->in[1], 0), &f);
+  lw_fourier f;
+  lw_fourier_of(ctx, n, &f);
   int last = x->rank - 1;
   int64_t ci = ir_dim(ctx, x, last), co = ir_dim(ctx, y, last), K = ir_dim(ctx, y, f.axis), dims[4] = {f.used, ci, K, co}, count = f.used * K;
   double *m = ir_alloc_array(ctx, (size_t)(count * ci * co) + 1, sizeof *m);

@@ -11,6 +11,7 @@ const lw_pass lw_passes[] = {
     {"infer", lw_pass_infer, false, "types, shapes, small constants; composites become their parts"},
     {"dce", lw_pass_dce, false, "drops what no output needs"},
     {"cse", lw_pass_cse, false, "equal nodes become one"},
+    {"fourier", lw_pass_fourier, true, "Fourier transforms as products with matrices"},
     {"quantised", lw_pass_quantised, true, "products of quantised tensors in integers"},
     {"canon", lw_pass_canon, true, "BatchNorm into convolution and other canonical forms"},
     {"layout", lw_pass_layout, true, "a layout for every edge"},
