@@ -422,6 +422,14 @@ static LLVMValueRef general_pointers(cg_fn *f, const cg_buf *b, ix offset, cg_va
   return LLVMBuildGEP2(B, cg_storage_type(f, b->buf->dtype, 1), b->base, &index, 1, "");
 }
 
+/* Whether an access at `base` may lie a page and more outside b, as one of several parts does where others are meant. A masked load
+ * from pages that are not there takes hundreds of cycles on some CPUs, although all of its lanes are off. */
+static bool far_outside(cg_fn *f, const cg_buf *b, ix base) {
+  enum { PAGE = 4096 };
+  int64_t elements, size = size_of(b), far = PAGE / size;
+  return !ix_const_value(ir_buf_elements(f->ctx, b->buf), &elements) || base->lo < -far || base->hi >= elements + far;
+}
+
 static cg_val load_lanes(cg_fn *f, cg_buf *b, ix offset, const cg_guard *g, cg_val r) {
   LLVMTypeRef element = cg_storage_type(f, b->buf->dtype, 1), t = LLVMVectorType(element, (unsigned)f->lanes);
   int64_t d[CG_MAX_LANES], size = size_of(b);
@@ -437,7 +445,7 @@ static cg_val load_lanes(cg_fn *f, cg_buf *b, ix offset, const cg_guard *g, cg_v
   if (how == REVERSED) base = ix_addi(f->ctx, base, -(f->lanes - 1));
   if (how == CONTIGUOUS || how == REVERSED) {
     int64_t align;
-    LLVMValueRef p = load_place(f, b, base, masks ? NULL : g, size * f->lanes, &r, &align);
+    LLVMValueRef p = load_place(f, b, base, masks && !far_outside(f, b, base) ? NULL : g, size * f->lanes, &r, &align);
     r.varying = true;
     r.level = cg_hold(f, r.level, t);
     cg_at(f, r.level);

@@ -40,6 +40,20 @@ static void find_ids(const ir_graph *g, uint32_t *ids) {
       if (g->nodes[i]->attrs[k].kind == IR_ATTR_GRAPH) find_ids(g->nodes[i]->attrs[k].graph, ids);
 }
 
+/* What a turn of a loop must know, those before it must, and how many there are. True: outputs of the body were marked. */
+static bool mark_turns(const ir_node *n, const ir_graph *inside, bool *needed) {
+  bool more = false;
+  for (int o = 0; o < inside->ninputs && o < n->nin; o++) {
+    if (!needed[inside->inputs[o]->id]) continue;
+    for (int k = 0; k < 2; k++)
+      if (n->in[k]) needed[n->in[k]->id] = true;
+    if (n->in[o]) needed[n->in[o]->id] = true;
+    if (o < 2 || o > inside->noutputs || needed[inside->outputs[o - 1]->id]) continue;
+    needed[inside->outputs[o - 1]->id] = more = true;
+  }
+  return more;
+}
+
 /* Marks the values (by id) that must be known. Graphs inside nodes read values around them, and their
  * outputs are those of the node. */
 static void mark(const ir_graph *g, bool *needed) {
@@ -56,9 +70,7 @@ static void mark(const ir_graph *g, bool *needed) {
       const ir_graph *inside = n->attrs[k].graph;
       for (int o = 0; whole && o < inside->noutputs; o++) needed[inside->outputs[o]->id] = true;
       mark(inside, needed);
-      if (strcmp(n->op->name, "Loop") != 0) continue;
-      for (int o = 0; o < inside->ninputs && o < n->nin; o++) /* what a turn must know, all before it must */
-        if (needed[inside->inputs[o]->id] && n->in[o]) needed[n->in[o]->id] = true;
+      while (strcmp(n->op->name, "Loop") == 0 && mark_turns(n, inside, needed)) mark(inside, needed);
     }
   }
 }

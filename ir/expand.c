@@ -109,7 +109,7 @@ static ix x_tanh(const xp *x, ix a) {
   return x_with_sign(x, x_div(x, e, x_add(x, e, x_num(x, 2))), a); /* for tanh(-0) = -0 */
 }
 
-/* <= 3 ULP; results below the least normal number are 0. With E = e^-a = 2^n (1 + p), 1 / (1 + E): 2^n is a normal number or,
+/* <= 3 ULP; results below the least normal number may be 0. With E = e^-a = 2^n (1 + p), 1 / (1 + E): 2^n is a normal number or,
  * as all beyond 1 / E of a normal number, infinite; and it is nothing beside 1 below the clamp. */
 static ix x_sigmoid(const xp *x, ix a) {
   ix y = x_wide(x) ? x_clamp(x, -708, x_neg(x, a), 710) : x_clamp(x, -87, x_neg(x, a), 89);

@@ -214,7 +214,7 @@ void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   for (int i = 0; i < count && scheduled; i++) {
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Conv")) dead_taps(ctx, g, g->nodes[i]);
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Split")) split_in_slices(ctx, g, g->nodes[i]);
-    if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "ConvTranspose") && !options->attention_apart && constant(g->nodes[i]->in[1])) lw_subpixel(ctx, g, g->nodes[i], cg_target_lanes(options->target, TN_F32));
+    if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "ConvTranspose") && !options->attention_apart && constant(g->nodes[i]->in[1])) lw_subpixel(ctx, g, g->nodes[i], cg_target_lanes(options->target, TN_F32), options->accuracy <= 0);
   }
   ir_graph_sort(g);
   ir_graph_analyse(g);

@@ -19,17 +19,19 @@ static lw_tile tile_for(const lw_plan *p, int64_t m, int64_t n, int64_t lanes, i
   return t;
 }
 
-/* Whether blocks of r rows are worth a look: divisors, above half of what is asked for. */
-static bool may_block(const lw_plan *p, int64_t r, int64_t m) {
-  int64_t want = p->u.mb ? lw_min(p->u.mb * (p->u.mr ? p->u.mr : 6), m) : m;
-  return m % r == 0 && r <= want && (!p->u.mb || 2 * r > want);
+/* Whether blocks of r rows are worth a look: above half of what is asked for; divisors or, `ragged`, whole tiles of as many
+ * blocks as even as that allows. */
+static bool may_block(const lw_plan *p, int64_t r, int64_t m, int64_t ragged) {
+  int64_t want = p->u.mb ? lw_min(p->u.mb * (p->u.mr ? p->u.mr : 6), m) : m, blocks = (m + r - 1) / r;
+  bool even = ragged && r % ragged == 0 && r - ragged < (m + blocks - 1) / blocks;
+  return (m % r == 0 || even) && r <= want && (!p->u.mb || 2 * r > want);
 }
 
 static lw_blocking whole_sums(const lw_plan *p, int64_t m, int64_t n, int64_t lanes) {
   int64_t depth = p->p.red_extent[0], k = depth * (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype);
   lw_blocking best = {.rows = m, .cycles = 1e300};
   for (int64_t r = m; r >= LEAST_ROWS || r == m; r--) {
-    if (!may_block(p, r, m)) continue;
+    if (!may_block(p, r, m, 0)) continue;
     lw_tile t = tile_for(p, r, n, lanes, 6);
     int64_t nb = t.nr * lanes, groups = m / r, panels = (n + nb - 1) / nb;
     bool stays = (r + nb) * k <= p->t->l2_bytes * 15 / 16;
@@ -46,17 +48,16 @@ static lw_blocking chunked_sums(const lw_plan *p, int64_t m, int64_t n, int64_t 
   int64_t e = (int64_t)ir_dtype_bytes(p->p.a->u.buf->dtype), depth = p->p.red_extent[0];
   lw_blocking best = {.rows = m, .cycles = 1e300};
   for (int64_t r = m; r >= LEAST_ROWS; r--) {
-    if (!may_block(p, r, m)) continue;
     lw_tile t = tile_for(p, r, n, lanes, 6);
-    for (int64_t nr = t.nr; nr > 1 && n % (t.nr * lanes); nr--) t = tile_for(p, r, n, lanes, nr - 1);
-    int64_t nb = t.nr * lanes, panels = n / nb, kc = p->t->l1_bytes / 3 / (nb * e);
+    if (!may_block(p, r, m, t.mr)) continue;
+    int64_t nb = t.nr * lanes, panels = (n + nb - 1) / nb, kc = p->t->l1_bytes / 3 / (nb * e);
     kc = p->u.kc ? p->u.kc : kc - kc % block;
     while (kc > block && depth % kc) kc -= block;
     bool stays = depth * nb * e < p->t->l1_bytes / 2 && !p->u.kc;
-    if (n % nb || kc < 4 * block || depth < 2 * kc || depth % kc || t.mr < 2 || stays) continue;
+    if (kc < 4 * block || depth < 2 * kc || depth % kc || t.mr < 2 || stays) continue;
     for (int64_t g = panels; g > 0; g--) {
       if (panels % g || (p->u.group ? g != lw_min(p->u.group, panels) : r * (kc + g * nb) * e > p->t->l2_bytes / 2)) continue;
-      double passes = (double)(m / r), turns = (double)(panels / g);
+      double passes = (double)m / (double)r, turns = (double)(panels / g);
       double far = (double)(n * depth * e) * passes + (double)(m * depth * e) * (1 + (turns - 1) / 4);
       double cycles = t.cost * passes * (double)depth + far / FAR_BYTES_A_CYCLE + 2 * (double)(m * n / lanes * (depth / kc));
       cycles *= lw_task_cost((int64_t)(passes * turns));

@@ -182,6 +182,7 @@ typedef struct contraction {
   bool vectors_first;     /* outside: panels, not pixels */
   bool batch[LW_MAX_LOOPS]; /* loops that have a copy of B each */
   bool ordered, chunked;
+  bool uneven;            /* the last group has fewer rows */
 } contraction;
 
 /* Axes read in phases (transposed convolution: x / stride, x mod stride) split by the stride. */
@@ -256,7 +257,7 @@ static void choose_blocking(contraction *c) {
   bool choose = c->split_c && !c->ragged && c->row && !p->u.order && !p->u.unfused;
   if (choose && !c->padded && !c->windows) {
     *by = lw_pixel_blocking(p, c->rows, c->columns, c->lanes, c->cblock);
-    if (by->rows < c->rows && lw_step(p, "split %s %lld -> xo %s", c->row, (long long)by->rows, c->row)) c->grouped = true, c->rows = by->rows;
+    if (by->rows < c->rows && lw_step(p, "split %s %lld -> xo %s", c->row, (long long)by->rows, c->row)) c->grouped = true, c->uneven = c->rows % by->rows, c->rows = by->rows;
   } else if (choose && !c->across && !p->u.height && lw_window_blocking(p, c->v, c->r, c->cblock, c->padded, by)) { /* weights that are turned pass once, outside the images */
     c->by_windows = true;
     const char *y = q->out[c->r - 1]->var->name;
@@ -598,6 +599,13 @@ static bool ask_rows(contraction *c, const char *sum) {
   return lw_step(c->p, "prefetch %s ro 1 %s -> next", c->q->a->u.buf->name, at);
 }
 
+/* The last iteration apart, also where chunks of sums are set and stored. */
+static void tail_all(contraction *c, const char *loop) {
+  static const char *const parts[] = {".i0", "", ".i1"};
+  for (int i = 0; i < IR_COUNT(parts); i++)
+    if (c->chunked || !*parts[i]) lw_step(c->p, "tail %s%s", loop, parts[i]);
+}
+
 /* Guards: rows of taps by bounds, columns by apart first and last tiles. */
 static void part_borders(contraction *c) {
   lw_plan *p = c->p;
@@ -611,6 +619,8 @@ static void part_borders(contraction *c) {
   else if (c->shared) lw_step(p, "tail ro");
   else if (!columns && c->tiled && c->rows % c->t.mr) peel_tiles(c, false);
   if (c->pack && c->columns % c->nb) lw_step(p, "tail vo");
+  if (c->uneven) tail_all(c, "ro");
+  if (c->chunked && c->columns % c->nb) tail_all(c, "vo"); /* the last panel */
 }
 
 /* The innermost reduction loop, some steps at a time; the inner taps of a window without a loop. */

@@ -10,6 +10,7 @@
 #include "ir/picked.h"
 #include "lower/build.h"
 #include "lower/layout_norm.h"
+#include "lower/region.h"
 #include <string.h>
 
 /* ---- the op that copies into another layout ---- */
@@ -231,6 +232,11 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
         n->in[0] = relayout(&c, n, n->in[0], ir_layout_blocked(ctx, 4, 1, ir_dim(ctx, n->in[0], 1)));
       }
       if (eligible(&c, n->out[0])) n->out[0]->layout = layout_of(&c, n->out[0]);
+      continue;
+    }
+    if (lw_is_region(n)) { /* what is inside takes tensors as rows */
+      for (int k = 0; k < n->nin; k++)
+        if (n->in[k] && n->in[k]->layout) n->in[k] = relayout(&c, n, n->in[k], NULL);
       continue;
     }
     if (!keeps_layout(&c, n)) continue;

@@ -244,7 +244,7 @@ static void transpose_build(lw_build *b, ir_node *n) {
 /* Where there are fewer output channels than a vector has lanes, what each residue of the stride gives becomes channels of one
  * convolution of stride 1, whose pixels are interleaved afterwards (Shi et al., "Is the deconvolution layer the same as a
  * convolutional layer?", 2016): vectors are full, and no lane divides. Taps that the kernel lacks are zero. */
-void lw_subpixel(tn_ctx *ctx, ir_graph *g, ir_node *n, int lanes) {
+void lw_subpixel(tn_ctx *ctx, ir_graph *g, ir_node *n, int lanes, bool strict) {
   enum { AXES = 2 + 2 * LW_MAX_SPATIAL };
   ir_value *w = n->in[1];
   if (!ir_static(n->in[0]) || !ir_static(w) || !ir_static(n->out[0])) return;
@@ -257,7 +257,7 @@ void lw_subpixel(tn_ctx *ctx, ir_graph *g, ir_node *n, int lanes) {
   perm[0] = 1, perm[1 + r] = 0;
   for (int i = 0; i < r; i++) {
     int64_t s = v.stride[i], taps = ir_dim(ctx, w, i + 2), in = ir_dim(ctx, n->in[0], i + 2), out = ir_dim(ctx, n->out[0], i + 2), begin;
-    if (v.dilation[i] != 1 || taps < 1 || in < 1 || out < 1 || !ix_const_value(v.begin[i], &begin)) return;
+    if (v.dilation[i] != 1 || taps < 1 || (strict && taps % s) || in < 1 || out < 1 || !ix_const_value(v.begin[i], &begin)) return;
     int64_t steps = (taps + s - 1) / s, from = begin / s, pixels = (begin + out - 1) / s - from + 1;
     pads[i] = steps - 1 - from;
     pads[r + i] = pixels + steps - 1 - in - pads[i];

@@ -332,7 +332,10 @@ static void put_region(lw_maker *m, const call *c) {
   int *in = IR_NEW_ARRAY(m->ctx, int, n->nin + 1), *out = IR_NEW_ARRAY(m->ctx, int, n->nout + 1);
   for (int k = 0; k < n->nin; k++) in[k] = n->in[k] ? slot_of(m, n->in[k], true) : -1;
   for (int k = 0; k < n->nout; k++) out[k] = slot_of(m, n->out[k], true);
+  int npack = m->p->npack;
   lw_region_put(m->ctx, m->p, c->region, in, out, slot_of(m, c->values[c->nvalues - 1], true), region_kernel, m);
+  for (int i = npack; i < m->p->npack; i++) IR_PUSH(m->ctx, m->later, m->nlater, m->p->pack[i]);
+  m->p->npack = npack;
 }
 
 enum { STORED, COPIED, COPIED_FIRST }; /* how an output comes to its place */
@@ -505,6 +508,7 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
   }
   for (int i = 0; i < g->noutputs; i++)
     if (how[i] == COPIED) copy_output(m, out_slot[i], g->outputs[i]);
+  for (int i = 0; i < m->nlater; i++) IR_PUSH(ctx, p->pack, p->npack, m->later[i]);
   return p;
 }
 

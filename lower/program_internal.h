@@ -52,6 +52,8 @@ typedef struct lw_maker {
   struct call *calls;
   int nrelayouts;
   struct relayout *relayouts;
+  int nlater;
+  ir_inst *later;       /* how regions pack: behind all else, as their temporaries lie where those of this program do */
 } lw_maker;
 
 /* Members, roots and sections of all groups of m->g. */

@@ -32,8 +32,9 @@ void lw_window_at(tn_ctx *ctx, const lw_window *w, const ix *o, const ix *t, ix 
 ix lw_window_inside(tn_ctx *ctx, const lw_window *w, const ix *at);
 
 /* Puts a convolution and a movement in place of a transposed one of fewer than `lanes` output channels and a stride, where
- * sizes are known, nothing is dilated and there is one group. */
-void lw_subpixel(tn_ctx *ctx, ir_graph *g, ir_node *n, int lanes);
+ * sizes are known, nothing is dilated and there is one group. `strict`: and where that needs no taps of zeros, which times
+ * infinity are NaN. */
+void lw_subpixel(tn_ctx *ctx, ir_graph *g, ir_node *n, int lanes, bool strict);
 
 /* acc = acc + a * b, as one fma in floats; operands are cast to the accumulator's dtype. */
 void lw_accumulate(lw_build *b, ir_buf *acc, ix a, ix w);

@@ -31,6 +31,18 @@ static const char *const graphs[] = {
     "  l = Loop(i, _, s) { body = graph b2 { input i2: i64[] input d2: bool[] input s2: f32[3, 4] f2 = Mul(s2, half) g2 = Add(f2, r) e2 = Identity(d2) output e2, g2 } }"
     "  j = Less(o, h)  m = If(j) { then_branch = graph t { a = MatMul(l, w) output a }, else_branch = graph u { a3 = Sub(l, r) output a3 } }"
     "  o2 = Mul(o, o) e = Identity(d) output e, m, o2 } } z = Neg(v) output y, z",
+    /* weights that both sides make in several steps: what one keeps for later (p) is not what the other makes meanwhile */
+    "const many: i64[2] = [16, 16] const wide: i64[2] = [1, 16] const one: i64[] = 1 const from: i64[2] = [0, 0] const to: i64[2] = [3, 4]"
+    " xs = Tile(x, wide) ws = Tile(w, many) p = Softmax(ws) {axis = 0} p1 = CumSum(p, one) a = MatMul(xs, p1)"
+    " b, v = Loop(n, c, a, k) { body = graph b { input i: i64[] input d: bool[] input s: f32[3, 64] input o: f32[]"
+    "  wt = Tile(w, many) ns = Neg(wt) q = Softmax(ns) {axis = 1} q1 = CumSum(q, one) m = MatMul(s, q1) t = Tanh(m) e = Identity(d) output e, t, o } }"
+    " p2 = CumSum(p, one) {reverse = 1} f = MatMul(b, p2) y = Slice(f, from, to) z = Neg(y) output y, z",
+    /* a picture in blocks of channels comes to a loop and to a branch, another goes from them to a convolution */
+    "const twice: i64[2] = [2, 2] const eight: i64[2] = [1, 8] const filter: i64[4] = [8, 8, 1, 1] const picture: i64[4] = [1, 8, 3, 4] const from: i64[4] = [0, 5, 0, 0] const to: i64[4] = [1, 6, 3, 4] const matrix: i64[2] = [3, 4]"
+    " wt = Tile(w, twice) f = Reshape(wt, filter) xs = Tile(x, eight) p = Reshape(xs, picture) v = Conv(p, f)"
+    " a = Loop(n, c, v) { body = graph b { input i: i64[] input d: bool[] input s: f32[1, 8, 3, 4] t = Sub(s, p) e = Identity(d) output e, t } }"
+    " o = Conv(a, f) y4 = Slice(o, from, to) y = Reshape(y4, matrix)"
+    " b2 = If(c) { then_branch = graph t { h1 = Conv(v, f) output h1 }, else_branch = graph e { h2 = Neg(v) output h2 } } z4 = Slice(b2, from, to) z = Reshape(z4, matrix) output y, z",
 };
 
 static ir_graph *graph_of(tn_ctx *ctx, const char *body, const numbers *known) {

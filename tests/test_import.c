@@ -244,6 +244,16 @@ static void shape_inputs(tn_ctx *ctx, void *arg) {
 }
 Test(import, shape_inputs) { expect_status(shape_inputs, NULL, TN_OK, NULL); }
 
+/* A size that grows from turn to turn by what an input says: both must be known, and how many turns there are. */
+static void shapes_of_turns(tn_ctx *ctx, void *arg) {
+  ir_graph *g = ir_graph_parse(ctx, "graph g { opset 17 input n: i64[] input c: bool[] input from: i64[1] input by: i64[1] input x: f32[1] y, z = Loop(n, c, from, x) { body = graph b {"
+                                    " input i: i64[] input d: bool[] input s: i64[1] input v: f32[1] w = Expand(v, s) r = ReduceSum(w) {keepdims = 1} u = Add(s, by) e = Identity(d) output e, u, r } } output z }", "test");
+  ir_graph_sort(g);
+  const bool *s = fe_shape_inputs(ctx, g);
+  cr_assert(s[0] && s[1] && s[2] && s[3] && !s[4]);
+}
+Test(import, shapes_of_turns) { expect_status(shapes_of_turns, NULL, TN_OK, NULL); }
+
 /* ---- all problems at once ---- */
 
 static void problems(tn_ctx *ctx, void *arg) {

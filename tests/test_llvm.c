@@ -143,6 +143,7 @@ Test(llvm, masks) {
   check("kernel arms(in A: f32[32], inout C: f32[32], inout D: f32[32]) { for i in 0..32 vector { if A[i] > 0.0 { C[i] = A[i] if A[i] > 2.0 { D[i] += 1.0 } } else { C[i] *= 2.0 D[i] = 0.0 } } }");
   check("kernel own(in A: f32[32], out C: f32[32]) { for i in 0..32 vector { alloc x: f32[] register x[] = A[i] if x[] < 0.0 { x[] = x[] * x[] } else { x[] += 1.0 } if x[] > 3.0 { x[] = 3.0 } C[i] = x[] } }");
   check("kernel reversed(in A: f32[27], out C: f32[16]) { for i in 0..16 vector { C[i] = select(20 - i < 18, A[20 - i], 0.0) } }");
+  check("kernel parts(in A: f32[3001], in B: f32[1999], out C: f32[5000]) { for o in 0..625 { for i in 0..8 vector { C[8 * o + i] = select(8 * o + i < 3001, A[8 * o + i], B[8 * o + i - 3001]) } } }");
   check("kernel one(in A: f32[5], out C: f32[7, 16]) { for o in 0..7 { for i in 0..16 vector { C[o, i] = select(o < 5 & i % 3 == 1, A[o], 0.0) } } }");
   check("kernel both(in A: f32[5], in Z: i32[8], out C: f32[8]) { for o in 0..8 { if o < 5 { let x = A[o] C[o] = x + select(Z[o] > 0, A[o], 0.0) } else { C[o] = 0.0 } } }");
   check("kernel window(in A: f32[9, 9], out C: f32[9, 9]) { for h in 0..9 { for w in 0..9 { C[h, w] = 0.0 for r in 0..3 { for s in 0..3 { C[h, w] += select(h + r >= 1 & h + r < 10 & w + s >= 1 & w + s < 10, A[h + r - 1, w + s - 1], 0.0) } } } } }");
@@ -419,6 +420,17 @@ static void abi(tn_ctx *ctx, void *arg) {
   cr_assert_not_null(strstr(cg_kernel_ir(ctx, t, k, "name"), "define hidden void @name"));
   cr_assert_not_null(strstr(cg_kernel_asm(ctx, t, k, "name"), "name:"));
 }
+/* Lanes that are all off read zeros where what they would read may lie pages away: such pages need not be there. */
+static void far_lanes(tn_ctx *ctx, void *arg) {
+  const cg_target *t = cg_target_find(ctx, "x86-64-v3", NULL);
+  for (int far = 0; far < 2; far++) {
+    const char *text = ir_format(ctx, "kernel k(in A: f32[%d], in B: f32[%d], out C: f32[%d]) { for o in 0..%d { for v in 0..8 vector { C[8 * o + v] = select(8 * o + v < %d, A[8 * o + v], B[8 * o + v - %d]) } } }",
+                                 far ? 3001 : 301, far ? 4999 : 499, far ? 8000 : 800, far ? 1000 : 100, far ? 3001 : 301, far ? 3001 : 301);
+    const char *code = cg_kernel_ir(ctx, t, ir_kernel_parse(ctx, text, arg), "k");
+    cr_assert_not_null(strstr(code, "llvm.masked.load"));
+    cr_assert_eq(strstr(code, "tn.zeros") != NULL, far, "%s", code);
+  }
+}
 static void unknown_cpu(tn_ctx *ctx, void *arg) { cg_target_find(ctx, arg, NULL); }
 static void unfit_cpu(tn_ctx *ctx, void *arg) { cg_target_find(ctx, "x86-64-v3", arg); }
 static void isa(tn_ctx *ctx, void *arg) {
@@ -440,6 +452,7 @@ static void isa(tn_ctx *ctx, void *arg) {
 Test(llvm, compiler) {
   tn_ctx *ctx = tn_ctx_new(NULL);
   cr_assert_eq(ir_protect(ctx, abi, NULL), TN_OK, "%s", tn_error(ctx));
+  cr_assert_eq(ir_protect(ctx, far_lanes, "k"), TN_OK, "%s", tn_error(ctx));
   cr_assert_eq(ir_protect(ctx, unknown_cpu, "pentium"), TN_EUSAGE);
   cr_assert_not_null(strstr(tn_error(ctx), "pentium"));
   cr_assert_eq(ir_protect(ctx, unfit_cpu, "aarch64-unknown-linux-gnu"), TN_EUSAGE);
