@@ -56,10 +56,11 @@ static const ir_layout *layout_of(const chooser *c, const ir_value *v) {
   return v->rank <= MAX_ACTIVATION ? c->layout[v->rank] : NULL;
 }
 
-static bool eligible(const chooser *c, const ir_value *v) {
+static bool has_blocks(const chooser *c, const ir_value *v) {
   return v && layout_of(c, v) && ir_static(v) && suits(v->dtype) && v->kind == IR_VALUE_NODE && !v->data &&
-         ir_dim(c->ctx, v, 1) >= (c->block ? c->block : 4) && !is_output(c, v);
+         ir_dim(c->ctx, v, 1) >= (c->block ? c->block : 4);
 }
+static bool eligible(const chooser *c, const ir_value *v) { return has_blocks(c, v) && !is_output(c, v); }
 
 static bool same_dims(const ir_value *a, const ir_value *b) {
   if (a->rank != b->rank) return false;
@@ -167,6 +168,22 @@ static bool channels_last(chooser *c, ir_node *n) {
 
 /* ---- the pass ---- */
 
+/* What a convolution makes for the caller is made in blocks and turned by a kernel of its own: as vectors along its rows
+ * it would be gathered from the operand's blocks, or weights, for each of its channels. */
+static void results_apart(chooser *c) {
+  ir_graph *g = c->g;
+  for (int i = 0; i < g->noutputs && !c->free_io && !g->nupdates; i++) {
+    ir_value *v = g->outputs[i];
+    if (!has_blocks(c, v) || v->layout || v->packed || !is_conv(v->def) || !wants_blocked(c, v->def)) continue;
+    ir_node *n = ir_node_new(g, "tenon:Relayout", "plain", 1, &v, 1);
+    ir_infer(c->ctx, n);
+    for (int k = i; k < g->noutputs; k++)
+      if (g->outputs[k] == v) g->outputs[k] = n->out[0];
+    n->out[0]->name = v->name;
+  }
+  ir_graph_analyse(g);
+}
+
 static bool keeps_layout(const chooser *c, const ir_node *n) {
   switch (n->op->kind) {
   case IR_OP_ELEMENTWISE: return true;
@@ -212,6 +229,7 @@ void lw_pass_layout(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   }
   ir_graph_analyse(g);
   lw_mark_packed(g);
+  if (!options->attention_apart) results_apart(&c);
   int count = g->nnodes;
   for (int i = 0; i < count; i++) {
     ir_node *n = g->nodes[i];

@@ -404,9 +404,20 @@ Test(lower, normalisation_of_channels) {
     snprintf(t, (size_t)(end - t), "z = Relu(y) w = Conv(z, v) output w%s }", i % 2 ? ", y" : "");
     graph(-1, text);
   }
-  /* what is given in blocks, weights packed, a convolution, two sums, all that follows them, a convolution */
-  graph_steps(7, "graph g { input x: f32[1, 16, 9, 7] input u: f32[16, 16, 1, 1] input s: f32[16] input b: f32[16] p = Conv(x, u) y = InstanceNormalization(p, s, b) z = Relu(y)"
+  /* what is given in blocks, weights packed, a convolution, two sums, all that follows them, a convolution, its result in rows */
+  graph_steps(8, "graph g { input x: f32[1, 16, 9, 7] input u: f32[16, 16, 1, 1] input s: f32[16] input b: f32[16] p = Conv(x, u) y = InstanceNormalization(p, s, b) z = Relu(y)"
                  " w = Conv(z, u) output w }");
+}
+
+/* Results of convolutions are made in blocks and turned: for the caller alone, used again, given twice, with fewer channels than a block. */
+Test(lower, results_in_rows) {
+#define CONVS "graph g { input x: f32[2, 16, 5, 7] input u: f32[16, 16, 3, 3] input v: f32[5, 16, 1, 1] p = Conv(x, u) { pads = [1, 1, 1, 1] } "
+  graph_steps(4, CONVS "output p }"); /* weights, picture, convolution, turned */
+  graph_steps(6, CONVS "q = Conv(p, u) output p, q }");
+  graph(-1, CONVS "q = Relu(p) output p, q, p }");
+  graph(-1, CONVS "q = Conv(p, v) r = Sigmoid(p) output q, p, r }");
+  graph(-1, "graph g { input x: f32[2, 12, 9] input u: f32[9, 12, 3] input w: f32[1, 12, 3, 4, 3] input v: f32[20, 12, 1, 2, 1] p = Conv(x, u) q = Conv(w, v) output p, q }");
+#undef CONVS
 }
 
 Test(lower, dead_and_equal_nodes) {
