@@ -33,9 +33,13 @@ typedef struct tuner {
 } tuner;
 
 /* A winner is one for an architecture: which card it was and its driver stand with the run. */
-static at_key key_of(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, double rtol) {
-  return (at_key){ir_kernel_canonical(ctx, k), ir_format(ctx, "cuda:%s", t->name), rounds(rtol) ? "warm, events, rounded" : "warm, events", ir_format(ctx, "cuda%d nvrtc%d", CU_VERSION, rt_cuda_library(RT_CUDA_NVRTC)->version)};
+static at_key key_for(tn_ctx *ctx, const cu_target *t, const char *text, const char *policy, double rtol) {
+  return (at_key){text, ir_format(ctx, "cuda:%s", t->name), ir_format(ctx, rounds(rtol) ? "%s, rounded" : "%s", policy), ir_format(ctx, "cuda%d nvrtc%d", CU_VERSION, rt_cuda_library(RT_CUDA_NVRTC)->version)};
 }
+
+static at_key key_of(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, double rtol) { return key_for(ctx, t, ir_kernel_canonical(ctx, k), "warm, events", rtol); }
+
+at_key at_cuda_layout_key(tn_ctx *ctx, const ir_graph *g, const cu_target *t, double rtol) { return key_for(ctx, t, at_graph_text(ctx, g), "whole runs", rtol); }
 
 /* ---- one candidate ---- */
 

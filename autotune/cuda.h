@@ -58,4 +58,8 @@ typedef struct at_cuda_result {
 at_cuda_result at_cuda_tune(tn_ctx *ctx, const ir_program *p, const cu_target *t, const at_cuda_options *o);
 /* The schedule that the store knows to be the fastest for that accuracy (rtol), if it fits the kernel; null: none. */
 const char *at_cuda_lookup(tn_ctx *ctx, at_store *store, const cu_target *t, const ir_kernel *k, double rtol);
+
+/* The key under which whole runs of a graph (before the passes) are kept by their layouts, as at_layout_key does for CPUs;
+ * configs are "layout NHWC", "layout NCHW". */
+at_key at_cuda_layout_key(tn_ctx *ctx, const ir_graph *g, const cu_target *t, double rtol);
 #endif

@@ -72,9 +72,10 @@ static const char *graph_shape(tn_ctx *ctx, const ir_graph *g) {
   return ir_text_str(&t);
 }
 
+const char *at_graph_text(tn_ctx *ctx, const ir_graph *g) { return ir_format(ctx, "graph %s\n", hash_text(ctx, graph_shape(ctx, g))); }
+
 at_key at_layout_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t) {
-  const char *hash = hash_text(ctx, graph_shape(ctx, g));
-  return (at_key){ir_format(ctx, "graph %s\n", hash), cg_target_fingerprint(ctx, t), "whole runs", at_codegen(ctx)};
+  return (at_key){at_graph_text(ctx, g), cg_target_fingerprint(ctx, t), "whole runs", at_codegen(ctx)};
 }
 
 at_key at_whole_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t) {
@@ -88,13 +89,16 @@ bool at_lookup_untuned(const at_lookup *l, const at_key *whole) {
   return l && !l->planned && at_store_best(l->store, whole, &w) && !w.stale && strncmp(w.schedule, "untuned", 7) == 0;
 }
 
-lw_layout_choice at_lookup_layout(const at_lookup *l, const at_key *key) {
+lw_layout_choice at_layout_won(at_store *store, const at_key *key) {
   at_winner w;
   char name[16];
-  if (!l) return LW_LAYOUT_AUTO;
-  if (l->planned) return l->layout;
-  if (!at_store_best(l->store, key, &w) || w.stale || sscanf(w.schedule, "layout %15s", name) != 1) return LW_LAYOUT_AUTO;
+  if (!at_store_best(store, key, &w) || w.stale || sscanf(w.schedule, "layout %15s", name) != 1) return LW_LAYOUT_AUTO;
   return layout_of(name);
+}
+
+lw_layout_choice at_lookup_layout(const at_lookup *l, const at_key *key) {
+  if (!l) return LW_LAYOUT_AUTO;
+  return l->planned ? l->layout : at_layout_won(l->store, key);
 }
 
 at_key at_cut_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t) {

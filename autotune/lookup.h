@@ -43,6 +43,10 @@ const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t, 
 
 /* "NCHW", "NHWC", "NCHWc"; null for AUTO. */
 const char *at_layout_name(lw_layout_choice layout);
+/* What stands for a graph in keys of whole runs: a hash of all that its times depend on, without names and weights. */
+const char *at_graph_text(tn_ctx *ctx, const ir_graph *g);
+/* The layout that won under a key whose configs are "layout NAME"; AUTO: none. `store` may be null. */
+lw_layout_choice at_layout_won(at_store *store, const at_key *key);
 /* The key under which a graph's runs are kept; their config is "layout NAME". `g`: before the passes. */
 at_key at_layout_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t);
 /* The key under which whole runs with and without the winners of its kernels are kept: configs "tuned", "untuned". */

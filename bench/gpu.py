@@ -232,7 +232,7 @@ class Run:
     def tune(self, row, path, budget, one):
         """Times of all candidates: the best of Tenon's own, the best of the libraries'."""
         limits = ["--trials", "2"] if self.a.dry else ["--budget", "%.0fs" % budget]
-        code, out, why = self.call("tune", path, "--target", self.target, "--db", self.db, "--timeout", "10", *limits, "--json", seconds=budget + 30)
+        code, out, why = self.call("tune", path, "--target", self.target, "--layout", "NHWC", "--db", self.db, "--timeout", "10", *limits, "--json", seconds=budget + 30)
         if code:
             row["tune_error"] = why
             return

@@ -230,11 +230,11 @@ static const char **check_outputs(tn_ctx *ctx, ir_graph *h) {
   return names;
 }
 
-static ir_program *lower_cuda(tn_ctx *ctx, const tn_graph *of, ir_graph *h, bool starts) {
+static ir_program *lower_cuda(tn_ctx *ctx, const tn_graph *of, ir_graph *h, const cu_target *t, const char *db, bool starts, double accuracy) {
   const char **names = check_outputs(ctx, h);
   int nsizes = 0;
   const lw_dim *sizes = several(of) ? sizes_of(ctx, of, &nsizes) : NULL;
-  lw_options o = rt_cuda_lowering(ctx, LW_LAYOUT_AUTO);
+  lw_options o = rt_cuda_lowering(ctx, sizes ? LW_LAYOUT_AUTO : fe_cuda_layout(ctx, h, t, db, accuracy));
   o.starts = starts;
   ir_program *p = sizes ? rt_cuda_lower_sizes(ctx, h, nsizes, sizes, &o) : lw_compile(ctx, h, &o);
   name_outputs(p, names);
@@ -350,7 +350,7 @@ static void build(tn_ctx *ctx, void *arg) {
   }
   for (int i = 0; i < g->noutputs; i++) m->out[i].t = g->outputs[i];
   for (int i = 0; i < nmore; i++) m->out[g->noutputs + i].t = more[i];
-  const ir_program *p = arch ? lower_cuda(ctx, g, h, false) : lower(ctx, g, h, target, o.db, false, accuracy);
+  const ir_program *p = arch ? lower_cuda(ctx, g, h, m->cuda->target, o.db, false, accuracy) : lower(ctx, g, h, target, o.db, false, accuracy);
   for (int i = 0; i < m->nin; i++) {
     const ir_slot *s = find_slot(p, IR_SLOT_INPUT, i);
     m->in[i].name = s->name, m->in[i].bytes = s->bytes;
@@ -682,7 +682,7 @@ static void write_object(tn_ctx *ctx, void *arg) {
   ir_value **map;
   /* weights that the caller packs stay tensors; else they are frozen, and may be folded */
   ir_graph *h = fe_copy(ctx, a->b.g, a->weights != TN_WEIGHTS_POINTER, 0, NULL, &map);
-  const ir_program *p = archs ? lower_cuda(ctx, a->b.g, h, true) : lower(ctx, a->b.g, h, target, o.db, true, accuracy);
+  const ir_program *p = archs ? lower_cuda(ctx, a->b.g, h, fe_cuda_target(ctx, archs), o.db, true, accuracy) : lower(ctx, a->b.g, h, target, o.db, true, accuracy);
   rt_object_options ro = {.target = target, .jobs = thread_count(o.jobs)};
   ro.files = (cg_object_options){.path = a->object, .header = header, .prefix = a->prefix, .weights = (cg_weights_mode)a->weights};
   if (archs) fe_cuda_object(ctx, p, archs, o.db, accuracy, &ro);

@@ -257,8 +257,8 @@ void cli_view(cli *c, int argc, char **argv);
 void cli_report(cli *c, int argc, char **argv);
 void cli_simulate(cli *c, int argc, char **argv);
 
-/* Graph to a program for a GPU. cli_cuda.c */
-void cli_lower_cuda(cli *c, cli_model *m);
+/* Graph to a program for a GPU, in the layout asked for, else the one that won (of one size), else NHWC. cli_cuda.c */
+void cli_lower_cuda(cli *c, cli_model *m, const cu_target *t);
 /* Outputs of the program get the model's names again, after the passes. */
 void cli_name_outputs(cli *c, cli_model *m);
 /* cli_cuda.c: explain --target cuda:ARCH. `code`: the CUDA C of each kernel, too. */

@@ -138,7 +138,7 @@ void cli_compile(cli *c, int argc, char **argv) {
   cli_feed(c, m, &fixed);
   if (m->graph) fix_inputs(c, m);
   if (archs && plan) ir_fail(ctx, TN_EUNSUPPORTED, "--plan-out is not there for GPUs");
-  if (archs) cli_lower_cuda(c, m);
+  if (archs) cli_lower_cuda(c, m, fe_cuda_target(ctx, archs));
   else cli_lower(c, m);
   if (plan) cli_write_plan(c, m, plan);
   double before = rt_now();

@@ -119,10 +119,12 @@ static double compare(cli *c, cli_model *m, const rt_cuda_plan *p) {
   return worst;
 }
 
-void cli_lower_cuda(cli *c, cli_model *m) {
+void cli_lower_cuda(cli *c, cli_model *m, const cu_target *t) {
   if (!m->graph) ir_fail(c->ctx, TN_EUNSUPPORTED, "%s: a program's text cannot be planned for a GPU: give the model or its graph", m->path);
   const lw_dim *dims = cli_bind_sizes(c, m);
-  lw_layout_choice layout = c->layout && strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : LW_LAYOUT_AUTO;
+  if (c->layout && strcmp(c->layout, "NCHWc") == 0) ir_fail(c->ctx, TN_EUSAGE, "--layout NCHWc: kernels for GPUs have NHWC or NCHW");
+  lw_layout_choice layout = !c->layout ? LW_LAYOUT_AUTO : strcmp(c->layout, "NCHW") == 0 ? LW_LAYOUT_NCHW : LW_LAYOUT_NHWC;
+  if (!c->layout && !dims) layout = fe_cuda_layout(c->ctx, m->graph, t, c->db, cli_accuracy(c));
   ir_where(c->ctx, m->path);
   double start = rt_now();
   lw_options o = rt_cuda_lowering(c->ctx, layout);
@@ -136,7 +138,7 @@ void cli_lower_cuda(cli *c, cli_model *m) {
 void cli_explain_cuda(cli *c, cli_model *m, const char *arch, const char *only, bool code, bool emulate) {
   tn_ctx *ctx = c->ctx;
   const cu_target *t = cu_target_find(ctx, arch);
-  cli_lower_cuda(c, m);
+  cli_lower_cuda(c, m, t);
   ir_where(ctx, m->path);
   const rt_cuda_plan *p = fe_cuda_plan(ctx, m->program, t, c->db, cli_accuracy(c), c->threads ? (int)c->threads : rt_cpu_count(), true);
   ir_where(ctx, NULL);

@@ -408,7 +408,7 @@ rt_tpu_build cli_lower_tpu(cli *c, cli_model *m, const tpu_machine *machine, con
 void cli_lower(cli *c, cli_model *m) {
   if (c->engine == CLI_CUDA) {
     m->cuda = fe_cuda_open(c->ctx, c->arch); /* first: a missing GPU is known at once */
-    cli_lower_cuda(c, m);
+    cli_lower_cuda(c, m, m->cuda->target);
     return;
   }
   if (m->program) {

@@ -1,6 +1,6 @@
 /* cli_tune_cuda.c — tenon tune --target cuda[:ARCH]: schedules by their times on the device. */
-#include "autotune/cuda.h"
-#include "frontend/cli.h"
+#include "frontend/cli_whole.h"
+#include "ir/text.h"
 #include "runtime/cuda_lib.h"
 #include "runtime/cuda_run.h"
 #include <errno.h>
@@ -10,10 +10,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+enum { LAYOUTS = 2 };
+
 typedef struct tuned {
   const char *path;
-  const ir_program *program;
-  at_cuda_result r;
+  int n;                      /* layouts that were tuned */
+  const char *layout[LAYOUTS]; /* null where the usual one is the only one */
+  const ir_program *program[LAYOUTS];
+  at_cuda_result r[LAYOUTS];
+  cli_cuda_race race;         /* of whole runs; n = 0: there was none */
 } tuned;
 
 /* ---- watching: the tuner works in a process of its own, which tells through a pipe what is on the device ---- */
@@ -88,11 +93,58 @@ static bool in_worker(cli *c, const cli_cuda_tuning *how, watch *w) {
   }
 }
 
+/* ---- a model ---- */
+
+static void tune_layout(cli *c, const cu_target *t, const cli_cuda_tuning *how, at_store *store, watch *w, const char *layout, double budget_s, tuned *x) {
+  cli with = *c;
+  if (layout) with.layout = layout;
+  cli_model *m = cli_load(&with, x->path);
+  cli_lower_cuda(&with, m, t);
+  at_cuda_options o = {store, (int)how->trials, budget_s, how->stop, x->path, cli_accuracy(c), w->stuck, w->n, starts, w};
+  x->program[x->n] = m->program;
+  x->r[x->n] = at_cuda_tune(c->ctx, m->program, t, &o);
+  x->layout[x->n++] = layout;
+}
+
+static bool same_kernels(tn_ctx *ctx, const ir_program *a, const ir_program *b) {
+  bool same = a->nkernels == b->nkernels;
+  for (int i = 0; same && i < a->nkernels; i++) same = strcmp(ir_kernel_canonical(ctx, a->kernels[i].kernel), ir_kernel_canonical(ctx, b->kernels[i].kernel)) == 0;
+  return same;
+}
+
+/* A program of several sizes keeps the usual layout. */
+static bool layout_matters(const cli *c, const char *path, const cu_target *t, const char *const layouts[]) {
+  const ir_program *p[LAYOUTS];
+  for (int i = 0; i < LAYOUTS; i++) {
+    cli with = *c;
+    with.layout = layouts[i];
+    cli_model *m = cli_load(&with, path);
+    cli_lower_cuda(&with, m, t);
+    p[i] = m->program;
+    if (p[i]->ndims) return false;
+  }
+  return !same_kernels(c->ctx, p[0], p[1]);
+}
+
+/* Both layouts as they stand, then the usual one, then the other unless it is far behind as a whole: minutes on a GPU are
+ * few. Whole runs with the winners have the last word. */
 static tuned tune_model(cli *c, const char *path, const cu_target *t, const cli_cuda_tuning *how, at_store *store, watch *w) {
-  cli_model *m = cli_load(c, path);
-  cli_lower_cuda(c, m);
-  at_cuda_options o = {store, (int)how->trials, how->budget_s, how->stop, path, cli_accuracy(c), w->stuck, w->n, starts, w};
-  return (tuned){path, m->program, at_cuda_tune(c->ctx, m->program, t, &o)};
+  static const char *const layouts[LAYOUTS] = {"NHWC", "NCHW"};
+  tuned x = {.path = path};
+  double start = rt_now();
+  if (c->layout || !store || !layout_matters(c, path, t, layouts)) {
+    tune_layout(c, t, how, store, w, NULL, how->budget_s, &x);
+    return x;
+  }
+  cli_cuda_race_options race = {t, LAYOUTS, layouts, w->stuck, w->n, starts, w};
+  cli_cuda_race before = cli_cuda_layouts(c, path, &race);
+  bool both = before.n && before.ms[1] < 2 * before.ms[0];
+  tune_layout(c, t, how, store, w, layouts[0], both ? 0.6 * how->budget_s : how->budget_s, &x);
+  double left = how->budget_s - (rt_now() - start);
+  if (both && (!how->budget_s || left > 0) && !(how->stop && *how->stop)) tune_layout(c, t, how, store, w, layouts[1], how->budget_s ? left : 0, &x);
+  x.race = cli_cuda_layouts(c, path, &race);
+  cli_cuda_keep_layout(c, path, store, &race, &x.race);
+  return x;
 }
 
 /* ---- lists ---- */
@@ -133,7 +185,7 @@ static void list_candidates(cli *c, const cu_target *t, at_store *store) {
   }
   for (int a = 0; a < c->nargs; a++) {
     cli_model *m = cli_load(c, c->args[a]);
-    cli_lower_cuda(c, m);
+    cli_lower_cuda(c, m, t);
     const ir_program *p = m->program;
     bool *called = IR_NEW_ARRAY(c->ctx, bool, p->nkernels + 1);
     mark_called(p->nrun, p->run, called);
@@ -149,52 +201,74 @@ static void list_candidates(cli *c, const cu_target *t, at_store *store) {
   cj_end(&j, c);
 }
 
+static void json_layout(cli_json *j, const tuned *t, int layout) {
+  const at_cuda_result *r = &t->r[layout];
+  const ir_program *p = t->program[layout];
+  cj_open(j, NULL, '{');
+  cj_text(j, "model", t->path);
+  cj_text(j, "layout", t->layout[layout]);
+  if (t->race.n && t->layout[layout]) cj_real(j, "whole_ms", t->race.ms[layout]);
+  cj_int(j, "trials", r->trials);
+  cj_int(j, "failed", r->failed);
+  cj_int(j, "known", r->known);
+  cj_int(j, "reopened", r->reopened);
+  cj_text(j, "last_failure", r->trouble);
+  cj_bool(j, "stopped", r->stopped);
+  cj_open(j, "kernels", '[');
+  for (int k = 0; k < p->nkernels; k++) {
+    if (!r->kernels[k].choice) continue;
+    cj_open(j, NULL, '{');
+    cj_text(j, "name", p->kernels[k].kernel->name);
+    cj_text(j, "schedule", r->kernels[k].choice);
+    cj_real(j, "default_ns", r->kernels[k].default_ns);
+    cj_real(j, "best_ns", r->kernels[k].best_ns);
+    cj_text(j, "own", r->kernels[k].own);
+    cj_real(j, "own_ns", r->kernels[k].own_ns);
+    cj_text(j, "library", r->kernels[k].library);
+    cj_real(j, "library_ns", r->kernels[k].library_ns);
+    cj_close(j, '}');
+  }
+  cj_close(j, ']');
+  cj_close(j, '}');
+}
+
 static void show_json(cli *c, int n, const tuned *t, const cu_target *target, const char *trouble) {
   cli_json j;
   cj_begin(&j, c->ctx);
   cj_text(&j, "target", target->name);
   cj_text(&j, "trouble", trouble);
   cj_open(&j, "models", '[');
+  for (int i = 0; i < n; i++)
+    for (int k = 0; k < t[i].n; k++) json_layout(&j, &t[i], k);
+  cj_close(&j, ']');
+  cj_open(&j, "layouts", '[');
   for (int i = 0; i < n; i++) {
-    const at_cuda_result *r = &t[i].r;
+    if (!t[i].race.n) continue;
     cj_open(&j, NULL, '{');
     cj_text(&j, "model", t[i].path);
-    cj_int(&j, "trials", r->trials);
-    cj_int(&j, "failed", r->failed);
-    cj_int(&j, "known", r->known);
-    cj_int(&j, "reopened", r->reopened);
-    cj_text(&j, "last_failure", r->trouble);
-    cj_bool(&j, "stopped", r->stopped);
-    cj_open(&j, "kernels", '[');
-    for (int k = 0; k < t[i].program->nkernels; k++) {
-      if (!r->kernels[k].choice) continue;
-      cj_open(&j, NULL, '{');
-      cj_text(&j, "name", t[i].program->kernels[k].kernel->name);
-      cj_text(&j, "schedule", r->kernels[k].choice);
-      cj_real(&j, "default_ns", r->kernels[k].default_ns);
-      cj_real(&j, "best_ns", r->kernels[k].best_ns);
-      cj_text(&j, "own", r->kernels[k].own);
-      cj_real(&j, "own_ns", r->kernels[k].own_ns);
-      cj_text(&j, "library", r->kernels[k].library);
-      cj_real(&j, "library_ns", r->kernels[k].library_ns);
-      cj_close(&j, '}');
-    }
-    cj_close(&j, ']');
+    cj_text(&j, "chosen", t[i].race.chosen);
     cj_close(&j, '}');
   }
   cj_close(&j, ']');
   cj_end(&j, c);
 }
 
-static void show(cli *c, const tuned *t) {
-  const at_cuda_result *r = &t->r;
-  for (int k = 0; k < t->program->nkernels; k++) {
+static void show_layout(cli *c, const tuned *t, int layout) {
+  const at_cuda_result *r = &t->r[layout];
+  const ir_program *p = t->program[layout];
+  for (int k = 0; k < p->nkernels; k++) {
     const at_cuda_kernel *x = &r->kernels[k];
-    if (x->choice) fprintf(c->out, "%-32.32s %10s -> %10s  %s\n", t->program->kernels[k].kernel->name, cli_time(c, x->default_ns * 1e-9), cli_time(c, x->best_ns * 1e-9), x->choice);
+    if (x->choice) fprintf(c->out, "%-32.32s %10s -> %10s  %s\n", p->kernels[k].kernel->name, cli_time(c, x->default_ns * 1e-9), cli_time(c, x->best_ns * 1e-9), x->choice);
   }
-  fprintf(c->out, "%s: %d timed, %d of them failed, %d known%s\n", t->path, r->trials, r->failed, r->known, r->stopped ? ", stopped: all of it is kept" : "");
+  fprintf(c->out, "%s%s%s: %d timed, %d of them failed, %d known%s\n", t->path, t->layout[layout] ? ", " : "", t->layout[layout] ? t->layout[layout] : "", r->trials, r->failed, r->known, r->stopped ? ", stopped: all of it is kept" : "");
   if (r->trouble) fprintf(c->out, "  the last failure: %s\n", r->trouble);
   if (r->reopened) fprintf(c->out, "  the device was opened anew %d times\n", r->reopened);
+}
+
+static void show(cli *c, const tuned *t) {
+  for (int i = 0; i < t->n; i++) show_layout(c, t, i);
+  if (t->race.n) fprintf(c->out, "%s: a run takes %s in NHWC, %s in NCHW: %s is taken\n", t->path, cli_time(c, t->race.ms[0] * 1e-3), cli_time(c, t->race.ms[1] * 1e-3), t->race.chosen);
+  else if (t->race.why) fprintf(c->out, "%s: layouts were not compared: %s\n", t->path, t->race.why);
 }
 
 void cli_tune_cuda(cli *c, const cli_cuda_tuning *how) {

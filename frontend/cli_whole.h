@@ -1,7 +1,7 @@
 /* cli_whole.h — the last word on a tuned model: whole runs. */
 #ifndef FE_CLI_WHOLE_H
 #define FE_CLI_WHOLE_H
-#include "autotune/store.h"
+#include "autotune/cuda.h"
 #include "frontend/cli.h"
 
 /* Most ways to run a model that are compared: its defaults, its winners in each layout, and with groups cut. */
@@ -47,4 +47,24 @@ const char *cli_choose_cuts(tn_ctx *ctx, const ir_program *whole, int n, const c
 
 /* Times the model at `path` with its defaults and with its winners in fresh processes. */
 cli_verdict cli_judge_model(const cli *c, const char *path, const cli_whole_options *o);
+
+/* cli_cuda_layout.c: a model's whole runs on the device, in each layout, with what the store has. */
+typedef struct cli_cuda_race_options {
+  const cu_target *target;
+  int n;
+  const char *const *layouts;
+  const at_cuda_stuck *stuck; /* as at_cuda_options */
+  int nstuck;
+  void (*starts)(void *user, const char *kernel, const char *choice);
+  void *user;
+} cli_cuda_race_options;
+typedef struct cli_cuda_race {
+  int n;               /* 0: they could not be compared */
+  double ms[2];        /* medians of runs in turn, without copies to and from the host */
+  const char *chosen;  /* the first, unless another takes less than 0.99 of its time */
+  const char *why;     /* not compared */
+} cli_cuda_race;
+cli_cuda_race cli_cuda_layouts(const cli *c, const char *path, const cli_cuda_race_options *o);
+/* Keeps it in the store, where cli_lower_cuda finds it. */
+void cli_cuda_keep_layout(const cli *c, const char *path, at_store *store, const cli_cuda_race_options *o, const cli_cuda_race *r);
 #endif

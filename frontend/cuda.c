@@ -1,6 +1,7 @@
 /* cuda.c — see cuda.h. */
 #include "frontend/cuda.h"
 #include "autotune/cuda.h"
+#include "autotune/lookup.h"
 #include "runtime/cuda_lib.h"
 #include <string.h>
 
@@ -9,6 +10,10 @@ const char *fe_cuda_arch(tn_ctx *ctx, const char *text) {
   if (strcmp(text, "cuda") == 0) return "";
   if (strncmp(text, "cuda:", 5) == 0) return text + 5;
   ir_fail(ctx, TN_EUSAGE, "target '%s' is none of cpu, cuda, cuda:ARCH", text);
+}
+
+const cu_target *fe_cuda_target(tn_ctx *ctx, const char *archs) {
+  return *archs ? cu_target_find(ctx, ir_strndup(ctx, archs, strcspn(archs, ","))) : rt_cuda_device_target(ctx, 0, NULL);
 }
 
 static const void *find(tn_ctx *ctx, void *user, const char *key, size_t *size) { return at_store_object_get(user, key, size); }
@@ -36,9 +41,18 @@ static const rt_cuda_plan *make_plan(tn_ctx *ctx, const ir_program *p, const cu_
 
 const rt_cuda_plan *fe_cuda_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, double rtol, int jobs, bool maybe) { return make_plan(ctx, p, t, db, rtol, jobs, maybe, false); }
 
+lw_layout_choice fe_cuda_layout(tn_ctx *ctx, const ir_graph *g, const cu_target *t, const char *db, double rtol) {
+  at_store *store = at_store_open(ctx, db, AT_STORE_READONLY);
+  if (!store) return LW_LAYOUT_AUTO;
+  at_key key = at_cuda_layout_key(ctx, g, t, rtol);
+  lw_layout_choice layout = at_layout_won(store, &key);
+  at_store_close(store);
+  return layout;
+}
+
 fe_cuda *fe_cuda_open(tn_ctx *ctx, const char *arch) {
   fe_cuda *c = IR_NEW(ctx, fe_cuda);
-  c->target = *arch ? cu_target_find(ctx, arch) : rt_cuda_device_target(ctx, 0, NULL);
+  c->target = fe_cuda_target(ctx, arch);
   c->device = rt_cuda_device_open(ctx, c->target, 0);
   const rt_cuda_lib *nvrtc = rt_cuda_library(RT_CUDA_NVRTC);
   if (!nvrtc->handle) ir_fail(ctx, TN_EUNSUPPORTED, "NVRTC, which compiles for GPUs, is not there: %s", nvrtc->why);

@@ -7,8 +7,13 @@
 
 /* The architecture of a target's text: "" for "cuda" alone, null for null and "cpu". Throws TN_EUSAGE for other texts. */
 const char *fe_cuda_arch(tn_ctx *ctx, const char *text);
+/* The first of "sm_90a,sm_80"; "": what device 0 is. Throws TN_EUSAGE for a name that is none, and as rt_cuda_device_open. */
+const cu_target *fe_cuda_target(tn_ctx *ctx, const char *archs);
 /* A plan with cubins kept in a store (`db` as everywhere), by its winners for an accuracy (rtol, as lw_options.accuracy). Without NVRTC: TN_EUNSUPPORTED, or with `maybe` no cubins. */
 const rt_cuda_plan *fe_cuda_plan(tn_ctx *ctx, const ir_program *p, const cu_target *t, const char *db, double rtol, int jobs, bool maybe);
+
+/* The layout in which the store's whole runs of a graph (before the passes) were the fastest; AUTO: none are known. */
+lw_layout_choice fe_cuda_layout(tn_ctx *ctx, const ir_graph *g, const cu_target *t, const char *db, double rtol);
 
 typedef struct fe_cuda { /* a program on a device */
   const cu_target *target;

@@ -87,6 +87,26 @@ cp cpu/z.npy data2/output_0.npy
 TENON_CUDA_PATH=$libraries FAKE_CUDA=nocapture ok verify lib.tn data2 --target cuda --db libraries.db --atol 1e-5
 ok verify lib.tn data2 --target cuda --db libraries.db --atol 1e-5 # without the library: the usual schedule
 
+# whole runs decide about the layout (on the fake's clock fewer launches are faster, so it is the one without transposes),
+# and every plan made with that store follows
+launches() {
+  ok explain lib.tn --target cuda:sm_90a --db layouts.db --json "$@"
+  grep -o '"launches": [0-9]*' out | head -1 | tr -dc 0-9
+}
+ok tune lib.tn --target cuda --db layouts.db --trials 1
+has "lib.tn, NHWC: "
+has "lib.tn, NCHW: "
+has "NCHW is taken"
+nhwc=$(launches --layout NHWC) nchw=$(launches --layout NCHW) chosen=$(launches)
+checks=$((checks + 1))
+[ "$chosen" -eq "$nchw" ] && [ "$nchw" -lt "$nhwc" ] || bad "launches: $nhwc in NHWC, $nchw in NCHW, $chosen in the chosen one"
+ok tune lib.tn --target cuda --db layouts.db --trials 1 --json
+has '"chosen": "NCHW"'
+ok verify lib.tn data2 --target cuda --db layouts.db --atol 1e-5
+FAKE_CUDA=memory=4000 ok tune lib.tn --target cuda --db small.db --trials 1
+has "layouts were not compared"
+fails 2 "have NHWC or NCHW" run lib.tn --target cuda --layout NCHWc
+
 cat >mm.tn <<'T'
 graph net { opset 17 input a: f32[12, 24] input b: f32[16, 24] input c: f32[16] y = Gemm(a, b, c) {transB = 1} z = Relu(y) output z }
 T
