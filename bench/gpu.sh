@@ -15,8 +15,9 @@
 #   --dry           small sizes through the fake driver of the tests: proves the script, measures nothing
 #   --python PATH   a Python, with torch and triton where they are to be compared (default python3)
 #
-# Rivals are the plans of cuBLASLt and cuDNN that the tuner times, where those libraries are, and torch, also through its
-# compiler and Triton, where that is. Each part has a share of the time; what is stopped shows what it has.
+# Rivals are the plans of cuBLASLt and cuDNN (convolutions; attention of f16 and bf16) that the tuner times, where those
+# libraries are, and torch, also through its compiler and Triton, where that is. Each part has a share of the time; what is
+# stopped shows what it has.
 # Exit status: 0 done, 1 a wrong result, 77 no GPU.
 set -u
 cd "$(dirname "$0")/.."

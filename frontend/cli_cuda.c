@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-/* What libraries offer for a contraction: three of them, or `all`. */
+/* What libraries offer for a contraction or attention: three of them, or `all`. */
 static void put_candidates(cli *c, const rt_cuda_plan *p, const ir_kernel *k, bool all) {
   rt_cuda_candidate_options o = {.ieee = cli_accuracy(c) < 1e-3};
   rt_cuda_candidates r = rt_cuda_library_candidates(c->ctx, p->target, k, &o);
@@ -40,7 +40,7 @@ static void put_kernel(cli *c, const rt_cuda_plan *p, int i, bool code, bool all
     fputc('\n', c->out);
   }
   if (k->cubin) fprintf(c->out, "  cubin %s, %s\n", cli_bytes(c, (double)k->cubin->size), k->cubin->cached ? "from the store" : cli_time(c, k->cubin->seconds));
-  if (problem.kind == LW_CONTRACTION) put_candidates(c, p, k->kernel, all);
+  if (problem.kind == LW_CONTRACTION || problem.attention) put_candidates(c, p, k->kernel, all);
   if (code) fprintf(c->out, "%s\n", k->code->source);
   fputc('\n', c->out);
 }

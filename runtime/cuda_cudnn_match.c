@@ -1,4 +1,4 @@
-/* cuda_cudnn_match.c — which kernels are a convolution that cuDNN offers. */
+/* cuda_cudnn_match.c — which kernels are a convolution that cuDNN offers; attention: cuda_cudnn_attend.c. */
 #include "runtime/cuda_cudnn.h"
 #include "runtime/cuda_epilogue.h"
 #include <string.h>
@@ -82,7 +82,7 @@ static bool other_of(tn_ctx *ctx, const ir_kernel *k, ix e, const ix *to, const 
   const ir_buf *b = e->u.buf;
   if (b->rank == 1 && e->args[0] == to[1]) {
     int64_t n = c->y.size[1];
-    *out = (rt_dnn_tensor){b->dtype, {1, n, 1, 1}, {n, 1, n, n}, rt_param_of(k, b)};
+    *out = (rt_dnn_tensor){b->dtype, {1, n, 1, 1}, {n, 1, n, n}, rt_param_of(k, b), 0};
     return true;
   }
   if (!tensor_of(ctx, k, b, out)) return false;
@@ -138,4 +138,9 @@ bool rt_dnn_conv_of(tn_ctx *ctx, const ir_kernel *k, rt_dnn_conv *c, const char 
   if (!steps_of(ctx, k, &p, c)) REFUSE("an epilogue that is more than additions and clipping");
   whole_first(c);
   return true;
+}
+
+bool rt_dnn_problem_of(tn_ctx *ctx, const ir_kernel *k, rt_dnn_problem *p, const char **reason) {
+  *p = (rt_dnn_problem){.attends = lw_problem_of(ctx, k).attention};
+  return p->attends ? rt_dnn_attention_of(ctx, k, &p->attention, reason) : rt_dnn_conv_of(ctx, k, &p->conv, reason);
 }

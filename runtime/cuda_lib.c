@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static const struct {
   const char *name, *files[5]; /* newest first */
@@ -23,6 +25,7 @@ static struct {
   bool tried;
   char path[4096], why[512];
 } known[RT_CUDA_LIBS];
+static void *stand_in; /* of dlopen; stays: libraries find it by its name */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* Tries folder/file (no folder: as the loader finds it). */
@@ -32,6 +35,11 @@ static bool try_one(rt_cuda_which w, const char *folder, size_t length, const ch
   if (n < 0 || n >= (int)sizeof known[w].path) return false;
   known[w].lib.handle = dlopen(known[w].path, RTLD_NOW | RTLD_LOCAL);
   const char *error = known[w].lib.handle ? NULL : dlerror();
+  if (known[w].lib.handle && known[w].lib.handle == stand_in) {
+    dlclose(known[w].lib.handle);
+    known[w].lib.handle = NULL;
+    error = "libcuda.so.1: there is none, but what stands in for it";
+  }
   if (error && !*known[w].why) snprintf(known[w].why, sizeof known[w].why, "%s", error);
   return known[w].lib.handle != NULL;
 }
@@ -109,4 +117,28 @@ void rt_cuda_forget(void) {
   pthread_mutex_lock(&lock);
   for (int i = 0; i < RT_CUDA_LIBS; i++) known[i].tried = false; /* handles stay open: code of them may be in use */
   pthread_mutex_unlock(&lock);
+}
+
+/* ---- a driver for plans alone ---- */
+
+extern const unsigned char tn_standin_bytes[], tn_standin_end[]; /* of runtime/standin/cuda.c, by CMakeLists.txt */
+
+static void *load_stand_in(void) {
+  size_t size = (size_t)(tn_standin_end - tn_standin_bytes), done = 0;
+  int file = memfd_create("libcuda.so.1", MFD_CLOEXEC);
+  char path[64];
+  void *handle = NULL;
+  for (ssize_t n = 1; file >= 0 && n > 0 && done < size; done += n > 0 ? (size_t)n : 0) n = write(file, tn_standin_bytes + done, size - done);
+  snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+  if (done == size) handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (file >= 0) close(file);
+  return handle;
+}
+
+bool rt_cuda_stand_in(void) {
+  if (rt_cuda_library(RT_CUDA_DRIVER)->handle) return false;
+  pthread_mutex_lock(&lock);
+  if (!stand_in) stand_in = load_stand_in();
+  pthread_mutex_unlock(&lock);
+  return stand_in != NULL;
 }

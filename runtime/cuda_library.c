@@ -8,12 +8,12 @@ struct rt_cuda_step {
 };
 
 rt_cuda_candidates rt_cuda_library_candidates(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const rt_cuda_candidate_options *o) {
-  rt_dnn_conv c;
+  rt_dnn_problem d;
   rt_lt_product p;
-  const char *no_conv = NULL, *no_product = NULL;
+  const char *no_problem = NULL, *no_product = NULL;
   rt_cuda_candidates dnn = {0}, lt = {0};
-  if (rt_dnn_conv_of(ctx, k, &c, &no_conv)) dnn = rt_dnn_candidates(ctx, t, &c, o);
-  else dnn.why = ir_format(ctx, "cuDNN: %s", no_conv);
+  if (rt_dnn_problem_of(ctx, k, &d, &no_problem)) dnn = rt_dnn_candidates(ctx, t, &d, o);
+  else dnn.why = ir_format(ctx, "cuDNN: %s", no_problem);
   if (rt_lt_product_of(ctx, k, &p, &no_product)) lt = rt_lt_candidates(ctx, &p, o);
   else lt.why = ir_format(ctx, "cuBLASLt: %s", no_product);
   rt_cuda_candidates r = {.n = dnn.n + lt.n, .list = IR_NEW_ARRAY(ctx, rt_cuda_candidate, dnn.n + lt.n + 1)};
@@ -29,18 +29,18 @@ rt_cuda_candidates rt_cuda_library_candidates(tn_ctx *ctx, const cu_target *t, c
 bool rt_cuda_is_library(const char *text) { return rt_dnn_is_plan(text) || rt_lt_is_plan(text); }
 
 bool rt_cuda_library_fits(tn_ctx *ctx, const ir_kernel *k, const char *text) {
-  rt_dnn_conv c;
+  rt_dnn_problem d;
   rt_lt_product p;
   const char *why;
-  return rt_dnn_is_plan(text) ? rt_dnn_is_current(ctx, text) && rt_dnn_conv_of(ctx, k, &c, &why) : rt_lt_is_current(ctx, text) && rt_lt_product_of(ctx, k, &p, &why);
+  return rt_dnn_is_plan(text) ? rt_dnn_is_current(ctx, text) && rt_dnn_problem_of(ctx, k, &d, &why) : rt_lt_is_current(ctx, text) && rt_lt_product_of(ctx, k, &p, &why);
 }
 
 rt_cuda_step *rt_cuda_step_new(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const char *text, void *stream, const char **why) {
   rt_cuda_step *s = IR_NEW(ctx, rt_cuda_step);
-  rt_dnn_conv c;
+  rt_dnn_problem d;
   rt_lt_product p;
   *s = (rt_cuda_step){0};
-  if (rt_dnn_is_plan(text) && rt_dnn_conv_of(ctx, k, &c, why)) s->dnn = rt_dnn_plan_new(ctx, t, &c, text, stream, why);
+  if (rt_dnn_is_plan(text) && rt_dnn_problem_of(ctx, k, &d, why)) s->dnn = rt_dnn_plan_new(ctx, t, &d, text, stream, why);
   else if (rt_lt_is_plan(text) && rt_lt_product_of(ctx, k, &p, why)) s->lt = rt_lt_plan_new(ctx, &p, text, stream, why);
   return s->dnn || s->lt ? s : NULL;
 }

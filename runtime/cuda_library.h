@@ -1,4 +1,4 @@
-/* cuda_library.h — libraries in place of generated kernels: cuDNN's convolutions, cuBLASLt's products. One face for both. */
+/* cuda_library.h — libraries in place of generated kernels: cuDNN's convolutions and attention, cuBLASLt's products. One face for both. */
 #ifndef RT_CUDA_LIBRARY_H
 #define RT_CUDA_LIBRARY_H
 #include "runtime/cuda_blaslt.h"

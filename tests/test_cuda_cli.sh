@@ -107,6 +107,15 @@ FAKE_CUDA=memory=4000 ok tune lib.tn --target cuda --db small.db --trials 1
 has "layouts were not compared"
 fails 2 "have NHWC or NCHW" run lib.tn --target cuda --layout NCHWc
 
+cat >attend.tn <<'T'
+graph g { opset 23 input q: bf16[1, 4, 24, 32] input k: bf16[1, 2, 24, 32] input v: bf16[1, 2, 24, 32] y = Attention(q, k, v) output y }
+T
+TENON_CUDA_PATH=$libraries ok tune attend.tn --target cuda:sm_90a --candidates
+has "cudnn 9.19.0 engine 0: workspace 64 B"
+has "cudnn 9.19.0 sdpa engine 1: workspace 128 B, tensor cores"
+TENON_CUDA_PATH=$libraries ok explain attend.tn --target cuda:sm_90a
+has "library: 4 plans"
+
 cat >mm.tn <<'T'
 graph net { opset 17 input a: f32[12, 24] input b: f32[16, 24] input c: f32[16] y = Gemm(a, b, c) {transB = 1} z = Relu(y) output z }
 T
