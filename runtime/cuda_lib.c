@@ -136,6 +136,8 @@ static void *load_stand_in(void) {
 }
 
 bool rt_cuda_stand_in(void) {
+  int (*begin)(unsigned flags) = (int (*)(unsigned))rt_cuda_symbol(RT_CUDA_DRIVER, "cuInit");
+  if (begin) begin(0); /* without a device it fails, and so will what loads code */
   if (rt_cuda_library(RT_CUDA_DRIVER)->handle) return false;
   pthread_mutex_lock(&lock);
   if (!stand_in) stand_in = load_stand_in();

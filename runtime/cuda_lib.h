@@ -26,7 +26,7 @@ const rt_cuda_lib *rt_cuda_library(rt_cuda_which which);
 void *rt_cuda_symbol(rt_cuda_which which, const char *symbol);
 /* Where there is no driver: loads one that has no device and keeps code as handles, under the driver's name (libcuda.so.1), for
  * libraries that compile plans for a described device and hand them to a driver (runtime/standin/cuda.c). It is never
- * rt_cuda_library's. False, and nothing done, where there is a driver, or memory cannot be a file. */
+ * rt_cuda_library's. False where there is a driver, which is then initialised, or memory cannot be a file. */
 bool rt_cuda_stand_in(void);
 /* For tests: forgets what was opened, so that $TENON_CUDA_PATH is read again. No call may be under way. */
 void rt_cuda_forget(void);
