@@ -15,8 +15,8 @@ typedef struct entry {
 struct at_lookup {
   at_store *store;
   const cg_target *t;
-  const char *fingerprint, *codegen, *plan_name;
-  bool planned;
+  const char *fingerprint, *policy, *codegen, *plan_name;
+  bool planned, several;   /* several: threads */
   lw_layout_choice layout; /* of the plan */
   ir_text cuts;            /* of the plan */
   int n;
@@ -74,19 +74,29 @@ static const char *graph_shape(tn_ctx *ctx, const ir_graph *g) {
 
 const char *at_graph_text(tn_ctx *ctx, const ir_graph *g) { return ir_format(ctx, "graph %s\n", hash_text(ctx, graph_shape(ctx, g))); }
 
-at_key at_layout_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t) {
-  return (at_key){at_graph_text(ctx, g), cg_target_fingerprint(ctx, t), "whole runs", at_codegen(ctx)};
+static const char WHOLE[] = "whole runs", TUNED_OR_NOT[] = "whole runs, tuned or not", CUT_OR_NOT[] = "whole runs, groups cut or not";
+static const char *whole_policy(tn_ctx *ctx, const char *of_one, int threads) { return threads > 1 ? ir_format(ctx, "%s, %d threads", of_one, threads) : of_one; }
+
+/* What is known of the key, else of the same with one thread. */
+static bool best(const at_lookup *l, const at_key *key, const char *of_one, at_winner *w) {
+  at_key one = *key;
+  one.policy = of_one;
+  return at_store_best(l->store, key, w) || (strcmp(key->policy, of_one) && at_store_best(l->store, &one, w));
 }
 
-at_key at_whole_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t) {
-  at_key key = at_layout_key(ctx, g, t);
-  key.policy = "whole runs, tuned or not";
+at_key at_layout_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t, int threads) {
+  return (at_key){at_graph_text(ctx, g), cg_target_fingerprint(ctx, t), whole_policy(ctx, WHOLE, threads), at_codegen(ctx)};
+}
+
+at_key at_whole_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t, int threads) {
+  at_key key = at_layout_key(ctx, g, t, threads);
+  key.policy = whole_policy(ctx, TUNED_OR_NOT, threads);
   return key;
 }
 
 bool at_lookup_untuned(const at_lookup *l, const at_key *whole) {
   at_winner w;
-  return l && !l->planned && at_store_best(l->store, whole, &w) && !w.stale && strncmp(w.schedule, "untuned", 7) == 0;
+  return l && !l->planned && best(l, whole, TUNED_OR_NOT, &w) && !w.stale && strncmp(w.schedule, "untuned", 7) == 0;
 }
 
 lw_layout_choice at_layout_won(at_store *store, const at_key *key) {
@@ -97,13 +107,17 @@ lw_layout_choice at_layout_won(at_store *store, const at_key *key) {
 }
 
 lw_layout_choice at_lookup_layout(const at_lookup *l, const at_key *key) {
+  at_winner w;
   if (!l) return LW_LAYOUT_AUTO;
-  return l->planned ? l->layout : at_layout_won(l->store, key);
+  if (l->planned) return l->layout;
+  at_key one = *key;
+  one.policy = WHOLE;
+  return at_layout_won(l->store, at_store_best(l->store, key, &w) ? key : &one);
 }
 
-at_key at_cut_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t) {
-  at_key key = at_layout_key(ctx, g, t);
-  key.policy = "whole runs, groups cut or not";
+at_key at_cut_key(tn_ctx *ctx, const ir_graph *g, const cg_target *t, int threads) {
+  at_key key = at_layout_key(ctx, g, t, threads);
+  key.policy = whole_policy(ctx, CUT_OR_NOT, threads);
   return key;
 }
 
@@ -111,7 +125,7 @@ const char *at_lookup_cuts(tn_ctx *ctx, const at_lookup *l, const at_key *key) {
   at_winner w;
   if (!l) return NULL;
   if (l->planned) return l->cuts.s;
-  if (!at_store_best(l->store, key, &w) || w.stale || strncmp(w.schedule, "cut ", 4)) return NULL;
+  if (!best(l, key, CUT_OR_NOT, &w) || w.stale || strncmp(w.schedule, "cut ", 4)) return NULL;
   return ir_strndup(ctx, w.schedule + 4, strcspn(w.schedule + 4, "\n"));
 }
 
@@ -208,10 +222,12 @@ const char *at_plan_print(tn_ctx *ctx, const ir_program *p, const cg_target *t, 
 
 /* ---- looking up ---- */
 
-at_lookup *at_lookup_new(tn_ctx *ctx, at_store *store, const cg_target *t, const char *plan, const char *plan_name) {
+at_lookup *at_lookup_new(tn_ctx *ctx, at_store *store, const cg_target *t, int threads, const char *plan, const char *plan_name) {
   at_lookup *l = IR_NEW(ctx, at_lookup);
   *l = (at_lookup){.store = store, .t = t, .cuts = {.ctx = ctx}, .plan_name = plan_name, .planned = plan != NULL};
   l->fingerprint = cg_target_fingerprint(ctx, t);
+  l->policy = at_policy(ctx, threads);
+  l->several = threads > 1;
   l->codegen = at_codegen(ctx);
   if (plan) read_plan(ctx, l, plan);
   return l;
@@ -221,8 +237,15 @@ at_lookup *at_lookup_new(tn_ctx *ctx, at_store *store, const cg_target *t, const
 typedef struct trial_use {
   const ir_kernel *k;
   const char *text, *reason;
-  bool legal;
+  bool legal, shared; /* shared: it has tasks */
 } trial_use;
+
+static bool has_tasks(const ir_stmt *s) {
+  if (!s) return false;
+  bool found = s->kind == IR_FOR && s->loop == IR_PARALLEL;
+  for (int i = 0; i < s->n && !found; i++) found = has_tasks(s->items[i]);
+  return found || has_tasks(s->body) || has_tasks(s->other);
+}
 
 static void try_it(tn_ctx *ctx, void *arg) {
   trial_use *u = arg;
@@ -231,6 +254,7 @@ static void try_it(tn_ctx *ctx, void *arg) {
   if (!k) return;
   u->reason = ir_kernel_verify(ctx, k);
   u->legal = !u->reason;
+  u->shared = has_tasks(k->body);
 }
 
 static const char *legal(tn_ctx *ctx, const ir_kernel *k, const char *text, const char *from) {
@@ -241,6 +265,28 @@ static const char *legal(tn_ctx *ctx, const ir_kernel *k, const char *text, cons
   return NULL;
 }
 
+/* stands_in: nothing is known of so many threads, this is the best of one, and nobody pinned it. */
+static bool best_schedule(const at_lookup *l, const char *canonical, at_winner *w, bool *stands_in) {
+  at_key key = {canonical, l->fingerprint, l->policy, l->codegen};
+  bool found = at_store_best(l->store, &key, w);
+  *stands_in = false;
+  if (found || !l->several) return found;
+  key.policy = at_policy(NULL, 1);
+  found = at_store_best(l->store, &key, w);
+  *stands_in = found && !w->pinned;
+  return found;
+}
+
+/* One thread is served by schedules without tasks as well; several are not where the default has some. */
+static bool wastes_threads(const at_lookup *l, tn_ctx *ctx, const ir_kernel *k, const char *text) {
+  trial_use u = {.k = k, .text = text}, standard = {.k = k};
+  try_it(ctx, &u);
+  if (u.shared) return false;
+  standard.text = lw_default_schedule(ctx, k, l->t, LW_ACCURACY);
+  try_it(ctx, &standard);
+  return standard.shared;
+}
+
 const char *at_lookup_schedule(void *user, tn_ctx *ctx, const ir_kernel *k) {
   at_lookup *l = user;
   const char *canonical = ir_kernel_canonical(ctx, k), *text = NULL;
@@ -249,9 +295,10 @@ const char *at_lookup_schedule(void *user, tn_ctx *ctx, const ir_kernel *k) {
     text = e ? legal(ctx, k, e->schedule, l->plan_name) : NULL;
     if (text) l->tally.plan++;
   } else if (l->store) {
-    at_key key = {canonical, l->fingerprint, at_policy, l->codegen};
     at_winner w;
-    if (at_store_best(l->store, &key, &w)) text = legal(ctx, k, ir_strdup(ctx, w.schedule), "the store");
+    bool stands_in;
+    if (best_schedule(l, canonical, &w, &stands_in)) text = legal(ctx, k, ir_strdup(ctx, w.schedule), "the store");
+    if (text && stands_in && wastes_threads(l, ctx, k, text)) text = NULL;
     if (text) l->tally.store++, l->tally.stale += w.stale;
   }
   if (!text) l->tally.missed++;
@@ -261,9 +308,9 @@ const char *at_lookup_schedule(void *user, tn_ctx *ctx, const ir_kernel *k) {
 bool at_lookup_knows(const at_lookup *l, tn_ctx *ctx, const ir_kernel *k) {
   const char *canonical = ir_kernel_canonical(ctx, k);
   if (l->planned) return find(l, hash_text(ctx, canonical)) != NULL;
-  at_key key = {canonical, l->fingerprint, at_policy, l->codegen};
   at_winner w;
-  return at_store_best(l->store, &key, &w);
+  bool stands_in;
+  return best_schedule(l, canonical, &w, &stands_in);
 }
 
 at_lookup_tally at_lookup_tally_of(const at_lookup *l) { return l->tally; }

@@ -28,6 +28,7 @@ typedef struct worker {
   int64_t life;       /* counts starts */
   at_frame answer;
   bool busy;
+  int threads;        /* that may use the processor for it */
   double since, cpu;  /* of the last beat seen: moment, processor seconds used by then */
   int64_t beats;
   double limit;
@@ -199,6 +200,7 @@ at_lab *at_lab_new(tn_ctx *ctx, const at_lab_options *o) {
     void *p = mmap(NULL, sizeof(at_shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) ir_fail(ctx, TN_ERESOURCE, "no memory for the tuner's workers");
     lab->w[i].shared = p;
+    lab->w[i].threads = !i && o->threads > 1 ? o->threads : 1;
     lab->nworkers = i + 1;
   }
   return lab;
@@ -260,7 +262,7 @@ static double until_late(const worker *w, double now) {
   enum { PATIENCE = 10 };
   double passed = now - w->since;
   if (passed <= w->limit) return w->limit - passed;
-  double left = w->limit - (used(w) - w->cpu), most = PATIENCE * w->limit - passed;
+  double left = w->limit - (used(w) - w->cpu) / w->threads, most = PATIENCE * w->limit - passed;
   return fmin(left, most);
 }
 
@@ -475,6 +477,8 @@ static void take_object(at_lab *lab, worker *w, at_candidate *c) {
   }
   c->tasks = at_get_int(f);
   c->scratch_bytes = at_get_int(f);
+  c->nphases = (int)at_get_int(f);
+  for (int i = 0; i < CG_MAX_PHASES; i++) c->phase[i] = (int32_t)at_get_int(f);
   c->nlayouts = (int)at_get_int(f);
   c->layouts = IR_NEW_ARRAY(lab->ctx, const char *, c->nlayouts + 1);
   for (int i = 0; i < c->nlayouts; i++) c->layouts[i] = ir_intern(lab->ctx, at_get_text(f));
@@ -564,6 +568,8 @@ static outcome load_one(at_lab *lab, at_candidate *c) {
   at_put_text(f, c->schedule);
   at_put_int(f, c->tasks);
   at_put_int(f, c->scratch_bytes);
+  at_put_int(f, c->nphases);
+  for (int i = 0; i < CG_MAX_PHASES; i++) at_put_int(f, c->phase[i]);
   at_put_int(f, c->nlayouts);
   for (int i = 0; i < c->nlayouts; i++) at_put_text(f, c->layouts[i]);
   at_put_bytes(f, c->object, c->object_size);

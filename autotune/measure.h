@@ -11,7 +11,8 @@
  * not fit the first-level cache come from rotating copies beyond the second (a layer in a model
  * finds its weights cold); a sample during which the thread was switched out, or whose wall time
  * is not its CPU time, is taken again. Where nothing undisturbed can be had, as with calls of
- * many milliseconds on a busy machine, CPU times stand in and `disturbed` counts them.
+ * many milliseconds on a busy machine, CPU times stand in and `disturbed` counts them. Candidates may run on several
+ * threads, of the pool that programs have: then wall times count, of samples in which no thread was switched out.
  */
 #ifndef AT_MEASURE_H
 #define AT_MEASURE_H
@@ -44,6 +45,7 @@ typedef struct at_misbehave {
 typedef struct at_lab_options {
   const cg_target *target;
   int jobs;                         /* compile workers; 0: as many as CPUs */
+  int threads;                      /* that candidates run on; 0 and 1: one */
   uint64_t seed;                    /* of the data */
   at_limits limits;
   double reference_work;            /* scalar statements a full reference may take; 0: 2e9 */
@@ -62,7 +64,9 @@ typedef struct at_candidate {
   int spills;           /* vector reloads and spills in the code; -1: not counted */
   const void *object;   /* code, the lab's memory; null: not compiled */
   size_t object_size;
-  int64_t tasks, scratch_bytes;
+  int64_t tasks, scratch_bytes; /* scratch: for all threads */
+  int nphases;          /* as in cg_kernel_info */
+  int32_t phase[CG_MAX_PHASES];
   int nlayouts;         /* of the constants, text per buffer */
   const char **layouts;
   int id;               /* in worker 0; 0: was never there */

@@ -1,6 +1,7 @@
 /* operands.c — see operands.h. */
 #include "autotune/operands.h"
 #include "ir/interp.h"
+#include "runtime/exec.h"
 #include "runtime/module.h"
 #include <math.h>
 #include <stdlib.h>
@@ -52,7 +53,7 @@ struct at_operands {
 
 /* ---- memory ---- */
 
-static region *regions; /* read by the signal handler of a worker, which has one thread */
+static region *regions; /* read by the signal handler of a worker, of which one thread changes them */
 
 static void region_free(void *arg) {
   region *r = arg;
@@ -262,14 +263,26 @@ static int64_t constant_bytes(const at_operands *o, const at_code *c, int i) {
   return m ? m->bytes : layout_bytes(&o->op[i], c->layouts[i]);
 }
 
-static void run_tasks(const at_code *c, void *const *args) {
-  for (int64_t i = 0; i < c->tasks; i++) c->fn(args, (int32_t)i, 0);
+typedef struct one_run {
+  at_kernel_fn fn;
+  void *const *args;
+} one_run;
+
+static void one_task(void *arg, int task, int worker) {
+  const one_run *r = arg;
+  r->fn(r->args, task, worker);
+}
+
+void at_code_run(const at_code *c, void *const *args) {
+  if (c->threads) rt_run_tasks(&c->phases, c->tasks, c->threads, one_task, &(one_run){c->fn, args});
+  else
+    for (int64_t i = 0; i < c->tasks; i++) c->fn(args, (int32_t)i, 0);
 }
 
 static void make_constant(at_operands *o, tn_ctx *ctx, const at_made *m, int i, void *to) {
   void *scratch = m->code.scratch_bytes ? ir_alloc(ctx, (size_t)m->code.scratch_bytes + 64) : NULL;
   scratch = scratch ? (void *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63) : NULL;
-  run_tasks(&m->code, (void *[]){o->op[i].data, to, scratch});
+  at_code_run(&m->code, (void *[]){o->op[i].data, to, scratch});
 }
 
 /* At least so many copies of constant i as the code wants it. */
@@ -337,7 +350,7 @@ static const char *guarded(at_operands *o, tn_ctx *ctx, const at_code *c, guarde
   if (g->scratch) memset(g->scratch->p, UNDEFINED_SCRATCH, g->scratch->bytes);
   args[o->n] = g->scratch ? g->scratch->p : NULL;
   if (hook) hook(user, 0, args, o->n);
-  run_tasks(c, args);
+  at_code_run(c, args);
   if (hook) hook(user, 1, args, o->n);
   for (int i = 0; i <= o->n; i++) {
     const region *r = i < o->n ? g->r[i] : g->scratch;

@@ -16,13 +16,16 @@
 #define AT_OPERANDS_H
 #include "codegen/codegen.h"
 #include "lower/problem.h"
+#include "runtime/threads.h"
 
 typedef void (*at_kernel_fn)(void *const *args, int32_t task, int32_t worker);
 
 /* Code of a candidate and what its call needs. */
 typedef struct at_code {
   at_kernel_fn fn;
-  int64_t tasks, scratch_bytes;
+  int64_t tasks, scratch_bytes;    /* scratch: for as many workers as there are threads */
+  cg_kernel_info phases;           /* nphases and phase alone */
+  const rt_threads *threads;       /* that share the tasks; null: one runs them all */
   const ir_layout *const *layouts; /* per buffer; differs from the kernel's for constants only */
   const struct at_made *made;      /* per buffer: what takes a constant's place; may be null */
   double error;                    /* lw_schedule_error of its schedule */
@@ -34,6 +37,9 @@ typedef struct at_made {
   at_code code;
   int64_t bytes;
 } at_made;
+
+/* One call, as a program makes it. */
+void at_code_run(const at_code *c, void *const *args);
 
 typedef struct at_operands at_operands;
 

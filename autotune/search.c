@@ -152,7 +152,7 @@ static void recall(tn_ctx *ctx, at_task *t, at_store *store) {
 }
 
 void at_task_prepare(tn_ctx *ctx, at_task *t, const at_tune_options *o, const at_machine *m) {
-  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, 0);
+  t->space = at_space_new(ctx, t->kernel, o->target, m, o->accuracy, o->threads, 0);
   t->scale_ns = NAN;
   t->expected = 0.15;
   t->round_s = 0.5;
@@ -195,6 +195,9 @@ static void look_elsewhere(tn_ctx *ctx, at_task *t, const at_tune_options *o) {
   at_filter f = {.klass = t->state.klass, .target = t->key.target, .policy = t->key.policy, .codegen = t->key.codegen};
   at_store_each_winner(o->store, &f, take_winner, &x);
   if (at_store_best(o->store, &t->key, &w) && (w.stale || w.pinned)) remember_elsewhere(ctx, t, w.schedule, AT_STALE);
+  at_key one = t->key;
+  one.policy = at_policy(ctx, 1);
+  if (o->threads > 1 && at_store_best(o->store, &one, &w) && *w.schedule) remember_elsewhere(ctx, t, w.schedule, AT_NEARBY);
 }
 
 void at_task_widen(tn_ctx *ctx, at_task *t, const at_tune_options *o) {

@@ -28,6 +28,14 @@ typedef struct making {
   double predicted;
 } making;
 
+/* The part of all tasks, those of the first phase, that the thread has which has most of them. */
+static double share(const ir_kernel *k, int threads) {
+  ir_kernel first = *k;
+  while (first.body && (first.body->kind == IR_ALLOC || first.body->kind == IR_LET || (first.body->kind == IR_SEQ && first.body->n))) first.body = first.body->kind == IR_SEQ ? first.body->items[0] : first.body->body;
+  int64_t tasks = lw_tasks_of(&first), n = threads > 1 ? threads : 1;
+  return tasks > 0 ? (double)((tasks + n - 1) / n) / (double)tasks : 1;
+}
+
 static void make(tn_ctx *ctx, void *arg) {
   making *j = arg;
   const char *text, *why;
@@ -37,7 +45,7 @@ static void make(tn_ctx *ctx, void *arg) {
     k = lw_schedule_apply(ctx, j->k, text, &why);
     if (!k || ir_kernel_verify(ctx, k)) return;
   } else text = lw_schedule_canonical(ctx, lw_schedule_with(ctx, j->k, j->t, j->u, &j->got, &k));
-  if (at_space_find(j->s, text) < 0) j->predicted = at_predict(ctx, k, j->t, j->m).total;
+  if (at_space_find(j->s, text) < 0) j->predicted = at_predict(ctx, k, j->t, j->m).total * share(k, j->s->threads);
   j->text = strdup(text);
 }
 
@@ -75,7 +83,7 @@ static int add(maker *m, const lw_tunables *u, at_source source) {
 /* ---- tunables ---- */
 
 /* Kernels, and the algorithms for them, that a tunable means something to. */
-enum { GEMM = 1, WINDOW = 2, WINOGRAD = 4, OTHERS = 8, ATTENTION = 16, SPLIT = 32, DIRECT = GEMM | WINDOW, CONTRACTION = DIRECT | WINOGRAD };
+enum { GEMM = 1, WINDOW = 2, WINOGRAD = 4, OTHERS = 8, ATTENTION = 16, SPLIT = 32, SHARED = 64, DIRECT = GEMM | WINDOW, CONTRACTION = DIRECT | WINOGRAD };
 
 /* What a point may vary: values in order of size, 0 first, which leaves the choice to the default's rules. */
 typedef struct knob {
@@ -97,7 +105,8 @@ static const knob knobs[AT_KNOBS] = {
     KNOB(group, 0.5, DIRECT, 0, 1, 2, 4, 8, 16, 32),
     KNOB(rows, 0.5, GEMM, 0, 1, 2),
     KNOB(ahead, 0.5, DIRECT, 0, 1, 2, 3, 5),
-    KNOB(parts, 1, SPLIT, 0, 2, 4, 8, 16),
+    KNOB(parts, 1, SPLIT, 0, 1, 2, 4, 8, 16),
+    KNOB(axis, 1, SHARED, 0, 2, 3, 4),
     KNOB(taps, 1, WINDOW, 0, 1, 2),
     KNOB(inner, 1, WINDOW, 0, 1, 2),
     KNOB(height, 0.5, WINDOW, 0, 1, 2, 4, 7, 14, 28),
@@ -135,8 +144,12 @@ bool at_tunables_parse(const char *text, lw_tunables *u) {
   return true;
 }
 
-/* Whether a point may be worth its compilation: the tile fits the registers. */
+/* What only some spaces vary: parts of a sum where the default has some, the axis where threads share it. */
+static bool offered(const maker *m, const knob *k) { return k->where == SPLIT ? m->s->split : k->where == SHARED ? m->s->threads > 1 : true; }
+
+/* Whether a point may be worth its compilation: the tile fits the registers. One thread's times would let no sum be cut. */
 static bool fits(const maker *m, const lw_tunables *u) {
+  if (u->parts == 1 && m->s->threads < 2) return false;
   if (u->winograd && m->s->accuracy <= 0) return false;
   if (u->mr < 0 || u->nr < 0 || u->mr >= m->j.t->vector_regs) return false;
   if (!u->mr || !u->nr) return true;
@@ -174,9 +187,9 @@ static bool first_point(const maker *m, int i, lw_tunables *u) {
 static lw_tunables random_point(const maker *m, uint64_t *random) {
   lw_tunables u = {0};
   int kind[2], nkinds = kinds(&m->q, m->s->accuracy, kind), k = kind[at_random(random) % (uint64_t)nkinds];
-  if (m->s->split) k |= SPLIT;
+  k |= SPLIT | SHARED;
   for (int i = 0; i < AT_KNOBS; i++) {
-    if (knobs[i].where == SPLIT && !m->s->split) continue;
+    if (!offered(m, &knobs[i])) continue;
     uint64_t dice = at_random(random);
     if (!(knobs[i].where & k) || dice & 1) continue;
     *field(&u, &knobs[i]) = knobs[i].values[(dice >> 8) % (uint64_t)knobs[i].n];
@@ -199,7 +212,7 @@ enum { STEPS = 2 * AT_KNOBS };
 static bool step_from(const maker *m, const at_point *p, int step, lw_tunables *u) {
   const knob *k = &knobs[step / 2];
   int now = value(&p->got, k), at = place(k, now), to = now;
-  if (!(p->got.winograd ? k->where & WINOGRAD : k->where & ~WINOGRAD) || (k->where == SPLIT && !m->s->split)) return false;
+  if (!(p->got.winograd ? k->where & WINOGRAD : k->where & ~WINOGRAD) || !offered(m, k)) return false;
   if (k == knobs) to = now + (step % 2 ? 1 : -1);
   else if (step % 2) to = at + 1 < k->n ? k->values[at + 1] : now;
   else to = k->values[at] < now ? k->values[at] : at > 0 ? k->values[at - 1] : now;
@@ -297,9 +310,9 @@ void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target 
   m->j.given = NULL;
 }
 
-at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *machine, double accuracy, int want) {
+at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *machine, double accuracy, int threads, int want) {
   at_space *s = IR_NEW(ctx, at_space);
-  *s = (at_space){.accuracy = accuracy, .random = 1, .tile = -1};
+  *s = (at_space){.accuracy = accuracy, .threads = threads, .random = 1, .tile = -1};
   add(maker_of(ctx, s, k, t, machine), &(lw_tunables){.accuracy = accuracy}, AT_OWN);
   if (!s->n) return s;
   s->standard = s->points[0].schedule;

@@ -32,6 +32,7 @@ typedef struct at_space {
   int n;
   at_point *points;    /* those of the start by predicted time, then text */
   double accuracy;
+  int threads;         /* that share the tasks; 0 and 1: one */
   const char *standard; /* canonical text of the default schedule; one of the points */
   bool split;           /* the default cuts its sum in parts to have tasks: all points may then, as times of one thread alone would let none */
   int made, pruned, doubles; /* tunables looked at; out by registers; out as doubles */
@@ -45,8 +46,8 @@ typedef struct at_space {
 } at_space;
 
 /* Lives in ctx, where the kernel, target and machine that later calls are given must live too. `accuracy` as in
- * lw_options. `want`: about so many points; 0: the default schedule alone. */
-at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, int want);
+ * lw_options; `threads` that share the tasks: more than one make the axis a tunable. `want`: about so many points; 0: the default schedule alone. */
+at_space *at_space_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const at_machine *m, double accuracy, int threads, int want);
 /* One more point from its text as stores have it, if that is legal for the kernel and new; at the end. */
 void at_space_add(tn_ctx *ctx, at_space *s, const ir_kernel *k, const cg_target *t, const at_machine *m, const char *schedule, at_source source);
 /* The next three only say what is wanted; at_space_work does it, a point a call, and is false when nothing is left.
@@ -64,7 +65,7 @@ uint64_t at_schedule_hash(const char *schedule);
 /* Index of the point with that text; -1. */
 int at_space_find(const at_space *s, const char *schedule);
 /* A point as numbers: its tunables, accumulators of the tile, logarithm of the predicted time. */
-enum { AT_KNOBS = 18, AT_FEATURES = AT_KNOBS + 2 };
+enum { AT_KNOBS = 19, AT_FEATURES = AT_KNOBS + 2 };
 void at_point_features(const at_point *p, double out[AT_FEATURES]);
 /* How unlike two points are: the number of tunables that differ, weighted by how far; 0 for the same. */
 double at_space_distance(const at_point *a, const at_point *b);

@@ -11,12 +11,12 @@
 #include <string.h>
 #include <time.h>
 
-const char at_policy[] = "1 thread, cold constants";
+const char *at_policy(tn_ctx *ctx, int threads) { return threads > 1 ? ir_format(ctx, "%d threads, cold constants", threads) : "1 thread, cold constants"; }
 
 const char *at_codegen(tn_ctx *ctx) { return ir_format(ctx, "cg%d", CG_VERSION); }
 
-at_key at_key_of(tn_ctx *ctx, const ir_kernel *k, const cg_target *t) {
-  return (at_key){ir_kernel_canonical(ctx, k), cg_target_fingerprint(ctx, t), at_policy, at_codegen(ctx)};
+at_key at_key_of(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, int threads) {
+  return (at_key){ir_kernel_canonical(ctx, k), cg_target_fingerprint(ctx, t), at_policy(ctx, threads), at_codegen(ctx)};
 }
 
 const char *at_class(tn_ctx *ctx, const ir_kernel *k) {
@@ -562,7 +562,7 @@ static void set_up(tuner *u, const at_tune_kernel *kernels) {
   for (int i = 0; i < u->n; i++) {
     at_task *t = &u->t[i];
     t->kernel = t->subject.kernel = kernels[i].kernel;
-    t->key = at_key_of(ctx, t->kernel, u->o.target);
+    t->key = at_key_of(ctx, t->kernel, u->o.target, u->o.threads);
     t->state = (at_tune_state){.name = kernels[i].name, .klass = at_class(ctx, t->kernel), .count = kernels[i].count, .default_ns = NAN, .best_ns = NAN};
     t->state.flops = lw_problem_of(ctx, t->kernel).flops;
     t->same_as = -1;
@@ -635,7 +635,7 @@ const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels,
   tuner *u = IR_NEW(ctx, tuner);
   *u = (tuner){.ctx = ctx, .o = *o, .n = n, .current = -1, .t = IR_NEW_ARRAY(ctx, at_task, n + 1), .start = rt_now()};
   if (o->budget_s > 0) u->end = u->start + o->budget_s;
-  at_lab_options lo = {.target = o->target, .jobs = o->jobs, .seed = o->seed, .limits = o->limits, .stop = o->stop, .misbehave = o->misbehave};
+  at_lab_options lo = {.target = o->target, .jobs = o->jobs, .threads = o->threads, .seed = o->seed, .limits = o->limits, .stop = o->stop, .misbehave = o->misbehave};
   u->lab = at_lab_new(ctx, &lo);
   at_lab_deadline(u->lab, u->end);
   at_lab_meanwhile(u->lab, work_meanwhile, u);

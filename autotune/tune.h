@@ -14,14 +14,14 @@
 #include "autotune/measure.h"
 #include "autotune/store.h"
 
-/* How things are timed: the `policy` of keys. */
-extern const char at_policy[];
+/* How things are timed: the `policy` of keys. Winners are those of so many threads (0 and 1: one). */
+const char *at_policy(tn_ctx *ctx, int threads);
 /* The version of the code generator, as in keys. */
 const char *at_codegen(tn_ctx *ctx);
 /* "gemm", "conv2d", "pointwise", ...: from the kernel's loops. */
 const char *at_class(tn_ctx *ctx, const ir_kernel *k);
 /* The key of a kernel; texts in ctx. */
-at_key at_key_of(tn_ctx *ctx, const ir_kernel *k, const cg_target *t);
+at_key at_key_of(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, int threads);
 
 typedef struct at_tune_kernel {
   const ir_kernel *kernel; /* unscheduled */
@@ -65,6 +65,7 @@ typedef struct at_tune_options {
   bool survey;                 /* each kernel has a round before any has a second, within two thirds of the budget */
   uint64_t seed;
   int jobs;                    /* compile workers; 0: as many as CPUs */
+  int threads;                 /* that schedules are for, and run on; 0 and 1: one */
   const char *label;           /* what was asked for; may be null */
   volatile sig_atomic_t *stop; /* may be null */
   void (*progress)(void *user, const at_tune_progress *p); /* several times a second; may be null */

@@ -30,6 +30,7 @@ typedef struct worker {
   at_operands *operands;
   const ir_kernel *kernel;
   loaded *all;
+  rt_pool *pool;       /* null: one thread, or none was needed yet */
   int64_t turn;        /* which copy of the constants is next: candidates share them */
   at_frame in, out;
 } worker;
@@ -136,10 +137,13 @@ static void do_compile(void) {
   at_put_real(&the.out, (rt_now() - start) * 1e3);
   at_put_int(&the.out, -1);
   if (a.status == AT_OK && j.object) {
+    const cg_kernel_info *info = &j.object->kernels[0];
     int64_t tasks = 0;
-    ix_const_value(j.object->kernels[0].ntasks, &tasks);
+    ix_const_value(info->ntasks, &tasks);
     at_put_int(&the.out, tasks);
-    at_put_int(&the.out, cg_kernel_scratch(&j.object->kernels[0], 1));
+    at_put_int(&the.out, cg_kernel_scratch(info, the.o->threads > 1 ? the.o->threads : 1));
+    at_put_int(&the.out, info->nphases);
+    for (int i = 0; i < CG_MAX_PHASES; i++) at_put_int(&the.out, i < info->nphases ? info->phase[i] : 0);
     at_put_int(&the.out, j.lowered->nbufs);
     for (int i = 0; i < j.lowered->nbufs; i++) at_put_text(&the.out, form_of(ctx, j.lowered->bufs[i]));
     at_put_bytes(&the.out, j.object->bytes, j.object->size);
@@ -272,6 +276,10 @@ static void load(tn_ctx *ctx, void *arg) {
   j->l->code.error = lw_schedule_error(ctx, k, j->schedule);
   cg_jit_add(ctx, jit, j->object, j->size);
   j->l->code.fn = (at_kernel_fn)cg_jit_symbol(ctx, jit, "tn_candidate");
+  if (the.o->threads > 1) {
+    if (!the.pool && !(the.pool = rt_pool_new(the.o->threads))) ir_fail(ctx, TN_ERESOURCE, "threads cannot be started");
+    j->l->code.threads = rt_pool_threads(the.pool);
+  }
   beat();
   j->wrong = at_operands_check(the.operands, ctx, &j->l->code, the.o->misbehave.fn ? misbehave : NULL, (void *)j->schedule);
   if (j->wrong) return;
@@ -302,6 +310,8 @@ static void do_load(void) {
   j.schedule = at_get_text(&the.in);
   l->code.tasks = at_get_int(&the.in);
   l->code.scratch_bytes = at_get_int(&the.in);
+  l->code.phases.nphases = (int)at_get_int(&the.in);
+  for (int i = 0; i < CG_MAX_PHASES; i++) l->code.phases.phase[i] = (int32_t)at_get_int(&the.in);
   int64_t n = at_get_int(&the.in);
   const char *layouts[AT_MOST_BUFFERS];
   for (int64_t i = 0; i < n && i < AT_MOST_BUFFERS; i++) layouts[i] = at_get_text(&the.in);
@@ -331,21 +341,16 @@ static double clock_s(clockid_t id) {
 
 static long switches(void) {
   struct rusage u;
-  getrusage(RUSAGE_THREAD, &u);
+  getrusage(the.pool ? RUSAGE_SELF : RUSAGE_THREAD, &u);
   return u.ru_nivcsw;
 }
 
 static void call(loaded *l, int64_t times) {
-  int64_t tasks = l->code.tasks;
-  at_kernel_fn fn = l->code.fn;
-  for (int64_t r = 0; r < times; r++) {
-    void *const *args = l->args->args[the.turn++ % l->args->copies];
-    for (int64_t i = 0; i < tasks; i++) fn(args, (int32_t)i, 0);
-  }
+  for (int64_t r = 0; r < times; r++) at_code_run(&l->code, l->args->args[the.turn++ % l->args->copies]);
 }
 
 typedef struct sample {
-  double wall, cpu; /* seconds */
+  double wall, cpu; /* seconds; cpu: of one thread, among several there is no telling: the same as wall */
   bool clean;
 } sample;
 
@@ -355,7 +360,7 @@ static sample once(loaded *l, int64_t times) {
   double cpu = clock_s(CLOCK_THREAD_CPUTIME_ID), start = clock_s(CLOCK_MONOTONIC);
   call(l, times);
   s.wall = clock_s(CLOCK_MONOTONIC) - start;
-  s.cpu = clock_s(CLOCK_THREAD_CPUTIME_ID) - cpu;
+  s.cpu = the.pool ? s.wall : clock_s(CLOCK_THREAD_CPUTIME_ID) - cpu;
   double off = s.wall > s.cpu ? s.wall - s.cpu : s.cpu - s.wall;
   s.clean = switches() == before && off < 5e-6 + 0.02 * s.wall;
   return s;

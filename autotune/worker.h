@@ -7,9 +7,9 @@
 /* Requests and their fields; each answer begins with a status (at_status) and a reason.
  * Texts of kernels are ir_kernel_print. */
 typedef enum at_request {
-  AT_DO_COMPILE, /* kernel, schedule -> ms, spills, tasks, scratch, layouts (count, texts), object */
+  AT_DO_COMPILE, /* kernel, schedule -> ms, spills, tasks, scratch, phases (count, tasks of each), layouts (count, texts), object */
   AT_DO_KERNEL,  /* kernel, sampled, references (count, bytes; 0: to be computed) -> sampled, references */
-  AT_DO_LOAD,    /* ids to forget (count, ids), id, schedule, tasks, scratch, layouts, object -> */
+  AT_DO_LOAD,    /* ids to forget (count, ids), id, schedule, tasks, scratch, phases, layouts, object -> */
   AT_DO_TIME,    /* rounds so far, rounds, count, ids -> per round and id: nanoseconds, disturbed */
   AT_DO_PROBE    /* -> ghz, gflops */
 } at_request;

@@ -138,7 +138,7 @@ static void compile(tn_ctx *ctx, request *r) {
   at_store *store = at_store_open(ctx, store_path, AT_STORE_READONLY);
   if (store) {
     o.schedule = at_lookup_schedule;
-    o.user = at_lookup_new(ctx, store, o.target, NULL, NULL);
+    o.user = at_lookup_new(ctx, store, o.target, rt_pool_workers(pool), NULL, NULL);
   }
   it->program = lw_compile(ctx, it->graph, &o);
   it->lower_s = serve_now() - start;

@@ -242,7 +242,7 @@ static ir_program *lower_cuda(tn_ctx *ctx, const tn_graph *of, ir_graph *h, cons
 }
 
 /* `of`: the graph that h is a copy of; null: of one size. */
-static ir_program *lower(tn_ctx *ctx, const tn_graph *of, ir_graph *h, const cg_target *target, const char *db, bool starts, double accuracy) {
+static ir_program *lower(tn_ctx *ctx, const tn_graph *of, ir_graph *h, const cg_target *target, const char *db, int threads, bool starts, double accuracy) {
   const char **names = check_outputs(ctx, h);
   int nsizes = 0;
   const lw_dim *sizes = of && several(of) ? sizes_of(ctx, of, &nsizes) : NULL;
@@ -250,10 +250,10 @@ static ir_program *lower(tn_ctx *ctx, const tn_graph *of, ir_graph *h, const cg_
   at_store *store = at_store_open(ctx, db, AT_STORE_READONLY); /* null for "none" */
   if (store) {
     o.schedule = at_lookup_schedule;
-    o.user = at_lookup_new(ctx, store, target, NULL, NULL);
+    o.user = at_lookup_new(ctx, store, target, threads, NULL, NULL);
   }
   if (store && !sizes) {
-    at_key key = at_layout_key(ctx, h, target), whole = at_whole_key(ctx, h, target), cut = at_cut_key(ctx, h, target);
+    at_key key = at_layout_key(ctx, h, target, threads), whole = at_whole_key(ctx, h, target, threads), cut = at_cut_key(ctx, h, target, threads);
     if (at_lookup_untuned(o.user, &whole)) o.schedule = NULL;
     else o.layout = at_lookup_layout(o.user, &key), o.cut = at_listed_cut, o.cut_user = (void *)at_lookup_cuts(ctx, o.user, &cut);
   }
@@ -267,7 +267,7 @@ rt_module *fe_build(tn_ctx *ctx, ir_graph *h, const tn_options *o) {
   double accuracy = accuracy_of(ctx, o);
   if (fe_cuda_arch(ctx, o->target)) ir_fail(ctx, TN_EUNSUPPORTED, "eager graphs run on the CPU, not on target '%s'", o->target);
   const cg_target *target = cg_target_find(ctx, o->cpu, o->triple);
-  const ir_program *p = lower(ctx, NULL, h, target, o->db, false, accuracy);
+  const ir_program *p = lower(ctx, NULL, h, target, o->db, thread_count(o->threads), false, accuracy);
   return rt_module_build(ctx, p, &(rt_options){.target = target, .jobs = thread_count(o->jobs)});
 }
 
@@ -350,7 +350,7 @@ static void build(tn_ctx *ctx, void *arg) {
   }
   for (int i = 0; i < g->noutputs; i++) m->out[i].t = g->outputs[i];
   for (int i = 0; i < nmore; i++) m->out[g->noutputs + i].t = more[i];
-  const ir_program *p = arch ? lower_cuda(ctx, g, h, m->cuda->target, o.db, false, accuracy) : lower(ctx, g, h, target, o.db, false, accuracy);
+  const ir_program *p = arch ? lower_cuda(ctx, g, h, m->cuda->target, o.db, false, accuracy) : lower(ctx, g, h, target, o.db, thread_count(o.threads), false, accuracy);
   for (int i = 0; i < m->nin; i++) {
     const ir_slot *s = find_slot(p, IR_SLOT_INPUT, i);
     m->in[i].name = s->name, m->in[i].bytes = s->bytes;
@@ -682,7 +682,7 @@ static void write_object(tn_ctx *ctx, void *arg) {
   ir_value **map;
   /* weights that the caller packs stay tensors; else they are frozen, and may be folded */
   ir_graph *h = fe_copy(ctx, a->b.g, a->weights != TN_WEIGHTS_POINTER, 0, NULL, &map);
-  const ir_program *p = archs ? lower_cuda(ctx, a->b.g, h, fe_cuda_target(ctx, archs), o.db, true, accuracy) : lower(ctx, a->b.g, h, target, o.db, true, accuracy);
+  const ir_program *p = archs ? lower_cuda(ctx, a->b.g, h, fe_cuda_target(ctx, archs), o.db, true, accuracy) : lower(ctx, a->b.g, h, target, o.db, thread_count(o.threads), true, accuracy);
   rt_object_options ro = {.target = target, .jobs = thread_count(o.jobs)};
   ro.files = (cg_object_options){.path = a->object, .header = header, .prefix = a->prefix, .weights = (cg_weights_mode)a->weights};
   if (archs) fe_cuda_object(ctx, p, archs, o.db, accuracy, &ro);

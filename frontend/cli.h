@@ -178,6 +178,8 @@ void cli_fill(cli *c, cli_model *m);
 void cli_save_inputs(cli *c, cli_model *m, const char *dir);
 /* As lw_options.cut, with the model as user: notes the group. */
 bool cli_wants_cut(void *user, tn_ctx *ctx, const lw_group *group);
+/* --threads, or as many as there are CPUs. */
+int cli_thread_count(const cli *c);
 /* Code and threads, or nothing for the interpreter; the threads alone. */
 void cli_start(cli *c, cli_model *m);
 void cli_start_threads(cli *c, cli_model *m);

@@ -425,9 +425,9 @@ void cli_lower(cli *c, cli_model *m) {
   if (!m->kernel && m->lookup) {
     ir_graph *g = m->graph;
     if (d) bind_dims(c, g = ir_graph_clone(c->ctx, g, NULL), d, true); /* one layout for all sizes, by the largest */
-    m->layout_key = new_key(c->ctx, at_layout_key(c->ctx, g, m->target));
-    m->whole_key = new_key(c->ctx, at_whole_key(c->ctx, g, m->target));
-    m->cut_key = new_key(c->ctx, at_cut_key(c->ctx, g, m->target));
+    m->layout_key = new_key(c->ctx, at_layout_key(c->ctx, g, m->target, cli_thread_count(c)));
+    m->whole_key = new_key(c->ctx, at_whole_key(c->ctx, g, m->target, cli_thread_count(c)));
+    m->cut_key = new_key(c->ctx, at_cut_key(c->ctx, g, m->target, cli_thread_count(c)));
   }
   m->cuts = c->cuts;
   if (!c->layout && m->layout_key) {
@@ -525,18 +525,20 @@ void cli_save_inputs(cli *c, cli_model *m, const char *dir) {
 
 static void free_pool(void *arg) { rt_pool_free(arg); }
 
+int cli_thread_count(const cli *c) { return c->threads ? (int)c->threads : rt_cpu_count(); }
+
 void cli_start(cli *c, cli_model *m) {
   if (c->engine == CLI_INTERP) return;
   double start = rt_now();
-  int threads = (int)c->threads;
+  int threads = cli_thread_count(c);
   if (c->engine == CLI_CUDA) {
     ir_where(c->ctx, m->path);
-    fe_cuda_load(c->ctx, m->cuda, m->program, c->db, cli_accuracy(c), threads ? threads : rt_cpu_count());
+    fe_cuda_load(c->ctx, m->cuda, m->program, c->db, cli_accuracy(c), threads);
     ir_where(c->ctx, NULL);
     m->compile_s = rt_now() - start;
     return;
   }
-  rt_options o = {.target = m->target, .jobs = threads ? threads : rt_cpu_count()};
+  rt_options o = {.target = m->target, .jobs = threads};
   m->module = rt_module_build(c->ctx, m->program, &o);
   m->compile_s = rt_now() - start;
   cli_start_threads(c, m);

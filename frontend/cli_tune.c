@@ -27,7 +27,7 @@ void cli_use_schedules(cli *c, cli_model *m, lw_options *o) {
   }
   at_store *store = plan ? NULL : at_store_open(c->ctx, c->db, AT_STORE_READONLY);
   if (!plan && !store) return;
-  m->lookup = at_lookup_new(c->ctx, store, m->target, plan, c->plan);
+  m->lookup = at_lookup_new(c->ctx, store, m->target, cli_thread_count(c), plan, c->plan);
   o->schedule = at_lookup_schedule;
   o->user = m->lookup;
 }
@@ -444,10 +444,12 @@ static void on_interrupt(int signal) {
 }
 
 /* Schedules that the store has now, for every kernel of the program. */
-static void plan_out(cli *c, const char *path, const char *model) {
-  cli_model *m = cli_load(c, model);
-  cli_lower(c, m);
-  cli_write_plan(c, m, path);
+static void plan_out(cli *c, const char *path, const char *model, int threads) {
+  cli with = *c;
+  with.threads = threads;
+  cli_model *m = cli_load(&with, model);
+  cli_lower(&with, m);
+  cli_write_plan(&with, m, path);
 }
 
 void cli_write_plan(cli *c, const cli_model *m, const char *path) {
@@ -481,7 +483,8 @@ void cli_tune(cli *c, int argc, char **argv) {
   if (!cli_parse(c, argc, argv, IR_COUNT(own), own, true, 0, -1,
                  "KERNEL: gemm:f32:MxNxK, conv:f32:n1c64h56w56k64r3s3u1p1 (tenon bench --help). Takes up where an\n"
                  "earlier run with the same store left off; interrupting it loses nothing. The winners are used by\n"
-                 "all verbs with the same --db.\n")) return;
+                 "all verbs with the same --db. Schedules are timed on one thread, with --threads N on so many: those are\n"
+                 "found by compiles and runs for N threads alone, what is known of one thread stands in where there are none.\n")) return;
   if (!c->nargs && !file) ir_fail(ctx, TN_EUSAGE, "an argument is missing: tenon %s %s", c->verb->name, c->verb->form);
   if (plan && (c->nargs != 1 || file)) ir_fail(ctx, TN_EUSAGE, "--plan-out is for one model");
   if (target_name && strncmp(target_name, "tpu:", 4) == 0) {
@@ -497,6 +500,8 @@ void cli_tune(cli *c, int argc, char **argv) {
   }
   if (candidates || compile || timeout > 0) ir_fail(ctx, TN_EUSAGE, "--candidates, --compile and --timeout are for --target cuda");
   if (precision) ir_fail(ctx, TN_EUSAGE, "--precision is for --target tpu:NAME");
+  if (c->threads < 0 || c->threads > 256) ir_fail(ctx, TN_EUSAGE, "--threads: 1 to 256");
+  int threads = c->threads > 1 ? (int)c->threads : 1;
   if (budget <= 0 && !trials) budget = 60;
   if (explore > 1 << 20) ir_fail(ctx, TN_EUSAGE, "--explore: at most %d", 1 << 20);
   if (table_file && !explore) explore = 1200;
@@ -521,7 +526,7 @@ void cli_tune(cli *c, int argc, char **argv) {
   at_store *store = cli_sweep_store(ctx, &l.sweep, c->db);
   display d = {.c = c, .terminal = isatty(2), .last = -10};
   at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget > 0 ? fmax(fmax(budget - models * judging, 0.75 * budget) - (rt_now() - began), 0.05) : 0, /* other layouts and cuts took some of it */
-                        .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .stop = &stop, .explore = (int)explore, .survey = try_layouts};
+                        .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .threads = threads, .stop = &stop, .explore = (int)explore, .survey = try_layouts};
   recording points = {.c = c, .kernels = l.kernels, .current = -1, .out = {.ctx = ctx}};
   if (table_file) o.each = record_point, o.each_user = &points;
   o.progress = first ? show : NULL;
@@ -538,7 +543,7 @@ void cli_tune(cli *c, int argc, char **argv) {
     job *j = &l.jobs[i];
     if (j->m->kernel) continue;
     cli_whole_options w = {.store = store, .nlayouts = j->layouts ? IR_COUNT(layouts) : 0, .layouts = layouts, .progress = first ? show_line : NULL, .user = &d};
-    w.tried_cuts = try_layouts;
+    w.tried_cuts = try_layouts, w.threads = threads;
     if (j->ncuts) w.cuts = choose_cuts(c, &l, j, r);
     if (budget > 0) w.deadline = began + budget - (models - ++judged) * judging;
     j->whole = cli_judge_model(c, j->path, &w);
@@ -558,5 +563,5 @@ void cli_tune(cli *c, int argc, char **argv) {
   if (others) ir_log(ctx, "%lld rows from %d other processes are in the store", (long long)others, l.sweep.ranks - 1);
   if (c->json) json(c, &l, r, c->db ? c->db : at_store_default_path(ctx), *trouble ? trouble : NULL);
   else table(c, &l, r);
-  if (plan) plan_out(c, plan, l.jobs[0].path);
+  if (plan) plan_out(c, plan, l.jobs[0].path, threads);
 }

@@ -53,7 +53,7 @@ static void serve(tn_ctx *ctx, void *arg) {
   }
 }
 
-static bool start(runner *p, const cli *c, const char *path, bool untuned, const char *layout, const char *cuts) {
+static bool start(runner *p, const cli *c, int threads, const char *path, bool untuned, const char *layout, const char *cuts) {
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) return false;
   fflush(NULL);
@@ -61,7 +61,7 @@ static bool start(runner *p, const cli *c, const char *path, bool untuned, const
   if (pid == 0) {
     running r = {.with = *c, .path = path, .fd = pair[1]};
     close(pair[0]);
-    r.with.threads = 1;
+    r.with.threads = threads;
     r.with.trust = true;
     if (untuned) r.with.db = "none";
     if (layout) r.with.layout = layout;
@@ -98,7 +98,7 @@ enum { ROUNDS = 12, ROUNDS_UNTIMED = 4, RUNS = 21, LEAST = 7 };
 typedef struct contest { /* the defaults, which are number 0, against the ways */
   const cli *c;
   const char *path;
-  int n, rounds;
+  int n, rounds, threads;
   bool tried_cuts;
   const char *layout[CLI_MOST_WAYS + 1], *cuts[CLI_MOST_WAYS + 1];
   bool out[CLI_MOST_WAYS + 1]; /* far behind after a round: not run again */
@@ -114,7 +114,7 @@ static bool run_round(contest *k, double seconds) {
   int n = 0;
   bool fine = true;
   for (int i = 0; i < k->n && fine; i++)
-    if (!k->out[i]) fine = start(&p[i], k->c, k->path, i == 0, k->layout[i], k->cuts[i]);
+    if (!k->out[i]) fine = start(&p[i], k->c, k->threads, k->path, i == 0, k->layout[i], k->cuts[i]);
   for (int i = 0; i < k->n && fine; i++)
     if (!k->out[i]) fine = !isnan(answer(&p[i]));
   for (double begin = rt_now(); fine && n < RUNS && (n < LEAST || rt_now() - begin < seconds); n++)
@@ -176,6 +176,7 @@ static void keep(const contest *k, at_store *store, const cli_verdict *v) {
   const cli *c = k->c;
   cli with = *c;
   with.trust = true;
+  with.threads = k->threads;
   cli_model *m = cli_load(&with, k->path);
   cli_lower(&with, m);
   if (!m->whole_key) return;
@@ -233,7 +234,7 @@ static void say(const cli_whole_options *o, const contest *k) {
 }
 
 cli_verdict cli_judge_model(const cli *c, const char *path, const cli_whole_options *o) {
-  contest k = {.c = c, .path = path, .n = 2};
+  contest k = {.c = c, .path = path, .n = 2, .threads = o->threads};
   for (int i = 0; i < o->nlayouts; i++) k.layout[i + 1] = o->layouts[i], k.n = i + 2;
   k.tried_cuts = o->tried_cuts;
   if (o->cuts) k.layout[k.n] = o->nlayouts ? o->layouts[0] : NULL, k.cuts[k.n++] = o->cuts;

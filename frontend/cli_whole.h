@@ -15,13 +15,14 @@ typedef struct cli_way { /* the winners in one layout, or the usual one with gro
 
 typedef struct cli_verdict {
   bool known;                /* false: it could not be timed */
-  double untuned_s, tuned_s; /* a run on one thread; tuned: in the layout chosen */
+  double untuned_s, tuned_s; /* a run; tuned: in the layout chosen */
   int n, chosen;             /* ways; the one to take */
   cli_way way[CLI_MOST_WAYS];
   bool kept;                 /* the winners are used: they are faster, by more than the error */
 } cli_verdict;
 
 typedef struct cli_whole_options {
+  int threads;                /* of the runs */
   at_store *store;            /* keeps the verdict, which compiles follow; may be null */
   int nlayouts;               /* to compare; 0: the one that compiles would choose */
   const char *const *layouts; /* the first is the usual one: another is taken only if it is clearly faster */

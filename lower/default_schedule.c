@@ -45,8 +45,8 @@ void lw_kind(lw_plan *p, const char *what, const char *name) { kind_of_copies(p,
 
 enum { PARALLEL_ELEMENTS = 1 << 15 };
 
-void lw_parallel_outside(lw_plan *p) {
-  if (p->p.flops < PARALLEL_ELEMENTS) return;
+/* False, and nothing changed: there is at most one task. */
+static bool share_out(lw_plan *p) {
   const ir_kernel *before = p->k;
   size_t length = p->text.n;
   const char *last = NULL;
@@ -63,14 +63,36 @@ void lw_parallel_outside(lw_plan *p) {
   if (total < 2) {
     p->k = before;
     lw_cut(p, length);
-    return;
+    return false;
   }
   if (total > 128) /* the largest divisor that leaves 16 to 128 tasks */
     for (int64_t tasks = 128; tasks >= 16; tasks--)
       if (total % tasks == 0) {
         lw_step(p, "split %s %lld -> task %s.in", last, (long long)(total / tasks), last);
-        return;
+        break;
       }
+  return true;
+}
+
+/* Loop number `axis` of the outermost perfect nest, the outermost being 1, goes around the others. */
+static bool bring_out(lw_plan *p, int axis) {
+  ir_text others = {.ctx = p->ctx};
+  const ir_stmt *s = p->k->body;
+  for (int i = 1; i < axis && s && s->kind == IR_FOR && s->loop == IR_SERIAL; i++, s = s->body) ir_put(&others, " %s", s->var->name);
+  return s && s->kind == IR_FOR && s->loop == IR_SERIAL && lw_step(p, "reorder %s%s", s->var->name, ir_text_str(&others));
+}
+
+void lw_parallel_outside(lw_plan *p) {
+  if (p->p.flops < PARALLEL_ELEMENTS) return;
+  const ir_kernel *before = p->k;
+  size_t length = p->text.n;
+  if (p->u.axis > 1 && bring_out(p, p->u.axis) && share_out(p)) {
+    p->axis = p->u.axis;
+    return;
+  }
+  p->k = before;
+  lw_cut(p, length);
+  share_out(p);
 }
 
 /* v in `lanes` parts: o * lanes + i. */
@@ -421,6 +443,7 @@ const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t
     lw_plan parts = {.ctx = ctx, .start = k, .k = k, .t = t, .u = *u, .text = {.ctx = ctx}, .p = lw_problem_of(ctx, k)};
     if (lw_default_splitk(&parts, lw_tasks_of(p.k))) p = parts, text = ir_text_str(&p.text);
   }
+  p.got.axis = p.axis;
   if (got) *got = p.got;
   if (scheduled) *scheduled = p.k;
   return text;
@@ -429,6 +452,7 @@ const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t
 static void start_again(lw_plan *p) {
   p->k = p->start;
   p->got = (lw_tunables){0};
+  p->axis = 0;
   lw_cut(p, 0);
 }
 

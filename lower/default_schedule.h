@@ -11,6 +11,7 @@ typedef struct lw_plan {
   const ir_kernel *start, *k; /* k: after the steps so far */
   const cg_target *t;
   lw_tunables u, got;
+  int axis;                   /* the loop that was brought outside, as in the tunables; 0: none */
   ir_text text;
   lw_problem p;               /* of the start */
 } lw_plan;
@@ -23,7 +24,7 @@ bool lw_has_loop(const lw_plan *p, const char *name);
 /* A kind for all loops that came from one: NAME, NAME.i0, NAME.b, ... */
 void lw_kind(lw_plan *p, const char *what, const char *name);
 /* The outermost loops become tasks when there is enough work: enough of them to share out,
- * not so many that each is small. */
+ * not so many that each is small. With the tunable `axis` that loop first, where it is legal. */
 void lw_parallel_outside(lw_plan *p);
 /* The output store's buffer is walked by v with stride 1 within blocks of `lanes`: v splits
  * by it and the inner part is contiguous. */
@@ -84,8 +85,6 @@ bool lw_default_dots(lw_plan *p);
 
 /* The same for products whose sums are cut in parts, u.parts or by the rule for a kernel that has so many tasks without. */
 bool lw_default_splitk(lw_plan *p, int64_t tasks);
-/* Iterations of the parallel loops outside, 1: there are none. */
-int64_t lw_tasks_of(const ir_kernel *k);
 
 /* Which logical axis of a load moves with v alone, with coefficient 1; -1: none. */
 int lw_axis_of(ix load, const ir_var *v);

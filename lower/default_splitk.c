@@ -99,5 +99,6 @@ bool lw_default_splitk(lw_plan *p, int64_t tasks) {
   sum_parts(p, results, parts);
   p->got = got;
   p->got.parts = (int)parts;
+  p->axis = got.axis;
   return true;
 }

@@ -110,6 +110,7 @@ typedef struct lw_tunables {
   int inner;    /* contractions over a window: 1 channels inside the taps, 2 taps inside the channels */
   int height;   /* contractions over a window: rows of the picture that pass over a panel together */
   int parts;    /* matrix products: parts of a sum that are tasks of their own (split-K); 1: none */
+  int axis;     /* 2, 3, ...: this loop of the outermost ones comes first, so that its iterations are what threads share out */
   int lanes;    /* of vector loops, in elements (also beyond one register) */
   int unfused;  /* 1: neighbouring row loops are not joined */
   int winograd; /* 3x3 convolutions: 2, 4, 6 by tiles of so many outputs; 1 directly */
@@ -123,4 +124,6 @@ bool lw_tile_fits(int64_t mr, int64_t nr, int64_t regs, bool window);
 /* `got`: what became of them, the rule's own choices included; 0 where they mean nothing. `scheduled`: the kernel
  * with the steps done. Both may be null. */
 const char *lw_schedule_with(tn_ctx *ctx, const ir_kernel *k, const cg_target *t, const lw_tunables *u, lw_tunables *got, const ir_kernel **scheduled);
+/* Iterations of the parallel loops outside, 1: there are none. */
+int64_t lw_tasks_of(const ir_kernel *k);
 #endif

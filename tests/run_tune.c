@@ -93,7 +93,7 @@ static void tune(tn_ctx *ctx, void *arg) {
   const at_tune_result *r = at_tune(ctx, 1, &k, &o);
   a->new_trials = r->trials;
   at_winner w;
-  at_key key = at_key_of(ctx, k.kernel, o.target);
+  at_key key = at_key_of(ctx, k.kernel, o.target, 1);
   if (at_store_best(o.store, &key, &w)) a->winner = strdup(w.schedule);
 }
 
@@ -163,7 +163,7 @@ static void inspect(tn_ctx *ctx, void *arg) {
     lost += !x->now.n || !bsearch(x->before->uid[i], x->now.uid, (size_t)x->now.n, sizeof *x->now.uid, by_uid);
   int64_t damaged = at_store_verify(s, false, say, NULL).damaged;
   at_winner w;
-  at_key key = at_key_of(ctx, kernel(ctx), cg_target_find(ctx, NULL, NULL));
+  at_key key = at_key_of(ctx, kernel(ctx), cg_target_find(ctx, NULL, NULL), 1);
   bool criminal = at_store_best(s, &key, &w) && crime_of(lw_schedule_named(ctx, kernel(ctx), w.schedule), x->standard) != CRIMES;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   criminal = false, x->criminals_ok = 0; /* nobody misbehaves there */

@@ -119,7 +119,7 @@ static void read_workload(tables *all, const char *text, const cg_target *t, con
     IR_PUSH(ctx, got, k, r.got);
     IR_PUSH(ctx, schedule, l, r.schedule);
   }
-  w->space = at_space_new(ctx, w->kernel, t, m, LW_ACCURACY, 0);
+  w->space = at_space_new(ctx, w->kernel, t, m, LW_ACCURACY, 1, 0);
   at_point standard = w->space->points[at_space_find(w->space, w->space->standard)];
   *w->space = (at_space){.accuracy = LW_ACCURACY, .tile = -1};
   int *at = at_space_put(ctx, w->space, w->kernel, t, m, n, got, schedule);

@@ -4,8 +4,10 @@
 #include "autotune/operands.h"
 #include "autotune/search.h"
 #include "lower/schedule.h"
+#include "runtime/profile.h"
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,7 +107,7 @@ static void spaces(void) {
   at_machine m = {3, 100, 32 << 20};
   for (int t = 0; t < 2; t++) {
     const ir_kernel *k = kernel(texts[t]);
-    at_space *s = at_space_new(ctx, k, target(), &m, 0, AT_SPACE_POINTS);
+    at_space *s = at_space_new(ctx, k, target(), &m, 0, 1, AT_SPACE_POINTS);
     cr_assert(s->n >= 1);
     cr_assert(at_space_find(s, s->standard) >= 0);
     cr_assert_str_eq(s->standard, lw_schedule_canonical(ctx, lw_default_schedule(ctx, k, target(), 0)));
@@ -118,9 +120,59 @@ static void spaces(void) {
       if (i) cr_assert(s->points[i - 1].predicted_ns <= s->points[i].predicted_ns);
     }
   }
-  cr_assert(at_space_new(ctx, kernel(gemm_text), target(), &m, 0, AT_SPACE_POINTS)->n > 20);
+  cr_assert(at_space_new(ctx, kernel(gemm_text), target(), &m, 0, 1, AT_SPACE_POINTS)->n > 20);
 }
 Test(tune, spaces_are_legal_and_sorted) { ok(spaces); }
+
+static const char *shared_loop(const ir_kernel *k) {
+  const ir_stmt *s = k->body;
+  return s && s->kind == IR_FOR && s->loop == IR_PARALLEL ? s->var->name : "";
+}
+
+/* Which loop threads share is a choice where there are threads, and only there. */
+static void axes(void) {
+  static const char text[] = "kernel axes(in a: f32[3, 40, 64], const b: f32[64, 96], out c: f32[3, 40, 96]) {\n"
+                             "  for g in 0..3 { for m in 0..40 { for n in 0..96 {\n"
+                             "    alloc acc: f32[] register\n"
+                             "    acc[] = 0.0\n"
+                             "    for k in 0..64 { acc[] = fma(a[g, m, k], b[k, n], acc[]) }\n"
+                             "    c[g, m, n] = acc[]\n"
+                             "  } } }\n"
+                             "}\n";
+  const ir_kernel *k = kernel(text);
+  at_machine m = {3, 100, 32 << 20};
+  for (int threads = 1; threads <= 2; threads++) {
+    at_space *s = at_space_new(ctx, k, target(), &m, 0, threads, 300);
+    int other = 0, loops = 0;
+    const char *seen[300];
+    for (int i = 0; i < s->n; i++) {
+      const char *why;
+      const ir_kernel *q = lw_schedule_apply(ctx, k, s->points[i].schedule, &why);
+      cr_assert_not_null(q, "%s", why);
+      cr_assert_null(ir_kernel_verify(ctx, q));
+      other += s->points[i].got.axis > 1;
+      if (s->points[i].got.axis < 2) continue;
+      cr_assert_gt(lw_tasks_of(q), 1, "an axis without tasks:\n%s", s->points[i].schedule);
+      const char *name = shared_loop(q);
+      bool known = false;
+      for (int j = 0; j < loops && !known; j++) known = strcmp(seen[j], name) == 0;
+      if (!known) seen[loops++] = name;
+    }
+    if (threads == 1) cr_assert_eq(other, 0);
+    else cr_assert(other > 10, "%d points of %d share another loop", other, s->n);
+  }
+  lw_tunables got;
+  const ir_kernel *by_rule, *turned;
+  lw_schedule_with(ctx, k, target(), &(lw_tunables){.order = 1}, &got, &by_rule);
+  cr_assert_eq(got.axis, 0);
+  lw_schedule_with(ctx, k, target(), &(lw_tunables){.order = 1, .axis = 2}, &got, &turned);
+  cr_assert_eq(got.axis, 2);
+  cr_assert_str_neq(ir_kernel_print(ctx, by_rule), ir_kernel_print(ctx, turned));
+  lw_schedule_with(ctx, k, target(), &(lw_tunables){.axis = 9}, &got, &turned);
+  cr_assert_eq(got.axis, 0, "no such loop: the rule");
+  cr_assert_gt(lw_tasks_of(turned), 1);
+}
+Test(tune, axes_are_for_threads) { ok(axes); }
 
 static void prediction(void) {
   const ir_kernel *k = kernel(gemm_text);
@@ -143,7 +195,7 @@ static const char twin_text[] = "kernel twin(in x: f32[24, 32], const vo: f32[32
 static void twins(void) {
   const ir_kernel *k = kernel(gemm_text), *twin = kernel(twin_text);
   cr_assert_str_eq(ir_kernel_canonical(ctx, k), ir_kernel_canonical(ctx, twin));
-  at_space *s = at_space_new(ctx, k, target(), &(at_machine){3, 100, 32 << 20}, 0, 300);
+  at_space *s = at_space_new(ctx, k, target(), &(at_machine){3, 100, 32 << 20}, 0, 1, 300);
   for (int i = 0; i < s->n; i++) {
     const char *why, *text = s->points[i].schedule, *kept = lw_schedule_unnamed(ctx, k, text), *other = lw_schedule_named(ctx, twin, kept);
     cr_assert_str_eq(lw_schedule_named(ctx, k, kept), text);
@@ -189,6 +241,50 @@ static void lab_works(void) {
   at_lab_free(lab);
 }
 Test(tune, lab) { ok(lab_works); }
+
+/* Tasks that wait for each other: one thread alone would not come to an end. */
+static atomic_int met, after;
+static void meet(void *const *args, int32_t task, int32_t worker) {
+  (void)args, (void)worker;
+  if (task >= 2) {
+    after += atomic_load(&met) == 2;
+    return;
+  }
+  met++;
+  for (double start = rt_now(); atomic_load(&met) < 2 && rt_now() < start + 20;) {}
+}
+
+static void threads(void) {
+  rt_pool *pool = rt_pool_new(2);
+  at_code code = {.fn = meet, .tasks = 3, .phases = {.nphases = 2, .phase = {2, 1}}, .threads = rt_pool_threads(pool)};
+  at_code_run(&code, NULL);
+  cr_assert_eq(met, 2, "two threads");
+  cr_assert_eq(after, 1, "the second phase comes after the first, once");
+  rt_pool_free(pool);
+  /* the lab's candidates: some tasks, and parts of a sum with a phase behind them */
+  at_lab *lab = at_lab_new(ctx, &(at_lab_options){.target = target(), .jobs = 1, .threads = 2});
+  at_subject s = {.kernel = kernel("kernel long(in a: f32[8, 4096], const b: f32[4096, 16], out c: f32[8, 16]) {\n"
+                                   "  for m in 0..8 { for n in 0..16 {\n"
+                                   "    alloc acc: f32[] register\n"
+                                   "    acc[] = 0.0\n"
+                                   "    for k in 0..4096 { acc[] = fma(a[m, k], b[k, n], acc[]) }\n"
+                                   "    c[m, n] = acc[]\n"
+                                   "  } }\n"
+                                   "}\n")};
+  cr_assert_null(at_lab_kernel(lab, &s));
+  lw_tunables u = {.parts = 4};
+  at_candidate parts = {.schedule = lw_schedule_with(ctx, s.kernel, target(), &u, NULL, NULL)}, rows = {.schedule = "parallel m\n"}, *all[] = {&parts, &rows};
+  at_lab_compile(lab, 2, all);
+  at_lab_check(lab, 2, all);
+  for (int i = 0; i < 2; i++) cr_assert_eq(all[i]->status, AT_OK, "%s", all[i]->reason);
+  cr_assert_gt(parts.nphases, 1, "%s", parts.schedule);
+  cr_assert_eq(rows.tasks, 8);
+  cr_assert(at_lab_time(lab, 2, all, 3));
+  for (int i = 0; i < 3; i++) cr_assert(parts.samples[i] > 0 && rows.samples[i] > 0);
+  at_subject_free(lab, &s);
+  at_lab_free(lab);
+}
+Test(tune, several_threads) { ok(threads); }
 
 /* A reference of a sample of the outputs, and what is then taken in full. */
 static void sampled(void) {
@@ -346,7 +442,7 @@ static void search(void) {
   if (bad.fn) cr_assert(r->failed > 0);
   if (bad.fn) at_store_each_trial(store, &(at_filter){0}, check_trial, standard);
   at_winner w;
-  at_key key = at_key_of(ctx, kernel(gemm_text), target());
+  at_key key = at_key_of(ctx, kernel(gemm_text), target(), 1);
   cr_assert(at_store_best(store, &key, &w));
   const char *winner = lw_schedule_named(ctx, kernel(gemm_text), w.schedule);
   cr_assert(innocent(winner, standard));
@@ -394,7 +490,7 @@ static void earlier_final(at_store *store, const ir_kernel *k, const char *other
   enum { ROUNDS = 60, FAILED = 200 };
   double slow[ROUNDS], fast[ROUNDS];
   at_trial r[2 + FAILED];
-  at_key key = at_key_of(ctx, k, target());
+  at_key key = at_key_of(ctx, k, target(), 1);
   for (int i = 0; i < ROUNDS; i++) slow[i] = 1000 + i % 3, fast[i] = 500 + i % 2;
   r[0] = (at_trial){.key = key, .klass = "gemm", .schedule = lw_schedule_unnamed(ctx, k, default_of(gemm_text)), .stage = AT_STAGE_FINAL, .origin = AT_FINAL, .samples = slow, .n = ROUNDS, .cost_ns = 1000, .time_us = 1};
   r[1] = r[0];
@@ -417,7 +513,7 @@ static void winner_stays(void) {
   cr_assert(r->state[0].converged);
   cr_assert_str_eq(r->state[0].schedule, other);
   at_winner w;
-  at_key key = at_key_of(ctx, k, target());
+  at_key key = at_key_of(ctx, k, target(), 1);
   cr_assert(at_store_best(store, &key, &w));
   cr_assert_str_eq(lw_schedule_named(ctx, k, w.schedule), other);
   at_store_close(store);
@@ -497,7 +593,7 @@ static ir_program *program(void) {
 
 static void plans(void) {
   const char *text = at_plan_print(ctx, program(), target(), LW_LAYOUT_NHWC, NULL);
-  at_lookup *l = at_lookup_new(ctx, NULL, target(), text, "test.plan");
+  at_lookup *l = at_lookup_new(ctx, NULL, target(), 1, text, "test.plan");
   cr_assert_str_eq(at_lookup_schedule(l, ctx, kernel(gemm_text)), "split m 4 -> mo mi\n");
   cr_assert_str_eq(at_lookup_schedule(l, ctx, kernel(add_text)), "");
   const ir_kernel *other = kernel("kernel x(out a: f32[3]) { for i in 0..3 { a[i] = 1.0 } }");
@@ -508,7 +604,7 @@ static void plans(void) {
   /* a schedule that does not fit is a miss with a warning */
   char *bent = ir_strdup(ctx, text), *m = strstr(bent, "split v0");
   m[6] = 'z';
-  l = at_lookup_new(ctx, NULL, target(), bent, "test.plan");
+  l = at_lookup_new(ctx, NULL, target(), 1, bent, "test.plan");
   cr_assert_null(at_lookup_schedule(l, ctx, kernel(gemm_text)));
   cr_assert_eq(at_lookup_layout(l, NULL), LW_LAYOUT_NHWC);
   cr_assert_not_null(strstr(said, "no loop 'z0'"), "%s", said);
@@ -516,7 +612,7 @@ static void plans(void) {
 Test(tune, plans) { ok(plans); }
 
 static const char *bad_plan;
-static void read_bad(void) { at_lookup_new(ctx, NULL, target(), bad_plan, "bad.plan"); }
+static void read_bad(void) { at_lookup_new(ctx, NULL, target(), 1, bad_plan, "bad.plan"); }
 Test(tune, plans_that_are_none) {
   static const char *const texts[] = {
       "", "kernel 00\n", "# tenon plan 2\n", "# tenon plan 1\nhello\n", "# tenon plan 1\nkernel 0123\n",
@@ -532,8 +628,8 @@ Test(tune, plans_that_are_none) {
 static void layout_choice(void) {
   ir_graph *g = ir_graph_new(ctx, "g");
   at_store *store = at_store_open(ctx, db(), 0);
-  at_lookup *l = at_lookup_new(ctx, store, target(), NULL, NULL);
-  at_key key = at_layout_key(ctx, g, target());
+  at_lookup *l = at_lookup_new(ctx, store, target(), 1, NULL, NULL);
+  at_key key = at_layout_key(ctx, g, target(), 1);
   cr_assert_eq(at_lookup_layout(NULL, NULL), LW_LAYOUT_AUTO);
   cr_assert_eq(at_lookup_layout(l, &key), LW_LAYOUT_AUTO);
   double fast[3] = {10, 10, 10}, slow[3] = {12, 12, 12};
@@ -541,7 +637,7 @@ static void layout_choice(void) {
   at_store_add_trials(store, NULL, rows, 2);
   cr_assert_eq(at_lookup_layout(l, &key), LW_LAYOUT_NHWC);
   /* and whether winners are a gain: the latest verdict */
-  at_key whole = at_whole_key(ctx, g, target());
+  at_key whole = at_whole_key(ctx, g, target(), 1);
   cr_assert(!at_lookup_untuned(NULL, &whole) && !at_lookup_untuned(l, &whole));
   for (int i = 0; i < 3; i++) {
     at_trial verdict[2] = {{.key = whole, .schedule = "untuned\n", .samples = i % 2 ? slow : fast, .n = 1, .time_us = 10 + i},
@@ -555,11 +651,11 @@ Test(tune, layout_of_a_graph) { ok(layout_choice); }
 
 static void stored(void) {
   at_store *store = at_store_open(ctx, db(), 0);
-  at_key key = at_key_of(ctx, kernel(gemm_text), target());
+  at_key key = at_key_of(ctx, kernel(gemm_text), target(), 1);
   double ns[3] = {10, 10, 10};
   at_trial rows[2] = {{.key = key, .schedule = "split m 4 -> mo mi\n", .samples = ns, .n = 3}, {.key = key, .schedule = "nonsense\n", .samples = ns, .n = 1}};
   at_store_add_trials(store, NULL, rows, 2);
-  at_lookup *l = at_lookup_new(ctx, store, target(), NULL, NULL);
+  at_lookup *l = at_lookup_new(ctx, store, target(), 1, NULL, NULL);
   cr_assert_str_eq(at_lookup_schedule(l, ctx, kernel(gemm_text)), "split m 4 -> mo mi\n");
   cr_assert_null(at_lookup_schedule(l, ctx, kernel(add_text)));
   /* a winner is one for every kernel of that text */
@@ -574,3 +670,47 @@ static void stored(void) {
   at_store_close(store);
 }
 Test(tune, winners_of_the_store) { ok(stored); }
+
+/* Winners are those of so many threads; what is known of one stands in. */
+static void stored_by_threads(void) {
+  at_store *store = at_store_open(ctx, db(), 0);
+  double ns[3] = {10, 10, 10};
+  at_trial one = {.key = at_key_of(ctx, kernel(gemm_text), target(), 1), .schedule = "split m 4 -> mo mi\nparallel mo\n", .samples = ns, .n = 3};
+  at_trial two = {.key = at_key_of(ctx, kernel(gemm_text), target(), 2), .schedule = "split m 8 -> mo mi\n", .samples = ns, .n = 3};
+  at_lookup *l[4];
+  for (int n = 1; n <= 3; n++) l[n] = at_lookup_new(ctx, store, target(), n, NULL, NULL);
+  at_store_add_trials(store, NULL, &two, 1);
+  cr_assert_null(at_lookup_schedule(l[1], ctx, kernel(gemm_text)));
+  at_store_add_trials(store, NULL, &one, 1);
+  cr_assert_str_eq(at_lookup_schedule(l[1], ctx, kernel(gemm_text)), one.schedule);
+  cr_assert_str_eq(at_lookup_schedule(l[2], ctx, kernel(gemm_text)), two.schedule);
+  cr_assert_str_eq(at_lookup_schedule(l[3], ctx, kernel(gemm_text)), one.schedule);
+  cr_assert(at_lookup_knows(l[3], ctx, kernel(gemm_text)));
+  /* but not without tasks, where the default has some */
+  const ir_kernel *large = kernel("kernel large(in a: f32[96, 64], const b: f32[64, 96], out c: f32[96, 96]) {\n"
+                                  "  for m in 0..96 { for n in 0..96 {\n"
+                                  "    alloc acc: f32[] register\n"
+                                  "    acc[] = 0.0\n"
+                                  "    for k in 0..64 { acc[] = fma(a[m, k], b[k, n], acc[]) }\n"
+                                  "    c[m, n] = acc[]\n"
+                                  "  } }\n"
+                                  "}\n");
+  one.key = at_key_of(ctx, large, target(), 1);
+  one.schedule = "split m 4 -> mo mi\n";
+  at_store_add_trials(store, NULL, &one, 1);
+  cr_assert_str_eq(at_lookup_schedule(l[1], ctx, large), one.schedule);
+  cr_assert_null(at_lookup_schedule(l[3], ctx, large));
+  one.schedule = "split m 4 -> mo mi\nparallel mo\n";
+  one.samples = (double[4]){9, 9, 9, 9}, one.n = 4;
+  at_store_add_trials(store, NULL, &one, 1);
+  cr_assert_str_eq(at_lookup_schedule(l[3], ctx, large), one.schedule);
+  /* the same for whole runs */
+  ir_graph *g = ir_graph_new(ctx, "g");
+  at_key whole[4];
+  for (int n = 1; n <= 3; n++) whole[n] = at_whole_key(ctx, g, target(), n);
+  at_trial verdict[2] = {{.key = whole[1], .schedule = "untuned\n", .samples = ns, .n = 1}, {.key = whole[2], .schedule = "tuned\n", .samples = ns, .n = 1}};
+  at_store_add_trials(store, NULL, verdict, 2);
+  cr_assert(at_lookup_untuned(l[1], &whole[1]) && !at_lookup_untuned(l[2], &whole[2]) && at_lookup_untuned(l[3], &whole[3]));
+  at_store_close(store);
+}
+Test(tune, winners_by_threads) { ok(stored_by_threads); }

@@ -48,6 +48,21 @@ echo "kernel nonsense" >bad.plan
 grep -q "<svg" page.html && grep -q "$gemm" page.html || fail "the page shows nothing"
 "$tenon" report --db none.db -o x.html >/dev/null 2>&1 && fail "report of a store that does not exist"
 
+# threads: trials of their own, found by compiles for so many; one thread's stand in
+"$tenon" tune $gemm --db t.db --trials 6 --jobs 1 --threads 2 --plan-out t.plan --json >t.json 2>/dev/null || fail "tune --threads 2"
+[ "$(first trials <t.json)" = 6 ] || fail "six trials on two threads, not $(first trials <t.json)"
+"$tenon" tune $gemm --db t.db --trials 6 --jobs 1 --threads 2 --json 2>/dev/null | grep -q '"trials": 0' || fail "a second run on two threads tries again"
+"$tenon" db ls --db t.db | grep -q "2 threads" || fail "the store does not say how many threads: $("$tenon" db ls --db t.db)"
+"$tenon" bench $gemm --db t.db --frozen --threads 2 --seconds 0.01 >/dev/null 2>&1 || fail "--frozen --threads 2 with winners of two"
+"$tenon" bench $gemm --db t.db --frozen --threads 1 --seconds 0.01 >/dev/null 2>&1
+[ $? = 4 ] || fail "--frozen --threads 1 must not take winners of two"
+"$tenon" bench $gemm --db a.db --frozen --threads 2 --seconds 0.01 >/dev/null 2>&1 || fail "winners of one thread stand in for two"
+"$tenon" compile $gemm -o t1.o --header t1.h --prefix t --db t.db --threads 2 --frozen --plan-out u.plan >/dev/null 2>&1 || fail "compile for two threads"
+"$tenon" compile $gemm -o t2.o --header t2.h --prefix t --plan t.plan --frozen >/dev/null 2>&1 || fail "compile with a plan for two threads"
+cmp -s t.plan u.plan && cmp -s t1.o t2.o || fail "plan and store give different objects for two threads"
+"$tenon" db merge --db a.db t.db >/dev/null || fail "merge of stores of one and of two threads"
+[ "$("$tenon" db ls --db a.db | grep -c $gemm)" -ge 2 ] || fail "a merge lost winners: $("$tenon" db ls --db a.db)"
+
 # sizes of a batch: a kernel for each, winners by size, one plan for all
 printf 'graph sized {\n  dim N\n  input x: f32[N, 24]\n  input w: f32[24, 40]\n  y = MatMul(x, w)\n  output y\n}\n' >sized.tn
 "$tenon" tune sized.tn --dim N=1..6:1,4 --db s.db --trials 3 --jobs 1 --plan-out s.plan >sized.txt 2>/dev/null || fail "tuning several sizes"
