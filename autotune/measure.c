@@ -23,6 +23,7 @@ enum { MAX_WORKERS = 65, SAID = 512, MAX_DROPS = 64 };
 
 typedef struct worker {
   pid_t pid;          /* 0: not running */
+  pid_t going;        /* one before it, killed and not waited for yet; 0: none */
   int fd, err;        /* frames; what it says on its standard error */
   at_shared *shared;
   int64_t life;       /* counts starts */
@@ -90,16 +91,29 @@ static void blob_free(at_lab *lab, const void *p) {
 
 /* ---- starting and ending ---- */
 
-static void worker_end(worker *w, int *status) {
+static int gone(pid_t pid) {
+  int s = 0;
+  while (waitpid(pid, &s, 0) < 0 && errno == EINTR) {}
+  return s;
+}
+
+/* Kills it. A process takes milliseconds to go: who does not ask how it ended need not wait. */
+static void worker_leave(worker *w) {
   if (!w->pid) return;
   kill(w->pid, SIGKILL);
-  int s;
-  while (waitpid(w->pid, &s, 0) < 0 && errno == EINTR) {}
-  if (status) *status = s;
+  if (w->going) gone(w->going);
+  w->going = w->pid;
   close(w->fd);
   close(w->err);
   w->pid = 0;
   w->busy = false;
+}
+
+static void worker_end(worker *w, int *status) {
+  worker_leave(w);
+  int s = w->going ? gone(w->going) : 0;
+  w->going = 0;
+  if (status) *status = s;
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* their shadows are larger than any limit */
@@ -334,9 +348,12 @@ static at_status bury(at_lab *lab, worker *w, outcome how, const char *doing, co
     }
   }
   const char *said = last_words(lab, w);
-  worker_end(w, &status);
   lab->restarts++;
-  if (how == GIVEN_UP) return AT_OK;
+  if (how == GIVEN_UP) {
+    worker_leave(w);
+    return AT_OK;
+  }
+  worker_end(w, &status);
   if (how == LATE) {
     *reason = ir_format(lab->ctx, "%s took more than %.3g s", doing, w->limit);
     return AT_HANG;
