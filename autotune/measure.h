@@ -7,9 +7,9 @@
  * status of the candidate: it is killed past its limit, and another one takes its place. No
  * candidate is run in this process. Nothing measures while anything compiles.
  *
- * How a time is made: a call is repeated until a sample takes 200 µs or more; constants that do
- * not fit the first-level cache come from rotating copies beyond the second (a layer in a model
- * finds its weights cold); a sample during which the thread was switched out, or whose wall time
+ * How a time is made: a call is repeated until a sample takes 200 µs or so; constants that do
+ * not fit the first-level cache come in copies, of which each is used once from memory and once
+ * from the caches (a layer in a model finds its weights cold, in one or the other); a sample during which the thread was switched out, or whose wall time
  * is not its CPU time, is taken again. Where nothing undisturbed can be had, as with calls of
  * many milliseconds on a busy machine, CPU times stand in and `disturbed` counts them. Candidates may run on several
  * threads, of the pool that programs have: then wall times count, of samples in which no thread was switched out.

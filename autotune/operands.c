@@ -47,6 +47,7 @@ struct at_operands {
   bool sampled;   /* `want` has holes (bytes UNWRITTEN) */
   bool exact;     /* sums are exact in any order */
   double terms;   /* of a reduction, about */
+  double flops;   /* of a call */
   packed *packed;
   void **moving;  /* memory of what is no constant, for timing; null: none yet */
 };
@@ -221,6 +222,7 @@ at_operands *at_operands_new(tn_ctx *ctx, const ir_kernel *k, const cg_target *t
   sums f = {.most = 1};
   find_sums(&f, k->body);
   o->terms = f.most;
+  o->flops = q.flops;
   o->exact = q.kind == LW_POINTWISE || (q.kind == LW_CONTRACTION && (q.dtype == TN_F32 || q.dtype == TN_F64) && o->terms < 1 << 17);
   return o;
 }
@@ -559,6 +561,8 @@ typedef struct use {
 
 static void end_use(void *arg) { ((use *)arg)->of->users--; }
 
+static const double SHORT = 2e7; /* operations: of longer calls one is a sample */
+
 const at_arguments *at_operands_timing(at_operands *o, tn_ctx *ctx, const at_code *code) {
   if (!o->moving) make_moving(o, ctx);
   at_arguments *g = IR_NEW(ctx, at_arguments);
@@ -566,10 +570,14 @@ const at_arguments *at_operands_timing(at_operands *o, tn_ctx *ctx, const at_cod
   void *scratch = code->scratch_bytes ? plain(ctx, (size_t)code->scratch_bytes) : NULL;
   void *const **lists = IR_NEW_ARRAY(ctx, void *const *, g->copies);
   packed **of = IR_NEW_ARRAY(ctx, packed *, o->n + 1);
+  g->nbufs = o->n;
+  g->uses = o->flops < SHORT ? 2 : 1;
+  g->constant = IR_NEW_ARRAY(ctx, size_t, o->n + 1);
   for (int i = 0; i < o->n; i++) {
     if (!o->op[i].buf->constant) continue;
     use *u = IR_NEW(ctx, use);
     u->of = of[i] = packed_get(o, ctx, i, code, g->copies);
+    g->constant[i] = (size_t)constant_bytes(o, code, i);
     u->of->users++;
     ir_defer(ctx, end_use, u);
   }
@@ -581,4 +589,22 @@ const at_arguments *at_operands_timing(at_operands *o, tn_ctx *ctx, const at_cod
   }
   g->args = lists;
   return g;
+}
+
+static void out_of_caches(const char *p, size_t bytes) {
+  enum { LINE = 64 };
+#if defined(__x86_64__)
+  for (size_t i = 0; i < bytes; i += LINE) __asm__ volatile("clflush %0" : : "m"(p[i]));
+  __asm__ volatile("mfence" : : : "memory");
+#elif defined(__aarch64__)
+  for (size_t i = 0; i < bytes; i += LINE) __asm__ volatile("dc civac, %0" : : "r"(p + i) : "memory");
+  __asm__ volatile("dsb ish" : : : "memory");
+#else
+  (void)p, (void)bytes;
+#endif
+}
+
+void at_arguments_cool(const at_arguments *g, int copy) {
+  for (int i = 0; i < g->nbufs; i++)
+    if (g->constant[i]) out_of_caches(g->args[copy][i], g->constant[i]);
 }

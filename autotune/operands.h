@@ -60,13 +60,18 @@ bool at_operands_import(at_operands *o, int n, const void *const *p, const size_
 typedef void (*at_run_hook)(void *user, int stage, void *const *args, int nargs);
 const char *at_operands_check(at_operands *o, tn_ctx *ctx, const at_code *code, at_run_hook hook, void *user);
 
-/* Memory for timing: `copies` argument lists that share everything but the constants, which
- * together take twice the second-level cache when one set does not fit the first. Candidates share
- * the memory of what is no constant, and constants of the same layout. */
+/* Memory for timing: `copies` argument lists that share everything but the constants. More than one when these do not fit
+ * the first-level cache: then together they take twice the second. Candidates share the memory of what is no constant,
+ * and constants of the same layout. */
 typedef struct at_arguments {
   int copies;
+  int uses;           /* of each copy in a row: 1, or 2 for a kernel whose calls are short */
   void *const **args; /* [copies][nbufs + 1] */
+  int nbufs;
+  size_t *constant;   /* bytes of each buffer that is one; else 0 */
 } at_arguments;
+/* Takes the constants of a copy out of all caches. (Of other machines than x86-64 and AArch64 they stay where they are.) */
+void at_arguments_cool(const at_arguments *g, int copy);
 /* Lives in ctx, which must be freed before the operands' context. Throws TN_ERESOURCE. */
 const at_arguments *at_operands_timing(at_operands *o, tn_ctx *ctx, const at_code *code);
 

@@ -11,7 +11,9 @@
 #include <string.h>
 #include <time.h>
 
-const char *at_policy(tn_ctx *ctx, int threads) { return threads > 1 ? ir_format(ctx, "%d threads, cold constants", threads) : "1 thread, cold constants"; }
+const char *at_policy(tn_ctx *ctx, int threads) {
+  return threads > 1 ? ir_format(ctx, "%d threads, constants cold and warm", threads) : "1 thread, constants cold and warm";
+}
 
 const char *at_codegen(tn_ctx *ctx) { return ir_format(ctx, "cg%d", CG_VERSION); }
 
