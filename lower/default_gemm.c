@@ -34,6 +34,7 @@ enum {
   WAYS = 8, /* of the second cache, at least */
   SHORT_SUM = 256, /* steps of a block of a B at run time that is copied for few rows: wide blocks, so that A passes seldom */
   LONG_SUM = 1024, /* steps that one pass through the registers may take where panels may stream from the second cache */
+  PIECE = 2 * PAGE, /* of B's rows, read as they lie: shorter ones begin anew too often, C's block may as well stay in the second cache */
   FEW_ROWS = 4,    /* rows of A that do not pay for panels of B */
   STREAM_ROWS = 16, /* rows of A that do not pay for a copy of B: some of its rows pass under all of C instead */
   PANEL_ROWS = 64, /* rows of A under which a panel of B does not stay any longer */
@@ -49,6 +50,7 @@ enum {
   MOST_BLOCK = 288 << 10, /* bytes of A in a block: larger ones save little of B's traffic, and were slower by a hundredth */
   MAX_COPY = 1 << 20, /* elements of a copy of all steps */
   STREAMS = 8,     /* of memory, read side by side: what hardware prefetchers follow */
+  MOST_STREAMS = 16, /* rows of B that stay in the first cache beside C */
   ROW_STREAMS = 4  /* where one row has little to do with each: fewer leave less unfinished where pages end */
 };
 
@@ -177,6 +179,22 @@ static bool rows_first(const gemm *g) { return g->constant && g->tiled && !g->p-
 /* Rows of A that stay in the second cache beside blocks of a B at run time, which are copied for them alone. */
 static bool single_block(const gemm *g) { return !g->constant && long_sums(g) && g->m * g->esize * SHORT_SUM <= g->p->t->l2_bytes * 3 / 8; }
 
+/* Rows of a B that is read as it lies, of which a tile's columns stay in the first cache while all rows of A pass: in each
+ * of its ways, a page, as many as begin at different places. Rows a page apart or more are streams of their own. */
+static int64_t rows_at_once(const gemm *g) {
+  int64_t pitch = lw_stride(g->p->ctx, g->p->p.b, g->p->p.red[0]->var) * g->esize, apart = PAGE;
+  if (g->m <= g->mr || pitch <= 0 || pitch >= PAGE) return STREAMS;
+  while (pitch % apart) apart /= 2;
+  return lw_min(lw_min(g->p->t->l1_bytes / apart, MOST_STREAMS), g->k); /* the last chunk may be shorter */
+}
+
+/* Panels under which few rows pass together: C's block stays in the first cache, or B's rows are read in long pieces, of
+ * a quarter of all columns at most, which are tasks. */
+static int64_t few_columns(const gemm *g, int64_t panels) {
+  int64_t line = g->nb * g->esize, near = g->p->t->l1_bytes * 3 / 4 / (g->m * line), far = lw_min(PIECE / line, ceil_div(panels, 4));
+  return near > far ? near : far;
+}
+
 /* All steps, or chunks of them: so long that C passes seldom, and under a B at run time as A stays beside it. */
 static int64_t long_sum(const gemm *g) {
   if (single_block(g) && g->k > lw_min(LONG_SUM, g->p->t->l2_bytes * 5 / 8 / (g->m * g->esize))) return chunk_of(g->k, SHORT_SUM, SHORT_SUM * 3 / 2);
@@ -219,7 +237,7 @@ static void sizes(gemm *g) {
   g->rows_first = rows_first(g);
   int64_t panels = ceil_div(g->n, g->nb), tiles = ceil_div(g->m, g->mr), line = g->nb * g->esize, l1 = p->t->l1_bytes, l2 = p->t->l2_bytes;
   bool few = tiles <= 4; /* that use a panel while it is near: it may as well pass through */
-  if (g->stream) g->kc = g->m == 1 ? ROW_STREAMS : STREAMS;
+  if (g->stream) g->kc = g->m == 1 ? ROW_STREAMS : g->m <= FEW_ROWS ? STREAMS : rows_at_once(g);
   else if (copy_bound(g)) g->kc = chunk_of(g->k, 64, 128); /* long pieces of B's rows instead */
   else if (by_panels(g)) g->kc = chunk_of(g->k, LONG_SUM, LONG_SUM);
   else if (long_sums(g)) g->kc = long_sum(g);
@@ -243,12 +261,12 @@ static void sizes(gemm *g) {
   if (!g->constant && g->mb == tiles) /* B's chunks are copied for all rows: by long pieces, and A's rows few times; some groups, to be tasks */
     columns = copy_bound(g) ? l2 / (g->kc * g->esize) : lw_min(MAX_COPY / g->kc, ceil_div(panels, g->n < 3 * GROUP_COLUMNS ? 2 : g->n / GROUP_COLUMNS) * g->nb);
   if (!g->constant && g->mb < tiles && columns < PAGE / 2 / g->esize) columns = PAGE / 2 / g->esize; /* long pieces of B's rows */
-  g->group = g->stream ? lw_min(g->m > FEW_ROWS ? l1 * 3 / 4 / (g->m * line) : panels, panels) : g->rows_first ? l2 * 3 / 8 / (g->kc * line) : columns / g->nb;
+  g->group = g->stream ? lw_min(g->m > FEW_ROWS ? few_columns(g, panels) : panels, panels) : g->rows_first ? l2 * 3 / 8 / (g->kc * line) : columns / g->nb;
   if (single_block(g)) g->group = (l2 * 7 / 8 - g->m * g->kc * g->esize) / 2 / (g->kc * line); /* beside A: the copy of a block of B, and what is asked for of the next */
   if (by_panels(g)) g->group = g->n % g->nb ? 4 : 1; /* a last panel that is not whole is set apart in a group */
   if (g->turned) g->group = g->tasks > 1 ? panels : ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, or enough groups to be tasks */
   if (g->constant && g->m <= FEW_ROWS) g->group = g->n % g->nb ? ceil_div(panels, TASKS) : panels; /* the tail inside of tasks */
-  g->group = p->u.group ? lw_min(p->u.group, panels) : even(panels, g->group);
+  g->group = p->u.group ? lw_min(p->u.group, panels) : g->stream && g->m > FEW_ROWS ? ceil_div(panels, ceil_div(panels, g->group)) : even(panels, g->group);
   if (!g->turned && !g->constant && !g->stream && g->mb < tiles) part_rows(g, panels, tiles);
 }
 

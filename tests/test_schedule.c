@@ -595,6 +595,30 @@ Test(schedule, few_columns) {
   }
 }
 
+/* Few rows over a B at run time: as many of its rows pass together as stay in the first cache, in pieces of two pages. */
+static void few_rows(tn_ctx *ctx, void *arg) {
+  const int *d = arg;
+  const ir_kernel *mm = ir_kernel_parse(ctx, ir_format(ctx, "kernel mm(in A: f32[%d, %d], in B: f32[%d, %d], out C: f32[%d, %d]) { for m in 0..%d { for n in 0..%d {"
+    " alloc acc: f32[] register acc[] = 0.0 for k in 0..%d { acc[] = fma(A[m, k], B[k, n], acc[]) } C[m, n] = acc[] } } }",
+    d[0], d[2], d[2], d[1], d[0], d[1], d[0], d[1], d[2]), "few"), *s;
+  cg_target t = *cg_target_find(ctx, "x86-64-v3", "x86_64-unknown-linux-gnu");
+  t.l2_bytes = 1 << 17; /* small enough for a quick test */
+  const char *text = lw_default_schedule(ctx, mm, &t, 0), *reason, *wrong;
+  if (!(s = lw_schedule_apply(ctx, mm, text, &reason))) ir_fail(ctx, TN_EWRONG, "refused: %s\n%s", reason, text);
+  if ((wrong = ir_kernel_verify(ctx, s)) || (wrong = compare(ctx, mm, s, 7, true))) ir_fail(ctx, TN_EWRONG, "%s\n%s", wrong, text);
+  if (!strstr(text, ir_format(ctx, "chunk k %d ", d[3]))) ir_fail(ctx, TN_EWRONG, "not %d rows of B at once:\n%s", d[3], text);
+  if (d[4] && !strstr(text, ir_format(ctx, "split vo %d ", d[4]))) ir_fail(ctx, TN_EWRONG, "not %d panels at once:\n%s", d[4], text);
+}
+
+Test(schedule, few_rows) {
+  static const int cases[][5] = {/* m n k, rows of B, panels */ {12, 96, 250, 16, 0}, {11, 100, 200, 16, 0}, {9, 1024, 24, 8, 0}, {13, 512, 48, 16, 0}, {5, 96, 250, 8, 0}, {9, 4096, 16, 8, 64}};
+  for (int i = 0; i < IR_COUNT(cases); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    cr_expect_eq(ir_protect(ctx, few_rows, (void *)cases[i]), TN_OK, "%.900s", tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
+
 /* Largest of all pixels: channels in blocks of 8 are vectors of 8 though results lie wider, those that lie last more at once. */
 static void largest_of_pixels(tn_ctx *ctx, void *arg) {
   bool blocked = *(bool *)arg;
