@@ -132,7 +132,7 @@ static void try_it(tn_ctx *ctx, void *arg) {
   }
   tell(x->u, k->name, x->choice);
   rt_cuda_module *m = rt_cuda_module_new(ctx, x->u->d, plan);
-  rt_cuda_run(ctx, m, in, out, NULL, NULL);
+  rt_cuda_run(ctx, m, in, out, NULL, NULL, NULL);
   double rtol = x->u->o->rtol;
   for (int i = 0; i < p->nslots; i++) /* Hopper keeps sums of their products with some 13 bits of fraction: DeepSeek-V3 Technical Report, 3.3.2 */
     if (ir_is_byte_float(p->slots[i].dtype)) rtol = fmax(rtol, 2e-2);

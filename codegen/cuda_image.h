@@ -28,6 +28,8 @@ typedef struct cu_image_io {
 typedef struct cu_image_extent {
   int64_t n;
   uint64_t number; /* of the program's dims, in place of n */
+  uint32_t base, index, found, unused; /* found not 0: what an i64 on the device is behind the run, 0 to n */
+  uint64_t offset;
 } cu_image_extent;
 
 typedef struct cu_image_arch { /* code for one architecture: the last in the list that fits the device is taken */

@@ -510,6 +510,7 @@ static void check_header(gen *g) {
   fail_if(g, LLVMBuildICmp(g->b, LLVMIntNE, differ, i64_const(g, 0), ""), CG_RUN_WEIGHTS);
 }
 
+/* Behind the run, which may have found some of them. */
 static void fill_out_dims(gen *g, LLVMValueRef out_dims) {
   LLVMBasicBlockRef fill = block(g, "dims"), go = block(g, "go");
   LLVMBuildCondBr(g->b, is_null(g, out_dims), go, fill);
@@ -519,7 +520,7 @@ static void fill_out_dims(gen *g, LLVMValueRef out_dims) {
     for (int i = 0; i < g->p->nslots; i++) {
       const ir_slot *s = &g->p->slots[i];
       if (s->kind != IR_SLOT_OUTPUT || s->index != o) continue;
-      for (int d = 0; d < s->rank; d++) store(g, s->sizes ? value_of(g, s->sizes[d]) : i64_const(g, s->dims[d]), out_dims, 8 * n++, 8);
+      for (int d = 0; d < s->rank; d++) store(g, s->sizes ? program_value(g, s->sizes[d]) : i64_const(g, s->dims[d]), out_dims, 8 * n++, 8);
       break;
     }
   LLVMBuildBr(g->b, go);
@@ -580,9 +581,9 @@ static void emit_run(gen *g) {
   at(g, go);
   if (g->o->isa) check_isa_once(g);
   if (has_weights) check_header(g);
-  fill_out_dims(g, out_dims);
   g->scratch = offset(g, g->arena, cg_scratch_at(p));
   emit_all(g, p->nrun, p->run);
+  fill_out_dims(g, out_dims);
   LLVMBuildRet(g->b, i32_const(g, CG_RUN_OK));
 }
 

@@ -500,21 +500,22 @@ typedef struct run_args {
   const void *const *in;
   void *const *out;
   const int64_t *dims;
+  int64_t *extents; /* of all outputs in turn; null: not asked for */
 } run_args;
 
 static void run_cuda(tn_ctx *ctx, void *arg) {
   run_args *a = arg;
-  rt_cuda_run(ctx, a->m->cuda->module, a->in, a->out, a->dims, a->m->state);
+  rt_cuda_run(ctx, a->m->cuda->module, a->in, a->out, a->dims, a->extents, a->m->state);
 }
 
 /* With the lock held: for a GPU, and where runs update the state, by one thread alone. */
-static tn_status run_locked(tn_module *m, const void *const *in, void *const *out, const int64_t *dims) {
+static tn_status run_locked(run_args *a) {
+  tn_module *m = a->m;
   if (m->cuda) {
-    run_args a = {m, in, out, dims};
-    tn_status status = ir_protect(m->ctx, run_cuda, &a); /* the module's context: whoever holds the lock uses it */
+    tn_status status = ir_protect(m->ctx, run_cuda, a); /* the module's context: whoever holds the lock uses it */
     return status == TN_OK ? TN_OK : fe_run_error(status, "tn_run: %s", ir_error(m->ctx));
   }
-  int code = rt_run_sized(m->module, in, out, dims, m->state, m->threads);
+  int code = rt_run_sized(m->module, a->in, a->out, a->dims, a->extents, m->state, m->threads);
   if (code == CG_RUN_DIMS) return fe_run_error(TN_EUSAGE, "tn_run_at: the module was not compiled for this size");
   if (code == RT_NO_MEMORY) return fe_run_error(TN_ERESOURCE, "tn_run: out of memory for the arena");
   return code ? fe_run_error(TN_EINTERNAL, "tn_run: %s", cg_run_error(code)) : TN_OK;
@@ -542,7 +543,20 @@ static tn_status take_sizes(const tn_module *m, int n, const tn_size *sizes, int
 
 tn_status tn_run(tn_module *m, int n, const tn_binding bindings[]) { return tn_run_at(m, 0, NULL, n, bindings); }
 
-tn_status tn_run_at(tn_module *m, int nsizes, const tn_size sizes[], int n, const tn_binding bindings[]) {
+tn_status tn_run_at(tn_module *m, int nsizes, const tn_size sizes[], int n, const tn_binding bindings[]) { return tn_run_extents(m, nsizes, sizes, n, bindings, NULL); }
+
+/* To each binding that is an output its part of `all`. */
+static void give_extents(const tn_module *m, int n, const tn_binding *b, const int64_t *all, int64_t *const *extents) {
+  const ir_program *p = m->cuda ? m->cuda->plan->program : rt_module_program(m->module);
+  for (int k = 0; k < m->nout; k++) {
+    int rank = find_slot(p, IR_SLOT_OUTPUT, k)->rank;
+    for (int i = 0; i < n; i++)
+      if (extents[i] && b[i].tensor == m->out[k].t) memcpy(extents[i], all, (size_t)rank * sizeof *all);
+    all += rank;
+  }
+}
+
+tn_status tn_run_extents(tn_module *m, int nsizes, const tn_size sizes[], int n, const tn_binding bindings[], int64_t *const extents[]) {
   enum { FEW = 32 };
   void *few[2 * FEW];
   int64_t dims[TN_MAX_RANK];
@@ -561,12 +575,16 @@ tn_status tn_run_at(tn_module *m, int nsizes, const tn_size sizes[], int n, cons
     rest = spare(m, out, &failed);
     if (failed) status = fe_run_error(TN_ERESOURCE, "tn_run: out of memory for outputs that are not bound");
   }
+  int64_t *found = extents && status == TN_OK ? calloc((size_t)m->nout + 1, IR_MAX_RANK * sizeof *found) : NULL;
+  if (extents && status == TN_OK && !found) status = fe_run_error(TN_ERESOURCE, "tn_run: out of memory");
   if (status == TN_OK) {
     if (m->state || m->cuda) pthread_rwlock_wrlock(&m->lock);
     else pthread_rwlock_rdlock(&m->lock);
-    status = run_locked(m, in, out, dims);
+    status = run_locked(&(run_args){m, in, out, dims, found});
     pthread_rwlock_unlock(&m->lock);
   }
+  if (status == TN_OK && found) give_extents(m, n, bindings, found, extents);
+  free(found);
   free(rest);
   if (all != few) free(all);
   return status;

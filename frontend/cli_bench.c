@@ -57,7 +57,7 @@ void cli_bench(cli *c, int argc, char **argv) {
     double start = rt_now();
     int code = 0;
     if (object) code = cli_object_run(object, in, m->out, m->at, state);
-    else if (m->module) code = rt_run_sized(m->module, in, m->out, m->at, state, threads);
+    else if (m->module) code = rt_run_sized(m->module, in, m->out, m->at, NULL, state, threads);
     else if (!m->cuda || run < 0) cli_run_once(c, m);
     double took = rt_now() - start;
     if (m->cuda) took = rt_cuda_time(ctx, m->cuda->module, 1) * 1e-3;

@@ -351,7 +351,7 @@ static ir_slot *faces(cli *c, cli_model *m, ir_slot_kind kind, int n) {
     for (int a = 0; a < f->rank; a++) {
       ix e = f->sizes[a];
       for (int d = 0; d < m->program->ndims; d++) e = ix_subst1(c->ctx, e, m->program->dims[d].var, ix_index(c->ctx, m->at[d]));
-      f->dims[a] = ix_need_const(c->ctx, e, "the sizes of an input");
+      if (ir_extent_slot(m->program, e) < 0) f->dims[a] = ix_need_const(c->ctx, e, "the sizes of an input");
       f->bytes *= f->dims[a];
     }
   }
@@ -552,22 +552,31 @@ void cli_start_threads(cli *c, cli_model *m) {
   }
 }
 
+/* As the run has found them. */
+static void take_extents(cli_model *m, const int64_t *extents) {
+  for (int i = 0; i < m->nout; extents += cli_out_slot(m, i++)->rank) memcpy(m->out_dims[i], extents, (size_t)cli_out_slot(m, i)->rank * sizeof *extents);
+}
+
 void cli_run_once(cli *c, cli_model *m) {
+  int64_t *extents = IR_NEW_ARRAY(c->ctx, int64_t, (int64_t)m->nout * IR_MAX_RANK + 1);
   const void **in = IR_NEW_ARRAY(c->ctx, const void *, m->nin + 1);
   for (int i = 0; i < m->nin; i++) in[i] = m->in[i].data;
   void *state = m->program->state_bytes ? fe_buffer(c->ctx, m->program->state_bytes) : NULL;
   if (c->engine == CLI_INTERP) {
-    rt_interp_options o = {.unscheduled = c->unscheduled, .dims = m->at};
+    rt_interp_options o = {.unscheduled = c->unscheduled, .dims = m->at, .out_dims = extents};
     rt_program_interp(c->ctx, m->program, in, m->out, NULL, state, &o);
+    take_extents(m, extents);
     return;
   }
   if (m->cuda) {
-    rt_cuda_run(c->ctx, m->cuda->module, in, m->out, m->at, state);
+    rt_cuda_run(c->ctx, m->cuda->module, in, m->out, m->at, extents, state);
+    take_extents(m, extents);
     return;
   }
-  int code = rt_run_sized(m->module, in, m->out, m->at, state, rt_pool_threads(m->pool));
+  int code = rt_run_sized(m->module, in, m->out, m->at, extents, state, rt_pool_threads(m->pool));
   if (code == RT_NO_MEMORY) ir_fail(c->ctx, TN_ERESOURCE, "%s: out of memory for the arena", m->path);
   if (code) ir_fail(c->ctx, TN_EINTERNAL, "%s: the run failed: %s", m->path, cg_run_error(code));
+  take_extents(m, extents);
 }
 
 void cli_stop(cli *c, cli_model *m) {

@@ -1,6 +1,7 @@
 /* import_values.c — which inputs of a graph must be known as numbers before it can be compiled,
  * because types and shapes inside depend on them, and making them so. */
 #include "frontend/import.h"
+#include "lower/extent.h"
 #include <string.h>
 
 /* Operands whose value decides the output's shape or the loops: bit k is operand k. */
@@ -26,7 +27,7 @@ static bool collects(const ir_node *n) {
 }
 
 unsigned fe_shape_operands(const ir_node *n) {
-  if (strcmp(n->op->name, "Loop") == 0) return collects(n) ? 3 : 0;
+  if (strcmp(n->op->name, "Loop") == 0) return collects(n) && n->nin && n->in[0] && lw_most(n->in[0]) == INT64_MAX ? 1 : 0; /* room for what it collects */
   for (int i = 0; i < IR_COUNT(shape_operands); i++)
     if (strcmp(n->op->name, shape_operands[i].op) == 0) return shape_operands[i].operands;
   return 0;

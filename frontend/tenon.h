@@ -317,6 +317,10 @@ typedef struct tn_size {
   int64_t size;
 } tn_size;
 TN_API tn_status tn_run_at(tn_module *m, int nsizes, const tn_size sizes[], int n, const tn_binding bindings[]);
+/* The same (nsizes 0: of a module of one size), telling the extents of outputs too: extents[i] is null, or room for as many numbers as
+ * the rank of bindings[i].tensor. Extents that a run finds, as of what a loop collects until a condition ends it, are at most those of
+ * tn_shape, for which the buffer has room; what the run gave lies dense at its beginning. */
+TN_API tn_status tn_run_extents(tn_module *m, int nsizes, const tn_size sizes[], int n, const tn_binding bindings[], int64_t *const extents[]);
 /* New data for a parameter of a compiled module; takes effect for runs that start later (waits
  * for runs that go on). The graph keeps its own. May be called by any thread. */
 TN_API tn_status tn_module_set(tn_module *m, const tn_tensor *param, const void *data);

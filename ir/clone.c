@@ -97,6 +97,7 @@ static ir_graph *copy_graph(cloner *c, const ir_graph *g, ir_graph *outer) {
     IR_PUSH(ctx, h->nodes, h->nnodes, m);
   }
   for (int i = 0; i < g->noutputs; i++) IR_PUSH(ctx, h->outputs, h->noutputs, copy_value(c, g->outputs[i]));
+  for (int i = 0; i < g->nextents; i++) IR_PUSH(ctx, h->extents, h->nextents, g->extents[i]);
   for (int i = 0; i < g->nupdates; i++) IR_PUSH(ctx, h->updates, h->nupdates, copy_value(c, g->updates[i]));
   return h;
 }

@@ -71,6 +71,11 @@ void ir_graph_output(ir_graph *g, ir_value *v) {
     g->outputs[i] = g->outputs[i - 1], g->outputs[i - 1] = v;
 }
 
+void ir_graph_extent_of(ir_graph *g, int output, int axis, ir_value *v) {
+  ir_graph_output(g, v);
+  IR_PUSH(g->ctx, g->extents, g->nextents, ((ir_graph_extent){output, axis}));
+}
+
 void ir_graph_update(ir_graph *g, ir_value *target, ir_value *v) {
   IR_PUSH(g->ctx, g->updates, g->nupdates, target);
   IR_PUSH(g->ctx, g->outputs, g->noutputs, v);
@@ -312,6 +317,15 @@ const char *ir_graph_verify(tn_ctx *ctx, const ir_graph *g) {
       return ir_format(ctx, "output '%s' is not computed", v->name);
   }
   if (g->nupdates > g->noutputs) return "an update stores nothing";
+  if (g->nextents > ir_graph_results(g)) return "an extent is of no output";
+  for (int i = 0; i < g->nextents; i++) {
+    const ir_graph_extent *e = &g->extents[i];
+    int results = ir_graph_results(g) - g->nextents;
+    const ir_value *v = g->outputs[results + i];
+    if (e->output < 0 || e->output >= results || e->axis < 0 || e->axis >= IR_MAX_RANK) return "an extent is of no axis of an output";
+    if (g->outputs[e->output]->rank >= 0 && e->axis >= g->outputs[e->output]->rank) return ir_format(ctx, "output '%s' has no axis %d to have an extent", g->outputs[e->output]->name, e->axis);
+    if (v->dtype != TN_NONE && (v->dtype != TN_I64 || v->rank != 0)) return ir_format(ctx, "'%s', an extent, is no i64", v->name);
+  }
   for (int i = 0; i < g->nupdates; i++) {
     const ir_value *t = g->updates[i], *v = g->outputs[ir_graph_results(g) + i];
     if (!t || (t->kind != IR_VALUE_STATE && t->kind != IR_VALUE_INPUT && t->kind != IR_VALUE_PARAM)) return "an update of what is neither state nor input";

@@ -362,7 +362,8 @@ typedef struct ir_slot { /* memory that kernels are called on */
   int64_t dims[IR_MAX_RANK];
   const ir_layout *layout;
   int64_t bytes;      /* size in memory, layout padding included */
-  const ix *sizes;    /* input, output: extents in a run, of the program's dims, dims[] being the most; null: dims[] */
+  const ix *sizes;    /* input, output: extents in a run, of the program's dims, dims[] being the most; null: dims[]. Of an output
+                       * one may be what the run finds: ir_extent_slot */
   int64_t step;       /* input, output: bytes by which it lies further for each of the let "first" in scope: part of a batch */
   bool inout;         /* input: changed in place */
   const void *data;   /* raw: the original bytes (mapped or in the arena); state: what it starts with, null: zeros */
@@ -411,6 +412,11 @@ typedef struct ir_program {
 const char *ir_program_print(tn_ctx *ctx, const ir_program *p);
 ir_program *ir_program_parse(tn_ctx *ctx, const char *text, const char *file);
 const char *ir_program_verify(tn_ctx *ctx, const ir_program *p);
+/* An extent of an output that the run itself finds, 0 to `most`: what the only element (i64) of that slot is behind the last
+ * instruction, clamped. */
+ix ir_extent_new(tn_ctx *ctx, const char *slot, int64_t most);
+/* The number of that slot; -1: the extent is a number or depends on dims alone. */
+int ir_extent_slot(const ir_program *p, ix size);
 
 /* ============================================================= graphs ==== */
 
@@ -482,6 +488,10 @@ struct ir_node {
   bool dead;
 };
 
+typedef struct ir_graph_extent {
+  int output, axis; /* of that result: its first so many elements along the axis are there */
+} ir_graph_extent;
+
 struct ir_graph {
   tn_ctx *ctx;
   const char *name;
@@ -492,6 +502,8 @@ struct ir_graph {
   int noutputs; ir_value **outputs;  /* the last nupdates of them are what updates store */
   int nupdates; ir_value **updates;  /* states, or inputs that runs change in place: updates[i] becomes
                                         outputs[noutputs - nupdates + i] once all is computed from its old contents */
+  int nextents; ir_graph_extent *extents; /* extents that a run finds: extents[i] is what outputs[ir_graph_results - nextents + i], a
+                                        single i64, says behind the run; such outputs are none of the caller's */
   int nvalues; ir_value **values;    /* all, by creation */
   int nparams; ir_value **params;    /* parameters and constants with names */
 };
@@ -511,7 +523,9 @@ void ir_graph_output(ir_graph *g, ir_value *v);
 /* After a run `target` (state or input, of v's type) holds v. Outputs may still be added. */
 void ir_graph_update(ir_graph *g, ir_value *target, ir_value *v);
 ir_value *ir_graph_state(ir_graph *g, const char *name, tn_dtype t, int rank, const int64_t *dims, const void *start); /* start is not copied */
-/* Outputs that a run gives its caller: without the updates. */
+/* `v` tells an extent of result `output`: see ir_graph.extents. All outputs must be there. */
+void ir_graph_extent_of(ir_graph *g, int output, int axis, ir_value *v);
+/* Outputs without the updates; without extents too, they are those that a run gives its caller. */
 static inline int ir_graph_results(const ir_graph *g) { return g->noutputs - g->nupdates; }
 /* A node with fresh outputs (nout of them); op by name, throws when unknown. Not yet inferred. */
 ir_node *ir_node_new(ir_graph *g, const char *op, const char *name, int nin, ir_value *const *in, int nout);

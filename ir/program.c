@@ -91,9 +91,42 @@ static bool is_dim(const ir_program *p, const ir_var *v) {
   return false;
 }
 
+static ix extent_by(tn_ctx *ctx, ir_buf *b, int64_t most) {
+  return ix_max(ctx, ix_index(ctx, 0), ix_min(ctx, ix_index(ctx, most), ix_cast(ctx, TN_INDEX, ix_load(ctx, b, NULL))));
+}
+
+ix ir_extent_new(tn_ctx *ctx, const char *slot, int64_t most) { return extent_by(ctx, ir_buf_new(ctx, slot, TN_I64, 0, NULL, NULL, IR_GLOBAL), most); }
+
+static ir_buf *read_by(ix e) {
+  if (e->op == IX_LOAD) return e->u.buf;
+  ir_buf *b = NULL;
+  for (int i = 0; i < e->nargs && !b && e->loads; i++) b = read_by(e->args[i]);
+  return b;
+}
+
+int ir_extent_slot(const ir_program *p, ix size) {
+  const ir_buf *b = size->loads ? read_by(size) : NULL;
+  for (int i = 0; b && i < p->nslots; i++)
+    if (p->slots[i].name && strcmp(p->slots[i].name, b->name) == 0) return i;
+  return -1;
+}
+
+static void check_use(check *c, int i, bool stored, const char *by);
+
+/* What an output's extent reads is as ir_extent_new says, so that all who run programs may read it themselves. */
+static void check_found(check *c, const ir_slot *s, int axis) {
+  int i = ir_extent_slot(c->p, s->sizes[axis]);
+  if (s->kind != IR_SLOT_OUTPUT || i < 0 || c->p->slots[i].dtype != TN_I64 || c->p->slots[i].rank || s->sizes[axis] != extent_by(c->ctx, read_by(s->sizes[axis]), s->dims[axis])) {
+    WRONG(c, "extent %d of slot '%s' reads memory, and not one number", axis, s->name);
+    return;
+  }
+  c->section = RUN;
+  check_use(c, i, false, "an extent");
+  c->section = PACK;
+}
+
 static void check_size(void *user, ix e) {
   check *c = user;
-  if (e->op == IX_LOAD) WRONG(c, "the extent of a slot reads memory");
   if (e->op == IX_VAR && !is_dim(c->p, e->u.var)) WRONG(c, "an extent knows '%s', which is no dimension of the program", e->u.var->name);
 }
 
@@ -103,6 +136,7 @@ static void check_sizes(check *c, const ir_slot *s) {
   if (s->step < 0 || s->step % (int64_t)ir_dtype_bytes(s->dtype)) WRONG(c, "slot '%s' has steps of %lld bytes", s->name, (long long)s->step);
   for (int a = 0; s->sizes && a < s->rank && !c->wrong; a++) {
     if (s->sizes[a]->dtype != TN_INDEX || s->sizes[a]->lo < 0 || s->sizes[a]->hi != s->dims[a]) WRONG(c, "extent %d of slot '%s' is not between 0 and %lld", a, s->name, (long long)s->dims[a]);
+    else if (s->sizes[a]->loads) check_found(c, s, a);
     else ix_walk(c->ctx, s->sizes[a], check_size, c);
   }
 }

@@ -6,6 +6,7 @@
  *           | "input" NAME [":" vtype]
  *           | ("const" | "param" | "state") NAME ["packed"] ":" type [data]
  *           | "output" NAME {"," NAME}
+ *           | "extent" INT INT "=" NAME                         # of an output, along an axis, what a run finds
  *           | "update" NAME "=" NAME                            # a state or input, and what it holds after a run
  *           | out {"," out} "=" OP "(" [in {"," in}] ")" ["{" attr {"," attr} "}"] { "as" NAME |
  *             "where" STRING | "opset" INT | "group" INT }
@@ -412,12 +413,21 @@ static void read_item(reader *r) {
     define(r, at, name, v);
   } else if (word && ir_lex_accept(l, "output")) {
     do {
-      if (s->g->nupdates) ir_lex_fail_at(l, at, "outputs come before updates");
+      if (s->g->nupdates || s->g->nextents) ir_lex_fail_at(l, at, "outputs come before extents and updates");
       late t = {IR_NEW(r->ctx, ir_value *), s->g, NULL, s->g->noutputs, false};
       use(r, t.place);
       ir_graph_output(s->g, NULL);
       IR_PUSH(r->ctx, r->late, r->nlate, t);
     } while (ir_lex_accept(l, ","));
+  } else if (word && ir_lex_accept(l, "extent")) {
+    if (s->g->nupdates || s->outer) ir_lex_fail_at(l, at, "extents are those of the outermost graph, and come before updates");
+    int64_t output = ir_lex_int(l, "the number of an output"), axis = ir_lex_int(l, "the number of an axis");
+    if (output < 0 || output >= s->g->noutputs - s->g->nextents || axis < 0 || axis >= IR_MAX_RANK) ir_lex_fail_at(l, at, "there is no such axis of an output");
+    ir_lex_expect(l, "=");
+    late t = {IR_NEW(r->ctx, ir_value *), s->g, NULL, s->g->noutputs, false};
+    use(r, t.place);
+    ir_graph_extent_of(s->g, (int)output, (int)axis, NULL);
+    IR_PUSH(r->ctx, r->late, r->nlate, t);
   } else if (word && ir_lex_accept(l, "update")) {
     if (s->outer) ir_lex_fail_at(l, at, "updates are those of the outermost graph");
     late t = {IR_NEW(r->ctx, ir_value *), s->g, NULL, s->g->nupdates, true}, v = {IR_NEW(r->ctx, ir_value *), s->g, NULL, s->g->noutputs, false};

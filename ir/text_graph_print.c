@@ -300,7 +300,7 @@ static void put_graph(writer *w, const ir_graph *g, names *outer, int depth) {
   }
   for (int i = 0; i < g->nnodes; i++)
     if (!g->nodes[i]->dead) put_node(w, g->nodes[i], in, opset, depth + 1);
-  int results = ir_graph_results(g);
+  int results = ir_graph_results(g) - g->nextents;
   for (int i = 0; i < results; i++) {
     if (i) ir_put(t, ", ");
     else {
@@ -310,12 +310,18 @@ static void put_graph(writer *w, const ir_graph *g, names *outer, int depth) {
     put_value(w, g->outputs[i]);
   }
   if (results) ir_put(t, "\n");
+  for (int i = 0; i < g->nextents; i++) {
+    ir_put_indent(t, depth + 1);
+    ir_put(t, "extent %d %d = ", g->extents[i].output, g->extents[i].axis);
+    put_value(w, g->outputs[results + i]);
+    ir_put(t, "\n");
+  }
   for (int i = 0; i < g->nupdates; i++) {
     ir_put_indent(t, depth + 1);
     ir_put(t, "update ");
     put_value(w, g->updates[i]);
     ir_put(t, " = ");
-    put_value(w, g->outputs[results + i]);
+    put_value(w, g->outputs[results + g->nextents + i]);
     ir_put(t, "\n");
   }
   ir_put_indent(t, depth);

@@ -4,7 +4,7 @@
  *   bytes   := "bytes" "weights" INT "arena" INT "state" INT "pack_arena" INT "live_peak" INT
  *   counts  := "counts" "inputs" INT "outputs" INT "raw" INT
  *   dim     := "dim" NAME range ["of" INT {"," INT}]     # these sizes alone
- *   slot    := "slot" NAME ":" type place "bytes" INT ["file" STRING]     # extents: numbers, or of dims
+ *   slot    := "slot" NAME ":" type place "bytes" INT ["file" STRING]     # extents: numbers, or of dims, or max(0, min(N, NAME[]))
  *   place   := ("input" | "output" | "raw") INT ["@" INT] ["inout"] ["step" INT] | ("weights" | "arena" | "state") "@" INT
  *   kernel  := a kernel, see ir/ir.h  ["schedule" steps] ["lowered" kernel]
  *   steps   := "{" lines of the schedule "}" on a line of its own | STRING
@@ -140,12 +140,12 @@ static void read_dim(reader *r) {
   enter(r, d.var);
 }
 
-/* Extents that are no numbers: s->dims is then the most that they can be. */
+/* Extents that are no numbers: s->dims is then the most that they can be. What they may read is for ir_program_verify. */
 static void read_sizes(reader *r, const ir_type *t, ir_slot *s, const char *at) {
   ix *sizes = NULL;
   for (int i = 0; i < t->rank; i++) {
     if (ix_const_value(t->shape[i], &s->dims[i])) continue;
-    if (t->shape[i]->loads || t->shape[i]->lo < 0 || t->shape[i]->hi > IR_MAX_BYTES) ir_lex_fail_at(r->l, at, "an extent must be a number, or depend on dimensions of the program");
+    if (t->shape[i]->lo < 0 || t->shape[i]->hi > IR_MAX_BYTES) ir_lex_fail_at(r->l, at, "an extent must be a number, or depend on dimensions of the program");
     if (!sizes) sizes = memcpy(IR_NEW_ARRAY(r->ctx, ix, t->rank), t->shape, (size_t)t->rank * sizeof *sizes);
     s->dims[i] = t->shape[i]->hi;
   }
@@ -159,7 +159,7 @@ static void read_slot(reader *r) {
   ir_lex_expect(l, ":");
   ir_type t;
   const char *at = l->at;
-  ir_read_type(l, p->ndims ? &r->env : NULL, &t);
+  ir_read_type(l, p->ndims || p->nslots ? &r->env : NULL, &t);
   s.dtype = t.dtype;
   s.rank = t.rank;
   s.layout = t.layout;

@@ -71,11 +71,12 @@ ir_node *lw_node_n(ir_graph *g, ir_node *n, const char *op, int nin, ir_value *c
 /* Infers, expands and folds the nodes from number `first` on, as the infer pass does: for an
  * expand() that must know what its own nodes compute. lower/passes.c */
 void lw_settle(tn_ctx *ctx, ir_graph *g, int first);
+void lw_settle_node(tn_ctx *ctx, ir_graph *g, ir_node *n); /* this one, wherever it stands */
 void lw_replace(ir_graph *g, ir_node *n, int out, ir_value *by); /* and marks n dead when all outputs are replaced */
 
 /* Tables of rows, ended by a row with a null name; one per file, listed in op_table.c. */
 extern const ir_op lw_ops_elementwise[], lw_ops_reduce[], lw_ops_softmax[], lw_ops_norm[],
     lw_ops_movement[], lw_ops_rearrange[], lw_ops_index[], lw_ops_scatter[], lw_ops_sort[], lw_ops_image[], lw_ops_resize[], lw_ops_generate[], lw_ops_signal[],
     lw_ops_matmul[], lw_ops_einsum[], lw_ops_conv[], lw_ops_pool[], lw_ops_recurrent[], lw_ops_quant[], lw_ops_attention[], lw_ops_attend[],
-    lw_ops_train[], lw_ops_loss[], lw_ops_contrib[], lw_ops_contrib_attention[], lw_ops_sequence[], lw_ops_control[], lw_ops_region[], lw_ops_ml[], lw_ops_layout[], lw_ops_unfold[], lw_ops_picked[], lw_ops_grad[];
+    lw_ops_train[], lw_ops_loss[], lw_ops_contrib[], lw_ops_contrib_attention[], lw_ops_sequence[], lw_ops_control[], lw_ops_region[], lw_ops_extent[], lw_ops_ml[], lw_ops_layout[], lw_ops_unfold[], lw_ops_picked[], lw_ops_grad[];
 #endif

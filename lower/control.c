@@ -1,9 +1,10 @@
 /* control.c — If, Loop and Scan: their bodies become part of the graph.
  *
  * A condition that is known picks a branch; one that is not computes both and picks the
- * results, or stays one where that would take long. A loop whose trip count is known when compiling is unrolled; so is one whose
- * condition can be computed from constants, iteration by iteration. Others stay loops (region.c). */
+ * results, or stays one where that would take long. A loop whose trip count is known when compiling is unrolled, unless it is long; so
+ * is one whose condition can be computed from constants, iteration by iteration. Others stay loops (region.c). */
 #include "lower/control.h"
+#include "lower/extent.h"
 #include "lower/region.h"
 #include <string.h>
 
@@ -219,7 +220,7 @@ static void loop_expand(ir_graph *g, ir_node *n) {
   int states = body->ninputs - 2, scans = body->noutputs - 1 - states, nslices = 0;
   if (states < 0 || scans < 0 || n->nin != 2 + states || n->nout > states + scans) lw_bad(ctx, n, "%d inputs and %d outputs do not fit the body", n->nin, n->nout);
   bool counted = !n->in[0] || is_known(n->in[0], &trips), begun = !n->in[1] || is_known(n->in[1], &cond);
-  bool long_one = scans == 0 && begun && cond && n->in[0] && trips < INT64_MAX && trips > MOST_UNROLLED / (body->nnodes + 1) && lw_goes_on(body);
+  bool long_one = begun && cond && n->in[0] && trips < INT64_MAX && trips > MOST_UNROLLED / (body->nnodes + 1) && lw_goes_on(body);
   ir_value **args = IR_NEW_ARRAY(ctx, ir_value *, 2 + states), **outs = IR_NEW_ARRAY(ctx, ir_value *, body->noutputs + 1);
   ir_value **slices = NULL; /* [iteration][scan output] */
   for (int k = 2; k < n->nin; k++) {
@@ -240,9 +241,9 @@ static void loop_expand(ir_graph *g, ir_node *n) {
     if (empty) break;
     for (int k = 0; k < states; k++) args[2 + k] = outs[1 + k];
     done++;
-    if (done < trips && !is_known(outs[0], &cond)) { /* those that are done stay before the loop */
-      if (done > 1) lw_unsupported(ctx, n, "the condition of iteration %lld must be known when compiling", (long long)done);
-      lw_keep_loop(g, n, body, done, outs[0], args + 2);
+    if (done < trips && !is_known(outs[0], &cond)) { /* the one that is done stays before the loop */
+      if (done == 1 && !scans) lw_keep_loop(g, n, body, done, outs[0], args + 2);
+      else lw_keep_loop(g, n, body, 0, NULL, n->in + 2); /* what was unrolled nobody reads */
       return;
     }
   }
@@ -270,11 +271,76 @@ static int64_t entry(tn_ctx *ctx, const ir_node *n, const char *attr, int i, int
   return have < 0 ? 0 : list[i];
 }
 
+/* Before opset 9: the operands are batches of what it is now, behind the lengths of their sequences. */
+static void scan_of_batch(ir_graph *g, ir_node *n) {
+  tn_ctx *ctx = g->ctx;
+  ir_graph *body = lw_body(ctx, n, "body");
+  int64_t sequences = ir_attr_get_int(n, "num_scan_inputs", 0), zero = 0;
+  if (n->nin < 2 || !n->in[1] || n->nin - 1 != body->ninputs || n->nout > body->noutputs) lw_bad(ctx, n, "%d inputs and %d outputs do not fit the body", n->nin, n->nout);
+  if (n->in[0]) lw_unsupported(ctx, n, "sequences of several lengths (sequence_lens)");
+  int64_t batch = -1;
+  for (int k = 1; k < n->nin; k++) {
+    if (!n->in[k] || n->in[k]->rank < 1) lw_bad(ctx, n, "input %d is no batch", k);
+    int64_t d = ir_dim(ctx, n->in[k], 0);
+    if (batch >= 0 && d != batch) lw_bad(ctx, n, "batches of %lld and %lld", (long long)batch, (long long)d);
+    batch = d;
+  }
+  if (batch < 1) lw_unsupported(ctx, n, "an empty batch");
+  ir_value **in = IR_NEW_ARRAY(ctx, ir_value *, n->nin), **part = IR_NEW_ARRAY(ctx, ir_value *, n->nout * batch + 1);
+  const int64_t *directions;
+  int given = ir_attr_get_ints(n, "directions", &directions);
+  for (int64_t i = 0; i < batch; i++) {
+    ir_value *at = ir_graph_scalar(g, NULL, TN_I64, (double)i);
+    for (int k = 1; k < n->nin; k++) in[k - 1] = lw_later_int(g, n, "Gather", 2, (ir_value *[]){n->in[k], at}, "axis", 0);
+    ir_node *m = lw_node_n(g, n, "Scan", n->nin - 1, in, n->nout);
+    ir_attr_int(m, "num_scan_inputs", sequences);
+    if (given >= 0) ir_attr_ints(m, "scan_input_directions", given, directions);
+    ir_attr a = {.name = ir_intern(ctx, "body"), .kind = IR_ATTR_GRAPH, .graph = body};
+    IR_PUSH(ctx, m->attrs, m->nattrs, a);
+    for (int k = 0; k < n->nout; k++) part[k * batch + i] = lw_later(g, n, "Unsqueeze", 2, (ir_value *[]){m->out[k], ir_graph_ints(g, NULL, 1, &zero)});
+  }
+  for (int k = n->nout; k-- > 0;)
+    if (n->out[k]) lw_replace(g, n, k, lw_later_int(g, n, "Concat", (int)batch, part + k * batch, "axis", 0));
+  n->dead = true;
+}
+
+/* The length of the sequences: of those that a run finds the nodes that tell it, which must be the same; the operands are then what
+ * they lie in, and the result the most. */
+static int64_t scan_length(tn_ctx *ctx, ir_node *n, int states, const int64_t *axis, ir_value **sized) {
+  int64_t length = -1;
+  *sized = NULL;
+  for (int k = states; k < n->nin; k++) {
+    bool is = lw_is_sized(n->in[k]);
+    ir_value *own = is ? n->in[k]->def->in[1] : NULL;
+    if ((is && ir_attr_get_int(n->in[k]->def, "axis", 0) != axis[k - states]) || (k > states && own != *sized))
+      lw_unsupported(ctx, n, "sequence %d has a length that a run finds, and not the same as the others", k - states);
+    *sized = own;
+    int64_t d = ir_dim(ctx, n->in[k], (int)axis[k - states]);
+    if (length >= 0 && d != length) lw_bad(ctx, n, "sequences of %lld and %lld elements", (long long)length, (long long)d);
+    length = d;
+    if (is) n->in[k] = n->in[k]->def->in[0];
+  }
+  return length;
+}
+
+/* An element of sequence k at turn t; of empty ones a zero of its type, to know what the body makes of it. */
+static ir_value *scan_element(ir_graph *g, ir_node *n, int k, int64_t axis, int64_t at, bool empty) {
+  if (!empty) return lw_later_int(g, n, "Gather", 2, (ir_value *[]){n->in[k], ir_graph_scalar(g, NULL, TN_I64, (double)at)}, "axis", axis);
+  const ir_value *v = n->in[k];
+  int64_t dims[IR_MAX_RANK];
+  for (int i = 0, r = 0; i < v->rank; i++)
+    if (i != axis) dims[r++] = ir_dim(g->ctx, v, i);
+  return lw_later(g, n, "Expand", 2, (ir_value *[]){lw_number(g, v, 0), ir_graph_ints(g, NULL, v->rank - 1, dims)});
+}
+
 static void scan_expand(ir_graph *g, ir_node *n) {
   tn_ctx *ctx = g->ctx;
-  if (n->opset < 9) lw_unsupported(ctx, n, "Scan before opset 9");
+  if (n->opset < 9) {
+    scan_of_batch(g, n);
+    return;
+  }
   ir_graph *body = lw_body(ctx, n, "body");
-  int64_t sequences = ir_attr_get_int(n, "num_scan_inputs", 0), length = -1;
+  int64_t sequences = ir_attr_get_int(n, "num_scan_inputs", 0);
   if (sequences < 1 || sequences > n->nin) lw_bad(ctx, n, "num_scan_inputs is %lld; there are %d inputs", (long long)sequences, n->nin);
   int states = n->nin - (int)sequences, scans = body->noutputs - states;
   if (scans < 0 || body->ninputs != n->nin || n->nout > body->noutputs)
@@ -284,32 +350,41 @@ static void scan_expand(ir_graph *g, ir_node *n) {
   for (int k = 0; k < n->nin; k++) {
     if (!n->in[k]) lw_bad(ctx, n, "input %d is omitted", k);
     if (n->in[k]->rank < 0) ir_bug(ctx, "%s: the type of input %d is not known", n->where, k);
-    if (k < states) continue;
-    axis[k - states] = ir_axis(ctx, n, entry(ctx, n, "scan_input_axes", k - states, (int)sequences), n->in[k]->rank);
-    int64_t d = ir_dim(ctx, n->in[k], (int)axis[k - states]);
-    if (length >= 0 && d != length) lw_bad(ctx, n, "sequences of %lld and %lld elements", (long long)length, (long long)d);
-    length = d;
+    if (k < states && lw_is_sized(n->in[k])) lw_unsupported(ctx, n, "state %d is of a length that only a run finds", k);
+    if (k >= states) axis[k - states] = ir_axis(ctx, n, entry(ctx, n, "scan_input_axes", k - states, (int)sequences), n->in[k]->rank);
   }
-  if (length > MOST_NODES) lw_unsupported(ctx, n, "%lld iterations", (long long)length);
+  for (int s = 0; s < sequences; s++) entry(ctx, n, "scan_input_directions", s, (int)sequences);
+  for (int s = 0; s < scans; s++) entry(ctx, n, "scan_output_axes", s, scans), entry(ctx, n, "scan_output_directions", s, scans);
+  ir_value *sized;
+  int64_t length = scan_length(ctx, n, states, axis, &sized), zero = 0;
+  if (length > 0 && (sized || length > MOST_UNROLLED / (body->nnodes + 1))) {
+    lw_keep_scan(g, n, body, states, axis, length, sized);
+    return;
+  }
+  bool empty = length == 0;
+  int64_t count = empty && scans ? 1 : length; /* a turn that only tells shapes */
   ir_value **args = IR_NEW_ARRAY(ctx, ir_value *, n->nin), **outs = IR_NEW_ARRAY(ctx, ir_value *, body->noutputs + 1);
-  ir_value **slices = IR_NEW_ARRAY(ctx, ir_value *, (length + 1) * (scans + 1));
+  ir_value **slices = IR_NEW_ARRAY(ctx, ir_value *, (count + 1) * (scans + 1));
   for (int k = 0; k < states; k++) args[k] = n->in[k];
-  if (length == 0 && scans) lw_unsupported(ctx, n, "empty sequences");
-  for (int64_t t = 0; t < length; t++) {
+  for (int64_t t = 0; t < count; t++) {
     for (int k = states; k < n->nin; k++) {
       bool backwards = entry(ctx, n, "scan_input_directions", k - states, (int)sequences) != 0;
-      ir_value *at = ir_graph_scalar(g, NULL, TN_I64, (double)(backwards ? length - 1 - t : t));
-      args[k] = lw_later_int(g, n, "Gather", 2, (ir_value *[]){n->in[k], at}, "axis", axis[k - states]);
+      args[k] = scan_element(g, n, k, axis[k - states], backwards ? length - 1 - t : t, empty);
     }
     lw_inline(g, n, body, ir_format(ctx, "%lld", (long long)t), n->nin, args, outs);
-    for (int k = 0; k < states; k++) args[k] = outs[k];
-    for (int k = 0; k < scans; k++) slices[k * length + t] = outs[states + k];
+    for (int k = 0; k < states && !empty; k++) args[k] = outs[k];
+    for (int k = 0; k < scans; k++) slices[k * count + t] = outs[states + k];
   }
   for (int k = 0; k < n->nout; k++) {
     if (!n->out[k]) continue;
     int s = k - states;
-    if (s < 0) give(g, n, k, args[k]);
-    else lw_replace(g, n, k, stacked(g, n, length, slices + s * length, entry(ctx, n, "scan_output_axes", s, scans), entry(ctx, n, "scan_output_directions", s, scans) != 0));
+    if (s < 0) {
+      give(g, n, k, args[k]);
+      continue;
+    }
+    int64_t to = entry(ctx, n, "scan_output_axes", s, scans);
+    ir_value *none = ir_graph_ints(g, NULL, 1, &zero), *v = stacked(g, n, count, slices + s * count, to, entry(ctx, n, "scan_output_directions", s, scans) != 0);
+    lw_replace(g, n, k, empty ? lw_later(g, n, "Slice", 4, (ir_value *[]){v, none, none, ir_graph_ints(g, NULL, 1, &to)}) : v);
   }
   n->dead = true;
 }
@@ -322,6 +397,6 @@ static void control_infer(tn_ctx *ctx, ir_node *n) { lw_unsupported(ctx, n, "a g
 const ir_op lw_ops_control[] = {
     CONTROL("If", "then_branch:g else_branch:g", if_expand),
     CONTROL("Loop", "body:g peeled:i", loop_expand),
-    CONTROL("Scan", "body:g num_scan_inputs:i scan_input_axes:I scan_input_directions:I scan_output_axes:I scan_output_directions:I", scan_expand),
+    CONTROL("Scan", "body:g num_scan_inputs:i scan_input_axes:I scan_input_directions:I scan_output_axes:I scan_output_directions:I directions:I", scan_expand),
     {.name = "Either", .domain = "tenon", .kind = IR_OP_ELEMENTWISE, .since = 1, .min_in = 3, .max_in = 3, .min_out = 1, .max_out = 1, .infer = either_infer, .value = either_value},
     {0}};

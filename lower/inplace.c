@@ -3,7 +3,10 @@
  *   kernel(in W, in G, out W')  ──>  kernel(inout W, in G)
  *
  * is right when every element of W is read before it is stored, and only where it is stored; and
- * when all other kernels that read W have run before (lw_make_program orders them so). */
+ * when all other kernels that read W have run before (lw_make_program orders them so). What it stores where it was need not be
+ * stored:
+ *
+ *   for i in 0 .. n { for j .. { W[i, j] = select(i == at, x, W[i, j]) } }  ──>  if (0 <= at < n) for j .. { W[at, j] = x } */
 #include "lower/inplace.h"
 
 typedef struct look {
@@ -63,6 +66,47 @@ static const ir_stmt *store_last(ir_rewriter *r, const ir_stmt *s) {
   return ir_seq(r->ctx, n, items);
 }
 
+/* The loop of s, around a single store, whose variable `cond` compares with something that is the same for all of s; *at: with what. */
+static const ir_stmt *picked_loop(const ir_stmt *s, ix cond, ix *at) {
+  for (const ir_stmt *l = s; l->kind == IR_FOR || l->kind == IR_LET; l = l->body)
+    for (int side = 0; side < 2 && l->kind == IR_FOR; side++) {
+      ix var = cond->args[side], other = cond->args[1 - side];
+      if (var != l->var->expr) continue;
+      bool same = !other->loads;
+      for (const ir_stmt *k = s; k->kind == IR_FOR || k->kind == IR_LET; k = k->body) same &= !ix_uses_var(other, k->var);
+      *at = other;
+      return same ? l : NULL;
+    }
+  return NULL;
+}
+
+static const ir_stmt *without_loop(tn_ctx *ctx, const ir_stmt *s, const ir_stmt *loop, ix at, const ir_stmt *store) {
+  if (s->kind == IR_STORE || (s->kind == IR_LET && s->body->kind == IR_STORE && s->body->value == s->var->expr)) return store;
+  const ir_stmt *body = without_loop(ctx, s->body, loop, at, store);
+  if (s == loop) return ir_subst_var(ctx, body, s->var, at);
+  return s->kind == IR_LET ? ir_let(ctx, s->var, s->value, body) : ir_for(ctx, s->var, s->lo, s->hi, s->loop, body);
+}
+
+/* Loops that put one slice into a buffer and leave the rest. user: the buffer. */
+static const ir_stmt *store_slice(ir_rewriter *r, const ir_stmt *s) {
+  const ir_buf *both = r->user;
+  const ir_stmt *store = s;
+  ix value = NULL, at;
+  if (s->kind != IR_FOR) return s;
+  for (; store->kind == IR_FOR || store->kind == IR_LET; store = store->body)
+    if (store->kind == IR_LET && store->body->kind == IR_STORE && store->body->value == store->var->expr) value = store->value;
+  if (store->kind != IR_STORE || store->buf != both || store->op != IR_SET) return s;
+  if (!value) value = store->value;
+  if (value->op != IX_SELECT || value->args[0]->op != IX_EQ) return s;
+  ix keep = value->args[2];
+  bool kept = keep->op == IX_LOAD && keep->u.buf == both && !ix_uses_buf(value->args[1], both);
+  for (int a = 0; a < both->rank && kept; a++) kept = keep->args[a] == store->index[a];
+  const ir_stmt *loop = kept ? picked_loop(s, value->args[0], &at) : NULL;
+  if (!loop) return s;
+  const ir_stmt *one = without_loop(r->ctx, s, loop, at, ir_store(r->ctx, store->buf, store->index, IR_SET, value->args[1]));
+  return ir_if(r->ctx, ix_and(r->ctx, ix_le(r->ctx, loop->lo, at), ix_lt(r->ctx, at, loop->hi)), one, NULL);
+}
+
 ir_kernel *lw_kernel_in_place(tn_ctx *ctx, const ir_kernel *k, int in, int out) {
   ir_buf *from = k->bufs[in], *to = k->bufs[out];
   look l = {.ctx = ctx, .in = from, .out = to};
@@ -80,7 +124,8 @@ ir_kernel *lw_kernel_in_place(tn_ctx *ctx, const ir_kernel *k, int in, int out) 
   both->access = IR_INOUT;
   ir_kernel *m = IR_NEW(ctx, ir_kernel);
   *m = *k;
-  m->body = ir_subst_buf(ctx, ir_subst_buf(ctx, body, from, both), to, both);
+  ir_rewriter slices = {.ctx = ctx, .user = both, .stmt = store_slice};
+  m->body = ir_rewrite(&slices, ir_subst_buf(ctx, ir_subst_buf(ctx, body, from, both), to, both));
   m->bufs = IR_NEW_ARRAY(ctx, ir_buf *, k->nbufs);
   m->nbufs = 0;
   for (int i = 0; i < k->nbufs; i++)

@@ -2,6 +2,7 @@
  * common sub-expressions. */
 #include "lower/lower.h"
 #include "lower/build.h"
+#include "lower/extent.h"
 #include "lower/fold.h"
 #include "lower/region.h"
 #include <string.h>
@@ -9,6 +10,7 @@
 
 const lw_pass lw_passes[] = {
     {"infer", lw_pass_infer, false, "types, shapes, small constants; composites become their parts"},
+    {"extents", lw_pass_extents, false, "outputs of which a run finds out how long they are"},
     {"dce", lw_pass_dce, false, "drops what no output needs"},
     {"cse", lw_pass_cse, false, "equal nodes become one"},
     {"fourier", lw_pass_fourier, true, "Fourier transforms as products with matrices"},
@@ -34,6 +36,10 @@ static void make_const(ir_graph *g, ir_value *v) {
 /* Infers n; a composite becomes its parts, which are settled at once, because the shapes
  * of later nodes may depend on what they compute. True when n was a composite. */
 static bool settle(tn_ctx *ctx, ir_graph *g, ir_node *n, int depth) {
+  if (lw_reads_sized(n)) {
+    lw_move_sized(ctx, g, n);
+    return true;
+  }
   if (n->op->kind != IR_OP_CONTROL || lw_is_region(n)) ir_infer(ctx, n);
   if (n->op->expand && !n->op->value && !n->op->build) {
     if (depth == 64) ir_bug(ctx, "%s: %s expands without end", n->where, n->op->name);
@@ -53,6 +59,8 @@ static bool settle(tn_ctx *ctx, ir_graph *g, ir_node *n, int depth) {
   }
   return false;
 }
+
+void lw_settle_node(tn_ctx *ctx, ir_graph *g, ir_node *n) { settle(ctx, g, n, 0); }
 
 void lw_settle(tn_ctx *ctx, ir_graph *g, int first) {
   for (int i = first, end = g->nnodes; i < end; i++)

@@ -393,6 +393,20 @@ static void place_states(lw_maker *m) {
   }
 }
 
+/* Slot `number` becomes the place of v, which tells an extent of an output. */
+static void set_extent(lw_maker *m, int number, const int *output, ir_value *v, int axis) {
+  int64_t place = 0;
+  lw_store *s = base_of(m, v, &place);
+  ir_slot *e = &m->p->slots[number], *of = &m->p->slots[*output];
+  e->kind = (ir_slot_kind)s->kind;
+  e->index = s->index;
+  e->offset = s->bytes + place;
+  ix *sizes = IR_NEW_ARRAY(m->ctx, ix, of->rank);
+  for (int a = 0; a < of->rank; a++) sizes[a] = of->sizes ? of->sizes[a] : ix_index(m->ctx, of->dims[a]);
+  sizes[axis] = ir_extent_new(m->ctx, e->name, of->dims[axis]);
+  of->sizes = sizes;
+}
+
 ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   lw_maker mk = {.ctx = ctx, .g = g, .options = options}, *m = &mk;
   ir_program *p = m->p = IR_NEW(ctx, ir_program);
@@ -414,7 +428,12 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
 
   /* storages: inputs and outputs first */
   p->ninputs = g->ninputs;
-  p->noutputs = ir_graph_results(g);
+  p->noutputs = ir_graph_results(g) - g->nextents;
+  int extents = p->nslots; /* what outputs hang on comes before them */
+  for (int i = 0; i < g->nextents; i++) {
+    ir_value *v = g->outputs[p->noutputs + i];
+    slot_add(m, ir_format(ctx, "%s.extent%d", g->outputs[g->extents[i].output]->name, i), IR_SLOT_ARENA, 0, 0, v, ir_value_bytes(ctx, v));
+  }
   for (int i = 0; i < g->ninputs; i++) {
     lw_store *s = store_of(m, g->inputs[i]);
     s->kind = IR_SLOT_INPUT;
@@ -440,8 +459,8 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
     s->bytes = 0;
   }
   for (int i = 0; i < m->nupdates; i++) {
-    out_slot[p->noutputs + i] = store_of(m, m->updates[i].target)->slot;
-    how[p->noutputs + i] = m->updates[i].group < 0 ? COPIED : STORED;
+    out_slot[ir_graph_results(g) + i] = store_of(m, m->updates[i].target)->slot;
+    how[ir_graph_results(g) + i] = m->updates[i].group < 0 ? COPIED : STORED;
   }
 
   /* lives: numbers within the two sections */
@@ -454,6 +473,7 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
   }
   for (int i = 0; i < g->noutputs; i++)
     if (how[i] == COPIED) use(m, g->outputs[i], nrun++, true);
+  for (int i = 0; i < g->nextents; i++) use(m, g->outputs[p->noutputs + i], nrun, true);
 
   /* weights, pack arena, arena */
   lw_lifetime *run_life = IR_NEW_ARRAY(ctx, lw_lifetime, g->nvalues + 1), *pack_life = IR_NEW_ARRAY(ctx, lw_lifetime, g->nvalues + 1);
@@ -509,6 +529,7 @@ ir_program *lw_make_program(tn_ctx *ctx, ir_graph *g, const lw_options *options)
   for (int i = 0; i < g->noutputs; i++)
     if (how[i] == COPIED) copy_output(m, out_slot[i], g->outputs[i]);
   for (int i = 0; i < m->nlater; i++) IR_PUSH(ctx, p->pack, p->npack, m->later[i]);
+  for (int i = 0; i < g->nextents; i++) set_extent(m, extents + i, &out_slot[g->extents[i].output], g->outputs[p->noutputs + i], g->extents[i].axis);
   return p;
 }
 

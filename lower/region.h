@@ -3,6 +3,7 @@
  *   tenon:Repeat  in: count or none, carried.., captured..      out: carried.., what they are behind the last turn
  *                 body: carried.., captured.. -> updates of the carried ones, which the program keeps in place.
  *                 With a count so many turns, else as long as the first carried one, a bool, holds.
+ *                 What a loop collects, a slice a turn, is carried too (tenon:Collect), and begins as anything: it has no operand.
  *   tenon:Branch  in: condition, captured..                     then, else: captured.. -> as many outputs of the same types
  *
  * lower/program.c puts their programs into the one around them: kernels by number, memory of a body as one piece
@@ -17,9 +18,12 @@ bool lw_is_repeat(const ir_node *n);
 /* Of a Repeat: how many values it carries. */
 int lw_carried(const ir_node *n);
 
-/* Loop n from turn `done` on: cond, whether there is such a turn (null: there is), states as they are then. Throws TN_EUNSUPPORTED for
- * what a loop of unknown length cannot do. */
+/* Loop n from turn `done` on: cond, whether there is such a turn (null: there is), states as they are then. What it collects (done is 0
+ * then) has room for the most turns that are known, and is Sized where a run finds how many they were. Throws TN_EUNSUPPORTED for what a
+ * loop of unknown length cannot do. */
 void lw_keep_loop(ir_graph *g, ir_node *n, ir_graph *body, int64_t done, ir_value *cond, ir_value *const *states);
+/* Scan n over `length` elements (-1: as many as `sized` says, at most `most`) as a loop. axis: of the n->nin - states sequences. */
+void lw_keep_scan(ir_graph *g, ir_node *n, ir_graph *body, int states, const int64_t *axis, int64_t length, ir_value *sized);
 void lw_keep_if(ir_graph *g, ir_node *n, ir_graph *yes, ir_graph *no);
 /* Whether computing a branch for nothing would take long: products, windows, loops. */
 bool lw_is_heavy(const ir_graph *body);

@@ -147,7 +147,9 @@ static uint64_t add_io(image *m, const ir_program *g, ir_slot_kind kind, int n) 
     if ((uint64_t)s->bytes > to->bytes) to->bytes = (uint64_t)s->bytes;
     to->align = ir_dtype_bytes(s->dtype);
     to->back |= s->inout;
-    if (!s->sizes) continue;
+    bool found = false; /* by the run: all is copied */
+    for (int a = 0; a < s->rank && s->sizes; a++) found |= ir_extent_slot(g, s->sizes[a]) >= 0;
+    if (!s->sizes || found) continue;
     ix bytes = ix_index(m->ctx, (int64_t)to->align);
     for (int a = 0; a < s->rank; a++) bytes = ix_mul(m->ctx, bytes, s->sizes[a]);
     to->number = add_number(m, bytes, m->ndims, m->dims);
@@ -164,7 +166,11 @@ static uint64_t add_out_dims(image *m, const ir_program *g, uint32_t *n) {
       if (s->kind != IR_SLOT_OUTPUT || s->index != o) continue;
       for (int d = 0; d < s->rank; d++) {
         cu_image_extent e = {.n = s->dims[d]};
-        if (s->sizes) e.number = add_number(m, s->sizes[d], m->ndims, m->dims);
+        int found = s->sizes ? ir_extent_slot(g, s->sizes[d]) : -1;
+        if (found >= 0) {
+          cu_image_arg from = arg_of(m->ctx, &g->slots[found]);
+          e.found = 1, e.base = from.base, e.index = from.index, e.offset = from.offset;
+        } else if (s->sizes) e.number = add_number(m, s->sizes[d], m->ndims, m->dims);
         IR_PUSH(m->ctx, dims, count, e);
       }
       break;

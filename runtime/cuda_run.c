@@ -575,12 +575,12 @@ static size_t bytes_of(tn_ctx *ctx, const rt_cuda_module *m, ir_slot_kind kind, 
     if (s->offset + s->bytes > most) most = s->offset + s->bytes;
     if (!s->sizes || sized >= 0) continue;
     sized = (int64_t)ir_dtype_bytes(s->dtype);
-    for (int a = 0; a < s->rank; a++) sized *= value_of(ctx, s->sizes[a], g->ndims, m->vars, m->dims);
+    for (int a = 0; a < s->rank; a++) sized *= ir_extent_slot(g, s->sizes[a]) < 0 ? value_of(ctx, s->sizes[a], g->ndims, m->vars, m->dims) : s->dims[a];
   }
   return (size_t)(sized >= 0 ? sized : most);
 }
 
-void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *const out[], const int64_t dims[], void *state) {
+void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *const out[], const int64_t dims[], int64_t out_dims[], void *state) {
   const rt_cuda_driver_table *cu = m->d->cu;
   const ir_program *g = m->p->program;
   if (rt_check_dims(g, dims)) ir_fail(ctx, TN_EUSAGE, "a dimension has no value, or one that the program was not made for");
@@ -596,6 +596,7 @@ void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *c
   if (g->state_bytes) need(ctx, m->d, cu->to_device((CUdeviceptr)(uintptr_t)m->slots.state, state, (size_t)g->state_bytes, s), "states");
   m->given = in;
   run_once(ctx, m);
+  rt_extents(ctx, g, &m->slots, &(walk){ctx, m}, out_dims);
   m->given = NULL;
   for (int i = 0; i < g->noutputs + g->ninputs; i++) {
     bool output = i < g->noutputs;

@@ -25,11 +25,11 @@ rt_cuda_module *rt_cuda_module_new(tn_ctx *ctx, rt_cuda_device *d, const rt_cuda
 void rt_cuda_module_free(rt_cuda_module *m);
 /* Packs the weights again, from other raw tensors: as rt_module_repack. No run may be under way. */
 void rt_cuda_repack(tn_ctx *ctx, rt_cuda_module *m, const void *const raw[]);
-/* One run on host memory: in, out, dims, state as rt_run_sized. The launches are one CUDA graph, captured at the first run. Of a
+/* One run on host memory: in, out, dims, out_dims, state as rt_run_sized. The launches are one CUDA graph, captured at the first run. Of a
  * program with dims it is one for each choice of them, captured when that comes again. A program that
  * decides at run time is walked by the host, which waits for each value that it asks for; what lies between is a graph
  * of its own, kept for the addresses and sizes that it was captured with. */
-void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *const out[], const int64_t dims[], void *state);
+void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *const out[], const int64_t dims[], int64_t out_dims[], void *state);
 /* Milliseconds of one run on the device, without copies to and from the host, with the dims of the run before: the median of `runs`, of short ones of as many
  * times several in a row. */
 double rt_cuda_time(tn_ctx *ctx, rt_cuda_module *m, int runs);

@@ -189,3 +189,14 @@ void rt_exec(tn_ctx *ctx, const ir_program *p, int n, const ir_inst *insts, cons
   for (int i = 0; i < p->ndims && m->dims; i++) enter(&x, p->dims[i].var, (ir_scalar){.i = m->dims[i]});
   run_all(&x, n, insts);
 }
+
+void rt_extents(tn_ctx *ctx, const ir_program *p, const rt_memory *m, void *user, int64_t *out_dims) {
+  exec x = {.ctx = ctx, .p = p, .m = m, .user = user};
+  x.lets = x.few, x.room = IR_COUNT(x.few);
+  for (int i = 0; i < p->ndims && m->dims; i++) enter(&x, p->dims[i].var, (ir_scalar){.i = m->dims[i]});
+  for (int o = 0; o < p->noutputs && out_dims; o++) {
+    const ir_slot *s = p->slots;
+    while (s->kind != IR_SLOT_OUTPUT || s->index != o) s++;
+    for (int a = 0; a < s->rank; a++) *out_dims++ = s->sizes ? program_value(&x, s->sizes[a]) : s->dims[a];
+  }
+}

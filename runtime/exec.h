@@ -29,6 +29,8 @@ typedef void (*rt_call)(void *user, const ir_inst *call, void *const *args, cons
 /* Runs the instructions in order. Dimensions of a kernel are the lets in scope of the same
  * name; a load in a value is one of the first slot of the buffer's name. */
 void rt_exec(tn_ctx *ctx, const ir_program *p, int n, const ir_inst *insts, const rt_memory *m, rt_call call, void *user);
+/* The extents of all outputs in turn, behind a run: as P_run's out_dims. `out_dims` null: none are wanted. */
+void rt_extents(tn_ctx *ctx, const ir_program *p, const rt_memory *m, void *user, int64_t *out_dims);
 /* body(arg, task, worker) for the ntasks tasks of a kernel, phase after phase; `threads` may be null. */
 void rt_run_tasks(const cg_kernel_info *k, int64_t ntasks, const rt_threads *threads, void (*body)(void *arg, int task, int worker), void *arg);
 /* Whether the program may be run with these values: CG_RUN_OK, CG_RUN_ARG (null though it has dims), CG_RUN_DIMS. */

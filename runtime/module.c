@@ -168,16 +168,16 @@ static void give_arena(rt_module *m, arena *a) {
 }
 
 int rt_run(const rt_module *m, const void *const in[], void *const out[], void *state, const rt_threads *threads) {
-  return rt_run_sized(m, in, out, NULL, state, threads);
+  return rt_run_sized(m, in, out, NULL, NULL, state, threads);
 }
 
-int rt_run_sized(const rt_module *cm, const void *const in[], void *const out[], const int64_t dims[], void *state, const rt_threads *threads) {
+int rt_run_sized(const rt_module *cm, const void *const in[], void *const out[], const int64_t dims[], int64_t out_dims[], void *state, const rt_threads *threads) {
   rt_module *m = (rt_module *)cm; /* the pool of arenas is behind a lock */
   int workers = threads ? threads->workers : 1;
   if (workers < 1) return CG_RUN_ARG;
   arena *a = take_arena(m, rt_module_arena_bytes(m, workers));
   if (!a) return RT_NO_MEMORY;
-  int code = m->run(in, out, dims, NULL, m->blob.p, state, a->memory.p, threads);
+  int code = m->run(in, out, dims, out_dims, m->blob.p, state, a->memory.p, threads);
   give_arena(m, a);
   return code;
 }

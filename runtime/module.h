@@ -37,8 +37,9 @@ void rt_module_repack(tn_ctx *ctx, rt_module *m, const void *const raw[]);
  * when that is 0. threads: null for serial. Returns CG_RUN_OK, another CG_RUN_..., or RT_NO_MEMORY. */
 enum { RT_NO_MEMORY = -1 };
 int rt_run(const rt_module *m, const void *const in[], void *const out[], void *state, const rt_threads *threads);
-/* The same of a program with dims (lower/sizes.h), for these values of them. */
-int rt_run_sized(const rt_module *m, const void *const in[], void *const out[], const int64_t dims[], void *state, const rt_threads *threads);
+/* The same of a program with dims (lower/sizes.h), for these values of them. out_dims: null, or room for the extents of all
+ * outputs in turn, some of which a run may find. */
+int rt_run_sized(const rt_module *m, const void *const in[], void *const out[], const int64_t dims[], int64_t out_dims[], void *state, const rt_threads *threads);
 /* The same, call by call from C, each timed; adds one run to the profile. ctx: of the calling
  * thread (may differ from the module's), for errors. */
 int rt_run_profiled(tn_ctx *ctx, const rt_module *m, const void *const in[], void *const out[], const int64_t dims[], void *state,

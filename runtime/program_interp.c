@@ -39,4 +39,5 @@ void rt_program_interp(tn_ctx *ctx, const ir_program *p, const void *const in[],
   rt_exec(ctx, p, p->npack, p->pack, &m, call, &x);
   memset(m.arena, 0xff, (size_t)arena);
   rt_exec(ctx, p, p->nrun, p->run, &m, call, &x);
+  rt_extents(ctx, p, &m, &x, options ? options->out_dims : NULL);
 }

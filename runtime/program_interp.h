@@ -6,6 +6,7 @@
 typedef struct rt_interp_options {
   bool unscheduled; /* run the kernels as they were before their schedules */
   const int64_t *dims; /* of a program that has dims */
+  int64_t *out_dims;   /* null, or room for the extents of all outputs in turn */
 } rt_interp_options;
 
 /* Runs pack, then run. in, out: as P_run takes them; state may be null when the program has

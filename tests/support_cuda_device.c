@@ -48,7 +48,7 @@ void cuda_on_device(tn_ctx *ctx, rt_cuda_device *d, const ir_program *p, const r
   rt_program_interp(ctx, p, in, want, NULL, NULL, NULL);
   for (int turn = 0; turn < 2; turn++) {
     for (int o = 0; o < p->noutputs; o++) memset(have[o], 0xff, (size_t)outs[o]->bytes);
-    rt_cuda_run(ctx, m, in, have, NULL, NULL);
+    rt_cuda_run(ctx, m, in, have, NULL, NULL, NULL);
     for (int o = 0; o < p->noutputs; o++) compare(ctx, outs[o], want[o], have[o], rtol);
   }
   if (!(rt_cuda_time(ctx, m, 3) > 0)) ir_fail(ctx, TN_EWRONG, "no time");

@@ -377,6 +377,33 @@ Test(api, graphs_from_text) {
   unlink(path);
 }
 
+/* How long an output is may be found by the run. */
+Test(api, extents) {
+  char path[256];
+  file_in(path, "graph.tn");
+  FILE *f = fopen(path, "w");
+  cr_assert(f);
+  fputs("graph g { opset 17 input n: i64[] input x: f32[2] const most: i64[] = 6 m = Min(n, most) r, y = Loop(m, _, x) { body = graph b { input i: i64[] input c: bool[] input s: f32[2] t = Add(s, s) e = Identity(c) output e, t, t } } output y, r }", f);
+  fclose(f);
+  tn_graph *h = tn_graph_load(ctx, path);
+  cr_assert(h, "%s", tn_error(ctx));
+  unlink(path);
+  tn_tensor *in[2], *out[2];
+  cr_assert_eq(tn_inputs(h, 2, in), 2);
+  cr_assert_eq(tn_outputs(h, 2, out), 2);
+  tn_module *m = tn_compile(h, NULL, 0, NULL);
+  cr_assert(m, "%s", tn_error(ctx));
+  float x[2] = {1, -1}, y[12], r[2];
+  for (int64_t n = 0; n < 9; n++) {
+    int64_t turns = n < 6 ? n : 6, of_y[2] = {-1, -1}, of_r[1] = {-1}, *extents[4] = {NULL, of_r, NULL, of_y};
+    OK(tn_run_extents(m, 0, NULL, 4, ((tn_binding[]){{in[0], &n}, {out[1], r}, {in[1], x}, {out[0], y}}), extents));
+    cr_assert(of_y[0] == turns && of_y[1] == 2 && of_r[0] == 2, "%lld x %lld", (long long)of_y[0], (long long)of_y[1]);
+    for (int i = 0; i < turns; i++) near(y + 2 * i, (float[]){(float)(2 << i), -(float)(2 << i)}, 2);
+  }
+  OK(tn_run(m, BIND({in[0], &(int64_t){2}}, {in[1], x}, {out[0], y})));
+  near(y, (float[]){2, -2, 4, -4}, 4);
+}
+
 Test(api, several_sizes) {
   tn_tensor *x = tn_input(g, "x", TN_F32, 2, DIMS(tn_dim(g, "n"), 2));
   tn_tensor *w = tn_param(g, "w", TN_F32, 2, DIMS(2, 2), (float[]){1, 2, 3, 4}), *y = tn_relu(g, tn_matmul(g, x, w));

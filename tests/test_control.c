@@ -96,7 +96,7 @@ static void one_graph(tn_ctx *ctx, void *arg) {
     rt_program_interp(ctx, known, (const void *[]){x}, (void *[]){o[0].v[0], o[0].v[1]}, NULL, NULL, NULL);
     rt_program_interp(ctx, host, in, (void *[]){o[1].v[0], o[1].v[1]}, NULL, NULL, NULL);
     compare(ctx, &o[0], &o[1], &a, "interpreter");
-    int code = rt_run_sized(m, in, (void *[]){o[2].v[0], o[2].v[1]}, NULL, NULL, NULL);
+    int code = rt_run_sized(m, in, (void *[]){o[2].v[0], o[2].v[1]}, NULL, NULL, NULL, NULL);
     if (code) ir_fail(ctx, TN_EWRONG, "the run says %d", code);
     compare(ctx, &o[0], &o[2], &a, "machine code");
     rt_cuda_plan_emulate(ctx, plan, in, (void *[]){o[3].v[0], o[3].v[1]}, NULL, NULL, (uint64_t)i);

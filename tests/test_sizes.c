@@ -65,7 +65,7 @@ static void run_at(tn_ctx *ctx, const ir_program *p, const rt_module *m, const i
   }
   rt_interp_options io = {.dims = p->ndims ? dims : NULL};
   int code = 0;
-  if (m) code = rt_run_sized(m, in, (void *const *)out, dims, NULL, NULL);
+  if (m) code = rt_run_sized(m, in, (void *const *)out, dims, NULL, NULL, NULL);
   else rt_program_interp(ctx, p, in, (void *const *)out, NULL, NULL, &io);
   if (code) ir_fail(ctx, TN_EWRONG, "the run gave %d", code);
 }
@@ -130,7 +130,7 @@ static void run_sized(tn_ctx *ctx, void *arg) {
   const void *none[4] = {0};
   for (int i = 0; i < q->n; i++) { /* what was not compiled is refused before anything is touched */
     dims[i] = q->dims[i].hi + 1;
-    if (rt_run_sized(m, none, NULL, dims, NULL, NULL) == CG_RUN_OK) ir_fail(ctx, TN_EWRONG, "a size out of its range was taken");
+    if (rt_run_sized(m, none, NULL, dims, NULL, NULL, NULL) == CG_RUN_OK) ir_fail(ctx, TN_EWRONG, "a size out of its range was taken");
   }
   rt_module_free(ctx, m);
 }

@@ -264,7 +264,13 @@ int tn_cuda_run(const cu_image *g, const void *own, cu_walk walk, cu_number numb
   s->number = number;
   s->given = in;
   if ((s->error = run_all(g, s, walk, in, out, dims, state))) return CALL;
-  for (uint32_t i = 0; i < g->nout_dims && out_dims; i++) out_dims[i] = d[i].number ? number((int32_t)d[i].number, dims) : d[i].n;
+  for (uint32_t i = 0; i < g->nout_dims && out_dims; i++) {
+    out_dims[i] = d[i].number ? number((int32_t)d[i].number, dims) : d[i].n;
+    if (!d[i].found) continue;
+    int64_t n = 0;
+    if ((s->error = tn_cuda_read(s, d[i].base, d[i].index, (int64_t)d[i].offset, sizeof n, &n))) return CALL;
+    out_dims[i] = n < 0 ? 0 : n < d[i].n ? n : d[i].n;
+  }
   return OK;
 }
 
