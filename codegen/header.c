@@ -80,7 +80,7 @@ static const ir_slot *slot_at(const gen *g, ir_slot_kind kind, int i) { return k
 /* "N, 3, 224": with the names of the program's dims; "" when there are none. */
 static const char *sizes_text(const gen *g, const ir_slot *s) {
   ir_text t = {.ctx = g->ctx};
-  for (int d = 0; d < s->rank && s->sizes; d++) ir_put(&t, "%s%s", d ? ", " : "", ir_extent_slot(g->p, s->sizes[d]) < 0 ? ix_print(g->ctx, s->sizes[d]) : "?");
+  for (int d = 0; d < s->rank && s->sizes; d++) ir_put(&t, "%s%s", d ? ", " : "", ir_extent_slot(g->p, s->sizes[d]) < 0 ? ix_print(g->ctx, s->sizes[d]) : "found");
   return t.n ? ir_text_str(&t) : "";
 }
 
@@ -96,7 +96,7 @@ static void put_slots(gen *g, ir_slot_kind kind, int n, const char *word, const 
     const ir_slot *s = slot_at(g, kind, i);
     const char *u = g->upper, *dims = dims_text(g, s);
     const char *sizes = sizes_text(g, s);
-    if (s->sizes) ir_put(t, "/* %s[%d] has the extents [%s]%s; the most that they can be: */\n", what, i, comment(g->ctx, sizes), strchr(sizes, '?') ? ", where ? is found by the run: see out_dims" : "");
+    if (s->sizes) ir_put(t, "/* %s[%d] has the extents [%s]%s; the most that they can be: */\n", what, i, comment(g->ctx, sizes), strstr(sizes, "found") ? " (found: by the run, in out_dims)" : "");
     ir_put(t, "/* %s[%d]: %s, %s[%s]%s%s%s */\n", what, i, comment(g->ctx, s->name), ir_dtype_name(s->dtype), dims,
            s->layout ? ", layout " : "", s->layout ? comment(g->ctx, s->layout->text) : "", s->inout ? ", changed in place" : "");
     ir_put(t, "#define %s_%s_%d_NAME  %s\n", u, word, i, literal(g->ctx, s->name));

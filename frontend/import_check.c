@@ -2,7 +2,9 @@
  * protection; what depends on a node that failed is left out. */
 #include "frontend/import.h"
 #include "lower/build.h"
+#include "lower/extent.h"
 #include "lower/fold.h"
+#include "lower/list.h"
 #include <string.h>
 
 enum { FOLD_LIMIT = 2048, MAX_ROUNDS = 64 };
@@ -15,7 +17,12 @@ typedef struct step {
 static void one_node(tn_ctx *ctx, void *arg) {
   step *s = arg;
   ir_node *n = s->n;
-  if (n->op->kind == IR_OP_CONTROL) { /* what is inside becomes part of the graph, with types */
+  if (n->nout && lw_is_list(n->out[0])) return;
+  if (lw_reads_sized(n)) {
+    lw_move_sized(ctx, s->g, n);
+    return;
+  }
+  if (n->op->kind == IR_OP_CONTROL && n->op->expand) { /* what is inside becomes part of the graph, with types */
     int first = s->g->nnodes;
     n->op->expand(s->g, n);
     lw_settle(ctx, s->g, first);
@@ -31,7 +38,7 @@ static void one_node(tn_ctx *ctx, void *arg) {
 
 static bool typed(const ir_node *n) {
   for (int k = 0; k < n->nin; k++)
-    if (n->in[k] && (n->in[k]->dtype == TN_NONE || n->in[k]->rank < 0)) return false;
+    if (n->in[k] && !lw_is_list(n->in[k]) && (n->in[k]->dtype == TN_NONE || n->in[k]->rank < 0)) return false;
   return true;
 }
 

@@ -16,7 +16,7 @@ static const struct {
     {"Range", 7}, {"ReduceL1", 1 << 1}, {"ReduceL2", 1 << 1}, {"ReduceLogSum", 1 << 1}, {"ReduceLogSumExp", 1 << 1},
     {"ReduceMax", 1 << 1}, {"ReduceMean", 1 << 1}, {"ReduceMin", 1 << 1}, {"ReduceProd", 1 << 1}, {"ReduceSum", 1 << 1},
     {"ReduceSumSquare", 1 << 1}, {"Reshape", 1 << 1}, {"Resize", 1 << 1 | 1 << 2 | 1 << 3}, {"STFT", 1 << 1 | 1 << 3},
-    {"Slice", 0x1e}, {"Split", 1 << 1}, {"Squeeze", 1 << 1}, {"Tile", 1 << 1 | 1 << 2}, {"TopK", 1 << 1},
+    {"SequenceErase", 1 << 1}, {"SequenceInsert", 1 << 2}, {"Slice", 0x1e}, {"Split", 1 << 1}, {"SplitToSequence", 1 << 1}, {"Squeeze", 1 << 1}, {"Tile", 1 << 1 | 1 << 2}, {"TopK", 1 << 1},
     {"Unique", 1 << 0}, {"Unsqueeze", 1 << 1}, {"Upsample", 1 << 1},
 };
 

@@ -5,6 +5,7 @@
  * is one whose condition can be computed from constants, iteration by iteration. Others stay loops (region.c). */
 #include "lower/control.h"
 #include "lower/extent.h"
+#include "lower/list.h"
 #include "lower/region.h"
 #include <string.h>
 
@@ -206,11 +207,63 @@ static ir_value *stacked(ir_graph *g, ir_node *n, int64_t count, ir_value *const
 
 /* One run of the body, settled: its outputs with types, and with data where that is known. */
 static void iterate(ir_graph *g, ir_node *n, ir_graph *body, int64_t i, int nargs, ir_value *const *args, ir_value **outs) {
-  int first = g->nnodes;
+  int first = g->nnodes, before = g->noutputs;
   lw_inline(g, n, body, ir_format(g->ctx, "%lld", (long long)i), nargs, args, outs);
-  /* settling may put another value in the place of an output: these stay */
-  for (int k = 0; k < body->noutputs; k++) outs[k] = lw_later(g, n, "Identity", 1, &outs[k]);
+  /* settling may put another value in the place of an output: among those of the graph it is replaced */
+  for (int k = 0; k < body->noutputs; k++) {
+    ir_value *v = lw_later(g, n, "Identity", 1, &outs[k]);
+    IR_PUSH(g->ctx, g->outputs, g->noutputs, v);
+  }
   lw_settle(g->ctx, g, first);
+  memcpy(outs, g->outputs + before, (size_t)body->noutputs * sizeof *outs);
+  g->noutputs = before;
+}
+
+static int uses_of(const ir_graph *g, const ir_value *v) {
+  int n = 0;
+  for (int i = 0; i < g->noutputs; i++) n += g->outputs[i] == v;
+  for (int i = 0; i < g->nnodes; i++) {
+    for (int k = 0; k < g->nodes[i]->nin; k++) n += g->nodes[i]->in[k] == v;
+    for (int k = 0; k < g->nodes[i]->nattrs; k++)
+      if (g->nodes[i]->attrs[k].kind == IR_ATTR_GRAPH) n += uses_of(g->nodes[i]->attrs[k].graph, v);
+  }
+  return n;
+}
+
+/* A loop that stays cannot carry a list. One that begins empty and to which each turn appends a tensor is what the loop collects: true when
+ * there was one, and another Loop without it stands for n. */
+static bool collect_list(ir_graph *g, ir_node *n, ir_graph *body) {
+  tn_ctx *ctx = g->ctx;
+  int states = body->ninputs - 2, at = 0;
+  for (; at < states; at++) {
+    const ir_node *add = body->outputs[1 + at]->def;
+    bool begins_empty = lw_is_list(n->in[2 + at]) && ir_node_is(n->in[2 + at]->def, "SequenceConstruct") && n->in[2 + at]->def->nin == 0;
+    bool appends = add && ir_node_is(add, "SequenceInsert") && add->in[0] == body->inputs[2 + at] && (add->nin < 3 || !add->in[2]);
+    if (begins_empty && appends && uses_of(body, add->in[0]) == 1 && uses_of(body, add->out[0]) == 1) break;
+  }
+  if (at >= states) return false;
+  ir_node *add = body->outputs[1 + at]->def;
+  ir_value **in = IR_NEW_ARRAY(ctx, ir_value *, n->nin), *collected = add->in[1];
+  for (int k = 0, to = 0; k < n->nin; k++)
+    if (k != 2 + at) in[to++] = n->in[k];
+  add->dead = true;
+  for (int k = 2 + at; k + 1 < body->ninputs; k++) body->inputs[k] = body->inputs[k + 1];
+  for (int k = 1 + at; k + 1 < body->noutputs; k++) body->outputs[k] = body->outputs[k + 1];
+  body->ninputs--;
+  body->outputs[body->noutputs - 1] = collected; /* behind all else: the last that is collected */
+  int count = body->noutputs - 1;
+  ir_node *m = lw_node_n(g, n, "Loop", n->nin - 1, in, count);
+  m->opset = n->opset;
+  ir_attr a = {.name = ir_intern(ctx, "body"), .kind = IR_ATTR_GRAPH, .graph = body};
+  IR_PUSH(ctx, m->attrs, m->nattrs, a);
+  for (int k = 0; k < n->nout; k++)
+    if (n->out[k]) lw_replace(g, n, k, k == at ? lw_list_of_rows(g, n, m->out[count - 1]) : m->out[k - (k > at)]);
+  n->dead = true;
+  return true;
+}
+
+static void keep(ir_graph *g, ir_node *n, ir_graph *body, int64_t done, ir_value *cond, ir_value *const *states) {
+  if (!collect_list(g, n, body)) lw_keep_loop(g, n, body, done, cond, states);
 }
 
 static void loop_expand(ir_graph *g, ir_node *n) {
@@ -228,7 +281,7 @@ static void loop_expand(ir_graph *g, ir_node *n) {
     args[k] = n->in[k];
   }
   if (!counted || !begun || long_one) {
-    lw_keep_loop(g, n, body, 0, begun && cond ? NULL : n->in[1], args + 2);
+    keep(g, n, body, 0, begun && cond ? NULL : n->in[1], args + 2);
     return;
   }
   bool empty = (!cond || trips <= 0) && scans > 0; /* an iteration that only tells shapes */
@@ -242,8 +295,10 @@ static void loop_expand(ir_graph *g, ir_node *n) {
     for (int k = 0; k < states; k++) args[2 + k] = outs[1 + k];
     done++;
     if (done < trips && !is_known(outs[0], &cond)) { /* the one that is done stays before the loop */
-      if (done == 1 && !scans) lw_keep_loop(g, n, body, done, outs[0], args + 2);
-      else lw_keep_loop(g, n, body, 0, NULL, n->in + 2); /* what was unrolled nobody reads */
+      bool lists = false;
+      for (int k = 2; k < n->nin; k++) lists |= lw_is_list(n->in[k]);
+      if (done == 1 && !scans && !lists) lw_keep_loop(g, n, body, done, outs[0], args + 2);
+      else keep(g, n, body, 0, NULL, n->in + 2); /* what was unrolled nobody reads */
       return;
     }
   }

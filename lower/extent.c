@@ -2,6 +2,7 @@
 #include "lower/extent.h"
 #include "lower/compose.h"
 #include "lower/control.h"
+#include "lower/list.h"
 #include <math.h>
 #include <string.h>
 
@@ -298,6 +299,7 @@ void lw_pass_extents(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   int results = ir_graph_results(g);
   for (int o = 0; o < results; o++) {
     ir_value *v = g->outputs[o];
+    if (lw_is_list(v)) lw_unsupported(ctx, v->def, "'%s', an output, is a sequence: its tensors can be outputs", v->name);
     if (!lw_is_sized(v)) continue;
     ir_node *n = v->def;
     ir_value *all = n->in[0], *length = n->in[1];
@@ -316,8 +318,8 @@ void lw_pass_extents(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
     ir_graph_extent_of(g, o, axis, length);
   }
   ir_graph_sort(g);
-  for (int i = 0; i < g->nnodes; i++) /* what is left of them nobody reads */
-    if (is_named(g->nodes[i], "Sized")) g->nodes[i]->dead = true;
+  for (int i = 0; i < g->nnodes; i++) /* what is left of them, and of lists, nobody reads */
+    if (is_named(g->nodes[i], "Sized") || (g->nodes[i]->nout && lw_is_list(g->nodes[i]->out[0]))) g->nodes[i]->dead = true;
   ir_graph_sort(g);
 }
 

@@ -3,6 +3,7 @@
 #include "lower/lower.h"
 #include "lower/build.h"
 #include "lower/extent.h"
+#include "lower/list.h"
 #include "lower/fold.h"
 #include "lower/region.h"
 #include <string.h>
@@ -36,6 +37,11 @@ static void make_const(ir_graph *g, ir_value *v) {
 /* Infers n; a composite becomes its parts, which are settled at once, because the shapes
  * of later nodes may depend on what they compute. True when n was a composite. */
 static bool settle(tn_ctx *ctx, ir_graph *g, ir_node *n, int depth) {
+  if (n->nout && lw_is_list(n->out[0])) return false;
+  if (n->nin && lw_is_list(n->in[0]) && ir_node_is(n, "Identity")) {
+    lw_replace(g, n, 0, n->in[0]);
+    return true;
+  }
   if (lw_reads_sized(n)) {
     lw_move_sized(ctx, g, n);
     return true;

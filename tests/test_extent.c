@@ -2,6 +2,7 @@
  * a run gives; against the same graphs with what decides known when compiling, which are unrolled. By the interpreter, machine code,
  * emulated GPU launches and an object; and what is refused. */
 #include "aot/shell.h"
+#include "frontend/import.h"
 #include "lower/lower.h"
 #include "ops_help.h"
 #include "runtime/cuda_plan.h"
@@ -28,6 +29,10 @@ static const char *const graphs[] = {
     WHILE "s = Softmax(y) { axis = 2 } v = Concat(y, s) { axis = 2 } n1 = Shape(v) e = Cast(n1) {to = 1} output v, e",
     WHILE "f, g = Scan(x, y) { num_scan_inputs = 1, scan_output_directions = [1], scan_output_axes = [1], body = graph k { input s: f32[3, 4] input r: f32[3, 4] t = Add(s, r) p = Mul(t, r) output t, p } } output g, f",
     WHILE "f, g = Scan(x, y) { num_scan_inputs = 1, scan_input_directions = [1], body = graph k { input s: f32[3, 4] input r: f32[3, 4] t = Sub(r, s) p = Mul(t, r) output t, p } } output g, f",
+    "l0 = SequenceEmpty() q, l = Loop(m, c, x, l0) { body = graph l { input i: i64[] input d: bool[] input s: f32[3, 4] input a t = Add(s, s) u = ReduceMax(t) { keepdims = 0 } e = Less(u, h) o = Tanh(s) b1 = SequenceInsert(a, o) output e, t, b1 } }"
+    " y = ConcatFromSequence(l) { axis = 1, new_axis = 1 } z = ConcatFromSequence(l) { axis = 1 } output y, z",
+    "l0 = SequenceEmpty() const one: i64[] = 1 q, l = Loop(m, c, x, l0) { body = graph l { input i: i64[] input d: bool[] input s: f32[3, 4] input a t = Add(s, s) e = Identity(d) b1 = SequenceInsert(a, t) output e, t, b1 } }"
+    " n1 = SequenceLength(l) n2 = Cast(n1) {to = 1} n3 = Sub(n1, one) f = SequenceAt(l, n3) output n2, f",
 };
 
 typedef struct numbers {
@@ -78,7 +83,7 @@ static void compare(tn_ctx *ctx, const ir_program *p, const outputs *want, const
 }
 
 /* Graphs that take the last of what there is, or the largest, want something to be there. */
-static bool needs_one(const char *text) { return strstr(text, "Gather(y") || strstr(text, "Gather(z") || strstr(text, "ReduceMean(y) { axes = [0"); }
+static bool needs_one(const char *text) { return strstr(text, "Gather(y") || strstr(text, "Gather(z") || strstr(text, "FromSequence") || strstr(text, "SequenceAt") || strstr(text, "ReduceMean(y) { axes = [0"); }
 
 static void one_graph(tn_ctx *ctx, void *arg) {
   const char *text = arg;
@@ -176,6 +181,19 @@ Test(extent, refused) {
   refused(WHILE "const s: i64[2] = [21, 4] v = Reshape(y, s) output v, z", "Reshape");
   refused(WHILE "v = Concat(y, y) {axis = 0} output v, z", "Concat");
   refused(WHILE "v = Loop(n, _, y) { body = graph l2 { input i2: i64[] input d2: bool[] input s2: f32[7, 3, 4] t2 = Neg(s2) e2 = Identity(d2) output e2, t2 } } output v, z", "Loop");
+}
+
+/* tenon check walks such graphs, too. */
+static void check_graph(tn_ctx *ctx, void *arg) {
+  fe_problems p = {0};
+  const char *text = arg;
+  fe_check_graph(ctx, graph_of(ctx, text, NULL), false, &p);
+  bool bad = strstr(text, "CumSum");
+  if (p.n != bad || (bad && !strstr(p.items[0].reason, "found by a run"))) ir_fail(ctx, TN_EWRONG, "%d problems: %s", p.n, p.n ? p.items[0].reason : "");
+}
+Test(extent, check) {
+  for (int i = 0; i < IR_COUNT(graphs); i++) each(check_graph, graphs[i]);
+  each(check_graph, WHILE "v = CumSum(y, zero) output v, z");
 }
 
 /* An object tells the extents, for a caller in C. */
