@@ -157,6 +157,10 @@ static void map_expand(ir_graph *g, ir_node *n) {
   n->dead = true;
 }
 
+/* An optional that is known to hold something is that; an input that is missing is an empty one. */
+static void get_expand(ir_graph *g, ir_node *n) { give(g, n, lw_later(g, n, "Identity", 1, n->in)); }
+static void has_expand(ir_graph *g, ir_node *n) { give(g, n, ir_graph_const(g, NULL, TN_BOOL, 0, NULL, &(uint8_t){lw_has(n, 0)}, true)); }
+
 /* Not asked: a list has no type. */
 static void list_infer(tn_ctx *ctx, ir_node *n) { lw_unsupported(ctx, n, "a sequence, here"); }
 
@@ -172,4 +176,6 @@ const ir_op lw_ops_list[] = {
     ROW("ConcatFromSequence", 11, 1, 1, 1, "axis:i new_axis:i", concat_expand),
     ROW("SplitToSequence", 11, 1, 2, 1, "axis:i keepdims:i", split_expand),
     ROW("SequenceMap", 17, 1, -1, -1, "body:g", map_expand),
+    ROW("OptionalGetElement", 15, 1, 1, 1, "", get_expand),
+    ROW("OptionalHasElement", 15, 0, 1, 1, "", has_expand),
     {0}};

@@ -450,6 +450,7 @@ static void join_faces(joiner *j) {
       ix *sizes = IR_NEW_ARRAY(j->ctx, ix, s->rank + 1);
       face.bytes = (int64_t)ir_dtype_bytes(s->dtype);
       for (int a = 0; a < s->rank; a++) {
+        if (s->sizes && ir_extent_slot(p, s->sizes[a]) >= 0) ir_fail(j->ctx, TN_EUNSUPPORTED, "models of several sizes with an output ('%s') of which a run finds how long it is", s->name);
         sizes[a] = fit(j, k, n, a, s->name);
         face.dims[a] = sizes[a]->hi;
         if (!ir_mul_size(face.bytes, face.dims[a], &face.bytes)) ir_fail(j->ctx, TN_EINPUT, "'%s': its size overflows", s->name);
@@ -461,17 +462,26 @@ static void join_faces(joiner *j) {
   }
 }
 
-static ir_inst *own_run(joiner *j, const variant *v, int before, const ir_inst *first) {
-  ir_inst *run = IR_NEW_ARRAY(j->ctx, ir_inst, v->p->nrun + before + 1);
-  if (before) run[0] = *first;
-  for (int i = 0; i < v->p->nrun; i++) {
-    ir_inst c = v->p->run[i];
-    if (c.kind != IR_CALL && c.kind != IR_COPY_SLOT) ir_fail(j->ctx, TN_EUNSUPPORTED, "models of several sizes whose control flow depends on values");
+/* Instructions with their numbers in the joined program. What they read by name has names of its own in each (region.c). */
+static ir_inst *own_insts(joiner *j, const variant *v, int n, const ir_inst *insts, int before) {
+  ir_inst *own = IR_NEW_ARRAY(j->ctx, ir_inst, n + before + 1);
+  for (int i = 0; i < n; i++) {
+    ir_inst c = insts[i];
+    if (c.kind != IR_CALL && c.kind != IR_COPY_SLOT && j->batch >= 0)
+      ir_fail(j->ctx, TN_EUNSUPPORTED, "'%s' cannot be a range: the model has loops or branches; a list of sizes, as 1,8,32, can be compiled", j->dims[j->batch].name);
     if (c.kind == IR_CALL) c.kernel = v->kernel[c.kernel];
     c.args = IR_NEW_ARRAY(j->ctx, int, c.nargs + 1);
-    for (int a = 0; a < c.nargs; a++) c.args[a] = v->slot[v->p->run[i].args[a]];
-    run[before + i] = c;
+    for (int a = 0; a < c.nargs; a++) c.args[a] = v->slot[insts[i].args[a]];
+    c.body = own_insts(j, v, c.nbody, insts[i].body, 0);
+    c.other = own_insts(j, v, c.nother, insts[i].other, 0);
+    own[before + i] = c;
   }
+  return own;
+}
+
+static ir_inst *own_run(joiner *j, const variant *v, int before, const ir_inst *first) {
+  ir_inst *run = own_insts(j, v, v->p->nrun, v->p->run, before);
+  if (before) run[0] = *first;
   return run;
 }
 

@@ -29,6 +29,10 @@ Test(list, bodies) {
   ops_check(ABC "const yes: bool[] = true s = If(yes) { then_branch = graph t { p = SequenceConstruct(a, b) output p }, else_branch = graph f { q = SequenceConstruct(b) output q } } u = SequenceAt(s, zero) output u, a");
 }
 
+Test(list, optional) {
+  ops_check(ABC "u = OptionalGetElement(a) h = OptionalHasElement(u) n = OptionalHasElement() m = OptionalHasElement(_) const t: bool[] = true const f: bool[] = false output u, a, h, t, n, f, m, f");
+}
+
 Test(list, refused) {
   ops_refused(ABC "s = SequenceConstruct(a, b) u = SequenceAt(s, three) output u", TN_EINPUT, "position 3 of a sequence of 2");
   ops_refused(ABC "input p: i64[] s = SequenceConstruct(a, b) u = SequenceInsert(s, a, p) v = SequenceAt(u, zero) output v", TN_EUNSUPPORTED, "position");

@@ -270,6 +270,18 @@ Test(sizes, one_size_for_all) {
   several((sized){.text = MLP, .n = 1, .dims = &n});
 }
 
+/* Loops that stay: a Scan of either length, a long loop over what has that length, a branch. */
+Test(sizes, loops) {
+  static const char text[] =
+      "graph g { opset 17 dim S input x: f32[S, 2] const w: f32[2, 2] const z: f32[2] = [0.5, -0.5] const half: f32[] = 0.5 const n: i64[] = 3000"
+      " f, y = Scan(z, x) { num_scan_inputs = 1, body = graph k { input s: f32[2] input u: f32[2] a = Mul(s, half) t = Add(a, u) output t, t } }"
+      " l = Loop(n, _, y) { body = graph b { input i: i64[] input c: bool[] input v d = Identity(c) v1 = Mul(v, half) v2 = Add(v1, x) output d, v2 } }"
+      " r = ReduceSum(f) { keepdims = 0 } p = Less(r, half) m = If(p) { then_branch = graph t2 { o = MatMul(l, w) output o }, else_branch = graph e2 { q = Neg(l) output q } } output m, f }";
+  lw_dim s[] = {LIST("S", 1500, 1600, 1500, 1600)}, range[] = {RANGE("S", 1500, 3200, 1500, 1600)};
+  several((sized){.text = text, .n = 1, .dims = s});
+  several((sized){.text = text, .n = 1, .dims = range, .refused = "cannot be a range"});
+}
+
 /* ---- objects ---- */
 
 static void write_sizes(tn_ctx *ctx, void *arg) {
