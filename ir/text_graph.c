@@ -429,7 +429,6 @@ static void read_item(reader *r) {
     ir_graph_extent_of(s->g, (int)output, (int)axis, NULL);
     IR_PUSH(r->ctx, r->late, r->nlate, t);
   } else if (word && ir_lex_accept(l, "update")) {
-    if (s->outer) ir_lex_fail_at(l, at, "updates are those of the outermost graph");
     late t = {IR_NEW(r->ctx, ir_value *), s->g, NULL, s->g->nupdates, true}, v = {IR_NEW(r->ctx, ir_value *), s->g, NULL, s->g->noutputs, false};
     use(r, t.place);
     ir_lex_expect(l, "=");
