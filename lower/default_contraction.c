@@ -348,6 +348,9 @@ static void choose_outside(contraction *c) {
     if (i != c->v && q->extent[i] > 0 && !uses(q->b, q->out[i]->var)) rows *= q->extent[i];
   c->vectors_first = p->got.height ? p->u.order != 1
                      : c->pack || c->grouped || (c->by_windows ? c->by.rows > 1 : p->u.order ? p->u.order == 2 : c->bytes > p->t->l2_bytes / 2 && rows > c->t.mr);
+  int64_t step; /* channels in blocks: the pictures of a block's lie together, apart from those of others */
+  if (c->depthwise && c->tiled && !p->u.order && q->store && ix_affine_in(ir_buf_offset(p->ctx, q->store->buf, q->store->index), q->out[c->r]->var, &step) && step == c->nb)
+    c->vectors_first = true;
   for (int i = 0; i < q->nout && c->pack && q->nred == 1; i++)
     c->batch[i] = i != c->v && i != c->r && uses(q->b, q->out[i]->var) && lw_has_loop(p, q->out[i]->var->name);
 }

@@ -171,3 +171,45 @@ Test(windows, few_results) {
     tn_ctx_free(ctx);
   }
 }
+
+/* ---- depthwise: all pixels of a block of channels, then the next; of channels that lie last, pixel by pixel ---- */
+
+typedef struct each_channel {
+  int c, stride;
+  lw_layout_choice layout;
+} each_channel;
+
+static ir_program *compile_each(tn_ctx *ctx, const each_channel *e, bool unscheduled, int64_t *elements) {
+  enum { H = 9, W = 21 };
+  ir_graph *g = ir_graph_new(ctx, "g");
+  ix dims[4] = {ix_index(ctx, 2), ix_index(ctx, e->c), ix_index(ctx, H), ix_index(ctx, W)};
+  ir_value *in[2] = {ir_graph_input(g, "x", TN_F32, 4, dims), ir_graph_const(g, "w", TN_F32, 4, (int64_t[]){e->c, 1, 3, 3}, layer_floats(ctx, e->c * 9, 2), false)};
+  ir_node *n = ir_node_new(g, "Conv", "depthwise", 2, in, 1);
+  ir_attr_int(n, "group", e->c);
+  ir_attr_ints(n, "pads", 4, (int64_t[]){1, 1, 1, 1});
+  ir_attr_ints(n, "strides", 2, (int64_t[]){e->stride, e->stride});
+  ir_graph_output(g, n->out[0]);
+  *elements = 2 * e->c * ((H - 1) / e->stride + 1) * ((W - 1) / e->stride + 1);
+  return lw_compile(ctx, g, &(lw_options){.target = cg_target_find(ctx, "x86-64-v3", NULL), .unscheduled = unscheduled, .layout = e->layout});
+}
+
+static void run_each(tn_ctx *ctx, void *arg) {
+  const each_channel *e = arg;
+  int64_t count;
+  ir_program *p = compile_each(ctx, e, false, &count);
+  bool first = false, found = false;
+  for (int i = 0; i < p->nkernels; i++)
+    if (strncmp(p->kernels[i].kernel->name, "conv", 4) == 0) found = true, first = strstr(p->kernels[i].schedule, "reorder vo") != NULL;
+  if (!found || first != (e->layout != LW_LAYOUT_NHWC)) ir_fail(ctx, TN_EWRONG, "%s go outside", first ? "channels" : "pixels");
+  const void *in[1] = {layer_floats(ctx, 2L * e->c * 9 * 21, 4)};
+  layer_check(ctx, cg_target_find(ctx, "x86-64-v3", NULL), p, compile_each(ctx, e, true, &count), in, count);
+}
+
+Test(windows, each_channel) {
+  static const each_channel all[] = {{24, 1, LW_LAYOUT_AUTO}, {32, 2, LW_LAYOUT_AUTO}, {20, 2, LW_LAYOUT_AUTO}, {48, 1, LW_LAYOUT_NHWC}, {48, 2, LW_LAYOUT_NHWC}};
+  for (int i = 0; i < (int)(sizeof all / sizeof *all); i++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    cr_expect_eq(ir_protect(ctx, run_each, (void *)&all[i]), TN_OK, "%d: %.900s", i, tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
