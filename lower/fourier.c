@@ -217,13 +217,8 @@ static ir_value *left_matrix(work *w, int64_t used, bool parts_first, const tran
   return numbers(w, 2, (int64_t[]){K * t->co, sums}, m);
 }
 
-static ir_value *weighted(work *w, ir_value *x, int64_t used, bool planar, const double *weights) {
-  return op2(w, "Mul", x, numbers(w, 3, planar ? (int64_t[]){1, 1, used} : (int64_t[]){1, used, 1}, weights));
-}
-
 static ir_value *by_steps(work *w, ir_value *x, int64_t rows, int64_t used, bool planar, const transform *t, int64_t n2) {
   int64_t n1 = t->n / n2, used1 = (used + n2 - 1) / n2;
-  if (t->weights) x = weighted(w, x, used, planar, t->weights);
   if (used1 * n2 > used) {
     int64_t pads[6] = {0};
     pads[planar ? 5 : 4] = used1 * n2 - used;
@@ -231,6 +226,14 @@ static ir_value *by_steps(work *w, ir_value *x, int64_t rows, int64_t used, bool
   }
   if (planar) x = lw_transpose(w->g, w->at, shaped(w, x, 4, (int64_t[]){rows, t->ci, used1, n2}), (int64_t[]){0, 3, 1, 2});
   else x = lw_transpose(w->g, w->at, shaped(w, x, 4, (int64_t[]){rows, used1, n2, t->ci}), (int64_t[]){0, 2, 1, 3});
+  if (t->weights) {
+    double *v = array(w, used1 * n2);
+    for (int64_t i = 0; i < n2 * used1; i++) {
+      int64_t sample = i % used1 * n2 + i / used1;
+      v[i] = sample < used ? t->weights[sample] : 0;
+    }
+    x = op2(w, "Mul", x, numbers(w, 3, planar ? (int64_t[]){n2, 1, used1} : (int64_t[]){n2, used1, 1}, v));
+  }
   transform inner = {n1, t->sign, t->ci, 0, 2, t->ci == 1, NULL, 1};
   int64_t h = out_of(&inner);
   x = shaped(w, x, 3, planar ? (int64_t[]){rows * n2, t->ci, used1} : (int64_t[]){rows * n2, used1, t->ci});
@@ -255,7 +258,7 @@ static ir_value *by_steps(work *w, ir_value *x, int64_t rows, int64_t used, bool
 /* With c[m] = e^(sign i pi m^2 / n): X[k] = c[k] sum over j of (x[j] c[j]) conj(c[k - j]). */
 static ir_value *by_chirp(work *w, ir_value *x, int64_t rows, int64_t used, bool planar, const transform *t) {
   int64_t K = out_of(t), most = used > K ? used : K, n = smooth(used + K - 1);
-  if (t->weights) x = weighted(w, x, used, planar, t->weights);
+  if (t->weights) x = op2(w, "Mul", x, numbers(w, 2, planar ? (int64_t[]){1, used} : (int64_t[]){used, 1}, t->weights));
   if (!planar && t->ci == 2) x = lw_transpose(w->g, w->at, x, (int64_t[]){0, 2, 1});
   x = shaped(w, x, 4, (int64_t[]){rows, 1, t->ci, used});
   double(*c)[2] = ir_alloc_array(w->ctx, (size_t)most, sizeof *c), (*b)[2] = ir_alloc_array(w->ctx, (size_t)n, sizeof *b);

@@ -63,6 +63,7 @@ Test(fourier, transforms) {
       {"input x: f32[2, 9, 33, 1] const a: i64[] = 1 const n: i64[] = 11 z = DFT(x) y = DFT(z, n, a) {inverse = 1}", 2},
       {"input x: f32[2, 12, 10, 2] const a: i64[] = 1 z = DFT(x) y = DFT(z, _, a)", 2},
       {"input x: f32[1, 500, 1] const s: i64[] = 40 const w: f32[8] = [0.1, 0.2, 0.7, 1.0, 1.5, 0.5, 0.25, 2.0] const n: i64[] = 64 y = STFT(x, s, w, n)", 1},
+      {"input x: f32[1, 700, 1] const s: i64[] = 200 const w: f32[8] = [0.1, 0.2, 0.7, 1.0, 1.5, 0.5, 0.25, 2.0] const n: i64[] = 300 y = STFT(x, s, w, n)", 2},
       {"input x: f32[1, 500, 2] const s: i64[] = 40 const n: i64[] = 64 y = STFT(x, s, _, n) {onesided = 0}", 2},
   };
   for (int i = 0; i < IR_COUNT(all); i++) {
