@@ -80,7 +80,7 @@ def main():
             worst = [max([a] + [compare_ort.error(x, y) for x, y in zip(g, want)]) for a, g in zip(worst, got)]
         held = worst[1] <= 2 * worst[0] and worst[2] <= BUDGET + 2 * worst[0]
         bad += not held
-        print("%-18s %12.2e %12.2e %8.2f %12.2e %8.0e%s" % (os.path.basename(path)[:-5], *worst[:2], worst[1] / worst[0], worst[2], BUDGET, "" if held else "  TOO LARGE"), flush=True)
+        print("%-18s %12.2e %12.2e %8.2f %12.2e %8.0e%s" % (os.path.basename(path)[:-5], *worst[:2], worst[1] / worst[0] if worst[0] else float(worst[1] > 0), worst[2], BUDGET, "" if held else "  TOO LARGE"), flush=True)
     return 1 if bad else 0
 
 

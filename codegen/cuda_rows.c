@@ -51,9 +51,12 @@ static int64_t most_of(const ir_stmt *s) {
 int64_t cu_longest(const ir_stmt *s) {
   if (!s) return 0;
   int64_t best = 0, n = s->kind == IR_FOR ? most_of(s) : 0;
-  for (int i = 0; i < s->n; i++) best = cu_longest(s->items[i]) > best ? cu_longest(s->items[i]) : best;
+  for (int i = 0; i < s->n; i++) {
+    int64_t item = cu_longest(s->items[i]);
+    best = item > best ? item : best;
+  }
   int64_t b = cu_longest(s->body), o = cu_longest(s->other);
-  if (n) b = b ? b * n : n;
+  if (n) b = !b ? n : b > INT32_MAX / n ? INT32_MAX : b * n; /* several loops of unknown length are no more than long */
   best = b > best ? b : best;
   return o > best ? o : best;
 }
