@@ -34,6 +34,7 @@ enum {
   WAYS = 8, /* of the second cache, at least */
   SHORT_SUM = 256, /* steps of a block of a B at run time that is copied for few rows: wide blocks, so that A passes seldom */
   LONG_SUM = 1024, /* steps that one pass through the registers may take where panels may stream from the second cache */
+  STRICT_SUM = 512, /* the same where nothing may be lost for speed: errors grow with what is rounded together */
   PIECE = 2 * PAGE, /* of B's rows, read as they lie: shorter ones begin anew too often, C's block may as well stay in the second cache */
   FEW_ROWS = 4,    /* rows of A that do not pay for panels of B */
   STREAM_ROWS = 16, /* rows of A that do not pay for a copy of B: some of its rows pass under all of C instead */
@@ -198,7 +199,8 @@ static int64_t few_columns(const gemm *g, int64_t panels) {
 /* All steps, or chunks of them: so long that C passes seldom, and under a B at run time as A stays beside it. */
 static int64_t long_sum(const gemm *g) {
   if (single_block(g) && g->k > lw_min(LONG_SUM, g->p->t->l2_bytes * 5 / 8 / (g->m * g->esize))) return chunk_of(g->k, SHORT_SUM, SHORT_SUM * 3 / 2);
-  return chunk_of(g->k, LONG_SUM, LONG_SUM);
+  int64_t most = g->p->u.accuracy > 0 ? LONG_SUM : STRICT_SUM;
+  return chunk_of(g->k, most, most);
 }
 
 /* The register tile. A constant's panels that are asked for ahead are whole lines wide, or some lines would be
