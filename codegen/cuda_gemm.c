@@ -60,7 +60,7 @@ static cu_choice default_tile(const cu_target *t, const cu_product *g) {
 
 const cu_tile *cu_schedule_tile(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *choice, const char **reason) {
   cu_product g;
-  if (!cu_product_of(ctx, k, false, &g, reason)) return NULL;
+  if (!cu_product_sized(ctx, k, false, &g, reason)) return NULL;
   cu_choice c = choice->n ? *choice : default_tile(t, &g);
   if (!choice->n && (g.a.rows.extent < 4 || g.b.rows.extent < 4 || g.sum.extent < 8)) return *reason = "too few rows for tiles", NULL;
   int64_t tm = c.arg[3], tn = c.arg[4];
@@ -79,6 +79,6 @@ const cu_tile *cu_schedule_tile(tn_ctx *ctx, const cu_target *t, const ir_kernel
   simt x = {tm, tn, ir_buf_new(ctx, "sum", g.acc->dtype, 3, shape, NULL, IR_LOCAL)};
   const ir_stmt *s = cu_product_pipeline(&g, per_element(&g, &x, "set", set_element, NULL), step, &x, per_element(&g, &x, "end", end_element, NULL));
   s = ir_alloc_stmt(ctx, x.acc, s);
-  s = cu_loop(ctx, g.block_b, IR_GRID, cu_loop(ctx, g.block_m, IR_GRID, cu_loop(ctx, g.block_n, IR_GRID, s)));
+  s = cu_product_grid(&g, s);
   return cu_tile_new(ctx, k, s, (int)g.threads, ir_format(ctx, "tile %lld %lld %lld %lld %lld %d", (long long)g.a.block, (long long)g.b.block, (long long)g.bk, (long long)tm, (long long)tn, g.stages));
 }

@@ -92,7 +92,7 @@ static cu_choice default_tile(const cu_target *t, const cu_product *g) {
 
 static const cu_tile *on_tensor_cores(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *choice, bool tf32, const char **reason) {
   cu_product g;
-  if (!cu_product_of(ctx, k, true, &g, reason)) return NULL;
+  if (!cu_product_sized(ctx, k, true, &g, reason)) return NULL;
   tn_dtype acc = g.acc->dtype;
   if (ir_is_byte_float(g.dtype) && t->sm < 89 && acc == TN_F32) { /* f16 holds all numbers of 8-bit floats: widened on the way to shared memory */
     g.a.value = ix_cast(ctx, TN_F16, g.a.value);
@@ -127,7 +127,7 @@ static const cu_tile *on_tensor_cores(tn_ctx *ctx, const cu_target *t, const ir_
   x.acc = ir_buf_new(ctx, "sum", acc, 4, (ix[]){n[0], ix_index(ctx, x.wm / 16), ix_index(ctx, x.wn / 8), ix_index(ctx, 4)}, NULL, IR_LOCAL);
   const ir_stmt *s = cu_product_pipeline(&g, each_sum(&g, &x, "set", false), step, &x, each_sum(&g, &x, "end", true));
   s = ir_alloc_stmt(ctx, x.fa, ir_alloc_stmt(ctx, x.fb, ir_alloc_stmt(ctx, x.acc, s)));
-  s = cu_loop(ctx, g.block_b, IR_GRID, cu_loop(ctx, g.block_m, IR_GRID, cu_loop(ctx, g.block_n, IR_GRID, s)));
+  s = cu_product_grid(&g, s);
   return cu_tile_new(ctx, k, s, (int)g.threads, ir_format(ctx, "%s %lld %lld %lld %lld %lld %d", tf32 ? "tf32" : "mma", (long long)g.a.block, (long long)g.b.block, (long long)g.bk, (long long)x.wm, (long long)x.wn, g.stages));
 }
 

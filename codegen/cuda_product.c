@@ -24,11 +24,27 @@ static const ir_stmt *let(tn_ctx *ctx, const char *name, ix value, ir_var **v, i
 
 /* ---- the kernel ---- */
 
-static bool axis_add(cu_axis *a, const ir_stmt *loop, int64_t extent) {
-  if (extent < 1 || a->n == LW_MAX_LOOPS) return false;
+/* Whether the loop's size is told at launch, and hangs on no other loop of the kernel. */
+static bool is_told(const lw_problem *p, const ir_stmt *loop) {
+  int64_t n;
+  if (!ix_const_value(loop->lo, &n) || n || ix_const_value(loop->hi, &n)) return false;
+  for (int i = 0; i < p->nout; i++)
+    if (ix_uses_var(loop->hi, p->out[i]->var)) return false;
+  return true;
+}
+
+/* Extent below 0: not known, so the first loop or none. */
+static bool axis_add(tn_ctx *ctx, const lw_problem *p, cu_axis *a, const ir_stmt *loop, int64_t extent) {
+  if (a->n == LW_MAX_LOOPS || (extent < 0 && (a->n || !is_told(p, loop)))) return false;
+  if (extent < 0) a->count = ix_max(ctx, loop->hi, ix_index(ctx, 0));
+  else if (a->count) a->count = ix_muli(ctx, a->count, extent);
+  if (extent < 0) extent = loop->var->hi + 1;
+  if (extent < 1) return false;
   a->loops[a->n++] = loop;
   return ir_mul_size(a->extent, extent, &a->extent) && a->extent < INT32_MAX;
 }
+
+static ix count_of(tn_ctx *ctx, const cu_axis *a) { return a->count ? a->count : ix_index(ctx, a->extent); }
 
 static bool only_update(const ir_stmt *s, const ir_stmt *update) {
   if (s == update) return true;
@@ -68,10 +84,15 @@ bool cu_mixed(const cu_product *g) {
 tn_dtype cu_operand_dtype(const cu_product *g, const cu_operand *o) { return cu_mixed(g) ? (tn_dtype)o->value->dtype : g->dtype; }
 
 bool cu_product_of(tn_ctx *ctx, const ir_kernel *k, bool plain, cu_product *g, const char **reason) {
+  if (k->ndims) REFUSE("a size that is told at launch");
+  return cu_product_sized(ctx, k, plain, g, reason);
+}
+
+bool cu_product_sized(tn_ctx *ctx, const ir_kernel *k, bool plain, cu_product *g, const char **reason) {
   *g = (cu_product){.ctx = ctx, .k = k, .p = lw_problem_of(ctx, k)};
   lw_problem *p = &g->p;
   g->a.rows.extent = g->b.rows.extent = g->batch.extent = g->sum.extent = 1;
-  if (p->kind != LW_CONTRACTION || k->ndims) REFUSE("not a product of two tensors of known size");
+  if (p->kind != LW_CONTRACTION) REFUSE("not a product of two tensors");
   const ir_stmt *s = p->body;
   if (s->kind != IR_ALLOC || s->body->kind != IR_SEQ || s->body->n < 3 || s->buf->rank) REFUSE("several accumulators");
   const ir_stmt *const *items = s->body->items;
@@ -109,10 +130,10 @@ bool cu_product_of(tn_ctx *ctx, const ir_kernel *k, bool plain, cu_product *g, c
   for (int i = 0; i < p->nout; i++) {
     bool in_a = ix_uses_var(x, p->out[i]->var), in_b = ix_uses_var(y, p->out[i]->var);
     cu_axis *to = in_a == in_b ? &g->batch : in_a ? &g->a.rows : &g->b.rows;
-    if (!axis_add(to, p->out[i], p->extent[i])) REFUSE("too many rows");
+    if (!axis_add(ctx, p, to, p->out[i], p->extent[i])) REFUSE("too many rows, or an inner loop of unknown size");
   }
   for (int i = 0; i < p->nred; i++)
-    if (!axis_add(&g->sum, p->red[i], p->red_extent[i])) REFUSE("a sum that is too long");
+    if (p->red_extent[i] < 0 || !axis_add(ctx, p, &g->sum, p->red[i], p->red_extent[i])) REFUSE("a sum that is too long, or of unknown length");
   contiguous_last(ctx, &g->sum, g->b.value);
   contiguous_last(ctx, &g->sum, g->a.value);
   if (p->guard) {
@@ -132,12 +153,12 @@ static int vector_along(cu_product *g, const cu_operand *o, const cu_axis *axis,
   const ir_var *v = axis->loops[axis->n - 1]->var;
   int size = (int)ir_dtype_bytes((tn_dtype)o->value->dtype);
   ix at = ir_buf_offset(ctx, o->value->u.buf, o->value->args);
-  int64_t coef[64], c0, lo;
+  int64_t coef[64], c0, lo, hi;
   ix term[64];
   int n = ix_linear(at, &c0, coef, term, 64);
   for (int vec = 16 / size; vec * size >= 4; vec /= 2) {
     bool good = axis->loops[axis->n - 1]->var->hi % vec == vec - 1 && limit % vec == 0 && c0 % vec == 0;
-    good &= vec == 1 || (ix_const_value(axis->loops[axis->n - 1]->lo, &lo) && lo == 0);
+    good &= vec == 1 || (ix_const_value(axis->loops[axis->n - 1]->lo, &lo) && lo == 0 && ix_const_value(axis->loops[axis->n - 1]->hi, &hi));
     good &= vec == 1 || !o->guard || !ix_uses_var(o->guard, v);
     bool found = false;
     for (int i = 0; i < n; i++) {
@@ -167,6 +188,14 @@ void cu_product_tiles(cu_product *g) {
   g->block_b = cu_var(g->ctx, "block.b", n);
   g->block_m = cu_var(g->ctx, "block.m", (g->a.rows.extent + g->a.block - 1) / g->a.block);
   g->block_n = cu_var(g->ctx, "block.n", (g->b.rows.extent + g->b.block - 1) / g->b.block);
+}
+
+const ir_stmt *cu_product_grid(const cu_product *g, const ir_stmt *s) {
+  tn_ctx *ctx = g->ctx;
+  ix none = ix_index(ctx, 0);
+  s = ir_for(ctx, g->block_n, none, ix_ceil_div(ctx, count_of(ctx, &g->b.rows), g->b.block), IR_GRID, s);
+  s = ir_for(ctx, g->block_m, none, ix_ceil_div(ctx, count_of(ctx, &g->a.rows), g->a.block), IR_GRID, s);
+  return ir_for(ctx, g->block_b, none, count_of(ctx, &g->batch), IR_GRID, s);
 }
 
 int64_t cu_product_shared_bytes(const cu_product *g) {
@@ -257,7 +286,7 @@ const ir_stmt *cu_product_copy_one(cu_product *g, const cu_operand *o, const ir_
   if (o->vec) real = ir_tile(ctx, "cp.async", real);
   ir_var *w = cu_var(ctx, ir_format(ctx, "none.%d", id), vec);
   const ir_stmt *none = ir_subst_var(ctx, cu_loop(ctx, w, IR_UNROLL, ir_store(ctx, o->shared, to, IR_SET, zero(ctx, o->shared->dtype))), v, w->expr);
-  ix cond = ix_and(ctx, ix_lt(ctx, m->expr, ix_index(ctx, o->rows.extent)), ix_lt(ctx, k->expr, ix_index(ctx, g->sum.extent)));
+  ix cond = ix_and(ctx, ix_lt(ctx, m->expr, count_of(ctx, &o->rows)), ix_lt(ctx, k->expr, ix_index(ctx, g->sum.extent)));
   const ir_stmt *s;
   if (o->guard) { /* its addresses make sense within the borders alone */
     ix guard = ix_subst1(ctx, mapped(ctx, &map, o->guard), v, ix_index(ctx, 0));
@@ -309,7 +338,7 @@ static const ir_stmt *end_store(ir_rewriter *r, const ir_stmt *s) {
 }
 
 static ix inside(const cu_product *g, ix m, ix n) {
-  return ix_and(g->ctx, ix_lt(g->ctx, m, ix_index(g->ctx, g->a.rows.extent)), ix_lt(g->ctx, n, ix_index(g->ctx, g->b.rows.extent)));
+  return ix_and(g->ctx, ix_lt(g->ctx, m, count_of(g->ctx, &g->a.rows)), ix_lt(g->ctx, n, count_of(g->ctx, &g->b.rows)));
 }
 
 static void map_result(cu_product *g, mapping *map, ix m, ix n) {

@@ -11,7 +11,8 @@
 typedef struct cu_axis { /* several loops, counted as one, the last fastest */
   const ir_stmt *loops[LW_MAX_LOOPS];
   int n;
-  int64_t extent;
+  int64_t extent;       /* at most */
+  ix count;             /* what it is by the sizes that the launch tells; null: the extent */
 } cu_axis;
 
 typedef struct cu_operand {
@@ -48,6 +49,10 @@ typedef struct cu_product {
 /* Reads the product off a kernel; false with *reason. `plain`: shared memory holds elements as they lie in global
  * memory, below the operands' casts. */
 bool cu_product_of(tn_ctx *ctx, const ir_kernel *k, bool plain, cu_product *g, const char **reason);
+/* The same of a kernel with sizes that the launch tells: of rows and batches, each the first loop of its axis. */
+bool cu_product_sized(tn_ctx *ctx, const ir_kernel *k, bool plain, cu_product *g, const char **reason);
+/* A block's statements in the loops over all blocks. */
+const ir_stmt *cu_product_grid(const cu_product *g, const ir_stmt *s);
 /* Operands of f8e4m3fn and f8e5m2, in either order: then g->dtype is that of a, as wide as that of b. */
 bool cu_mixed(const cu_product *g);
 tn_dtype cu_operand_dtype(const cu_product *g, const cu_operand *o); /* in shared memory */

@@ -12,6 +12,7 @@ typedef struct transpose {
   tn_ctx *ctx;
   lw_problem p;
   int x, y;      /* loops along which memory runs: of the store, of the load */
+  int64_t most[LW_MAX_LOOPS]; /* of the loops, where the launch tells their size */
   ix load;
   ir_var *bx, *by;
   ir_buf *shared;
@@ -26,7 +27,7 @@ static bool runs_along(tn_ctx *ctx, ix offset, const ir_var *v) {
 static void find_load(transpose *z, ix e) {
   if (e->op == IX_LOAD && e->u.buf->space == IR_GLOBAL && !z->load)
     for (int i = 0; i < z->p.nout; i++)
-      if (i != z->x && z->p.extent[i] >= SIDE / 2 && runs_along(z->ctx, ir_buf_offset(z->ctx, e->u.buf, e->args), z->p.out[i]->var)) {
+      if (i != z->x && z->most[i] >= SIDE / 2 && runs_along(z->ctx, ir_buf_offset(z->ctx, e->u.buf, e->args), z->p.out[i]->var)) {
         z->load = e;
         z->y = i;
       }
@@ -62,23 +63,32 @@ static const ir_stmt *half(transpose *z, const char *name, bool reading) {
   return cu_loop(ctx, t, IR_LANE, cu_loop(ctx, i, IR_UNROLL, ir_let(ctx, vx, x, ir_let(ctx, vy, y, s))));
 }
 
+static const ir_stmt *blocks_of(tn_ctx *ctx, ir_var *v, const ir_stmt *loop, const ir_stmt *s) {
+  ix n = ix_max(ctx, ix_sub(ctx, loop->hi, loop->lo), ix_index(ctx, 0));
+  return ir_for(ctx, v, ix_index(ctx, 0), ix_ceil_div(ctx, n, SIDE), IR_GRID, s);
+}
+
 const cu_tile *cu_schedule_transpose(tn_ctx *ctx, const cu_target *t, const ir_kernel *k, const cu_choice *c, const char **reason) {
   transpose z = {.ctx = ctx, .p = lw_problem_of(ctx, k), .x = -1};
-  if (z.p.kind != LW_POINTWISE || !z.p.body || z.p.body->kind != IR_STORE || k->ndims || z.p.store->op != IR_SET) return *reason = "not one store within loops", NULL;
+  if (z.p.kind != LW_POINTWISE || !z.p.body || z.p.body->kind != IR_STORE || z.p.store->op != IR_SET) return *reason = "not one store within loops", NULL;
   for (int i = 0; i < z.p.nout; i++) {
-    if (z.p.extent[i] < 0 || lw_loop_dependence(ctx, z.p.out[i], NULL) != LW_PARALLEL) return *reason = "loops that are not independent", NULL;
-    if (z.p.extent[i] >= SIDE / 2 && runs_along(ctx, ir_buf_offset(ctx, z.p.store->buf, z.p.store->index), z.p.out[i]->var)) z.x = i;
+    const ir_stmt *loop = z.p.out[i];
+    for (int j = 0; j < i; j++)
+      if (ix_uses_var(loop->lo, z.p.out[j]->var) || ix_uses_var(loop->hi, z.p.out[j]->var)) return *reason = "loops whose bounds hang on others", NULL;
+    if (lw_loop_dependence(ctx, loop, NULL) != LW_PARALLEL) return *reason = "loops that are not independent", NULL;
+    z.most[i] = loop->var->hi - loop->var->lo + 1;
+    if (z.most[i] > INT32_MAX) return *reason = "a loop without a bound", NULL;
+    if (z.most[i] >= SIDE / 2 && runs_along(ctx, ir_buf_offset(ctx, z.p.store->buf, z.p.store->index), z.p.out[i]->var)) z.x = i;
   }
   if (z.x < 0) return *reason = "a store that runs along no long loop", NULL;
   find_load(&z, z.p.store->value);
   if (!z.load) return *reason = "no load that runs along another loop", NULL;
-  int64_t nx = z.p.extent[z.x], ny = z.p.extent[z.y];
-  z.bx = cu_var(ctx, "block.x", (nx + SIDE - 1) / SIDE);
-  z.by = cu_var(ctx, "block.y", (ny + SIDE - 1) / SIDE);
+  z.bx = cu_var(ctx, "block.x", (z.most[z.x] + SIDE - 1) / SIDE);
+  z.by = cu_var(ctx, "block.y", (z.most[z.y] + SIDE - 1) / SIDE);
   z.shared = ir_buf_new(ctx, "turn", z.load->u.buf->dtype, 2, (ix[]){ix_index(ctx, SIDE), ix_index(ctx, SIDE + 1)}, NULL, IR_SHARED);
   const ir_stmt *parts[3] = {half(&z, "in", true), cu_sync(ctx, "barrier"), half(&z, "out", false)};
   const ir_stmt *s = ir_alloc_stmt(ctx, z.shared, ir_seq(ctx, 3, parts));
-  s = cu_loop(ctx, z.bx, IR_GRID, cu_loop(ctx, z.by, IR_GRID, s));
+  s = blocks_of(ctx, z.bx, z.p.out[z.x], blocks_of(ctx, z.by, z.p.out[z.y], s));
   for (int i = z.p.nout - 1; i >= 0; i--)
     if (i != z.x && i != z.y) s = ir_for(ctx, z.p.out[i]->var, z.p.out[i]->lo, z.p.out[i]->hi, IR_GRID, s);
   return cu_tile_new(ctx, k, s, THREADS, "transpose");

@@ -105,6 +105,6 @@ const cu_tile *cu_schedule_wgmma(tn_ctx *ctx, const cu_target *t, const ir_kerne
   if (g.a.vec * ir_dtype_bytes(g.dtype) != 16 || g.b.vec * ir_dtype_bytes(g.dtype) != 16) return *reason = "operands that do not lie along the sum in pieces of 16 bytes", NULL;
   const ir_stmt *s = cu_product_pipeline(&g, cu_groups_start(&g, &x), step, &x, cu_groups_end(&g, &x));
   s = ir_alloc_stmt(ctx, x.acc, s);
-  s = cu_loop(ctx, g.block_b, IR_GRID, cu_loop(ctx, g.block_m, IR_GRID, cu_loop(ctx, g.block_n, IR_GRID, s)));
+  s = cu_product_grid(&g, s);
   return cu_tile_new(ctx, k, s, (int)g.threads, ir_format(ctx, "wgmma %lld %lld %d", (long long)g.a.block, (long long)g.b.block, g.stages));
 }

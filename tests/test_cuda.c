@@ -316,22 +316,32 @@ static const struct {
      "for p in 0 .. n { y[i, p] = x[i, p] - s[] } } }", NULL, "rows", {1, 31, 64, 70}},
     {"kernel columns(dim n [0, 240], in x: f32[240, 100], out y: f32[100]) { for j in 0 .. 100 { alloc s: f32[] register s[] = 0.0 for r in 0 .. n { s[] = s[] + x[r, j] } y[j] = s[] * 0.5 } }", NULL, "columns", {0, 1, 77, 240}},
     {"kernel columns(dim n [0, 240], in x: f32[240, 100], out y: f32[100]) { for j in 0 .. 100 { alloc s: f32[] register s[] = 0.0 for r in 0 .. n { s[] = s[] + x[r, j] } y[j] = s[] * 0.5 } }", "columns 8 32 4", "columns 8 32 4", {0, 3, 130, 240}},
+    {"kernel product(dim n [0, 90], in a: f32[90, 72], in b: f32[72, 50], out y: f32[90, 50]) { for i in 0 .. n { for j in 0 .. 50 { alloc s: f32[] register s[] = 0.0 for r in 0 .. 72 { s[] = fma(a[i, r], b[r, j], s[]) } "
+     "y[i, j] = max(s[], 0.0) } } }", NULL, "tile", {0, 1, 37, 90}},
+    {"kernel product(dim n [0, 90], in a: f32[72, 90], in b: f32[72, 50], out y: f32[50, 90]) { for j in 0 .. 50 { for i in 0 .. n { alloc s: f32[] register s[] = 0.0 for r in 0 .. 72 { s[] = fma(a[r, i], b[r, j], s[]) } "
+     "y[j, i] = s[] } } }", "tile 32 32 16 2 2 3", "tile 32 32 16", {0, 3, 66, 89}},
+    {"kernel product(dim n [0, 90], in a: f32[90, 72], in b: f32[72, 50], out y: f32[90, 50]) { for i in 0 .. n { for j in 0 .. 50 { alloc s: f32[] register s[] = 0.0 for r in 0 .. 72 { s[] = fma(a[i, r], b[r, j], s[]) } "
+     "y[i, j] = s[] } } }", "tf32 32 64 32 16 32 3", "tf32 32 64", {0, 2, 45, 90}},
+    {"kernel batches(dim n [0, 9], in a: f32[9, 12, 40], in b: f32[9, 40, 20], out y: f32[9, 12, 20]) { for p in 0 .. n { for i in 0 .. 12 { for j in 0 .. 20 { alloc s: f32[] register s[] = 0.0 "
+     "for r in 0 .. 40 { s[] = fma(a[p, i, r], b[p, r, j], s[]) } y[p, i, j] = s[] } } } }", NULL, "tile", {0, 1, 4, 9}},
+    {"kernel turn(dim n [0, 130], in x: f32[130, 70], out y: f32[70, 130]) { for i in 0 .. 70 { for j in 0 .. n { y[i, j] = x[j, i] * 2.0 } } }", NULL, "transpose", {0, 1, 33, 130}},
+    {"kernel turn(dim n [0, 70], dim m [0, 130], in x: f32[130, 70], out y: f32[70, 130]) { for i in 0 .. n { for j in 0 .. m { y[i, j] = x[j, i] } } }", NULL, "transpose", {0, 5, 64, 70}},
 };
 
 static void sized_one(tn_ctx *ctx, int i) {
-  static float x[SIZED], y[2][SIZED];
+  static float x[SIZED], w[SIZED], y[2][SIZED];
   const ir_kernel *k = ir_kernel_parse(ctx, sized[i].text, "sized");
   const cu_target *t = cu_target_find(ctx, "sm_90a");
   const char *why = NULL;
   const cu_tile *tile = cu_schedule(ctx, t, k, sized[i].choice, &why);
   if (!tile || strncmp(tile->choice, sized[i].got, strlen(sized[i].got))) ir_fail(ctx, TN_EWRONG, "kernel %d: %s, not %s", i, tile ? tile->choice : why, sized[i].got);
-  for (int e = 0; e < SIZED; e++) x[e] = (float)(e * 37 % 101) / 50 - 1;
+  for (int e = 0; e < SIZED; e++) x[e] = (float)(e * 37 % 101 - 50) / 64, w[e] = (float)(e * 29 % 89 - 44) / 64; /* TF32 holds these */
   for (int d = 0; d < 4; d++) {
     int64_t dims[2] = {sized[i].dims[d], sized[i].dims[d]};
     for (int way = 0; way < 2; way++)
       for (int e = 0; e < SIZED; e++) y[way][e] = 5;
-    ir_interp(ctx, k, (void *[]){x, y[0]}, dims);
-    rt_cuda_emulate(ctx, tile, (void *[]){x, y[1]}, dims, (uint64_t)d);
+    ir_interp(ctx, k, (void *[]){x, k->nbufs == 2 ? y[0] : w, y[0]}, dims);
+    rt_cuda_emulate(ctx, tile, (void *[]){x, k->nbufs == 2 ? y[1] : w, y[1]}, dims, (uint64_t)d);
     for (int e = 0; e < SIZED; e++)
       if (!(fabsf(y[0][e] - y[1][e]) <= 1e-4f * (1 + fabsf(y[0][e])))) ir_fail(ctx, TN_EWRONG, "kernel %d of %lld: element %d is %g, not %g", i, (long long)dims[0], e, (double)y[1][e], (double)y[0][e]);
   }
