@@ -22,7 +22,7 @@ enum { /* CUresult */
   CUDA_ERROR_INVALID_PC = 718, CUDA_ERROR_LAUNCH_FAILED = 719, CUDA_ERROR_UNKNOWN = 999
 };
 enum { CU_ATTRIBUTE_MULTIPROCESSORS = 16, CU_ATTRIBUTE_MAJOR = 75, CU_ATTRIBUTE_MINOR = 76 }; /* CUdevice_attribute */
-enum { CU_FUNC_MAX_DYNAMIC_SHARED = 8, CU_STREAM_NON_BLOCKING = 1, CU_CAPTURE_RELAXED = 2, CU_EVENT_DEFAULT = 0 };
+enum { CU_FUNC_MAX_DYNAMIC_SHARED = 8, CU_STREAM_NON_BLOCKING = 1, CU_CAPTURE_RELAXED = 2, CU_EVENT_DEFAULT = 0, CU_EVENT_NO_TIMING = 2 };
 
 /* ROW(field, symbol, parameters) */
 #define RT_CUDA_DRIVER_ROWS(ROW)                                                                                                        \
@@ -48,6 +48,10 @@ enum { CU_FUNC_MAX_DYNAMIC_SHARED = 8, CU_STREAM_NON_BLOCKING = 1, CU_CAPTURE_RE
   ROW(stream_new, "cuStreamCreate", (CUstream *s, unsigned flags))                                                                      \
   ROW(stream_free, "cuStreamDestroy_v2", (CUstream s))                                                                                  \
   ROW(stream_wait, "cuStreamSynchronize", (CUstream s))                                                                                 \
+  ROW(stream_wait_event, "cuStreamWaitEvent", (CUstream s, CUevent e, unsigned flags))                                                  \
+  ROW(host_alloc, "cuMemHostAlloc", (void **p, size_t n, unsigned flags))                                                               \
+  ROW(host_free, "cuMemFreeHost", (void *p))                                                                                            \
+  ROW(pointer_attribute, "cuPointerGetAttribute", (void *to, int attribute, CUdeviceptr p))                                             \
   ROW(launch, "cuLaunchKernel", (CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,            \
                                  unsigned shared, CUstream s, void **args, void **extra))                                               \
   ROW(event_new, "cuEventCreate", (CUevent *e, unsigned flags))                                                                         \

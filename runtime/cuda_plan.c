@@ -251,7 +251,7 @@ rt_cuda_plan *rt_cuda_plan_make(tn_ctx *ctx, const ir_program *g, const cu_targe
   if (!o) o = &none;
   double start = rt_now();
   rt_cuda_plan *p = IR_NEW(ctx, rt_cuda_plan);
-  *p = (rt_cuda_plan){.program = g, .target = t, .nkernels = g->nkernels, .kernels = IR_NEW_ARRAY(ctx, rt_cuda_kernel, g->nkernels + 1)};
+  *p = (rt_cuda_plan){.program = g, .target = t, .nkernels = g->nkernels, .kernels = IR_NEW_ARRAY(ctx, rt_cuda_kernel, g->nkernels + 1), .cut_bytes = RT_CUDA_CUT_BYTES};
   p->walked = g->ndims > 0;
   plan_calls(ctx, p, g, g->nrun, g->run);
   build *b = IR_NEW(ctx, build);

@@ -17,6 +17,9 @@ typedef struct rt_cuda_kernel { /* one distinct kernel of the run section */
   const char *left;             /* choices that were tried before and why they were left, a line each; "" for none */
 } rt_cuda_kernel;
 
+/* What the link moves in about 20 microseconds (PCIe 5, 16 lanes), several times what another graph takes to begin. */
+enum { RT_CUDA_CUT_BYTES = 1 << 20 };
+
 typedef struct rt_cuda_plan {
   const ir_program *program;
   const cu_target *target;
@@ -25,6 +28,7 @@ typedef struct rt_cuda_plan {
   int nlaunches;                /* of one run; of each place where there is control flow */
   bool walked;                  /* control flow, or dimensions that the program computes: the host walks it, run by run */
   int64_t scratch_bytes;        /* the most that a launch needs */
+  int64_t cut_bytes;            /* of inputs and outputs for which a run is cut, so that they are copied beside it: RT_CUDA_CUT_BYTES */
   double compile_s;
   int hits;                     /* cubins from the cache */
 } rt_cuda_plan;

@@ -1,161 +1,12 @@
 /* cuda_run.c — see cuda_run.h. */
 #include "runtime/cuda_run.h"
-#include "runtime/cuda_driver.h"
+#include "runtime/cuda_copies.h"
 #include "runtime/cuda_library.h"
-#include "runtime/exec.h"
 #include "runtime/cuda_object.h"
+#include "runtime/exec.h"
 #include "runtime/module.h"
 #include <stdlib.h>
 #include <string.h>
-
-const rt_cuda_driver_table *rt_cuda_driver(tn_ctx *ctx, const char **why) {
-  const rt_cuda_lib *l = rt_cuda_library(RT_CUDA_DRIVER);
-  if (!l->handle) {
-    *why = ir_format(ctx, "the CUDA driver is not there: %s", l->why);
-    return NULL;
-  }
-  rt_cuda_driver_table *t = IR_NEW(ctx, rt_cuda_driver_table);
-  struct { void **place; const char *symbol; } rows[] = {
-#define ROW(field, symbol, parameters) {(void **)&t->field, symbol},
-      RT_CUDA_DRIVER_ROWS(ROW)
-#undef ROW
-  };
-  for (int i = 0; i < IR_COUNT(rows); i++)
-    if (!(*rows[i].place = rt_cuda_symbol(RT_CUDA_DRIVER, rows[i].symbol))) {
-      *why = ir_format(ctx, "the CUDA driver %s has no function %s: it is too old", l->path, rows[i].symbol);
-      return NULL;
-    }
-#define ROW(field, symbol, parameters) *(void **)&t->field = rt_cuda_symbol(RT_CUDA_DRIVER, symbol);
-  RT_CUDA_DRIVER_NEWER(ROW)
-#undef ROW
-  return t;
-}
-
-/* ---- devices ---- */
-
-struct rt_cuda_device {
-  tn_ctx *ctx;
-  const rt_cuda_driver_table *cu;
-  CUdevice number;
-  CUcontext context;
-  CUstream stream;
-  const char *name;
-  char lost[256]; /* "" while it works */
-  bool open;
-};
-
-const char *rt_cuda_device_name(const rt_cuda_device *d) { return d->name; }
-const char *rt_cuda_device_lost(const rt_cuda_device *d) { return *d->lost ? d->lost : NULL; }
-
-/* Errors after which a context does nothing any more. */
-static bool sticky(CUresult e) {
-  static const CUresult all[] = {CUDA_ERROR_ECC_UNCORRECTABLE, CUDA_ERROR_ILLEGAL_ADDRESS, CUDA_ERROR_LAUNCH_TIMEOUT, CUDA_ERROR_ASSERT, CUDA_ERROR_HARDWARE_STACK_ERROR,
-                                 CUDA_ERROR_ILLEGAL_INSTRUCTION, CUDA_ERROR_MISALIGNED_ADDRESS, CUDA_ERROR_INVALID_PC, CUDA_ERROR_LAUNCH_FAILED};
-  for (int i = 0; i < IR_COUNT(all); i++)
-    if (all[i] == e) return true;
-  return false;
-}
-
-static const char *error_text(tn_ctx *ctx, const rt_cuda_driver_table *cu, CUresult e) {
-  const char *name = NULL, *text = NULL;
-  if (cu->error_name(e, &name) || !name) name = "unknown error";
-  if (cu->error_text(e, &text) || !text) text = "";
-  return ir_format(ctx, "%s (%d)%s%s", name, e, *text ? ": " : "", text);
-}
-
-static void need(tn_ctx *ctx, rt_cuda_device *d, CUresult e, const char *what) {
-  if (!e) return;
-  const char *text = error_text(ctx, d->cu, e);
-  if (sticky(e)) {
-    snprintf(d->lost, sizeof d->lost, "%s: %s", what, text);
-    ir_fail(ctx, TN_EINTERNAL, "GPU: %s: %s; its context is lost, and all that lay in it", what, text);
-  }
-  ir_fail(ctx, e == CUDA_ERROR_OUT_OF_MEMORY ? TN_ERESOURCE : TN_EINTERNAL, "GPU: %s: %s", what, text);
-}
-
-static void need_alive(tn_ctx *ctx, const rt_cuda_device *d) {
-  if (*d->lost) ir_fail(ctx, TN_EINTERNAL, "GPU: lost since: %s", d->lost);
-}
-
-static void close_device(void *arg) {
-  rt_cuda_device *d = arg;
-  if (!d->open) return;
-  d->open = false;
-  if (d->context) {
-    d->cu->context_set(d->context);
-    if (d->stream && !*d->lost) d->cu->stream_free(d->stream);
-    if (*d->lost) d->cu->context_reset(d->number); /* the next to retain it gets a fresh one */
-    d->cu->context_release(d->number);
-  }
-}
-
-void rt_cuda_device_close(rt_cuda_device *d) {
-  if (!d->open) return;
-  ir_undefer(d->ctx, close_device, d);
-  close_device(d);
-}
-
-static void check_versions(tn_ctx *ctx, int driver) {
-  int nvrtc = rt_cuda_library(RT_CUDA_NVRTC)->version;
-  if (driver && nvrtc && driver / 1000 < nvrtc / 1000)
-    ir_fail(ctx, TN_EUNSUPPORTED, "the CUDA driver knows CUDA %d.%d and cannot load what NVRTC %d.%d compiles: update the driver, or name an older toolkit in TENON_CUDA_PATH", driver / 1000,
-            driver % 1000 / 10, nvrtc / 1000, nvrtc % 1000 / 10);
-}
-
-static bool runs_on(const cu_target *t, int sm) { return t->hopper ? sm == t->sm : sm / 10 == t->sm / 10 && sm >= t->sm; }
-
-typedef struct found { /* a device by its number, before anything is made on it */
-  const rt_cuda_driver_table *cu;
-  CUdevice number;
-  char name[128];
-  int sm, units;
-} found;
-
-static found find_device(tn_ctx *ctx, int index) {
-  const char *why;
-  found f = {.cu = rt_cuda_driver(ctx, &why)};
-  const rt_cuda_driver_table *cu = f.cu;
-  if (!cu) ir_fail(ctx, TN_EUNSUPPORTED, "%s", why);
-  check_versions(ctx, rt_cuda_library(RT_CUDA_DRIVER)->version);
-  int n = 0, major = 0, minor = 0;
-  rt_cuda_device *d = &(rt_cuda_device){.ctx = ctx, .cu = cu};
-  CUresult e = cu->init(0);
-  if (e) ir_fail(ctx, TN_EUNSUPPORTED, "the CUDA driver does not start: %s", error_text(ctx, cu, e));
-  need(ctx, d, cu->device_count(&n), "counting devices");
-  if (index >= n) ir_fail(ctx, TN_EUNSUPPORTED, n ? "there is no GPU number %d" : "the CUDA driver sees no GPU", index);
-  need(ctx, d, cu->device_get(&f.number, index), "a device");
-  need(ctx, d, cu->device_name(f.name, sizeof f.name, f.number), "a device's name");
-  need(ctx, d, cu->device_attribute(&major, CU_ATTRIBUTE_MAJOR, f.number), "a device's architecture");
-  need(ctx, d, cu->device_attribute(&minor, CU_ATTRIBUTE_MINOR, f.number), "a device's architecture");
-  need(ctx, d, cu->device_attribute(&f.units, CU_ATTRIBUTE_MULTIPROCESSORS, f.number), "a device's size");
-  f.sm = major * 10 + minor;
-  return f;
-}
-
-const cu_target *rt_cuda_device_target(tn_ctx *ctx, int index, const char **name) {
-  found f = find_device(ctx, index);
-  const cu_target *t, *best = NULL;
-  for (int i = 0; (t = cu_target_at(i)); i++)
-    if (runs_on(t, f.sm)) best = t;
-  if (!best) ir_fail(ctx, TN_EUNSUPPORTED, "GPU %d (%s) is sm_%d, for which there is no target", index, f.name, f.sm);
-  if (name) *name = ir_strdup(ctx, f.name);
-  return best;
-}
-
-rt_cuda_device *rt_cuda_device_open(tn_ctx *ctx, const cu_target *t, int index) {
-  found f = find_device(ctx, index);
-  const rt_cuda_driver_table *cu = f.cu;
-  int version = rt_cuda_library(RT_CUDA_DRIVER)->version;
-  if (!runs_on(t, f.sm)) ir_fail(ctx, TN_EUNSUPPORTED, "GPU %d (%s) is sm_%d: code for %s does not run there", index, f.name, f.sm, t->name);
-  rt_cuda_device *d = IR_NEW(ctx, rt_cuda_device);
-  *d = (rt_cuda_device){.ctx = ctx, .cu = cu, .number = f.number, .open = true};
-  ir_defer(ctx, close_device, d);
-  need(ctx, d, cu->context_retain(&d->context, d->number), "a context");
-  need(ctx, d, cu->context_set(d->context), "a context");
-  need(ctx, d, cu->stream_new(&d->stream, CU_STREAM_NON_BLOCKING), "a stream");
-  d->name = ir_format(ctx, "%s, sm_%d, %d multiprocessors, driver %d.%d", f.name, f.sm, f.units, version / 1000, version % 1000 / 10);
-  return d;
-}
 
 /* ---- modules ---- */
 
@@ -169,16 +20,31 @@ typedef struct step { /* one launch, one copy, or one plan of a library, with al
   const char *name;
 } step;
 
+typedef struct part { /* of a stretch: what is issued at once */
+  int first, end;     /* steps */
+  CUgraphExec graph;
+  bool refused;       /* to be captured */
+} part;
+
 /* What a run calls and copies between two decisions of the program, with the addresses and sizes of that time. */
 typedef struct stretch {
   tn_ctx *ctx;        /* all of it lies there */
   uint64_t *key;      /* by call: the instruction, addresses, dims; by copy: 0, to, from, bytes */
   int nkey, nsteps;
   step *steps;
-  CUgraphExec graph;
-  bool refused;       /* to be captured */
+  int *touched;       /* by input: the first step that touches it; nsteps: none */
+  int *written;       /* by output, then by input: the last step that writes it; -1: none */
+  int nparts;         /* more than one: copies to and from the host go on beside them */
+  part parts[RT_CUDA_PARTS];
   int64_t runs, last; /* last: number of the run that it was part of */
 } stretch;
+
+typedef struct io { /* an input or output */
+  const ir_slot *slot; /* one that is changed in place, else any; null: none */
+  CUdeviceptr at, end; /* on the device, at its largest */
+  size_t bytes;        /* of the caller's memory, in this run */
+  bool done;           /* copied up, or down, in this run */
+} io;
 
 enum { STRETCHES = 64 };
 
@@ -191,12 +57,16 @@ struct rt_cuda_module {
   CUfunction **functions;
   rt_cuda_step **libraries;
   CUdeviceptr *memory;
-  CUdeviceptr weights, scratch, workspace, *in, *out;
+  CUdeviceptr weights, scratch, workspace;
+  io *in, *out, *back; /* back: inputs as outputs, where they are changed in place */
   rt_memory slots;    /* the same as pointers, and what a run's slots need besides */
   int64_t *dims;      /* of the last run */
   ir_var **vars;      /* the program's dims */
-  const void *const *given; /* the caller's inputs, while a run is under way */
-  size_t *given_bytes;      /* of those that no run changes */
+  struct { /* the caller's memory, while a run is under way */
+    bool on, split, decided; /* split: copies are beside the kernels; decided: it asked for a value */
+    const void *const *in;
+    void *const *out;
+  } run;
   stretch stretches[STRETCHES];
   uint64_t *key;      /* of what was called since the last decision */
   int nkey, room;
@@ -207,7 +77,8 @@ struct rt_cuda_module {
 int64_t rt_cuda_module_bytes(const rt_cuda_module *m) { return m->bytes; }
 
 static void free_stretch(rt_cuda_module *m, stretch *s) {
-  if (s->graph) m->d->cu->exec_free(s->graph);
+  for (int i = 0; i < s->nparts; i++)
+    if (s->parts[i].graph) m->d->cu->exec_free(s->parts[i].graph);
   tn_ctx_free(s->ctx);
 }
 
@@ -220,10 +91,10 @@ static void free_module(void *arg) {
   const rt_cuda_driver_table *cu = m->d->cu;
   if (!gone) {
     cu->context_set(m->d->context);
-    cu->stream_wait(m->d->stream);
+    rt_cuda_copies_drop(m->d);
   }
   for (int i = 0; i < m->nstretches; i++) {
-    if (gone) m->stretches[i].graph = NULL;
+    if (gone) m->stretches[i].nparts = 0;
     free_stretch(m, &m->stretches[i]);
   }
   if (gone) return;
@@ -243,7 +114,7 @@ void rt_cuda_module_free(rt_cuda_module *m) {
 static CUdeviceptr reserve(rt_cuda_module *m, int64_t bytes, const char *what) {
   CUdeviceptr p = 0;
   if (!bytes) return 0;
-  need(m->ctx, m->d, m->d->cu->alloc(&p, (size_t)bytes), ir_format(m->ctx, "%lld bytes for %s, with %lld there already", (long long)bytes, what, (long long)m->bytes));
+  rt_cuda_need(m->ctx, m->d, m->d->cu->alloc(&p, (size_t)bytes), ir_format(m->ctx, "%lld bytes for %s, with %lld there already", (long long)bytes, what, (long long)m->bytes));
   IR_PUSH(m->ctx, m->memory, m->nmemory, p);
   m->bytes += bytes;
   return p;
@@ -252,12 +123,12 @@ static CUdeviceptr reserve(rt_cuda_module *m, int64_t bytes, const char *what) {
 static void load_functions(rt_cuda_module *m, int i) {
   const rt_cuda_kernel *k = &m->p->kernels[i];
   if (!k->cubin) ir_fail(m->ctx, TN_EUSAGE, "a plan that was not compiled cannot run");
-  need(m->ctx, m->d, m->d->cu->module_load(&m->modules[i], k->cubin->bytes), ir_format(m->ctx, "loading kernel '%s'", k->kernel->name));
+  rt_cuda_need(m->ctx, m->d, m->d->cu->module_load(&m->modules[i], k->cubin->bytes), ir_format(m->ctx, "loading kernel '%s'", k->kernel->name));
   m->functions[i] = IR_NEW_ARRAY(m->ctx, CUfunction, k->code->nlaunches + 1);
   for (int l = 0; l < k->code->nlaunches; l++) {
     const cu_launch *from = &k->code->launches[l];
-    need(m->ctx, m->d, m->d->cu->module_function(&m->functions[i][l], m->modules[i], from->symbol), from->symbol);
-    if (from->shared_bytes > 48 * 1024) need(m->ctx, m->d, m->d->cu->function_set(m->functions[i][l], CU_FUNC_MAX_DYNAMIC_SHARED, (int)from->shared_bytes), "shared memory of a kernel");
+    rt_cuda_need(m->ctx, m->d, m->d->cu->module_function(&m->functions[i][l], m->modules[i], from->symbol), from->symbol);
+    if (from->shared_bytes > 48 * 1024) rt_cuda_need(m->ctx, m->d, m->d->cu->function_set(m->functions[i][l], CU_FUNC_MAX_DYNAMIC_SHARED, (int)from->shared_bytes), "shared memory of a kernel");
   }
 }
 
@@ -294,8 +165,8 @@ static void pack(tn_ctx *ctx, void *arg) {
   rt_cuda_module *m = a->m;
   const ir_program *g = m->p->program;
   const uint8_t *blob = rt_pack_weights(ctx, g, a->raw, rt_cpu_count());
-  need(ctx, m->d, m->d->cu->to_device(m->weights, blob + (cg_blob_bytes(g) - g->weights_bytes), (size_t)g->weights_bytes, m->d->stream), "copying the weights");
-  need(ctx, m->d, m->d->cu->stream_wait(m->d->stream), "copying the weights");
+  rt_cuda_up(ctx, m->d, m->d->up, m->weights, blob + (cg_blob_bytes(g) - g->weights_bytes), (size_t)g->weights_bytes, "copying the weights");
+  rt_cuda_arrive(ctx, m->d);
 }
 
 /* Weights packed on the host, in a context of its own: they leave it when they are there. */
@@ -310,47 +181,75 @@ static void load_weights(tn_ctx *ctx, rt_cuda_module *m, const void *const raw[]
 }
 
 void rt_cuda_repack(tn_ctx *ctx, rt_cuda_module *m, const void *const raw[]) {
-  need_alive(ctx, m->d);
-  need(ctx, m->d, m->d->cu->context_set(m->d->context), "a context");
+  rt_cuda_need_alive(ctx, m->d);
+  rt_cuda_need(ctx, m->d, m->d->cu->context_set(m->d->context), "a context");
   load_weights(ctx, m, raw);
 }
 
 static void *pointer(CUdeviceptr p) { return (void *)(uintptr_t)p; }
 
-/* Of an input or output at its largest: several slots may be parts of it. */
-static int64_t whole_bytes(const ir_program *g, const ir_slot *s) {
-  int64_t most = 1;
+/* An expression of sizes: variable i is values[i]. */
+static int64_t value_of(tn_ctx *ctx, ix e, int n, ir_var *const *vars, const int64_t *values) {
+  if (e->op == IX_CONST) return e->u.i;
+  for (int i = 0; i < n; i++)
+    if (e->op == IX_VAR && e->u.var == vars[i]) return values[i];
+  tn_dtype types[3];
+  ir_scalar args[3];
+  ir_assert(ctx, e->nargs >= 1 && e->nargs <= 3);
+  for (int i = 0; i < e->nargs; i++) types[i] = (tn_dtype)e->args[i]->dtype, args[i].i = value_of(ctx, e->args[i], n, vars, values);
+  return ir_eval_op(ctx, (ir_opcode)e->op, (tn_dtype)e->dtype, e->nargs, types, args).i;
+}
+
+/* Bytes of the caller's memory of an input or output with the dims of now: of the slot that hangs on them, where there is one, else of the
+ * whole, which is a slot, too. Of several slots some may be parts of it. */
+static io io_of(tn_ctx *ctx, const rt_cuda_module *m, ir_slot_kind kind, int index) {
+  const ir_program *g = m->p->program;
+  int64_t most = 0, sized = -1;
+  io r = {0};
   for (int i = 0; i < g->nslots; i++) {
-    const ir_slot *x = &g->slots[i];
-    if (x->kind == s->kind && x->index == s->index && x->offset + x->bytes > most) most = x->offset + x->bytes;
+    const ir_slot *s = &g->slots[i];
+    if (s->kind != kind || s->index != index) continue;
+    if (!r.slot || s->inout) r.slot = s;
+    if (s->offset + s->bytes > most) most = s->offset + s->bytes;
+    if (!s->sizes || sized >= 0) continue;
+    sized = (int64_t)ir_dtype_bytes(s->dtype);
+    for (int a = 0; a < s->rank; a++) sized *= ir_extent_slot(g, s->sizes[a]) < 0 ? value_of(ctx, s->sizes[a], g->ndims, m->vars, m->dims) : s->dims[a];
   }
-  return most;
+  r.bytes = (size_t)(sized >= 0 ? sized : most);
+  r.end = (CUdeviceptr)most;
+  return r;
+}
+
+static io *load_io(rt_cuda_module *m, ir_slot_kind kind, int n) {
+  io *all = IR_NEW_ARRAY(m->ctx, io, n + 1);
+  for (int i = 0; i < n; i++) {
+    all[i] = io_of(m->ctx, m, kind, i);
+    if (!all[i].slot) continue;
+    int64_t bytes = all[i].end ? (int64_t)all[i].end : 1;
+    all[i].at = reserve(m, bytes, all[i].slot->name);
+    all[i].end = all[i].at + (CUdeviceptr)bytes;
+  }
+  return all;
 }
 
 static void load_memory(rt_cuda_module *m) {
   const ir_program *g = m->p->program;
-  m->in = IR_NEW_ARRAY(m->ctx, CUdeviceptr, g->ninputs + 1);
-  m->out = IR_NEW_ARRAY(m->ctx, CUdeviceptr, g->noutputs + 1);
   m->weights = reserve(m, g->weights_bytes, "weights");
   m->slots.weights = pointer(m->weights);
   m->slots.arena = pointer(reserve(m, g->arena_bytes, "the arena"));
   m->slots.state = pointer(reserve(m, g->state_bytes, "states"));
   m->scratch = reserve(m, m->p->scratch_bytes, "scratch");
-  const void **in = IR_NEW_ARRAY(m->ctx, const void *, g->ninputs + 1);
-  void **out = IR_NEW_ARRAY(m->ctx, void *, g->noutputs + 1);
-  for (int i = 0; i < g->nslots; i++) {
-    const ir_slot *s = &g->slots[i];
-    CUdeviceptr *place = s->kind == IR_SLOT_INPUT ? &m->in[s->index] : s->kind == IR_SLOT_OUTPUT ? &m->out[s->index] : NULL;
-    if (!place || *place) continue;
-    *place = reserve(m, whole_bytes(g, s), s->name);
-    if (s->kind == IR_SLOT_INPUT) in[s->index] = pointer(*place);
-    else out[s->index] = pointer(*place);
-  }
   m->slots.dims = m->dims = IR_NEW_ARRAY(m->ctx, int64_t, g->ndims + 1);
-  m->given_bytes = IR_NEW_ARRAY(m->ctx, size_t, g->ninputs + 1);
   m->vars = IR_NEW_ARRAY(m->ctx, ir_var *, g->ndims + 1);
   for (int i = 0; i < g->ndims; i++) m->vars[i] = g->dims[i].var;
   for (int i = 0; i < g->ndims; i++) m->dims[i] = g->dims[i].var->hi;
+  m->in = load_io(m, IR_SLOT_INPUT, g->ninputs);
+  m->out = load_io(m, IR_SLOT_OUTPUT, g->noutputs);
+  m->back = memcpy(IR_NEW_ARRAY(m->ctx, io, g->ninputs + 1), m->in, sizeof *m->in * (size_t)g->ninputs);
+  const void **in = IR_NEW_ARRAY(m->ctx, const void *, g->ninputs + 1);
+  void **out = IR_NEW_ARRAY(m->ctx, void *, g->noutputs + 1);
+  for (int i = 0; i < g->ninputs; i++) in[i] = pointer(m->in[i].at);
+  for (int i = 0; i < g->noutputs; i++) out[i] = pointer(m->out[i].at);
   m->slots.in = in;
   m->slots.out = out;
   load_weights(m->ctx, m, NULL);
@@ -379,21 +278,9 @@ static char *make_maps(tn_ctx *ctx, rt_cuda_module *m, tn_ctx *own, const step *
     void *tensor = pointer(s->args[from->maps[i].param] + rt_cuda_map_of(&from->maps[i], &x)), *to = maps + i * CU_MAP_BYTES;
     CUresult e = x.pixels ? cu->map_im2col(to, x.type, x.rank, tensor, x.extents, x.strides, x.lower, x.upper, x.channels, x.pixels, x.steps, CU_MAP_NOT_INTERLEAVED, CU_MAP_SWIZZLE_128B, CU_MAP_L2_128B, CU_MAP_ZEROS)
                           : cu->map_tiled(to, x.type, x.rank, tensor, x.extents, x.strides, x.box, x.steps, CU_MAP_NOT_INTERLEAVED, CU_MAP_SWIZZLE_128B, CU_MAP_L2_128B, CU_MAP_ZEROS);
-    need(ctx, m->d, e, ir_format(ctx, "tensor map %d of kernel '%s'", i, s->name));
+    rt_cuda_need(ctx, m->d, e, ir_format(ctx, "tensor map %d of kernel '%s'", i, s->name));
   }
   return maps;
-}
-
-/* An expression of sizes: variable i is values[i]. */
-static int64_t value_of(tn_ctx *ctx, ix e, int n, ir_var *const *vars, const int64_t *values) {
-  if (e->op == IX_CONST) return e->u.i;
-  for (int i = 0; i < n; i++)
-    if (e->op == IX_VAR && e->u.var == vars[i]) return values[i];
-  tn_dtype types[3];
-  ir_scalar args[3];
-  ir_assert(ctx, e->nargs >= 1 && e->nargs <= 3);
-  for (int i = 0; i < e->nargs; i++) types[i] = (tn_dtype)e->args[i]->dtype, args[i].i = value_of(ctx, e->args[i], n, vars, values);
-  return ir_eval_op(ctx, (ir_opcode)e->op, (tn_dtype)e->dtype, e->nargs, types, args).i;
 }
 
 /* The launches of a call; args: its addresses, then its dims. */
@@ -423,30 +310,90 @@ static void add_call(tn_ctx *ctx, rt_cuda_module *m, stretch *t, const ir_inst *
   }
 }
 
-/* What was noted, as steps; where there is no room, in the place of what was not used for longest. */
-static stretch *new_stretch(tn_ctx *ctx, rt_cuda_module *m) {
+static bool is_of(const io *x, CUdeviceptr p) { return p >= x->at && p < x->end; }
+
+/* A step that begins at `first` and ends before `end` touches an address. */
+static void touch(const rt_cuda_module *m, stretch *t, CUdeviceptr p, bool writes, int first, int end) {
+  const ir_program *g = m->p->program;
+  for (int i = 0; i < g->ninputs; i++) {
+    if (!is_of(&m->in[i], p)) continue;
+    if (first < t->touched[i]) t->touched[i] = first;
+    if (writes) t->written[g->noutputs + i] = end - 1;
+  }
+  for (int i = 0; i < g->noutputs && writes; i++)
+    if (is_of(&m->out[i], p)) t->written[i] = end - 1;
+}
+
+/* Cuts a stretch that is a whole run: where enough bytes are wanted for the first time, or are there for good. At least as many lie between cuts
+ * as make no more parts than there may be. */
+static void cut(tn_ctx *ctx, const rt_cuda_module *m, stretch *t, bool whole) {
+  const ir_program *g = m->p->program;
+  t->parts[0] = (part){.end = t->nsteps};
+  t->nparts = 1;
+  if (!whole || t->nsteps < 2) return;
+  size_t *bytes = ir_alloc(t->ctx, sizeof *bytes * (size_t)(t->nsteps + 1)), total = 0, since = 0; /* by step: before it */
+  memset(bytes, 0, sizeof *bytes * (size_t)(t->nsteps + 1));
+  for (int i = 0; i < g->ninputs; i++) bytes[t->touched[i]] += m->in[i].bytes;
+  for (int i = 0; i < g->noutputs; i++) bytes[t->written[i] + 1] += m->out[i].bytes;
+  for (int i = 0; i < g->ninputs; i++) bytes[t->written[g->noutputs + i] + 1] += m->in[i].slot && m->in[i].slot->inout ? m->in[i].bytes : 0;
+  for (int k = 1; k < t->nsteps; k++) total += bytes[k];
+  size_t least = (size_t)m->p->cut_bytes > total / (RT_CUDA_PARTS - 1) ? (size_t)m->p->cut_bytes : total / (RT_CUDA_PARTS - 1);
+  for (int k = 1; k < t->nsteps; k++) {
+    since += bytes[k];
+    if (since < least || !since || t->nparts == RT_CUDA_PARTS) continue;
+    t->parts[t->nparts - 1].end = k;
+    t->parts[t->nparts++] = (part){.first = k, .end = t->nsteps};
+    since = 0;
+  }
+}
+
+static void make_steps(tn_ctx *ctx, rt_cuda_module *m, stretch *t) {
+  const ir_program *g = m->p->program;
+  for (uint64_t *at = t->key; at < t->key + t->nkey;) {
+    const ir_inst *c = (const ir_inst *)(uintptr_t)*at++;
+    if (c) add_call(ctx, m, t, c, at);
+    else {
+      step s = {.args = (CUdeviceptr *)at, .bytes = (size_t)at[2], .name = "a copy"};
+      IR_PUSH(t->ctx, t->steps, t->nsteps, s);
+    }
+    at += c ? c->nargs + m->p->kernels[c->kernel].kernel->ndims : 3;
+  }
+  t->touched = IR_NEW_ARRAY(t->ctx, int, g->ninputs + 1);
+  t->written = IR_NEW_ARRAY(t->ctx, int, g->noutputs + g->ninputs + 1);
+  for (int i = 0; i < g->ninputs; i++) t->touched[i] = t->nsteps;
+  for (int i = 0; i < g->noutputs + g->ninputs; i++) t->written[i] = -1;
+}
+
+/* The steps again, call by call, with what each argument is for. */
+static void find_touched(const rt_cuda_module *m, stretch *t) {
+  int first = 0;
+  for (const uint64_t *at = t->key; at < t->key + t->nkey;) {
+    const ir_inst *c = (const ir_inst *)(uintptr_t)*at++;
+    int end = first;
+    while (end < t->nsteps && t->steps[end].args == (const CUdeviceptr *)at) end++;
+    const ir_kernel *k = c ? m->p->kernels[c->kernel].kernel : NULL;
+    for (int i = 0; i < (c ? c->nargs : 2) && end > first; i++) touch(m, t, at[i], c ? k->bufs[i]->access != IR_IN : i == 0, first, end);
+    at += c ? c->nargs + k->ndims : 3;
+    first = end;
+  }
+}
+
+/* What was noted, as steps; where there is no room, in the place of what was not used for longest. `whole`: it is all of a run. */
+static stretch *new_stretch(tn_ctx *ctx, rt_cuda_module *m, bool whole) {
   stretch t = {.ctx = ir_ctx_like(m->ctx), .nkey = m->nkey}, *place = m->stretches;
   if (!t.ctx) ir_fail(ctx, TN_ERESOURCE, "out of memory");
   for (int i = 1; i < m->nstretches; i++)
     if (m->stretches[i].last < place->last) place = &m->stretches[i];
   if (m->nstretches < STRETCHES) place = &m->stretches[m->nstretches++];
   else {
-    need(ctx, m->d, m->d->cu->stream_wait(m->d->stream), "a run");
+    rt_cuda_need(ctx, m->d, m->d->cu->stream_wait(m->d->stream), "a run");
     free_stretch(m, place);
   }
   t.key = memcpy(ir_alloc(t.ctx, sizeof *t.key * (size_t)(t.nkey + 1)), m->key, sizeof *t.key * (size_t)t.nkey);
   *place = (stretch){.ctx = t.ctx, .key = t.key}; /* of no key that is looked for, until it is whole */
-  for (uint64_t *at = t.key; at < t.key + t.nkey;) {
-    const ir_inst *c = (const ir_inst *)(uintptr_t)*at++;
-    if (c) {
-      add_call(ctx, m, &t, c, at);
-      at += c->nargs + m->p->kernels[c->kernel].kernel->ndims;
-    } else {
-      step s = {.args = (CUdeviceptr *)at, .bytes = (size_t)at[2], .name = "a copy"};
-      IR_PUSH(t.ctx, t.steps, t.nsteps, s);
-      at += 3;
-    }
-  }
+  make_steps(ctx, m, &t);
+  find_touched(m, &t);
+  cut(ctx, m, &t, whole);
   *place = t;
   return place;
 }
@@ -480,16 +427,17 @@ static void walk_program(tn_ctx *ctx, rt_cuda_module *m) {
 }
 
 rt_cuda_module *rt_cuda_module_new(tn_ctx *ctx, rt_cuda_device *d, const rt_cuda_plan *p) {
-  need_alive(ctx, d);
+  rt_cuda_need_alive(ctx, d);
   rt_cuda_module *m = IR_NEW(ctx, rt_cuda_module);
   *m = (rt_cuda_module){.ctx = ctx, .d = d, .p = p, .alive = true};
   ir_defer(ctx, free_module, m);
-  need(ctx, d, d->cu->context_set(d->context), "a context");
+  rt_cuda_need(ctx, d, d->cu->context_set(d->context), "a context");
   load_kernels(m);
   load_memory(m);
   if (p->walked) return m;
   walk_program(ctx, m); /* nothing is decided: one stretch */
-  if (m->nkey) new_stretch(ctx, m);
+  if (m->nkey) new_stretch(ctx, m, true);
+  m->nkey = 0;
   return m;
 }
 
@@ -502,111 +450,149 @@ static CUresult issue(rt_cuda_module *m, const step *s) {
   return cu->launch(s->f, s->grid, 1, 1, s->threads, 1, 1, s->shared, m->d->stream, s->pointers, NULL);
 }
 
-/* All steps as one graph. Where capturing is refused they are issued one by one for ever. */
-static void capture(rt_cuda_module *m, stretch *t) {
+/* The steps of a part as one graph. Where capturing is refused they are issued one by one for ever. */
+static void capture(rt_cuda_module *m, const stretch *t, part *p) {
   const rt_cuda_driver_table *cu = m->d->cu;
   CUgraph g = NULL;
-  t->refused = true;
+  p->refused = true;
   if (cu->capture_begin(m->d->stream, CU_CAPTURE_RELAXED)) return;
   CUresult e = 0;
-  for (int i = 0; i < t->nsteps && !e; i++) e = issue(m, &t->steps[i]);
-  if (cu->capture_end(m->d->stream, &g) == 0 && !e && g && cu->graph_make(&t->graph, g, 0)) t->graph = NULL;
+  for (int i = p->first; i < p->end && !e; i++) e = issue(m, &t->steps[i]);
+  if (cu->capture_end(m->d->stream, &g) == 0 && !e && g && cu->graph_make(&p->graph, g, 0)) p->graph = NULL;
   if (g) cu->graph_free(g);
 }
 
 /* A program that decides nothing is captured at once, others when they come by the same way again. */
-static void run_stretch(tn_ctx *ctx, rt_cuda_module *m, stretch *t) {
-  if (!t->graph && !t->refused && t->nsteps > 1 && (t->runs || !m->p->walked)) capture(m, t);
+static void run_part(tn_ctx *ctx, rt_cuda_module *m, stretch *t, part *p) {
+  if (!p->graph && !p->refused && p->end - p->first > 1 && (t->runs || !m->p->walked)) capture(m, t, p);
+  if (p->graph) rt_cuda_need(ctx, m->d, m->d->cu->graph_launch(p->graph, m->d->stream), "a run");
+  else
+    for (int i = p->first; i < p->end; i++) rt_cuda_need(ctx, m->d, issue(m, &t->steps[i]), t->steps[i].name);
+}
+
+/* An input to the device, unless it is there; whether it was not. */
+static bool bring(tn_ctx *ctx, rt_cuda_module *m, int i) {
+  io *x = &m->in[i];
+  if (!m->run.on || x->done) return false;
+  x->done = true;
+  if (x->bytes) rt_cuda_up(ctx, m->d, m->run.split ? m->d->up : m->d->stream, x->at, m->run.in[i], x->bytes, x->slot->name);
+  return x->bytes > 0;
+}
+
+/* Output i, of those behind them an input that is changed, to the host once a part is over. */
+static void send(tn_ctx *ctx, rt_cuda_module *m, int i, int part) {
+  int n = m->p->program->noutputs;
+  io *x = i < n ? &m->out[i] : &m->back[i - n];
+  if (x->done) return;
+  x->done = true;
+  if (i >= n && (!x->slot || !x->slot->inout || !m->in[i - n].done)) return;
+  rt_cuda_down(ctx, m->d, part, i < n ? m->run.out[i] : (void *)(uintptr_t)m->run.in[i - n], x->at, x->bytes, x->bytes ? x->slot->name : "");
+}
+
+/* `end`: nothing follows in this run. */
+static void run_stretch(tn_ctx *ctx, rt_cuda_module *m, stretch *t, bool end) {
+  const ir_program *g = m->p->program;
+  m->run.split = m->run.on && end && !m->run.decided && t->nparts > 1;
+  for (part *p = t->parts; p < t->parts + t->nparts; p++) {
+    int number = (int)(p - t->parts);
+    bool brought = false, left = false;
+    for (int i = 0; i < g->ninputs; i++)
+      if (t->touched[i] < p->end) brought |= bring(ctx, m, i);
+    if (brought && m->run.split) rt_cuda_arrive(ctx, m->d);
+    run_part(ctx, m, t, p);
+    for (int i = 0; i < g->noutputs + g->ninputs && m->run.split; i++) {
+      if (t->written[i] < p->first || t->written[i] >= p->end) continue;
+      if (!left) rt_cuda_leave(ctx, m->d, number);
+      left = true;
+      send(ctx, m, i, number);
+    }
+  }
   t->runs++;
   t->last = m->runs;
-  if (t->graph) need(ctx, m->d, m->d->cu->graph_launch(t->graph, m->d->stream), "a run");
-  else
-    for (int i = 0; i < t->nsteps; i++) need(ctx, m->d, issue(m, &t->steps[i]), t->steps[i].name);
 }
 
 /* Issues what was noted. */
-static void flush(tn_ctx *ctx, rt_cuda_module *m) {
+static void flush(tn_ctx *ctx, rt_cuda_module *m, bool end) {
   if (!m->nkey) return;
   stretch *t = NULL;
   for (int i = 0; i < m->nstretches && !t; i++)
     if (m->stretches[i].nkey == m->nkey && memcmp(m->stretches[i].key, m->key, sizeof *m->key * (size_t)m->nkey) == 0) t = &m->stretches[i];
-  if (!t) t = new_stretch(ctx, m);
+  if (!t) t = new_stretch(ctx, m, end && !m->run.decided);
   m->nkey = 0;
-  run_stretch(ctx, m, t);
+  run_stretch(ctx, m, t, end);
 }
 
 static void read_value(void *user, void *to, const void *from, size_t bytes) {
   walk *w = user;
-  rt_cuda_device *d = w->m->d;
-  for (int i = 0; i < w->m->p->program->ninputs && w->m->given; i++) { /* what the caller gave is here, too: nothing to wait for */
-    CUdeviceptr at = (CUdeviceptr)(uintptr_t)from - w->m->in[i];
-    if ((CUdeviceptr)(uintptr_t)from < w->m->in[i] || at + bytes > w->m->given_bytes[i]) continue;
-    memcpy(to, (const char *)w->m->given[i] + at, bytes);
+  rt_cuda_module *m = w->m;
+  CUdeviceptr p = (CUdeviceptr)(uintptr_t)from;
+  int input = 0;
+  while (input < m->p->program->ninputs && !is_of(&m->in[input], p)) input++;
+  const io *x = input < m->p->program->ninputs ? &m->in[input] : NULL;
+  if (x && m->run.on && !x->slot->inout && p - x->at + bytes <= x->bytes) { /* what the caller gave is here, too: nothing to wait for */
+    memcpy(to, (const char *)m->run.in[input] + (p - x->at), bytes);
     return;
   }
-  flush(w->ctx, w->m);
-  need(w->ctx, d, d->cu->to_host(to, (CUdeviceptr)(uintptr_t)from, bytes, d->stream), "a value that the program asks for");
-  need(w->ctx, d, d->cu->stream_wait(d->stream), "a value that the program asks for");
+  m->run.decided = true;
+  flush(w->ctx, m, false);
+  if (x && bring(w->ctx, m, input) && m->run.split) rt_cuda_arrive(w->ctx, m->d);
+  rt_cuda_need(w->ctx, m->d, m->d->cu->to_host(to, p, bytes, m->d->stream), "a value that the program asks for");
+  rt_cuda_need(w->ctx, m->d, m->d->cu->stream_wait(m->d->stream), "a value that the program asks for");
 }
 
 static void run_once(tn_ctx *ctx, rt_cuda_module *m) {
   m->runs++;
+  m->run.decided = false;
   if (m->p->walked) {
     walk_program(ctx, m);
-    flush(ctx, m);
-  } else if (m->nstretches) run_stretch(ctx, m, m->stretches);
+    flush(ctx, m, true);
+  } else if (m->nstretches) run_stretch(ctx, m, m->stretches, true);
 }
 
 static void ready(tn_ctx *ctx, rt_cuda_module *m) {
-  need_alive(ctx, m->d);
-  m->given = NULL; /* of a run that failed */
-  need(ctx, m->d, m->d->cu->context_set(m->d->context), "a context");
+  rt_cuda_need_alive(ctx, m->d);
+  rt_cuda_need(ctx, m->d, m->d->cu->context_set(m->d->context), "a context");
 }
 
-/* Bytes of the caller's memory of an input or output: of the slot that hangs on the dims, where there is one, else of the whole, which
- * is a slot, too. *slot: one that is changed in place, else any. */
-static size_t bytes_of(tn_ctx *ctx, const rt_cuda_module *m, ir_slot_kind kind, int index, const ir_slot **slot) {
-  const ir_program *g = m->p->program;
-  int64_t most = 0, sized = -1;
-  for (int i = 0; i < g->nslots; i++) {
-    const ir_slot *s = &g->slots[i];
-    if (s->kind != kind || s->index != index) continue;
-    if (!*slot || s->inout) *slot = s;
-    if (s->offset + s->bytes > most) most = s->offset + s->bytes;
-    if (!s->sizes || sized >= 0) continue;
-    sized = (int64_t)ir_dtype_bytes(s->dtype);
-    for (int a = 0; a < s->rank; a++) sized *= ir_extent_slot(g, s->sizes[a]) < 0 ? value_of(ctx, s->sizes[a], g->ndims, m->vars, m->dims) : s->dims[a];
+/* What a run needs to know of inputs or outputs, anew. */
+static void start_io(tn_ctx *ctx, rt_cuda_module *m, io *all, ir_slot_kind kind, int n) {
+  for (int i = 0; i < n; i++) {
+    all[i].done = false;
+    if (m->p->program->ndims) all[i].bytes = io_of(ctx, m, kind, i).bytes;
   }
-  return (size_t)(sized >= 0 ? sized : most);
+}
+
+/* After a failure: copies under way are waited for, the caller's memory is its own again. */
+static void end_run(void *arg) {
+  rt_cuda_module *m = arg;
+  if (m->run.on) rt_cuda_copies_drop(m->d);
+  m->run.on = false;
 }
 
 void rt_cuda_run(tn_ctx *ctx, rt_cuda_module *m, const void *const in[], void *const out[], const int64_t dims[], int64_t out_dims[], void *state) {
-  const rt_cuda_driver_table *cu = m->d->cu;
   const ir_program *g = m->p->program;
   if (rt_check_dims(g, dims)) ir_fail(ctx, TN_EUSAGE, "a dimension has no value, or one that the program was not made for");
   if (g->ndims) memcpy(m->dims, dims, sizeof *dims * (size_t)g->ndims);
   ready(ctx, m);
-  CUstream s = m->d->stream;
-  for (int i = 0; i < g->ninputs; i++) {
-    const ir_slot *x = NULL;
-    size_t n = bytes_of(ctx, m, IR_SLOT_INPUT, i, &x);
-    m->given_bytes[i] = x && !x->inout ? n : 0;
-    if (n) need(ctx, m->d, cu->to_device(m->in[i], in[i], n, s), x->name);
-  }
-  if (g->state_bytes) need(ctx, m->d, cu->to_device((CUdeviceptr)(uintptr_t)m->slots.state, state, (size_t)g->state_bytes, s), "states");
-  m->given = in;
+  start_io(ctx, m, m->in, IR_SLOT_INPUT, g->ninputs);
+  start_io(ctx, m, m->out, IR_SLOT_OUTPUT, g->noutputs);
+  start_io(ctx, m, m->back, IR_SLOT_INPUT, g->ninputs);
+  m->run.on = true;
+  m->run.split = false;
+  m->run.in = in;
+  m->run.out = out;
+  ir_defer(ctx, end_run, m);
+  CUdeviceptr at = (CUdeviceptr)(uintptr_t)m->slots.state;
+  rt_cuda_up(ctx, m->d, m->d->stream, at, state, (size_t)g->state_bytes, "states");
   run_once(ctx, m);
   rt_extents(ctx, g, &m->slots, &(walk){ctx, m}, out_dims);
-  m->given = NULL;
-  for (int i = 0; i < g->noutputs + g->ninputs; i++) {
-    bool output = i < g->noutputs;
-    int k = output ? i : i - g->noutputs;
-    const ir_slot *x = NULL;
-    size_t n = bytes_of(ctx, m, output ? IR_SLOT_OUTPUT : IR_SLOT_INPUT, k, &x);
-    if (n && (output || x->inout)) need(ctx, m->d, cu->to_host(output ? out[k] : (void *)(uintptr_t)in[k], output ? m->out[k] : m->in[k], n, s), x->name);
-  }
-  if (g->state_bytes) need(ctx, m->d, cu->to_host(state, (CUdeviceptr)(uintptr_t)m->slots.state, (size_t)g->state_bytes, s), "states");
-  need(ctx, m->d, cu->stream_wait(s), "a run"); /* where a kernel that traps shows */
+  int part = m->run.split ? RT_CUDA_PARTS : -1;
+  if (m->run.split) rt_cuda_leave(ctx, m->d, part);
+  for (int i = 0; i < g->noutputs + g->ninputs; i++) send(ctx, m, i, part);
+  rt_cuda_down(ctx, m->d, part, state, at, (size_t)g->state_bytes, "states");
+  rt_cuda_down_end(ctx, m->d);
+  m->run.on = false;
+  ir_undefer(ctx, end_run, m);
 }
 
 static int by_value(const void *a, const void *b) {
@@ -624,11 +610,11 @@ typedef struct timing {
 static void time_once(tn_ctx *ctx, timing *t) {
   const rt_cuda_driver_table *cu = t->m->d->cu;
   rt_cuda_device *d = t->m->d;
-  need(ctx, d, cu->event_record(t->start, d->stream), "a timed run");
+  rt_cuda_need(ctx, d, cu->event_record(t->start, d->stream), "a timed run");
   for (int i = 0; i < t->runs; i++) run_once(ctx, t->m);
-  need(ctx, d, cu->event_record(t->end, d->stream), "a timed run");
-  need(ctx, d, cu->event_wait(t->end), "a timed run");
-  need(ctx, d, cu->event_elapsed(&t->ms, t->start, t->end), "a timed run");
+  rt_cuda_need(ctx, d, cu->event_record(t->end, d->stream), "a timed run");
+  rt_cuda_need(ctx, d, cu->event_wait(t->end), "a timed run");
+  rt_cuda_need(ctx, d, cu->event_elapsed(&t->ms, t->start, t->end), "a timed run");
 }
 
 static void free_events(void *arg) {
@@ -647,8 +633,8 @@ double rt_cuda_time(tn_ctx *ctx, rt_cuda_module *m, int runs) {
   timing *t = IR_NEW(ctx, timing);
   *t = (timing){.m = m, .runs = 1};
   ir_defer(ctx, free_events, t);
-  need(ctx, m->d, m->d->cu->event_new(&t->start, CU_EVENT_DEFAULT), "an event");
-  need(ctx, m->d, m->d->cu->event_new(&t->end, CU_EVENT_DEFAULT), "an event");
+  rt_cuda_need(ctx, m->d, m->d->cu->event_new(&t->start, CU_EVENT_DEFAULT), "an event");
+  rt_cuda_need(ctx, m->d, m->d->cu->event_new(&t->end, CU_EVENT_DEFAULT), "an event");
   time_once(ctx, t);
   /* between events lies what a launch takes to begin, too: short runs are timed many together */
   t->runs = t->ms >= 1 ? 1 : t->ms > 0.01f ? (int)(1 / t->ms) + 1 : 100;

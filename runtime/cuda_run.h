@@ -1,22 +1,10 @@
-/* cuda_run.h — a plan on a device: memory, launches, CUDA graphs, events.
+/* cuda_run.h — a plan on a device: memory, launches, CUDA graphs, copies beside them.
  *
- * Errors are thrown with what the driver calls them and what was being done. After a sticky error (a kernel that trapped,
- * an illegal address) the device's context is lost: the device says so at every later call, everything on it is gone,
- * and rt_cuda_device_open gives a fresh one. The process lives on. */
+ * Errors are thrown with what the driver calls them and what was being done; what a sticky one leaves: cuda_device.h. */
 #ifndef RT_CUDA_RUN_H
 #define RT_CUDA_RUN_H
+#include "runtime/cuda_device.h"
 #include "runtime/cuda_plan.h"
-
-typedef struct rt_cuda_device rt_cuda_device;
-
-/* The newest target whose code device number `index` runs; *name (may be null): what it calls itself. Throws as rt_cuda_device_open. */
-const cu_target *rt_cuda_device_target(tn_ctx *ctx, int index, const char **name);
-/* Device number `index` for code of a target. Throws TN_EUNSUPPORTED: no driver, one too old for cubins of this NVRTC, no
- * such device, one of another architecture. The context closes it at the latest. */
-rt_cuda_device *rt_cuda_device_open(tn_ctx *ctx, const cu_target *t, int index);
-void rt_cuda_device_close(rt_cuda_device *d);
-const char *rt_cuda_device_name(const rt_cuda_device *d); /* "NVIDIA H200, sm_90, 132 multiprocessors, driver 13.0" */
-const char *rt_cuda_device_lost(const rt_cuda_device *d); /* null while it works */
 
 typedef struct rt_cuda_module rt_cuda_module;
 /* Loads the cubins, packs the weights here and copies them over, reserves the arena. Throws TN_ERESOURCE when the device's
@@ -25,7 +13,9 @@ rt_cuda_module *rt_cuda_module_new(tn_ctx *ctx, rt_cuda_device *d, const rt_cuda
 void rt_cuda_module_free(rt_cuda_module *m);
 /* Packs the weights again, from other raw tensors: as rt_module_repack. No run may be under way. */
 void rt_cuda_repack(tn_ctx *ctx, rt_cuda_module *m, const void *const raw[]);
-/* One run on host memory: in, out, dims, out_dims, state as rt_run_sized. The launches are one CUDA graph, captured at the first run. Of a
+/* One run on host memory: in, out, dims, out_dims, state as rt_run_sized. The launches are a CUDA graph, captured at the first run, or several
+ * one behind the other: it is cut where inputs are read late, or outputs are there early, of rt_cuda_plan.cut_bytes or more, so that they
+ * are copied beside what goes on (cuda_copies.h). Of a
  * program with dims it is one for each choice of them, captured when that comes again. A program that
  * decides at run time is walked by the host, which waits for each value that it asks for; what lies between is a graph
  * of its own, kept for the addresses and sizes that it was captured with. */

@@ -218,9 +218,9 @@ static void run(void *arg) {
 }
 
 int cublasLtMatmul(void *h, const desc *d, const void *alpha, const char *pa, const layout *a, const char *pb, const layout *b, const void *beta, const char *pc, const layout *c, char *py, const layout *y,
-                   const algorithm *x, void *workspace, size_t room, int (**stream)(void (*f)(void *), const void *arg, size_t size)) {
+                   const algorithm *x, void *workspace, size_t room, int (**stream)(void *stream, void (*f)(void *), const void *arg, size_t size)) {
   heuristic needs;
   if (cublasLtMatmulAlgoCheck(h, d, a, b, c, y, x, &needs) || needs.workspace > room || (room && !workspace) || asked("fail")) return EXECUTION_FAILED;
   work w = {*d, *a, *b, *c, *y, load(d->scale, alpha, 0), load(d->scale, beta, 0), pa, pb, pc, py};
-  return (*stream)(run, &w, sizeof w);
+  return (*stream)(stream, run, &w, sizeof w);
 }

@@ -1,11 +1,13 @@
-/* fake_cuda.c — a libcuda for tests: the driver's functions on the host.
+/* fake_cuda.c — a libcuda for tests: the driver's functions on the host; streams are in fake_cuda_streams.c.
  *
- * A "cubin" is the path of a shared object made from the printed kernels and cuda_host.hpp; launches run it. Capture
- * records launches and copies, graphs replay them. FAKE_CUDA injects failures, as words with blanks between:
+ * A "cubin" is the path of a shared object made from the printed kernels and cuda_host.hpp; launches run it. FAKE_CUDA
+ * injects failures, as words with blanks between:
  *   version=N   of the driver          nodevice      no device         sm=N     its architecture
  *   memory=N    bytes there are        trap=N        launch number N traps; all calls fail from then until a reset
  *   fail=NAME   that function fails    nocapture     capturing is refused
- *   hang=N      launches of N blocks never end */
+ *   hang=N      launches of N blocks never end
+ *   order=N     in which order streams go on: fake_cuda_streams.c */
+#include "fake_cuda.h"
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,17 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-typedef unsigned long long ptr;
-enum { OK = 0, BAD = 1, NO_MEMORY = 2, NO_DEVICE = 100, BAD_IMAGE = 200, NOT_FOUND = 500, TRAP = 719, UNKNOWN = 999 };
+fake_state state;
 
-static int host_action(void (*f)(void *), const void *arg, size_t size);
-static struct {
-  int (*host)(void (*f)(void *), const void *arg, size_t size); /* of a stream, for fakes of libraries: a function, in the stream's order */
-  long long used, launches;
-  int lost, contexts, allocations, modules, streams;
-} state = {.host = host_action};
-
-static long option(const char *name, long otherwise) {
+long option(const char *name, long otherwise) {
   const char *all = getenv("FAKE_CUDA");
   size_t n = strlen(name);
   for (const char *p = all; p && *p; p += strcspn(p, " ") + (p[strcspn(p, " ")] == ' '))
@@ -31,16 +25,14 @@ static long option(const char *name, long otherwise) {
   return otherwise;
 }
 
-static int failing(const char *function) {
+int failing(const char *function) {
   const char *p = getenv("FAKE_CUDA"), *f = p ? strstr(p, "fail=") : NULL;
   if (f && strncmp(f + 5, function, strlen(function)) == 0 && (f[5 + strlen(function)] == ' ' || !f[5 + strlen(function)])) return UNKNOWN;
   return state.lost;
 }
-#define CHECK \
-  do { int e = failing(__func__); if (e) return e; } while (0)
 
-/* What is still held, for tests: allocations, modules, streams, contexts. */
-int fakeHeld(void) { return state.allocations + state.modules + state.streams + state.contexts; }
+/* What is still held, for tests: allocations, modules, streams, events, graphs, contexts. */
+int fakeHeld(void) { return state.allocations + state.modules + state.streams + state.events + state.graphs + state.contexts; }
 
 int cuDriverGetVersion(int *v) { return *v = (int)option("version", 13000), OK; }
 int cuInit(unsigned flags) { return option("nodevice", 0) ? NO_DEVICE : failing("cuInit"); }
@@ -59,8 +51,9 @@ static void forget_functions(const void *module);
 static void forget_rooms(void);
 int cuDevicePrimaryCtxReset_v2(int d) {
   forget_functions(NULL);
+  forget_streams();
   forget_rooms();
-  state.lost = state.allocations = state.modules = state.streams = 0;
+  state.lost = state.allocations = state.modules = state.streams = state.events = state.graphs = 0;
   state.used = 0;
   return OK;
 }
@@ -72,13 +65,6 @@ int cuModuleLoadData(void **m, const void *image) {
   state.modules += *m != NULL;
   return *m ? OK : BAD_IMAGE;
 }
-typedef struct function {
-  void *code;
-  int (*launch)(void *f, unsigned grid, unsigned threads, int nargs, void **args);
-  int shared;
-  void *module;
-  struct function *next;
-} function;
 static function *functions; /* of all loaded modules */
 static void forget_functions(const void *module) { /* null: of all */
   for (function **f = &functions; *f;) {
@@ -114,6 +100,7 @@ int cuFuncSetAttribute(void *f, int a, int v) { CHECK; if (a == 8) ((function *)
 typedef struct room {
   size_t bytes;
   struct room *next;
+  int pinned; /* of the host */
 } room;
 static room *rooms;
 static void forget_rooms(void) {
@@ -122,29 +109,45 @@ static void forget_rooms(void) {
     free(r);
   }
 }
-int cuMemAlloc_v2(ptr *p, size_t n) {
-  CHECK;
-  if (state.used + (long long)n > option("memory", 1L << 40)) return NO_MEMORY;
+static int take_room(ptr *p, size_t n, int pinned) {
+  if (!pinned && state.used + (long long)n > option("memory", 1L << 40)) return NO_MEMORY;
   room *r = aligned_alloc(256, (n + 256 + 255) / 256 * 256);
   if (!r) return NO_MEMORY;
-  *r = (room){n, rooms};
+  *r = (room){n, rooms, pinned};
   rooms = r;
   memset((char *)r + 256, 0xff, n);
-  state.used += (long long)n;
+  state.used += pinned ? 0 : (long long)n;
   state.allocations++;
   return *p = (ptr)(uintptr_t)r + 256, OK;
 }
-int cuMemFree_v2(ptr p) {
-  CHECK;
+static int give_room(ptr p, int pinned) {
   room **r = &rooms;
   while (*r && (ptr)(uintptr_t)*r + 256 != p) r = &(*r)->next;
-  if (!*r) return BAD;
+  if (!*r || (*r)->pinned != pinned) return BAD;
   room *gone = *r;
-  state.used -= (long long)gone->bytes;
+  state.used -= pinned ? 0 : (long long)gone->bytes;
   state.allocations--;
   *r = gone->next;
   free(gone);
   return OK;
+}
+int is_pinned(const void *p) {
+  for (const room *r = rooms; r; r = r->next)
+    if (r->pinned && (const char *)p >= (const char *)r + 256 && (const char *)p < (const char *)r + 256 + r->bytes) return 1;
+  return 0;
+}
+int cuMemAlloc_v2(ptr *p, size_t n) { CHECK; return take_room(p, n, 0); }
+int cuMemFree_v2(ptr p) { CHECK; return give_room(p, 0); }
+int cuMemHostAlloc(void **p, size_t n, unsigned flags) {
+  CHECK;
+  ptr at = 0;
+  int e = take_room(&at, n, 1);
+  return *p = (void *)(uintptr_t)at, e;
+}
+int cuMemFreeHost(void *p) { CHECK; return give_room((ptr)(uintptr_t)p, 1); }
+int cuPointerGetAttribute(void *to, int attribute, ptr p) { /* CU_POINTER_ATTRIBUTE_MEMORY_TYPE alone: CU_MEMORYTYPE_HOST */
+  CHECK;
+  return attribute == 2 && is_pinned((void *)(uintptr_t)p) ? *(unsigned *)to = 1, OK : BAD;
 }
 
 /* ---- tensor maps: what they say, for cuda_host.hpp ---- */
@@ -203,7 +206,7 @@ typedef struct kept {
   struct kept *next;
 } kept;
 static kept *all_kept;
-static ptr argument(const void *p) {
+ptr argument(const void *p) {
   if ((uintptr_t)p % 64 || *(const uint64_t *)p != MAP_MAGIC) return *(const ptr *)p;
   for (kept *k = all_kept; k; k = k->next)
     if (memcmp(k->bytes, p, 128) == 0) return (ptr)(uintptr_t)k->bytes;
@@ -214,100 +217,6 @@ static ptr argument(const void *p) {
   return (ptr)(uintptr_t)k->bytes;
 }
 
-/* ---- streams: everything happens at once, or is recorded ---- */
-
-typedef struct action {
-  function *f;
-  unsigned grid, threads;
-  int nargs;
-  ptr args[16], to, from;
-  size_t n;
-  void (*host)(void *);
-  void *arg; /* of host: kept for ever */
-} action;
-typedef struct graph {
-  int n;
-  action *all;
-} graph;
-static graph *recording;
-
-static int perform(const action *a) {
-  if (state.lost) return state.lost;
-  if (a->host) return a->host(a->arg), OK;
-  if (!a->f) return memmove((void *)(uintptr_t)a->to, (void *)(uintptr_t)a->from, a->n), OK;
-  while (a->grid == option("hang", -1)) sleep(1);
-  if (++state.launches == option("trap", -1)) return state.lost = TRAP;
-  void *args[16];
-  for (int i = 0; i < 16; i++) args[i] = (void *)&a->args[i];
-  int e = a->f->launch(a->f->code, a->grid, a->threads, 16, args);
-  return e ? state.lost = TRAP : OK;
-}
-static int record(action a) {
-  if (!recording) return perform(&a);
-  recording->all = realloc(recording->all, (size_t)(recording->n + 1) * sizeof a);
-  recording->all[recording->n++] = a;
-  return OK;
-}
-
-static int host_action(void (*f)(void *), const void *arg, size_t size) {
-  void *kept = malloc(size + 1 + sizeof(void *));
-  static void *all; /* reachable: no leak to those who look for them */
-  *(void **)kept = all;
-  all = kept;
-  return record((action){.host = f, .arg = memcpy((char *)kept + sizeof(void *), arg, size)});
-}
-
-int cuMemcpyHtoDAsync_v2(ptr to, const void *from, size_t n, void *s) { CHECK; return memcpy((void *)(uintptr_t)to, from, n), OK; }
-int cuMemcpyDtoHAsync_v2(void *to, ptr from, size_t n, void *s) { CHECK; return memcpy(to, (void *)(uintptr_t)from, n), OK; }
-int cuMemcpyDtoDAsync_v2(ptr to, ptr from, size_t n, void *s) { CHECK; return record((action){.to = to, .from = from, .n = n}); }
-int cuMemsetD8Async(ptr p, unsigned char v, size_t n, void *s) { CHECK; return memset((void *)(uintptr_t)p, v, n), OK; }
-int cuStreamCreate(void **s, unsigned flags) { CHECK; state.streams++; return *s = &state, OK; }
-int cuStreamDestroy_v2(void *s) { CHECK; state.streams--; return OK; }
-int cuStreamSynchronize(void *s) { CHECK; return OK; }
-int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s, void **args, void **extra) {
-  CHECK;
-  function *x = f;
-  if (!gx || gy != 1 || gz != 1 || !bx || bx > 1024 || by != 1 || bz != 1 || (int)shared > x->shared) return BAD;
-  action a = {.f = x, .grid = gx, .threads = bx};
-  /* the number of arguments is the function's own: those that are there lie before a null */
-  for (int i = 0; i < 16 && args[i]; i++) a.args[i] = argument(args[i]);
-  return record(a);
-}
-int cuEventCreate(void **e, unsigned flags) { CHECK; return *e = &state, OK; }
-int cuEventDestroy_v2(void *e) { CHECK; return OK; }
-/* A run takes a millisecond and a little for each launch: what needs none, as a library's plan, is the fastest. */
-static long long recorded[2];
-int cuEventRecord(void *e, void *s) { CHECK; recorded[0] = recorded[1]; recorded[1] = state.launches; return OK; }
-int cuEventSynchronize(void *e) { CHECK; return OK; }
-int cuEventElapsedTime(float *ms, void *a, void *b) { CHECK; return *ms = 1 + 0.01f * (float)(recorded[1] - recorded[0]), OK; }
-int cuStreamBeginCapture_v2(void *s, int mode) {
-  CHECK;
-  if (option("nocapture", 0)) return BAD;
-  recording = calloc(1, sizeof *recording);
-  return OK;
-}
-int cuStreamEndCapture(void *s, void **g) { *g = recording; recording = NULL; return OK; }
-int cuGraphInstantiateWithFlags(void **x, void *g, unsigned long long flags) {
-  CHECK;
-  graph *from = g, *copy = calloc(1, sizeof *copy);
-  copy->n = from->n;
-  copy->all = malloc((size_t)(from->n + 1) * sizeof *copy->all);
-  if (from->n) memcpy(copy->all, from->all, (size_t)from->n * sizeof *copy->all);
-  return *x = copy, OK;
-}
-int cuGraphLaunch(void *x, void *s) {
-  CHECK;
-  graph *g = x;
-  int e = 0;
-  for (int i = 0; i < g->n && !e; i++) e = perform(&g->all[i]);
-  return e;
-}
-static void drop(graph *g) {
-  free(g->all);
-  free(g);
-}
-int cuGraphDestroy(void *g) { return drop(g), OK; }
-int cuGraphExecDestroy(void *x) { return drop(x), OK; }
 int cuGetErrorName(int e, const char **name) {
   *name = e == NO_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : e == NO_DEVICE ? "CUDA_ERROR_NO_DEVICE" : e == TRAP ? "CUDA_ERROR_LAUNCH_FAILED" : "CUDA_ERROR_OTHER";
   return OK;

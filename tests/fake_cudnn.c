@@ -40,7 +40,7 @@ size_t cudnnGetVersion(void) {
 }
 void cudnnGetLastErrorString(char *text, size_t n) { if (n) *text = 0; }
 typedef struct handle { /* the stream: a function in its order */
-  int (**stream)(void (*f)(void *), const void *arg, size_t size);
+  int (**stream)(void *stream, void (*f)(void *), const void *arg, size_t size);
 } handle;
 int cudnnCreate(void **h) { return *h = calloc(1, sizeof(handle)), OK; }
 int cudnnDestroy(void *h) { return free(h), OK; }
@@ -291,5 +291,5 @@ int cudnnBackendExecute(void *h, void *p, void *v) {
   memcpy(w.id, ids->u.i, (size_t)w.n * sizeof *w.id);
   memcpy(w.at, pointers->u.p, (size_t)w.n * sizeof *w.at);
   handle *x = h;
-  return x->stream ? (*x->stream)(run, &w, sizeof w) : (run(&w), OK);
+  return x->stream ? (*x->stream)(x->stream, run, &w, sizeof w) : (run(&w), OK);
 }
