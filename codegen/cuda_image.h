@@ -72,11 +72,19 @@ typedef struct cu_image_step { /* a launch; a copy of `bytes` from args[1] to ar
   uint32_t ndims, number;   /* dims of the kernel, which follow the maps; of those: the grid, in place of `grid` */
 } cu_image_step;
 
-enum { CU_IMAGE_FUNCTIONS = 21, CU_IMAGE_OPTIONAL = 2 }; /* of the driver; the last may be missing where there are no maps */
+enum { CU_IMAGE_FUNCTIONS = 27, CU_IMAGE_OPTIONAL = 8 }; /* of the driver; the last may be missing: those of maps where there are none, those of graphs */
 /* Walks the program with these dims: 0, or what tn_cuda_call or tn_cuda_read failed with. Without a session it only says
  * whether there is a program for these dims, 0 or CG_RUN_DIMS. */
 typedef int (*cu_walk)(void *session, const int64_t *dims);
 typedef int64_t (*cu_number)(int32_t number, const int64_t *dims);
+
+/* A run's launches as a CUDA graph, for one choice of the program's dims. */
+enum { CU_IMAGE_GRAPHS = 8 };
+typedef struct cu_session_graph {
+  void *exec;      /* null: none */
+  uint64_t last;   /* the run that it was for last; 0: none */
+  uint64_t refused; /* not 0: it was tried */
+} cu_session_graph;
 
 typedef struct cu_session { /* what the arena holds between runs */
   uint64_t magic;
@@ -88,8 +96,11 @@ typedef struct cu_session { /* what the arena holds between runs */
   const cu_image_arch *arch;
   uint64_t weights, arena, scratch, state;
   int32_t device, error; /* error: the driver's, of the call that failed last */
-} cu_session; /* then modules, one pointer a kernel; functions, one a step; 64-bit addresses of inputs and outputs; from a
-               * multiple of 64 on tensor maps of CU_MAP_BYTES */
+  int32_t walking, decides; /* walking: 1: the program is walked, 2: to be captured; decides: it asked for a value then, so its launches are not the same each time */
+  uint64_t runs;
+  cu_session_graph graphs[CU_IMAGE_GRAPHS]; /* in the place of the one not used for longest comes the next */
+} cu_session; /* then modules, one pointer a kernel; functions, one a step; 64-bit addresses of inputs and outputs; dims, graph by
+               * graph; from a multiple of 64 on tensor maps of CU_MAP_BYTES */
 
 /* For the walk. A call of the program: `first` is the part of a batch that it is for, dims those of its kernel. And `bytes` (at most 8) of
  * the device's memory at a slot's place, once everything before is done. They return the driver's number of what failed, or 0. */

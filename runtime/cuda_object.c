@@ -195,7 +195,7 @@ cg_cuda_part rt_cuda_image(tn_ctx *ctx, int n, const rt_cuda_plan *const plans[]
   ir_text names = {.ctx = ctx};
   for (int i = 0; i < n; i++) {
     archs[i] = add_arch(&m, plans[i]);
-    uint64_t bytes = sizeof(cu_session) + 8 * ((uint64_t)archs[i].nkernels + archs[i].nsteps + head.nin + head.nout);
+    uint64_t bytes = sizeof(cu_session) + 8 * ((uint64_t)archs[i].nkernels + archs[i].nsteps + head.nin + head.nout + (uint64_t)head.ndims * CU_IMAGE_GRAPHS);
     if (archs[i].nmaps) bytes += 64 + CU_MAP_BYTES * archs[i].nmaps;
     if (bytes > head.session_bytes) head.session_bytes = bytes;
     ir_put(&names, "%s%s", i ? ", " : "", plans[i]->target->name);

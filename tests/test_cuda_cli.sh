@@ -173,6 +173,13 @@ for weights in embed file; do
   program 8 "run 8, driver 2" FAKE_CUDA=memory=3000
   program 9 "run 9, driver 719" FAKE_CUDA=trap=2
   program 6 "run 6, driver 0" MISSING=cuLaunchKernel
+  # its launches are a graph, where there are graphs
+  program 9 "run 9, driver 999" FAKE_CUDA=fail=cuGraphLaunch
+  for without in FAKE_CUDA=nocapture FAKE_CUDA=fail=cuGraphInstantiateWithFlags MISSING=cuGraphLaunch; do
+    program 0 "run 0, driver 0" $without
+    checks=$((checks + 1))
+    cmp -s p.bin want.bin || bad "the output is another with $without"
+  done
 done
 # tensor maps: made by the module and by the launcher
 cat >maps.tn <<'T'

@@ -4,6 +4,9 @@
  *   first run of an arena:  functions through getproc ─ device ─ context ─ cubins ─ memory ─ weights
  *   every run:              inputs and state up ─ launches and copies, in order, in one stream ─ outputs and state down ─ wait
  *
+ * The launches and copies are a CUDA graph where the driver has such and nothing is decided: captured at the first run, or, by dims, at the second
+ * run with those; whatever fails of that leaves them to be issued one by one.
+ *
  * A program that decides at run time walks itself, and asks for its calls and for values that lie on the device. */
 #include "../cuda_image.h"
 #include <stddef.h>
@@ -12,12 +15,13 @@ enum { OK = 0, ARG = 1, ALIGN = 2, WEIGHTS = 4, DIMS, DRIVER, DEVICE, MEMORY, CA
 #define MAGIC 0x61647563746e6574u
 
 /* The driver's functions, by place in cu_session.functions. One text: a table of pointers would need writable data. */
-enum { INIT, GET, ATTRIBUTE, RETAIN, RELEASE, CURRENT, LOAD, UNLOAD, FUNCTION, SET, ALLOC, FREE, UP, DOWN, COPY, STREAM, STREAM_FREE, WAIT, LAUNCH, MAP_TILED, MAP_IM2COL };
+enum { INIT, GET, ATTRIBUTE, RETAIN, RELEASE, CURRENT, LOAD, UNLOAD, FUNCTION, SET, ALLOC, FREE, UP, DOWN, COPY, STREAM, STREAM_FREE, WAIT, LAUNCH, MAP_TILED, MAP_IM2COL, CAPTURE, CAPTURE_END, GRAPH_MAKE, GRAPH_LAUNCH, GRAPH_FREE, EXEC_FREE };
 static const char names[] =
     "cuInit\0cuDeviceGet\0cuDeviceGetAttribute\0cuDevicePrimaryCtxRetain\0cuDevicePrimaryCtxRelease_v2\0cuCtxSetCurrent\0"
     "cuModuleLoadData\0cuModuleUnload\0cuModuleGetFunction\0cuFuncSetAttribute\0cuMemAlloc_v2\0cuMemFree_v2\0"
     "cuMemcpyHtoDAsync_v2\0cuMemcpyDtoHAsync_v2\0cuMemcpyDtoDAsync_v2\0cuStreamCreate\0cuStreamDestroy_v2\0"
-    "cuStreamSynchronize\0cuLaunchKernel\0cuTensorMapEncodeTiled\0cuTensorMapEncodeIm2col\0";
+    "cuStreamSynchronize\0cuLaunchKernel\0cuTensorMapEncodeTiled\0cuTensorMapEncodeIm2col\0"
+    "cuStreamBeginCapture_v2\0cuStreamEndCapture\0cuGraphInstantiateWithFlags\0cuGraphLaunch\0cuGraphDestroy\0cuGraphExecDestroy\0";
 #define DO(s, f, ...) ((int (*)())(s)->functions[f])(__VA_ARGS__)
 
 static const void *at(const cu_image *g, uint64_t place) { return (const char *)g + place; }
@@ -25,8 +29,9 @@ static void **modules(cu_session *s) { return (void **)(s + 1); }
 static void **kernels(cu_session *s) { return modules(s) + s->arch->nkernels; }
 static uint64_t *inputs(cu_session *s) { return (uint64_t *)(kernels(s) + s->arch->nsteps); }
 static uint64_t *outputs(const cu_image *g, cu_session *s) { return inputs(s) + g->nin; }
+static int64_t *dims_of(const cu_image *g, cu_session *s, uint64_t graph) { return (int64_t *)(outputs(g, s) + g->nout) + graph * g->ndims; }
 static char *map(const cu_image *g, cu_session *s, uint64_t i) {
-  uintptr_t p = (uintptr_t)(outputs(g, s) + g->nout);
+  uintptr_t p = (uintptr_t)dims_of(g, s, CU_IMAGE_GRAPHS);
   return (char *)((p + 63) / 64 * 64) + CU_MAP_BYTES * i;
 }
 
@@ -115,6 +120,8 @@ static int make_maps(const cu_image *g, cu_session *s) {
 }
 
 static void release(const cu_image *g, cu_session *s) {
+  for (int i = 0; i < CU_IMAGE_GRAPHS; i++)
+    if (s->graphs[i].exec) DO(s, EXEC_FREE, s->graphs[i].exec);
   if (s->arch) {
     uint64_t *p[4] = {&s->weights, &s->arena, &s->scratch, &s->state};
     for (int i = 0; i < 4; i++)
@@ -216,12 +223,62 @@ int tn_cuda_call(void *session, uint32_t call, int64_t first, const int64_t *dim
 int tn_cuda_read(void *session, uint32_t base, uint32_t index, int64_t at_byte, uint32_t bytes, void *to) {
   cu_session *s = session;
   const cu_image_io *in = at(s->image, s->image->in);
+  if (s->walking) s->decides = 1;
+  if (s->walking > 1) return 1; /* CUDA_ERROR_INVALID_VALUE: ends the walk */
   if (base == CU_IMAGE_IN && !in[index].back) { /* it is here, too */
     for (uint32_t i = 0; i < bytes; i++) ((char *)to)[i] = ((const volatile char *)s->given[index])[at_byte + i];
     return 0;
   }
   int e = DO(s, DOWN, to, base_of(s->image, s, base, index) + (uint64_t)at_byte, (size_t)bytes, s->stream);
   return e ? e : DO(s, WAIT, s->stream);
+}
+
+static int issue_all(const cu_image *g, cu_session *s, cu_walk walk, const int64_t *dims) {
+  int e = 0;
+  if (walk) return walk(s, dims);
+  for (uint32_t i = 0; i < s->arch->nsteps && !e; i++) e = issue(g, s, i, 0, NULL);
+  return e;
+}
+
+/* The graph for these dims, or a place for it. */
+static cu_session_graph *graph_of(const cu_image *g, cu_session *s, const int64_t *dims) {
+  cu_session_graph *oldest = s->graphs;
+  for (uint32_t i = 0; i < CU_IMAGE_GRAPHS; i++) {
+    cu_session_graph *x = &s->graphs[i];
+    uint32_t same = 0;
+    while (same < g->ndims && dims_of(g, s, i)[same] == dims[same]) same++;
+    if (x->last && same == g->ndims) return x;
+    if (x->last < oldest->last) oldest = x;
+  }
+  if (oldest->exec) DO(s, EXEC_FREE, oldest->exec);
+  *oldest = (cu_session_graph){0};
+  for (uint32_t k = 0; k < g->ndims; k++) dims_of(g, s, (uint64_t)(oldest - s->graphs))[k] = dims[k];
+  return oldest;
+}
+
+static void capture(const cu_image *g, cu_session *s, cu_session_graph *x, cu_walk walk, const int64_t *dims) {
+  void *graph = NULL;
+  x->refused = 1;
+  for (int i = CAPTURE; i <= EXEC_FREE; i++)
+    if (!s->functions[i]) return;
+  if (DO(s, CAPTURE, s->stream, 2)) return; /* CU_STREAM_CAPTURE_MODE_RELAXED */
+  s->walking = 2;
+  int e = issue_all(g, s, walk, dims);
+  s->walking = 0;
+  if (DO(s, CAPTURE_END, s->stream, &graph)) e = 1;
+  if (!e && graph && DO(s, GRAPH_MAKE, &x->exec, graph, 0ull)) x->exec = NULL;
+  if (graph) DO(s, GRAPH_FREE, graph);
+}
+
+static int run_steps(const cu_image *g, cu_session *s, cu_walk walk, const int64_t *dims) {
+  cu_session_graph *x = s->decides || s->arch->nsteps < 2 ? NULL : graph_of(g, s, dims);
+  if (x && !x->exec && !x->refused && (x->last || !walk)) capture(g, s, x, walk, dims);
+  if (x) x->last = ++s->runs;
+  if (x && x->exec) return DO(s, GRAPH_LAUNCH, x->exec, s->stream);
+  s->walking = 1;
+  int e = issue_all(g, s, walk, dims);
+  s->walking = 0;
+  return e;
 }
 
 static size_t bytes_of(const cu_session *s, const cu_image_io *io, const int64_t *dims) { return (size_t)(io->number ? (uint64_t)s->number((int32_t)io->number, dims) : io->bytes); }
@@ -234,8 +291,7 @@ static int run_all(const cu_image *g, cu_session *s, cu_walk walk, const void *c
     if (n) e = DO(s, UP, inputs(s)[k], in[k], n, s->stream);
   }
   if (g->state_bytes && !e) e = DO(s, UP, s->state, state, (size_t)g->state_bytes, s->stream);
-  if (walk && !e) e = walk(s, dims);
-  for (uint32_t k = 0; k < s->arch->nsteps && !e && !walk; k++) e = issue(g, s, k, 0, NULL);
+  if (!e) e = run_steps(g, s, walk, dims);
   if (g->state_bytes && !e) e = DO(s, DOWN, state, s->state, (size_t)g->state_bytes, s->stream);
   for (uint32_t k = 0; k < g->nout && !e; k++) {
     size_t n = bytes_of(s, &o[k], dims);
