@@ -1,14 +1,17 @@
 /* probe.c — what the core can do at most: fused multiply-adds per second, bytes per second.
  *
- *   bench_probe [avx2]       commands of serve.h: "peak SECONDS", "bandwidth SECONDS"
+ *   bench_probe [avx2]       commands of serve.h: "peak SECONDS [RUN]", "bandwidth SECONDS"
  *   bench_probe --print      measures once and prints
  *   bench_probe --run FILE COMMAND...   runs it; FILE gets its wall seconds and largest resident bytes
  *
- * peak: a loop without memory over independent chains of vector FMAs, as many as registers allow.
+ * peak: a loop without memory over independent chains of vector FMAs, as many as registers allow, the fastest of those
+ * that fit into the time. A loop takes RUN seconds: what other processes and the machine's host take from a core is
+ * missed by loops of microseconds, but not by a run of many milliseconds, which is to be compared with loops as long.
  * With SIMD extensions the widest that the CPU has; `lanes` floats each.
  * bandwidth: reading 256 MiB, far beyond the caches, in bytes per second.
  */
 #include "bench/serve.h"
+#include <math.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #if defined(__x86_64__)
@@ -110,18 +113,23 @@ static void best_loop(loop_fn *fn, int *lanes) {
 #endif
 }
 
-/* FLOP per second of the fastest of the loops that fit into the time. */
-static double peak(double seconds, int *lanes) {
+/* FLOP per second of the fastest of the loops that fit into the time, at least three; each takes about `run` seconds. */
+static double peak(double seconds, double run, int *lanes) {
   loop_fn fn;
   best_loop(&fn, lanes);
-  double begin = serve_now(), best = 1e30;
-  for (int run = 0; run < 5 || serve_now() - begin < seconds; run++) {
+  double begin = serve_now(), once = 1e30, best = 1e30;
+  for (int i = 0; i < 5; i++) {
     double start = serve_now();
     sink = fn(STEPS);
-    double t = serve_now() - start;
-    if (t < best) best = t;
+    once = fmin(once, serve_now() - start);
   }
-  return 2.0 * CHAINS * *lanes * STEPS / best;
+  double loops = fmax(1, round(run / once));
+  for (int i = 0; i < 3 || serve_now() - begin < seconds; i++) {
+    double start = serve_now();
+    for (double k = 0; k < loops; k++) sink = fn(STEPS);
+    best = fmin(best, serve_now() - start);
+  }
+  return 2.0 * CHAINS * *lanes * STEPS * loops / best;
 }
 
 static double bandwidth(double seconds) {
@@ -147,7 +155,7 @@ static void handle(int n, char **word) {
   double seconds = n > 1 ? atof(word[1]) : 0;
   int lanes;
   if (strcmp(word[0], "peak") == 0) {
-    double p = peak(seconds, &lanes);
+    double p = peak(seconds, n > 2 ? atof(word[2]) : 0, &lanes);
     serve_ok("\"flops\": %.6g, \"lanes\": %d", p, lanes);
   } else if (strcmp(word[0], "bandwidth") == 0) serve_ok("\"bytes\": %.6g", bandwidth(seconds));
   else serve_error("unknown command");
@@ -174,7 +182,7 @@ int main(int argc, char **argv) {
   if (argc > 3 && strcmp(argv[1], "--run") == 0) return watch(argv[2], argv + 3);
   if (argc > 1 && strcmp(argv[1], "--print") == 0) {
     int lanes;
-    double p = peak(0.5, &lanes);
+    double p = peak(0.5, 0, &lanes);
     printf("multiply-add peak %.1f GFLOP/s (%d lanes), reading %.1f GB/s\n", p * 1e-9, lanes, bandwidth(0.5) * 1e-9);
     return 0;
   }

@@ -56,14 +56,14 @@ static void run_layer(tn_ctx *ctx, void *arg) {
 
 Test(pixels, chunks) {
   static const layer all[] = {
-      {"x86-64-v3", 1, 1024, 7, 11, 48, true, true}, /* a rest of rows */
-      {"x86-64-v3", 2, 1024, 6, 11, 16, false, true}, /* one panel */
-      {"x86-64-v3", 1, 1024, 6, 11, 44, false, true, .step = "tail vo.i1"}, /* panels with a rest */
-      {"x86-64-v3", 1, 1024, 6, 11, 80, true, true}, /* weights from far */
-      {"x86-64-v3", 1, 64, 8, 8, 16, true, false},
+      {"x86-64-v3", 1, 1024, 7, 11, 48, true, true, 0, 0, NULL}, /* a rest of rows */
+      {"x86-64-v3", 2, 1024, 6, 11, 16, false, true, 0, 0, NULL}, /* one panel */
+      {"x86-64-v3", 1, 1024, 6, 11, 44, false, true, 0, 0, "tail vo.i1"}, /* panels with a rest */
+      {"x86-64-v3", 1, 1024, 6, 11, 80, true, true, 0, 0, NULL}, /* weights from far */
+      {"x86-64-v3", 1, 64, 8, 8, 16, true, false, 0, 0, NULL},
       {"x86-64-v3", 1, 64, 13, 13, 72, true, true, 6144, 49152, "tail ro.i1"}, /* groups of rows and panels with rests */
       {"x86-64-v3", 2, 96, 11, 11, 84, false, true, 6144, 49152, "tail ro"},
-      {"x86-64-v4", 1, 1024, 9, 15, 64, true, true},
+      {"x86-64-v4", 1, 1024, 9, 15, 64, true, true, 0, 0, NULL},
   };
   for (int i = 0; i < IR_COUNT(all); i++) {
     tn_ctx *ctx = tn_ctx_new(NULL);
