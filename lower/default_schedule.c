@@ -360,6 +360,24 @@ static int loops_of_sum(const ir_stmt *s, const ir_stmt *loops[LW_MAX_LOOPS]) {
   return s && s->kind == IR_STORE ? n : 0;
 }
 
+typedef struct bends {
+  tn_ctx *ctx;
+  const ir_var *v;
+  bool found;
+} bends;
+static void find_bends(void *user, ix e) {
+  bends *b = user;
+  b->found |= e->op == IX_LOAD && ix_uses_var(e, b->v) && lw_stride(b->ctx, e, b->v) == INT64_MIN;
+}
+
+/* Whether the innermost loop `name` walks through memory evenly: blocks of channels, say, may divide other variables. */
+static bool walks_evenly(lw_plan *p, const char *name) {
+  const ir_stmt *l = ir_find_loop(p->k->body, name);
+  bends b = {.ctx = p->ctx, .v = l->var};
+  if (l->body->value) ix_walk(p->ctx, l->body->value, find_bends, &b);
+  return !b.found;
+}
+
 /* Sums of several elements side by side, added in the end: additions to one wait for each other, three cycles or four
  * each, in which two vectors a cycle could be read. */
 static void side_by_side(lw_plan *p) {
@@ -372,7 +390,7 @@ static void side_by_side(lw_plan *p) {
     const ir_kernel *before = p->k;
     size_t length = p->text.n;
     bool fused = lw_step(p, "fuse %s %s -> %s", loops[i]->var->name, sum, sum);
-    if (fused && !any_divisions(p, p->k->body)) continue;
+    if (fused && walks_evenly(p, sum)) continue;
     p->k = before;
     lw_cut(p, length);
     break;

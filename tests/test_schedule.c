@@ -638,3 +638,24 @@ Test(schedule, largest_of_pixels) {
     tn_ctx_free(ctx);
   }
 }
+
+/* Means of all pixels: several sums of a channel side by side, over both loops where a row follows the one before. */
+static void mean_of_pixels(tn_ctx *ctx, void *arg) {
+  static const char *const layouts[] = {"split 1 8; perm 0 1 3 4 2", "perm 0 2 3 1", "split 1 8; perm 0 1 4 3 2"};
+  int way = *(int *)arg;
+  const char *reason, *wrong;
+  const ir_kernel *k = ir_kernel_parse(ctx, ir_format(ctx, "kernel mean(in A: f32[2, 64, 13, 13] layout \"%s\", out C: f32[2, 64]) { for n in 0..2 { for c in 0..64 { alloc acc: f32[] register acc[] = 0.0"
+    " for r in 0..13 { for s in 0..13 { acc[] += A[n, c, r, s] } } C[n, c] = acc[] / 169.0 } } }", layouts[way]), "mean"), *s;
+  const char *text = lw_default_schedule(ctx, k, cg_target_find(ctx, "x86-64-v3", "x86_64-unknown-linux-gnu"), 0);
+  if (!(s = lw_schedule_apply(ctx, k, text, &reason))) ir_fail(ctx, TN_EWRONG, "refused: %s\n%s", reason, text);
+  if ((wrong = ir_kernel_verify(ctx, s)) || (wrong = compare(ctx, k, s, 7, true))) ir_fail(ctx, TN_EWRONG, "%s\n%s", wrong, text);
+  if (!strstr(text, "vectorize vv") || (way < 2 && !strstr(text, "fuse r s -> s\n") /* columns first: not one loop */) || (way < 2 && !strstr(text, "rfactor s 13 -> s.o s.u"))) ir_fail(ctx, TN_EWRONG, "other sums:\n%s", text);
+}
+
+Test(schedule, mean_of_pixels) {
+  for (int way = 0; way < 3; way++) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    cr_expect_eq(ir_protect(ctx, mean_of_pixels, &way), TN_OK, "%.900s", tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
