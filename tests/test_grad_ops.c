@@ -201,6 +201,8 @@ static const char *const without[] = {"Constant", "ConstantOfShape", "Range", "E
     "Bernoulli", "tenon:Uniform", "HannWindow", "HammingWindow", "BlackmanWindow", "MelWeightMatrix", "Unique", "NonZero", "NonMaxSuppression", "tenon:Gradient", "tenon:StopGradient",
     "QLinearMatMul", "QLinearConv", "DynamicQuantizeLinear", "com.microsoft:QGemm", "com.microsoft:QLinearAdd", "com.microsoft:QLinearMul", "com.microsoft:QLinearSigmoid",
     "com.microsoft:QLinearLeakyRelu", "com.microsoft:QLinearGlobalAveragePool", "com.microsoft:MatMulIntegerToFloat", "com.microsoft:DynamicQuantizeMatMul", "TfIdfVectorizer",
+    /* lists, which are gone before gradients are taken */
+    "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength", "ConcatFromSequence", "SplitToSequence", "SequenceMap", "OptionalGetElement", "OptionalHasElement",
     /* what is made of ops that have cases, and cannot be said with f64 operands alone */
     "com.microsoft:EmbedLayerNormalization", "com.microsoft:GroupQueryAttention", "com.microsoft:MatMulNBits", "ai.onnx.preview:FlexAttention", "Scan",
     "ai.onnx.preview.training:Adagrad", "ai.onnx.preview.training:Momentum", "ai.onnx.preview.training:Adam", "tenon:Optimize", "ai.onnx.ml:Scaler", "ai.onnx.ml:ArrayFeatureExtractor"};

@@ -232,7 +232,7 @@ Test(ops_more, faults) {
       {"input c: bool[]  const x: f32[2] = [1.0, 2.0]  const z: f32[1] = [1.0]  y = If(c) { then_branch = graph t { a = Neg(x) output a }, else_branch = graph e { b = Neg(z) output b } }  output y",
        TN_EUNSUPPORTED, "branches of an If differ"},
       {"input n: i64[]  const x: f32[1] = [1.0]  y, z = Loop(n, _, x) { body = graph b { input i: i64[] input c: bool[] input v: f32[1] d = Identity(c) s = Neg(v) output d, s, v } }  output y, z",
-       TN_EUNSUPPORTED, "length of what it collects must be known"},
+       TN_EUNSUPPORTED, "nothing says how many turns there are at most"},
       {"input n: i64[]  const x: f32[1] = [1.0]  y = Loop(n, _, x) { body = graph b { input i: i64[] input c: bool[] input v: f32[1] d = Identity(c) s = Concat(v, v) {axis = 0} output d, s } }  output y",
        TN_EUNSUPPORTED, "changes the type or shape of"},
       {"const x: f32[1] = [1.0]  y = Loop(_, _, x) { body = graph b { input i: i64[] input c: bool[] input v: f32[1] d = Identity(c) s = Neg(v) output d, s } }  output y", TN_EUNSUPPORTED, "grows beyond"},
