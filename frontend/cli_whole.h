@@ -18,7 +18,7 @@ typedef struct cli_verdict {
   double untuned_s, tuned_s; /* a run; tuned: in the layout chosen */
   int n, chosen;             /* ways; the one to take */
   cli_way way[CLI_MOST_WAYS];
-  bool kept;                 /* the winners are used: they are faster, by more than the error */
+  bool kept;                 /* the winners are used: they are faster, by more than two errors */
 } cli_verdict;
 
 typedef struct cli_whole_options {
