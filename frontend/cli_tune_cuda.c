@@ -10,15 +10,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LAYOUTS = 2 };
-
 typedef struct tuned {
   const char *path;
   int n;                      /* layouts that were tuned */
-  const char *layout[LAYOUTS]; /* null where the usual one is the only one */
-  const ir_program *program[LAYOUTS];
-  at_cuda_result r[LAYOUTS];
-  cli_cuda_race race;         /* of whole runs; n = 0: there was none */
+  const char *layout[CLI_CUDA_LAYOUTS]; /* null where the usual one is the only one */
+  const ir_program *program[CLI_CUDA_LAYOUTS];
+  at_cuda_result r[CLI_CUDA_LAYOUTS];
+  cli_cuda_race race;         /* of whole runs; not known: there was none */
 } tuned;
 
 /* ---- watching: the tuner works in a process of its own, which tells through a pipe what is on the device ---- */
@@ -113,11 +111,11 @@ static bool same_kernels(tn_ctx *ctx, const ir_program *a, const ir_program *b) 
 }
 
 /* A program of several sizes keeps the usual layout. */
-static bool layout_matters(const cli *c, const char *path, const cu_target *t, const char *const layouts[]) {
-  const ir_program *p[LAYOUTS];
-  for (int i = 0; i < LAYOUTS; i++) {
+static bool layout_matters(const cli *c, const char *path, const cu_target *t) {
+  const ir_program *p[CLI_CUDA_LAYOUTS];
+  for (int i = 0; i < CLI_CUDA_LAYOUTS; i++) {
     cli with = *c;
-    with.layout = layouts[i];
+    with.layout = cli_cuda_layout[i];
     cli_model *m = cli_load(&with, path);
     cli_lower_cuda(&with, m, t);
     p[i] = m->program;
@@ -129,19 +127,18 @@ static bool layout_matters(const cli *c, const char *path, const cu_target *t, c
 /* Both layouts as they stand, then the usual one, then the other unless it is far behind as a whole: minutes on a GPU are
  * few. Whole runs with the winners have the last word. */
 static tuned tune_model(cli *c, const char *path, const cu_target *t, const cli_cuda_tuning *how, at_store *store, watch *w) {
-  static const char *const layouts[LAYOUTS] = {"NHWC", "NCHW"};
   tuned x = {.path = path};
   double start = rt_now();
-  if (c->layout || !store || !layout_matters(c, path, t, layouts)) {
+  if (c->layout || !store || !layout_matters(c, path, t)) {
     tune_layout(c, t, how, store, w, NULL, how->budget_s, &x);
     return x;
   }
-  cli_cuda_race_options race = {t, LAYOUTS, layouts, w->stuck, w->n, starts, w};
+  cli_cuda_race_options race = {t, w->stuck, w->n, starts, w};
   cli_cuda_race before = cli_cuda_layouts(c, path, &race);
-  bool both = before.n && before.ms[1] < 2 * before.ms[0];
-  tune_layout(c, t, how, store, w, layouts[0], both ? 0.6 * how->budget_s : how->budget_s, &x);
+  bool both = before.known && before.ms[1] < 2 * before.ms[0];
+  tune_layout(c, t, how, store, w, cli_cuda_layout[0], both ? 0.6 * how->budget_s : how->budget_s, &x);
   double left = how->budget_s - (rt_now() - start);
-  if (both && (!how->budget_s || left > 0) && !(how->stop && *how->stop)) tune_layout(c, t, how, store, w, layouts[1], how->budget_s ? left : 0, &x);
+  if (both && (!how->budget_s || left > 0) && !(how->stop && *how->stop)) tune_layout(c, t, how, store, w, cli_cuda_layout[1], how->budget_s ? left : 0, &x);
   x.race = cli_cuda_layouts(c, path, &race);
   cli_cuda_keep_layout(c, path, store, &race, &x.race);
   return x;
@@ -207,7 +204,7 @@ static void json_layout(cli_json *j, const tuned *t, int layout) {
   cj_open(j, NULL, '{');
   cj_text(j, "model", t->path);
   cj_text(j, "layout", t->layout[layout]);
-  if (t->race.n && t->layout[layout]) cj_real(j, "whole_ms", t->race.ms[layout]);
+  if (t->race.known && t->layout[layout]) cj_real(j, "whole_ms", t->race.ms[layout]);
   cj_int(j, "trials", r->trials);
   cj_int(j, "failed", r->failed);
   cj_int(j, "known", r->known);
@@ -243,7 +240,7 @@ static void show_json(cli *c, int n, const tuned *t, const cu_target *target, co
   cj_close(&j, ']');
   cj_open(&j, "layouts", '[');
   for (int i = 0; i < n; i++) {
-    if (!t[i].race.n) continue;
+    if (!t[i].race.known) continue;
     cj_open(&j, NULL, '{');
     cj_text(&j, "model", t[i].path);
     cj_text(&j, "chosen", t[i].race.chosen);
@@ -267,7 +264,7 @@ static void show_layout(cli *c, const tuned *t, int layout) {
 
 static void show(cli *c, const tuned *t) {
   for (int i = 0; i < t->n; i++) show_layout(c, t, i);
-  if (t->race.n) fprintf(c->out, "%s: a run takes %s in NHWC, %s in NCHW: %s is taken\n", t->path, cli_time(c, t->race.ms[0] * 1e-3), cli_time(c, t->race.ms[1] * 1e-3), t->race.chosen);
+  if (t->race.known) fprintf(c->out, "%s: a run takes %s in NHWC, %s in NCHW: %s is taken\n", t->path, cli_time(c, t->race.ms[0] * 1e-3), cli_time(c, t->race.ms[1] * 1e-3), t->race.chosen);
   else if (t->race.why) fprintf(c->out, "%s: layouts were not compared: %s\n", t->path, t->race.why);
 }
 

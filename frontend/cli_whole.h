@@ -50,19 +50,19 @@ const char *cli_choose_cuts(tn_ctx *ctx, const ir_program *whole, int n, const c
 cli_verdict cli_judge_model(const cli *c, const char *path, const cli_whole_options *o);
 
 /* cli_cuda_layout.c: a model's whole runs on the device, in each layout, with what the store has. */
+enum { CLI_CUDA_LAYOUTS = 2 };
+extern const char *const cli_cuda_layout[CLI_CUDA_LAYOUTS]; /* the usual one first */
 typedef struct cli_cuda_race_options {
   const cu_target *target;
-  int n;
-  const char *const *layouts;
   const at_cuda_stuck *stuck; /* as at_cuda_options */
   int nstuck;
   void (*starts)(void *user, const char *kernel, const char *choice);
   void *user;
 } cli_cuda_race_options;
 typedef struct cli_cuda_race {
-  int n;               /* 0: they could not be compared */
-  double ms[2];        /* medians of runs in turn, without copies to and from the host */
-  const char *chosen;  /* the first, unless another takes less than 0.99 of its time */
+  bool known;          /* false: they could not be compared */
+  double ms[CLI_CUDA_LAYOUTS];        /* medians of runs in turn, without copies to and from the host */
+  const char *chosen;  /* the usual one, unless the other takes less than 0.99 of its time */
   const char *why;     /* not compared */
 } cli_cuda_race;
 cli_cuda_race cli_cuda_layouts(const cli *c, const char *path, const cli_cuda_race_options *o);

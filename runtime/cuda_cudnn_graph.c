@@ -181,6 +181,11 @@ static void *mask_in_pieces(attention *x, void *scores) {
   return scores;
 }
 
+static void issue(attention *x, void *op, const char *what) {
+  dnn_finish(x->l, op, what);
+  x->ops[x->nops++] = op;
+}
+
 static void *band(attention *x, int mode, int attribute, void *limit, void *scores) {
   dnn *l = x->l;
   void *op = dnn_make(l, DNN_OP_BAND), *y = between(x, FLOAT, false);
@@ -189,8 +194,7 @@ static void *band(attention *x, int mode, int attribute, void *limit, void *scor
   dnn_put_descriptor(l, op, 3006, y);
   dnn_put_enum(l, op, 3007, DNN_T_POINTWISE_MODE, mode);
   if (limit) dnn_put_descriptor(l, op, attribute, limit);
-  dnn_finish(l, op, "a mask");
-  x->ops[x->nops++] = op;
+  issue(x, op, "a mask");
   return y;
 }
 
@@ -208,8 +212,7 @@ static void *product(attention *x, void *a, void *b, void *y) {
   dnn_put_descriptor(x->l, op, 1520, a);
   dnn_put_descriptor(x->l, op, 1521, b);
   dnn_put_descriptor(x->l, op, 1522, y);
-  dnn_finish(x->l, op, "the product's operation");
-  x->ops[x->nops++] = op;
+  issue(x, op, "the product's operation");
   return y;
 }
 
@@ -221,8 +224,7 @@ static void *of_rows(attention *x, int mode, void *scores) {
   dnn_put_descriptor(x->l, op, 1612, d);
   dnn_put_descriptor(x->l, op, 1610, scores);
   dnn_put_descriptor(x->l, op, 1611, y);
-  dnn_finish(x->l, op, "the reduction's operation");
-  x->ops[x->nops++] = op;
+  issue(x, op, "the reduction's operation");
   return y;
 }
 

@@ -49,4 +49,18 @@ static inline void ops_refused(const char *text, tn_status status, const char *p
   cr_assert(s == status && strstr(ir_error(ctx), part), "%s: status %d: %s", text, s, ir_error(ctx));
   tn_ctx_free(ctx);
 }
+/* The program, which must be a legal one. */
+static inline ir_program *ops_checked(tn_ctx *ctx, ir_program *p) {
+  const char *wrong = ir_program_verify(ctx, p);
+  if (wrong) ir_fail(ctx, TN_EWRONG, "%s", wrong);
+  return p;
+}
+
+/* f on a text, in a context of its own. */
+static inline void ops_each(void (*f)(tn_ctx *ctx, void *arg), const char *text) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  tn_status s = ir_protect(ctx, f, (void *)(uintptr_t)text);
+  cr_assert_eq(s, TN_OK, "%s: %s", text, tn_error(ctx));
+  tn_ctx_free(ctx);
+}
 #endif

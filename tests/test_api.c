@@ -341,15 +341,21 @@ Test(api, weights_from_safetensors) {
   FAILS(tn_load_safetensors(k, path, NULL, NULL, NULL), TN_ERESOURCE, "tn_load_safetensors: ");
 }
 
-Test(api, graphs_from_text) {
+static tn_graph *graph_from_text(const char *text) {
   char path[256];
   file_in(path, "graph.tn");
   FILE *f = fopen(path, "w");
   cr_assert(f);
-  fputs("graph sample {\n  dim n\n  input x : f32[n, 2]\n  param w : f32[2, 2] = [1.0, 2.0, 3.0, 4.0]\n  t = MatMul(x, w)\n  y = Relu(t)\n  output y\n}\n", f);
+  fputs(text, f);
   fclose(f);
-  tn_graph *h = tn_graph_load(ctx, path);
-  cr_assert(h, "%s", tn_error(ctx));
+  tn_graph *g = tn_graph_load(ctx, path);
+  cr_assert(g, "%s", tn_error(ctx));
+  unlink(path);
+  return g;
+}
+
+Test(api, graphs_from_text) {
+  tn_graph *h = graph_from_text("graph sample {\n  dim n\n  input x : f32[n, 2]\n  param w : f32[2, 2] = [1.0, 2.0, 3.0, 4.0]\n  t = MatMul(x, w)\n  y = Relu(t)\n  output y\n}\n");
   tn_tensor *in[2], *out[2], *w[2];
   cr_assert_eq(tn_inputs(h, 2, in), 1);
   cr_assert_eq(tn_outputs(h, 2, out), 1);
@@ -374,20 +380,11 @@ Test(api, graphs_from_text) {
   m = tn_compile(h, NULL, 0, NULL);
   OK(tn_run(m, BIND({in[0], (float[]){1, 1}}, {more, y})));
   near(y, (float[]){5, 7}, 2);
-  unlink(path);
 }
 
 /* How long an output is may be found by the run. */
 Test(api, extents) {
-  char path[256];
-  file_in(path, "graph.tn");
-  FILE *f = fopen(path, "w");
-  cr_assert(f);
-  fputs("graph g { opset 17 input n: i64[] input x: f32[2] const most: i64[] = 6 m = Min(n, most) r, y = Loop(m, _, x) { body = graph b { input i: i64[] input c: bool[] input s: f32[2] t = Add(s, s) e = Identity(c) output e, t, t } } output y, r }", f);
-  fclose(f);
-  tn_graph *h = tn_graph_load(ctx, path);
-  cr_assert(h, "%s", tn_error(ctx));
-  unlink(path);
+  tn_graph *h = graph_from_text("graph g { opset 17 input n: i64[] input x: f32[2] const most: i64[] = 6 m = Min(n, most) r, y = Loop(m, _, x) { body = graph b { input i: i64[] input c: bool[] input s: f32[2] t = Add(s, s) e = Identity(c) output e, t, t } } output y, r }");
   tn_tensor *in[2], *out[2];
   cr_assert_eq(tn_inputs(h, 2, in), 2);
   cr_assert_eq(tn_outputs(h, 2, out), 2);

@@ -53,12 +53,6 @@ static ir_graph *graph_of(tn_ctx *ctx, const char *body, const numbers *known) {
   return g;
 }
 
-static ir_program *checked(tn_ctx *ctx, ir_program *p) {
-  const char *wrong = ir_program_verify(ctx, p);
-  if (wrong) ir_fail(ctx, TN_EWRONG, "%s", wrong);
-  return p;
-}
-
 static bool decides(const ir_program *p) {
   bool found = false;
   for (int i = 0; i < p->nrun; i++) found |= p->run[i].kind == IR_INST_IF || p->run[i].kind == IR_INST_WHILE || p->run[i].kind == IR_INST_FOR;
@@ -80,10 +74,10 @@ static void one_graph(tn_ctx *ctx, void *arg) {
   const char *text = arg;
   static const numbers all[] = {{0, 1, 1}, {1, 1, 60}, {5, 1, 1}, {4, 0, 2}, {3, 1, 3}};
   const cg_target *t = cg_target_find(ctx, NULL, NULL);
-  ir_program *host = checked(ctx, lw_compile(ctx, graph_of(ctx, text, NULL), &(lw_options){.target = t}));
+  ir_program *host = ops_checked(ctx, lw_compile(ctx, graph_of(ctx, text, NULL), &(lw_options){.target = t}));
   if (!decides(host)) ir_fail(ctx, TN_EWRONG, "nothing is decided at run time");
   rt_module *m = rt_module_build(ctx, host, &(rt_options){.target = t, .jobs = 1});
-  ir_program *gpu = checked(ctx, rt_cuda_lower(ctx, graph_of(ctx, text, NULL), LW_LAYOUT_AUTO));
+  ir_program *gpu = ops_checked(ctx, rt_cuda_lower(ctx, graph_of(ctx, text, NULL), LW_LAYOUT_AUTO));
   const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, gpu, cu_target_find(ctx, "sm_90a"), &(rt_cuda_options){.no_compile = true});
   for (int i = 0; i < IR_COUNT(all); i++) {
     numbers a = all[i];
@@ -92,7 +86,7 @@ static void one_graph(tn_ctx *ctx, void *arg) {
     for (int e = 0; e < ELEMENTS; e++) x[e] = (float)(e * 7 % 11) / 8 - 0.5f;
     const void *in[] = {&a.n, &a.c, &a.k, x};
     memset(o, 0, sizeof o);
-    ir_program *known = checked(ctx, lw_compile(ctx, graph_of(ctx, text, &a), &(lw_options){0}));
+    ir_program *known = ops_checked(ctx, lw_compile(ctx, graph_of(ctx, text, &a), &(lw_options){0}));
     rt_program_interp(ctx, known, (const void *[]){x}, (void *[]){o[0].v[0], o[0].v[1]}, NULL, NULL, NULL);
     rt_program_interp(ctx, host, in, (void *[]){o[1].v[0], o[1].v[1]}, NULL, NULL, NULL);
     compare(ctx, &o[0], &o[1], &a, "interpreter");
@@ -105,39 +99,32 @@ static void one_graph(tn_ctx *ctx, void *arg) {
   rt_module_free(ctx, m);
 }
 
-static void each(void (*f)(tn_ctx *ctx, void *arg), const char *text) {
-  tn_ctx *ctx = tn_ctx_new(NULL);
-  tn_status s = ir_protect(ctx, f, (void *)(uintptr_t)text);
-  cr_assert_eq(s, TN_OK, "%s: %s", text, tn_error(ctx));
-  tn_ctx_free(ctx);
-}
-
 Test(control, stays) {
-  for (int i = 0; i < IR_COUNT(graphs); i++) each(one_graph, graphs[i]);
+  for (int i = 0; i < IR_COUNT(graphs); i++) ops_each(one_graph, graphs[i]);
 }
 
 /* A program comes back from its text, with loops around the kernels of a body. */
 static void text_of(tn_ctx *ctx, void *arg) {
   ir_program *p = lw_compile(ctx, graph_of(ctx, arg, NULL), &(lw_options){.target = cg_target_find(ctx, NULL, NULL)});
   const char *text = ir_program_print(ctx, p);
-  ir_program *q = checked(ctx, ir_program_parse(ctx, text, "printed"));
+  ir_program *q = ops_checked(ctx, ir_program_parse(ctx, text, "printed"));
   if (strcmp(text, ir_program_print(ctx, q)) != 0) ir_fail(ctx, TN_EWRONG, "another text");
 }
 Test(control, prints) {
-  for (int i = 0; i < IR_COUNT(graphs); i++) each(text_of, graphs[i]);
+  for (int i = 0; i < IR_COUNT(graphs); i++) ops_each(text_of, graphs[i]);
 }
 
 /* A long loop of known length is not unrolled. */
 static void long_loop(tn_ctx *ctx, void *arg) {
   ir_graph *g = ir_graph_parse(ctx, arg, "test");
   ir_graph_sort(g);
-  ir_program *p = checked(ctx, lw_compile(ctx, g, &(lw_options){.target = cg_target_find(ctx, NULL, NULL)}));
+  ir_program *p = ops_checked(ctx, lw_compile(ctx, g, &(lw_options){.target = cg_target_find(ctx, NULL, NULL)}));
   if (!decides(p) || p->nkernels > 2) ir_fail(ctx, TN_EWRONG, "%d kernels", p->nkernels);
   float z = 0.25f, y = 0;
   rt_program_interp(ctx, p, (const void *[]){&z}, (void *[]){&y}, NULL, NULL, NULL);
   if (y != 7000.25f) ir_fail(ctx, TN_EWRONG, "%g", (double)y);
 }
 Test(control, long_one) {
-  each(long_loop, "graph g { opset 17 const n: i64[] = 7000 const one: f32[1] = [1.0] input z: f32[1]"
+  ops_each(long_loop, "graph g { opset 17 const n: i64[] = 7000 const one: f32[1] = [1.0] input z: f32[1]"
                   " y = Loop(n, _, z) { body = graph b { input i: i64[] input c: bool[] input v: f32[1] d = Identity(c) s = Add(v, one) output d, s } } output y }");
 }

@@ -54,12 +54,6 @@ static ir_graph *graph_of(tn_ctx *ctx, const char *body, const numbers *known) {
   return g;
 }
 
-static ir_program *checked(tn_ctx *ctx, ir_program *p) {
-  const char *wrong = ir_program_verify(ctx, p);
-  if (wrong) ir_fail(ctx, TN_EWRONG, "%s", wrong);
-  return p;
-}
-
 static const ir_slot *out_slot(const ir_program *p, int k) {
   const ir_slot *s = p->slots;
   while (s->kind != IR_SLOT_OUTPUT || s->index != k) s++;
@@ -99,12 +93,12 @@ static void one_graph(tn_ctx *ctx, void *arg) {
   static const numbers all[] = {{0, 1, 1}, {1, 1, 1}, {4, 1, 1}, {7, 1, 0}, {100, 1, 1}, {5, 0, 1}, {-3, 1, 1}};
   const cg_target *t = cg_target_find(ctx, NULL, NULL);
   int extents = 0;
-  ir_program *host = checked(ctx, lw_compile(ctx, graph_of(ctx, text, NULL), &(lw_options){.target = t, .after_pass = reread, .after_user = &extents}));
+  ir_program *host = ops_checked(ctx, lw_compile(ctx, graph_of(ctx, text, NULL), &(lw_options){.target = t, .after_pass = reread, .after_user = &extents}));
   if (!extents && !needs_one(text) && !strstr(text, "output d, s")) ir_fail(ctx, TN_EWRONG, "no output has an extent");
   rt_module *m = rt_module_build(ctx, host, &(rt_options){.target = t, .jobs = 1});
-  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, checked(ctx, rt_cuda_lower(ctx, graph_of(ctx, text, NULL), LW_LAYOUT_AUTO)), cu_target_find(ctx, "sm_90a"), &(rt_cuda_options){.no_compile = true});
+  const rt_cuda_plan *plan = rt_cuda_plan_make(ctx, ops_checked(ctx, rt_cuda_lower(ctx, graph_of(ctx, text, NULL), LW_LAYOUT_AUTO)), cu_target_find(ctx, "sm_90a"), &(rt_cuda_options){.no_compile = true});
   const char *printed = ir_program_print(ctx, host);
-  ir_program *again = checked(ctx, ir_program_parse(ctx, printed, "printed"));
+  ir_program *again = ops_checked(ctx, ir_program_parse(ctx, printed, "printed"));
   if (strcmp(printed, ir_program_print(ctx, again))) ir_fail(ctx, TN_EWRONG, "another text");
   for (int i = 0; i < IR_COUNT(all); i++) {
     numbers a = all[i];
@@ -114,7 +108,7 @@ static void one_graph(tn_ctx *ctx, void *arg) {
     for (int e = 0; e < 12; e++) x[e] = ((float)(e * 7 % 11) / 8 + 0.25f) * a.x;
     const void *in[] = {x, &a.n, &a.c};
     memset(o, 0x7f, sizeof o);
-    ir_program *known = checked(ctx, lw_compile(ctx, graph_of(ctx, text, &a), &(lw_options){0}));
+    ir_program *known = ops_checked(ctx, lw_compile(ctx, graph_of(ctx, text, &a), &(lw_options){0}));
     rt_program_interp(ctx, known, in, (void *[]){o[0].v[0], o[0].v[1]}, NULL, NULL, &(rt_interp_options){.out_dims = o[0].dims});
     rt_program_interp(ctx, host, in, (void *[]){o[1].v[0], o[1].v[1]}, NULL, NULL, &(rt_interp_options){.out_dims = o[1].dims});
     compare(ctx, host, &o[0], &o[1], &a, "interpreter");
@@ -128,15 +122,8 @@ static void one_graph(tn_ctx *ctx, void *arg) {
   rt_module_free(ctx, m);
 }
 
-static void each(void (*f)(tn_ctx *ctx, void *arg), const char *text) {
-  tn_ctx *ctx = tn_ctx_new(NULL);
-  tn_status s = ir_protect(ctx, f, (void *)(uintptr_t)text);
-  cr_assert_eq(s, TN_OK, "%s: %s", text, tn_error(ctx));
-  tn_ctx_free(ctx);
-}
-
 Test(extent, loops) {
-  for (int i = 0; i < IR_COUNT(graphs); i++) each(one_graph, graphs[i]);
+  for (int i = 0; i < IR_COUNT(graphs); i++) ops_each(one_graph, graphs[i]);
 }
 
 /* Sequences that are too long to be unrolled: all directions and axes, against the same Scan by numbers. */
@@ -148,7 +135,7 @@ static void long_scan(tn_ctx *ctx, void *arg) {
   ir_graph *g = ir_graph_parse(ctx, text, "test");
   ir_graph_sort(g);
   const cg_target *t = cg_target_find(ctx, NULL, NULL);
-  ir_program *program = checked(ctx, lw_compile(ctx, g, &(lw_options){.target = t}));
+  ir_program *program = ops_checked(ctx, lw_compile(ctx, g, &(lw_options){.target = t}));
   if (program->nkernels > 6) ir_fail(ctx, TN_EWRONG, "%d kernels: it was unrolled", program->nkernels);
   rt_module *m = rt_module_build(ctx, program, &(rt_options){.target = t, .jobs = 1});
   float x[2] = {0.5f, -0.25f}, s[2] = {x[0], x[1]};
@@ -165,7 +152,7 @@ static void long_scan(tn_ctx *ctx, void *arg) {
   if (fabsf(f[0] - s[0]) > 1e-5f || fabsf(f[1] - s[1]) > 1e-5f) ir_fail(ctx, TN_EWRONG, "the last state is another");
   rt_module_free(ctx, m);
 }
-Test(extent, scan) { each(long_scan, "a long Scan"); }
+Test(extent, scan) { ops_each(long_scan, "a long Scan"); }
 
 /* Before opset 9 a batch; of no elements nothing is collected. */
 Test(extent, scan_forms) {
@@ -203,8 +190,8 @@ static void check_graph(tn_ctx *ctx, void *arg) {
   if (p.n != bad || (bad && !strstr(p.items[0].reason, "found by a run"))) ir_fail(ctx, TN_EWRONG, "%d problems: %s", p.n, p.n ? p.items[0].reason : "");
 }
 Test(extent, check) {
-  for (int i = 0; i < IR_COUNT(graphs); i++) each(check_graph, graphs[i]);
-  each(check_graph, WHILE "v = CumSum(y, zero) output v, z");
+  for (int i = 0; i < IR_COUNT(graphs); i++) ops_each(check_graph, graphs[i]);
+  ops_each(check_graph, WHILE "v = CumSum(y, zero) output v, z");
 }
 
 /* An object tells the extents, for a caller in C. */
@@ -232,7 +219,7 @@ static void write_object(tn_ctx *ctx, void *arg) {
 }
 Test(extent, object) {
   folder();
-  each(write_object, "an object");
+  ops_each(write_object, "an object");
   write_text("driver.c", driver);
   SH("%s -std=c11 -Wall -Wextra -Werror -O1 -I. driver.c m.o -o driver -lm && ./driver", host_cc());
   SH("rm -r %s", dir);
