@@ -4,7 +4,9 @@
  *   llvm_prepare.c  kernel -> plan: tasks, unrolled loops, vector loops, registers, scratch
  *   llvm_stmt.c     statements -> blocks and phis
  *   llvm_expr.c     expressions -> values, hoisted and cached
- *   llvm_mem.c      addresses, loads, stores, register slots
+ *   llvm_address.c  addresses, single accesses, lanes and register slots (llvm_mem.h)
+ *   llvm_load.c     loads
+ *   llvm_store.c    stores, reductions over lanes, prefetches
  *   llvm_ops.c      one scalar operation on scalars or vectors
  *
  * Values. A value is `varying` when it differs between the lanes of the vector loop
@@ -209,7 +211,7 @@ void cg_close(cg_fn *f);
 /* `level`, or the innermost one when values of type t, held in registers from there on,
  * would leave too few for the loops inside. Counts what it lets pass. */
 int cg_hold(cg_fn *f, int level, LLVMTypeRef t);
-/* llvm_mem.c */
+/* llvm_load.c, llvm_store.c */
 bool cg_safe_load(cg_fn *f, ix load);                   /* in memory for every value of its variables */
 cg_val cg_emit_load(cg_fn *f, ix e, bool raw);
 void cg_emit_store(cg_fn *f, const ir_stmt *s);
