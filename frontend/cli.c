@@ -1,6 +1,8 @@
 /* cli.c — the command line tool: which verb, and what becomes of errors. */
 #include "codegen/codegen.h"
 #include "frontend/cli.h"
+#include "frontend/file.h"
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,6 +81,19 @@ static void put_quoted(FILE *f, const char *s) {
   fputc('"', f);
 }
 
+static void on_end(int sig) {
+  fe_leave_nothing();
+  raise(sig); /* the handler is gone */
+}
+
+/* An interrupted compile leaves no half of a file. What is ignored, as by nohup, stays so. */
+static void tidy_when_interrupted(void) {
+  static const int sigs[] = {SIGINT, SIGTERM, SIGHUP};
+  struct sigaction end = {.sa_handler = on_end, .sa_flags = SA_RESETHAND}, before;
+  for (int i = 0; i < IR_COUNT(sigs); i++)
+    if (sigaction(sigs[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN) sigaction(sigs[i], &end, NULL);
+}
+
 int main(int argc, char **argv) {
   const char *verb = argc > 1 ? argv[1] : NULL;
   if (!verb || strcmp(verb, "--help") == 0 || strcmp(verb, "-h") == 0 || strcmp(verb, "help") == 0) {
@@ -96,6 +111,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "tenon: error: unknown verb '%s'%s%s (tenon --help lists them)\n", verb, near ? ", perhaps " : "", near ? near->name : "");
     return TN_EUSAGE;
   }
+  tidy_when_interrupted();
   notes log = {0};
   tn_config config = {.log = say, .user = &log};
   tn_ctx *ctx = i.c.ctx = tn_ctx_new(&config);

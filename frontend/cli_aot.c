@@ -1,6 +1,7 @@
 /* cli_aot.c — the object of a model, linked and loaded into this process, to be timed as a user's
  * program would run it. Needs a C compiler: $CC, or cc. */
 #include "frontend/cli.h"
+#include "frontend/file.h"
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,15 +23,35 @@ static void close_object(void *arg) {
   o->handle = NULL;
 }
 
+static const char *const files[] = {"m.o", "m.h", "arena.c", "m.so"};
+
+typedef struct folder {
+  const char *path;
+  int note[IR_COUNT(files) + 1];
+} folder;
+
 static void remove_folder(void *arg) {
-  const char *dir = arg;
-  static const char *const names[] = {"m.o", "m.h", "arena.c", "m.so"};
+  folder *f = arg;
   char path[256];
-  for (int i = 0; i < IR_COUNT(names); i++) {
-    snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+  for (int i = 0; i < IR_COUNT(files); i++) {
+    snprintf(path, sizeof path, "%s/%s", f->path, files[i]);
     unlink(path);
   }
-  rmdir(dir);
+  rmdir(f->path);
+  for (int i = 0; i <= IR_COUNT(files); i++) fe_forget_temporary(f->note[i]);
+}
+
+static const char *new_folder(tn_ctx *ctx) {
+  const char *tmp = getenv("TMPDIR") && *getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
+  char *dir = ir_format(ctx, "%s/tenon-aot-XXXXXX", tmp);
+  folder *f = IR_NEW(ctx, folder);
+  if (strlen(dir) > 200 || !mkdtemp(dir)) ir_fail(ctx, TN_ERESOURCE, "%s: no folder can be made there", tmp);
+  f->path = dir;
+  for (int i = 0; i < IR_COUNT(files); i++) f->note[i] = -1;
+  f->note[IR_COUNT(files)] = fe_note_temporary(dir);
+  ir_defer(ctx, remove_folder, f);
+  for (int i = 0; i < IR_COUNT(files); i++) f->note[i] = fe_note_temporary(ir_format(ctx, "%s/%s", dir, files[i]));
+  return dir;
 }
 
 static void compile(tn_ctx *ctx, const char *dir) {
@@ -49,10 +70,7 @@ static void compile(tn_ctx *ctx, const char *dir) {
 
 cli_object *cli_object_load(cli *c, cli_model *m) {
   tn_ctx *ctx = c->ctx;
-  const char *tmp = getenv("TMPDIR") && *getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
-  char *dir = ir_format(ctx, "%s/tenon-aot-XXXXXX", tmp);
-  if (strlen(dir) > 200 || !mkdtemp(dir)) ir_fail(ctx, TN_ERESOURCE, "%s: no folder can be made there", tmp);
-  ir_defer(ctx, remove_folder, dir);
+  const char *dir = new_folder(ctx);
   rt_object_options o = {.target = m->target, .jobs = c->threads ? (int)c->threads : rt_cpu_count()};
   o.files = (cg_object_options){.path = ir_format(ctx, "%s/m.o", dir), .header = ir_format(ctx, "%s/m.h", dir), .prefix = "m", .weights = CG_WEIGHTS_EMBED};
   rt_write_object(ctx, m->program, &o);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,12 +100,45 @@ char *fe_path_folder(tn_ctx *ctx, const char *path) {
   return ir_strndup(ctx, path, slash == path ? 1 : (size_t)(slash - path));
 }
 
+/* ---- what must not outlast the process ---- */
+
+enum { NOTES = 32, FREE = 0, TAKEN, NOTED };
+static struct note {
+  atomic_int is;
+  pid_t by; /* a forked process has the table, but not the files */
+  char path[PATH_MAX];
+} notes[NOTES];
+
+int fe_note_temporary(const char *path) {
+  if (strlen(path) >= PATH_MAX) return -1;
+  for (int i = 0; i < NOTES; i++) {
+    int is = FREE;
+    if (!atomic_compare_exchange_strong(&notes[i].is, &is, TAKEN)) continue;
+    notes[i].by = getpid();
+    strcpy(notes[i].path, path);
+    atomic_store(&notes[i].is, NOTED);
+    return i;
+  }
+  return -1;
+}
+
+void fe_forget_temporary(int note) {
+  if (note >= 0) atomic_store(&notes[note].is, FREE);
+}
+
+void fe_leave_nothing(void) {
+  for (int folders = 0; folders < 2; folders++) /* behind what is in them */
+    for (int i = 0; i < NOTES; i++)
+      if (atomic_load(&notes[i].is) == NOTED && notes[i].by == getpid()) (void)(folders ? rmdir(notes[i].path) : unlink(notes[i].path));
+}
+
 /* ---- writing ---- */
 
 struct fe_writer {
   tn_ctx *ctx;
   const char *path, *temporary; /* temporary null: the target is written directly */
   int fd;                       /* -1: finished or given up */
+  int note;                     /* of the temporary */
   bool lasting;                 /* synced before it takes its name */
   int failed;                   /* errno of what was written ahead */
   size_t at, ahead, ahead_bytes; /* bytes written in turn; those that were written ahead, and where */
@@ -118,6 +152,7 @@ static void writer_release(void *arg) {
   close(w->fd);
   w->fd = -1;
   if (w->temporary) unlink(w->temporary);
+  fe_forget_temporary(w->note);
 }
 
 static void IR_NORETURN writer_fail(fe_writer *w, int error) {
@@ -130,7 +165,7 @@ fe_writer *fe_write_begin(tn_ctx *ctx, const char *path) {
   fe_writer *w = IR_NEW(ctx, fe_writer);
   w->ctx = ctx;
   w->path = ir_strdup(ctx, path);
-  w->fd = -1;
+  w->fd = w->note = -1;
   w->lasting = true;
   ir_defer(ctx, writer_release, w);
   struct stat st;
@@ -143,9 +178,12 @@ fe_writer *fe_write_begin(tn_ctx *ctx, const char *path) {
   }
   for (int tries = 0; w->fd < 0; tries++) {
     const char *t = ir_format(ctx, "%s.%ld-%u.tmp", path, (long)getpid(), serial++);
+    w->note = fe_note_temporary(t); /* its name has this process: nobody else's */
     w->fd = open(t, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    int e = errno;
     if (w->fd >= 0) w->temporary = t;
-    else if (errno != EEXIST || tries == 100) writer_fail(w, errno);
+    else fe_forget_temporary(w->note), w->note = -1;
+    if (w->fd < 0 && (e != EEXIST || tries == 100)) writer_fail(w, e);
   }
   if (exists && fchmod(w->fd, st.st_mode & 0777) != 0) writer_fail(w, errno);
   return w;
@@ -227,10 +265,9 @@ void fe_write_end(fe_writer *w) {
   w->fd = -1; /* a failed close has closed all the same */
   int e = close(fd) != 0 ? errno : 0;
   if (w->temporary && !e && rename(w->temporary, w->path) != 0) e = errno;
-  if (e) {
-    if (w->temporary) unlink(w->temporary);
-    writer_fail(w, e);
-  }
+  if (e && w->temporary) unlink(w->temporary);
+  fe_forget_temporary(w->note);
+  if (e) writer_fail(w, e);
   ir_undefer(w->ctx, writer_release, w);
 }
 

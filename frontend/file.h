@@ -56,6 +56,13 @@ void fe_write_end(fe_writer *w);
 void fe_write_abort(fe_writer *w); /* never throws; nothing happens after fe_write_end */
 void fe_write_file(tn_ctx *ctx, const char *path, const void *data, size_t n);
 
+/* Files and empty folders that must not outlast this process; a writer's temporary is one by itself. What it notes is
+ * for fe_leave_nothing, which a program may call from a signal's handler: it unlinks what is noted and calls nothing that
+ * a handler may not, and nothing happens in a process forked since. No room, or a path too long, goes unnoted (-1). */
+int fe_note_temporary(const char *path);
+void fe_forget_temporary(int note); /* -1: nothing */
+void fe_leave_nothing(void);
+
 /* An array as it lies in a file: C order, little-endian, `data` aligned to nothing.
  * Booleans are 0 or 1: a reader normalises other bytes. */
 typedef struct fe_array {

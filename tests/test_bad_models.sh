@@ -90,5 +90,22 @@ run in/folder.onnx
 run in/nothing.onnx
 [ $rc -eq 5 ] || bad "no such model: status $rc"
 
+# ---- interrupted: the header goes to a pipe that nobody reads, so the object waits under its temporary name ----
+rm -rf out/*
+mkfifo out/h
+"$tenon" compile "$seed" --dim N=1 -o out/model.o --header out/h >stdout 2>err &
+pid=$!
+for ((i = 0; i < 600; i++)); do
+  [ -z "$(find out -name '*.tmp')" ] || break
+  sleep 0.1
+done
+checks=$((checks + 1))
+[ -n "$(find out -name '*.tmp')" ] || bad "no temporary to interrupt"
+kill -TERM $pid
+wait $pid 2>/dev/null
+rc=$?
+[ $rc -eq 143 ] || bad "interrupted: status $rc"
+[ "$(ls -A out)" = h ] || bad "an interrupt left $(ls -A out | tr '\n' ' ')behind"
+
 echo "$checks checks, $failed failed"
 [ $failed -eq 0 ]
