@@ -197,7 +197,7 @@ static const ir_op *fm_op(fm *m, int nin) {
   const ir_op *const tables[] = {
       lw_ops_elementwise, lw_ops_reduce, lw_ops_softmax, lw_ops_norm, lw_ops_movement, lw_ops_rearrange, lw_ops_index, lw_ops_scatter,
       lw_ops_sort, lw_ops_image, lw_ops_resize, lw_ops_generate, lw_ops_signal, lw_ops_matmul, lw_ops_einsum, lw_ops_conv, lw_ops_pool,
-      lw_ops_recurrent, lw_ops_quant, lw_ops_attention, lw_ops_loss};
+      lw_ops_recurrent, lw_ops_quant, lw_ops_attention, lw_ops_loss, lw_ops_list};
   const ir_op *found = NULL;
   uint32_t seen = 0;
   bool any = nin < 0 || fm_below(m, 8) == 0;
