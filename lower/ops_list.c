@@ -121,7 +121,7 @@ static void split_expand(ir_graph *g, ir_node *n) {
   int64_t each = lw_has(n, 1) ? (n->in[1]->rank == 0 ? sizes[0] : 0) : 1, sum = 0;
   for (int i = 0; i < given && !each; i++) {
     if (sizes[i] < 0) lw_bad(ctx, n, "a part of %lld elements", (long long)sizes[i]);
-    sum += sizes[i];
+    if (!ir_add_size(sum, sizes[i], &sum)) sum = INT64_MAX;
   }
   if (each < 0 || (!each && (sum != extent || (lw_has(n, 1) && n->in[1]->rank == 0)))) lw_bad(ctx, n, "the parts are not the %lld elements of axis %d", (long long)extent, axis);
   for (int i = 0; each ? at < extent : i < given; i++) {

@@ -198,6 +198,8 @@ static void sizes(void) {
   put("huge_pad", &m, INPUT, "'y' (Pad)", "");
   m = shaped("Pad", 4, (int64_t[]){-5, 0, 0, 0});
   put("negative_pad", &m, INPUT, "'y' (Pad)", "");
+  m = shaped("SplitToSequence", 3, (int64_t[]){INT64_MAX, INT64_MAX, 4}); /* 2 in 64 bits, as long as the axis is */
+  put("parts_overflow", &m, INPUT, "'y' (SplitToSequence)", "are not the 2 elements of axis 0");
   m = (on_model){0};
   on_init(&m, on_ints("s", 1, (int64_t[]){(int64_t)1 << 42}));
   on_add(&m, on_node("ConstantOfShape", "s", "y"));
