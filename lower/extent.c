@@ -25,19 +25,26 @@ void lw_refuse_sized(tn_ctx *ctx, const ir_node *n, const ir_graph *body) {
     if (lw_is_sized(body->outputs[k])) lw_unsupported(ctx, n, "'%s', which a graph inside gives, is of a length that only a run finds", body->outputs[k]->name);
 }
 
-int64_t lw_most(const ir_value *v) {
+static int64_t most_of(const ir_value *v, int *steps) {
   double d;
-  if (v->data && ir_known_float(v, &d)) return d < 9e18 ? (int64_t)d : INT64_MAX;
+  if (v->data && ir_known_float(v, &d)) return d <= 0 ? 0 : d < 9e18 ? (int64_t)d : INT64_MAX;
   const ir_node *n = v->def;
-  if (!n || !n->nin || !n->in[0]) return INT64_MAX;
+  if (!n || !n->nin || !n->in[0] || --*steps < 0) return INT64_MAX;
   static const char *const same[] = {"Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze"};
   for (int i = 0; i < IR_COUNT(same); i++)
-    if (ir_node_is(n, same[i])) return lw_most(n->in[0]);
+    if (ir_node_is(n, same[i])) return most_of(n->in[0], steps);
   int64_t most = INT64_MAX;
-  if (ir_node_is(n, "Clip") && n->nin > 2 && n->in[2]) return lw_most(n->in[2]);
-  for (int k = 0; k < n->nin && ir_node_is(n, "Min"); k++)
-    if (n->in[k] && lw_most(n->in[k]) < most) most = lw_most(n->in[k]);
+  if (ir_node_is(n, "Clip") && n->nin > 2 && n->in[2]) return most_of(n->in[2], steps);
+  for (int k = 0; k < n->nin && ir_node_is(n, "Min"); k++) {
+    int64_t own = n->in[k] ? most_of(n->in[k], steps) : INT64_MAX;
+    if (own < most) most = own;
+  }
   return most;
+}
+
+int64_t lw_most(const ir_value *v) {
+  int steps = 256; /* no more nodes are asked: minima of minima are reached in many ways */
+  return most_of(v, &steps);
 }
 
 /* ---- what becomes of a length ---- */

@@ -173,6 +173,10 @@ Test(extent, refused) {
 #define COLLECTS(TRIP) "q, y = Loop(" TRIP ", c, x) { body = graph l { input i: i64[] input d: bool[] input s: f32[3, 4] t = Add(s, s) u = ReduceMax(t) { keepdims = 0 } e = Less(u, h) output e, t, t } } output y, q"
   refused(COLLECTS("_"), "how many turns");
   refused(COLLECTS("n"), "how many turns");
+  char minima[4096] = "m0 = Min(n, n) "; /* one number, to which 2^40 paths lead */
+  for (int i = 0; i < 40; i++) snprintf(minima + strlen(minima), sizeof minima - strlen(minima), "m%d = Min(m%d, m%d) ", i + 1, i, i);
+  strcat(minima, COLLECTS("m40"));
+  refused(minima, "how many turns");
   refused("const far: i64[] = 1000000000000 " COLLECTS("far"), "more than 1024 MiB");
   refused(WHILE "v = CumSum(y, zero) output v, z", "CumSum");
   refused(WHILE "v = Add(y, z) output v, z", "Add"); /* an axis of another meaning, which may or may not broadcast */
