@@ -222,6 +222,10 @@ void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   count = g->nnodes;
   for (int i = 0; i < count && scheduled; i++) {
     if (g->nodes[i]->dead) continue;
+    if (ir_node_is(g->nodes[i], "Mul")) {
+      lw_activation(g, g->nodes[i]);
+      continue;
+    }
     bool floats = ir_node_is(g->nodes[i], "Conv");
     if (floats && !options->attention_apart) weighted_channels(ctx, g, g->nodes[i]);
     if (floats || is_integer_conv(g->nodes[i])) strided(ctx, g, g->nodes[i]);

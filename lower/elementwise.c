@@ -89,7 +89,11 @@ ix lw_f_softplus(tn_ctx *c, const ir_node *n, const ix *x) {
   ix tail = un(c, IX_LOG1P, un(c, IX_EXP, un(c, IX_NEG, un(c, IX_ABS, x[0]))));
   return ix_add(c, ix_max(c, num(c, x[0], 0), x[0]), tail);
 }
-ix lw_f_mish(tn_ctx *c, const ir_node *n, const ix *x) { return ix_mul(c, x[0], un(c, IX_TANH, lw_f_softplus(c, n, x))); }
+/* x tanh(log(1 + e)) with e = exp(x): tanh is ((1 + e)^2 - 1) / ((1 + e)^2 + 1), and 1 from 20 on. */
+ix lw_f_mish(tn_ctx *c, const ir_node *n, const ix *x) {
+  ix e = un(c, IX_EXP, ix_min(c, num(c, x[0], 20), x[0])), m = ix_mul(c, e, ix_add(c, e, num(c, e, 2)));
+  return ix_mul(c, x[0], ix_div(c, m, ix_add(c, m, num(c, m, 2))));
+}
 ix lw_f_softsign(tn_ctx *c, const ir_node *n, const ix *x) { return ix_div(c, x[0], ix_add(c, num(c, x[0], 1), un(c, IX_ABS, x[0]))); }
 
 /* Integers are compared and shifted in f64, since lambd and bias need not be whole. */

@@ -55,6 +55,8 @@ typedef struct lw_pass {
 extern const lw_pass lw_passes[]; /* ended by a null name */
 void lw_pass_infer(tn_ctx *ctx, ir_graph *g, const lw_options *options);  /* types, shapes, small constants, composites */
 void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options);  /* BatchNorm into convolution, ... */
+/* A chain of nodes that ends in the product n becomes the activation that it is. Uses must be known. */
+void lw_activation(ir_graph *g, ir_node *n);
 /* Convolution n as a 1x1 convolution over its windows, written out first, where that should be faster: tiles over
  * narrow rows lose more than the copy takes. Part of canon, for a target, on f32 with constant weights. */
 void lw_unfold(tn_ctx *ctx, ir_graph *g, ir_node *n, const lw_options *options);

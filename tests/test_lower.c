@@ -423,3 +423,37 @@ Test(lower, results_in_rows) {
 Test(lower, dead_and_equal_nodes) {
   graph(1, "graph g { input x: f32[9] a = Exp(x) b = Exp(x) c = Add(a, b) d = Log(x) output c }");
 }
+
+/* Whether the one kernel of a run is named after the activation. */
+static bool is_activation(const char *text, const char *name) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  ir_program *p = lw_compile(ctx, ir_graph_parse(ctx, text, "test"), &(lw_options){.target = cg_target_find(ctx, NULL, NULL)});
+  bool is = p->nkernels == 1 && strncmp(p->kernels[0].kernel->name, name, strlen(name)) == 0;
+  tn_ctx_free(ctx);
+  return is;
+}
+
+Test(lower, activations_as_chains) {
+#define NUMBERS "const r: f32[] = 1.41421356 const t: f32[1] = [0.70710678] const h: f32[1] = [0.5] const o: f32[] = 1.0 "
+  static const struct {
+    const char *text, *name; /* null: stays what it is */
+  } all[] = {
+      {"graph g { input x: f32[3, 37] " NUMBERS "a = Div(x, r) e = Erf(a) s = Add(e, o) m = Mul(x, s) y = Mul(m, h) output y }", "gelu"},
+      {"graph g { input x: f32[3, 37] " NUMBERS "a = Mul(t, x) e = Erf(a) s = Add(o, e) m = Mul(h, x) y = Mul(m, s) output y }", "gelu"},
+      {"graph g { input x: f32[3, 37] " NUMBERS "a = Mul(t, x) e = Erf(a) s = Add(o, e) m = Mul(s, h) y = Mul(x, m) output y }", "gelu"},
+      {"graph g { input x: f32[3, 37] s = Softplus(x) t = Tanh(s) y = Mul(t, x) output y }", "mish"},
+      {"graph g { input x: f32[3, 37] " NUMBERS "a = Div(x, r) e = Erf(a) s = Add(e, o) m = Mul(x, s) y = Mul(m, h) output y, e }", NULL},
+      {"graph g { input x: f32[3, 37] " NUMBERS "a = Div(x, o) e = Erf(a) s = Add(e, o) m = Mul(x, s) y = Mul(m, h) output y }", NULL},
+      {"graph g { input x: f32[3, 37] " NUMBERS "a = Div(r, x) e = Erf(a) s = Add(e, o) m = Mul(x, s) y = Mul(m, h) output y }", NULL},
+      {"graph g { input x: f32[3, 37] " NUMBERS "a = Div(x, r) e = Erf(a) s = Add(e, o) m = Mul(x, s) y = Mul(m, t) output y }", NULL},
+      {"graph g { input x: f32[3, 37] input z: f32[3, 37] " NUMBERS "a = Div(z, r) e = Erf(a) s = Add(e, o) m = Mul(x, s) y = Mul(m, h) output y }", NULL},
+      {"graph g { input x: f32[3] const h: f32[1, 1] = [[0.5]] const r: f32[] = 1.41421356 const o: f32[] = 1.0 a = Div(x, r) e = Erf(a) s = Add(e, o) m = Mul(x, s) y = Mul(m, h) output y }", NULL},
+      {"graph g { input x: f32[3, 37] input z: f32[3, 37] s = Softplus(x) t = Tanh(s) y = Mul(t, z) output y }", NULL},
+  };
+#undef NUMBERS
+  for (int i = 0; i < IR_COUNT(all); i++) {
+    graph(1, all[i].text);
+    if (all[i].name) cr_expect(is_activation(all[i].text, all[i].name), "%s", all[i].text);
+    else cr_expect(!is_activation(all[i].text, "gelu") && !is_activation(all[i].text, "mish"), "%s", all[i].text);
+  }
+}

@@ -6,6 +6,7 @@ Test(ops_math, unary) {
   ops_check("const x: i32[3] = [-5, 0, 7]  y = Sign(x)  const w: i32[3] = [-1, 0, 1]  output y, w");
   ops_check("const x: f32[4] = [0.5, 1.5, 2.5, -0.5]  y = Round(x)  const w: f32[4] = [0.0, 2.0, 2.0, 0.0]  output y, w");
   ops_check("const x: f32[3] = [-200.0, 0.0, 200.0]  y = Softplus(x)  const w: f32[3] = [0.0, 0.693147, 200.0]  output y, w");
+  ops_check("const x: f32[5] = [-1.0, 0.0, 2.0, 100.0, -100.0]  y = Mish(x)  const w: f32[5] = [-0.303401, 0.0, 1.943959, 100.0, 0.0]  output y, w");
   ops_check("const x: f32[3] = [-1.0, 0.0, 2.0]  y = Gelu(x)  const w: f32[3] = [-0.158655, 0.0, 1.954500]  output y, w");
   ops_check("const x: f32[2] = [-1.0, 2.0]  y = Gelu(x) { approximate = \"tanh\" }  const w: f32[2] = [-0.158808, 1.954598]  output y, w");
   ops_check("const x: f32[3] = [-1.0, 0.0, 2.0]  y = Selu(x)  const w: f32[3] = [-1.111331, 0.0, 2.101402]  output y, w");
