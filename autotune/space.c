@@ -99,7 +99,7 @@ static const knob knobs[AT_KNOBS] = {
     KNOB(mr, 2, CONTRACTION | ATTENTION, 0, 1, 2, 3, 4, 6, 8, 10, 12, 14),
     KNOB(nr, 2, CONTRACTION | ATTENTION, 0, 1, 2, 3, 4, 5, 6, 8),
     KNOB(ku, 0.5, CONTRACTION | ATTENTION, 0, 1, 2, 4, 8, 16),
-    KNOB(order, 1, DIRECT, 0, 1, 2),
+    KNOB(order, 1, DIRECT, 0, 1, 2, 3),
     KNOB(kc, 0.5, DIRECT | ATTENTION, 0, 32, 64, 128, 192, 256, 384, 512, 768, 1024),
     KNOB(mb, 0.5, DIRECT | ATTENTION, 0, 2, 4, 8, 16, 32, 64),
     KNOB(group, 0.5, DIRECT, 0, 1, 2, 4, 8, 16, 32),

@@ -9,6 +9,12 @@
  *         for vo: for ro:     the blocks of A and C stay in the second cache
  *           the register tile, and a part of the next panel asked for
  *
+ * Where a block of A's rows, all there are, stays in the second cache, a B at run time is not copied apart: the first tile
+ * over a panel reads B and leaves the copy for the others ("fill"), its stores and what it waits for hidden under the multiply-adds;
+ * the next panel's lines are asked for by all tiles (packing within the product: LibShalom, Yang, Fang and Dong, SC 2021):
+ *
+ *   for vc: for ko: for vo: for ro: the register tile
+ *
  * With tiles of few registers (AVX2: 6 x 2 vectors) both a tile's rows and a panel of B stream from the second cache, which
  * keeps up; so sums are up to 1024 steps long, of which the rows of A are read as they lie, and C passes seldom. Under
  * few rows a B at run time is copied in blocks that stay in the second cache beside A, the next one's rows asked for
@@ -37,6 +43,7 @@ enum {
   STRICT_SUM = 512, /* the same where nothing may be lost for speed: errors grow with what is rounded together */
   PIECE = 2 * PAGE, /* of B's rows, read as they lie: shorter ones begin anew too often, C's block may as well stay in the second cache */
   FEW_ROWS = 4,    /* rows of A that do not pay for panels of B */
+  FILL_ROWS = 8,   /* rows of A that do not pay for a copy of B that is made within the first tile */
   STREAM_ROWS = 16, /* rows of A that do not pay for a copy of B: some of its rows pass under all of C instead */
   PANEL_ROWS = 64, /* rows of A under which a panel of B does not stay any longer */
   TURN_COLUMNS = 320, /* of C, for which turning A is a twentieth of the work */
@@ -64,6 +71,7 @@ typedef struct gemm {
   int64_t kc, group, mb; /* steps, panels, tiles of rows in a block */
   int64_t ku, ahead;
   bool constant, tiled, stream; /* stream: B is read once, as it lies */
+  bool fill;            /* B at run time is copied panel by panel while the first tile uses it */
   bool turned;          /* A is [k, m] */
   bool across;          /* B at run time is [n, k]: turned while it is copied */
   bool copied;          /* blocks of A are copied, in the order in which tiles read them */
@@ -178,7 +186,7 @@ static int64_t long_chunk(const gemm *g) {
 static bool rows_first(const gemm *g) { return g->constant && g->tiled && !g->p->u.mb && g->p->u.rows != 1 && g->p->u.order == 1; }
 
 /* Rows of A that stay in the second cache beside blocks of a B at run time, which are copied for them alone. */
-static bool single_block(const gemm *g) { return !g->constant && long_sums(g) && g->m * g->esize * SHORT_SUM <= g->p->t->l2_bytes * 3 / 8; }
+static bool single_block(const gemm *g) { return !g->constant && !g->fill && long_sums(g) && g->m * g->esize * SHORT_SUM <= g->p->t->l2_bytes * 3 / 8; }
 
 /* Rows of a B that is read as it lies, of which a tile's columns stay in the first cache while all rows of A pass: in each
  * of its ways, a page, as many as begin at different places. Rows a page apart or more are streams of their own. */
@@ -203,16 +211,48 @@ static int64_t long_sum(const gemm *g) {
   return chunk_of(g->k, most, most);
 }
 
+/* Steps of the sum of which a panel is copied and used. Its rows in B, and those of the next that are asked for meanwhile, are
+ * lines of the second cache, on few of its sets where they lie a large power of two apart. */
+static int64_t fill_sum(const gemm *g) {
+  int64_t way = g->p->t->l2_bytes / WAYS, apart = way, pitch = lw_stride(g->p->ctx, g->p->p.b, g->p->p.red[0]->var) * g->esize;
+  while (apart > LINE && pitch % apart) apart /= 2;
+  bool more = g->m > PANEL_ROWS && way / apart * WAYS >= 2 * SHORT_SUM;
+  int64_t want = more ? SHORT_SUM * 3 / 2 : SHORT_SUM, kc = chunk_of(g->k, want, more ? SHORT_SUM * 2 : SHORT_SUM * 3 / 2);
+  return kc == g->k || kc % 8 == 0 ? kc : (ceil_div(g->k, ceil_div(g->k, want)) + 7) / 8 * 8; /* steps at a time in all but the last */
+}
+
+/* Panels that pass in a row between chunks of the sum, some groups of which are tasks: at the end of each there is none
+ * to be asked for. */
+static int64_t fill_columns(const gemm *g, int64_t panels) {
+  enum { GROUPS = 4, LEAST = 8 };
+  int64_t most = g->p->t->l2_bytes / 4 / (g->m * g->nb * g->esize);
+  if (most > ceil_div(panels, GROUPS)) most = ceil_div(panels, GROUPS);
+  return even(panels, most > LEAST ? most : LEAST);
+}
+
 /* The register tile. A constant's panels that are asked for ahead are whole lines wide, or some lines would be
  * asked for twice: with 4 x 3 vectors of 32 bytes that takes a fifth of the time. */
 static lw_tile tile_of(const gemm *g) {
   int64_t regs = g->p->t->vector_regs, line = LINE / (g->lanes * g->esize);
   lw_tile best = lw_best_tile(g->m, g->n, g->lanes, regs, g->m <= 2 ? 8 : 6);
-  if (!g->constant || g->m <= FEW_ROWS || line < 2 || best.nr < line || best.nr % line == 0) return best;
+  if ((!g->constant && !g->fill) || g->m <= FEW_ROWS || line < 2 || best.nr < line || best.nr % line == 0) return best;
   int64_t whole = best.nr - best.nr % line;
   lw_tile t = lw_best_tile(g->m, g->n, g->lanes, regs, whole);
   if (t.nr != whole) t.mr = best.mr, t.nr = whole;
   return t;
+}
+
+/* Whether the rows of A, and of C between chunks, stay in the second cache while panels pass, each of which some tiles use. */
+static bool fill_pays(gemm *g) {
+  if (g->constant || g->across || g->turned || !g->row || g->m <= FILL_ROWS || g->n < 2 * g->lanes || g->k < LINE) return false;
+  if (g->m <= STREAM_ROWS && lw_stride(g->p->ctx, g->p->p.b, g->p->p.red[0]->var) * g->esize % LINE) return false; /* as fast as it lies */
+  g->fill = true;
+  lw_tile t = tile_of(g); /* whole lines */
+  g->fill = false;
+  g->nb = t.nr * g->lanes;
+  int64_t panels = ceil_div(g->n, g->nb), kc = fill_sum(g), l2 = g->p->t->l2_bytes;
+  if (t.mr >= g->m) return false;
+  return kc == g->k ? g->m * kc * g->esize <= l2 * 7 / 8 : g->m * (kc + fill_columns(g, panels) * g->nb) * g->esize <= l2 * 3 / 4;
 }
 
 /* Parts of the rows that are tasks, where groups of columns are too few of them: how many threads will run is not known.
@@ -240,6 +280,7 @@ static void sizes(gemm *g) {
   int64_t panels = ceil_div(g->n, g->nb), tiles = ceil_div(g->m, g->mr), line = g->nb * g->esize, l1 = p->t->l1_bytes, l2 = p->t->l2_bytes;
   bool few = tiles <= 4; /* that use a panel while it is near: it may as well pass through */
   if (g->stream) g->kc = g->m == 1 ? ROW_STREAMS : g->m <= FEW_ROWS ? STREAMS : rows_at_once(g);
+  else if (g->fill) g->kc = fill_sum(g);
   else if (copy_bound(g)) g->kc = chunk_of(g->k, 64, 128); /* long pieces of B's rows instead */
   else if (by_panels(g)) g->kc = chunk_of(g->k, LONG_SUM, LONG_SUM);
   else if (long_sums(g)) g->kc = long_sum(g);
@@ -248,14 +289,14 @@ static void sizes(gemm *g) {
   if (g->constant && g->mr >= 12 && g->k <= LONG_SUM) g->kc = g->k;
   if (p->u.kc) g->kc = lw_min(p->u.kc, g->k);
   if (g->rows_first) g->kc = long_chunk(g);
-  g->copied = g->tiled && !g->stream && !by_panels(g) && !g->rows_first && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_pay(g)));
+  g->copied = g->tiled && !g->stream && !g->fill && !by_panels(g) && !g->rows_first && (g->turned || (p->u.rows ? p->u.rows == 1 : rows_pay(g)));
   int64_t step = g->esize * g->mr, most = l2 / 4 / (g->kc * step), all = most * 2; /* tiles of rows in a block, and when one takes all of them */
   if (long_sums(g)) {
     most = lw_min(l2 * 3 / 8, MOST_BLOCK) / (g->kc * step), all = l2 * 5 / 8 / (g->kc * step);
     if (g->copied && g->constant) most = lw_min(most, l2 * 9 / 16 / (g->k * step)); /* copied with all their steps */
   }
   if (most < 1) most = 1;
-  g->mb = g->stream || g->rows_first || tiles <= all ? tiles : ceil_div(tiles, ceil_div(tiles, most));
+  g->mb = g->stream || g->fill || g->rows_first || tiles <= all ? tiles : ceil_div(tiles, ceil_div(tiles, most));
   g->tasks = g->turned ? lw_min(TASKS, g->m / TASK_ROWS) : 1;
   if (g->turned) g->mb = even(g->tasks > 1 ? ceil_div(tiles, g->tasks) : tiles, most * 2);
   if (p->u.mb) g->mb = lw_min(p->u.mb, tiles);
@@ -265,6 +306,7 @@ static void sizes(gemm *g) {
   if (!g->constant && g->mb < tiles && columns < PAGE / 2 / g->esize) columns = PAGE / 2 / g->esize; /* long pieces of B's rows */
   g->group = g->stream ? lw_min(g->m > FEW_ROWS ? few_columns(g, panels) : panels, panels) : g->rows_first ? l2 * 3 / 8 / (g->kc * line) : columns / g->nb;
   if (single_block(g)) g->group = (l2 * 7 / 8 - g->m * g->kc * g->esize) / 2 / (g->kc * line); /* beside A: the copy of a block of B, and what is asked for of the next */
+  if (g->fill) g->group = g->kc == g->k ? panels : fill_columns(g, panels);
   if (by_panels(g)) g->group = g->n % g->nb ? 4 : 1; /* a last panel that is not whole is set apart in a group */
   if (g->turned) g->group = g->tasks > 1 ? panels : ceil_div(panels, 1 + g->n / TURN_COLUMNS); /* all of B in panels, or enough groups to be tasks */
   if (g->constant && g->m <= FEW_ROWS) g->group = g->n % g->nb ? ceil_div(panels, TASKS) : panels; /* the tail inside of tasks */
@@ -313,6 +355,7 @@ static bool pack_dynamic(gemm *g, const char *at) {
     copy_across(p, va, ka, g->nb, g->lanes);
     return true;
   }
+  if (g->fill) return true;
   if (copy_bound(g)) lw_step(p, "prefetch %s panel.%d 4 panel.%d -> panel.ahead", b->u.buf->name, ka, ka);
   if (lw_step(p, "split panel.%d %lld -> panel.o panel.i", va, (long long)g->nb) && lw_step(p, "split panel.i %lld -> panel.c panel.v", (long long)g->lanes)) {
     /* some rows of a panel at a time: one row of all panels would write one line to each, on the same few sets of the caches */
@@ -325,6 +368,13 @@ static bool pack_dynamic(gemm *g, const char *at) {
     lw_kind(p, "vectorize", "panel.v");
   }
   return true;
+}
+
+/* The copy of a panel is made step by step of the sum in its first tile, whose multiply-adds hide it. */
+static bool fill_panels(gemm *g) {
+  lw_plan *p = g->p;
+  int va = lw_axis_of(p->p.b, p->p.out[g->v]->var);
+  return lw_step(p, "fill panel ro %s -> put", g->sum) && lw_step(p, "split put.%d %lld -> put.c put.v", va, (long long)g->lanes);
 }
 
 /* A's columns, tile by tile: [tile][k][row]. */
@@ -412,6 +462,27 @@ static void ask_ahead(gemm *g, const ir_stmt *s, const void *operand) {
   if (k && k->loop == IR_SERIAL) lw_step(g->p, "prefetch %s %s %lld %s -> %s.ahead", (const char *)operand, s->var->name, (long long)g->ahead, k->var->name, s->var->name);
 }
 
+/* The next panel's part of B, as it lies, is asked for by all whole tiles of this one; a panel further where rows do not begin
+ * with a line, as the next one's second lines are then what the one behind it begins with. */
+static void ask_within(gemm *g, const ir_stmt *s, const char *panels, int64_t ahead) {
+  if (!s) return;
+  if (is_copy(s, g->sum)) {
+    lw_step(g->p, "prefetch %s %s %lld %s -> %s.ahead.%s", g->p->p.b->u.buf->name, panels, (long long)ahead, s->var->name, panels, s->var->name);
+    return;
+  }
+  for (int i = 0; i < s->n; i++) ask_within(g, s->items[i], panels, ahead);
+  ask_within(g, s->body, panels, ahead);
+  ask_within(g, s->other, panels, ahead);
+}
+static void ask_from_tile(gemm *g, const ir_stmt *s, const void *panels) {
+  int64_t pitch = lw_stride(g->p->ctx, g->p->p.b, g->p->p.red[0]->var) * g->esize;
+  ask_within(g, s->body, panels, g->p->u.ahead || pitch % LINE == 0 ? g->ahead : g->ahead + 1);
+}
+static void ask_origin(gemm *g, const ir_stmt *s, const void *user) {
+  (void)user;
+  if (g->ahead) each(g, s->body, "ro", ask_from_tile, s->var->name);
+}
+
 /* Memory of the next tile's results, while this one's are computed. */
 static void ask_results(gemm *g, const ir_stmt *s, const void *user) {
   (void)user;
@@ -424,9 +495,10 @@ bool lw_default_gemm(lw_plan *p) {
   lw_problem *q = &p->p;
   if (!operands(&g)) return false;
   g.m = lw_join_rows(p, g.r, g.v);
-  if (g.n * g.k * g.esize <= p->t->l2_bytes / 2 && !g.turned && !p->u.kc && !p->u.mb) return false;
+  g.fill = p->u.order ? p->u.order == 3 && !g.constant && !g.across && !g.turned && g.row && g.m > 1 : fill_pays(&g);
+  if (g.n * g.k * g.esize <= p->t->l2_bytes / 2 && !g.turned && !g.fill && !p->u.kc && !p->u.mb) return false;
   if (g.across && g.m <= FEW_ROWS) return false;
-  g.stream = !g.constant && !g.across && (g.m <= FEW_ROWS || (g.m <= 2 * STREAM_ROWS && !g.turned && (p->u.order ? p->u.order == 1 : g.m <= STREAM_ROWS)));
+  g.stream = !g.constant && !g.across && !g.fill && (g.m <= FEW_ROWS || (g.m <= 2 * STREAM_ROWS && !g.turned && (p->u.order ? p->u.order == 1 : g.m <= STREAM_ROWS)));
   sizes(&g);
   if (g.m > FEW_ROWS && !g.tiled) return false;
   if (g.constant && g.mr >= 12 && g.kc == g.k && !p->u.mb) return false; /* panels stream from the second cache: rows outside them */
@@ -435,7 +507,7 @@ bool lw_default_gemm(lw_plan *p) {
   if (!lw_step(p, "split %s %lld -> vo vi", g.vec, (long long)g.nb) || !lw_step(p, "split vi %lld -> vb vv", (long long)g.lanes)) return false;
   if (g.tiled && !lw_step(p, "split %s %lld -> ro ri", g.row, (long long)g.mr)) return false;
   bool chunks = g.kc < g.k && (g.stream || g.m > FEW_ROWS), pack = !g.constant && !g.stream, mc = g.tiled && (g.mb < tiles || g.turned);
-  bool vc = (g.group < panels || (pack && !chunks) || (pack && mc)) && lw_step(p, "split vo %lld -> vc vo", (long long)g.group);
+  bool vc = (g.group < panels || (pack && !chunks && !g.fill) || (pack && mc)) && lw_step(p, "split vo %lld -> vc vo", (long long)g.group);
   if (mc) mc = lw_step(p, "split ro %lld -> mc ro", (long long)g.mb);
   int64_t all = g.mb > 0 ? ceil_div(tiles, g.mb) : 1, part = g.tasks < 2 ? all : g.turned ? ceil_div(all, g.tasks) : all / g.tasks; /* no blocks: rows that are no tiles */
   bool mp = mc && g.tasks > 1 && lw_step(p, "split mc %lld -> mp mc", (long long)(part > 1 ? part : 1));
@@ -454,21 +526,25 @@ bool lw_default_gemm(lw_plan *p) {
   bool careful = !chunks && !g.tiled && g.k >= 4 * CAREFUL;
   if (careful) g.kc = chunk_of(g.k, CAREFUL, CAREFUL * 3 / 2);
   if (careful && (!lw_step(p, "chunk %s %lld -> ko %s", g.sum, (long long)g.kc, g.sum) || !lw_step(p, "distribute %s", tile))) return false;
-  const char *panel_at = chunks && (!mc || sum_outside) ? "ko" : "vc", *rows_at = mc ? "mc" : chunks ? "ko" : NULL;
+  const char *panel_at = g.fill ? "vo" : chunks && (!mc || sum_outside) ? "ko" : "vc", *rows_at = mc ? "mc" : chunks ? "ko" : NULL;
   if (pack) pack = pack_dynamic(&g, panel_at);
   if (g.copied && rows_at) copy_rows(&g, rows_at);
   if (!lw_step(p, "distribute %s", tile)) return false;
+  if (g.fill && !fill_panels(&g)) return false;
   tails(&g);
   turn_squares(&g);
   if (g.tiled) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
+  lw_kind(p, "unroll", "put.c");
+  lw_kind(p, "vectorize", "put.v");
   each(&g, p->k->body, g.sum, unroll_steps, NULL);
-  bool whole = single_block(&g), asks = g.ahead && g.m > FEW_ROWS && (g.constant || (pack && (whole || g.n % g.nb == 0)));
+  bool whole = single_block(&g), asks = g.ahead && g.m > FEW_ROWS && !g.fill && (g.constant || (pack && (whole || g.n % g.nb == 0)));
   if (asks) each(&g, p->k->body, !g.rows_first && !whole ? "vo" : chunks ? "ko" : "vc", ask_ahead, g.constant || whole ? q->b->u.buf->name : "panel");
+  if (g.fill) each(&g, p->k->body, "vo", ask_origin, NULL);
   if (g.tiled) each(&g, p->k->body, "ro", ask_results, NULL);
   lw_parallel_outside(p);
-  p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)g.ku, .order = g.rows_first || g.stream ? 1 : 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
+  p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)g.ku, .order = g.fill ? 3 : g.rows_first || g.stream ? 1 : 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
                          .group = (int)g.group, .ahead = asks ? (int)g.ahead + 1 : 1, .rows = g.copied ? 1 : 2, .unfused = p->u.unfused};
   return true;
 }

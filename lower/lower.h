@@ -102,7 +102,7 @@ const char *lw_default_schedule(tn_ctx *ctx, const ir_kernel *k, const cg_target
 typedef struct lw_tunables {
   int mr, nr;   /* contractions: rows and vectors of the register tile */
   int ku;       /* steps of the innermost reduction that are unrolled; 1: none */
-  int order;    /* contractions: 1 rows outside vectors, 2 vectors outside rows */
+  int order;    /* contractions: 1 rows outside vectors, 2 vectors outside rows, 3 the same, a panel of a B at run time copied by its first tile */
   int kc;       /* matrix products: steps of a sum that a pass through the registers takes */
   int mb;       /* matrix products: tiles of rows in a block (MC = mb * mr) */
   int group;    /* contractions: panels of vectors that all rows pass over together (NC = group * nr vectors) */

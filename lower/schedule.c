@@ -25,11 +25,11 @@ static const sched_step steps[] = {
     {"unroll", "v", sched_unroll},        {"vectorize", "v", sched_vectorize},  {"parallel", "v", sched_parallel},
     {"serial", "v", sched_serial},        {"peel", "vii", sched_peel},          {"narrow", "v", sched_narrow},       {"tail", "v", sched_tail},
     {"distribute", "v*", sched_distribute}, {"raise", "vv*", sched_raise},  {"rfactor", "vinn", sched_rfactor}, {"splitk", "vin", sched_splitk}, {"chunk", "vinn", sched_chunk},      {"layout", "bs", sched_layout},
-    {"tensorize", "sv", sched_tensorize}, {"cache", "bvn", sched_cache},          {"turn", "bvin", sched_turn},          {"prefetch", "bvivn", sched_prefetch},
+    {"tensorize", "sv", sched_tensorize}, {"cache", "bvn", sched_cache},          {"turn", "bvin", sched_turn},          {"fill", "bvvn", sched_fill}, {"prefetch", "bvivn", sched_prefetch},
     {"muladd", "", sched_muladd},
 };
 const char *const lw_schedule_steps[] = {"algorithm", "split",  "fuse",   "reorder",    "unroll",  "vectorize", "parallel",  "serial",
-                                         "peel",   "narrow", "tail", "distribute", "raise", "rfactor", "splitk", "chunk", "layout", "tensorize", "cache", "turn", "prefetch", "muladd", NULL};
+                                         "peel",   "narrow", "tail", "distribute", "raise", "rfactor", "splitk", "chunk", "layout", "tensorize", "cache", "turn", "fill", "prefetch", "muladd", NULL};
 
 bool refuse(sched *s, const char *fmt, ...) {
   char text[512];

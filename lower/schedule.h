@@ -53,6 +53,11 @@
  *                           (the copying loops are P.0, P.1, ...; axes that a fused loop walks as one, e / D
                            and e mod D, are one in P)
  *   turn B v a -> P         the same, with axis a of B innermost in P's memory
+ *   fill P w k -> c         a copy P that cache made is made by its first use instead: for w: { for k: S(P) } ->
+ *                           for w: { if this is the first iteration of w, and of the loops down from P's home that
+ *                           P's elements do not depend on: { for k: { P[..] = B[..] for what this k uses; S(B) } }
+ *                           else { for k: S(P) } } (the loops of the first version have the ending .f, the copying ones
+ *                           are c.0, ..; refused where a later iteration could use more than the first)
  *   prefetch B v D w -> p   for v: for w: S        for v: for w: { ask for a part of what iteration v + D reads of B; S }
  *                                                  (w inside v, with other loops between or not: the parts of all its
                                                   iterations cover all; w = v: all of it each time; B: an operand or a copy;

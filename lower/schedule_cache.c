@@ -1,6 +1,7 @@
 /* schedule_cache.c — steps about the part of an operand that one iteration of a loop reads:
  * cache B v -> P copies it into a dense local buffer first (packing of a dynamic operand),
  * turn B v a -> P does so with axis a innermost in the copy (read across its rows),
+ * fill P w k -> c makes the copy within its first use,
  * prefetch B v D w -> p asks for it D iterations ahead; of an output, for what will be written. */
 #include "lower/schedule_internal.h"
 #include <string.h>
@@ -21,6 +22,7 @@ typedef struct part {
   const char *name;
   int axis;                /* of the copy that is innermost in memory; -1: the last */
   bool join;               /* axes may be joined */
+  bool asked;              /* what is asked for ahead is no use of it */
   bool written;            /* what an iteration writes, not what it reads */
   ix when;                 /* written: under conditions that are the same for a whole iteration; null: always */
 } part;
@@ -125,7 +127,7 @@ static void look(void *user, ix e) {
 }
 
 static void collect_loads(part *p, const ir_stmt *s) {
-  if (!s) return;
+  if (!s || (p->asked && s->kind == IR_TILE && strncmp(s->atom, "prefetch", 8) == 0)) return;
   if (s->value) ix_walk(p->ctx, s->value, look, p);
   if (s->kind == IR_FOR) ix_walk(p->ctx, s->lo, look, p), ix_walk(p->ctx, s->hi, look, p);
   if (s->kind == IR_STORE) {
@@ -254,6 +256,229 @@ static bool cache(sched *s, int axis, const char *name) {
 
 bool sched_cache(sched *s) { return cache(s, -1, s->arg[2]); }
 bool sched_turn(sched *s) { return s->num[2] < 0 || s->num[2] >= IR_MAX_RANK ? refuse(s, "axis %lld", (long long)s->num[2]) : cache(s, (int)s->num[2], s->arg[3]); }
+
+/* ---- fill P w k -> c ---- */
+
+typedef struct filling {
+  sched *s;
+  ir_buf *copy;
+  const ir_stmt *home, *use, *w, *k; /* where the copy is alive; what follows its making, down to its use */
+  const ir_stmt *path[32];       /* from home down to k, both included */
+  int npath, nw;                 /* nw: of them above w's body */
+  ir_var *at[IR_MAX_RANK];       /* the copying loops; null: an axis of one element */
+  ix value, inside;              /* copy[at] = value if inside */
+  ix to[IR_MAX_RANK];            /* what at becomes */
+  bool waits[32];                /* path: a loop whose later iterations use what the first one made */
+  ix first;                      /* the first of all those */
+} filling;
+
+/* The nest that made the copy, as cache left it. */
+static bool read_copying(filling *f, const ir_stmt *s) {
+  const ir_stmt *loops[IR_MAX_RANK];
+  int n = 0;
+  f->inside = ix_bool(f->s->ctx, true);
+  for (; s && s->kind == IR_FOR && s->loop == IR_SERIAL && n < IR_MAX_RANK; s = s->body) loops[n++] = s;
+  if (s && s->kind == IR_IF && !s->other) f->inside = s->value, s = s->body;
+  if (!s || s->kind != IR_STORE || s->buf != f->copy || s->op != IR_SET) return false;
+  f->value = s->value;
+  for (int d = 0; d < f->copy->rank; d++) {
+    for (int i = 0; i < n; i++)
+      if (s->index[d] == loops[i]->var->expr && ix_is_int(loops[i]->lo, 0) && loops[i]->hi == f->copy->shape[d]) f->at[d] = loops[i]->var;
+    if (!f->at[d] && !(ix_is_int(f->copy->shape[d], 1) && ix_is_int(s->index[d], 0))) return false;
+  }
+  return true;
+}
+
+static bool find_home(filling *f, const ir_stmt *s, const char *name) {
+  if (!s || f->home) return f->home != NULL;
+  if (s->kind == IR_ALLOC && s->buf->space == IR_LOCAL && strcmp(s->buf->name, name) == 0) {
+    f->home = s;
+    f->copy = s->buf;
+    return true;
+  }
+  for (int i = 0; i < s->n; i++)
+    if (find_home(f, s->items[i], name)) return true;
+  return find_home(f, s->body, name) || find_home(f, s->other, name);
+}
+
+static bool find_use(filling *f, const ir_stmt *s) {
+  if (!s || f->npath == IR_COUNT(f->path)) return false;
+  f->path[f->npath++] = s;
+  if (s == f->w) f->nw = f->npath;
+  if (s == f->k) return true;
+  for (int i = 0; i < s->n; i++)
+    if (find_use(f, s->items[i])) return true;
+  if (find_use(f, s->body) || find_use(f, s->other)) return true;
+  f->npath--;
+  return false;
+}
+
+typedef struct reading {
+  const ir_buf *buf;
+  bool any;
+} reading;
+
+static void is_read(void *user, ix e) {
+  reading *r = user;
+  r->any |= e->op == IX_LOAD && e->u.buf == r->buf;
+}
+
+/* Whether something outside of `but` touches the buffer. */
+static bool touched(tn_ctx *ctx, const ir_stmt *s, const ir_stmt *but, const ir_buf *b) {
+  reading r = {.buf = b};
+  if (!s || s == but) return false;
+  if (s->value) ix_walk(ctx, s->value, is_read, &r);
+  if (s->kind == IR_FOR) ix_walk(ctx, s->lo, is_read, &r), ix_walk(ctx, s->hi, is_read, &r);
+  if (s->kind == IR_STORE) {
+    r.any |= s->buf == b;
+    for (int i = 0; i < s->buf->rank; i++) ix_walk(ctx, s->index[i], is_read, &r);
+  }
+  for (int i = 0; i < s->n && !r.any; i++) r.any = touched(ctx, s->items[i], but, b);
+  return r.any || touched(ctx, s->body, but, b) || touched(ctx, s->other, but, b);
+}
+
+/* Which loops around the use wait for the first of their iterations, and whether that one makes all that the others use. */
+static bool find_first(filling *f, const part *p) {
+  tn_ctx *ctx = f->s->ctx;
+  f->first = ix_bool(ctx, true);
+  for (int i = 1; i < f->npath; i++) {
+    const ir_stmt *s = f->path[i];
+    if (s->kind == IR_LET) return refuse(f->s, "a value is named between the copy and its use");
+    if (s->kind != IR_FOR) continue;
+    if (s->loop == IR_VECTOR || s->loop == IR_PARALLEL) return refuse(f->s, "'%s' is not serial", s->var->name);
+    bool used = false;
+    for (int d = 0; d < p->rank; d++) used |= ix_uses_var(p->start[d], s->var);
+    if (used || i >= f->nw) continue; /* what lies within w is whole in each of its iterations */
+    f->waits[i] = true;
+    f->first = ix_and(ctx, f->first, ix_eq(ctx, s->var->expr, s->lo));
+  }
+  for (int i = 1; i < f->npath; i++) {
+    const ir_stmt *s = f->path[i];
+    for (int j = 1; j < i; j++) {
+      if (!f->waits[j]) continue;
+      const ir_var *v = f->path[j]->var;
+      bool differs = s->kind == IR_FOR && (ix_uses_var(s->lo, v) || ix_uses_var(s->hi, v));
+      if (s->kind == IR_IF && ix_uses_var(s->value, v)) { /* certain the first time: then the others may well do less */
+        ix there = ix_subst1(ctx, s->value, v, f->path[j]->lo);
+        differs = f->path[i + 1] != s->body || !ix_is_int(there, 1);
+      }
+      if (differs) return refuse(f->s, "what is used depends on '%s'", v->name);
+    }
+    if (s->kind == IR_IF && s->value->loads) return refuse(f->s, "data decide what is used");
+  }
+  return true;
+}
+
+static ix moved(const filling *f, ix e, const ix *to) {
+  for (int d = 0; d < f->copy->rank; d++)
+    if (f->at[d]) e = ix_subst1(f->s->ctx, e, f->at[d], to[d]);
+  return e;
+}
+
+static ix from_origin(void *user, ix load) {
+  const filling *f = user;
+  return load->u.buf == f->copy ? moved(f, f->value, load->args) : NULL;
+}
+static ix origin_expr(ir_rewriter *r, ix e) { return ix_subst_loads(r->ctx, e, from_origin, r->user); }
+
+/* Under a guard of the whole body that is the same each time, so that the guard still bounds the loop. */
+static const ir_stmt *fill_inside(const filling *f, const ir_stmt *copy, const ir_stmt *body) {
+  bool same = body->kind == IR_IF && !body->other && !body->value->loads;
+  for (int i = 1; i < f->npath && same; i++) same = !f->waits[i] || !ix_uses_var(body->value, f->path[i]->var);
+  if (same) return ir_if(f->s->ctx, body->value, fill_inside(f, copy, body->body), NULL);
+  return ir_seq(f->s->ctx, 2, (const ir_stmt *[]){copy, body});
+}
+
+/* An iteration of k that makes its part of the copy, and reads what it copies. */
+static const ir_stmt *fill_step(filling *f, const ir_stmt *k) {
+  tn_ctx *ctx = f->s->ctx;
+  part p = {.ctx = ctx, .buf = f->copy};
+  ir_var *v[IR_MAX_RANK] = {NULL};
+  ix at[IR_MAX_RANK], inside = ix_bool(ctx, true);
+  find_part(&p, k);
+  for (int d = 0; d < p.rank; d++) {
+    int64_t n = p.hi[d] - p.lo[d] + 1;
+    at[d] = ix_addi(ctx, p.start[d], p.lo[d]);
+    if (n > 1) {
+      v[d] = ir_var_new(ctx, ir_format(ctx, "%s.%d", f->s->arg[3], d), TN_INDEX, 0, n - 1);
+      v[d]->independent = true;
+      at[d] = ix_add(ctx, at[d], v[d]->expr);
+    }
+    inside = ix_and(ctx, inside, ix_within(ctx, at[d], ix_index(ctx, 0), p.shape[d])); /* guards may keep the use from the rest */
+  }
+  const ir_stmt *copy = ir_if(ctx, ix_and(ctx, inside, moved(f, f->inside, at)), ir_store(ctx, f->copy, at, IR_SET, moved(f, f->value, at)), NULL);
+  for (int d = p.rank; d-- > 0;)
+    if (v[d]) copy = ir_for(ctx, v[d], ix_index(ctx, 0), ix_index(ctx, p.hi[d] - p.lo[d] + 1), IR_SERIAL, copy);
+  ir_rewriter r = {.ctx = ctx, .user = f, .expr = origin_expr};
+  return ir_for(ctx, k->var, k->lo, k->hi, k->loop, fill_inside(f, copy, ir_rewrite(&r, k->body)));
+}
+
+typedef struct step_in {
+  ir_rewriter r;
+  filling *f;
+  const ir_stmt *k;
+} step_in;
+static const ir_stmt *fill_visit(ir_rewriter *r, const ir_stmt *s) {
+  step_in *in = (step_in *)r;
+  return s == in->k ? fill_step(in->f, s) : s;
+}
+
+/* s with the use in two versions; loops that wait keep their order from now on. */
+static const ir_stmt *fill_path(filling *f, const ir_stmt *s, int i) {
+  tn_ctx *ctx = f->s->ctx;
+  if (i >= f->npath || s != f->path[i]) return s;
+  if (s == f->w) {
+    const char *ending = sched_free_ending(f->s, ".f");
+    const ir_stmt *first = ir_stmt_fresh(ctx, s->body, ending);
+    step_in in = {.r = {.ctx = ctx, .stmt = fill_visit}, .f = f, .k = ir_find_loop(first, ir_format(ctx, "%s%s", f->k->var->name, ending))};
+    const ir_stmt *both = ir_if(ctx, f->first, ir_rewrite(&in.r, first), s->body);
+    s = ir_for(ctx, s->var, s->lo, s->hi, s->loop, both);
+  } else {
+    switch (s->kind) {
+    case IR_FOR: s = ir_for(ctx, s->var, s->lo, s->hi, s->loop, fill_path(f, s->body, i + 1)); break;
+    case IR_ALLOC: s = ir_alloc_stmt(ctx, s->buf, fill_path(f, s->body, i + 1)); break;
+    case IR_IF: s = ir_if(ctx, s->value, fill_path(f, s->body, i + 1), fill_path(f, s->other, i + 1)); break;
+    case IR_TILE: s = ir_tile(ctx, s->atom, fill_path(f, s->body, i + 1)); break;
+    case IR_SEQ: {
+      const ir_stmt **items = IR_NEW_ARRAY(ctx, const ir_stmt *, s->n);
+      for (int j = 0; j < s->n; j++) items[j] = fill_path(f, s->items[j], i + 1);
+      s = ir_seq(ctx, s->n, items);
+      break;
+    }
+    default: break;
+    }
+  }
+  if (!f->waits[i] || !s->var->independent) return s;
+  ir_var *v = sched_var(f->s, s->var->name, s->lo, s->hi);
+  return ir_for(ctx, v, s->lo, s->hi, s->loop, ir_subst_var(ctx, s->body, s->var, v->expr));
+}
+
+static const ir_stmt *fill_visit_home(ir_rewriter *r, const ir_stmt *s) {
+  filling *f = ((step_in *)r)->f;
+  if (s != f->home) return s;
+  return ir_alloc_stmt(r->ctx, f->copy, fill_path(f, f->use, 1));
+}
+
+bool sched_fill(sched *s) {
+  tn_ctx *ctx = s->ctx;
+  filling f = {.s = s};
+  if (!(f.w = sched_loop(s, s->arg[1])) || !(f.k = sched_loop(s, s->arg[2]))) return false;
+  if (!find_home(&f, s->k->body, s->arg[0])) return refuse(s, "there is no copy '%s'", s->arg[0]);
+  if (f.home->body->kind != IR_SEQ || f.home->body->n < 2 || !read_copying(&f, f.home->body->items[0])) return refuse(s, "the loops that copy '%s' are not as they were made", s->arg[0]);
+  f.use = ir_seq(ctx, f.home->body->n - 1, f.home->body->items + 1);
+  f.path[f.npath++] = f.home;
+  if (!find_use(&f, f.use) || !f.nw || f.w == f.k) return refuse(s, "'%s' within '%s' is not where '%s' is used", s->arg[2], s->arg[1], s->arg[0]);
+  if (touched(ctx, f.use, f.k, f.copy)) return refuse(s, "'%s' is used outside of '%s', too", s->arg[0], s->arg[2]);
+  part p = {.ctx = ctx, .buf = f.copy};
+  find_part(&p, f.k);
+  if (p.why) return refuse(s, "%s", p.why);
+  for (int d = 0; d < p.rank; d++)
+    if (!sched_new_name(s, ir_format(ctx, "%s.%d", s->arg[3], d))) return false;
+  if (!find_first(&f, &p)) return false;
+  step_in in = {.r = {.ctx = ctx, .stmt = fill_visit_home}, .f = &f};
+  s->k->body = ir_rewrite(&in.r, s->k->body);
+  return true;
+}
 
 /* ---- prefetch B v D w -> p ---- */
 
@@ -403,7 +628,7 @@ static const ir_stmt *do_prefetch(sched *s, const ir_stmt *w, void *user) {
 }
 
 bool sched_prefetch(sched *s) {
-  ahead a = {.p = {.ctx = s->ctx, .buf = operand(s, s->arg[0])}};
+  ahead a = {.p = {.ctx = s->ctx, .buf = operand(s, s->arg[0]), .asked = true}};
   bool copy = !a.p.buf && (a.p.buf = find_copy(s->k->body, s->arg[0]));
   if (!(a.v = sched_loop(s, s->arg[1])) || !(a.w = sched_loop(s, s->arg[3]))) return false;
   if (!a.p.buf) return refuse(s, "there is no operand '%s'", s->arg[0]);

@@ -28,6 +28,7 @@ bool refuse(sched *s, const char *fmt, ...) IR_PRINTF(2, 3);
 bool sched_replace(sched *s, const char *name, const ir_stmt *(*fn)(sched *s, const ir_stmt *loop, void *user), void *user);
 const ir_stmt *sched_loop(sched *s, const char *name); /* null after refuse */
 bool sched_new_name(sched *s, const char *name);       /* false after refuse: taken */
+const char *sched_free_ending(sched *s, const char *suffix); /* of copies of loops: the suffix, with a number if it is taken */
 /* Constant number of iterations, or false. */
 bool sched_extent(const ir_stmt *loop, int64_t *n);
 /* A loop over [lo, hi) with a fresh variable of that range. */
@@ -44,7 +45,7 @@ bool sched_find_update(sched *s, const ir_stmt *loop, sched_update *u); /* false
 
 bool sched_split(sched *s), sched_fuse(sched *s), sched_reorder(sched *s), sched_unroll(sched *s), sched_vectorize(sched *s),
     sched_parallel(sched *s), sched_serial(sched *s), sched_peel(sched *s), sched_narrow(sched *s), sched_tail(sched *s);
-bool sched_distribute(sched *s), sched_raise(sched *s), sched_rfactor(sched *s), sched_chunk(sched *s), sched_layout(sched *s), sched_tensorize(sched *s), sched_cache(sched *s), sched_turn(sched *s), sched_prefetch(sched *s), sched_muladd(sched *s),
+bool sched_distribute(sched *s), sched_raise(sched *s), sched_rfactor(sched *s), sched_chunk(sched *s), sched_layout(sched *s), sched_tensorize(sched *s), sched_cache(sched *s), sched_turn(sched *s), sched_fill(sched *s), sched_prefetch(sched *s), sched_muladd(sched *s),
     sched_algorithm(sched *s);
 bool sched_winograd(sched *s), sched_winograd_weights(sched *s); /* lower/schedule_winograd*.c */
 bool sched_splitk(sched *s); /* lower/schedule_splitk.c */

@@ -242,7 +242,7 @@ static bool ending_taken(const ir_stmt *st, const char *suffix) {
     if (ending_taken(st->items[i], suffix)) return true;
   return ending_taken(st->body, suffix) || ending_taken(st->other, suffix);
 }
-static const char *free_ending(sched *s, const char *suffix) {
+const char *sched_free_ending(sched *s, const char *suffix) {
   const char *t = suffix;
   for (int i = 2; ending_taken(s->k->body, t); i++) t = ir_format(s->ctx, "%s%d", suffix, i);
   return t;
@@ -252,8 +252,8 @@ static const ir_stmt *do_peel(sched *s, const ir_stmt *loop, void *user) {
   (void)user;
   tn_ctx *ctx = s->ctx;
   ix lo = ix_addi(ctx, loop->lo, s->num[1]), hi = ix_addi(ctx, loop->hi, -s->num[2]);
-  const ir_stmt *parts[3] = {part(s, loop, loop->lo, lo, free_ending(s, ".a")), part(s, loop, lo, hi, NULL),
-                             part(s, loop, hi, loop->hi, free_ending(s, ".b"))};
+  const ir_stmt *parts[3] = {part(s, loop, loop->lo, lo, sched_free_ending(s, ".a")), part(s, loop, lo, hi, NULL),
+                             part(s, loop, hi, loop->hi, sched_free_ending(s, ".b"))};
   return ir_seq(ctx, 3, parts);
 }
 
@@ -342,8 +342,16 @@ typedef struct tailing {
   const ir_buf *own[SCHED_MAX_ARGS];  /* made inside v */
   int ninner, nown;
   ix last;                            /* S; null: no guard seen yet */
+  ix lo;                              /* the first v */
+  bool first;                         /* some of its body is for the first v alone, which must not be beyond S */
   const char *why;
 } tailing;
+
+/* Whether cond holds for the first v alone. */
+static bool is_first(const tailing *t, ix cond) {
+  if (cond->op == IX_AND) return is_first(t, cond->args[0]) || is_first(t, cond->args[1]);
+  return cond->op == IX_EQ && ((cond->args[0] == t->v->expr && cond->args[1] == t->lo) || (cond->args[1] == t->v->expr && cond->args[0] == t->lo));
+}
 
 static bool is_inside(const tailing *t, ix e) {
   for (int i = 0; i < t->ninner; i++)
@@ -412,6 +420,9 @@ static const ir_stmt *unguarded(tailing *t, const ir_stmt *st, bool guarded) {
   case IR_IF: {
     bool any = guarded;
     ix rest = drop_bounds(t, st->value, &any);
+    bool first = is_first(t, st->value);
+    t->first |= first;
+    any |= first;
     return ir_if(ctx, rest, unguarded(t, st->body, any), unguarded(t, st->other, guarded));
   }
   case IR_TILE: return ir_tile(ctx, st->atom, unguarded(t, st->body, guarded));
@@ -425,10 +436,11 @@ static const ir_stmt *unguarded(tailing *t, const ir_stmt *st, bool guarded) {
 static const ir_stmt *do_tail(sched *s, const ir_stmt *loop, void *user) {
   (void)user;
   tn_ctx *ctx = s->ctx;
-  tailing t = {.ctx = ctx, .v = loop->var};
+  tailing t = {.ctx = ctx, .v = loop->var, .lo = loop->lo};
   unguarded(&t, loop->body, false); /* finds S */
-  t = (tailing){.ctx = ctx, .v = loop->var, .last = t.last};
+  t = (tailing){.ctx = ctx, .v = loop->var, .last = t.last, .lo = loop->lo};
   const ir_stmt *body = unguarded(&t, loop->body, false);
+  if (!t.why && t.last && t.first && t.last->lo < loop->lo->hi) t.why = "its first iteration may be beyond the guards";
   if (t.why || !t.last) {
     refuse(s, "%s", t.last ? t.why : "no guard inside bounds it");
     return NULL;
@@ -436,7 +448,7 @@ static const ir_stmt *do_tail(sched *s, const ir_stmt *loop, void *user) {
   ix hi = ix_max(ctx, loop->lo, ix_min(ctx, loop->hi, t.last));
   ir_var *v = sched_var(s, loop->var->name, loop->lo, hi);
   v->independent = loop->var->independent;
-  const ir_stmt *rest = ir_stmt_fresh(ctx, ir_subst_var(ctx, loop->body, loop->var, t.last), free_ending(s, ".b"));
+  const ir_stmt *rest = ir_stmt_fresh(ctx, ir_subst_var(ctx, loop->body, loop->var, t.last), sched_free_ending(s, ".b"));
   ix there = ix_and(ctx, ix_le(ctx, loop->lo, t.last), ix_lt(ctx, t.last, loop->hi));
   const ir_stmt *items[2] = {ir_for(ctx, v, loop->lo, hi, loop->loop, ir_subst_var(ctx, body, loop->var, v->expr)), ir_if(ctx, there, rest, NULL)};
   return ir_seq(ctx, 2, items);
