@@ -1,7 +1,7 @@
 # tenon_find_llvm(MAJORS CONFIG): finds a shared libLLVM through llvm-config and
 # makes the imported target Tenon::LLVM with its C headers. MAJORS are tried in
-# order; CONFIG, if not empty, is the only llvm-config tried. Sets TENON_LLVM_VERSION
-# and TENON_LLVM_LIBRARY; without a match it makes no target and says nothing.
+# order; CONFIG, if not empty, is the only llvm-config tried. Sets TENON_LLVM_VERSION,
+# TENON_LLVM_LIBRARY and TENON_LLVM_PROGRAM (that llvm-config); without a match it makes no target and says nothing.
 # Used by Tenon's own build and, installed, by programs that link libtenon.a.
 #
 # llvm-config rather than LLVM's CMake package: that one wants a C++ compiler and
@@ -52,6 +52,7 @@ function(tenon_find_llvm majors config)
       INTERFACE_INCLUDE_DIRECTORIES "${includedir}")
     set(TENON_LLVM_VERSION "${version}" PARENT_SCOPE)
     set(TENON_LLVM_LIBRARY "${library}" PARENT_SCOPE)
+    set(TENON_LLVM_PROGRAM "${program}" PARENT_SCOPE)
     return()
   endforeach()
 endfunction()
