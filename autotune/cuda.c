@@ -377,7 +377,7 @@ at_cuda_result at_cuda_tune(tn_ctx *ctx, const ir_program *p, const cu_target *t
   at_env_read(ctx, &info.env);
   u.run = o->store ? at_run_begin(o->store, &info) : NULL;
   tune_calls(&u, p->nrun, p->run);
-  if (u.run) at_run_end(o->store, u.run);
+  if (u.run) at_run_end(o->store, u.run, NULL, 0);
   rt_cuda_device_close(u.d);
   return u.r;
 }

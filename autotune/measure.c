@@ -61,7 +61,8 @@ struct at_lab {
   int ndrops;            /* candidates that worker 0 is to forget, told with the next load */
   int64_t drops[MAX_DROPS];
   at_machine machine;
-  bool probed, timing;
+  double probe_at;       /* when the probe was asked for */
+  bool probing, probed, timing;
   bool (*work)(void *user); /* for meanwhile; may be null */
   void *user;
   at_lab_seconds spent;
@@ -186,8 +187,7 @@ static bool worker_start(at_lab *lab, worker *w) {
 static void release(void *arg) {
   at_lab *lab = arg;
   if (lab->owner != getpid()) return;
-  for (int i = 0; i < lab->nworkers; i++)
-    if (lab->w[i].pid) kill(lab->w[i].pid, SIGKILL); /* all at once: each takes milliseconds to go */
+  at_lab_stop(lab); /* all at once: each takes milliseconds to go */
   for (int i = 0; i < lab->nworkers; i++) {
     worker_end(&lab->w[i], NULL);
     at_frame_free(&lab->w[i].answer);
@@ -218,6 +218,10 @@ at_lab *at_lab_new(tn_ctx *ctx, const at_lab_options *o) {
     lab->nworkers = i + 1;
   }
   return lab;
+}
+
+void at_lab_stop(at_lab *lab) {
+  for (int i = 0; i < lab->nworkers; i++) worker_leave(&lab->w[i]);
 }
 
 void at_lab_free(at_lab *lab) {
@@ -373,11 +377,11 @@ static at_status bury(at_lab *lab, worker *w, outcome how, const char *doing, co
   return oom ? AT_OOM : AT_CRASH;
 }
 
-/* One question to worker 0, which runs, answered or not. On ANSWERED the answer has been read up to its reason. */
-static outcome ask_first(at_lab *lab, double limit, const char *doing, at_status *status, const char **reason) {
+/* Waits for what worker 0 was asked, if it was. On ANSWERED the answer has been read up to its reason. */
+static outcome await_first(at_lab *lab, bool asked, const char *doing, at_status *status, const char **reason) {
   worker *w = &lab->w[0];
   outcome how = DIED;
-  if (ask(lab, w, limit)) await(lab, &how);
+  if (asked) await(lab, &how);
   if (how == ANSWERED) {
     *status = (at_status)at_get_int(&w->answer);
     const char *why = at_get_text(&w->answer);
@@ -388,26 +392,40 @@ static outcome ask_first(at_lab *lab, double limit, const char *doing, at_status
   return how;
 }
 
+/* One question to worker 0, which runs, answered or not. */
+static outcome ask_first(at_lab *lab, double limit, const char *doing, at_status *status, const char **reason) {
+  return await_first(lab, ask(lab, &lab->w[0], limit), doing, status, reason);
+}
+
 static at_frame *begin(at_lab *lab, at_request what) {
   at_frame_clear(&lab->request);
   at_put_int(&lab->request, what);
   return &lab->request;
 }
 
+void at_lab_probe(at_lab *lab) {
+  if (lab->probing || lab->probed || !worker_start(lab, &lab->w[0])) return;
+  begin(lab, AT_DO_PROBE);
+  lab->probe_at = rt_now();
+  lab->probing = ask(lab, &lab->w[0], lab->o.limits.compile_s);
+}
+
 at_machine at_lab_machine(at_lab *lab) {
   double start = rt_now();
   lab->machine.l3_bytes = (int64_t)sysconf(_SC_LEVEL3_CACHE_SIZE) > 0 ? (int64_t)sysconf(_SC_LEVEL3_CACHE_SIZE) : 0;
-  if (lab->probed || !worker_start(lab, &lab->w[0])) return lab->machine;
+  at_lab_probe(lab);
+  if (!lab->probing) return lab->machine;
   at_status status;
   const char *reason;
-  begin(lab, AT_DO_PROBE);
-  if (ask_first(lab, lab->o.limits.compile_s, "probing", &status, &reason) == ANSWERED) {
+  lab->probing = false;
+  if (await_first(lab, true, "probing", &status, &reason) == ANSWERED) {
     lab->machine.ghz = at_get_real(&lab->w[0].answer);
     lab->machine.fma_gflops = at_get_real(&lab->w[0].answer);
+    double took = at_get_real(&lab->w[0].answer);
     lab->probed = true;
     if (status != AT_OK) ir_log(lab->ctx, "the machine's peak cannot be measured: %s", reason);
-  }
-  lab->spent.checking += rt_now() - start;
+    lab->spent.checking += fmin(rt_now() - lab->probe_at, took); /* no more than that, however late the answer is read */
+  } else lab->spent.checking += rt_now() - start;
   return lab->machine;
 }
 

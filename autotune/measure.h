@@ -78,6 +78,8 @@ typedef struct at_candidate {
 /* The workers are released with the context. */
 at_lab *at_lab_new(tn_ctx *ctx, const at_lab_options *o);
 void at_lab_free(at_lab *lab);
+/* Nothing more is asked: the workers are killed, and not waited for until the lab is freed. */
+void at_lab_stop(at_lab *lab);
 /* No call below works on past this moment (rt_now); 0: none. What could not be done is left as
  * it was: look at `object` and `n`. */
 void at_lab_deadline(at_lab *lab, double moment);
@@ -87,6 +89,8 @@ bool at_lab_over(const at_lab *lab);
  * timed; false: nothing is left. What takes a piece is not waited for: short against budgets. */
 void at_lab_meanwhile(at_lab *lab, bool (*work)(void *user), void *user);
 void at_lab_run_limit(at_lab *lab, double seconds); /* from now on; as at_limits.run_s */
+/* Has worker 0 begin to measure the machine; asking for the result is what waits. */
+void at_lab_probe(at_lab *lab);
 at_machine at_lab_machine(at_lab *lab); /* zeros when it cannot be measured */
 int at_lab_restarts(const at_lab *lab); /* workers that died and were replaced */
 /* Seconds that the calls below have taken so far: all else of a tuning run is overhead. */

@@ -55,6 +55,8 @@ typedef struct at_task {
   uint64_t rng;
   double expected;      /* fraction of its time that another round may gain */
   double round_s;       /* seconds of a round, about */
+  double each_s;        /* and for each schedule in it */
+  int rounds;           /* by this run */
   double switch_s;      /* seconds that giving the lab this kernel took */
   double compile_s, check_s; /* seconds to compile a schedule, with others; to load and check it, about */
   double sample_s;      /* seconds that a sample takes, disturbances included, about */

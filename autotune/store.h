@@ -91,9 +91,8 @@ typedef struct at_run_info {
   int64_t budget_trials;  /* 0: none */
   const char *label;      /* what was asked for; may be null */
 } at_run_info;
-/* A tuning run; lives as long as the store. Its row goes in with its first batch, or at its end, which notes the moment. */
+/* A tuning run; lives as long as the store. Its row goes in with its first batch, or at its end. */
 at_run *at_run_begin(at_store *store, const at_run_info *info);
-void at_run_end(at_store *store, at_run *run);
 const char *at_run_uid(const at_run *run);
 
 typedef struct at_trial {
@@ -116,6 +115,8 @@ typedef struct at_trial {
  * an anonymous run of this process stands in. Texts are not kept. Rows that cannot
  * be written to the file stay in memory and are written with a later batch. */
 void at_store_add_trials(at_store *store, at_run *run, const at_trial *batch, int n);
+/* The run is over: notes the moment, in one transaction with its last batch (n may be 0), as at_store_add_trials. */
+void at_run_end(at_store *store, at_run *run, const at_trial *last, int n);
 /* Median, made dearer where few samples stand behind it (1: 10 %, < 5: 5 %, < 15: 2 %),
  * so that a lucky probe does not unseat a measured winner. */
 double at_cost(const double *samples, int n);

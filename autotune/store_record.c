@@ -165,15 +165,6 @@ at_run *at_run_begin(at_store *s, const at_run_info *info) {
   return run;
 }
 
-void at_run_end(at_store *s, at_run *run) {
-  if (!at_store_mine(s) || !run) return;
-  int64_t now = at_now_us();
-  run->row.stamp = now > run->row.stamp ? now : run->row.stamp + 1; /* the clock may step back */
-  run->row.v[AT_RUN_ENDED].i = now;
-  at_row_seal(&run->row);
-  at_store_write(s, 0, insert_run, run);
-}
-
 const char *at_run_uid(const at_run *run) { return run ? run->row.uid : ""; }
 
 /* ---- trials ---- */
@@ -248,6 +239,18 @@ void at_store_add_trials(at_store *s, at_run *run, const at_trial *trials, int n
     run = s->anonymous;
   }
   batch b = {run, trials, n, at_now_us()};
+  at_store_write(s, n, insert_batch, &b);
+  run->seq += n;
+}
+
+void at_run_end(at_store *s, at_run *run, const at_trial *last, int n) {
+  if (!at_store_mine(s) || !run) return;
+  for (int i = 0; i < n; i++) check_trial(s, &last[i]);
+  int64_t now = at_now_us();
+  run->row.stamp = now > run->row.stamp ? now : run->row.stamp + 1; /* the clock may step back */
+  run->row.v[AT_RUN_ENDED].i = now;
+  at_row_seal(&run->row);
+  batch b = {run, last, n, now};
   at_store_write(s, n, insert_batch, &b);
   run->seq += n;
 }

@@ -210,7 +210,7 @@ at_tpu_result at_tpu_tune(tn_ctx *ctx, const at_tpu_task *t, const at_tpu_option
   for (int k = 0; k < p->nkernels && !u.r.stopped; k++)
     if (u.leader[k] == k && called(p->nrun, p->run, k)) tune_kernel(&u, k);
   join_winners(&u);
-  if (u.run) at_run_end(o->store, u.run);
+  if (u.run) at_run_end(o->store, u.run, NULL, 0);
   return u.r;
 }
 

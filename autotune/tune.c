@@ -42,8 +42,9 @@ typedef struct tuner {
   double start, end; /* end: 0 without a budget */
   double said;       /* when progress was told last */
   double space_s;    /* that points took while nothing else went on */
-  at_trial *rows;    /* batches that are not written yet */
   int nrows;
+  at_trial *rows;    /* batches that are not written yet; their schedules in the names of: */
+  const ir_kernel **row_of;
   int trials, failed;
 } tuner;
 
@@ -103,25 +104,49 @@ static double final_s(const tuner *u, const at_task *t, int rivals, int known, a
   return 0.05 + (there ? 0 : t->switch_s) + compiling + (rivals + 1) * (1.5 * AT_FINAL_ROUNDS * sample + 2 * t->check_s);
 }
 
-/* Seconds that the finals still to come will take, about; with one that task `next` may yet cause. */
-static double reserve(const tuner *u, int next) {
+/* Seconds that the final of a task will take, about, if there is one to come; `fresh`: new schedules that it has in a round
+ * before, which may cause one. */
+static double final_of(const tuner *u, const at_task *t, int fresh) {
+  at_config *f[3];
+  int k = t->space && !t->state.trouble ? at_task_finalists(t, false, f) : 0, most = k + fresh < 3 ? k + fresh : 3;
+  return most ? final_s(u, t, most, k, f) : 0;
+}
+
+/* Seconds that the finals still to come will take; with one that `fresh` schedules of task `next` may yet cause. */
+static double reserve(const tuner *u, int next, int fresh) {
   double sum = 0;
-  for (int i = 0; i < u->n; i++) {
-    const at_task *t = &u->t[i];
-    at_config *f[3];
-    int k = t->space && !t->state.trouble ? at_task_finalists(t, false, f) : 0;
-    int most = i == next ? 3 : k;
-    if (most) sum += final_s(u, t, most, k, f);
-  }
+  for (int i = 0; i < u->n; i++) sum += final_of(u, &u->t[i], i == next ? fresh : 0);
   return sum;
+}
+
+/* Seconds of a round, about, for each of those in it: new ones, the default, the fastest so far. Before there was one: by
+ * what the default took alone, whose worker had to be started. */
+static double round_each(const at_task *t) { return t->rounds ? t->each_s : 0.5 * t->compile_s + t->check_s + 15 * t->sample_s; }
+static int beside(const at_task *t) { return 1 + (t->best != t->standard); }
+
+/* New schedules that a round of the task has time for, when all finals to come take `finals`: it is no use to compile what
+ * cannot be timed any more. 0: none. */
+static int round_size(const tuner *u, const at_task *t, double finals) {
+  if (u->end <= 0) return AT_BATCH;
+  double left = u->end - rt_now() - finals + final_of(u, t, 0), each = round_each(t);
+  int n = AT_BATCH;
+  while (n && (n + beside(t)) * each + final_of(u, t, n) > left) n--;
+  return n;
 }
 
 /* ---- records ---- */
 
-/* Writes the batches that wait: a disk takes milliseconds, in which workers compile the next one. */
-static bool write_rows(tuner *u) {
+/* The batches that wait, as stores have them; returns how many rows, which wait no more. */
+static int take_rows(tuner *u) {
   int n = u->nrows;
+  for (int i = 0; i < n; i++) u->rows[i].schedule = lw_schedule_unnamed(u->ctx, u->row_of[i], u->rows[i].schedule);
   u->nrows = 0;
+  return n;
+}
+
+/* Writes them: a disk takes milliseconds, in which workers compile the next batch. */
+static bool write_rows(tuner *u) {
+  int n = take_rows(u);
   if (n) at_store_add_trials(u->o.store, u->run, u->rows, n);
   return n > 0;
 }
@@ -135,7 +160,7 @@ static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, 
     const at_candidate *a = &c[i]->c;
     bool ok = c[i]->status == AT_OK;
     if (ok && !a->n) continue; /* there was no time for it: it was not tried */
-    at_trial r = {.key = t->key, .klass = t->state.klass, .name = t->state.name, .schedule = lw_schedule_unnamed(u->ctx, t->kernel, c[i]->schedule), .status = c[i]->status};
+    at_trial r = {.key = t->key, .klass = t->state.klass, .name = t->state.name, .schedule = c[i]->schedule, .status = c[i]->status};
     r.stage = stage;
     r.origin = origin ? origin : c[i]->origin;
     r.reason = c[i]->status == AT_OK ? (a->disturbed ? ir_format(u->ctx, "%d of %d samples are CPU times", a->disturbed, a->n) : NULL) : a->reason;
@@ -147,7 +172,9 @@ static void record(tuner *u, at_task *t, int n, at_config *const *c, int stage, 
     r.time_us = now;
     if (c[i]->point >= 0) r.predicted_ns = t->space->points[c[i]->point].predicted_ns;
     r.compile_ms = a->compile_ms;
+    int k = u->nrows;
     IR_PUSH(u->ctx, u->rows, u->nrows, r);
+    IR_PUSH(u->ctx, u->row_of, k, t->kernel);
   }
 }
 
@@ -162,7 +189,7 @@ static bool work_meanwhile(void *user) {
 /* The space that the next round draws from: what was asked for and could not be made meanwhile, and neighbours
  * of the fastest, so that searches which found them in different ways look at the same points in the end. */
 static void finish_space(tuner *u, at_task *t) {
-  double start = rt_now(), share = 0.002 * u->o.budget_s + 0.01 * (start - u->start); /* what is not made now will be meanwhile */
+  double start = rt_now(), share = 0.005 * (start - u->start); /* what is not made now will be meanwhile */
   double until = u->end > 0 ? start + fmin(share - u->space_s, 1) : INFINITY;
   at_task_widen(u->ctx, t, &u->o);
   at_config *near[3] = {t->best};
@@ -340,13 +367,12 @@ static void time_default(tuner *u, int i) {
 }
 
 /* One batch of schedules, raced against the default and the fastest so far. True if it gained something. */
-static bool search_round(tuner *u, int i) {
+static bool search_round(tuner *u, int i, int most) {
   at_task *t = &u->t[i];
   double start = rt_now();
   u->growing = t;
-  if (!take_kernel(u, i)) return false;
+  if (!most || !take_kernel(u, i)) return false;
   at_config *c[AT_BATCH + 4];
-  int most = AT_BATCH;
   if (u->o.trials > 0 && u->o.trials - t->n < most) most = (int)(u->o.trials - t->n);
   int fresh = at_task_propose(u->ctx, t, most, c), n = fresh;
   at_task_grow_near(t, fresh ? c[0] : NULL); /* the most promising: it may be the next to start from */
@@ -363,7 +389,9 @@ static bool search_round(tuner *u, int i) {
   drop_code(u, t, AT_FINALISTS);
   double gain = t->best && before > 0 ? fmax(0, 1 - t->best->ns / before) : 0;
   t->expected = 0.5 * t->expected + 0.5 * gain;
-  t->round_s = 0.5 * t->round_s + 0.5 * (rt_now() - start);
+  double took = rt_now() - start, each = took / n;
+  t->round_s = 0.5 * t->round_s + 0.5 * took;
+  t->each_s = t->rounds++ ? 0.5 * (t->each_s + each) : each;
   tell(u, i, "search", false);
   return gain >= AT_GAIN;
 }
@@ -392,7 +420,7 @@ static int measure_final(tuner *u, at_task *t, int n, at_config *const *c, at_fi
 enum { SECONDS = 2 }; /* of a final that is in doubt */
 
 /* Seconds that are left beside what the finals of all will need. */
-static double left(const tuner *u) { return u->end > 0 ? u->end - reserve(u, -1) - rt_now() : INFINITY; }
+static double left(const tuner *u) { return u->end > 0 ? u->end - reserve(u, -1, 0) - rt_now() : INFINITY; }
 
 /* Who has won, and what that makes of all that took part; c[n - 1] is the default. */
 static at_config *judge(tuner *u, at_task *t, int n, at_config *const *c, const at_finalist *f, bool settled) {
@@ -524,15 +552,16 @@ static double worth(const tuner *u, const at_task *t) {
   return fmax(t->expected, 0.002) * t->weight * t->best->ns * part * fmin(1, fmax(left, 0.05)) / fmax(t->round_s, 0.02);
 }
 
-/* The task where a second is worth most; in a survey first those that had no round yet, short ones before long ones;
+/* The task where a second is worth most, of those that there is time for; in a survey first those that had no round yet, short ones before long ones;
  * -1: none. */
 static int choose(const tuner *u) {
   int best = -1;
   bool survey = u->o.survey && (u->end <= 0 || rt_now() < u->start + (u->end - u->start) * 2 / 3), unseen = false;
-  double most = -INFINITY;
+  double most = -INFINITY, finals = reserve(u, -1, 0);
   for (int i = 0; i < u->n; i++) {
     const at_task *t = &u->t[i];
     if (t->same_as >= 0 || t->state.trouble || t->state.converged || !t->best) continue;
+    if (!round_size(u, t, finals) && !at_task_exhausted(t, u->o.trials)) continue;
     bool first = survey && t->state.tried <= 1;
     double value = first ? -t->best->ns : worth(u, t);
     if (first > unseen || (first == unseen && value > most)) most = value, best = i, unseen = first;
@@ -601,11 +630,12 @@ static void run_all(tuner *u) {
   for (;;) {
     int i = over(u) ? -1 : choose(u);
     if (i < 0) break;
-    at_lab_deadline(u->lab, u->end > 0 ? u->end - reserve(u, i) : 0);
+    int fresh = round_size(u, &u->t[i], reserve(u, -1, 0));
+    at_lab_deadline(u->lab, u->end > 0 ? u->end - reserve(u, i, fresh) : 0);
     if (at_lab_over(u->lab)) break;
     if (!at_task_exhausted(&u->t[i], u->o.trials)) {
       finish_space(u, &u->t[i]);
-      if (!at_task_exhausted(&u->t[i], u->o.trials) && !search_round(u, i) && !at_lab_over(u->lab)) {
+      if (!at_task_exhausted(&u->t[i], u->o.trials) && !search_round(u, i, fresh) && !at_lab_over(u->lab)) {
         at_lab_deadline(u->lab, u->end); /* what was gained so far is made sure of */
         final(u, i, false);
       }
@@ -641,17 +671,20 @@ const at_tune_result *at_tune(tn_ctx *ctx, int n, const at_tune_kernel *kernels,
   u->lab = at_lab_new(ctx, &lo);
   at_lab_deadline(u->lab, u->end);
   at_lab_meanwhile(u->lab, work_meanwhile, u);
-  u->machine = at_lab_machine(u->lab);
+  at_lab_probe(u->lab);
+  if (o->open) u->o.store = o->open(o->open_user);
   set_up(u, kernels);
   at_run_info info = {.seed = o->seed, .budget_s = o->budget_s, .budget_trials = o->trials, .label = o->label};
   at_env_read(ctx, &info.env);
+  u->machine = at_lab_machine(u->lab);
   info.env.target = cg_target_fingerprint(ctx, o->target);
   info.env.library = ir_format(ctx, "tenon %s", at_codegen(ctx));
   info.env.probes = ir_format(ctx, "ghz=%.2f fma_gflops=%.1f", u->machine.ghz, u->machine.fma_gflops);
-  if (o->store) u->run = at_run_begin(o->store, &info);
+  if (u->o.store) u->run = at_run_begin(u->o.store, &info);
   run_all(u);
-  write_rows(u);
-  if (o->store) at_run_end(o->store, u->run);
+  at_lab_stop(u->lab); /* processes and disks take milliseconds each */
+  int last = take_rows(u);
+  if (u->o.store) at_run_end(u->o.store, u->run, u->rows, last);
   for (int i = 0; i < n && o->each; i++) tell_points(u, i);
   at_tune_result *r = IR_NEW(ctx, at_tune_result);
   at_tune_state *states = IR_NEW_ARRAY(ctx, at_tune_state, n + 1);

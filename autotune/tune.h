@@ -57,7 +57,9 @@ typedef struct at_tune_progress {
 
 typedef struct at_tune_options {
   const cg_target *target;
-  at_store *store;             /* null: nothing is kept */
+  at_store *store;             /* null: nothing is kept, unless: */
+  at_store *(*open)(void *open_user); /* opens the store, while the machine is probed: a new file waits for the disk. May be null */
+  void *open_user;
   double accuracy;             /* as in lw_options */
   double budget_s;             /* 0: no limit */
   int explore;                 /* > 0: every space grows to so many points, patience never ends, the fastest are timed anew */

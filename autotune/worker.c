@@ -502,6 +502,7 @@ static void measure_peak(tn_ctx *ctx, void *arg) {
 static void do_probe(void) {
   answer a = {AT_OK, ""};
   peak_job j = {0};
+  double start = rt_now();
   tn_ctx *ctx = tn_ctx_new(NULL);
   if (!ctx) _exit(AT_EXIT_OOM);
   guarded_call(ctx, measure_peak, &j, AT_COMPILE_ERROR, &a);
@@ -509,6 +510,7 @@ static void do_probe(void) {
   reply_head(&a);
   at_put_real(&the.out, measure_ghz());
   at_put_real(&the.out, j.gflops);
+  at_put_real(&the.out, rt_now() - start);
 }
 
 void at_worker_main(int fd, at_shared *shared, const at_lab_options *o) {

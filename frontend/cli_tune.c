@@ -229,7 +229,8 @@ static void show(void *user, const at_tune_progress *p) {
   display *d = user;
   const at_tune_state *s = p->state;
   char line[400], a[24], b[24], e[24], f[24], left[48] = "";
-  if (p->budget_s > 0) snprintf(left, sizeof left, "%3.0f s left, ", fmax(0, p->budget_s - p->elapsed_s));
+  double rest = fmax(0, p->budget_s - p->elapsed_s);
+  if (p->budget_s > 0) snprintf(left, sizeof left, rest < 9.95 ? "%3.1f s left, " : "%3.0f s left, ", rest);
   else snprintf(left, sizeof left, "%3.0f s, ", p->elapsed_s);
   double share = percent(s, s->best_ns, p->peak_gflops);
   int n = snprintf(line, sizeof line, "%s%d trials, %d failed; %s %d/%d %s: default %s, best %s", left, p->trials, p->failed, p->phase, p->kernel + 1,
@@ -436,6 +437,17 @@ static void check_model(cli *c, const job *j) {
   for (int i = 0; i < 2; i++) cli_stop(c, m[i]);
 }
 
+typedef struct opening {
+  cli *c;
+  const cli_sweep *sweep;
+  at_store *store;
+} opening;
+
+static at_store *open_store(void *user) {
+  opening *x = user;
+  return x->store = cli_sweep_store(x->c->ctx, x->sweep, x->c->db);
+}
+
 static volatile sig_atomic_t stop;
 static void on_interrupt(int signal) {
   (void)signal;
@@ -523,9 +535,9 @@ void cli_tune(cli *c, int argc, char **argv) {
   const char *missing;
   const cg_target *target = l.n ? l.jobs[0].m->target : cg_target_find(ctx, NULL, NULL);
   if (!cg_target_runs_here(ctx, target, &missing)) ir_fail(ctx, TN_EUSAGE, "code for '%s' does not run here: no %s", target->name, missing);
-  at_store *store = cli_sweep_store(ctx, &l.sweep, c->db);
+  opening where = {.c = c, .sweep = &l.sweep};
   display d = {.c = c, .terminal = isatty(2), .last = -10};
-  at_tune_options o = {.target = target, .store = store, .accuracy = cli_accuracy(c), .budget_s = budget > 0 ? fmax(fmax(budget - models * judging, 0.75 * budget) - (rt_now() - began), 0.05) : 0, /* other layouts and cuts took some of it */
+  at_tune_options o = {.target = target, .open = open_store, .open_user = &where, .accuracy = cli_accuracy(c), .budget_s = budget > 0 ? fmax(fmax(budget - models * judging, 0.75 * budget) - (rt_now() - began), 0.05) : 0, /* other layouts and cuts took some of it */
                         .trials = trials, .seed = (uint64_t)c->seed, .jobs = (int)jobs, .threads = threads, .stop = &stop, .explore = (int)explore, .survey = try_layouts};
   recording points = {.c = c, .kernels = l.kernels, .current = -1, .out = {.ctx = ctx}};
   if (table_file) o.each = record_point, o.each_user = &points;
@@ -538,6 +550,7 @@ void cli_tune(cli *c, int argc, char **argv) {
   const at_tune_result *r = at_tune(ctx, l.n, l.kernels, &o);
   sigaction(SIGINT, &before_int, NULL);
   sigaction(SIGTERM, &before_term, NULL);
+  at_store *store = where.store;
   clear(&d);
   for (int i = 0; i < l.njobs && store && judge && !r->stopped; i++) {
     job *j = &l.jobs[i];

@@ -59,7 +59,7 @@ static void write_rows(tn_ctx *ctx, void *arg) {
     if (at_store_trouble(s)[0]) return;
     if (j->ack >= 0 && write(j->ack, "x", 1) != 1) return;
   }
-  at_run_end(s, run);
+  at_run_end(s, run, NULL, 0);
   j->ok = !at_store_trouble(s)[0] && !warnings;
 }
 

@@ -51,8 +51,10 @@ static void add_and_ask(void) {
   at_trial t[] = {trial("k1", "tile 8", 300), trial("k1", "tile 16", 200), failure("k1", "tile 32", AT_REFUSED, "no \xff registers"),
                   trial("k2", "tile 8", 50)};
   t[1].predicted_ns = 190;
-  at_store_add_trials(s, run, t, 4);
-  at_run_end(s, run);
+  at_store_add_trials(s, run, t, 3);
+  cr_assert_eq(count(s, "SELECT count(*) FROM run WHERE ended=0"), 1);
+  at_run_end(s, run, &t[3], 1); /* its last batch comes with the end */
+  cr_assert_eq(count(s, "SELECT count(*) FROM trial WHERE seq=3"), 1);
   at_winner w;
   at_key k = key("k1");
   cr_assert(at_store_best(s, &k, &w));
@@ -294,7 +296,7 @@ static void merge_commutes(void) {
   at_store_merge(ab, at("ab.db"));
   same_text(export_text(ab), text);
   /* What changes later arrives by merging again: the run's end, the pin taken back. */
-  at_run_end(b, run);
+  at_run_end(b, run, NULL, 0);
   at_store_unpin(b, &k);
   t = at_store_merge(ab, at("b.db"));
   cr_assert_eq(t.added, 2);
@@ -420,7 +422,7 @@ static void no_store(void) {
   same_text(best(NULL, "k"), "(none)");
   at_trial t = trial("k", "A", 1);
   at_store_add_trials(NULL, NULL, &t, 1);
-  at_run_end(NULL, at_run_begin(NULL, &(at_run_info){.seed = 1}));
+  at_run_end(NULL, at_run_begin(NULL, &(at_run_info){.seed = 1}), NULL, 0);
   size_t size;
   cr_assert_null(at_store_object_get(NULL, "k", &size));
   cr_assert_eq(at_store_each_trial(NULL, NULL, only_one, NULL), 0);

@@ -298,7 +298,7 @@ static tn_status write_rows(const char *path, int batches, int per_batch, int wh
     }
     at_store_add_trials(s, run, t, per_batch);
   }
-  at_run_end(s, run);
+  at_run_end(s, run, NULL, 0);
   bool fine = !at_store_trouble(s)[0] && !said[0];
   tn_ctx_free(mine);
   ctx = outer;

@@ -500,6 +500,38 @@ static void earlier_final(at_store *store, const ir_kernel *k, const char *other
   at_store_add_trials(store, NULL, r, 2 + FAILED);
 }
 
+static at_store *open_late(void *user) {
+  at_store **store = user;
+  return *store = at_store_open(ctx, db(), 0);
+}
+
+/* The store is opened while the machine is probed. */
+static void opened_meanwhile(void) {
+  at_store *store = NULL;
+  at_tune_kernel one = {kernel(gemm_text), "gemm", 1, false};
+  at_tune_options o = {.target = target(), .open = open_late, .open_user = &store, .trials = 2, .jobs = 1};
+  const at_tune_result *r = at_tune(ctx, 1, &one, &o);
+  cr_assert(store && r->ghz > 0 && r->trials == 2);
+  int n;
+  at_key key = at_key_of(ctx, one.kernel, target(), 1);
+  at_store_seen(store, &key, &n);
+  cr_assert_eq(n, 2);
+  at_store_close(store);
+
+  double start = rt_now();
+  at_lab *lab = at_lab_new(ctx, &(at_lab_options){.target = target(), .jobs = 1});
+  at_lab_probe(lab);
+  double asked = rt_now() - start;
+  while (rt_now() < start + 0.3) {} /* longer than a probe takes, which alone counts */
+  cr_assert(at_lab_machine(lab).fma_gflops > 0);
+  cr_assert_gt(at_lab_spent(lab).checking, 0);
+  cr_assert_leq(at_lab_spent(lab).checking, rt_now() - start);
+  cr_assert_lt(asked, 0.3);
+  at_lab_stop(lab);
+  at_lab_free(lab);
+}
+Test(tune, a_store_is_opened_while_the_machine_is_probed, .timeout = 120) { ok(opened_meanwhile); }
+
 /* No time for another final: the winner of the last one stays, where the default was raced alone and won. */
 static void winner_stays(void) {
   const ir_kernel *k = kernel(gemm_text);

@@ -166,6 +166,10 @@ done
 start=$(date +%s)
 "$tenon" tune gemm:f32:64x64x64 --db none --budget 1s --jobs 1 --json >none.json 2>/dev/null || fail "tune without a store"
 [ $(($(date +%s) - start)) -le 10 ] || fail "a second of budget took more than ten"
+for budget in 0.05s 0.4s; do # too short for a round, perhaps for the default
+  "$tenon" tune gemm:f32:64x64x64 --db tiny.db --budget $budget --jobs 1 --json >tiny.json 2>/dev/null || fail "tune within $budget"
+done
+"$tenon" db verify --db tiny.db >/dev/null || fail "the store after short budgets"
 "$tenon" tune $gemm --db /proc/nowhere/x.db --trials 2 --jobs 1 --json >ro.json 2>ro.err || fail "tune with a store that cannot be made"
 grep -q . ro.err || fail "no warning about the store"
 
