@@ -9,10 +9,10 @@ static const struct {
   const char *op;
   unsigned operands;
 } shape_operands[] = {
-    {"AffineGrid", 1 << 1}, {"BlackmanWindow", 1 << 0}, {"CenterCropPad", 1 << 1}, {"Col2Im", 1 << 1 | 1 << 2}, {"Compress", 1 << 1},
+    {"AffineGrid", 1 << 1}, {"BlackmanWindow", 1 << 0}, {"CenterCropPad", 1 << 1}, {"Col2Im", 1 << 1 | 1 << 2},
     {"ConstantOfShape", 1 << 0}, {"CumProd", 1 << 1}, {"CumSum", 1 << 1}, {"DFT", 1 << 1 | 1 << 2}, {"Dropout", 1 << 1 | 1 << 2},
     {"Expand", 1 << 1}, {"GroupQueryAttention", 1 << 6}, {"HammingWindow", 1 << 0}, {"HannWindow", 1 << 0}, {"MaxUnpool", 1 << 2},
-    {"MelWeightMatrix", 0x1f}, {"NonMaxSuppression", 0x1f}, {"NonZero", 1 << 0}, {"OneHot", 1 << 1}, {"Pad", 1 << 1 | 1 << 3},
+    {"MelWeightMatrix", 0x1f}, {"OneHot", 1 << 1}, {"Pad", 1 << 1 | 1 << 3},
     {"Range", 7}, {"ReduceL1", 1 << 1}, {"ReduceL2", 1 << 1}, {"ReduceLogSum", 1 << 1}, {"ReduceLogSumExp", 1 << 1},
     {"ReduceMax", 1 << 1}, {"ReduceMean", 1 << 1}, {"ReduceMin", 1 << 1}, {"ReduceProd", 1 << 1}, {"ReduceSum", 1 << 1},
     {"ReduceSumSquare", 1 << 1}, {"Reshape", 1 << 1}, {"Resize", 1 << 1 | 1 << 2 | 1 << 3}, {"STFT", 1 << 1 | 1 << 3},

@@ -78,5 +78,5 @@ void lw_replace(ir_graph *g, ir_node *n, int out, ir_value *by); /* and marks n 
 extern const ir_op lw_ops_elementwise[], lw_ops_reduce[], lw_ops_softmax[], lw_ops_norm[],
     lw_ops_movement[], lw_ops_rearrange[], lw_ops_index[], lw_ops_scatter[], lw_ops_sort[], lw_ops_image[], lw_ops_resize[], lw_ops_generate[], lw_ops_signal[],
     lw_ops_matmul[], lw_ops_einsum[], lw_ops_conv[], lw_ops_pool[], lw_ops_recurrent[], lw_ops_quant[], lw_ops_attention[], lw_ops_attend[],
-    lw_ops_train[], lw_ops_loss[], lw_ops_contrib[], lw_ops_contrib_attention[], lw_ops_sequence[], lw_ops_control[], lw_ops_region[], lw_ops_extent[], lw_ops_list[], lw_ops_ml[], lw_ops_layout[], lw_ops_unfold[], lw_ops_picked[], lw_ops_grad[];
+    lw_ops_train[], lw_ops_loss[], lw_ops_contrib[], lw_ops_contrib_attention[], lw_ops_sequence[], lw_ops_control[], lw_ops_region[], lw_ops_extent[], lw_ops_positions[], lw_ops_list[], lw_ops_ml[], lw_ops_layout[], lw_ops_unfold[], lw_ops_picked[], lw_ops_grad[];
 #endif

@@ -1,6 +1,8 @@
 /* ops_index.c — ops that read where data says: the Gather family, OneHot, and those whose
- * size data decides (Compress, NonZero), which need that data when compiling. */
+ * size data decides (Compress, NonZero), by a run where the data is not known when compiling. */
+#include "lower/extent.h"
 #include "lower/grad.h"
+#include "lower/positions.h"
 #include "ir/interp.h"
 #include <string.h>
 
@@ -147,14 +149,15 @@ static ix one_hot_value(lw_build *b, ir_node *n, int out, const ix *index) {
 
 /* ---- Compress ---- */
 
-/* Positions whose condition is true, among the first `extent`. */
+/* Positions whose condition is true, among the first `extent`; *count: how many, or the most there can be. NULL: a run finds them. */
 static int64_t *compress_positions(tn_ctx *ctx, const ir_node *n, int64_t extent, int64_t *count) {
   const ir_value *c = n->in[1];
   lw_need_rank(ctx, n, 1, 1);
   if (c->dtype != TN_BOOL) lw_bad(ctx, n, "the condition is %s, not bool", ir_dtype_name(c->dtype));
-  if (!c->data) lw_unsupported(ctx, n, "the size of the output depends on '%s' (condition), which is not known when compiling", c->name);
   int64_t have = ir_dim(ctx, c, 0), *list;
   if (have > extent) have = extent;
+  *count = have;
+  if (!c->data) return NULL;
   list = IR_NEW_ARRAY(ctx, int64_t, have + 1);
   *count = 0;
   for (int64_t i = 0; i < have; i++)
@@ -180,17 +183,20 @@ static void compress_expand(ir_graph *g, ir_node *n) {
   int axis = flat ? 0 : ir_axis(ctx, n, ir_attr_get_int(n, "axis", 0), x->rank);
   int64_t count, *at = compress_positions(ctx, n, flat ? ir_value_elements(ctx, x) : ir_dim(ctx, x, axis), &count);
   if (flat) x = lw_node(g, n, "Reshape", 2, (ir_value *[]){x, ir_graph_ints(g, NULL, 1, (int64_t[]){-1})});
-  ir_node *m = lw_node_n(g, n, "Gather", 2, (ir_value *[]){x, ir_graph_ints(g, NULL, (int)count, at)}, 1);
-  ir_attr_int(m, "axis", axis);
-  ir_infer(ctx, m);
-  lw_replace(g, n, 0, m->out[0]);
+  ir_value *length = NULL, *where = at ? ir_graph_ints(g, NULL, (int)count, at) : lw_positions(g, n, lw_slice(g, n, n->in[1], 0, 0, count), &length);
+  ir_value *y = lw_op2_int(g, n, "Gather", x, where, "axis", axis);
+  lw_replace(g, n, 0, length ? lw_sized(g, n, y, length, axis) : y);
 }
 
 /* ---- NonZero ---- */
 
 static void non_zero_infer(tn_ctx *ctx, ir_node *n) {
   const ir_value *x = n->in[0];
-  if (!x->data) lw_unsupported(ctx, n, "the size of the output depends on the data of '%s', which is not known when compiling", x->name);
+  if (!x->data) {
+    if (!x->rank) lw_unsupported(ctx, n, "'%s' is a scalar that is not known when compiling", x->name);
+    lw_set(n, 0, TN_I64, 2, (ix[]){ix_index(ctx, x->rank), ix_index(ctx, ir_value_elements(ctx, x))});
+    return;
+  }
   int64_t total = ir_value_elements(ctx, x), count = 0, extent[IR_MAX_RANK];
   size_t size = ir_dtype_bytes(x->dtype);
   uint8_t *hit = ir_alloc(ctx, (size_t)total + 1);
@@ -209,6 +215,26 @@ static void non_zero_infer(tn_ctx *ctx, ir_node *n) {
     k++;
   }
   lw_set_known(ctx, n, 0, TN_I64, 2, (int64_t[]){rank, count}, data);
+}
+
+/* Places in row-major order, taken apart into a row per axis. */
+static void non_zero_expand(ir_graph *g, ir_node *n) {
+  tn_ctx *ctx = g->ctx;
+  const ir_value *x = n->in[0];
+  if (n->out[0]->data) {
+    lw_expand_known(g, n);
+    return;
+  }
+  ir_value *length, *at = lw_positions(g, n, n->in[0], &length), *rows[IR_MAX_RANK];
+  int64_t inside = 1, total = ir_value_elements(ctx, x);
+  for (int a = x->rank; a-- > 0;) {
+    int64_t d = ir_dim(ctx, x, a);
+    ir_value *v = inside > 1 ? lw_op2(g, n, "Div", at, lw_number(g, at, (double)inside)) : at;
+    if (a && total) v = lw_op2(g, n, "Mod", v, lw_number(g, at, (double)d));
+    rows[a] = lw_reshape(g, n, v, 2, (int64_t[]){1, total});
+    inside *= d;
+  }
+  lw_replace(g, n, 0, lw_sized(g, n, lw_concat(g, n, 0, x->rank, rows), length, 1));
 }
 
 /* ---- TensorScatter: a cache with new rows put in ---- */
@@ -295,6 +321,6 @@ const ir_op lw_ops_index[] = {
     ROW("GatherND", 11, 2, 2, "batch_dims:i", gather_nd, lw_grad_gather_nd),
     ROW("OneHot", 9, 3, 3, "axis:i", one_hot, one_hot_grad),
     {"Compress", "", IR_OP_COMPOSITE, 9, 2, 2, 1, 1, "axis:i", compress_infer, NULL, NULL, compress_expand, NULL, NULL},
-    {"NonZero", "", IR_OP_COMPOSITE, 9, 1, 1, 1, 1, "", non_zero_infer, NULL, NULL, lw_expand_known, NULL, NULL},
+    {"NonZero", "", IR_OP_COMPOSITE, 9, 1, 1, 1, 1, "", non_zero_infer, NULL, NULL, non_zero_expand, NULL, NULL},
     ROW("TensorScatter", 24, 2, 3, "axis:i mode:s", tensor_scatter, tensor_scatter_grad),
     {0}};

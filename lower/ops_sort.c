@@ -1,7 +1,9 @@
-/* ops_sort.c — TopK as a kernel; Unique and NonMaxSuppression, whose output size data
- * decides, only on data that is known when compiling. */
+/* ops_sort.c — TopK as a kernel; Unique, whose output size data decides, only of data that is
+ * known when compiling; NonMaxSuppression of such data. */
+#include "lower/extent.h"
 #include "lower/grad.h"
 #include "ir/interp.h"
+#include <math.h>
 #include <string.h>
 
 /* ---- TopK ---- */
@@ -234,11 +236,16 @@ static void nms_infer(tn_ctx *ctx, ir_node *n) {
   const ir_value *boxes = n->in[0], *scores = n->in[1];
   lw_need_rank(ctx, n, 0, 3);
   lw_need_rank(ctx, n, 1, 3);
-  if (!boxes->data || !scores->data)
-    lw_unsupported(ctx, n, "the size of the output depends on the data of '%s' and '%s', which are not known when compiling", boxes->name, scores->name);
   int64_t batch = ir_dim(ctx, boxes, 0), count = ir_dim(ctx, boxes, 1), classes = ir_dim(ctx, scores, 1), taken = 0;
   if (ir_dim(ctx, boxes, 2) != 4 || ir_dim(ctx, scores, 0) != batch || ir_dim(ctx, scores, 2) != count)
     lw_bad(ctx, n, "boxes must be [batch, boxes, 4] and scores [batch, classes, boxes]");
+  bool known = boxes->data && scores->data;
+  for (int k = 2; k < 5; k++) known &= !lw_has(n, k) || n->in[k]->data;
+  if (!known) {
+    int64_t each = lw_has(n, 2) ? lw_most(n->in[2]) : 0;
+    lw_set(n, 0, TN_I64, 2, (ix[]){ix_index(ctx, batch * classes * (each < 0 ? 0 : each < count ? each : count)), ix_index(ctx, 3)});
+    return;
+  }
   double most = known_or(ctx, n, 2, 0), iou = known_or(ctx, n, 3, 0), least = known_or(ctx, n, 4, -1.0 / 0.0);
   bool center = ir_attr_get_int(n, "center_point_box", 0) != 0;
   int64_t nb = ir_value_elements(ctx, boxes), ns = ir_value_elements(ctx, scores), *out = NULL;
@@ -272,8 +279,22 @@ static void nms_infer(tn_ctx *ctx, ir_node *n) {
   lw_set_known(ctx, n, 0, TN_I64, 2, (int64_t[]){taken / 3, 3}, out ? (void *)out : ir_alloc(ctx, 8));
 }
 
+static void nms_expand(ir_graph *g, ir_node *n) {
+  if (n->out[0]->data) {
+    lw_expand_known(g, n);
+    return;
+  }
+  static const struct { tn_dtype t; double v; } otherwise[] = {{TN_I64, 0}, {TN_F32, 0}, {TN_F32, -INFINITY}};
+  ir_value *in[5] = {n->in[0], n->in[1]};
+  for (int k = 2; k < 5; k++) in[k] = lw_has(n, k) ? n->in[k] : ir_graph_scalar(g, NULL, otherwise[k - 2].t, otherwise[k - 2].v);
+  ir_node *m = lw_node_n(g, n, "tenon:Suppress", 5, in, 2);
+  ir_attr_int(m, "center_point_box", ir_attr_get_int(n, "center_point_box", 0));
+  ir_infer(g->ctx, m);
+  lw_replace(g, n, 0, lw_sized(g, n, m->out[0], m->out[1], 0));
+}
+
 const ir_op lw_ops_sort[] = {
     {"TopK", "", IR_OP_KERNEL, 1, 1, 2, 1, 2, "axis:i k:i largest:i sorted:i", top_k_infer, NULL, top_k_build, NULL, NULL, lw_grad_top_k},
     {"Unique", "", IR_OP_COMPOSITE, 11, 1, 1, 1, 4, "axis:i sorted:i", unique_infer, NULL, NULL, lw_expand_known, NULL, NULL},
-    {"NonMaxSuppression", "", IR_OP_COMPOSITE, 10, 2, 5, 1, 1, "center_point_box:i", nms_infer, NULL, NULL, lw_expand_known, NULL, NULL},
+    {"NonMaxSuppression", "", IR_OP_COMPOSITE, 10, 2, 5, 1, 1, "center_point_box:i", nms_infer, NULL, NULL, nms_expand, NULL, NULL},
     {0}};
