@@ -58,9 +58,9 @@ ir_value *ir_graph_ints(ir_graph *g, const char *name, int n, const int64_t *v) 
 
 ir_value *ir_graph_scalar(ir_graph *g, const char *name, tn_dtype t, double v) {
   unsigned char bytes[8];
-  ir_scalar s = {.i = t == TN_U64 ? (int64_t)(uint64_t)v : (int64_t)v};
-  if (t == TN_BOOL) s.i = v != 0;
-  if (ir_is_float(t)) s.f = v;
+  ir_scalar s;
+  if (ir_is_float(t)) s.f = v; /* infinite, or beyond what integers have */
+  else s.i = t == TN_BOOL ? v != 0 : t == TN_U64 ? (int64_t)(uint64_t)v : (int64_t)v;
   ir_scalar_store(t, bytes, s);
   return ir_graph_const(g, name, t, 0, NULL, bytes, true);
 }
