@@ -58,7 +58,8 @@ void cli_check_frozen(cli *c, const cli_model *m) {
 typedef struct job { /* one model or kernel */
   const char *path;
   cli_model *m;
-  double before_ns, after_ns; /* of its kernels */
+  double before_ns, after_ns; /* of its kernels, as far as they have times */
+  int nkernels, untimed;
   cli_verdict whole;
   bool layouts;               /* other layouts give other kernels */
   int ncuts;                  /* of groups, each alone: */
@@ -283,8 +284,9 @@ static void table(cli *c, const list *l, const at_tune_result *r) {
   }
   for (int i = 0; i < l->njobs; i++)
     if (!l->jobs[i].m->kernel && l->jobs[i].before_ns > 0)
-      fprintf(c->out, "%s: kernels of a run %s -> %s (%.1f%% less)\n", l->jobs[i].path, ns_text(a, l->jobs[i].before_ns), ns_text(b, l->jobs[i].after_ns),
-              100 * (1 - l->jobs[i].after_ns / l->jobs[i].before_ns));
+      fprintf(c->out, "%s: kernels of a run %s -> %s (%.1f%% less)%s\n", l->jobs[i].path, ns_text(a, l->jobs[i].before_ns), ns_text(b, l->jobs[i].after_ns),
+              100 * (1 - l->jobs[i].after_ns / l->jobs[i].before_ns),
+              l->jobs[i].untimed ? ir_format(c->ctx, ", without %d of %d that have no time yet", l->jobs[i].untimed, l->jobs[i].nkernels) : "");
   for (int i = 0; i < l->njobs; i++) {
     const cli_verdict *v = &l->jobs[i].whole;
     if (!v->known) continue;
@@ -566,7 +568,10 @@ void cli_tune(cli *c, int argc, char **argv) {
   int64_t others = cli_sweep_end(ctx, &l.sweep, store, c->db);
   for (int i = 0; i < r->n; i++) {
     const at_tune_state *s = &r->state[i];
-    if (isnan(s->default_ns) || l.job_of[i] < 0) continue;
+    if (l.job_of[i] < 0) continue;
+    l.jobs[l.job_of[i]].nkernels++;
+    l.jobs[l.job_of[i]].untimed += isnan(s->default_ns);
+    if (isnan(s->default_ns)) continue;
     l.jobs[l.job_of[i]].before_ns += s->count * s->default_ns;
     l.jobs[l.job_of[i]].after_ns += s->count * s->best_ns;
   }
