@@ -15,6 +15,7 @@
  *
  *   for vc: for ko: for vo: for ro: the register tile
  *
+ * Of larger products the first block of rows leaves the copies of a group's panels for the other blocks in the same way.
  * With tiles of few registers (AVX2: 6 x 2 vectors) both a tile's rows and a panel of B stream from the second cache, which
  * keeps up; so sums are up to 1024 steps long, of which the rows of A are read as they lie, and C passes seldom. Under
  * few rows a B at run time is copied in blocks that stay in the second cache beside A, the next one's rows asked for
@@ -72,6 +73,7 @@ typedef struct gemm {
   int64_t ku, ahead;
   bool constant, tiled, stream; /* stream: B is read once, as it lies */
   bool fill;            /* B at run time is copied panel by panel while the first tile uses it */
+  bool late;            /* the same for all panels of a group, by the first block of rows */
   bool turned;          /* A is [k, m] */
   bool across;          /* B at run time is [n, k]: turned while it is copied */
   bool copied;          /* blocks of A are copied, in the order in which tiles read them */
@@ -243,16 +245,20 @@ static lw_tile tile_of(const gemm *g) {
 }
 
 /* Whether the rows of A, and of C between chunks, stay in the second cache while panels pass, each of which some tiles use. */
-static bool fill_pays(gemm *g) {
-  if (g->constant || g->across || g->turned || !g->row || g->m <= FILL_ROWS || g->n < 2 * g->lanes || g->k < LINE) return false;
-  if (g->m <= STREAM_ROWS && lw_stride(g->p->ctx, g->p->p.b, g->p->p.red[0]->var) * g->esize % LINE) return false; /* as fast as it lies */
+static bool fill_fits(gemm *g) {
   g->fill = true;
   lw_tile t = tile_of(g); /* whole lines */
-  g->fill = false;
   g->nb = t.nr * g->lanes;
   int64_t panels = ceil_div(g->n, g->nb), kc = fill_sum(g), l2 = g->p->t->l2_bytes;
+  g->fill = false;
   if (t.mr >= g->m) return false;
-  return kc == g->k ? g->m * kc * g->esize <= l2 * 7 / 8 : g->m * (kc + fill_columns(g, panels) * g->nb) * g->esize <= l2 * 3 / 4;
+  return kc == g->k ? g->m * kc * g->esize <= l2 * 7 / 8 : g->m * (kc + fill_columns(g, panels) * g->nb) * g->esize <= l2 / 2;
+}
+
+/* Few rows read a B as fast as it lies, up to STREAM_ROWS where its rows do not begin with lines. */
+static bool fill_pays(const gemm *g) {
+  bool lines = lw_stride(g->p->ctx, g->p->p.b, g->p->p.red[0]->var) * g->esize % LINE == 0;
+  return g->m > (lines ? FILL_ROWS : STREAM_ROWS) && g->n >= 2 * g->lanes && g->k >= LINE;
 }
 
 /* Parts of the rows that are tasks, where groups of columns are too few of them: how many threads will run is not known.
@@ -345,36 +351,42 @@ static void copy_across(lw_plan *p, int va, int ka, int64_t columns, int64_t lan
   lw_step(p, "reorder panel.o panel.s panel.i panel.v");
 }
 
+/* The loops that copy B's rows to panels. */
+static void copy_along(gemm *g, const char *at, int va, int ka) {
+  lw_plan *p = g->p;
+  if (copy_bound(g)) lw_step(p, "prefetch %s panel.%d 4 panel.%d -> panel.ahead", p->p.b->u.buf->name, ka, ka);
+  if (!lw_step(p, "split panel.%d %lld -> panel.o panel.i", va, (long long)g->nb) || !lw_step(p, "split panel.i %lld -> panel.c panel.v", (long long)g->lanes)) return;
+  /* some rows of a panel at a time: one row of all panels would write one line to each, on the same few sets of the caches */
+  int64_t steps = strcmp(at, "ko") == 0 ? g->kc : g->k;
+  bool some = !copy_bound(g) && ka < va && steps % TURN_STEPS == 0 && g->k % steps == 0 && lw_step(p, "split panel.%d %d -> panel.p panel.r", ka, TURN_STEPS) &&
+              lw_step(p, "reorder panel.p panel.o panel.r");
+  whole_copies(p, some ? "panel.p" : ir_format(p->ctx, "panel.%d", ka), "panel.o");
+  if (some) lw_kind(p, "unroll", "panel.r");
+  lw_kind(p, "unroll", "panel.c");
+  lw_kind(p, "vectorize", "panel.v");
+}
+
 static bool pack_dynamic(gemm *g, const char *at) {
   lw_plan *p = g->p;
   ix b = p->p.b;
   int va = lw_axis_of(b, p->p.out[g->v]->var), ka = lw_axis_of(b, p->p.red[0]->var);
   if (va < 0 || ka < 0 || !lw_step(p, "cache %s %s -> panel", b->u.buf->name, at)) return false;
   chunked_panels(g, "panel");
-  if (g->across) {
-    copy_across(p, va, ka, g->nb, g->lanes);
-    return true;
-  }
-  if (g->fill) return true;
-  if (copy_bound(g)) lw_step(p, "prefetch %s panel.%d 4 panel.%d -> panel.ahead", b->u.buf->name, ka, ka);
-  if (lw_step(p, "split panel.%d %lld -> panel.o panel.i", va, (long long)g->nb) && lw_step(p, "split panel.i %lld -> panel.c panel.v", (long long)g->lanes)) {
-    /* some rows of a panel at a time: one row of all panels would write one line to each, on the same few sets of the caches */
-    int64_t steps = strcmp(at, "ko") == 0 ? g->kc : g->k;
-    bool some = !copy_bound(g) && ka < va && steps % TURN_STEPS == 0 && g->k % steps == 0 && lw_step(p, "split panel.%d %d -> panel.p panel.r", ka, TURN_STEPS) &&
-                lw_step(p, "reorder panel.p panel.o panel.r");
-    whole_copies(p, some ? "panel.p" : ir_format(p->ctx, "panel.%d", ka), "panel.o");
-    if (some) lw_kind(p, "unroll", "panel.r");
-    lw_kind(p, "unroll", "panel.c");
-    lw_kind(p, "vectorize", "panel.v");
-  }
+  if (g->across) copy_across(p, va, ka, g->nb, g->lanes);
+  else if (!g->fill && !g->late) copy_along(g, at, va, ka);
   return true;
 }
 
 /* The copy of a panel is made step by step of the sum in its first tile, whose multiply-adds hide it. */
-static bool fill_panels(gemm *g) {
+static void fill_panels(gemm *g, const char *at) {
   lw_plan *p = g->p;
-  int va = lw_axis_of(p->p.b, p->p.out[g->v]->var);
-  return lw_step(p, "fill panel ro %s -> put", g->sum) && lw_step(p, "split put.%d %lld -> put.c put.v", va, (long long)g->lanes);
+  int va = lw_axis_of(p->p.b, p->p.out[g->v]->var), ka = lw_axis_of(p->p.b, p->p.red[0]->var);
+  if (!lw_step(p, "fill panel ro %s -> put", g->sum)) {
+    copy_along(g, at, va, ka);
+    return;
+  }
+  lw_step(p, "split put.%d %lld -> put.c put.v", va, (long long)g->lanes);
+  if (g->late) g->late = lw_step(p, "peel mc 1 0");
 }
 
 /* A's columns, tile by tile: [tile][k][row]. */
@@ -410,8 +422,8 @@ static void copy_rows(gemm *g, const char *at) {
 static void turn_squares(gemm *g) {
   lw_plan *p = g->p;
   if (lw_has_loop(p, "rows.t")) {
-    if (g->m % (g->mr * g->mb)) lw_step(p, "tail rows.t");
-    if (g->k % g->lanes) lw_step(p, "tail rows.o");
+    if (g->m % (g->mr * g->mb)) lw_kind(p, "tail", "rows.t");
+    if (g->k % g->lanes) lw_kind(p, "tail", "rows.o");
     lw_kind(p, "tensorize transpose", "rows.i");
   }
   if (!lw_has_loop(p, "panel.s")) return;
@@ -455,6 +467,7 @@ static void unroll_steps(gemm *g, const ir_stmt *s, const void *user) {
 
 static void ask_ahead(gemm *g, const ir_stmt *s, const void *operand) {
   const ir_stmt *k = NULL;
+  if (g->late && strncmp(s->var->name, "vo.a", 4) == 0) return; /* by ask_origin */
   for (const char *const *n = (const char *const[]){".o", "", ".b.o", ".b", NULL}; *n && !k; n++) k = ir_find_loop(s->body, ir_format(g->p->ctx, "%s%s", g->sum, *n));
   /* a full file of 32 registers: a branch between steps would spill a sum, so the lines are asked for before the tile */
   int64_t regs = g->p->t->vector_regs;
@@ -495,7 +508,8 @@ bool lw_default_gemm(lw_plan *p) {
   lw_problem *q = &p->p;
   if (!operands(&g)) return false;
   g.m = lw_join_rows(p, g.r, g.v);
-  g.fill = p->u.order ? p->u.order == 3 && !g.constant && !g.across && !g.turned && g.row && g.m > 1 : fill_pays(&g);
+  bool fills = (!p->u.order || p->u.order == 3) && !g.constant && !g.across && !g.turned && g.row && g.m > 1;
+  g.fill = fills && fill_fits(&g) && (p->u.order || fill_pays(&g));
   if (g.n * g.k * g.esize <= p->t->l2_bytes / 2 && !g.turned && !g.fill && !p->u.kc && !p->u.mb) return false;
   if (g.across && g.m <= FEW_ROWS) return false;
   g.stream = !g.constant && !g.across && !g.fill && (g.m <= FEW_ROWS || (g.m <= 2 * STREAM_ROWS && !g.turned && (p->u.order ? p->u.order == 1 : g.m <= STREAM_ROWS)));
@@ -527,10 +541,11 @@ bool lw_default_gemm(lw_plan *p) {
   if (careful) g.kc = chunk_of(g.k, CAREFUL, CAREFUL * 3 / 2);
   if (careful && (!lw_step(p, "chunk %s %lld -> ko %s", g.sum, (long long)g.kc, g.sum) || !lw_step(p, "distribute %s", tile))) return false;
   const char *panel_at = g.fill ? "vo" : chunks && (!mc || sum_outside) ? "ko" : "vc", *rows_at = mc ? "mc" : chunks ? "ko" : NULL;
+  g.late = fills && pack && mc && !g.fill && !sum_outside;
   if (pack) pack = pack_dynamic(&g, panel_at);
   if (g.copied && rows_at) copy_rows(&g, rows_at);
   if (!lw_step(p, "distribute %s", tile)) return false;
-  if (g.fill && !fill_panels(&g)) return false;
+  if (pack && (g.fill || g.late)) fill_panels(&g, panel_at);
   tails(&g);
   turn_squares(&g);
   if (g.tiled) lw_kind(p, "unroll", "ri");
@@ -541,10 +556,10 @@ bool lw_default_gemm(lw_plan *p) {
   each(&g, p->k->body, g.sum, unroll_steps, NULL);
   bool whole = single_block(&g), asks = g.ahead && g.m > FEW_ROWS && !g.fill && (g.constant || (pack && (whole || g.n % g.nb == 0)));
   if (asks) each(&g, p->k->body, !g.rows_first && !whole ? "vo" : chunks ? "ko" : "vc", ask_ahead, g.constant || whole ? q->b->u.buf->name : "panel");
-  if (g.fill) each(&g, p->k->body, "vo", ask_origin, NULL);
+  if (g.fill || g.late) each(&g, p->k->body, g.late ? "vo.a" : "vo", ask_origin, NULL);
   if (g.tiled) each(&g, p->k->body, "ro", ask_results, NULL);
   lw_parallel_outside(p);
-  p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)g.ku, .order = g.fill ? 3 : g.rows_first || g.stream ? 1 : 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
+  p->got = (lw_tunables){.mr = g.tiled ? (int)g.mr : 1, .nr = (int)g.nr, .ku = (int)g.ku, .order = g.fill || g.late ? 3 : g.rows_first || g.stream ? 1 : 2, .kc = (int)lw_min(g.kc, g.k), .mb = (int)g.mb,
                          .group = (int)g.group, .ahead = asks ? (int)g.ahead + 1 : 1, .rows = g.copied ? 1 : 2, .unfused = p->u.unfused};
   return true;
 }

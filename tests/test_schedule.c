@@ -520,6 +520,7 @@ static void random_product(tn_ctx *ctx, void *arg) {
   w->used[2] += strstr(text, "-> panel") != NULL;
   w->used[3] += strstr(text, "tensorize transpose panel") != NULL;
   w->used[4] += strstr(text, "fill panel") != NULL;
+  w->used[5] += strstr(text, "peel mc 1 0") != NULL;
 }
 
 Test(schedule, products, .timeout = 600) {
@@ -532,7 +533,7 @@ Test(schedule, products, .timeout = 600) {
     tn_ctx_free(ctx);
   }
   cr_expect_eq(bad, 0);
-  for (int i = 0; i < 5; i++) cr_expect_gt(w.used[i], 5, "kind %d of blocks: %d times", i, w.used[i]);
+  for (int i = 0; i < 6; i++) cr_expect_gt(w.used[i], 5, "kind %d of blocks: %d times", i, w.used[i]);
 }
 
 /* A product for each of some matrices: copies of B's panels lie within the loop over them, the last one apart. */
