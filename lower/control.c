@@ -7,6 +7,7 @@
 #include "lower/extent.h"
 #include "lower/list.h"
 #include "lower/region.h"
+#include <math.h>
 #include <string.h>
 
 enum { MOST_NODES = 20000, MOST_UNROLLED = 4000 }; /* nodes of a graph after unrolling, of one loop that need not be */
@@ -140,11 +141,11 @@ static void give(ir_graph *g, ir_node *n, int k, ir_value *v) {
   if (k < n->nout && n->out[k]) lw_replace(g, n, k, lw_later(g, n, "Identity", 1, &v));
 }
 
-static bool is_known(const ir_value *v, int64_t *out) {
+bool lw_known_int(const ir_value *v, int64_t *out) {
   double d;
   if (!v->data || v->rank < 0 || !ir_known_float(v, &d)) return false;
-  if (v->dtype == TN_I64) memcpy(out, v->data, sizeof *out);
-  else *out = (int64_t)d;
+  if (v->dtype == TN_I64) memcpy(out, v->data, sizeof *out); /* all of its bits */
+  else *out = isnan(d) ? 0 : d >= 0x1p63 ? INT64_MAX : d < -0x1p63 ? INT64_MIN : (int64_t)d;
   return true;
 }
 
@@ -158,7 +159,7 @@ static void if_expand(ir_graph *g, ir_node *n) {
   int64_t cond;
   for (int i = 0; i < 2; i++)
     if (branch[i]->noutputs < n->nout) lw_bad(ctx, n, "a branch gives %d outputs, not %d", branch[i]->noutputs, n->nout);
-  bool known = is_known(n->in[0], &cond);
+  bool known = lw_known_int(n->in[0], &cond);
   if (!known && (lw_is_heavy(branch[0]) || lw_is_heavy(branch[1]))) {
     lw_keep_if(g, n, branch[1], branch[0]);
     return;
@@ -272,7 +273,7 @@ static void loop_expand(ir_graph *g, ir_node *n) {
   int64_t trips = INT64_MAX, cond = 1, done = 0;
   int states = body->ninputs - 2, scans = body->noutputs - 1 - states, nslices = 0;
   if (states < 0 || scans < 0 || n->nin != 2 + states || n->nout > states + scans) lw_bad(ctx, n, "%d inputs and %d outputs do not fit the body", n->nin, n->nout);
-  bool counted = !n->in[0] || is_known(n->in[0], &trips), begun = !n->in[1] || is_known(n->in[1], &cond);
+  bool counted = !n->in[0] || lw_known_int(n->in[0], &trips), begun = !n->in[1] || lw_known_int(n->in[1], &cond);
   bool long_one = begun && cond && n->in[0] && trips < INT64_MAX && trips > MOST_UNROLLED / (body->nnodes + 1) && lw_goes_on(body);
   ir_value **args = IR_NEW_ARRAY(ctx, ir_value *, 2 + states), **outs = IR_NEW_ARRAY(ctx, ir_value *, body->noutputs + 1);
   ir_value **slices = NULL; /* [iteration][scan output] */
@@ -294,7 +295,7 @@ static void loop_expand(ir_graph *g, ir_node *n) {
     if (empty) break;
     for (int k = 0; k < states; k++) args[2 + k] = outs[1 + k];
     done++;
-    if (done < trips && !is_known(outs[0], &cond)) { /* the one that is done stays before the loop */
+    if (done < trips && !lw_known_int(outs[0], &cond)) { /* the one that is done stays before the loop */
       bool lists = false;
       for (int k = 2; k < n->nin; k++) lists |= lw_is_list(n->in[k]);
       if (done == 1 && !scans && !lists) lw_keep_loop(g, n, body, done, outs[0], args + 2);

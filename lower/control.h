@@ -14,4 +14,6 @@ ir_graph *lw_body(tn_ctx *ctx, const ir_node *n, const char *name);
 /* A node that is inferred later: for operands whose type is not known yet. */
 ir_value *lw_later(ir_graph *g, ir_node *n, const char *op, int nin, ir_value *const *in);
 ir_value *lw_later_int(ir_graph *g, ir_node *n, const char *op, int nin, ir_value *const *in, const char *attr, int64_t v);
+/* A single element that is known, of any type: floats without their fraction, the nearest that there is, NaN as 0. */
+bool lw_known_int(const ir_value *v, int64_t *out);
 #endif

@@ -29,10 +29,10 @@ static const ir_node *parts_of_shape(const ir_value *v) {
 
 /* A number of such a shape, by a known place: the part itself, which may be known. */
 static ir_value *part_of_shape(const ir_node *n) {
-  double at;
-  if (!ir_node_is(n, "Gather") || !n->in[0] || !n->in[1] || !n->in[1]->data || !ir_known_float(n->in[1], &at)) return NULL;
+  int64_t i;
+  if (!ir_node_is(n, "Gather") || !n->in[0] || !n->in[1] || !n->in[1]->data || !lw_known_int(n->in[1], &i)) return NULL;
   const ir_node *shape = parts_of_shape(n->in[0]);
-  int i = (int)at + (shape && at < 0 ? shape->nin : 0);
+  if (shape && i < 0) i += shape->nin;
   return shape && i >= 0 && i < shape->nin ? shape->in[i] : NULL;
 }
 
@@ -48,9 +48,8 @@ static int counted_axis(const ir_value *shape, int64_t *dims, ir_value **length)
     return 0;
   }
   for (int i = 0; i < n->nin; i++) {
-    double d;
-    bool known = n->in[i]->data && ir_known_float(n->in[i], &d);
-    dims[i] = known ? (int64_t)d : lw_most(n->in[i]);
+    bool known = n->in[i]->data && lw_known_int(n->in[i], &dims[i]);
+    if (!known) dims[i] = lw_most(n->in[i]);
     if (!known && axis >= 0) return -1;
     if (!known) axis = i, *length = n->in[i];
   }
@@ -94,8 +93,8 @@ static bool is_same_number(const ir_node *n) {
 }
 
 static int64_t most_of(const ir_value *v, int *steps) {
-  double d;
-  if (v->data && ir_known_float(v, &d)) return d <= 0 ? 0 : d < 9e18 ? (int64_t)d : INT64_MAX;
+  int64_t known;
+  if (v->data && lw_known_int(v, &known)) return known < 0 ? 0 : known;
   const ir_node *n = v->def;
   if (!n || !n->nin || !n->in[0] || --*steps < 0) return INT64_MAX;
   int64_t room;
