@@ -185,6 +185,19 @@ static void by_reshape(mover *m) {
   m->axis = a;
 }
 
+/* Numbers alone are right for one length: for the most that there may be, which by_reshape tells apart, or for less. */
+static void need_most(const mover *m) {
+  const ir_node *n = m->n;
+  int64_t shape[IR_MAX_RANK], all = 1;
+  int count = ir_node_is(n, "Reshape") && n->nin > 1 && n->in[1] && n->in[1]->data ? ir_known_ints(m->ctx, n->in[1], shape, IR_MAX_RANK) : -1;
+  bool zeros = ir_attr_get_int(n, "allowzero", 0) != 0;
+  for (int i = 0; i < count; i++) {
+    if (shape[i] < 0 || (!shape[i] && !zeros)) return;
+    if (!ir_mul_size(all, shape[i], &all)) refuse(m);
+  }
+  if (count >= 0 && all != ir_value_elements(m->ctx, n->in[0])) refuse(m);
+}
+
 static void by_transpose(mover *m) {
   const int64_t *perm;
   int count = ir_attr_get_ints(m->n, "perm", &perm), rank = m->n->in[0]->rank;
@@ -536,7 +549,7 @@ void lw_move_sized(tn_ctx *ctx, ir_graph *g, ir_node *n) {
     }
     still = reshapes(n);
     if (still && m.in) refuse(&m);
-    if (still) ir_infer(ctx, n), by_reshape(&m);
+    if (still) need_most(&m), ir_infer(ctx, n), by_reshape(&m);
     else still = move(&m);
   }
   ir_node **behind = IR_NEW_ARRAY(ctx, ir_node *, n->nout + 1);
