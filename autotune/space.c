@@ -63,7 +63,12 @@ static int add(maker *m, const lw_tunables *u, at_source source) {
   s->made++;
   tn_ctx *child = ir_ctx_child(m->quiet);
   if (!child) ir_fail(m->ctx, TN_ERESOURCE, "out of memory");
-  m->j.u = u;
+  lw_tunables rule = *u; /* what may be lost is known to all points; those of other algorithms name them */
+  if (rule.accuracy <= 0 && ir_is_float(m->q.dtype)) {
+    rule.accuracy = s->accuracy;
+    if (!rule.winograd) rule.winograd = 1;
+  }
+  m->j.u = &rule;
   m->j.got = *u;
   m->j.text = NULL;
   tn_status status = ir_protect(child, make, &m->j);

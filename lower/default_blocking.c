@@ -80,7 +80,7 @@ lw_blocking lw_pixel_blocking(const lw_plan *p, int64_t m, int64_t n, int64_t la
 
 /* Sums that pass through memory between chunks: to set, take and store a vector once, and what each chunk adds.
  * Weights of a panel beyond the first cache are read from the second for every tile, mostly in time. */
-enum { SUM_CYCLES = 16, CHUNK_CYCLES = 4, NEAR_BYTES_A_CYCLE = 192 };
+enum { SUM_CYCLES = 16, CHUNK_CYCLES = 4, NEAR_BYTES_A_CYCLE = 192, STRICT_TERMS = 448 /* of a chunk, where nothing may be lost for speed */ };
 
 typedef struct layer {
   int64_t images, n, height, width; /* of the result */
@@ -131,6 +131,7 @@ bool lw_window_blocking(const lw_plan *p, int v, int r, int64_t block, bool padd
     lw_tile t = kc < l.depth ? even : whole;
     int64_t nb = t.nr * lanes, panels = (l.n + nb - 1) / nb;
     if (l.depth % kc || (p->u.kc && kc != p->u.kc) || (kc < l.depth && (l.n % nb || t.mr < 2))) continue;
+    if (kc < l.depth && p->u.accuracy <= 0 && !p->u.kc && kc * l.taps > STRICT_TERMS) continue; /* whole sums are cut in parts */
     for (int64_t rows = l.height; rows > 0; rows--)
       for (int64_t g = panels; g > 0 && l.height % rows == 0; g--) {
         if (panels % g || (kc == l.depth && g < panels)) continue;

@@ -6,60 +6,6 @@
 #include "lower/default_schedule.h"
 #include <string.h>
 
-/* ---- register tiles ---- */
-
-/* Cycles of one reduction step of an m x n-vector tile: two FMAs or two loads a cycle, and at
- * least the latency of 4 through a single accumulator, with one more: chains that only just
- * cover the latency lose every bubble for good (4x2 in a loop reaches 60 % of the peak, 6x2 95 %). */
-static double tile_cycles(int64_t m, int64_t n) {
-  /* loads cost a little more than two a cycle: lines split, banks collide */
-  double fma = (double)(m * n) / 2, load = (double)(m + n) / 2 * 1.1;
-  double c = fma > load ? fma : load;
-  return c < 5 ? 5 : c;
-}
-
-/* Rows that fit beside nr vectors: a step holds the vectors and one row at a time or, `either`, the rows and one
- * vector at a time. `spare` registers are kept free in the first form. */
-static int64_t most_rows(int64_t nr, int64_t regs, int64_t spare, bool either) {
-  int64_t most = (regs - spare - 1 - nr) / nr, wide = (regs - 1) / (nr + 1);
-  if (nr == 1 && most > regs - spare - 4) most = regs - spare - 4;
-  return either && wide < nr && wide > most ? wide : most;
-}
-
-bool lw_tile_fits(int64_t mr, int64_t nr, int64_t regs, bool window) {
-  return mr * nr + (window ? lw_min(mr, nr) : nr) + 1 <= regs;
-}
-
-/* `more`: loads per FMA, 1/mr of vectors and 1/nr of rows, cost so much of its time although they hide behind it. */
-static lw_tile best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t spare, int64_t max_nr, bool either, const double more[2]) {
-  lw_tile best = {1, 1, 1e300};
-  int64_t vectors = (n + lanes - 1) / lanes;
-  for (int64_t nr = 1; nr <= max_nr && nr <= vectors; nr++) {
-    int64_t most = most_rows(nr, regs, spare, either);
-    for (int64_t mr = 1; mr <= most && mr <= m; mr++) {
-      double full = (double)(m / mr), rest = m % mr ? tile_cycles(m % mr, nr) : 0;
-      double cost = (full * tile_cycles(mr, nr) + rest) * (double)((vectors + nr - 1) / nr);
-      cost *= 1 + 0.25 / (double)(mr * nr) + more[0] / (double)mr + more[1] / (double)nr; /* prologue and epilogue of a tile; loads */
-      if (mr > 1 && m % mr) cost *= 1.01;   /* a second loop body */
-      if (nr == 1 && mr > 2 && mr < 8 && vectors > 1) cost *= 1.1; /* too few chains, and a load of weights for each row's few FMAs */
-      if (cost < best.cost * 0.999 || (cost < best.cost * 1.001 && mr * nr > best.mr * best.nr)) best = (lw_tile){mr, nr, cost};
-    }
-  }
-  return best;
-}
-
-lw_tile lw_best_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr) {
-  return best_tile(m, n, lanes, regs, 0, max_nr, false, (double[]){0.4, 0}); /* vectors from the second cache */
-}
-
-lw_tile lw_window_tile(int64_t m, int64_t n, int64_t lanes, int64_t regs, int64_t max_nr, bool padded, int64_t taps) {
-  enum { WIDE_TAPS = 3 }; /* with five, rows beside one vector at a time spill: 3x4 takes twice as long as 6x2 */
-  if (regs > 16) return lw_best_tile(m, n, lanes, regs - padded, max_nr); /* borders, unrolled, need one more */
-  return best_tile(m, n, lanes, regs, padded, max_nr, taps <= WIDE_TAPS, (double[]){0.3, 0.3});
-}
-
-/* ---- the schedule ---- */
-
 int lw_axis_of(ix load, const ir_var *v) {
   int axis = -1;
   for (int i = 0; i < load->nargs; i++) {
@@ -183,6 +129,7 @@ typedef struct contraction {
   bool batch[LW_MAX_LOOPS]; /* loops that have a copy of B each */
   bool ordered, chunked;
   bool uneven;            /* the last group has fewer rows */
+  lw_sums sums;
 } contraction;
 
 /* Axes read in phases (transposed convolution: x / stride, x mod stride) split by the stride. */
@@ -506,11 +453,12 @@ static void turn_squares(contraction *c) {
 static bool make_tile(contraction *c) {
   lw_plan *p = c->p;
   const lw_problem *q = c->q;
-  const char *sum = q->red[0]->var->name;
+  const char *sum = q->red[0]->var->name, *tile = c->tiled ? c->tile : "vb vv";
+  if (!c->chunked) lw_sums_in_parts(p, c->split_c ? c->cblock : 1, tile, &c->sums);
   /* one row: a long sum in chunks rounds less, and weights that stream from memory leave time for it */
-  bool careful = !c->tiled && q->nred == 1 && ir_is_float(q->dtype) && q->red_extent[0] >= 4 * CHUNK;
+  bool careful = !c->sums.parts && !c->tiled && q->nred == 1 && ir_is_float(q->dtype) && q->red_extent[0] >= 4 * CHUNK;
   if (careful && lw_step(p, "chunk %s %d -> ko %s", sum, CHUNK, sum) && !lw_step(p, "distribute vb vv")) return false;
-  if (!lw_step(p, "distribute %s", c->tiled ? c->tile : "vb vv")) return false;
+  if (!c->sums.parts && !lw_step(p, "distribute %s", tile)) return false;
   if (c->tiled) lw_kind(p, "unroll", "ri");
   lw_kind(p, "unroll", "vb");
   lw_kind(p, "vectorize", "vv");
@@ -519,17 +467,33 @@ static bool make_tile(contraction *c) {
 
 static const char *red_name(const contraction *c, int i) { return i < c->q->nred ? c->q->red[i]->var->name : ""; }
 
+/* The loops of taps inside loop `sum` of the sum, with its ending; others of the sum. */
+static const char *taps_of(const contraction *c, const char *sum) {
+  const char *end = sum + strlen(red_name(c, 0));
+  ir_text taps = {.ctx = c->p->ctx};
+  for (int i = 1; i < c->q->nred; i++) ir_put(&taps, "%s%s%s", i > 1 ? " " : "", red_name(c, i), end);
+  return ir_text_str(&taps);
+}
+
+static int64_t steps_of(const lw_plan *p, const char *loop) {
+  const ir_stmt *l = ir_find_loop(p->k->body, loop);
+  int64_t lo, hi;
+  return l && ix_const_value(l->lo, &lo) && ix_const_value(l->hi, &hi) ? hi - lo : 1;
+}
+
 static void order_sums(contraction *c, bool taps_inside) {
   lw_plan *p = c->p;
   const lw_problem *q = c->q;
-  const char *taps = ir_format(p->ctx, "%s%s%s%s%s", red_name(c, 1), q->nred > 2 ? " " : "", red_name(c, 2), q->nred > 3 ? " " : "", red_name(c, 3));
-  if (c->split_c) {
-    lw_step(p, "split c %lld -> co c", (long long)c->cblock);
-    if (c->ragged) lw_step(p, "narrow c");
-    lw_step(p, taps_inside ? "reorder co c %s" : "reorder co %s c", taps);
-    if (c->ragged) lw_step(p, "peel co 0 1");
-  } else if (c->channels_inside)
-    lw_step(p, "reorder %s%s%s c", red_name(c, 1), q->nred > 2 ? " " : "", red_name(c, 2));
+  for (int i = 0; i < (c->sums.parts ? c->sums.n : 1); i++) {
+    const char *sum = c->sums.parts ? c->sums.name[i] : red_name(c, 0), *taps = taps_of(c, sum), *blocks = ir_format(p->ctx, "co%s", sum + strlen(red_name(c, 0)));
+    if (c->split_c && !(c->sums.parts && steps_of(p, sum) % c->cblock) && lw_step(p, "split %s %lld -> %s %s", sum, (long long)c->cblock, blocks, sum)) {
+      bool ragged = c->ragged && !c->sums.parts;
+      if (ragged) lw_step(p, "narrow %s", sum);
+      lw_step(p, "reorder %s %s %s", blocks, taps_inside ? sum : taps, taps_inside ? taps : sum);
+      if (ragged) lw_step(p, "peel %s 0 1", blocks);
+    } else if (c->channels_inside && q->nred > 1)
+      lw_step(p, "reorder %s %s", taps, sum);
+  }
 }
 
 /* Weights from beyond the second-level cache: the next panel is asked for while the pixels pass over this one. */
@@ -571,13 +535,34 @@ static void border_blocks(const contraction *c, int i, int64_t count, int64_t bl
   if (f + l < blocks) *first = f, *last = l;
 }
 
+enum { COPIES = 32 };
+
+static int find_copies(const ir_stmt *s, const char *base, const char *names[COPIES], int n) {
+  if (!s) return n;
+  size_t length = strlen(base);
+  if (s->kind == IR_FOR && n < COPIES && strncmp(s->var->name, base, length) == 0 && (!s->var->name[length] || s->var->name[length] == '.')) names[n++] = s->var->name;
+  for (int i = 0; i < s->n; i++) n = find_copies(s->items[i], base, names, n);
+  return find_copies(s->other, base, names, find_copies(s->body, base, names, n));
+}
+
+/* The loops that came from one: NAME, NAME.b, ... */
+static int copies_of(const lw_plan *p, const char *base, const char *names[COPIES]) { return find_copies(p->k->body, base, names, 0); }
+
+static bool is_in(const char *name, const char *const *names, int n) {
+  while (n > 0 && strcmp(names[n - 1], name) != 0) n--;
+  return n > 0;
+}
+
 /* The last tile apart, or the first and the last that meet padding, also where sums are set and stored. */
 static void peel_tiles(contraction *c, bool first) {
   lw_plan *p = c->p;
   int64_t f = 0, l = 1;
+  const char *before[COPIES], *names[COPIES];
+  int nbefore = copies_of(p, "s", before);
   if (first) border_blocks(c, c->r, c->rows, c->t.mr, &f, &l);
   if (!lw_step(p, "peel ro %lld %lld", (long long)f, (long long)l) && first) return;
-  if (first) lw_step(p, "unroll s.a"), lw_step(p, "unroll s.b");
+  for (int i = 0; first && i < copies_of(p, "s", names); i++)
+    if (!is_in(names[i], before, nbefore)) lw_step(p, "unroll %s", names[i]);
   if (c->chunked && c->rows % c->t.mr) lw_step(p, "peel ro.i0 0 1"), lw_step(p, "peel ro.i1 0 1");
 }
 
@@ -613,12 +598,12 @@ static void tail_all(contraction *c, const char *loop) {
 static void part_borders(contraction *c) {
   lw_plan *p = c->p;
   const lw_problem *q = c->q;
-  if (c->padded && q->nred > 2 && lw_guard_uses(q, "r")) lw_step(p, "narrow r");
-  if (c->padded && lw_guard_uses(q, "q")) lw_step(p, "narrow q");
+  if (c->padded && q->nred > 2 && lw_guard_uses(q, "r")) lw_kind(p, "narrow", "r");
+  if (c->padded && lw_guard_uses(q, "q")) lw_kind(p, "narrow", "q");
   bool columns = c->padded && lw_guard_uses(q, "s"), across = columns && ix_uses_var(q->guard, q->out[c->v]->var);
   if (across && c->columns > c->nb) peel_vectors(c);
   else if (columns && c->tiled && c->rows > c->t.mr) peel_tiles(c, true);
-  else if (columns && c->tiled) lw_step(p, "unroll s");
+  else if (columns && c->tiled) lw_kind(p, "unroll", "s");
   else if (c->shared) lw_step(p, "tail ro");
   else if (!columns && c->tiled && c->rows % c->t.mr) peel_tiles(c, false);
   if (c->pack && c->columns % c->nb) lw_step(p, "tail vo");
@@ -634,13 +619,19 @@ static void unroll_sums(contraction *c, bool taps_inside) {
   const char *k = taps_inside ? q->red[q->nred - 1]->var->name : c->order[c->norder - 1];
   int64_t steps = 1, ku = 1;
   for (int i = 0; i < q->nred; i++)
-    if (strcmp(q->red[i]->var->name, k) == 0) steps = c->split_c && i == 0 && !taps_inside ? c->cblock : q->red_extent[i];
+    if (strcmp(q->red[i]->var->name, k) == 0) steps = c->split_c && i == 0 && !taps_inside ? c->cblock : c->sums.parts ? steps_of(p, k) : q->red_extent[i];
   if (p->u.ku) ku = steps % p->u.ku == 0 ? p->u.ku : 1;
   else if (one_tap(q))
     for (ku = lw_steps_at_once(c->t.mr, c->t.nr); steps % ku;) ku /= 2;
   else /* two steps of a small tile hide the loop's own work; with borders apart there are several copies of each */
     while (ku < 8 && steps % (2 * ku) == 0 && c->t.mr * c->t.nr * ku < 24) ku *= 2;
-  for (int i = 0; i < IR_COUNT(copies) && ku > 1; i++) {
+  const char *names[COPIES];
+  for (int i = 0, n = c->sums.parts ? copies_of(p, k, names) : 0; i < n; i++) { /* what is left of a sum has steps of its own */
+    int64_t some = ku;
+    while (steps_of(p, names[i]) % some) some /= 2;
+    if (some > 1 && lw_step(p, "split %s %lld -> %s.o %s.u", names[i], (long long)some, names[i], names[i])) lw_step(p, "unroll %s.u", names[i]);
+  }
+  for (int i = 0; i < IR_COUNT(copies) && ku > 1 && !c->sums.parts; i++) {
     const char *name = ir_format(p->ctx, "%s%s", k, copies[i]);
     if (lw_has_loop(p, name) && lw_step(p, "split %s %lld -> %s.o %s.u", name, (long long)ku, name, name)) lw_step(p, "unroll %s.u", name);
   }

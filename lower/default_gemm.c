@@ -41,7 +41,7 @@ enum {
   WAYS = 8, /* of the second cache, at least */
   SHORT_SUM = 256, /* steps of a block of a B at run time that is copied for few rows: wide blocks, so that A passes seldom */
   LONG_SUM = 1024, /* steps that one pass through the registers may take where panels may stream from the second cache */
-  STRICT_SUM = 512, /* the same where nothing may be lost for speed: errors grow with what is rounded together */
+  STRICT_SUM = 256, /* the same where nothing may be lost for speed: errors grow with what is rounded together */
   PIECE = 2 * PAGE, /* of B's rows, read as they lie: shorter ones begin anew too often, C's block may as well stay in the second cache */
   FEW_ROWS = 4,    /* rows of A that do not pay for panels of B */
   FILL_ROWS = 8,   /* rows of A that do not pay for a copy of B that is made within the first tile */
@@ -206,11 +206,13 @@ static int64_t few_columns(const gemm *g, int64_t panels) {
   return near > far ? near : far;
 }
 
+/* The most steps that are rounded together. */
+static int64_t most_steps(const gemm *g) { return g->p->u.accuracy > 0 ? LONG_SUM : STRICT_SUM; }
+
 /* All steps, or chunks of them: so long that C passes seldom, and under a B at run time as A stays beside it. */
 static int64_t long_sum(const gemm *g) {
   if (single_block(g) && g->k > lw_min(LONG_SUM, g->p->t->l2_bytes * 5 / 8 / (g->m * g->esize))) return chunk_of(g->k, SHORT_SUM, SHORT_SUM * 3 / 2);
-  int64_t most = g->p->u.accuracy > 0 ? LONG_SUM : STRICT_SUM;
-  return chunk_of(g->k, most, most);
+  return chunk_of(g->k, most_steps(g), most_steps(g));
 }
 
 /* Steps of the sum of which a panel is copied and used. Its rows in B, and those of the next that are asked for meanwhile, are
@@ -288,7 +290,7 @@ static void sizes(gemm *g) {
   if (g->stream) g->kc = g->m == 1 ? ROW_STREAMS : g->m <= FEW_ROWS ? STREAMS : rows_at_once(g);
   else if (g->fill) g->kc = fill_sum(g);
   else if (copy_bound(g)) g->kc = chunk_of(g->k, 64, 128); /* long pieces of B's rows instead */
-  else if (by_panels(g)) g->kc = chunk_of(g->k, LONG_SUM, LONG_SUM);
+  else if (by_panels(g)) g->kc = chunk_of(g->k, most_steps(g), most_steps(g));
   else if (long_sums(g)) g->kc = long_sum(g);
   else if (g->tiled && g->mr >= 12) g->kc = chunk_of(g->k, l1 / line, l1 * 2 / line); /* takes little of a panel's bytes at a time: the second cache can keep up */
   else g->kc = chunk_of(g->k, few && g->constant ? l1 / line : l1 / 2 / line, g->constant ? l1 / line : l1 * 3 / 4 / line);
@@ -537,7 +539,7 @@ bool lw_default_gemm(lw_plan *p) {
   if (chunks && !lw_step(p, "chunk %s %lld -> ko %s", g.sum, (long long)g.kc, g.sum)) return false;
   if (chunks && !(g.tiled ? lw_step(p, "distribute %s", tile) && lw_step(p, "raise ko %s", block) : lw_step(p, "distribute %s %s", block, tile))) return false;
   /* one row: a long sum in chunks rounds less, and a B that streams from memory leaves time for it */
-  bool careful = !chunks && !g.tiled && g.k >= 4 * CAREFUL;
+  bool careful = !chunks && (p->u.accuracy > 0 ? !g.tiled && g.k >= 4 * CAREFUL : g.k >= 2 * STRICT_SUM);
   if (careful) g.kc = chunk_of(g.k, CAREFUL, CAREFUL * 3 / 2);
   if (careful && (!lw_step(p, "chunk %s %lld -> ko %s", g.sum, (long long)g.kc, g.sum) || !lw_step(p, "distribute %s", tile))) return false;
   const char *panel_at = g.fill ? "vo" : chunks && (!mc || sum_outside) ? "ko" : "vc", *rows_at = mc ? "mc" : chunks ? "ko" : NULL;

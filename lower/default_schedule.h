@@ -61,6 +61,16 @@ static inline double lw_task_cost(int64_t tasks) {
 /* Steps of a sum that a tile takes at once: more save the loop's own work, until its code is too long. */
 static inline int64_t lw_steps_at_once(int64_t mr, int64_t nr) { return mr * nr * 8 <= 160 ? 8 : 4; }
 
+/* A sum's outermost loop with more than one step; in parts (default_sums.c) also what is left over of it. */
+typedef struct lw_sums {
+  bool parts;
+  int n;
+  const char *name[3], *part[3]; /* loops of the steps, and around each of them of its parts */
+} lw_sums;
+/* Where accuracy is strict and the sum long: cut in parts, the accumulators distributed over the loops `tile`. Steps are kept
+ * in blocks of `block`, what is left of a last one apart. False, and nothing changed: a step was refused. */
+bool lw_sums_in_parts(lw_plan *p, int64_t block, const char *tile, lw_sums *sums);
+
 /* acc = fma(a, b, acc): a register tile over an axis of `a` (rows) and one of `b` (vectors).
  * False: no such schedule (what was stepped so far is to be dropped). */
 bool lw_default_contraction(lw_plan *p);

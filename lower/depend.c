@@ -2,7 +2,7 @@
 #include "lower/schedule.h"
 #include <string.h>
 
-enum { MAX_BUFS = 64, MAX_TERMS = 64 };
+enum { MAX_BUFS = 128, MAX_TERMS = 64 };
 
 typedef struct scan {
   tn_ctx *ctx;
