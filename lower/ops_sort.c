@@ -239,6 +239,8 @@ static void nms_infer(tn_ctx *ctx, ir_node *n) {
   int64_t batch = ir_dim(ctx, boxes, 0), count = ir_dim(ctx, boxes, 1), classes = ir_dim(ctx, scores, 1), taken = 0;
   if (ir_dim(ctx, boxes, 2) != 4 || ir_dim(ctx, scores, 0) != batch || ir_dim(ctx, scores, 2) != count)
     lw_bad(ctx, n, "boxes must be [batch, boxes, 4] and scores [batch, classes, boxes]");
+  for (int k = 0; k < 5; k++)
+    if (lw_has(n, k) && n->in[k]->dtype != (k == 2 ? TN_I64 : TN_F32)) lw_bad(ctx, n, "input %d is %s, not %s", k, ir_dtype_name(n->in[k]->dtype), k == 2 ? "i64" : "f32");
   bool known = boxes->data && scores->data;
   for (int k = 2; k < 5; k++) known &= !lw_has(n, k) || n->in[k]->data;
   if (!known) {

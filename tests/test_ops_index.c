@@ -32,6 +32,7 @@ Test(ops_index, sort) {
   ops_check("const a: i64[] = 0 const n: i64[] = 101 const s: i64[] = 37 const one: i64[] = 1 r = Range(a, n, one) p = Mul(r, s) x = Mod(p, n) "
             "const k: i64[1] = [101] v, i = TopK(x, k) {largest = 0} back = Gather(x, i) output v, r, back, r");
   ops_refused(X "const k: i64[1] = [4] v, i = TopK(x, k) output v", TN_EINPUT, "k is 4, axis 1 has 3 elements");
+  ops_refused("input b: f32[1, 4, 4] input s: i8[1, 2, 4] y = NonMaxSuppression(b, s) output y", TN_EINPUT, "input 1 is i8, not f32");
   ops_check("const x: i64[5] = [3, 1, 3, 2, 1] y, f, r, c = Unique(x) {sorted = 0} const a: i64[3] = [3, 1, 2] const b: i64[3] = [0, 1, 3] "
             "const d: i64[5] = [0, 1, 0, 2, 1] const e: i64[3] = [2, 2, 1] output y, a, f, b, r, d, c, e");
 }
