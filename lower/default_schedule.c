@@ -158,10 +158,11 @@ static void count_strides(strides *s, const ir_stmt *st) {
 
 /* Innermost loops, one after another, become vectors where memory allows. */
 static void vectorize_inner_loops(lw_plan *p, int64_t lanes) {
-  const char *done[64];
+  enum { MOST = 256 }; /* names of loops, up to four a turn */
+  const char *done[MOST];
   int ndone = 0;
   for (;;) {
-    const ir_stmt *l = ndone < 60 ? innermost(p->k->body, done, ndone) : NULL;
+    const ir_stmt *l = ndone <= MOST - 4 ? innermost(p->k->body, done, ndone) : NULL;
     if (!l) return;
     const char *name = l->var->name;
     done[ndone++] = name;

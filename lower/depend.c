@@ -135,7 +135,14 @@ static void gather(scan *s, const ir_stmt *st) {
   gather(s, st->other);
 }
 
-/* Loads of a written buffer at an index where this iteration itself stores are its own. */
+/* Whether two iterations of v have different values of e, wherever the loops inside are. */
+static bool tells_apart(const scan *s, ix e) {
+  place p;
+  return place_of(s, e, &p) && p.outer && p.hi - p.lo < (p.cv < 0 ? -p.cv : p.cv);
+}
+
+/* Loads of a written buffer at an index where this iteration itself stores are its own, and those that agree with it along
+ * an axis that tells iterations apart. */
 static void check_loads(scan *s, ix e, const ir_stmt *update) {
   if (e->op == IX_LOAD)
     for (int i = 0; i < s->nstores; i++) {
@@ -143,6 +150,7 @@ static void check_loads(scan *s, ix e, const ir_stmt *update) {
       if (st->buf != e->u.buf || (update && st == update)) continue;
       bool same = true;
       for (int k = 0; k < st->buf->rank; k++) same &= st->index[k] == e->args[k];
+      for (int k = 0; k < st->buf->rank && !same; k++) same = st->index[k] == e->args[k] && tells_apart(s, e->args[k]);
       if (!same || (update && update->buf == st->buf)) serial(s, "it reads what another iteration may have written");
     }
   for (int i = 0; i < e->nargs; i++) check_loads(s, e->args[i], update);

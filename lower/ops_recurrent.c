@@ -5,6 +5,8 @@
  *
  *   for d, b { h = h0, c = c0; for each step { gates = P[step] + h R'; h, c = cell(gates); Y[step] = h } }
  *
+ * with up to four sequences b side by side, which share what is read of R', the most of a step's time.
+ *
  * D directions, S steps, B sequences, I inputs, H neurons, n gates (1, 3, 4) in ONNX's order:
  * z r h for GRU, i o f c for LSTM. */
 #include "lower/compose.h"
@@ -171,38 +173,55 @@ static void steps_infer(tn_ctx *ctx, ir_node *n) {
   set_outputs(n, p->dtype, p->dims[3 - batch], p->dims[0], p->dims[batch], n->in[1]->dims[1]);
 }
 
-typedef struct cell { /* one sequence in one direction */
+enum { MOST_ROWS = 4 };
+
+typedef struct cell { /* a block of sequences in one direction */
   lw_build *b;
   ir_node *n;
   tn_ctx *ctx;
   ir_builder *ib;
   tn_dtype t, out;       /* the states are kept in t */
   int gates;
-  int64_t neurons;
-  ix d, seq;             /* direction, sequence */
-  ir_buf *sum, *h, *c, *reset; /* [nH], [H], [H], [H] */
+  int64_t neurons, rows; /* sequences of the block */
+  ix d, first, step, reverse; /* direction, the block's first sequence, the turn; whether time runs backwards */
+  ix row, seq;           /* the sequence at hand, in the block and among all */
+  ir_buf *sum, *h, *c, *reset; /* [rows, nH], [rows, H], [rows, H], [rows, H] */
   const activation *f;   /* f, g, h */
 } cell;
 
-/* sum[from..to) += from_state R'[.., from..to): eight rows of R' at a time. */
+/* What follows, up to end_each, is done for each sequence of the block. */
+static void each_sequence(cell *s) {
+  s->row = s->rows > 1 ? ib_loop(s->ib, "r", ix_index(s->ctx, s->rows)) : ix_index(s->ctx, 0);
+  s->seq = ix_add(s->ctx, s->first, s->row);
+}
+static void end_each(const cell *s) {
+  if (s->rows > 1) ib_end(s->ib);
+}
+static ix get(const cell *s, ir_buf *buf, ix j) { return ib_load(s->ib, buf, (ix[]){s->row, j}); }
+static void put(const cell *s, ir_buf *buf, ix j, ix v) { ib_store(s->ib, buf, (ix[]){s->row, j}, v); }
+
+/* sum[.., from..to) += from_state R'[.., from..to): eight rows of R' at a time, for many sequences fewer: all
+ * loads and stores of a vector are to be as many as its products, which with four and four they are. */
 static void add_product(cell *s, ir_buf *state, int64_t from, int64_t to) {
   tn_ctx *ctx = s->ctx;
-  enum { ROWS = 8 };
+  enum { MOST = 8, FACTORS = 16 };
+  int together = FACTORS / (int)s->rows < MOST ? FACTORS / (int)s->rows : MOST;
   for (int part = 0; part < 2; part++) {
-    int64_t full = s->neurons / ROWS * ROWS, rows = part ? 1 : ROWS;
+    int64_t full = s->neurons / together * together, taken = part ? 1 : together;
     if (part ? full == s->neurons : full == 0) continue;
-    ix k = part ? ib_for(s->ib, "k", ix_index(ctx, full), ix_index(ctx, s->neurons)) : ix_muli(ctx, ib_loop(s->ib, "k", ix_index(ctx, full / ROWS)), ROWS);
-    ix x[ROWS];
-    for (int u = 0; u < rows; u++) {
-      ix at = ix_addi(ctx, k, u);
-      x[u] = ib_let(s->ib, "x", ib_load(s->ib, state, &at));
+    ix k = part ? ib_for(s->ib, "k", ix_index(ctx, full), ix_index(ctx, s->neurons)) : ix_muli(ctx, ib_loop(s->ib, "k", ix_index(ctx, full / together)), together);
+    ix x[MOST_ROWS][MOST];
+    for (int r = 0; r < s->rows; r++)
+      for (int u = 0; u < taken; u++) x[r][u] = ib_let(s->ib, "x", ib_load(s->ib, state, (ix[]){ix_index(ctx, r), ix_addi(ctx, k, u)}));
+    ix j = ib_for(s->ib, "j", ix_index(ctx, from), ix_index(ctx, to));
+    for (int r = 0; r < s->rows; r++) {
+      ix at[2] = {ix_index(ctx, r), j}, acc = ib_load(s->ib, s->sum, at);
+      for (int u = 0; u < taken; u++) {
+        ix w = lw_in(s->b, s->n, 1, (ix[]){s->d, ix_addi(ctx, k, u), j});
+        acc = ix_fma(ctx, x[r][u], ix_cast(ctx, s->t, w), acc);
+      }
+      ib_store(s->ib, s->sum, at, acc);
     }
-    ix j = ib_for(s->ib, "j", ix_index(ctx, from), ix_index(ctx, to)), acc = ib_load(s->ib, s->sum, &j);
-    for (int u = 0; u < rows; u++) {
-      ix w = lw_in(s->b, s->n, 1, (ix[]){s->d, ix_addi(ctx, k, u), j});
-      acc = ix_fma(ctx, x[u], ix_cast(ctx, s->t, w), acc);
-    }
-    ib_store(s->ib, s->sum, &j, acc);
     ib_end_n(s->ib, 2);
   }
 }
@@ -215,8 +234,7 @@ static ix clipped(const cell *s, ix x) {
 
 /* Sum of gate `k` for neuron j. */
 static ix gate(const cell *s, int k, ix j) {
-  ix at = ix_addi(s->ctx, j, k * s->neurons);
-  return ib_load(s->ib, s->sum, &at);
+  return get(s, s->sum, ix_addi(s->ctx, j, k * s->neurons));
 }
 static ix peephole(const cell *s, int k, ix j, ix c) { /* P[iof] (.) c, or null */
   if (!lw_has(s->n, 6)) return NULL;
@@ -226,20 +244,41 @@ static ix peephole(const cell *s, int k, ix j, ix c) { /* P[iof] (.) c, or null 
 static ix plus(const cell *s, ix a, ix b) { return b ? ix_add(s->ctx, a, b) : a; }
 static ix function(const cell *s, int which, ix x) { return activate(s->ctx, &s->f[which], clipped(s, x)); }
 
+
+/* The step that the sequence at hand is at. With lengths, what follows up to end_step is done only where there is one. */
+static ix begin_step(cell *s, bool guarded) {
+  tn_ctx *ctx = s->ctx;
+  bool batch_first = ir_attr_get_int(s->n, "layout", 0) == 1, lengths = lw_has(s->n, 3);
+  ix steps = s->n->in[0]->dims[batch_first ? 2 : 1], length = steps, zero = ix_index(ctx, 0);
+  if (lengths) length = ib_let(s->ib, "length", lw_clamp(ctx, ix_cast(ctx, TN_INDEX, lw_in(s->b, s->n, 3, &s->seq)), zero, steps));
+  ix at = ix_select(ctx, s->reverse, ix_addi(ctx, ix_sub(ctx, length, s->step), -1), s->step);
+  if (lengths) at = ix_select(ctx, ix_lt(ctx, s->step, length), at, s->step);
+  if (lengths || !ix_is_const(s->reverse)) at = ib_let(s->ib, "at", lw_clamp(ctx, at, zero, ix_addi(ctx, steps, -1)));
+  if (lengths && guarded) ib_if(s->ib, ix_lt(ctx, s->step, length));
+  return at;
+}
+static void end_step(const cell *s) {
+  if (lw_has(s->n, 3)) ib_end(s->ib);
+}
+
 static void lstm_cell(cell *s) {
   tn_ctx *ctx = s->ctx;
   ix one = ix_float(ctx, s->t, 1);
   add_product(s, s->h, 0, LSTM * s->neurons);
+  each_sequence(s);
+  begin_step(s, true);
   ix j = ib_loop(s->ib, "j", ix_index(ctx, s->neurons));
-  ix before = ib_let(s->ib, "before", ib_load(s->ib, s->c, &j));
+  ix before = ib_let(s->ib, "before", get(s, s->c, j));
   ix i = ib_let(s->ib, "in", function(s, 0, plus(s, gate(s, 0, j), peephole(s, 0, j, before)))), f;
   if (ir_attr_get_int(s->n, "input_forget", 0)) f = ix_sub(ctx, one, i);
   else f = function(s, 0, plus(s, gate(s, 2, j), peephole(s, 2, j, before)));
   ix c = ib_let(s->ib, "now", ix_add(ctx, ix_mul(ctx, f, before), ix_mul(ctx, i, function(s, 1, gate(s, 3, j)))));
   ix o = function(s, 0, plus(s, gate(s, 1, j), peephole(s, 1, j, c)));
-  ib_store(s->ib, s->h, &j, ix_mul(ctx, o, activate(ctx, &s->f[2], c)));
-  ib_store(s->ib, s->c, &j, c);
+  put(s, s->h, j, ix_mul(ctx, o, activate(ctx, &s->f[2], c)));
+  put(s, s->c, j, c);
   ib_end(s->ib);
+  end_step(s);
+  end_each(s);
 }
 
 static void gru_cell(cell *s) {
@@ -249,33 +288,44 @@ static void gru_cell(cell *s) {
   ix one = ix_float(ctx, s->t, 1), j;
   ir_buf *hidden = reset_last ? s->c : NULL; /* X W' of the hidden gate, kept apart from h R' */
   if (reset_last) {
+    each_sequence(s);
     j = ib_loop(s->ib, "j", ix_index(ctx, H));
     ix at = ix_addi(ctx, j, 2 * H);
-    ib_store(s->ib, hidden, &j, ib_load(s->ib, s->sum, &at));
-    ix rest = lw_has(s->n, 2) ? ix_cast(ctx, s->t, lw_in(s->b, s->n, 2, (ix[]){s->d, j})) : ix_float(ctx, s->t, 0);
-    ib_store(s->ib, s->sum, &at, rest);
+    put(s, hidden, j, get(s, s->sum, at));
+    put(s, s->sum, at, lw_has(s->n, 2) ? ix_cast(ctx, s->t, lw_in(s->b, s->n, 2, (ix[]){s->d, j})) : ix_float(ctx, s->t, 0));
     ib_end(s->ib);
+    end_each(s);
     add_product(s, s->h, 0, 3 * H);
   } else {
     add_product(s, s->h, 0, 2 * H);
+    each_sequence(s);
     j = ib_loop(s->ib, "j", ix_index(ctx, H));
-    ib_store(s->ib, s->reset, &j, ix_mul(ctx, function(s, 0, gate(s, 1, j)), ib_load(s->ib, s->h, &j)));
+    put(s, s->reset, j, ix_mul(ctx, function(s, 0, gate(s, 1, j)), get(s, s->h, j)));
     ib_end(s->ib);
+    end_each(s);
     add_product(s, s->reset, 2 * H, 3 * H);
   }
+  each_sequence(s);
+  begin_step(s, true);
   j = ib_loop(s->ib, "j", ix_index(ctx, H));
   ix z = ib_let(s->ib, "z", function(s, 0, gate(s, 0, j))), sum = gate(s, 2, j);
-  if (reset_last) sum = ix_add(ctx, ib_load(s->ib, hidden, &j), ix_mul(ctx, function(s, 0, gate(s, 1, j)), sum));
+  if (reset_last) sum = ix_add(ctx, get(s, hidden, j), ix_mul(ctx, function(s, 0, gate(s, 1, j)), sum));
   ix now = function(s, 1, sum);
-  ib_store(s->ib, s->h, &j, ix_add(ctx, ix_mul(ctx, ix_sub(ctx, one, z), now), ix_mul(ctx, z, ib_load(s->ib, s->h, &j))));
+  put(s, s->h, j, ix_add(ctx, ix_mul(ctx, ix_sub(ctx, one, z), now), ix_mul(ctx, z, get(s, s->h, j))));
   ib_end(s->ib);
+  end_step(s);
+  end_each(s);
 }
 
 static void rnn_cell(cell *s) {
   add_product(s, s->h, 0, s->neurons);
+  each_sequence(s);
+  begin_step(s, true);
   ix j = ib_loop(s->ib, "j", ix_index(s->ctx, s->neurons));
-  ib_store(s->ib, s->h, &j, function(s, 0, gate(s, 0, j)));
+  put(s, s->h, j, function(s, 0, gate(s, 0, j)));
   ib_end(s->ib);
+  end_step(s);
+  end_each(s);
 }
 
 /* Index of a state [D, B, H] or, batch first, [B, D, H]. */
@@ -287,65 +337,81 @@ static void state_index(const cell *s, ix j, ix *at) {
 }
 
 static void start_state(cell *s, ir_buf *buf, int input) {
+  each_sequence(s);
   ix at[3], j = ib_loop(s->ib, "j", ix_index(s->ctx, s->neurons)), v = ix_float(s->ctx, s->t, 0);
   state_index(s, j, at);
   if (input && lw_has(s->n, input)) v = ix_cast(s->ctx, s->t, lw_in(s->b, s->n, input, at));
-  ib_store(s->ib, buf, &j, v);
+  put(s, buf, j, v);
   ib_end(s->ib);
+  end_each(s);
 }
 
 static void last_state(cell *s, ir_buf *buf, int out) {
   if (!lw_wants(s->b, s->n, out)) return;
+  each_sequence(s);
   ix at[3], j = ib_loop(s->ib, "j", ix_index(s->ctx, s->neurons));
   state_index(s, j, at);
-  lw_out(s->b, s->n, out, at, ix_cast(s->ctx, s->out, ib_load(s->ib, buf, &j)));
+  lw_out(s->b, s->n, out, at, ix_cast(s->ctx, s->out, get(s, buf, j)));
   ib_end(s->ib);
+  end_each(s);
 }
 
-/* All sequences in direction d; `reverse`: whether time runs backwards in it. */
-static void run_direction(cell *s, ix d, ix reverse) {
+/* The block of sequences from s->first on. */
+static void run_block(cell *s) {
   tn_ctx *ctx = s->ctx;
   ir_builder *ib = s->ib;
-  const ir_value *p = s->n->in[0];
-  bool batch_first = ir_attr_get_int(s->n, "layout", 0) == 1;
-  ix steps = p->dims[batch_first ? 2 : 1], one_gate = ix_index(ctx, s->neurons), all = ix_index(ctx, s->gates * s->neurons);
-  s->d = d;
-  s->seq = ib_loop(ib, "b", p->dims[batch_first ? 1 : 2]);
-  s->h = ib_alloc(ib, "h", s->t, 1, &one_gate, IR_LOCAL);
-  if (s->gates != RNN) s->c = ib_alloc(ib, "c", s->t, 1, &one_gate, IR_LOCAL);
-  if (s->gates == GRU) s->reset = ib_alloc(ib, "reset", s->t, 1, &one_gate, IR_LOCAL);
-  s->sum = ib_alloc(ib, "sum", s->t, 1, &all, IR_LOCAL);
+  bool batch_first = ir_attr_get_int(s->n, "layout", 0) == 1, lengths = lw_has(s->n, 3);
+  ix rows = ix_index(ctx, s->rows), one_gate[2] = {rows, ix_index(ctx, s->neurons)}, all[2] = {rows, ix_index(ctx, s->gates * s->neurons)};
+  s->h = ib_alloc(ib, "h", s->t, 2, one_gate, IR_LOCAL);
+  if (s->gates != RNN) s->c = ib_alloc(ib, "c", s->t, 2, one_gate, IR_LOCAL);
+  if (s->gates == GRU) s->reset = ib_alloc(ib, "reset", s->t, 2, one_gate, IR_LOCAL);
+  s->sum = ib_alloc(ib, "sum", s->t, 2, all, IR_LOCAL);
   start_state(s, s->h, 4);
   if (s->gates == LSTM) start_state(s, s->c, 5);
-  ix length = steps, zero = ix_index(ctx, 0);
-  if (lw_has(s->n, 3)) length = ib_let(ib, "length", lw_clamp(ctx, ix_cast(ctx, TN_INDEX, lw_in(s->b, s->n, 3, &s->seq)), zero, steps));
-  ix step = ib_loop(ib, "t", steps), back = ix_addi(ctx, ix_sub(ctx, length, step), -1), at = ix_select(ctx, reverse, back, step);
-  if (lw_has(s->n, 3)) { /* steps behind the end give zeros */
-    at = ix_select(ctx, ix_lt(ctx, step, length), at, step);
-    at = ib_let(ib, "at", lw_clamp(ctx, at, zero, ix_addi(ctx, steps, -1)));
-    ib_if(ib, ix_lt(ctx, step, length));
-  } else if (!ix_is_const(reverse)) at = ib_let(ib, "at", lw_clamp(ctx, at, zero, ix_addi(ctx, steps, -1)));
-  ix j = ib_loop(ib, "j", all);
-  ix e = lw_in(s->b, s->n, 0, (ix[]){d, batch_first ? s->seq : at, batch_first ? at : s->seq, j});
-  ib_store(ib, s->sum, &j, ix_cast(ctx, s->t, e));
+  s->step = ib_loop(ib, "t", s->n->in[0]->dims[batch_first ? 2 : 1]);
+  each_sequence(s);
+  ix at = begin_step(s, false), j = ib_loop(ib, "j", all[1]); /* behind the end of a sequence its states stay, whatever is summed */
+  put(s, s->sum, j, ix_cast(ctx, s->t, lw_in(s->b, s->n, 0, (ix[]){s->d, batch_first ? s->seq : at, batch_first ? at : s->seq, j})));
   ib_end(ib);
+  end_each(s);
   if (s->gates == LSTM) lstm_cell(s);
   else if (s->gates == GRU) gru_cell(s);
   else rnn_cell(s);
-  for (int hidden = 1; hidden >= 0; hidden--) { /* then h, else zeros */
-    if (hidden == 0 && !lw_has(s->n, 3)) break;
-    if (hidden == 0) ib_else(ib);
-    if (!lw_wants(s->b, s->n, 0)) continue;
-    j = ib_loop(ib, "j", one_gate);
-    ix v = hidden ? ix_cast(ctx, s->out, ib_load(ib, s->h, &j)) : lw_zero(ctx, s->out);
-    lw_out(s->b, s->n, 0, batch_first ? (ix[]){s->seq, at, d, j} : (ix[]){at, d, s->seq, j}, v);
-    ib_end(ib);
+  if (lw_wants(s->b, s->n, 0)) {
+    each_sequence(s);
+    at = begin_step(s, true);
+    for (int hidden = 1; hidden >= !lengths; hidden--) { /* then h, else zeros */
+      if (!hidden) ib_else(ib);
+      j = ib_loop(ib, "j", one_gate[1]);
+      ix v = hidden ? ix_cast(ctx, s->out, get(s, s->h, j)) : lw_zero(ctx, s->out);
+      lw_out(s->b, s->n, 0, batch_first ? (ix[]){s->seq, at, s->d, j} : (ix[]){at, s->d, s->seq, j}, v);
+      ib_end(ib);
+    }
+    end_step(s);
+    end_each(s);
   }
-  if (lw_has(s->n, 3)) ib_end(ib);
   ib_end(ib);
   last_state(s, s->h, 1);
   if (s->gates == LSTM) last_state(s, s->c, 2);
-  ib_end(ib);
+}
+
+/* All sequences in direction d, in whole blocks and one of what is left; `reverse`: whether time runs backwards in it. */
+static void run_direction(cell *s, ix d, ix reverse) {
+  tn_ctx *ctx = s->ctx;
+  ix batch = s->n->in[0]->dims[ir_attr_get_int(s->n, "layout", 0) == 1 ? 1 : 2];
+  int64_t count = 0;
+  bool known = ix_const_value(batch, &count);
+  s->d = d;
+  s->reverse = reverse;
+  s->rows = known && count > 1 ? (count < MOST_ROWS ? count : MOST_ROWS) : 1;
+  s->first = ix_muli(ctx, ib_loop(s->ib, "b", known ? ix_index(ctx, count / s->rows) : batch), s->rows);
+  run_block(s);
+  ib_end(s->ib);
+  int64_t rest = count % s->rows;
+  if (!rest) return;
+  s->rows = rest;
+  s->first = ix_index(ctx, count - rest);
+  run_block(s);
 }
 
 static void steps_build(lw_build *b, ir_node *n) {
@@ -357,14 +423,12 @@ static void steps_build(lw_build *b, ir_node *n) {
   int each = activations_of(ctx, n, all);
   s.neurons = ir_dim(ctx, n->in[1], 1);
   s.f = all;
-  if (two && same_activations(all, all + each, each)) { /* directions may run side by side */
-    ix d = ib_loop(s.ib, "d", ix_index(ctx, 2));
-    run_direction(&s, d, ix_eq(ctx, d, ix_index(ctx, 1)));
+  bool one_loop = !two || same_activations(all, all + each, each); /* then directions may run side by side */
+  for (int k = 0; k < (one_loop ? 1 : 2); k++, s.f += each) {
+    ix d = ib_for(s.ib, "d", ix_index(ctx, k), ix_index(ctx, one_loop && two ? 2 : k + 1));
+    run_direction(&s, d, two ? ix_eq(ctx, d, ix_index(ctx, 1)) : ix_bool(ctx, strcmp(how, "reverse") == 0));
     ib_end(s.ib);
-    return;
   }
-  for (int d = 0; d < (two ? 2 : 1); d++, s.f += each)
-    run_direction(&s, ix_index(ctx, d), ix_bool(ctx, two ? d == 1 : strcmp(how, "reverse") == 0));
 }
 
 /* ---- the steps as nodes, unrolled: what gradients pass through ---- */

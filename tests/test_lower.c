@@ -424,6 +424,68 @@ Test(lower, dead_and_equal_nodes) {
   graph(1, "graph g { input x: f32[9] a = Exp(x) b = Exp(x) c = Add(a, b) d = Log(x) output c }");
 }
 
+/* Outputs in pairs, of which either should be the other. */
+static void run_pairs(tn_ctx *ctx, void *text) {
+  ir_program *p = lw_compile(ctx, ir_graph_parse(ctx, text, "test"), &(lw_options){.target = cg_target_find(ctx, NULL, NULL)});
+  enum { MOST = 1 << 14 };
+  float *in[8], *out[8];
+  int64_t bytes[8] = {0};
+  for (int k = 0; k < 8; k++) {
+    in[k] = ir_alloc(ctx, MOST * sizeof(float)), out[k] = ir_alloc(ctx, MOST * sizeof(float));
+    for (int i = 0; i < MOST; i++) in[k][i] = (float)(draw(2001) - 1000) / 1000.0f;
+  }
+  for (int i = 0; i < p->nslots; i++) { /* of an output there may be parts, too */
+    const ir_slot *s = &p->slots[i];
+    cr_assert_leq(s->bytes, MOST * (int64_t)sizeof(float));
+    if (s->kind == IR_SLOT_OUTPUT && s->bytes > bytes[s->index]) bytes[s->index] = s->bytes;
+  }
+  rt_module *m = rt_module_build(ctx, p, NULL);
+  if (rt_run(m, (const void *const *)in, (void *const *)out, NULL, NULL)) ir_fail(ctx, TN_EWRONG, "the run failed");
+  rt_module_free(ctx, m);
+  for (int o = 0; o < p->noutputs; o += 2)
+    for (int64_t i = 0; i < bytes[o] / 4; i++) {
+      float a = out[o][i], b = out[o + 1][i];
+      if (!(fabsf(a - b) <= 1e-5f)) ir_fail(ctx, TN_EWRONG, "output %d element %lld: %g, not %g", o, (long long)i, (double)a, (double)b);
+    }
+}
+
+/* Sequences go through time in blocks: a batch gives what its sequences give one by one. */
+Test(lower, recurrent_batches) {
+  static const struct {
+    const char *op, *more;
+    int batch, gates, directions, lengths;
+  } all[] = {
+      {"GRU", "direction = \"bidirectional\"", 7, 3, 2, 1},     {"GRU", "linear_before_reset = 1", 4, 3, 1, 0},
+      {"LSTM", "direction = \"reverse\"", 6, 4, 1, 1},          {"LSTM", "layout = 1, direction = \"bidirectional\"", 5, 4, 2, 1},
+      {"RNN", "activations = [\"Tanh\", \"Relu\"], direction = \"bidirectional\"", 9, 1, 2, 0},
+      {"RNN", "layout = 1", 2, 1, 1, 1},
+  };
+  for (int i = 0; i < IR_COUNT(all); i++) {
+    enum { S = 4, I = 3, H = 11 };
+    int n = all[i].batch, g = all[i].gates * H, d = all[i].directions;
+    bool first = strncmp(all[i].more, "layout", 6) == 0;
+    char text[8192], *t = text, *end = text + sizeof text;
+    t += snprintf(t, (size_t)(end - t), "graph g { input x: f32[%d, %d, %d] input w: f32[%d, %d, %d] input r: f32[%d, %d, %d] input b: f32[%d, %d] input h: f32[%d, %d, %d] const l: i32[%d] = [", first ? n : S, first ? S : n, I, d, g, I, d, g, H, d, 2 * g, first ? n : d, first ? d : n, H, n);
+    for (int k = 0; k < n; k++) t += snprintf(t, (size_t)(end - t), "%s%d", k ? ", " : "", all[i].lengths ? k * 3 % (S + 1) : S);
+    t += snprintf(t, (size_t)(end - t), "] y, z = %s(x, w, r, b, l, h) { hidden_size = %d, %s } ", all[i].op, H, all[i].more);
+    const char *split[3] = {"x", "l", "h"};
+    for (int k = 0; k < 3; k++) {
+      for (int j = 0; j < n; j++) t += snprintf(t, (size_t)(end - t), "%s%s%d", j ? ", " : "", split[k], j);
+      t += snprintf(t, (size_t)(end - t), " = Split(%s) { axis = %d, num_outputs = %d } ", split[k], k == 1 || first ? 0 : 1, n);
+    }
+    for (int j = 0; j < n; j++) t += snprintf(t, (size_t)(end - t), "y%d, z%d = %s(x%d, w, r, b, l%d, h%d) { hidden_size = %d, %s } ", j, j, all[i].op, j, j, j, H, all[i].more);
+    for (int k = 0; k < 2; k++) {
+      t += snprintf(t, (size_t)(end - t), "%c = Concat(", 'u' + k);
+      for (int j = 0; j < n; j++) t += snprintf(t, (size_t)(end - t), "%s%c%d", j ? ", " : "", 'y' + k, j);
+      t += snprintf(t, (size_t)(end - t), ") { axis = %d } ", first ? 0 : 2 - k);
+    }
+    t += snprintf(t, (size_t)(end - t), "output y, u, z, v }");
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    cr_expect_eq(ir_protect(ctx, run_pairs, text), TN_OK, "%s, %d sequences: %s", all[i].op, n, tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
+
 /* Whether the one kernel of a run is named after the activation. */
 static bool is_activation(const char *text, const char *name) {
   tn_ctx *ctx = tn_ctx_new(NULL);

@@ -288,6 +288,16 @@ Test(schedule, prefetch) {
   REFUSES(MATMUL, "unroll k\nprefetch B k 1 k -> p", "only serial");
 }
 
+/* Rows of one buffer in turn: column j of another row is this iteration's own, column j + 1 or an element of no fixed place is not. */
+Test(schedule, rows_of_columns) {
+#define ROWS(read) "kernel rows(in A: f32[12], out B: f32[2, 12]) { for j in 0 .. 11 { B[0, j] = A[j] B[1, j] = " read " } }"
+  MAKES(ROWS("B[0, j] + 1.0"), "vectorize j", "vector");
+  REFUSES(ROWS("B[0, j + 1] + 1.0"), "vectorize j", "another iteration may have written");
+  REFUSES(ROWS("B[0, 11 - j] + 1.0"), "vectorize j", "another iteration may have written");
+  REFUSES(ROWS("B[0, j / 2] + 1.0"), "vectorize j", "another iteration may have written");
+#undef ROWS
+}
+
 Test(schedule, transpose) {
   MAKES(COPY, "split i 5 -> io ii\nsplit j 4 -> jo ji\nreorder io jo ii ji\ncache A io -> P\nlayout P \"perm 1 0\"\ntensorize transpose P.0", "tile transpose {\n      for P.0 in 0 .. 5");
   REFUSES(COPY, "tensorize transpose i", "what it writes does not lie along the outer loop");
