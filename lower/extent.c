@@ -13,8 +13,10 @@ bool lw_is_sized(const ir_value *v) { return v && is_named(v->def, "Sized"); }
 
 /* An operand with numbers that say how long the result is. */
 static int count_operand(const ir_node *n) {
-  if (ir_node_is(n, "TopK") || ir_node_is(n, "Expand")) return n->nin > 1 ? 1 : -1;
-  return ir_node_is(n, "ConstantOfShape") ? 0 : ir_node_is(n, "Range") || ir_node_is(n, "Reshape") ? 1 : -1;
+  static const char *const ops[] = {"TopK", "Expand", "Range", "Reshape"};
+  for (int i = 0; i < IR_COUNT(ops); i++)
+    if (ir_node_is(n, ops[i])) return n->nin > 1 ? 1 : -1;
+  return ir_node_is(n, "ConstantOfShape") && n->nin ? 0 : -1;
 }
 
 /* The node that puts a shape together of single numbers, some of which a run finds; NULL: not made so. */
@@ -69,7 +71,16 @@ static bool is_counted(const ir_node *n) {
   return axis >= 0 && (dims[axis] < INT64_MAX || ir_node_is(n, "Reshape"));
 }
 
+/* As many operands as the operator takes; ir_infer tells of others. */
+static bool is_complete(const ir_node *n) {
+  if (n->nin < n->op->min_in || (n->op->max_in >= 0 && n->nin > n->op->max_in)) return false;
+  for (int i = 0; i < n->op->min_in; i++)
+    if (!n->in[i]) return false;
+  return true;
+}
+
 bool lw_reads_sized(const ir_node *n) {
+  if (!is_complete(n)) return false;
   if (is_named(n, "Sized")) return lw_is_sized(n->in[0]);
   if (ir_node_is(n, "Scan")) return false; /* it asks itself */
   for (int k = 0; k < n->nin; k++)
@@ -223,7 +234,7 @@ static void by_condition(mover *m) {
   ir_node *n = m->n;
   bool flat = !ir_attr_find(n, "axis");
   int axis = flat ? 0 : ir_axis(m->ctx, n, ir_attr_get_int(n, "axis", 0), n->in[0]->rank);
-  if (m->in == 0 && (axis != m->axis || (flat && n->in[0]->rank != 1))) refuse(m);
+  if (n->in[1]->rank != 1 || (m->in == 0 && (axis != m->axis || (flat && n->in[0]->rank != 1)))) refuse(m);
   mover own = *m;
   m->axis = 0;
   if (m->in == 0 && lw_is_sized(n->in[1])) {
@@ -306,13 +317,14 @@ static bool by_gather(mover *m) {
 static bool by_gather_nd(mover *m) {
   ir_node *n = m->n;
   int64_t batch = ir_attr_get_int(n, "batch_dims", 0);
+  if (n->in[1]->rank < 1) refuse(m);
   if (m->in == 1) {
     if (batch || m->axis == n->in[1]->rank - 1) refuse(m);
     return true;
   }
   ir_value *own = lw_is_sized(n->in[1]) ? n->in[1] : NULL, *at = lw_cast_node(m->g, n, own ? own->def->in[0] : n->in[1], TN_I64);
   int64_t depth = ir_dim(m->ctx, at, -1), which[IR_MAX_RANK] = {0};
-  if (batch || m->axis >= depth) refuse(m);
+  if (batch || m->axis >= depth || depth > n->in[0]->rank) refuse(m);
   which[m->axis] = 1;
   ir_value *from = op2(m, "Mul", m->length, ir_graph_ints(m->g, NULL, (int)depth, which)), *end = op2(m, "And", op2(m, "Less", at, integer(m, 0)), op2(m, "Greater", ir_graph_ints(m->g, NULL, (int)depth, which), integer(m, 0)));
   n->in[1] = lw_op3(m->g, n, "Where", end, op2(m, "Add", at, from), at);
@@ -367,7 +379,7 @@ static bool by_count(mover *m) {
 /* Boxes that are not there have no score. */
 static void by_suppression(mover *m) {
   ir_node *n = m->n;
-  if (m->in > 1 || m->axis != (m->in ? 2 : 1)) refuse(m);
+  if (m->in > 1 || m->axis != (m->in ? 2 : 1) || n->in[0]->rank != 3 || n->in[1]->rank != 3) refuse(m);
   m->axis = 2;
   n->in[1] = masked(m, lw_is_sized(n->in[1]) && is_as_long(n->in[1], m->length, 2) ? n->in[1]->def->in[0] : n->in[1], -INFINITY);
 }
@@ -379,6 +391,7 @@ static void by_append(mover *m) {
   for (int k = 0; k < n->nin; k++) {
     ir_value *v = n->in[k];
     bool sized = lw_is_sized(v);
+    if (!v || v->rank != n->in[m->in]->rank) lw_bad(m->ctx, n, "input %d is not of the rank of input %d", k, m->in);
     if (sized && ir_attr_get_int(v->def, "axis", 0) != m->axis) refuse(m);
     if (sized) n->in[k] = v->def->in[0];
     int64_t d = ir_dim(m->ctx, v, m->axis);

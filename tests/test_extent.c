@@ -181,6 +181,7 @@ Test(extent, refused) {
   refused(WHILE "v = CumSum(y, zero) output v, z", "CumSum");
   refused(WHILE "v = Add(y, z) output v, z", "Add"); /* an axis of another meaning, which may or may not broadcast */
   refused(WHILE "const s: i64[2] = [21, 4] v = Reshape(y, s) output v, z", "Reshape");
+  refused(WHILE "const deep: i64[1, 20] = [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1] v = GatherND(y, deep) output v, z", "GatherND"); /* deeper than y, and than any tensor */
   refused(WHILE "const s: i64[2] = [9, 4] v = Reshape(y, s) output v, z", "Reshape"); /* right for three turns */
   refused(WHILE "v = Concat(y, x3) {axis = 2} const t: i64[3] = [7, 3, 4] x3 = Expand(x, t) output v, z", "Concat"); /* one as long as it is, one of 7 */
   refused(WHILE "v = Loop(n, _, y) { body = graph l2 { input i2: i64[] input d2: bool[] input s2: f32[7, 3, 4] t2 = Neg(s2) e2 = Identity(d2) output e2, t2 } } output v, z", "Loop");
