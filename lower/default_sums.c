@@ -6,12 +6,13 @@
 #include "lower/default_schedule.h"
 #include <string.h>
 
-/* Terms of a part: other libraries take 72 to 256. Of tiles of 12 vectors a part takes some 700 cycles, to add it 20. */
-enum { PART = 144, NAMES = 8 };
+/* Terms of a part, and of a window's where few are summed: other libraries take 72 to 256. Of tiles of 12 vectors a part of 144
+ * takes some 900 cycles, to add it 20. */
+enum { PART = 144, SHORT = 72, FEW = 1024 };
 
 /* Steps of one part of a loop whose steps add `terms` each, in whole blocks. */
 static int64_t steps_of_part(int64_t steps, int64_t terms, int64_t block) {
-  int64_t most = PART / (terms * block) > 1 ? PART / (terms * block) : 1, blocks = steps / block;
+  int64_t part = terms > 1 && steps * terms <= FEW ? SHORT : PART, most = part / (terms * block) > 1 ? part / (terms * block) : 1, blocks = steps / block;
   for (int64_t d = most; 2 * d > most; d--)
     if (blocks % d == 0) return d * block;
   int64_t parts = (blocks + most - 1) / most, some = (blocks + parts - 1) / parts;

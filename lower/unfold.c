@@ -59,13 +59,26 @@ enum { FEW_VECTORS = 4, NEAR_BYTES_A_CYCLE = 16, FAR_BYTES_A_CYCLE = 4 }; /* in 
 
 typedef struct layer {
   int64_t k, c, taps, height, width; /* of the result */
+  double met;                        /* of the rows of taps, those that are not padding: others are multiplied only when written out */
 } layer;
+
+/* Of all rows of the result and of taps, those that meet the picture. */
+static double rows_met(const lw_window *w, int64_t height, int64_t taps, int64_t in) {
+  int64_t begin, met = 0;
+  if (!ix_const_value(w->begin[0], &begin) || height < 1) return 1;
+  for (int64_t y = 0; y < height; y++)
+    for (int64_t r = 0; r < taps; r++) {
+      int64_t at = y * w->stride[0] + r * w->dilation[0] - begin;
+      met += at >= 0 && at < in;
+    }
+  return (double)met / (double)(height * taps);
+}
 
 /* Tiles lose more cycles on rows than the windows take to be written and read. */
 static bool gains(const layer *l, const cg_target *t) {
   int64_t lanes = cg_target_lanes(t, TN_F32), sums = l->taps * l->c;
   if (lanes < 4 || l->c % lanes || l->k % lanes) return false;
-  double by_rows = lw_window_tile(l->width, l->k, lanes, t->vector_regs, 6, true, 1).cost * (double)l->height;
+  double by_rows = lw_window_tile(l->width, l->k, lanes, t->vector_regs, 6, true, 1).cost * (double)l->height * l->met;
   double joined = lw_window_tile(l->width * l->height, l->k, lanes, t->vector_regs, 6, false, 1).cost;
   int64_t windows = 4 * sums * l->width * l->height; /* bytes, written and read */
   return (by_rows - joined) * (double)sums > 2.0 * (double)windows / (windows > t->l2_bytes ? FAR_BYTES_A_CYCLE : NEAR_BYTES_A_CYCLE);
@@ -100,11 +113,12 @@ void lw_unfold(tn_ctx *ctx, ir_graph *g, ir_node *n, const lw_options *options) 
   lw_window_of(ctx, n, w->dims + 2, &win);
   bool signal = x->rank == 3;
   int64_t r = signal ? 1 : ir_dim(ctx, w, 2), s = ir_dim(ctx, w, -1);
-  layer l = {ir_dim(ctx, w, 0), ir_dim(ctx, w, 1), r * s, signal ? 1 : ir_dim(ctx, n->out[0], 2), ir_dim(ctx, n->out[0], -1)};
+  layer l = {ir_dim(ctx, w, 0), ir_dim(ctx, w, 1), r * s, signal ? 1 : ir_dim(ctx, n->out[0], 2), ir_dim(ctx, n->out[0], -1), 1};
   bool plain = options->layout == LW_LAYOUT_NCHW; /* vectors are pixels of a row, which lie apart or are few */
   bool apart = win.stride[signal ? 0 : 1] > 1, few = l.width < FEW_VECTORS * cg_target_lanes(options->target, TN_F32) && l.k >= FEW_VECTORS * cg_target_lanes(options->target, TN_F32);
   bool dense = !signal && win.stride[0] == 1 && win.stride[1] == 1; /* 3x3: Winograd's, where that is allowed */
   if (l.taps < 2 || (!plain && dense && options->accuracy > 0) || ir_dim(ctx, x, 0) < 1 || (!signal && l.height < 2) || l.width < 1) return;
+  if (dense) l.met = rows_met(&win, l.height, r, ir_dim(ctx, x, 2)); /* rows a stride apart cost a tile more than is saved so */
   if (plain ? !(apart || few) || options->attention_apart : signal ? !gains_signal(&l, options->target, ir_dim(ctx, x, 2)) : !gains(&l, options->target)) return;
   static const char *const kept[] = {"dilations", "pads", "strides"};
   ir_node *u = lw_node_n(g, n, "tenon:Unfold", 1, &n->in[0], 1);

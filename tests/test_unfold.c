@@ -53,6 +53,8 @@ Test(unfold, windows) {
       {"x86-64-v3", 1, 16, 15, 15, 128, 3, 2, 2, 1, 2, NULL, 1, false, true},
       {"x86-64-v3", 1, 32, 7, 7, 128, 3, 3, 1, 1, 1, NULL, 0, false, true},
       {"x86-64-v3", 1, 32, 7, 7, 128, 3, 3, 1, 1, 1, NULL, 1, false, false},  /* Winograd's */
+      {"x86-64-v3", 1, 8, 9, 9, 512, 3, 3, 1, 0, 1, NULL, 0, false, true},
+      {"x86-64-v3", 1, 8, 7, 7, 512, 3, 3, 1, 1, 1, NULL, 0, false, false}, /* a tenth of the rows of taps would be padding */
       {"x86-64-v3", 1, 16, 14, 14, 32, 3, 3, 2, 1, 1, NULL, 1, true, true}, /* no blocks of channels: strided vectors would be gathered */
       {"x86-64-v3", 2, 3, 21, 19, 10, 7, 7, 2, 3, 1, NULL, 1, true, true},
       {"x86-64-v3", 1, 5, 16, 13, 3, 3, 2, 3, 2, 2, NULL, 0, true, true},
