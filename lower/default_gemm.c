@@ -221,7 +221,8 @@ static int64_t fill_sum(const gemm *g) {
   int64_t way = g->p->t->l2_bytes / WAYS, apart = way, pitch = lw_stride(g->p->ctx, g->p->p.b, g->p->p.red[0]->var) * g->esize;
   while (apart > LINE && pitch % apart) apart /= 2;
   bool more = g->m > PANEL_ROWS && way / apart * WAYS >= 2 * SHORT_SUM;
-  int64_t want = more ? SHORT_SUM * 3 / 2 : SHORT_SUM, kc = chunk_of(g->k, want, more ? SHORT_SUM * 2 : SHORT_SUM * 3 / 2);
+  int64_t want = more ? SHORT_SUM * 3 / 2 : SHORT_SUM, most = lw_min(more ? SHORT_SUM * 2 : SHORT_SUM * 3 / 2, most_steps(g));
+  int64_t kc = chunk_of(g->k, want = lw_min(want, most), most);
   return kc == g->k || kc % 8 == 0 ? kc : (ceil_div(g->k, ceil_div(g->k, want)) + 7) / 8 * 8; /* steps at a time in all but the last */
 }
 

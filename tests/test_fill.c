@@ -162,3 +162,20 @@ Test(fill, random) {
   cr_expect_gt(w.waits, 100, "%d", w.waits);
   cr_expect_gt(w.refused, 50, "%d", w.refused);
 }
+
+/* Sums that pass through registers at once are longer where something may be lost. */
+static void lengths(tn_ctx *ctx, void *arg) {
+  (void)arg;
+  const ir_kernel *mm = ir_kernel_parse(ctx, "kernel mm(in A: f32[100, 384], in B: f32[384, 64], out C: f32[100, 64]) { for m in 0..100 { for n in 0..64 {"
+    " alloc acc: f32[] register acc[] = 0.0 for k in 0..384 { acc[] = fma(A[m, k], B[k, n], acc[]) } C[m, n] = acc[] } } }", "mm");
+  const cg_target *t = cg_target_find(ctx, "x86-64-v3", "x86_64-unknown-linux-gnu");
+  const char *fast = lw_default_schedule(ctx, mm, t, LW_ACCURACY), *strict = lw_default_schedule(ctx, mm, t, 0);
+  if (!strstr(fast, "fill panel ro k") || strstr(fast, "chunk k")) ir_fail(ctx, TN_EWRONG, "%s", fast);
+  if (!strstr(strict, "fill panel ro k") || !strstr(strict, "chunk k 192")) ir_fail(ctx, TN_EWRONG, "%s", strict);
+}
+
+Test(fill, lengths) {
+  tn_ctx *ctx = tn_ctx_new(NULL);
+  cr_expect_eq(ir_protect(ctx, lengths, NULL), TN_OK, "%.1500s", tn_error(ctx));
+  tn_ctx_free(ctx);
+}
