@@ -93,7 +93,7 @@ lw_grad_rule lw_grad_matmul, lw_grad_gemm;
 /* grad_image.c: rules, and parts of what samples images */
 lw_grad_rule lw_grad_affine_grid, lw_grad_col2im;
 void lw_grid_sample_expand(ir_graph *g, ir_node *n), lw_roi_align_expand(ir_graph *g, ir_node *n), lw_max_roi_pool_expand(ir_graph *g, ir_node *n),
-    lw_deform_conv_expand(ir_graph *g, ir_node *n);
+    lw_deform_samples_expand(ir_graph *g, ir_node *n);
 /* grad_det.c: Det, and the op tenon:Inverse */
 lw_grad_rule lw_grad_det, lw_grad_inverse;
 void lw_inverse_infer(tn_ctx *ctx, ir_node *n), lw_inverse_build(lw_build *b, ir_node *n);

@@ -258,19 +258,20 @@ void lw_max_roi_pool_expand(ir_graph *g, ir_node *n) {
   n->dead = true;
 }
 
-/* ---- DeformConv: samples at taps plus offsets, then a matrix product ---- */
+/* ---- DeformSamples: at taps plus offsets ---- */
 
-void lw_deform_conv_expand(ir_graph *g, ir_node *n) {
+void lw_deform_samples_expand(ir_graph *g, ir_node *n) {
   at_node a = {g, n};
   tn_ctx *ctx = g->ctx;
-  ir_value *x = n->in[0], *w = n->in[1];
+  ir_value *x = n->in[0];
+  const int64_t *taps;
+  ir_attr_get_ints(n, "kernel_shape", &taps);
   lw_window window;
-  lw_window_of(ctx, n, w->dims + 2, &window);
-  int64_t groups = ir_attr_get_int(n, "group", 1), sets = ir_attr_get_int(n, "offset_group", 1), batch = ir_dim(ctx, x, 0), channels = ir_dim(ctx, x, 1);
-  int64_t size[2], taps[2], out[2], filters = ir_dim(ctx, w, 0);
-  for (int i = 0; i < 2; i++) size[i] = ir_dim(ctx, x, 2 + i), taps[i] = ir_dim(ctx, w, 2 + i), out[i] = ir_dim(ctx, n->out[0], 2 + i);
+  lw_window_of(ctx, n, (ix[]){ix_index(ctx, taps[0]), ix_index(ctx, taps[1])}, &window);
+  int64_t sets = ir_attr_get_int(n, "offset_group", 1), batch = ir_dim(ctx, x, 0), channels = ir_dim(ctx, x, 1), size[2], out[2];
+  for (int i = 0; i < 2; i++) size[i] = ir_dim(ctx, x, 2 + i), out[i] = ix_need_const(ctx, window.out[i], "extent");
   int64_t ntaps = taps[0] * taps[1], nout = out[0] * out[1];
-  ir_value *offset = SHAPE(&a, n->in[2], batch * sets, ntaps, 2, nout);
+  ir_value *offset = SHAPE(&a, n->in[1], batch * sets, ntaps, 2, nout);
   axis_taps at[2];
   for (int i = 0; i < 2; i++) {
     int64_t *base = IR_NEW_ARRAY(ctx, int64_t, ntaps * nout + 1), begin = ix_need_const(ctx, window.begin[i], "padding");
@@ -284,10 +285,8 @@ void lw_deform_conv_expand(ir_graph *g, ir_node *n) {
   }
   sampling s = samples(&a, SHAPE(&a, x, batch * sets, channels / sets, size[0], size[1]), ntaps * nout, at);
   ir_value *v = total(&s, "Add");
-  if (lw_has(n, 4)) v = op2(&a, "Mul", v, SHAPE(&a, n->in[4], batch * sets, 1, ntaps * nout));
-  v = op2(&a, "MatMul", SHAPE(&a, w, groups, filters / groups, channels / groups * ntaps), SHAPE(&a, v, batch, groups, channels / groups * ntaps, nout));
-  v = SHAPE(&a, v, batch, filters, out[0], out[1]);
-  if (lw_has(n, 3)) v = op2(&a, "Add", v, SHAPE(&a, n->in[3], filters, 1, 1));
+  if (lw_has(n, 2)) v = op2(&a, "Mul", v, SHAPE(&a, n->in[2], batch * sets, 1, ntaps * nout));
+  v = SHAPE(&a, v, batch, channels, ntaps, nout);
   lw_replace(g, n, 0, v);
   n->dead = true;
 }

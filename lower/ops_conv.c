@@ -325,64 +325,106 @@ static void deform_infer(tn_ctx *ctx, ir_node *n) {
   lw_set(n, 0, x->dtype, 4, dims);
 }
 
-/* X at [batch, channel, y, x] with y, x fractions, bilinear; 0 beyond the borders. */
-static ix between_pixels(lw_build *b, ir_node *n, ix batch, ix channel, ix y, ix x) {
+typedef struct corners { /* of the pixels around a place: whether they are in X, where, and their share */
+  ix inside[4], index[4][2], weight[4];
+} corners;
+
+static void corners_at(lw_build *b, const ir_node *n, const ix *at, corners *v) {
   tn_ctx *ctx = lw_ctx(b);
-  tn_dtype t = (tn_dtype)y->dtype;
-  const ir_value *in = n->in[0];
-  ix at[2] = {y, x}, low[2], part[2], sum = NULL, zero = ix_index(ctx, 0);
+  ir_builder *ib = lw_b(b);
+  tn_dtype t = (tn_dtype)at[0]->dtype;
+  ix low[2], part[2], zero = ix_index(ctx, 0);
   for (int i = 0; i < 2; i++) {
-    ix f = ib_let(lw_b(b), "f", ix_unary(ctx, IX_FLOOR, at[i]));
-    low[i] = ib_let(lw_b(b), "low", lw_clamp(ctx, ix_cast(ctx, TN_INDEX, f), ix_index(ctx, -2), in->dims[i + 2]));
-    part[i] = ib_let(lw_b(b), "part", ix_sub(ctx, at[i], f));
+    ix f = ib_let(ib, "f", ix_unary(ctx, IX_FLOOR, at[i]));
+    low[i] = ib_let(ib, "low", lw_clamp(ctx, ix_cast(ctx, TN_INDEX, f), ix_index(ctx, -2), n->in[0]->dims[i + 2]));
+    part[i] = ib_let(ib, "part", ix_sub(ctx, at[i], f));
   }
-  for (int corner = 0; corner < 4; corner++) {
-    ix index[4] = {batch, channel}, inside = ix_bool(ctx, true), weight = ix_float(ctx, t, 1);
+  for (int k = 0; k < 4; k++) {
+    ix inside = ix_bool(ctx, true), weight = ix_float(ctx, t, 1);
     for (int i = 0; i < 2; i++) {
-      int high = corner >> (1 - i) & 1;
-      ix p = ix_addi(ctx, low[i], high);
-      inside = ix_and(ctx, inside, ix_within(ctx, p, zero, in->dims[i + 2]));
-      index[i + 2] = lw_clamp(ctx, p, zero, ix_addi(ctx, in->dims[i + 2], -1));
+      int high = k >> (1 - i) & 1;
+      ix p = ix_addi(ctx, low[i], high), d = n->in[0]->dims[i + 2];
+      inside = ix_and(ctx, inside, ix_within(ctx, p, zero, d));
+      v->index[k][i] = ib_let(ib, "p", lw_clamp(ctx, p, zero, ix_addi(ctx, d, -1)));
       weight = ix_mul(ctx, weight, high ? part[i] : ix_sub(ctx, ix_float(ctx, t, 1), part[i]));
     }
-    ix e = ix_select(ctx, inside, ix_cast(ctx, t, lw_in(b, n, 0, index)), lw_zero(ctx, t));
-    sum = sum ? ix_fma(ctx, e, weight, sum) : ix_mul(ctx, e, weight);
+    v->inside[k] = ib_let(ib, "inside", inside);
+    v->weight[k] = ib_let(ib, "weight", weight);
+  }
+}
+
+/* X at [batch, channel] between pixels, bilinear; 0 beyond the borders. */
+static ix between_pixels(lw_build *b, ir_node *n, ix batch, ix channel, tn_dtype t, const corners *v) {
+  tn_ctx *ctx = lw_ctx(b);
+  ix sum = NULL;
+  for (int k = 0; k < 4; k++) {
+    ix e = ix_select(ctx, v->inside[k], ix_cast(ctx, t, lw_in(b, n, 0, (ix[]){batch, channel, v->index[k][0], v->index[k][1]})), lw_zero(ctx, t));
+    sum = sum ? ix_fma(ctx, e, v->weight[k], sum) : ix_mul(ctx, e, v->weight[k]);
   }
   return sum;
 }
 
-static void deform_build(lw_build *b, ir_node *n) {
+/* The samples, which all filters share, and their product with the filters. */
+static void deform_expand(ir_graph *g, ir_node *n) {
+  tn_ctx *ctx = g->ctx;
+  ir_value *w = n->in[1], *in[3] = {n->in[0], n->in[2], lw_has(n, 4) ? n->in[4] : NULL};
+  int64_t groups = ir_attr_get_int(n, "group", 1), filters = ir_dim(ctx, w, 0), each = ir_dim(ctx, w, 1), taps[2] = {ir_dim(ctx, w, 2), ir_dim(ctx, w, 3)}, dims[4];
+  for (int i = 0; i < 4; i++) dims[i] = ir_dim(ctx, n->out[0], i);
+  int64_t inner = each * taps[0] * taps[1], places = dims[2] * dims[3];
+  ir_node *s = lw_node_n(g, n, "tenon:DeformSamples", in[2] ? 3 : 2, in, 1);
+  static const char *const same[] = {"auto_pad", "dilations", "pads", "strides", "offset_group"};
+  for (int i = 0; i < IR_COUNT(same); i++) {
+    const ir_attr *a = ir_attr_find(n, same[i]);
+    if (a) IR_PUSH(ctx, s->attrs, s->nattrs, *a);
+  }
+  ir_attr_ints(s, "kernel_shape", 2, taps);
+  ir_infer(ctx, s);
+  ir_value *y = lw_op2(g, n, "MatMul", lw_reshape(g, n, w, 3, (int64_t[]){groups, filters / groups, inner}), lw_reshape(g, n, s->out[0], 4, (int64_t[]){dims[0], groups, inner, places}));
+  y = lw_reshape(g, n, y, 4, dims);
+  if (lw_has(n, 3)) y = lw_op2(g, n, "Add", y, lw_reshape(g, n, n->in[3], 3, (int64_t[]){filters, 1, 1}));
+  lw_replace(g, n, 0, y);
+}
+
+/* tenon DeformSamples: X, offset, mask -> [N, C, R * S, H' * W'] */
+
+static void sample_window(tn_ctx *ctx, const ir_node *n, lw_window *w) {
+  const int64_t *taps;
+  if (ir_attr_get_ints(n, "kernel_shape", &taps) != 2) lw_bad(ctx, n, "kernel_shape is missing");
+  lw_window_of(ctx, n, (ix[]){ix_index(ctx, taps[0]), ix_index(ctx, taps[1])}, w);
+}
+
+static void deform_samples_infer(tn_ctx *ctx, ir_node *n) {
+  const ir_value *x = n->in[0];
+  lw_window w;
+  sample_window(ctx, n, &w);
+  lw_set(n, 0, x->dtype, 4, (ix[]){x->dims[0], x->dims[1], ix_mul(ctx, w.taps[0], w.taps[1]), ix_mul(ctx, w.out[0], w.out[1])});
+}
+
+/* Where to read is computed once for the channels of a set, which are the innermost loop. */
+static void deform_samples_build(lw_build *b, ir_node *n) {
   tn_ctx *ctx = lw_ctx(b);
   ir_builder *ib = lw_b(b);
-  conv v = conv_of(ctx, n);
+  lw_window w;
+  sample_window(ctx, n, &w);
   tn_dtype t = n->out[0]->dtype, ct = lw_compute_type(t);
-  int64_t sets = ir_attr_get_int(n, "offset_group", 1);
-  ix o[4], g = ix_index(ctx, 0), tap[2], at[2];
-  o[0] = ib_loop(ib, "n", n->in[0]->dims[0]);
-  if (v.groups > 1) g = ib_loop(ib, "g", ix_index(ctx, v.groups));
-  ix k = ib_loop(ib, "k", v.k);
-  o[1] = ix_add(ctx, ix_mul(ctx, g, v.k), k);
-  lw_loops(b, "yx", 2, v.w.out, o + 2);
-  ir_buf *acc = lw_accumulator(b, t);
-  ix c = ib_loop(ib, "c", v.c), channel = ix_add(ctx, ix_mul(ctx, g, v.c), c);
-  lw_loops(b, "rs", 2, v.w.taps, tap);
-  lw_window_at(ctx, &v.w, o + 2, tap, at);
-  /* channels are split evenly over the sets of offsets */
-  int64_t per_set = ir_dim(ctx, n->in[0], 1) / sets;
-  ix set = ix_divi(ctx, channel, per_set < 1 ? 1 : per_set);
-  ix place = ix_add(ctx, ix_mul(ctx, ix_add(ctx, ix_mul(ctx, set, v.w.taps[0]), tap[0]), v.w.taps[1]), tap[1]);
+  int64_t sets = ir_attr_get_int(n, "offset_group", 1), per_set = ir_dim(ctx, n->in[0], 1) / sets;
+  ix o[2], tap[2], at[2];
+  ix batch = ib_loop(ib, "n", n->in[0]->dims[0]), set = ib_loop(ib, "g", ix_index(ctx, sets));
+  lw_loops(b, "rs", 2, w.taps, tap);
+  lw_loops(b, "yx", 2, w.out, o);
+  lw_window_at(ctx, &w, o, tap, at);
+  ix which = ix_add(ctx, ix_mul(ctx, tap[0], w.taps[1]), tap[1]), place = ix_add(ctx, ix_mul(ctx, ix_mul(ctx, set, w.taps[0]), w.taps[1]), which);
   for (int i = 0; i < 2; i++) {
-    ix offset = lw_in(b, n, 2, (ix[]){o[0], ix_addi(ctx, ix_muli(ctx, place, 2), i), o[2], o[3]});
+    ix offset = lw_in(b, n, 1, (ix[]){batch, ix_addi(ctx, ix_muli(ctx, place, 2), i), o[0], o[1]});
     at[i] = ib_let(ib, "at", ix_add(ctx, ix_cast(ctx, ct, at[i]), ix_cast(ctx, ct, offset)));
   }
-  ix e = between_pixels(b, n, o[0], channel, at[0], at[1]);
-  if (lw_has(n, 4)) e = ix_mul(ctx, e, ix_cast(ctx, ct, lw_in(b, n, 4, (ix[]){o[0], place, o[2], o[3]})));
-  lw_accumulate(b, acc, e, lw_in(b, n, 1, (ix[]){o[1], c, tap[0], tap[1]}));
-  ib_end_n(ib, 3);
-  ix r = ib_get(ib, acc);
-  if (lw_has(n, 3)) r = ix_add(ctx, r, ix_cast(ctx, ct, lw_in(b, n, 3, o + 1)));
-  lw_out(b, n, 0, o, ix_cast(ctx, t, r));
-  ib_end_n(ib, 4 + (v.groups > 1));
+  ix mask = lw_has(n, 2) ? ib_let(ib, "mask", ix_cast(ctx, ct, lw_in(b, n, 2, (ix[]){batch, place, o[0], o[1]}))) : NULL;
+  corners v;
+  corners_at(b, n, at, &v);
+  ix channel = ix_add(ctx, ix_muli(ctx, set, per_set), ib_loop(ib, "c", ix_index(ctx, per_set))), e = between_pixels(b, n, batch, channel, ct, &v);
+  if (mask) e = ix_mul(ctx, e, mask);
+  lw_out(b, n, 0, (ix[]){batch, channel, which, ix_add(ctx, ix_mul(ctx, o[0], w.out[1]), o[1])}, ix_cast(ctx, t, e));
+  ib_end_n(ib, 7);
 }
 
 /* ---- gradients: Conv, ConvTranspose and ConvWeights are each other's ----
@@ -613,6 +655,7 @@ const ir_op lw_ops_conv[] = {
     CONV("ConvInteger", 10, 2, 4, CONV_ATTRS, conv_integer_infer, conv_build, NULL),
     {.name = "ConvWide", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS, .infer = conv_wide_infer, .build = conv_build},
     CONV("ConvTranspose", 1, 2, 3, CONV_ATTRS " output_padding:I output_shape:I", transpose_infer, transpose_build, transpose_grad),
-    {.name = "DeformConv", .kind = IR_OP_CONTRACTION, .since = 19, .min_in = 3, .max_in = 5, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS " offset_group:i", .infer = deform_infer, .build = deform_build, .expand = lw_deform_conv_expand},
+    {.name = "DeformConv", .kind = IR_OP_COMPOSITE, .since = 19, .min_in = 3, .max_in = 5, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS " offset_group:i", .infer = deform_infer, .expand = deform_expand},
+    {.name = "DeformSamples", .domain = "tenon", .kind = IR_OP_KERNEL, .since = 1, .min_in = 2, .max_in = 3, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS " offset_group:i", .infer = deform_samples_infer, .build = deform_samples_build, .expand = lw_deform_samples_expand},
     {.name = "ConvWeights", .domain = "tenon", .kind = IR_OP_CONTRACTION, .since = 1, .min_in = 2, .max_in = 2, .min_out = 1, .max_out = 1, .attrs = CONV_ATTRS, .infer = weights_infer, .build = weights_build, .grad_build = weights_grad},
     {0}};

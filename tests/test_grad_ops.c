@@ -173,6 +173,7 @@ static const grad_case images[] = {
     {.op = "RoiAlign", .text = ROIS "input r: f64[2, 4] const o: f64[2, 4] = [0.3, 0.4, 4.1, 3.7, 1.2, 0.1, 3.3, 4.2] s = Add(r, o) y = RoiAlign(x, s, i) { output_height = 2, output_width = 3, sampling_ratio = 2 }", .lo = 0.01, .hi = 0.2},
     {.op = "RoiAlign", .text = ROIS "const r: f64[2, 4] = [0.3, 0.4, 4.1, 3.7, 1.2, 0.1, 3.3, 4.2] y = RoiAlign(x, r, i) { mode = \"max\", output_height = 2, output_width = 2, sampling_ratio = 1, spatial_scale = 0.8, coordinate_transformation_mode = \"output_half_pixel\" }"},
     {.op = "MaxRoiPool", .text = "input x: f64[2, 2, 5, 6] const r: f64[3, 5] = [1, 0, 0, 4, 3, 0, 2, 1, 5, 4, 1, 5, 4, 9, 9] v = MaxRoiPool(x, r) { pooled_shape = [2, 3] } y = Mul(v, v)"},
+    {.op = "tenon:DeformSamples", .text = "input x: f64[2, 4, 4, 5] input o: f64[2, 24, 2, 3] input m: f64[2, 12, 2, 3] y = tenon:DeformSamples(x, o, m) { kernel_shape = [2, 3], offset_group = 2, pads = [1, 1, 0, 1], strides = [2, 2] }", .lo = 0.1, .hi = 0.4},
     {.op = "DeformConv", .text = "input x: f64[1, 4, 4, 5] input w: f64[2, 2, 2, 3] input o: f64[1, 24, 2, 3] input b: f64[2] input m: f64[1, 12, 2, 3] y = DeformConv(x, w, o, b, m) { group = 2, offset_group = 2, pads = [1, 1, 0, 1], strides = [2, 2] }", .lo = 0.1, .hi = 0.4},
 };
 
