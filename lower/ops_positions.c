@@ -7,6 +7,7 @@
 #include "lower/positions.h"
 #include "lower/compose.h"
 #include "lower/extent.h"
+#include "lower/heap.h"
 
 /* ---- Positions ---- */
 
@@ -64,37 +65,11 @@ static void suppress_infer(tn_ctx *ctx, ir_node *n) {
   lw_set(n, 1, TN_I64, 0, NULL);
 }
 
-/* The candidates of a class are a heap in an array: those with greater scores first, and of equal ones the earlier box. */
-typedef struct heap {
-  ir_buf *score, *box, *size; /* f32, index; a local */
-} heap;
-
-static ix comes_first(lw_build *b, const heap *h, ix i, ix j) {
+/* The candidates of a class are a heap: those with greater scores above, and of equal ones the earlier box. */
+static ix comes_first(lw_build *b, const lw_heap *h, ix i, ix j) {
   tn_ctx *ctx = lw_ctx(b);
-  ix si = ib_load(lw_b(b), h->score, &i), sj = ib_load(lw_b(b), h->score, &j), bi = ib_load(lw_b(b), h->box, &i), bj = ib_load(lw_b(b), h->box, &j);
+  ix si = ib_load(lw_b(b), h->value, &i), sj = ib_load(lw_b(b), h->value, &j), bi = ib_load(lw_b(b), h->where, &i), bj = ib_load(lw_b(b), h->where, &j);
   return ix_or(ctx, ix_lt(ctx, sj, si), ix_and(ctx, ix_eq(ctx, si, sj), ix_lt(ctx, bi, bj)));
-}
-
-/* Moves the element at place `from` down to where it belongs among those below it. */
-static void sift(lw_build *b, const heap *h, ix from) {
-  tn_ctx *ctx = lw_ctx(b);
-  ir_builder *s = lw_b(b);
-  ir_buf *at = ib_local(s, "at", TN_INDEX, from);
-  ix size = ib_get(s, h->size);
-  ib_while(s, ix_lt(ctx, ix_addi(ctx, ix_muli(ctx, ib_get(s, at), 2), 1), size));
-  ix p = ib_let(s, "p", ib_get(s, at)), left = ib_let(s, "left", ix_addi(ctx, ix_muli(ctx, p, 2), 1));
-  ix right = ib_let(s, "right", ix_min(ctx, ix_addi(ctx, left, 1), ix_addi(ctx, size, -1)));
-  ix child = ib_let(s, "child", ix_select(ctx, comes_first(b, h, right, left), right, left));
-  ib_if(s, comes_first(b, h, child, p));
-  ix score = ib_let(s, "score", ib_load(s, h->score, &p)), box = ib_let(s, "box", ib_load(s, h->box, &p));
-  ib_store(s, h->score, &p, ib_load(s, h->score, &child));
-  ib_store(s, h->box, &p, ib_load(s, h->box, &child));
-  ib_store(s, h->score, &child, score);
-  ib_store(s, h->box, &child, box);
-  ib_set(s, at, child);
-  ib_else(s);
-  ib_set(s, at, size); /* it is where it belongs */
-  ib_end_n(s, 2);
 }
 
 enum { X1, Y1, X2, Y2, CORNERS };
@@ -139,7 +114,7 @@ static void suppress_build(lw_build *b, ir_node *n) {
     ib_store(s, have, NULL, ix_int(ctx, TN_I64, 0));
     return;
   }
-  heap h = {ib_alloc(s, "score", TN_F32, 1, &count, IR_LOCAL), ib_alloc(s, "box", TN_INDEX, 1, &count, IR_LOCAL), NULL};
+  lw_heap h = {.value = ib_alloc(s, "score", TN_F32, 1, &count, IR_LOCAL), .where = ib_alloc(s, "box", TN_INDEX, 1, &count, IR_LOCAL), .above = comes_first};
   ir_buf *kept = ib_alloc(s, "kept", TN_F32, 2, (ix[]){each, ix_index(ctx, CORNERS)}, IR_LOCAL);
   ix most = ib_let(s, "most", lw_clamp(ctx, ix_cast(ctx, TN_INDEX, lw_scalar_in(b, n, MOST)), zero, each));
   ix limit = ib_let(s, "limit", lw_scalar_in(b, n, OVERLAP)), least = ib_let(s, "least", lw_scalar_in(b, n, LEAST));
@@ -148,22 +123,18 @@ static void suppress_build(lw_build *b, ir_node *n) {
   ix size = ib_get(s, h.size);
   ix j = ib_loop(s, "j", count), x = ib_let(s, "x", lw_in(b, n, SCORES, (ix[]){i, c, j}));
   ib_if(s, ix_lt(ctx, least, x));
-  ib_store(s, h.score, &size, x);
-  ib_store(s, h.box, &size, j);
+  ib_store(s, h.value, &size, x);
+  ib_store(s, h.where, &size, j);
   ib_set(s, h.size, ix_addi(ctx, size, 1));
   ib_end_n(s, 2);
-  ir_buf *root = ib_local(s, "root", TN_INDEX, ix_divi(ctx, size, 2));
-  ib_while(s, ix_lt(ctx, zero, ib_get(s, root)));
-  ib_set(s, root, ix_addi(ctx, ib_get(s, root), -1));
-  sift(b, &h, ib_get(s, root));
-  ib_end(s);
+  lw_heap_make(b, &h);
   ir_buf *found = ib_local(s, "found", TN_INDEX, zero);
   ib_while(s, ix_and(ctx, ix_lt(ctx, zero, size), ix_lt(ctx, ib_get(s, found), most)));
-  ix best = ib_let(s, "best", ib_load(s, h.box, &zero)), last = ix_addi(ctx, size, -1);
-  ib_store(s, h.score, &zero, ib_load(s, h.score, &last));
-  ib_store(s, h.box, &zero, ib_load(s, h.box, &last));
+  ix best = ib_let(s, "best", ib_load(s, h.where, &zero)), last = ix_addi(ctx, size, -1);
+  ib_store(s, h.value, &zero, ib_load(s, h.value, &last));
+  ib_store(s, h.where, &zero, ib_load(s, h.where, &last));
   ib_set(s, h.size, last);
-  sift(b, &h, zero);
+  lw_heap_sift(b, &h, zero);
   ix own[CORNERS], other[CORNERS];
   corners(b, n, i, best, own);
   ir_buf *q = ib_local(s, "q", TN_INDEX, zero), *apart = ib_local(s, "apart", TN_BOOL, ix_bool(ctx, true));

@@ -2,6 +2,7 @@
  * known when compiling; NonMaxSuppression of such data. */
 #include "lower/extent.h"
 #include "lower/grad.h"
+#include "lower/heap.h"
 #include "ir/interp.h"
 #include <math.h>
 #include <string.h>
@@ -71,6 +72,50 @@ static void top_k_insert(lw_build *b, ir_node *n, int axis, int64_t k, ix *at) {
   ib_end(s);
 }
 
+/* What is worse, and of what is alike what comes later, is above. */
+static ix is_worse(lw_build *b, const lw_heap *h, ix i, ix j) {
+  tn_ctx *ctx = lw_ctx(b);
+  ir_builder *s = lw_b(b);
+  ix vi = ib_load(s, h->value, &i), vj = ib_load(s, h->value, &j);
+  ix later = ix_lt(ctx, ib_load(s, h->where, &j), ib_load(s, h->where, &i));
+  return ix_or(ctx, before(ctx, vj, vi, h->largest), ix_and(ctx, later, ix_not(ctx, before(ctx, vi, vj, h->largest))));
+}
+
+/* The k best so far as a heap with the worst on top, which the others are compared with: about extent + k log(extent / k) log(k)
+ * steps on random data, where sorting all takes extent log(extent). */
+static void top_k_heap(lw_build *b, ir_node *n, int axis, int64_t k, ix *at) {
+  tn_ctx *ctx = lw_ctx(b);
+  ir_builder *s = lw_b(b);
+  ix size = ix_index(ctx, k), zero = ix_index(ctx, 0);
+  lw_heap h = {.value = ib_alloc(s, "value", n->in[0]->dtype, 1, &size, IR_LOCAL), .where = ib_alloc(s, "where", TN_I64, 1, &size, IR_LOCAL), .largest = ir_attr_get_int(n, "largest", 1) != 0, .above = is_worse};
+  h.size = ib_local(s, "size", TN_INDEX, size);
+  at[axis] = ib_loop(s, "i", size);
+  ib_store(s, h.value, &at[axis], lw_in(b, n, 0, at));
+  ib_store(s, h.where, &at[axis], ix_cast(ctx, TN_I64, at[axis]));
+  ib_end(s);
+  lw_heap_make(b, &h);
+  at[axis] = ib_for(s, "j", size, n->in[0]->dims[axis]);
+  ix x = ib_let(s, "x", lw_in(b, n, 0, at));
+  ib_if(s, before(ctx, x, ib_load(s, h.value, &zero), h.largest));
+  ib_store(s, h.value, &zero, x);
+  ib_store(s, h.where, &zero, ix_cast(ctx, TN_I64, at[axis]));
+  lw_heap_sift(b, &h, zero);
+  ib_end_n(s, 2);
+  ib_while(s, ix_lt(ctx, zero, ib_get(s, h.size))); /* the worst of what is left goes to its place */
+  ib_set(s, h.size, ix_addi(ctx, ib_get(s, h.size), -1));
+  ix last = ib_let(s, "last", ib_get(s, h.size)), value = ib_let(s, "worst", ib_load(s, h.value, &zero)), where = ib_let(s, "of", ib_load(s, h.where, &zero));
+  ib_store(s, h.value, &zero, ib_load(s, h.value, &last));
+  ib_store(s, h.where, &zero, ib_load(s, h.where, &last));
+  ib_store(s, h.value, &last, value);
+  ib_store(s, h.where, &last, where);
+  lw_heap_sift(b, &h, zero);
+  ib_end(s);
+  at[axis] = ib_loop(s, "k", size);
+  lw_out(b, n, 0, at, ib_load(s, h.value, &at[axis]));
+  lw_out(b, n, 1, at, ib_load(s, h.where, &at[axis]));
+  ib_end(s);
+}
+
 /* Merge sort of positions, bottom up; a pass reads one list and writes the other. */
 static void top_k_sort(lw_build *b, ir_node *n, int axis, int64_t k, ix *at) {
   tn_ctx *ctx = lw_ctx(b);
@@ -118,6 +163,7 @@ static void top_k_build(lw_build *b, ir_node *n) {
   if (k == 0) return;
   loops_around(b, x, axis, at);
   if (k <= 32) top_k_insert(b, n, axis, k, at);
+  else if (k <= ir_dim(lw_ctx(b), x, axis) / 4) top_k_heap(b, n, axis, k, at);
   else top_k_sort(b, n, axis, k, at);
   ib_end_n(lw_b(b), x->rank - 1);
 }

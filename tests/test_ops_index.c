@@ -31,6 +31,10 @@ Test(ops_index, sort) {
   /* above 32 the list is sorted as a whole: 37 * j mod 101 takes every value once */
   ops_check("const a: i64[] = 0 const n: i64[] = 101 const s: i64[] = 37 const one: i64[] = 1 r = Range(a, n, one) p = Mul(r, s) x = Mod(p, n) "
             "const k: i64[1] = [101] v, i = TopK(x, k) {largest = 0} back = Gather(x, i) output v, r, back, r");
+  /* of the best quarter the worst is on top of a heap: the same as the front of all, with a NaN and five of each number */
+  ops_check("const a: i64[] = 0 const n: i64[] = 400 const m: i64[] = 80 const s: i64[] = 37 const one: i64[] = 1 const none: f32[] = nan const ten: i64[] = 10 r = Range(a, n, one) p = Mul(r, s) q = Mod(p, m) e = Equal(r, ten) f = Cast(q) {to = 1}"
+            " x = Where(e, none, f) const k: i64[1] = [90] const all: i64[1] = [400] const z: i64[1] = [0] v, i = TopK(x, k) w, j = TopK(x, all) front = Slice(j, z, k) t, l = TopK(x, k) {largest = 0} u, o = TopK(x, all) {largest = 0} back = Slice(o, z, k)"
+            " fv = Slice(w, z, k) output i, front, l, back, v, fv");
   ops_refused(X "const k: i64[1] = [4] v, i = TopK(x, k) output v", TN_EINPUT, "k is 4, axis 1 has 3 elements");
   ops_refused("input b: f32[1, 4, 4] input s: i8[1, 2, 4] y = NonMaxSuppression(b, s) output y", TN_EINPUT, "input 1 is i8, not f32");
   ops_check("const x: i64[5] = [3, 1, 3, 2, 1] y, f, r, c = Unique(x) {sorted = 0} const a: i64[3] = [3, 1, 2] const b: i64[3] = [0, 1, 3] "
