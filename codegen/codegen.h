@@ -53,7 +53,7 @@ typedef struct cg_object {
 } cg_object;
 
 /* Bump when emitted code may change: part of the keys of stores. */
-#define CG_VERSION 8
+#define CG_VERSION 9
 /* The version of LLVM that runs, as "22.1.0"; in the context. */
 const char *cg_llvm_version(tn_ctx *ctx);
 

@@ -259,9 +259,11 @@ static void load_memory(rt_cuda_module *m) {
 
 static void note(tn_ctx *ctx, rt_cuda_module *m, uint64_t word) {
   if (m->nkey == m->room) {
-    uint64_t *more = realloc(m->key, sizeof *more * (size_t)(m->room = m->room ? 2 * m->room : 256));
+    int room = m->room ? 2 * m->room : 256;
+    uint64_t *more = realloc(m->key, sizeof *more * (size_t)room);
     if (!more) ir_fail(ctx, TN_ERESOURCE, "out of memory");
     m->key = more;
+    m->room = room; /* only now: a run may go on after the failure */
   }
   m->key[m->nkey++] = word;
 }
