@@ -408,6 +408,30 @@ static void side_by_side(lw_plan *p) {
   if (lw_step(p, "rfactor %s %lld -> %s.o %s", sum, (long long)each, sum, inner)) lw_kind(p, "unroll", inner);
 }
 
+/* Is something added to a single number here, outside the loops inside? */
+static bool adds(const ir_stmt *s) {
+  bool any = s && s->kind == IR_STORE && s->op == IR_ADD && ir_is_float(s->buf->dtype) && !s->buf->rank;
+  for (int i = 0; s && i < s->n; i++) any |= adds(s->items[i]);
+  return any || (s && s->kind != IR_FOR && (adds(s->body) || adds(s->other)));
+}
+
+/* Long sums among several reductions, as of a softmax over columns: each is some sums side by side, whose rounding errors are
+ * those of shorter ones (default_sums.c). */
+static void long_sums(lw_plan *p, const ir_stmt *s) {
+  enum { LONG = 144, LONGER = 1024 };
+  int64_t lo, hi;
+  if (!s) return;
+  for (int i = 0; i < s->n; i++) long_sums(p, s->items[i]);
+  long_sums(p, s->body);
+  long_sums(p, s->other);
+  if (s->kind != IR_FOR || !adds(s->body) || !ix_const_value(s->lo, &lo) || !ix_const_value(s->hi, &hi) || hi - lo <= LONG) return;
+  const char *name = s->var->name;
+  int sides = hi - lo > LONGER ? 8 : 4;
+  if (!lw_step(p, "rfactor %s %d -> %s.o %s.u", name, sides, name, name)) return;
+  lw_kind(p, "unroll", ir_format(p->ctx, "%s.u", name));
+  if ((hi - lo) % sides) lw_step(p, "peel %s.o 0 1", name);
+}
+
 /* { accumulators; reductions; store } that is no contraction: vectors along an output loop
  * when memory runs along it, else along the reductions. */
 static void accumulate(lw_plan *p) {
@@ -420,6 +444,7 @@ static void accumulate(lw_plan *p) {
     const char *name = p->p.out[v]->var->name;
     strides s = {.ctx = p->ctx};
     if (lanes == cg_target_lanes(p->t, TN_F32) && p->p.extent[v] % lanes == 0 && !p->u.unfused) side_by_side(p);
+    if (lanes == cg_target_lanes(p->t, TN_F32)) long_sums(p, p->k->body); /* wider, the registers are full */
     if (lw_step(p, "split %s %lld -> vo vv", name, (long long)lanes)) {
       const ir_stmt *l = ir_find_loop(p->k->body, "vv");
       s.v = l->var;

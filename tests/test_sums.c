@@ -7,7 +7,7 @@
 
 typedef struct layer {
   const char *op;
-  int c, h, w, k, r, s, stride, pad, group; /* MatMul: [h, c] by [c, k] */
+  int c, h, w, k, r, s, stride, pad, group; /* MatMul: [h, c] by [c, k]; Softmax: of columns of [c, w] */
 } layer;
 
 static const layer layers[] = {
@@ -16,6 +16,7 @@ static const layer layers[] = {
     {"Conv", 128, 8, 8, 32, 3, 3, 1, 1, 2}, {"Conv", 8, 25, 33, 8, 23, 23, 1, 11, 8}, {"Conv", 64, 9, 34, 3, 3, 3, 1, 1, 1},  {"Conv", 24, 1, 90, 16, 1, 41, 4, 20, 1},
     {"ConvTranspose", 134, 6, 7, 16, 4, 4, 2, 1, 1}, {"ConvTranspose", 56, 8, 9, 1, 9, 9, 3, 3, 1}, {"ConvTranspose", 520, 3, 3, 16, 2, 2, 2, 0, 1},
     {"MatMul", 600, 30, 0, 40, 0, 0, 0, 0, 0}, {"MatMul", 2048, 3, 0, 33, 0, 0, 0, 0, 0}, {"MatMul", 1100, 40, 0, 130, 0, 0, 0, 0, 0}, {"MatMul", 4099, 9, 0, 16, 0, 0, 0, 0, 0},
+    {"Softmax", 1000, 0, 24, 0, 0, 0, 0, 0, 0}, {"Softmax", 3001, 0, 20, 0, 0, 0, 0, 0, 0},
 };
 
 /* f32 numbers as they are or as doubles. */
@@ -29,16 +30,18 @@ static const void *numbers(tn_ctx *ctx, int64_t n, uint64_t seed, tn_dtype dtype
 
 static ir_program *compile(tn_ctx *ctx, const layer *l, bool known, tn_dtype dtype, bool unscheduled, const void *in[2], int64_t *count) {
   ir_graph *g = ir_graph_new(ctx, "g");
-  bool product = strcmp(l->op, "MatMul") == 0, back = strcmp(l->op, "ConvTranspose") == 0, signal = !product && l->r == 1 && l->s > 1;
+  bool columns = strcmp(l->op, "Softmax") == 0, product = strcmp(l->op, "MatMul") == 0 || columns, back = strcmp(l->op, "ConvTranspose") == 0, signal = !product && l->r == 1 && l->s > 1;
   int rank = product ? 2 : signal ? 3 : 4;
   int64_t shape[4] = {1, l->c, signal ? l->w : l->h, l->w}, weights[4] = {back ? l->c : l->k, back ? l->k : l->c / (l->group ? l->group : 1), signal ? l->s : l->r, l->s};
   if (product) shape[0] = l->h, weights[0] = l->c, weights[1] = l->k;
+  if (columns) shape[0] = l->c, shape[1] = l->w;
   int64_t n[2] = {1, 1};
   ix dims[2][4];
   for (int i = 0; i < rank; i++) n[0] *= shape[i], n[1] *= weights[i], dims[0][i] = ix_index(ctx, shape[i]), dims[1][i] = ix_index(ctx, weights[i]);
   in[0] = numbers(ctx, n[0], 4, dtype), in[1] = numbers(ctx, n[1], 2, dtype);
   ir_value *x = ir_graph_input(g, "x", dtype, rank, dims[0]), *w = known ? ir_graph_const(g, "w", dtype, rank, weights, in[1], false) : ir_graph_input(g, "w", dtype, rank, dims[1]);
-  ir_node *node = ir_node_new(g, l->op, "y", 2, (ir_value *[]){x, w}, 1);
+  ir_node *node = ir_node_new(g, l->op, "y", columns ? 1 : 2, (ir_value *[]){x, w}, 1);
+  if (columns) ir_attr_int(node, "axis", 0);
   if (!product) {
     ir_attr_ints(node, "strides", rank - 2, (int64_t[]){l->stride, l->stride});
     ir_attr_ints(node, "pads", 2 * (rank - 2), (int64_t[]){l->pad, l->pad, l->pad, l->pad});
