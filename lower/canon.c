@@ -201,6 +201,22 @@ static void weighted_channels(tn_ctx *ctx, ir_graph *g, ir_node *n) {
   }
 }
 
+/* A Concat of very many parts by way of parts of it: as one kernel it would pick among all of them for each element, which takes
+ * LLVM a time that grows with their square. */
+static void many_parts(tn_ctx *ctx, ir_graph *g, ir_node *n) {
+  enum { MOST = 128 };
+  if (n->nin <= MOST) return;
+  int axis = ir_axis(ctx, n, ir_attr_get_int(n, "axis", 1), n->in[0]->rank), count = n->nin;
+  ir_value **v = IR_NEW_ARRAY(ctx, ir_value *, count);
+  memcpy(v, n->in, (size_t)count * sizeof *v);
+  while (count > 1) {
+    int next = 0;
+    for (int i = 0; i < count; i += MOST) v[next++] = lw_concat(g, n, axis, count - i < MOST ? count - i : MOST, v + i);
+    count = next;
+  }
+  lw_replace(g, n, 0, v[0]);
+}
+
 void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   ir_graph_analyse(g);
   int count = g->nnodes; /* appended nodes are canonical already */
@@ -214,6 +230,7 @@ void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   for (int i = 0; i < count && scheduled; i++) {
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Conv")) dead_taps(ctx, g, g->nodes[i]);
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Split")) split_in_slices(ctx, g, g->nodes[i]);
+    if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "Concat")) many_parts(ctx, g, g->nodes[i]);
     if (!g->nodes[i]->dead && ir_node_is(g->nodes[i], "ConvTranspose") && !options->attention_apart && constant(g->nodes[i]->in[1])) lw_subpixel(ctx, g, g->nodes[i], cg_target_lanes(options->target, TN_F32), options->accuracy <= 0);
   }
   ir_graph_sort(g);

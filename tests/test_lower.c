@@ -347,6 +347,15 @@ Test(lower, concatenation_in_place) {
   graph_steps(1, "graph g { input x: f32[1, 16] input c: f32[1, 16] u, v = Split(x) { axis = 1, num_outputs = 2 } n = Neg(v) d = Concat(n, u) { axis = 1 } y = Mul(d, c) output y }");
 }
 
+/* Some hundred parts are several kernels: each element picks among those of one. */
+Test(lower, concatenation_of_many) {
+  char text[4000] = "graph g { input x: f32[2, 5] input y: f32[2, 1] input z: f32[2, 0] input w: f32[2, 3] u = Exp(x) d = Concat(";
+  static const char *const parts[] = {"u", "y", "z", "w", "x", "w"};
+  for (int i = 0; i < 300; i++) snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i ? ", " : "", parts[(i + i / 7) % IR_COUNT(parts)]);
+  snprintf(text + strlen(text), sizeof text - strlen(text), ") { axis = 1 } e = Neg(d) output e }");
+  graph_steps(4, text); /* the exponential, twice 128 parts, what is left with these */
+}
+
 /* The same for blocks of channels: whole ones, a last one that is not full, one in the middle, a batch of two. */
 Test(lower, concatenation_of_channels) {
   static const int size[][4] = {{1, 16, 24, 32}, {1, 16, 24, 20}, {1, 20, 16, 24}, {2, 16, 24, 32}, {1, 16, 18, 17}};
