@@ -19,7 +19,11 @@
 #include "lower/join.h"
 #include "lower/lower.h"
 #include "lower/region.h"
+#include <math.h>
 #include <string.h>
+
+/* What takes a polynomial is not inlined where fewer of the elements that evaluate it use it. */
+static const double DEAR_SHARE = 0.45;
 
 typedef struct fuse {
   tn_ctx *ctx;
@@ -28,6 +32,7 @@ typedef struct fuse {
   ir_node **root;    /* by group; null for value groups */
   ir_node ***members;
   int *nmembers;
+  double *share;     /* by node id: of the elements for which its group evaluates it, those that use it */
   int *times;        /* by node id: how often its expression stands in that of its group, written out as a tree */
   uint32_t *visited; /* by node id: search stamp */
   uint32_t stamp;
@@ -100,9 +105,8 @@ static int count_loads(ix e, int most) {
   return n;
 }
 
-/* How often the body of an elementwise node reads each of its operands: HardSwish twice. */
-static int reads_of(fuse *f, ir_node *n) {
-  if (n->op->kind != IR_OP_ELEMENTWISE || n->nin < 1) return 1;
+/* The body of an elementwise node at some element. */
+static ix body_of(fuse *f, ir_node *n) {
   int group = n->group, out = 0;
   while (out < n->nout - 1 && !n->out[out]) out++;
   lw_build b = {.ctx = f->ctx, .ib = ir_builder_new(f->ctx), .group = -1, .stored = store_all};
@@ -111,13 +115,41 @@ static int reads_of(fuse *f, ir_node *n) {
   n->group = -1;
   ix e = n->op->value(&b, n, out, idx);
   n->group = group;
-  int loads = count_loads(e, MAX_TIMES * n->nin);
+  return e;
+}
+
+/* How often the body of an elementwise node reads each of its operands: HardSwish twice. */
+static int reads_of(fuse *f, ir_node *n) {
+  if (n->op->kind != IR_OP_ELEMENTWISE || n->nin < 1) return 1;
+  int loads = count_loads(body_of(f, n), MAX_TIMES * n->nin);
   return loads > n->nin ? (loads + n->nin - 1) / n->nin : 1;
+}
+
+static void find_polynomial(void *user, ix e) { *(bool *)user |= ix_info[e->op].traits[0] == 'E'; }
+/* Whether the body of an elementwise node has an exponential, logarithm, .. */
+static bool is_dear(fuse *f, ir_node *n) {
+  bool dear = false;
+  if (n->op->kind == IR_OP_ELEMENTWISE && n->nin) ix_walk(f->ctx, body_of(f, n), find_polynomial, &dear);
+  return dear;
+}
+
+/* The share of elements of c, a user of n, that are n's: one, but of a Concat, which has lanes evaluate all of its parts. */
+static double share_in(const ir_node *c, const ir_node *n) {
+  const ir_value *part = n->out[0], *all = c->out[0];
+  double share = 1;
+  int64_t a, b;
+  if (!ir_node_is(c, "Concat") || part->rank != all->rank) return 1;
+  for (int i = 0; i < all->rank; i++) {
+    if (!ix_const_value(part->dims[i], &a) || !ix_const_value(all->dims[i], &b)) return 1;
+    if (b > 0) share *= (double)a / (double)b;
+  }
+  return share;
 }
 
 static void join(fuse *f, ir_node *n, int group, int times) {
   n->group = group;
   f->times[n->id] = times;
+  f->share[n->id] = 1;
   IR_PUSH(f->ctx, f->members[group], f->nmembers[group], n);
 }
 
@@ -297,15 +329,17 @@ static void absorb_producers(fuse *f) {
     ir_node *n = f->g->nodes[i];
     if (n->group != -1 || !n->op->value) continue;
     int to = -1, times = 0;
+    double share = 0;
     bool one = n->nout == 1 && n->out[0] && n->out[0]->nuses > 0;
     for (int u = 0; one && u < n->out[0]->nuses; u++) {
       ir_node *c = n->out[0]->uses[u];
       if (!c || c->group < 0 || (to >= 0 && c->group != to) || is_packed(c) != is_packed(n)) one = false;
-      else to = c->group, times += f->times[c->id] * reads_of(f, c);
+      else to = c->group, times += f->times[c->id] * reads_of(f, c), share = fmax(share, f->share[c->id] * share_in(c, n));
       one &= times <= MAX_TIMES && !(c && ir_node_is(n, "Concat") && ir_node_is(c, "Concat") && n->nin + c->nin > MAX_PARTS);
     }
-    if (one && f->nmembers[to] < MAX_GROUP && may_inline(f, n, to)) {
+    if (one && f->nmembers[to] < MAX_GROUP && may_inline(f, n, to) && !(share < DEAR_SHARE && is_dear(f, n))) {
       join(f, n, to, times);
+      f->share[n->id] = share;
       continue;
     }
     join(f, n, group_new(f, NULL), 1);
@@ -329,6 +363,7 @@ void lw_pass_fuse(tn_ctx *ctx, ir_graph *g, const lw_options *options) {
   for (int i = 0; i < g->nnodes; i++)
     if (g->nodes[i]->id >= ids) ids = g->nodes[i]->id + 1;
   f.times = IR_NEW_ARRAY(ctx, int, ids);
+  f.share = IR_NEW_ARRAY(ctx, double, ids);
   f.visited = IR_NEW_ARRAY(ctx, uint32_t, ids);
   f.root = IR_NEW_ARRAY(ctx, ir_node *, g->nnodes + 1);
   f.members = IR_NEW_ARRAY(ctx, ir_node **, g->nnodes + 1);

@@ -347,6 +347,14 @@ Test(lower, concatenation_in_place) {
   graph_steps(1, "graph g { input x: f32[1, 16] input c: f32[1, 16] u, v = Split(x) { axis = 1, num_outputs = 2 } n = Neg(v) d = Concat(n, u) { axis = 1 } y = Mul(d, c) output y }");
 }
 
+/* What few of the elements use, and takes long, is not computed for all of them. */
+Test(lower, concatenation_of_dear_parts) {
+  graph(1, "graph g { input x: f32[6, 40] input y: f32[6, 40] e = Exp(x) d = Concat(e, y) { axis = 1 } z = Neg(d) output z }");
+  graph(2, "graph g { input x: f32[6, 8] input y: f32[6, 40] e = Exp(x) d = Concat(e, y) { axis = 1 } z = Neg(d) output z }");
+  graph(1, "graph g { input x: f32[6, 8] input y: f32[6, 40] e = Abs(x) d = Concat(e, y) { axis = 1 } z = Neg(d) output z }");
+  graph(2, "graph g { input x: f32[6, 8] input y: f32[6, 40] input s: f32[8] e = Tanh(x) f = Mul(e, s) t = Sigmoid(y) d = Concat(f, t) { axis = 1 } z = Transpose(d) output z }");
+}
+
 /* Some hundred parts are several kernels: each element picks among those of one. */
 Test(lower, concatenation_of_many) {
   char text[4000] = "graph g { input x: f32[2, 5] input y: f32[2, 1] input z: f32[2, 0] input w: f32[2, 3] u = Exp(x) d = Concat(";
