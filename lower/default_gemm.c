@@ -43,6 +43,7 @@ enum {
   LONG_SUM = 1024, /* steps that one pass through the registers may take where panels may stream from the second cache */
   STRICT_SUM = 256, /* the same where nothing may be lost for speed: errors grow with what is rounded together */
   PIECE = 2 * PAGE, /* of B's rows, read as they lie: shorter ones begin anew too often, C's block may as well stay in the second cache */
+  FEW_TASKS = 6,   /* of which one more or less is seen */
   FEW_ROWS = 4,    /* rows of A that do not pay for panels of B */
   FILL_ROWS = 8,   /* rows of A that do not pay for a copy of B that is made within the first tile */
   STREAM_ROWS = 16, /* rows of A that do not pay for a copy of B: some of its rows pass under all of C instead */
@@ -308,6 +309,8 @@ static void sizes(gemm *g) {
   g->mb = g->stream || g->fill || g->rows_first || tiles <= all ? tiles : ceil_div(tiles, ceil_div(tiles, most));
   g->tasks = g->turned ? lw_min(TASKS, g->m / TASK_ROWS) : 1;
   if (g->turned) g->mb = even(g->tasks > 1 ? ceil_div(tiles, g->tasks) : tiles, most * 2);
+  int64_t blocks = ceil_div(tiles, g->mb);
+  if (g->constant && g->kc < g->k && blocks % 2 && blocks > 1 && blocks < FEW_TASKS) g->mb = ceil_div(tiles, blocks + 1); /* under chunks of the sum they are the tasks: two threads have as many each */
   if (p->u.mb) g->mb = lw_min(p->u.mb, tiles);
   int64_t rows = g->mb * g->mr, columns = (g->kc < g->k || (!g->constant && long_sums(g)) ? l2 / 4 : l2 / 2) / (rows * g->esize);
   if (!g->constant && g->mb == tiles) /* B's chunks are copied for all rows: by long pieces, and A's rows few times; some groups, to be tasks */

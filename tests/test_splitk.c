@@ -121,6 +121,22 @@ Test(splitk, not_where_it_would_not_pay) {
   "D[0] = t[3, 1] D[1] = t[0, 2] for n in 1..12 parallel { B[n] = c[n] for q in 0..4 { B[n] += t[q, n] } } B[0] = t[1, 0] "      \
   "for i in 2..5 parallel { D[i] = t[1, i] } }"
 
+/* Where blocks of rows are the tasks, since the sum is in chunks, two threads have as many each. */
+static void row_blocks(tn_ctx *ctx, void *arg) {
+  const ask *q = arg;
+  ir_program *p = lw_compile(ctx, graph_of(ctx, q), &(lw_options){.target = cg_target_find(ctx, "x86-64-v3", NULL)});
+  int64_t tasks = lw_tasks_of(p->kernels[p->run[p->nrun - 1].kernel].lowered);
+  if (tasks < 2 || tasks % 2) ir_fail(ctx, TN_EWRONG, "%d rows: %lld tasks", q->m, (long long)tasks);
+}
+Test(splitk, blocks_of_rows) {
+  for (int m = 193; m <= 289; m += 16) {
+    tn_ctx *ctx = tn_ctx_new(NULL);
+    ask q = {.m = m, .n = 768, .k = 3072, .dtype = "f32", .constant = true};
+    cr_expect_eq(ir_protect(ctx, row_blocks, &q), TN_OK, "%s", tn_error(ctx));
+    tn_ctx_free(ctx);
+  }
+}
+
 static void phases(tn_ctx *ctx, void *arg) {
   (void)arg;
   const cg_target *t = cg_target_find(ctx, "native", NULL);
