@@ -201,10 +201,9 @@ static void weighted_channels(tn_ctx *ctx, ir_graph *g, ir_node *n) {
   }
 }
 
-/* A Concat of very many parts by way of parts of it: as one kernel it would pick among all of them for each element, which takes
- * LLVM a time that grows with their square. */
+/* A Concat of more parts than a kernel has (LW_MAX_PARTS), by way of parts of it. */
 static void many_parts(tn_ctx *ctx, ir_graph *g, ir_node *n) {
-  enum { MOST = 128 };
+  enum { MOST = LW_MAX_PARTS };
   if (n->nin <= MOST) return;
   int axis = ir_axis(ctx, n, ir_attr_get_int(n, "axis", 1), n->in[0]->rank), count = n->nin;
   ir_value **v = IR_NEW_ARRAY(ctx, ir_value *, count);

@@ -86,9 +86,8 @@ static void join_movements(ir_graph *g) {
 
 /* ---- groups ---- */
 
-/* MAX_PARTS: of a Concat in a Concat, among which each element picks.
- * MAX_TIMES: expressions share what stands in them twice, but what looks through them may not: x + x of x + x of ... */
-enum { MAX_GROUP = 48, MAX_TIMES = 256, MAX_PARTS = 128 };
+/* MAX_TIMES: expressions share what stands in them twice, but what looks through them may not: x + x of x + x of ... */
+enum { MAX_GROUP = 48, MAX_TIMES = 256 };
 
 static int group_new(fuse *f, ir_node *root) {
   int id = f->ngroups;
@@ -335,7 +334,7 @@ static void absorb_producers(fuse *f) {
       ir_node *c = n->out[0]->uses[u];
       if (!c || c->group < 0 || (to >= 0 && c->group != to) || is_packed(c) != is_packed(n)) one = false;
       else to = c->group, times += f->times[c->id] * reads_of(f, c), share = fmax(share, f->share[c->id] * share_in(c, n));
-      one &= times <= MAX_TIMES && !(c && ir_node_is(n, "Concat") && ir_node_is(c, "Concat") && n->nin + c->nin > MAX_PARTS);
+      one &= times <= MAX_TIMES && !(c && ir_node_is(n, "Concat") && ir_node_is(c, "Concat") && n->nin + c->nin > LW_MAX_PARTS);
     }
     if (one && f->nmembers[to] < MAX_GROUP && may_inline(f, n, to) && !(share < DEAR_SHARE && is_dear(f, n))) {
       join(f, n, to, times);

@@ -55,6 +55,8 @@ typedef struct lw_pass {
 extern const lw_pass lw_passes[]; /* ended by a null name */
 void lw_pass_infer(tn_ctx *ctx, ir_graph *g, const lw_options *options);  /* types, shapes, small constants, composites */
 void lw_pass_canon(tn_ctx *ctx, ir_graph *g, const lw_options *options);  /* BatchNorm into convolution, ... */
+/* Parts of a Concat, or of one inside another, that are one kernel: each element picks among them, and LLVM takes a time that grows with their square. */
+enum { LW_MAX_PARTS = 128 };
 /* A chain of nodes that ends in the product n becomes the activation that it is. Uses must be known. */
 void lw_activation(ir_graph *g, ir_node *n);
 /* Convolution n as a 1x1 convolution over its windows, written out first, where that should be faster: tiles over

@@ -174,6 +174,23 @@ static void axes(void) {
 }
 Test(tune, axes_are_for_threads) { ok(axes); }
 
+/* What was found for one thread stands in for two where its tasks are as even as the default's, and only there. */
+static void stands_in(void) {
+  const ir_kernel *k = kernel("kernel rows(in a: f32[3, 64, 512], out b: f32[3, 64, 512]) { for g in 0..3 { for m in 0..64 { for n in 0..512 { b[g, m, n] = exp(a[g, m, n]) } } } }");
+  static const struct { const char *schedule; bool on_two; } found[] = {{"parallel g", false}, {"split n 8 -> no ni\nvectorize ni", false}, {"fuse g m -> gm\nparallel gm", true}};
+  for (int i = 0; i < IR_COUNT(found); i++) {
+    at_store *store = at_store_open(ctx, ":memory:", 0);
+    at_trial t = {.key = {ir_kernel_canonical(ctx, k), cg_target_fingerprint(ctx, target()), at_policy(ctx, 1), at_codegen(ctx)}, .status = AT_OK, .samples = (double[]){100}, .n = 1};
+    t.schedule = lw_schedule_unnamed(ctx, k, found[i].schedule);
+    at_store_add_trials(store, NULL, &t, 1);
+    for (int threads = 1; threads <= 2; threads++) {
+      at_lookup *l = at_lookup_new(ctx, store, target(), threads, NULL, NULL);
+      cr_expect_eq(at_lookup_schedule(l, ctx, k) != NULL, threads == 1 || found[i].on_two, "%s, %d threads", found[i].schedule, threads);
+    }
+  }
+}
+Test(tune, schedules_of_one_thread_on_two) { ok(stands_in); }
+
 static void prediction(void) {
   const ir_kernel *k = kernel(gemm_text);
   const char *why, *text = lw_default_schedule(ctx, k, target(), 0);
